@@ -1,0 +1,32 @@
+/**
+ * The one error of this project. `message` says what failed, `reason` (part of the message) why in the peer's own
+ * words, and `hint` what to do next. `code` is mapped to an exit code in one place, `src/cli/exit-codes.ts`.
+ */
+export type ErrorCode =
+  | 'failed'
+  | 'usage'
+  | 'partial'
+  | 'damaged'
+  | 'warnings'
+  | 'no-catalog'
+  | 'locked'
+  | 'unreachable'
+  | 'unsafe'
+  | 'interrupted';
+
+export class QmpBackupError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: { readonly hint?: string; readonly cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.hint = options.hint;
+  }
+}
+
+/** The words of anything that was thrown, for use inside another message. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
