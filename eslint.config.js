@@ -39,7 +39,7 @@ export default tseslint.config(
   {
     languageOptions: {
       parserOptions: {
-        projectService: { allowDefaultProject: ['eslint.config.js', 'bin/qmpbackup.js'] },
+        project: './tsconfig.test.json',
         tsconfigRootDir: import.meta.dirname,
       },
       globals: { process: 'readonly' },

@@ -1,0 +1,165 @@
+import { Option } from 'commander';
+import { QmpBackupError } from '../../errors.js';
+import { type BackupOptions } from '../../operations/backup.js';
+import { parseBytes, parseList, parseSeconds } from '../options.js';
+import { type Register } from '../program.js';
+import { renderBackup } from '../render/backup.js';
+import { createProgress } from '../render/progress.js';
+import { agentOf, type CommandContext, packageVersion, requireMonitor } from '../wiring.js';
+
+interface Flags {
+  readonly level: BackupOptions['level'];
+  readonly target: string;
+  readonly monthly?: boolean;
+  readonly include?: readonly string[];
+  readonly exclude?: readonly string[];
+  readonly quiesce?: boolean | string;
+  readonly quisce?: boolean | string;
+  readonly freezeTimeout: number;
+  readonly freezeLimit: number;
+  readonly speedLimit: number;
+  readonly compress?: boolean;
+  readonly excludeRaw?: boolean;
+  readonly allowPlaintext?: boolean;
+  readonly vmName?: string;
+  readonly progressInterval: number;
+  readonly digest: boolean;
+  readonly dryRun?: boolean;
+  readonly breakLock?: boolean;
+}
+
+export const backupCommand: Register = (program, run) => {
+  const command = program
+    .command('backup')
+    .description('take one restore point of all disks of a running VM')
+    .addOption(
+      new Option('--level <level>', 'auto: incremental where that is safe, full where not')
+        .choices(['full', 'inc', 'diff', 'auto', 'copy'])
+        .makeOptionMandatory(),
+    )
+    .requiredOption('--target <dir>', 'folder of the backups')
+    .option('--monthly', 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>')
+    .option('--include <disks>', 'only these disks: a comma list of disk ids, devices, nodes or file names', parseList)
+    .option('--exclude <disks>', 'all disks but these', parseList)
+    .option('--quiesce [require]', 'freeze the guest by its agent; with =require the run fails where that fails')
+    .addOption(new Option('--quisce [require]').hideHelp())
+    .option('--freeze-timeout <seconds>', 'how long the agent may take to freeze', parseSeconds, 60_000)
+    .option('--freeze-limit <seconds>', 'the guest is thawed after this long, whatever happens', parseSeconds, 10_000)
+    .option('--speed-limit <bytes>', 'bytes per second for each disk; also 20M', parseBytes, 0)
+    .option('--compress', 'compress the backup (zstd where QEMU has it)')
+    .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
+    .option('--exclude-raw', 'leave raw disks out')
+    .option('--allow-plaintext', 'back encrypted disks up, decrypted')
+    .option('--vm-name <name>', 'what to call a VM that has no name')
+    .option('--progress-interval <seconds>', 'time between two progress lines', parseSeconds, 10_000)
+    .option('--no-digest', 'do not record a sha256 of each file')
+    .option('--dry-run', 'say what would be done, and why')
+    .option('--break-lock', 'take a lock that another host holds')
+    .addHelpText('after', EXAMPLES);
+  for (const { flags, instead } of REFUSED) command.addOption(new Option(flags, instead).hideHelp());
+  command.action(run<Flags>((flags, context) => runBackup(flags, context)));
+};
+
+const EXAMPLES = `
+Examples:
+  qmpbackup --socket /run/vm.qmp backup --level auto --monthly --target /backup
+  qmpbackup --socket /run/vm.qmp --agent-socket /run/vm.qga backup --level inc --quiesce --target /backup/vm
+  qmpbackup --socket tcp:127.0.0.1:4444 backup --level full --include disk1 --speed-limit 50M --target /backup/vm
+  qmpbackup --socket /run/vm.qmp backup --level auto --dry-run --target /backup/vm`;
+
+/** Options of the Python tool that have no place here, each with what to do instead. */
+const REFUSED = [
+  { flags: '--uuid <id>', instead: 'the target knows its own id; choose another --target for another chain' },
+  { flags: '--no-subdir', instead: 'each disk has a folder of its own, named by its disk id; leave the option out' },
+  { flags: '--no-timestamp', instead: 'files are numbered so that none is ever overwritten; leave the option out' },
+  { flags: '--no-symlink', instead: 'no symbolic links are made; leave the option out' },
+  { flags: '--remove-delay <seconds>', instead: 'nothing has to be waited for; leave the option out' },
+  { flags: '--blockdev-aio <mode>', instead: 'QEMU opens the target with its defaults; leave the option out' },
+  { flags: '--blockdev-disable-cache', instead: 'QEMU opens the target with its defaults; leave the option out' },
+] as const;
+
+function refuseForeignOptions(flags: Readonly<Record<string, unknown>>): void {
+  for (const refused of REFUSED) {
+    const option = new Option(refused.flags);
+    const given = flags[option.attributeName()];
+    if (given === undefined || (option.negate && given === true)) continue;
+    throw new QmpBackupError('usage', `${option.long} is not an option of this tool`, { hint: refused.instead });
+  }
+}
+
+async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
+  refuseForeignOptions(flags as unknown as Record<string, unknown>);
+  const { globals, log, signal, now } = context;
+  const monitor = requireMonitor(globals);
+  const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
+  const { backup } = await import('../../operations/backup.js');
+  const result = await backup(
+    {
+      monitor,
+      agent: agentOf(globals),
+      level: flags.level,
+      target: flags.target,
+      monthly: flags.monthly ?? false,
+      include: flags.include ?? [],
+      exclude: flags.exclude ?? [],
+      excludeRaw: flags.excludeRaw ?? false,
+      allowPlaintext: flags.allowPlaintext ?? false,
+      compress: flags.compress ?? false,
+      label: flags.vmName ?? null,
+      quiesce: quiesceMode(flags.quiesce ?? flags.quisce),
+      freezeTimeoutMs: flags.freezeTimeout,
+      freezeLimitMs: flags.freezeLimit,
+      speedLimit: flags.speedLimit,
+      digests: flags.digest,
+      dryRun: flags.dryRun ?? false,
+      progressIntervalMs: progress.pollMs,
+      tool: `qmpbackup ${packageVersion()}`,
+      breakLock: flags.breakLock ?? false,
+      trace: context.trace,
+    },
+    {
+      signal,
+      now,
+      month: async () => (await import('date-fns/format')).format(now(), 'yyyy-MM'),
+      report: (event) => {
+        switch (event.kind) {
+          case 'warning':
+            log.write('warning', event.text);
+            return;
+          case 'repaired':
+            log.write('info', `repaired what an earlier run left behind (${event.actions.length} steps)`);
+            for (const action of event.actions) log.write('debug', `repair: ${JSON.stringify(action)}`);
+            return;
+          case 'planned':
+            for (const { disk, level, reason } of event.plan.disks) {
+              log.write('info', `${disk}: ${level.toUpperCase()}, ${reason}`);
+            }
+            for (const { name, reason } of event.plan.leftOut) log.write('info', `${name}: left out, ${reason}`);
+            for (const disk of event.plan.removed) log.write('info', `${disk}: the VM no longer has this disk`);
+            return;
+          case 'started':
+            if (event.instant.freeze) {
+              const { fileSystems, frozenMs } = event.instant.freeze;
+              const time = frozenMs === null ? '' : ` for ${frozenMs.toFixed(1)} ms`;
+              log.write('info', `${fileSystems} file systems were frozen${time}`);
+            }
+            return;
+          case 'progress':
+            progress.show(event.disks);
+            return;
+          case 'sealing':
+            progress.end();
+            return;
+        }
+      },
+    },
+  );
+  context.answer({ ...result }, () => renderBackup(result));
+}
+
+function quiesceMode(value: boolean | string | undefined): BackupOptions['quiesce'] {
+  if (value === undefined || value === false) return 'no';
+  if (value === true) return 'try';
+  if (value === 'require') return 'require';
+  throw new QmpBackupError('usage', `--quiesce=${value} is not known`, { hint: 'Use --quiesce or --quiesce=require.' });
+}

@@ -1,0 +1,20 @@
+import { type ErrorCode, QmpBackupError } from '../errors.js';
+
+/** The one place that maps an error to an exit code. 130 and 143 follow from the signal. */
+const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
+  failed: 1,
+  usage: 2,
+  partial: 3,
+  damaged: 4,
+  warnings: 5,
+  'no-catalog': 10,
+  locked: 11,
+  unreachable: 12,
+  unsafe: 13,
+  interrupted: 130,
+};
+
+export function exitCodeOf(error: unknown, signal: NodeJS.Signals | undefined): number {
+  if (signal !== undefined) return signal === 'SIGINT' ? 130 : 143;
+  return error instanceof QmpBackupError ? EXIT_CODES[error.code] : 1;
+}

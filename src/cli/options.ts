@@ -1,0 +1,37 @@
+import { InvalidArgumentError } from 'commander';
+
+/** Parsers of option values; a bad value is refused in words. */
+
+const UNITS: Readonly<Record<string, number>> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
+
+/** Bytes: a plain number, or one with K, M, G or T (powers of 1024). */
+export function parseBytes(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?$/i.exec(text.trim());
+  const unit = UNITS[(match?.[2] ?? '?').toUpperCase()];
+  if (!match || unit === undefined) {
+    throw new InvalidArgumentError('give bytes, such as 1048576, 512K, 20M or 1G.');
+  }
+  return Math.round(Number(match[1]) * unit);
+}
+
+/** Seconds, returned as milliseconds. */
+export function parseSeconds(text: string): number {
+  const seconds = Number(text.trim());
+  if (text.trim() === '' || !Number.isFinite(seconds) || seconds <= 0) {
+    throw new InvalidArgumentError('give a number of seconds greater than 0.');
+  }
+  return Math.round(seconds * 1000);
+}
+
+/** A comma list; the option may be given several times. */
+export function parseList(text: string, previous: readonly string[] = []): readonly string[] {
+  const names = text
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '');
+  return [...previous, ...names];
+}
+
+export function collect(text: string, previous: readonly string[] = []): readonly string[] {
+  return [...previous, text];
+}

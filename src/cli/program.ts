@@ -1,0 +1,61 @@
+import { Command, Option } from 'commander';
+import { backupCommand } from './commands/backup.js';
+import { cleanupCommand } from './commands/cleanup.js';
+import { infoCommand } from './commands/info.js';
+import { listCommand } from './commands/list.js';
+import { mergeCommand } from './commands/merge.js';
+import { rebaseCommand } from './commands/rebase.js';
+import { restoreCommand } from './commands/restore.js';
+import { type CommandContext, createContext, type GlobalOptions, packageVersion } from './wiring.js';
+
+/** What a command file adds to the program: its options and help, and what runs them. */
+export type Register = (program: Command, run: Runner) => void;
+
+/** Wraps a command's body: makes its context from the global options first. */
+export type Runner = <Options>(
+  body: (options: Options, context: CommandContext) => Promise<void>,
+) => (options: Options, command: Command) => Promise<void>;
+
+const COMMANDS: readonly Register[] = [
+  backupCommand,
+  listCommand,
+  infoCommand,
+  restoreCommand,
+  rebaseCommand,
+  mergeCommand,
+  cleanupCommand,
+];
+
+export function buildProgram(signal: AbortSignal, onContext: (context: CommandContext) => void): Command {
+  const program = new Command('qmpbackup')
+    .description('Live, incremental, provably restorable backups of running QEMU virtual machines.')
+    .version(packageVersion())
+    .exitOverride()
+    .showHelpAfterError('Run with --help for all options.')
+    .option('--socket <path>', "the VM's QMP monitor: a unix socket path, or tcp:HOST:PORT")
+    .option('--agent-socket <path>', "socket of the VM's guest agent, needed to freeze the guest")
+    .option('--json', 'print the answer as one JSON document on stdout')
+    .option('--quiet', 'say only warnings and errors')
+    .option('--verbose', 'say more')
+    .option('--debug', 'say everything, each QMP message included')
+    .option('--logfile <path>', 'append what is said to this file too')
+    .option('--syslog', 'send what is said to syslog too')
+    .addOption(new Option('--color <when>', 'colours').choices(['auto', 'always', 'never']).default('auto'))
+    .addHelpText('after', EXAMPLES);
+  const run: Runner = (body) => async (options, command) => {
+    const context = await createContext(command.name(), command.optsWithGlobals<GlobalOptions>(), signal);
+    onContext(context);
+    await body(options, context);
+  };
+  for (const register of COMMANDS) register(program, run);
+  return program;
+}
+
+const EXAMPLES = `
+Examples:
+  qmpbackup --socket /run/vm.qmp backup --level auto --monthly --target /backup
+  qmpbackup list --target /backup/vm/2026-11
+  qmpbackup restore --target /backup/vm/2026-11 --output /var/lib/restored
+
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 done for some, 4 damage found, 10 no catalog, 11 locked,
+12 VM unreachable, 13 refused because it would not be safe, 130/143 interrupted.`;

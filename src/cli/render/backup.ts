@@ -1,0 +1,29 @@
+import { type BackupResult } from '../../operations/backup.js';
+import { table } from './table.js';
+import { formatBytes, formatDuration, formatTime } from './units.js';
+
+/** The result of `backup`, or what `--dry-run` would do. */
+export function renderBackup(result: BackupResult): string {
+  return result.point ? renderPoint(result, result.point) : renderPlan(result);
+}
+
+function renderPoint({ target }: BackupResult, point: NonNullable<BackupResult['point']>): string {
+  const what = point.chain === null ? 'copy' : `point ${point.number} of chain ${point.chain}`;
+  const rows = point.disks.map(({ disk, level, file, changed, allocated, durationMs }) => [
+    `  ${disk}`,
+    level.toUpperCase(),
+    `${formatBytes(changed)} copied`,
+    `${formatBytes(allocated)} on disk`,
+    formatDuration(durationMs),
+    file,
+  ]);
+  return [`sealed ${what} in ${target}, ${point.consistency}, ${formatTime(point.createdAt)}`, table(rows)].join('\n');
+}
+
+function renderPlan({ target, plan, repairs }: BackupResult): string {
+  const rows = plan.disks.map(({ disk, level, file, reason }) => [`  ${disk}`, level.toUpperCase(), file, reason]);
+  const out = plan.leftOut.map(({ name, reason }) => `  ${name}: left out, ${reason}`);
+  const first =
+    repairs.length > 0 ? [`would first repair what an earlier run left behind (${repairs.length} steps)`] : [];
+  return [...first, `would take point ${plan.number} (${plan.level}) in ${target}`, table(rows), ...out].join('\n');
+}

@@ -1,0 +1,63 @@
+import { isOurBitmap } from '../../domain/names.js';
+import { newDiskId } from '../../domain/recognise.js';
+import { type VmInfo } from '../../operations/info.js';
+import { table } from './table.js';
+import { formatBytes } from './units.js';
+
+export type InfoTopic = 'blockdev' | 'bitmaps' | 'jobs';
+
+export function renderInfo(info: VmInfo, topic: InfoTopic): string {
+  switch (topic) {
+    case 'blockdev':
+      return renderDevices(info);
+    case 'bitmaps':
+      return renderBitmaps(info);
+    case 'jobs':
+      return renderJobs(info);
+  }
+}
+
+function renderDevices({ vm }: VmInfo): string {
+  const rows = vm.disks.map((disk) => [
+    newDiskId(disk),
+    disk.device ?? '-',
+    disk.qdev ?? '-',
+    disk.node,
+    disk.format + (disk.compat === '0.10' ? ' v2: full backups only' : ''),
+    formatBytes(disk.virtualSize),
+    disk.encrypted ? `${disk.file} (encrypted)` : disk.file,
+  ]);
+  const out = vm.leftOut.map(({ name, reason }) => `${name}: left out, ${reason}`);
+  return [table([['DISK', 'DEVICE', 'GUEST DEVICE', 'NODE', 'FORMAT', 'SIZE', 'IMAGE'], ...rows]), ...out].join('\n');
+}
+
+function renderBitmaps({ vm, tracked }: VmInfo): string {
+  const rows = vm.disks.flatMap((disk) =>
+    disk.bitmaps.map((bitmap) => {
+      const notes = [
+        bitmap.persistent ? 'persistent' : 'until QEMU ends',
+        ...(bitmap.inconsistent ? ['INCONSISTENT'] : []),
+        ...(bitmap.recording ? [] : ['not recording']),
+        ...(bitmap.busy ? ['busy'] : []),
+        ...(isOurBitmap(bitmap.name) ? [] : ['not ours']),
+      ];
+      return [newDiskId(disk), bitmap.name, formatBytes(bitmap.count), notes.join(', ')];
+    }),
+  );
+  if (rows.length === 0) return 'no bitmaps';
+  const note = `\n${tracked.join(', ')}: a tracked disk refuses to go back to an internal snapshot (loadvm, qemu-img snapshot -a).
+To allow it: qmpbackup --socket … cleanup --remove-bitmaps; the next backup is then full.`;
+  return table([['DISK', 'BITMAP', 'CHANGED', ''], ...rows]) + (tracked.length > 0 ? note : '');
+}
+
+function renderJobs({ vm }: VmInfo): string {
+  if (vm.jobs.length === 0) return 'no jobs';
+  const rows = vm.jobs.map(({ id, type, status, current, total, error }) => [
+    id,
+    type,
+    status,
+    `${formatBytes(current)} of ${formatBytes(total)}`,
+    error ?? '',
+  ]);
+  return table([['JOB', 'TYPE', 'STATUS', 'PROGRESS', 'ERROR'], ...rows]);
+}

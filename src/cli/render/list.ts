@@ -1,0 +1,37 @@
+import { type ListedPoint, type ListedTarget } from '../../operations/list.js';
+import { displayName } from '../../domain/identity.js';
+import { table } from './table.js';
+import { formatBytes, formatTime } from './units.js';
+
+/** Chains and points of targets, oldest first. */
+export function renderList(targets: readonly ListedTarget[], verbose: boolean): string {
+  return targets.map((target) => renderTarget(target, verbose)).join('\n\n');
+}
+
+function renderTarget({ target, vm, points }: ListedTarget, verbose: boolean): string {
+  const heading = `${target}  VM ${displayName(vm) ?? 'without name'}, ${points.length} points`;
+  const header = ['POINT', 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS', 'DISKS'];
+  return [heading, table([header, ...points.map((point) => row(point, verbose))])].join('\n');
+}
+
+function row({ point, needs, notWhole }: ListedPoint, verbose: boolean): readonly string[] {
+  const size = point.disks.reduce((sum, { allocated, state }) => sum + (state === 'merged' ? 0 : allocated), 0);
+  const disks = point.disks.map(({ disk, level, state, plaintextOfEncrypted, file }) => {
+    const notes = [
+      ...(level === point.level ? [] : [level.toUpperCase()]),
+      ...(state === 'whole' ? [] : [state]),
+      ...(plaintextOfEncrypted ? ['decrypted'] : []),
+      ...(verbose ? [file] : []),
+    ];
+    return notes.length === 0 ? disk : `${disk} (${notes.join(', ')})`;
+  });
+  return [
+    point.chain === null ? 'copy' : `${point.chain}:${point.number}`,
+    formatTime(point.createdAt),
+    point.level.toUpperCase(),
+    point.consistency,
+    formatBytes(size),
+    `${needs.length} ${needs.length === 1 ? 'file' : 'files'}`,
+    notWhole === null ? disks.join(' ') : `${disks.join(' ')}: NOT RESTORABLE, ${notWhole}`,
+  ];
+}

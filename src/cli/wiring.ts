@@ -1,0 +1,102 @@
+import { readFileSync } from 'node:fs';
+import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
+import { QmpBackupError } from '../errors.js';
+import { createLog, type Log, type LogLevel } from './log.js';
+
+/** The only composition root: global options, clock, signals and printers become what a command needs. */
+export interface GlobalOptions {
+  readonly socket?: string;
+  readonly agentSocket?: string;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+  readonly verbose?: boolean;
+  readonly debug?: boolean;
+  readonly logfile?: string;
+  readonly syslog?: boolean;
+  readonly color?: 'auto' | 'always' | 'never';
+}
+
+export interface CommandContext {
+  readonly globals: GlobalOptions;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  readonly now: () => Date;
+  /** Prints the answer: `value` as one JSON document with `--json`, else `text`. */
+  readonly answer: (value: object, text: () => string) => void;
+  /** Records each QMP message with `--debug`. */
+  readonly trace: ((direction: '>' | '<', message: unknown) => void) | undefined;
+}
+
+export const JSON_SCHEMA = 1;
+
+export async function createContext(
+  command: string,
+  globals: GlobalOptions,
+  signal: AbortSignal,
+): Promise<CommandContext> {
+  const now = (): Date => new Date();
+  const log = createLog({
+    quiet: globals.quiet ?? false,
+    verbose: globals.verbose ?? false,
+    debug: globals.debug ?? false,
+    logfile: globals.logfile,
+    syslog: globals.syslog ?? false,
+    paint: await painter(globals.color ?? 'auto'),
+    now,
+  });
+  return {
+    globals,
+    log,
+    signal,
+    now,
+    answer: (value, text) => {
+      if (globals.json)
+        process.stdout.write(`${JSON.stringify({ schema: JSON_SCHEMA, command, ...value }, null, 2)}\n`);
+      else process.stdout.write(`${text()}\n`);
+    },
+    trace: globals.debug
+      ? (direction, message) => log.write('debug', `${direction} ${JSON.stringify(message)}`)
+      : undefined,
+  };
+}
+
+/** Colours only on a terminal, and never against NO_COLOR. chalk is loaded only where it is used. */
+async function painter(when: 'auto' | 'always' | 'never'): Promise<(level: LogLevel, text: string) => string> {
+  const noColor = (process.env['NO_COLOR'] ?? '') !== '';
+  const wanted = when === 'always' || (when === 'auto' && process.stderr.isTTY && !noColor);
+  if (!wanted) return (_, text) => text;
+  const { Chalk } = await import('chalk');
+  const chalk = new Chalk({ level: 1 });
+  return (level, text) => {
+    switch (level) {
+      case 'error':
+        return chalk.red(text);
+      case 'warning':
+        return chalk.yellow(text);
+      case 'debug':
+        return chalk.dim(text);
+      case 'info':
+        return text;
+    }
+  };
+}
+
+/** The monitor that `--socket` names. */
+export function requireMonitor({ socket }: GlobalOptions): Endpoint {
+  if (socket === undefined) {
+    throw new QmpBackupError('usage', 'no VM was given', {
+      hint: 'Name its QMP monitor: --socket /run/vm.qmp or --socket tcp:HOST:PORT',
+    });
+  }
+  return parseEndpoint(socket);
+}
+
+export function agentOf({ agentSocket }: GlobalOptions): Endpoint | null {
+  return agentSocket === undefined ? null : parseEndpoint(agentSocket);
+}
+
+/** Version of this package. */
+export function packageVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}

@@ -1,0 +1,97 @@
+import { type Catalog, type Point, type PointDisk } from './catalog.js';
+
+/**
+ * Questions about chains, answered from the catalog alone. A chain is a FULL point and the points that build on it;
+ * parents are meant per disk.
+ */
+
+/** Id of the chain that the newest chain point belongs to, or undefined before the first. */
+export function currentChain(catalog: Catalog | undefined): string | undefined {
+  return catalog?.points.findLast((point) => point.chain !== null)?.chain ?? undefined;
+}
+
+export function pointsOfChain(catalog: Catalog, chain: string): readonly Point[] {
+  return catalog.points.filter((point) => point.chain === chain);
+}
+
+/** The newest file of `disk` in `chain` (any chain when undefined); copies are outside every chain. */
+export function latestFile(catalog: Catalog, disk: string, chain?: string): PointDisk | undefined {
+  return latest(catalog, disk, chain, () => true);
+}
+
+/** The newest FULL file of `disk` in `chain` (any chain when undefined). */
+export function latestFull(catalog: Catalog, disk: string, chain?: string): PointDisk | undefined {
+  return latest(catalog, disk, chain, (entry) => entry.level === 'full');
+}
+
+function latest(
+  catalog: Catalog,
+  disk: string,
+  chain: string | undefined,
+  accept: (entry: PointDisk) => boolean,
+): PointDisk | undefined {
+  for (const point of catalog.points.toReversed()) {
+    if (point.chain === null || (chain !== undefined && point.chain !== chain)) continue;
+    const entry = point.disks.find((each) => each.disk === disk && each.state === 'whole' && accept(each));
+    if (entry) return entry;
+  }
+  return undefined;
+}
+
+/** The entry that names `file`, with its point; merged files are gone and not found. */
+export function findFile(
+  catalog: Catalog,
+  disk: string,
+  file: string,
+): { readonly point: Point; readonly entry: PointDisk } | undefined {
+  for (const point of catalog.points) {
+    const entry = point.disks.find((each) => each.disk === disk && each.file === file && each.state !== 'merged');
+    if (entry) return { point, entry };
+  }
+  return undefined;
+}
+
+/**
+ * The files that `entry` needs, FULL first and itself last. A gap (a parent that the catalog does not hold, or a loop)
+ * is returned as the name of the missing file.
+ */
+export function lineOf(
+  catalog: Catalog,
+  entry: PointDisk,
+): { readonly files: readonly PointDisk[] } | { readonly missing: string } {
+  const files: PointDisk[] = [entry];
+  const seen = new Set([entry.file]);
+  for (let parent = entry.parent; parent !== null;) {
+    const found = seen.has(parent) ? undefined : findFile(catalog, entry.disk, parent);
+    if (!found) return { missing: parent };
+    files.unshift(found.entry);
+    seen.add(parent);
+    parent = found.entry.parent;
+  }
+  return { files };
+}
+
+/** All disks the catalog ever saw, with the newest entry of each. */
+export function knownDisks(catalog: Catalog | undefined): ReadonlyMap<string, PointDisk> {
+  const disks = new Map<string, PointDisk>();
+  for (const entry of catalog?.points.flatMap((point) => point.disks) ?? []) disks.set(entry.disk, entry);
+  return disks;
+}
+
+/** Names of the bitmaps that go on being needed: per disk those of its latest file and of its latest FULL. */
+export function neededBitmaps(catalog: Catalog): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (const disk of knownDisks(catalog).keys()) {
+    for (const entry of [latestFile(catalog, disk), latestFull(catalog, disk)]) {
+      if (entry?.bitmap) names.add(entry.bitmap.name);
+    }
+  }
+  return names;
+}
+
+/** Every bitmap name that this catalog ever recorded. */
+export function recordedBitmaps(catalog: Catalog): ReadonlySet<string> {
+  const names = new Set(catalog.retired);
+  for (const entry of catalog.points.flatMap((point) => point.disks)) if (entry.bitmap) names.add(entry.bitmap.name);
+  return names;
+}

@@ -1,0 +1,70 @@
+/**
+ * What a running VM has, as plain data. `qemu/inspect` makes these from QMP replies; everything in the domain decides
+ * on them. Sizes are bytes.
+ */
+export interface DirtyBitmap {
+  readonly name: string;
+  readonly granularity: number;
+  /** Bytes that the bitmap marks as changed. */
+  readonly count: number;
+  readonly recording: boolean;
+  readonly persistent: boolean;
+  readonly busy: boolean;
+  /** QEMU did not close the image cleanly; the only valid operation is to remove the bitmap. */
+  readonly inconsistent: boolean;
+}
+
+/** A writable block device of the VM with a medium, as one row of `query-block` and its format node. */
+export interface SourceDisk {
+  /** Device name of a `-drive` (`ide0-hd0`), or null. */
+  readonly device: string | null;
+  /** QOM path or id of the guest device, or null when no guest device is attached. */
+  readonly qdev: string | null;
+  /** Current top format node, below filters: what jobs and bitmaps address. Never stored as an address. */
+  readonly node: string;
+  readonly format: string;
+  /** Image file as QEMU names it (may be relative to QEMU's working directory, or a `json:` name). */
+  readonly file: string;
+  readonly virtualSize: number;
+  /** Bytes allocated in the top image, as QEMU reports them. */
+  readonly allocated: number;
+  /** qcow2 compatibility level, else null. */
+  readonly compat: string | null;
+  readonly encrypted: boolean;
+  readonly bitmaps: readonly DirtyBitmap[];
+  /** QEMU's own description of the image, kept in the point for a stranger. */
+  readonly image: unknown;
+}
+
+/** A block device that is not backed up, and why. */
+export interface LeftOut {
+  readonly name: string;
+  readonly reason: string;
+}
+
+export interface Machine {
+  readonly name: string | null;
+  readonly uuid: string | null;
+  readonly qemuVersion: string;
+  readonly type: string | null;
+  readonly memory: number | null;
+  readonly cpus: number | null;
+}
+
+export interface JobState {
+  readonly id: string;
+  readonly type: string;
+  readonly status: string;
+  readonly current: number;
+  readonly total: number;
+  readonly error: string | null;
+}
+
+export interface VmState {
+  readonly machine: Machine;
+  readonly status: string;
+  readonly running: boolean;
+  readonly disks: readonly SourceDisk[];
+  readonly leftOut: readonly LeftOut[];
+  readonly jobs: readonly JobState[];
+}

@@ -1,0 +1,42 @@
+import { type Level } from './catalog.js';
+
+/** Names that we give: disk folders, files, bitmaps and jobs; and what they tell when read back. */
+
+/** A name that is one safe path component, as the catalog demands. */
+export function asComponent(name: string): string {
+  const safe = name.replace(/[^A-Za-z0-9._+:@=-]/g, '_').slice(0, 120);
+  return /^[A-Za-z0-9_]/.test(safe) ? safe : `_${safe}`;
+}
+
+/** `qmpbackup-<target id>-<disk id>-<random>`; the random part is drawn anew at every attempt. */
+export function bitmapName(targetId: string, disk: string, random: string): string {
+  return `qmpbackup-${targetId}-${disk}-${random}`;
+}
+
+/** Bitmaps made by us or by the Python tool of the same name. */
+export function isOurBitmap(name: string): boolean {
+  return name.startsWith('qmpbackup-');
+}
+
+export function jobId(attempt: string, disk: string): string {
+  return `qmpbackup-${attempt}-${disk}`;
+}
+
+const LEVEL_NAMES: Readonly<Record<Level, string>> = { full: 'FULL', inc: 'INC', diff: 'DIFF', copy: 'COPY' };
+
+export function pointFileName(level: Level, number: number): string {
+  return `${LEVEL_NAMES[level]}-${number}.qcow2`;
+}
+
+export const PARTIAL_SUFFIX = '.partial';
+
+/** The number in `FULL-1480542683.qcow2`, `INC-1480542683-disk1.qcow2`, `FULL-1480542683`; undefined for others. */
+export function numberInName(file: string): number | undefined {
+  const match = /^(?:FULL|INC|DIFF|COPY)-(\d{1,15})(?:[.-]|$)/.exec(file);
+  return match?.[1] === undefined ? undefined : Number(match[1]);
+}
+
+/** The number of the next file: now in unix seconds, but after every number that the folders hold. */
+export function nextNumber(nowSeconds: number, files: readonly string[]): number {
+  return files.reduce((next, file) => Math.max(next, (numberInName(file) ?? -1) + 1), nowSeconds);
+}

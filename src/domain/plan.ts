@@ -1,0 +1,283 @@
+import { QmpBackupError } from '../errors.js';
+import { type Catalog, type Level, type PointDisk } from './catalog.js';
+import { currentChain, knownDisks, latestFile, latestFull, pointsOfChain } from './chain.js';
+import { type LeftOut, type SourceDisk, type VmState } from './disk.js';
+import { bitmapName, jobId, nextNumber, pointFileName } from './names.js';
+import { explicitNode, type KnownSource } from './recognise.js';
+
+/**
+ * The plan of one backup, decided from what was seen and changed nowhere: which disks, at which level and why, under
+ * which names. `backup --dry-run` prints it; the run carries it out.
+ */
+export type RequestedLevel = Level | 'auto';
+
+export interface BackupRequest {
+  readonly level: RequestedLevel;
+  /** Disk ids, device names, nodes, guest devices or file names; empty means all. */
+  readonly include: readonly string[];
+  readonly exclude: readonly string[];
+  readonly excludeRaw: boolean;
+  readonly allowPlaintext: boolean;
+  readonly compress: boolean;
+}
+
+export interface PlannedDisk {
+  readonly disk: string;
+  readonly source: SourceDisk;
+  readonly level: Level;
+  readonly reason: string;
+  readonly file: string;
+  readonly parent: PointDisk | null;
+  /** Bitmap that says what to copy, or null for a whole copy. */
+  readonly copyBitmap: string | null;
+  /** Bitmap that the transaction adds, or null when the disk cannot be tracked. */
+  readonly newBitmap: { readonly name: string; readonly persistent: boolean } | null;
+  readonly job: string;
+}
+
+export interface BackupPlan {
+  readonly level: Level;
+  readonly chain: string | null;
+  readonly number: number;
+  readonly disks: readonly PlannedDisk[];
+  readonly leftOut: readonly LeftOut[];
+  readonly removed: readonly string[];
+  readonly warnings: readonly string[];
+}
+
+export interface PlanInput {
+  readonly request: BackupRequest;
+  readonly vm: VmState;
+  readonly known: readonly KnownSource[];
+  readonly catalog: Catalog | undefined;
+  readonly targetId: string;
+  readonly attempt: string;
+  readonly nowSeconds: number;
+  /** Names of the files that each disk folder holds. */
+  readonly files: ReadonlyMap<string, readonly string[]>;
+  /** Why the line of files under a disk's would-be parent cannot be used; keyed by `<disk>/<file>`. */
+  readonly brokenLines: ReadonlyMap<string, string>;
+}
+
+/** Throws `unsafe` (with the disk and the reason) when the level asked for would not be safe. */
+export function planBackup(input: PlanInput): BackupPlan {
+  const { request, catalog } = input;
+  const { chosen, leftOut } = chooseDisks(input);
+  refuseDecryption(request, chosen);
+
+  const chain = currentChain(catalog);
+  const decisions = chosen.map((disk) => ({ ...disk, ...decide(input, chain, disk) }));
+  refuseWhereUnsafe(request, decisions);
+
+  const newChain = startsChain(input, chain, chosen) && decisions.every(({ level }) => level === 'full');
+  const isCopy = request.level === 'copy';
+  const disks = decisions.map((decision): PlannedDisk => planned(input, decision));
+  return {
+    level: pointLevel(decisions.map(({ level }) => level)),
+    chain: isCopy ? null : newChain || chain === undefined ? input.attempt : chain,
+    number: isCopy || newChain || chain === undefined || !catalog ? 0 : nextPointNumber(catalog, chain),
+    disks,
+    leftOut,
+    removed: removedDisks(input),
+    warnings: warningsOf(disks),
+  };
+}
+
+/**
+ * Whether a point of FULL files only begins a chain: not where a disk that this run leaves out has a file in the
+ * newest chain and could go on incrementally there.
+ */
+function startsChain(
+  { request, catalog, known }: PlanInput,
+  chain: string | undefined,
+  chosen: readonly KnownSource[],
+): boolean {
+  if (request.level === 'full' || !catalog || chain === undefined) return true;
+  return !known.some((disk) => !chosen.includes(disk) && latestFile(catalog, disk.id, chain));
+}
+
+/** A point is as incremental as its most incremental disk. */
+function pointLevel(levels: readonly Level[]): Level {
+  return (['copy', 'inc', 'diff'] as const).find((level) => levels.includes(level)) ?? 'full';
+}
+
+function nextPointNumber(catalog: Catalog, chain: string): number {
+  return pointsOfChain(catalog, chain).reduce((next, point) => Math.max(next, point.number + 1), 0);
+}
+
+// --- which disks ---------------------------------------------------------------------------------------------------
+
+function chooseDisks({ request, known, vm }: PlanInput): { chosen: readonly KnownSource[]; leftOut: LeftOut[] } {
+  for (const [option, names] of [
+    ['--include', request.include],
+    ['--exclude', request.exclude],
+  ] as const) {
+    for (const name of names) {
+      if (known.some((disk) => answersTo(disk, name))) continue;
+      const why = vm.leftOut.find((each) => each.name === name)?.reason;
+      throw new QmpBackupError('usage', `${option} ${name}: ${why ?? 'the VM has no such disk'}`, {
+        hint: `Its disks are: ${known.map(({ id }) => id).join(', ') || 'none'}. See: qmpbackup info --show blockdev`,
+      });
+    }
+  }
+  const leftOut = [...vm.leftOut];
+  const chosen = known.filter((disk) => {
+    const reason = whyLeftOut(request, disk);
+    if (reason) leftOut.push({ name: disk.id, reason });
+    return !reason;
+  });
+  if (chosen.length === 0) {
+    throw new QmpBackupError('unsafe', 'there is no disk to back up', {
+      hint: leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ') || 'The VM has no block devices.',
+    });
+  }
+  return { chosen, leftOut };
+}
+
+/** Drivers of a raw image: with `-blockdev` the file or device itself may be the top node. */
+const RAW_DRIVERS = ['raw', 'file', 'host_device'];
+
+function whyLeftOut(request: BackupRequest, disk: KnownSource): string | undefined {
+  if (request.exclude.some((name) => answersTo(disk, name))) return 'excluded by --exclude';
+  if (request.include.length > 0) {
+    return request.include.some((name) => answersTo(disk, name)) ? undefined : 'not named by --include';
+  }
+  if (request.excludeRaw && RAW_DRIVERS.includes(disk.source.format)) return 'raw, excluded by --exclude-raw';
+  return undefined;
+}
+
+/** Whether `name` means this disk: disk id, device name, node, guest device (path or id) or image file. */
+export function answersTo({ id, source }: KnownSource, name: string): boolean {
+  const { device, qdev, node, file } = source;
+  const names = [id, device, explicitNode(node), node, qdev, qdev?.split('/')[3], file, file.split('/').pop()];
+  return names.includes(name);
+}
+
+function refuseDecryption(request: BackupRequest, chosen: readonly KnownSource[]): void {
+  const encrypted = chosen.filter(({ source }) => source.encrypted);
+  if (encrypted.length === 0 || request.allowPlaintext) return;
+  throw new QmpBackupError(
+    'unsafe',
+    `${encrypted.map(({ id }) => id).join(', ')}: the image is encrypted, and QEMU would write its backup decrypted`,
+    { hint: 'Allow that with --allow-plaintext, or leave the disk out with --exclude.' },
+  );
+}
+
+// --- at which level ------------------------------------------------------------------------------------------------
+
+interface Decision {
+  readonly level: Level;
+  readonly reason: string;
+  readonly parent: PointDisk | null;
+  /** True when the level asked for was given up for safety. */
+  readonly fellBack: boolean;
+}
+
+function decide(input: PlanInput, chain: string | undefined, disk: KnownSource): Decision {
+  const { level } = input.request;
+  if (level === 'copy') return { level, reason: 'a copy was asked for', parent: null, fellBack: false };
+  if (level === 'full') return { level, reason: 'a full backup was asked for', parent: null, fellBack: false };
+  const wanted = level === 'diff' ? 'diff' : 'inc';
+  const of = wanted === 'diff' ? latestFull : latestFile;
+  const parent = input.catalog && chain !== undefined ? of(input.catalog, disk.id, chain) : undefined;
+  const unsafe = parent ? whyNoParent(input, disk, parent) : whyNoFile(input, disk, chain);
+  if (unsafe !== undefined || !parent) {
+    return { level: 'full', reason: unsafe ?? 'it has no earlier backup', parent: null, fellBack: true };
+  }
+  return { level: wanted, reason: `changes since ${parent.file}`, parent, fellBack: false };
+}
+
+function whyNoFile({ catalog }: PlanInput, disk: KnownSource, chain: string | undefined): string {
+  const version2 = whyUntrackable(disk.source);
+  if (version2) return version2;
+  if (!catalog || chain === undefined) return 'first backup into this target';
+  return knownDisks(catalog).has(disk.id) ? 'it has no file in the newest chain' : 'first backup of this disk';
+}
+
+/** Why an increment of `disk` onto `parent` would not hold every change; undefined when it would. */
+function whyNoParent(input: PlanInput, { source }: KnownSource, parent: PointDisk): string | undefined {
+  const untrackable = whyUntrackable(source);
+  if (untrackable) return untrackable;
+  if (!parent.bitmap) return `${parent.file} was taken without a bitmap`;
+  const { name } = parent.bitmap;
+  const bitmap = source.bitmaps.find((each) => each.name === name);
+  if (!bitmap) return `the bitmap of ${parent.file} is gone${likelyCause(source, parent)}`;
+  if (bitmap.inconsistent) {
+    return `the bitmap of ${parent.file} is inconsistent: QEMU was killed or did not close the image cleanly`;
+  }
+  if (!bitmap.recording) return `the bitmap of ${parent.file} was disabled, so it missed changes`;
+  if (bitmap.busy) return `the bitmap of ${parent.file} is in use by another operation`;
+  if (source.virtualSize < parent.virtualSize) {
+    return `the disk was shrunk from ${parent.virtualSize} to ${source.virtualSize} bytes`;
+  }
+  const broken = input.brokenLines.get(`${parent.disk}/${parent.file}`);
+  return broken === undefined ? undefined : `its earlier backup cannot be built on: ${broken}`;
+}
+
+function likelyCause(source: SourceDisk, parent: PointDisk): string {
+  if (parent.bitmap && !parent.bitmap.persistent) {
+    return ` (a ${source.format} image keeps no bitmap when QEMU ends)`;
+  }
+  return source.file === parent.source.file
+    ? ' (it was removed, or the image was replaced or rolled back)'
+    : ` (the image is now ${source.file}: an external snapshot, or another image)`;
+}
+
+function whyUntrackable(source: SourceDisk): string | undefined {
+  if (source.format === 'qcow2' && source.compat === '0.10') {
+    return 'qcow2 version 2 cannot hold bitmaps, so every backup is full (convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE)';
+  }
+  return undefined;
+}
+
+function refuseWhereUnsafe(request: BackupRequest, decisions: readonly (KnownSource & Decision)[]): void {
+  if (request.level !== 'inc' && request.level !== 'diff') return;
+  const unsafe = decisions.filter(({ fellBack }) => fellBack);
+  if (unsafe.length === 0) return;
+  throw new QmpBackupError(
+    'unsafe',
+    `--level ${request.level} is not safe: ${unsafe.map(({ id, reason }) => `${id}: ${reason}`).join('; ')}`,
+    {
+      hint: 'Nothing was changed. --level auto takes a full backup of such disks and an incremental one of the others.',
+    },
+  );
+}
+
+function planned(input: PlanInput, decision: KnownSource & Decision): PlannedDisk {
+  const { id, source, level, reason, parent } = decision;
+  const tracked = level !== 'copy' && whyUntrackable(source) === undefined;
+  return {
+    disk: id,
+    source,
+    level,
+    reason,
+    file: pointFileName(level, nextNumber(input.nowSeconds, input.files.get(id) ?? [])),
+    parent,
+    copyBitmap: parent?.bitmap?.name ?? null,
+    newBitmap: tracked
+      ? { name: bitmapName(input.targetId, id, input.attempt), persistent: source.format === 'qcow2' }
+      : null,
+    job: jobId(input.attempt, id),
+  };
+}
+
+/** Disks that the newest point had and that the VM no longer has. */
+function removedDisks({ catalog, known }: PlanInput): readonly string[] {
+  const newest = catalog?.points.findLast((point) => point.chain !== null);
+  const present = new Set(known.map(({ id }) => id));
+  return newest?.disks.map(({ disk }) => disk).filter((disk) => !present.has(disk)) ?? [];
+}
+
+function warningsOf(disks: readonly PlannedDisk[]): readonly string[] {
+  return disks.flatMap(({ disk, source, newBitmap, level }) => {
+    const warnings: string[] = [];
+    if (newBitmap && !newBitmap.persistent) {
+      warnings.push(
+        `${disk}: a ${source.format} image cannot store a bitmap; increments are possible only until QEMU ends`,
+      );
+    }
+    if (!newBitmap && level !== 'copy') warnings.push(`${disk}: ${whyUntrackable(source) ?? 'it cannot be tracked'}`);
+    if (source.encrypted) warnings.push(`${disk}: the source is encrypted, its backup is not`);
+    return warnings;
+  });
+}

@@ -1,0 +1,121 @@
+import { type Catalog, type DiskSource } from './catalog.js';
+import { knownDisks } from './chain.js';
+import { type SourceDisk } from './disk.js';
+import { asComponent } from './names.js';
+
+/**
+ * Which disk of the catalog each block device is. A disk is recognised first by the bitmap it carries, then by what
+ * the catalog remembers of its device. Recorded names identify; they never address.
+ */
+export interface KnownSource {
+  /** Names the disk's folder; chosen when the disk is first seen. */
+  readonly id: string;
+  readonly source: SourceDisk;
+}
+
+export function recognise(catalog: Catalog | undefined, sources: readonly SourceDisk[]): readonly KnownSource[] {
+  const known = new Map([...knownDisks(catalog)].map(([id, entry]) => [id, entry.source]));
+  const ids = new Map<SourceDisk, string>();
+  const assign = (source: SourceDisk, id: string): void => {
+    ids.set(source, id);
+    known.delete(id);
+  };
+
+  const bitmaps = bitmapsOf(catalog);
+  const carriers = sources.map((source) => ({ source, disk: diskByBitmap(source, bitmaps) }));
+  for (const [id, remembered] of [...known]) {
+    const claimants = carriers.filter(({ disk }) => disk === id).map(({ source }) => source);
+    // A cloned image carries its original's bitmap too: the device then says which of the two the disk is.
+    const source = closest(claimants, remembered) ?? claimants[0];
+    if (source) assign(source, id);
+  }
+  for (const trait of TRAITS) {
+    for (const source of sources) {
+      if (ids.has(source)) continue;
+      const match = [...known].find(([, remembered]) => trait(source) !== null && trait(source) === trait(remembered));
+      if (match) assign(source, match[0]);
+    }
+  }
+
+  const taken = new Set([...knownDisks(catalog).keys()]);
+  return sources.map((source) => {
+    let id = ids.get(source);
+    if (id === undefined) {
+      id = unused(newDiskId(source), taken);
+      taken.add(id);
+    }
+    return { id, source };
+  });
+}
+
+interface Traits {
+  readonly device: string | null;
+  readonly qdev: string | null;
+  readonly node: string | null;
+  readonly file: string;
+}
+
+/** What a device is recognised by when no bitmap tells, the strongest first. */
+const TRAITS: readonly ((of: Traits) => string | null)[] = [
+  (of) => (of.qdev === null || isAnonymousDevice(of.qdev) ? null : of.qdev),
+  (of) => of.device,
+  (of) => explicitNode(of.node),
+  (of) => of.file,
+];
+
+function closest(claimants: readonly SourceDisk[], remembered: DiskSource): SourceDisk | undefined {
+  for (const trait of TRAITS) {
+    const match = claimants.find((source) => trait(source) !== null && trait(source) === trait(remembered));
+    if (match) return match;
+  }
+  return undefined;
+}
+
+function bitmapsOf(catalog: Catalog | undefined): ReadonlyMap<string, string> {
+  const disks = new Map<string, string>();
+  if (!catalog) return disks;
+  for (const entry of catalog.points.flatMap((point) => point.disks)) {
+    if (entry.bitmap) disks.set(entry.bitmap.name, entry.disk);
+  }
+  return disks;
+}
+
+function diskByBitmap(source: SourceDisk, bitmaps: ReadonlyMap<string, string>): string | undefined {
+  for (const { name } of source.bitmaps) {
+    const disk = bitmaps.get(name);
+    if (disk !== undefined) return disk;
+  }
+  return undefined;
+}
+
+/** Device name, else an explicit node name, else the id of the guest device, else the image's file name. */
+export function newDiskId(source: SourceDisk): string {
+  const node = explicitNode(source.node);
+  const guestDevice = source.qdev === null ? null : guestDeviceId(source.qdev);
+  return asComponent(source.device ?? node ?? guestDevice ?? baseName(source.file));
+}
+
+/** A node name that somebody chose: QEMU makes up names that begin with `#block`. */
+export function explicitNode(node: string | null): string | null {
+  return node === null || node.startsWith('#') ? null : node;
+}
+
+function guestDeviceId(qdev: string): string | null {
+  if (!qdev.startsWith('/')) return qdev;
+  return /^\/machine\/peripheral\/([^/]+)/.exec(qdev)?.[1] ?? null;
+}
+
+/** Paths that QEMU numbers by order of creation: another command line gives them to another device. */
+function isAnonymousDevice(qdev: string): boolean {
+  return qdev.startsWith('/machine/peripheral-anon/') || qdev.startsWith('/machine/unattached/');
+}
+
+function baseName(file: string): string {
+  const text = file.startsWith('json:') ? (/"filename": ?"([^"]+)"/.exec(file)?.[1] ?? 'disk') : file;
+  return text.split('/').findLast((part) => part !== '') ?? 'disk';
+}
+
+function unused(wanted: string, taken: ReadonlySet<string>): string {
+  if (!taken.has(wanted)) return wanted;
+  for (let number = 2; ; number += 1) if (!taken.has(`${wanted}-${number}`)) return `${wanted}-${number}`;
+}

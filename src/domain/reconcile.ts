@@ -1,0 +1,109 @@
+import { type Catalog, type Journal } from './catalog.js';
+import { latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
+import { type JobState, type SourceDisk } from './disk.js';
+import { PARTIAL_SUFFIX } from './names.js';
+
+/**
+ * What has to be repaired before a run may begin: a pure function from what is seen (catalog, journal, bitmaps, jobs,
+ * files) to a list of actions. A bitmap or file goes only if a journal names it and the catalog does not, or if this
+ * catalog retired it: an unknown bitmap may be another target's live chain.
+ */
+export interface Observed {
+  readonly catalog: Catalog | undefined;
+  /** Catalogs of the older months of a `--monthly` target. */
+  readonly olderMonths: readonly Catalog[];
+  readonly journal: Journal | undefined;
+  readonly sources: readonly SourceDisk[];
+  readonly jobs: readonly JobState[];
+  /** Names of the files in each disk folder that the journal names. */
+  readonly files: ReadonlyMap<string, readonly string[]>;
+}
+
+export type RepairAction =
+  | { readonly kind: 'thaw'; readonly agent: string }
+  | { readonly kind: 'continue' }
+  | { readonly kind: 'end-job'; readonly job: string; readonly concluded: boolean }
+  | { readonly kind: 'remove-bitmap'; readonly node: string; readonly bitmap: string; readonly why: string }
+  | { readonly kind: 'delete-file'; readonly disk: string; readonly file: string }
+  | { readonly kind: 'delete-folder'; readonly disk: string }
+  | { readonly kind: 'remove-journal' };
+
+export function reconcile(observed: Observed): readonly RepairAction[] {
+  const { journal, catalog } = observed;
+  const dead = journal && !catalog?.points.some(({ id }) => id === journal.attempt) ? journal : undefined;
+  return [
+    ...(journal ? guestFirst(journal) : []),
+    ...endJobs(observed),
+    ...(dead ? dropBitmaps(observed, dead) : []),
+    ...(dead ? dropFiles(observed, dead) : []),
+    ...retire(observed),
+    ...(journal ? [{ kind: 'remove-journal' } as const] : []),
+  ];
+}
+
+/** Whatever else is wrong, a guest that a dead run froze or stopped goes on first. */
+function guestFirst(journal: Journal): RepairAction[] {
+  const actions: RepairAction[] = [];
+  if (journal.freezes !== null) actions.push({ kind: 'thaw', agent: journal.freezes });
+  if (journal.stops) actions.push({ kind: 'continue' });
+  return actions;
+}
+
+/** Jobs of ours: whoever holds the VM's lock knows that no live run owns them, whichever target they served. */
+function endJobs({ jobs }: Observed): RepairAction[] {
+  return jobs
+    .filter(({ id, type }) => type === 'backup' && /^qmpbackup-[0-9a-f]{12}-/.test(id))
+    .map(({ id, status }) => ({ kind: 'end-job', job: id, concluded: status === 'concluded' }));
+}
+
+function dropBitmaps({ sources }: Observed, dead: Journal): RepairAction[] {
+  const names = new Set(dead.disks.map(({ bitmap }) => bitmap));
+  return bitmapsWhere(sources, (name) => (names.has(name) ? `made by the run of ${dead.startedAt}, which died` : null));
+}
+
+function dropFiles({ files }: Observed, dead: Journal): RepairAction[] {
+  const left = dead.disks.flatMap(({ disk, file }) =>
+    (files.get(disk) ?? [])
+      .filter((name) => name === file || name === `${file}${PARTIAL_SUFFIX}`)
+      .map((name): RepairAction => ({ kind: 'delete-file', disk, file: name })),
+  );
+  return [...left, ...dead.madeFolders.map((disk): RepairAction => ({ kind: 'delete-folder', disk }))];
+}
+
+/**
+ * Bitmaps that this catalog recorded and no longer needs. Those of older months go from a disk once that disk has a
+ * sealed file in this month, with its bitmap in place.
+ */
+export function retire({
+  catalog,
+  olderMonths,
+  sources,
+}: Pick<Observed, 'catalog' | 'olderMonths' | 'sources'>): RepairAction[] {
+  if (!catalog) return [];
+  const recorded = recordedBitmaps(catalog);
+  const needed = neededBitmaps(catalog);
+  const older = new Set(olderMonths.flatMap((month) => [...recordedBitmaps(month)]));
+  const latest = new Set(
+    catalog.points
+      .flatMap(({ disks }) => disks)
+      .map(({ disk }) => latestFile(catalog, disk)?.bitmap?.name)
+      .filter((name) => name !== undefined),
+  );
+  return sources.flatMap((source) => {
+    const carriesThisMonth = source.bitmaps.some(({ name, inconsistent }) => latest.has(name) && !inconsistent);
+    return bitmapsWhere([source], (name) => {
+      if (needed.has(name)) return null;
+      if (recorded.has(name)) return 'a newer point has its own';
+      return older.has(name) && carriesThisMonth ? 'this month has its own' : null;
+    });
+  });
+}
+
+function bitmapsWhere(sources: readonly SourceDisk[], why: (name: string) => string | null): RepairAction[] {
+  return sources.flatMap(({ node, bitmaps }) =>
+    bitmaps.flatMap(({ name }): RepairAction[] => {
+      const reason = why(name);
+      return reason === null ? [] : [{ kind: 'remove-bitmap', node, bitmap: name, why: reason }];
+    }),
+  );
+}

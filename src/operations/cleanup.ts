@@ -1,0 +1,100 @@
+import { resolve } from 'node:path';
+import { type Catalog } from '../domain/catalog.js';
+import { judgeBitmap, targetIdOf } from '../domain/stale-bitmaps.js';
+import { QmpBackupError } from '../errors.js';
+import { removeImageBitmap, imageBitmaps } from '../qemu-img/bitmaps.js';
+import { removeBitmap } from '../qemu/bitmaps.js';
+import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
+import { catalogsBelow } from '../repository/layout.js';
+import { type Endpoint } from '../qmp/endpoint.js';
+import { unwinding } from './unwind.js';
+import { openVm, type VmAccess } from './vm-session.js';
+
+/** Removes our bitmaps from a VM or from images of a VM that is off. */
+export interface CleanupOptions extends Omit<VmAccess, 'what' | 'monitor'> {
+  readonly monitor: Endpoint | null;
+  /** Images of a VM that is off, instead of a monitor. */
+  readonly images: readonly string[];
+  readonly uuid: string | null;
+  /** Targets whose needed bitmaps stay; null without `--stale`. */
+  readonly staleTargets: readonly string[] | null;
+  readonly dryRun: boolean;
+}
+
+export interface JudgedBitmap {
+  /** Node name, or image path. */
+  readonly where: string;
+  readonly bitmap: string;
+  readonly removed: boolean;
+  readonly why: string;
+}
+
+export interface CleanupResult {
+  readonly bitmaps: readonly JudgedBitmap[];
+  /** Ids of the targets whose next backup will be full. */
+  readonly needFull: readonly string[];
+  readonly dryRun: boolean;
+}
+
+interface Found {
+  readonly where: string;
+  readonly bitmap: string;
+  readonly remove: () => Promise<void>;
+}
+
+export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
+  return unwinding(async (unwind) => {
+    const staleOf = options.staleTargets === null ? null : await catalogsOf(options.staleTargets);
+    const found: Found[] = [];
+    for (const image of options.images) {
+      for (const { name } of await imageBitmaps(image)) {
+        found.push({ where: image, bitmap: name, remove: () => removeImageBitmap(image, name) });
+      }
+    }
+    if (options.monitor) {
+      const { client, state } = await openVm({ ...options, monitor: options.monitor, what: 'cleanup' }, unwind);
+      for (const { node, bitmaps } of state.disks) {
+        for (const { name } of bitmaps) {
+          found.push({ where: node, bitmap: name, remove: () => removeBitmap(client, node, name) });
+        }
+      }
+    }
+    return removeJudged(found, { uuid: options.uuid, staleOf }, options.dryRun);
+  });
+}
+
+async function removeJudged(
+  found: readonly Found[],
+  choice: Parameters<typeof judgeBitmap>[1],
+  dryRun: boolean,
+): Promise<CleanupResult> {
+  const bitmaps: JudgedBitmap[] = [];
+  const needFull = new Set<string>();
+  for (const { where, bitmap, remove } of found) {
+    const verdict = judgeBitmap(bitmap, choice);
+    if (verdict.remove) {
+      if (!dryRun) await remove();
+      if (verdict.needsFull) needFull.add(targetIdOf(bitmap) ?? bitmap);
+    }
+    bitmaps.push({ where, bitmap, removed: verdict.remove, why: verdict.why });
+  }
+  return { bitmaps, needFull: [...needFull], dryRun };
+}
+
+async function catalogsOf(targets: readonly string[]): Promise<readonly Catalog[]> {
+  if (targets.length === 0) {
+    throw new QmpBackupError('usage', '--stale needs to know the targets whose bitmaps are still needed', {
+      hint: 'Name each of them with --target DIR.',
+    });
+  }
+  const catalogs = await Promise.all(
+    targets.map(async (target) => {
+      const root = resolve(target);
+      const own = await readCatalog(root);
+      const below = own ? [] : await catalogsBelow(root);
+      if (!own && below.length === 0) await requireCatalog(root);
+      return own ? [own] : Promise.all(below.map((folder) => requireCatalog(folder)));
+    }),
+  );
+  return catalogs.flat();
+}

@@ -1,0 +1,79 @@
+import { rm, rmdir } from 'node:fs/promises';
+import { type VmState } from '../domain/disk.js';
+import { reconcile, type RepairAction } from '../domain/reconcile.js';
+import { messageOf } from '../errors.js';
+import { thawNow } from '../guest-agent/freeze-guard.js';
+import { inspectVm } from '../qemu/inspect.js';
+import { removeBitmap } from '../qemu/bitmaps.js';
+import { endJobs } from '../qemu/job-watch.js';
+import { type QmpClient } from '../qmp/client.js';
+import { run } from '../qmp/commands.js';
+import { parseEndpoint } from '../qmp/endpoint.js';
+import { removeJournal } from '../repository/journal-file.js';
+import { diskFolder, filePath } from '../repository/layout.js';
+import { syncFolder } from '../repository/durable.js';
+import { listFiles, type TargetState } from './open-target.js';
+
+/** Carries out what reconcile decided: after a dead run, and as the undo of a run that failed. */
+export interface RepairReport {
+  readonly actions: readonly RepairAction[];
+  /** What could not be done and may be left for a person, in words. */
+  readonly warnings: readonly string[];
+}
+
+export async function observeRepairs(state: TargetState, vm: VmState): Promise<readonly RepairAction[]> {
+  const files = await listFiles(state.target, state.journal?.disks.map(({ disk }) => disk) ?? []);
+  return reconcile({ ...state, sources: vm.disks, jobs: vm.jobs, files });
+}
+
+/** Repairs until nothing of ours is wrong; returns the VM as it is then. */
+export async function repair(
+  client: QmpClient,
+  state: TargetState,
+  vm: VmState,
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
+  const actions = await observeRepairs(state, vm);
+  if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
+  const warnings: string[] = [];
+  for (const action of actions) await carryOut(client, state.target, action, warnings);
+  return { vm: await inspectVm(client), report: { actions, warnings } };
+}
+
+async function carryOut(client: QmpClient, target: string, action: RepairAction, warnings: string[]): Promise<void> {
+  switch (action.kind) {
+    case 'thaw':
+      return thaw(action.agent, warnings);
+    case 'continue':
+      await run(client, 'cont');
+      return;
+    case 'end-job':
+      return endJobs(client, [action.job]);
+    case 'remove-bitmap':
+      return removeBitmap(client, action.node, action.bitmap);
+    case 'delete-file':
+      await rm(filePath(target, action.disk, action.file), { force: true });
+      return syncFolder(diskFolder(target, action.disk));
+    case 'delete-folder':
+      return removeIfEmpty(diskFolder(target, action.disk));
+    case 'remove-journal':
+      return removeJournal(target);
+  }
+}
+
+/** A guest that was rebooted since has no agent that answers and is not frozen: that must not hold up the backup. */
+async function thaw(agent: string, warnings: string[]): Promise<void> {
+  try {
+    await thawNow(parseEndpoint(agent), { timeoutMs: 5_000 });
+  } catch (error) {
+    warnings.push(`an earlier run may have left the guest frozen, and its agent does not answer: ${messageOf(error)}`);
+  }
+}
+
+async function removeIfEmpty(folder: string): Promise<void> {
+  try {
+    await rmdir(folder);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
+  }
+}

@@ -1,0 +1,48 @@
+import { type PlannedDisk } from '../domain/plan.js';
+import { QmpBackupError } from '../errors.js';
+import { createImage } from '../qemu-img/steps.js';
+import { probeWritable } from '../qemu/probe-target.js';
+import { type TransactionDisk } from '../qemu/transaction.js';
+import { type QmpClient } from '../qmp/client.js';
+import { QmpCommandError } from '../qmp/errors.js';
+import { type SocketOwner } from '../repository/peer.js';
+import { type Staging } from '../repository/staging.js';
+
+/**
+ * Makes the new images, empty and linked to their parents, and proves that QEMU can write to them: all of it before
+ * any freeze. QEMU never opens the parents.
+ */
+export async function stagePoint(
+  client: QmpClient,
+  staging: Staging,
+  disks: readonly PlannedDisk[],
+  options: { readonly compressionType: 'zstd' | null; readonly qemuUser: SocketOwner | undefined },
+): Promise<readonly TransactionDisk[]> {
+  return Promise.all(
+    disks.map(async (planned) => {
+      await staging.makeDiskFolder(planned.disk);
+      const path = await staging.reserve(planned.disk, planned.file);
+      await createImage(path, {
+        size: planned.source.virtualSize,
+        ...(planned.parent ? { backing: planned.parent.file } : {}),
+        ...(options.compressionType ? { compressionType: options.compressionType } : {}),
+      });
+      await staging.adopt(planned.disk, planned.file);
+      await probeOrExplain(client, path, options.qemuUser);
+      return { planned, path };
+    }),
+  );
+}
+
+async function probeOrExplain(client: QmpClient, path: string, user: SocketOwner | undefined): Promise<void> {
+  try {
+    await probeWritable(client, path);
+  } catch (error) {
+    if (!(error instanceof QmpCommandError)) throw error;
+    const who = user ? `QEMU (user ${user.user}, pid ${user.pid})` : 'QEMU';
+    throw new QmpBackupError('unsafe', `${who} cannot open the target ${path}: ${error.desc}`, {
+      cause: error,
+      hint: 'Give the user that QEMU runs as access to every folder of the path (also in AppArmor or SELinux rules), or run the backup as root.',
+    });
+  }
+}

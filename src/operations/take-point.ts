@@ -1,0 +1,110 @@
+import { type Consistency } from '../domain/catalog.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { GuestNotThawed } from '../guest-agent/errors.js';
+import { type FreezeGuard } from '../guest-agent/freeze-guard.js';
+import { startPoint, type TransactionDisk, type TransactionOptions } from '../qemu/transaction.js';
+import { type QmpClient } from '../qmp/client.js';
+import { QmpTimeout } from '../qmp/errors.js';
+
+/** How the instant of a point was taken. */
+export interface Instant {
+  /** ISO 8601, just before the transaction. */
+  readonly at: string;
+  readonly consistency: Consistency;
+  /** Round trip of the transaction, in milliseconds. */
+  readonly transactionMs: number;
+  readonly freeze: Freeze | null;
+}
+
+export interface Freeze {
+  readonly fileSystems: number;
+  /** From the agent's freeze answer to the thaw request, in milliseconds; null where the guard could not tell. */
+  readonly frozenMs: number | null;
+}
+
+export interface TakeOptions extends TransactionOptions {
+  readonly now: () => Date;
+  /** A guest that cannot be frozen fails the run instead of making the point `crash`. */
+  readonly requireFreeze: boolean;
+  readonly warn: (text: string) => void;
+}
+
+/**
+ * [freeze] transaction [thaw]. Only the transaction and the agent's status lie between freeze and thaw. The point is
+ * `filesystem` only if more than zero file systems froze and the agent still said `frozen` after the transaction.
+ */
+export async function takePoint(
+  client: QmpClient,
+  disks: readonly TransactionDisk[],
+  guard: FreezeGuard | null,
+  options: TakeOptions,
+): Promise<Instant> {
+  const frozen = guard ? await freeze(guard, options) : null;
+  const at = options.now().toISOString();
+  const begun = performance.now();
+  let outcome: { readonly error: unknown } | null = null;
+  try {
+    await startPoint(client, disks, options);
+  } catch (error) {
+    outcome = { error };
+  }
+  const transactionMs = performance.now() - begun;
+  const thawed = guard && frozen ? await guard.finish() : null;
+  if (outcome) throw await knownOutcome(outcome.error);
+
+  const consistent = frozen && frozen.fileSystems > 0 && thawed?.statusAfterTransaction === 'frozen';
+  if (frozen && !consistent) {
+    const why = frozen.fileSystems === 0 ? 'the agent froze no file system' : 'the guest did not stay frozen';
+    if (options.requireFreeze) {
+      throw new QmpBackupError('failed', `--quiesce=require: ${why}`, { hint: 'Nothing was kept of this run.' });
+    }
+    options.warn(`${why}: the point is marked crash`);
+  }
+  return {
+    at,
+    transactionMs,
+    consistency: consistent ? 'filesystem' : 'crash',
+    freeze:
+      frozen && thawed
+        ? { fileSystems: frozen.fileSystems, frozenMs: thawed.freezeAnswerToThawRequestMs ?? null }
+        : null,
+  };
+}
+
+async function freeze(guard: FreezeGuard, options: TakeOptions): Promise<{ readonly fileSystems: number } | null> {
+  try {
+    return await guard.freeze();
+  } catch (error) {
+    const interrupted = error instanceof QmpBackupError && error.code === 'interrupted';
+    // A guest that may still be frozen is no case for going on.
+    if (interrupted || error instanceof GuestNotThawed) throw error;
+    if (options.requireFreeze) {
+      throw new QmpBackupError('failed', `--quiesce=require: the guest was not frozen: ${messageOf(error)}`, {
+        cause: error,
+        hint: 'Nothing was kept of this run.',
+      });
+    }
+    options.warn(`the guest was not frozen: ${messageOf(error)}: the point is marked crash`);
+    return null;
+  }
+}
+
+/** How long to wait for the reply of a transaction that missed its deadline, in milliseconds. */
+const LATE_REPLY_MS = 60_000;
+
+/**
+ * A transaction that missed its deadline has an unknown outcome. The guest is thawed by now; the reply is awaited, so
+ * that whatever was started can be cancelled.
+ */
+async function knownOutcome(error: unknown): Promise<unknown> {
+  if (!(error instanceof QmpTimeout)) return error;
+  const limit = AbortSignal.timeout(LATE_REPLY_MS);
+  await Promise.race([
+    error.lateReply.then(
+      () => undefined,
+      () => undefined,
+    ),
+    new Promise((resolve) => limit.addEventListener('abort', resolve)),
+  ]);
+  return error;
+}

@@ -1,0 +1,34 @@
+import { QmpBackupError } from '../errors.js';
+
+/**
+ * A chain as one `json:` file name that names every file of it, so that qemu-img follows nothing that a header says.
+ * Names are relative: qemu-img is run in the folder that holds them.
+ */
+
+/**
+ * Files in one view at most. QEMU's JSON parser ends at 1024 levels, and the time to open a view grows with the cube of
+ * its depth (7.2: 0.1 s for 40 files, 1 s for 200, 8 s for 400, 38 s for 700).
+ */
+export const MAX_VIEW_FILES = 700;
+/** Linux takes no single argument of 128 KiB or more. */
+const MAX_ARGUMENT = 131_072;
+
+/**
+ * The disk as of the last of `files`, each of which builds on the one before; the first builds on nothing.
+ *
+ * @throws QmpBackupError `failed` for a chain that is too long to be opened.
+ */
+export function viewOf(files: readonly string[]): string {
+  if (files.length > MAX_VIEW_FILES) throw tooLong(files.length);
+  let node: object | null = null;
+  for (const filename of files) node = { driver: 'qcow2', file: { driver: 'file', filename }, backing: node };
+  const view = `json:${JSON.stringify(node)}`;
+  if (Buffer.byteLength(view) >= MAX_ARGUMENT) throw tooLong(files.length);
+  return view;
+}
+
+function tooLong(files: number): QmpBackupError {
+  return new QmpBackupError('failed', `a chain of ${files} files is too long to be opened at once`, {
+    hint: `Shorten it first: qmpbackup rebase --dir DISKDIR --until FILE (at most ${MAX_VIEW_FILES} files can be left).`,
+  });
+}

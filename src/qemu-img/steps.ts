@@ -1,0 +1,107 @@
+import {
+  type CheckReport,
+  type ImageInfo,
+  type MapExtent,
+  parseCheckReport,
+  parseImageInfo,
+  parseMap,
+} from './image-info.js';
+import { viewOf } from './image-view.js';
+import { runLong, runShort } from './runner.js';
+
+/**
+ * The steps that qemu-img does for us, one function each. Images of a backup folder are passed as views (`viewOf`) of
+ * files whose headers were examined (`examine.ts`). All sizes are bytes; every function throws as `runner.ts` says.
+ */
+export interface StepOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface LongStepOptions extends StepOptions {
+  /** The folder that the names in a view are relative to. */
+  readonly cwd: string;
+  /** Bytes per second; 0 or absent is no limit. */
+  readonly rateLimit?: number | undefined;
+  readonly onProgress?: ((percent: number) => void) | undefined;
+}
+
+/** A check reads all metadata of an image, which takes long on slow storage: milliseconds. */
+const CHECK_MS = 3_600_000;
+
+/**
+ * An empty qcow2 image. With `backing` it is an overlay of that file, which stays a relative name in the same folder
+ * and is not opened.
+ */
+export async function createImage(
+  path: string,
+  options: StepOptions & {
+    readonly size: number;
+    readonly backing?: string;
+    readonly compressionType?: 'zlib' | 'zstd';
+  },
+): Promise<void> {
+  const { size, backing, compressionType, signal } = options;
+  const format = ['cluster_size=64k', ...(compressionType ? [`compression_type=${compressionType}`] : [])].join(',');
+  const link = backing === undefined ? [] : ['-F', 'qcow2', '-b', backing];
+  await runShort(['create', '-q', '-u', '-f', 'qcow2', '-o', format, ...link, path, String(size)], { signal });
+}
+
+/** Checks one image by itself; its parents are not opened. What is found is reported, not thrown. */
+export async function check(
+  path: string,
+  options: StepOptions & { readonly repairLeaks?: boolean } = {},
+): Promise<CheckReport> {
+  const repair = options.repairLeaks ? ['-r', 'leaks'] : [];
+  const { stdout } = await runShort(['check', '--output=json', ...repair, viewOf([path])], {
+    // 2: corruptions, 3: leaks. 1 is a check that could not be done, and an error.
+    allowed: [0, 2, 3],
+    timeoutMs: CHECK_MS,
+    signal: options.signal,
+  });
+  return parseCheckReport(stdout);
+}
+
+/** `forceShare` also looks at an image that a QEMU has open. */
+export async function info(
+  path: string,
+  options: StepOptions & { readonly forceShare?: boolean } = {},
+): Promise<ImageInfo> {
+  const share = options.forceShare ? ['-U'] : [];
+  const { stdout } = await runShort(['info', '--output=json', ...share, viewOf([path])], { signal: options.signal });
+  return parseImageInfo(stdout);
+}
+
+/** Where the data of a view is. */
+export async function map(view: string, options: LongStepOptions): Promise<readonly MapExtent[]> {
+  const { cwd, signal } = options;
+  const { stdout } = await runShort(['map', '--output=json', view], { cwd, signal, timeoutMs: CHECK_MS });
+  return parseMap(stdout);
+}
+
+/** Copies a view into a standalone qcow2 image, which it creates. `target` is an absolute path. */
+export async function convert(view: string, target: string, options: LongStepOptions): Promise<void> {
+  await runLong(['convert', '-p', ...rate(options), '-O', 'qcow2', view, target], options);
+}
+
+/**
+ * Writes what the view holds above `base` into `base`, which must be spelled as in the view and grows where the view is
+ * larger. Nothing else is written, so that a run that was killed can be run again.
+ */
+export async function commit(view: string, base: string, options: LongStepOptions): Promise<void> {
+  await runLong(['commit', '-p', '-d', ...rate(options), '-b', base, view], options);
+}
+
+/** Sets the backing link in one header. Neither the old nor the new backing file is opened. */
+export async function rebaseUnsafe(path: string, backing: string, options: StepOptions = {}): Promise<void> {
+  await runShort(['rebase', '-u', '-q', '-F', 'qcow2', '-b', backing, viewOf([path])], options);
+}
+
+/** Whether two views hold the same bytes; the longer one may only have zeros beyond the other's end. */
+export async function compare(a: string, b: string, options: LongStepOptions): Promise<boolean> {
+  const { exitCode } = await runLong(['compare', '-p', a, b], { ...options, allowed: [0, 1] });
+  return exitCode === 0;
+}
+
+function rate({ rateLimit }: LongStepOptions): readonly string[] {
+  return rateLimit === undefined || rateLimit === 0 ? [] : ['-r', String(rateLimit)];
+}

@@ -1,0 +1,138 @@
+import { type DirtyBitmap, type JobState, type LeftOut, type SourceDisk, type VmState } from '../domain/disk.js';
+import { type QmpClient } from '../qmp/client.js';
+import { type ReplyOf, run } from '../qmp/commands.js';
+import { type BlockDevice, type BlockGraph, type BlockNode } from '../qmp/replies.js';
+
+/**
+ * Looks at a running VM in one round of queries. Each disk is one row of `query-block` with its format node, found
+ * below filters (throttle, copy-on-read, a running job's own), where QEMU keeps the bitmaps.
+ */
+export async function inspectVm(client: QmpClient): Promise<VmState> {
+  const [devices, nodes, graph, jobs, status, name, uuid, cpus, memory, machineType] = await Promise.all([
+    run(client, 'query-block'),
+    run(client, 'query-named-block-nodes', { flat: true }),
+    run(client, 'x-debug-query-block-graph'),
+    readJobs(client),
+    run(client, 'query-status'),
+    run(client, 'query-name'),
+    run(client, 'query-uuid'),
+    run(client, 'query-cpus-fast'),
+    run(client, 'query-memory-size-summary'),
+    run(client, 'qom-get', { path: '/machine', property: 'type' }),
+  ]);
+  const { qemuVersion } = client.greeting;
+  return {
+    machine: {
+      name: name.name ?? null,
+      uuid: uuid.UUID,
+      qemuVersion: `${qemuVersion.major}.${qemuVersion.minor}.${qemuVersion.micro}`,
+      type: typeof machineType === 'string' ? machineType.replace(/-machine$/, '') : null,
+      memory: memory['base-memory'] + (memory['plugged-memory'] ?? 0),
+      cpus: cpus.length,
+    },
+    status: status.status,
+    running: status.running,
+    ...disksOf(devices, nodes, graph),
+    jobs,
+  };
+}
+
+export async function readJobs(client: QmpClient): Promise<readonly JobState[]> {
+  const jobs: ReplyOf<'query-jobs'> = await run(client, 'query-jobs');
+  return jobs.map((job) => ({
+    id: job.id,
+    type: job.type,
+    status: job.status,
+    current: job['current-progress'],
+    total: job['total-progress'],
+    error: job.error ?? null,
+  }));
+}
+
+export function disksOf(
+  devices: readonly BlockDevice[],
+  nodes: readonly BlockNode[],
+  graph: BlockGraph,
+): { readonly disks: readonly SourceDisk[]; readonly leftOut: readonly LeftOut[] } {
+  const byName = new Map(nodes.map((node) => [node['node-name'] ?? '', node]));
+  const below = childFinder(graph);
+  const disks: SourceDisk[] = [];
+  const leftOut: LeftOut[] = [];
+  for (const device of devices) {
+    const name = device.device || (device.qdev ?? device.inserted?.['node-name'] ?? 'unnamed');
+    if (!device.inserted) {
+      leftOut.push({ name, reason: 'no medium' });
+    } else if (device.inserted.ro) {
+      leftOut.push({ name, reason: 'read-only' });
+    } else {
+      const node = formatNode(device.inserted, byName, below);
+      disks.push(sourceDisk(device, node));
+    }
+  }
+  return { disks, leftOut };
+}
+
+/** Drivers that pass a disk through and hold no data of their own, with the child that they pass through. */
+const FILTERS: Readonly<Record<string, readonly string[]>> = {
+  throttle: ['file'],
+  'copy-on-read': ['file'],
+  'copy-before-write': ['file'],
+  compress: ['file'],
+  // Filters of a running mirror or commit job; the child's name differs between QEMU versions.
+  mirror_top: ['backing', 'file'],
+  commit_top: ['backing', 'file'],
+};
+
+type FindChild = (node: string, childNames: readonly string[]) => string | undefined;
+
+/** QEMU 7.2 tells the edges between nodes only in this debugging query. */
+function childFinder({ nodes, edges }: BlockGraph): FindChild {
+  const names = new Map(nodes.map(({ id, name }) => [id, name]));
+  const children = new Map(
+    edges.map(({ parent, child, name }) => [`${names.get(parent)}\n${name}`, names.get(child)] as const),
+  );
+  return (node, childNames) => childNames.map((child) => children.get(`${node}\n${child}`)).find(Boolean);
+}
+
+function formatNode(top: BlockNode, byName: ReadonlyMap<string, BlockNode>, below: FindChild): BlockNode {
+  let node = byName.get(top['node-name'] ?? '') ?? top;
+  for (let passed = 0; passed < byName.size; passed += 1) {
+    const filter = FILTERS[node.drv];
+    const child = filter && below(node['node-name'] ?? '', filter);
+    const next = child === undefined ? undefined : byName.get(child);
+    if (!next) break;
+    node = next;
+  }
+  return node;
+}
+
+function sourceDisk(device: BlockDevice, node: BlockNode): SourceDisk {
+  const { image } = node;
+  return {
+    device: device.device === '' ? null : device.device,
+    qdev: device.qdev ?? null,
+    node: node['node-name'] ?? '',
+    format: node.drv,
+    file: node.file,
+    virtualSize: image['virtual-size'],
+    allocated: image['actual-size'] ?? 0,
+    compat: image['format-specific']?.data?.compat ?? null,
+    encrypted: node.encrypted === true || image.encrypted === true,
+    bitmaps: (node['dirty-bitmaps'] ?? []).flatMap((bitmap): DirtyBitmap[] =>
+      bitmap.name === undefined
+        ? []
+        : [
+            {
+              name: bitmap.name,
+              granularity: bitmap.granularity,
+              count: bitmap.count,
+              recording: bitmap.recording,
+              persistent: bitmap.persistent,
+              busy: bitmap.busy,
+              inconsistent: bitmap.inconsistent ?? false,
+            },
+          ],
+    ),
+    image,
+  };
+}

@@ -1,0 +1,97 @@
+import { type JobState } from '../domain/disk.js';
+import { type QmpClient } from '../qmp/client.js';
+import { type EventStream } from '../qmp/event-stream.js';
+import { run } from '../qmp/commands.js';
+import { QmpCommandError, QmpInterrupted } from '../qmp/errors.js';
+import { readJobs } from './inspect.js';
+
+/**
+ * Follows our own jobs to their end. Events only wake it up: another client's job may be what ended, and a cancelled
+ * job ends with an event too. What counts is `query-jobs`, asked for our ids.
+ */
+export interface JobOutcome {
+  readonly job: string;
+  /** Bytes that the job copied. */
+  readonly copied: number;
+  /** Why the job failed, in QEMU's words; null when it ended well. */
+  readonly error: string | null;
+}
+
+export interface WatchOptions {
+  readonly signal: AbortSignal;
+  /** Milliseconds between two looks when no event comes. */
+  readonly intervalMs: number;
+  readonly onProgress: (jobs: readonly JobState[]) => void;
+}
+
+const WAKING_EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED', 'BLOCK_JOB_ERROR'];
+
+/**
+ * Waits until every job has concluded. The first failure, or `signal`, cancels the others; then their ends are
+ * awaited all the same. The jobs are left undismissed. Throws only when the monitor is lost.
+ */
+export async function watchJobs(
+  client: QmpClient,
+  ids: readonly string[],
+  { signal, intervalMs, onProgress }: WatchOptions,
+): Promise<readonly JobOutcome[]> {
+  const wakeUps = client.events(WAKING_EVENTS);
+  try {
+    let cancelled = false;
+    for (;;) {
+      const jobs = await readJobs(client);
+      const ours = jobs.filter(({ id }) => ids.includes(id));
+      onProgress(ours);
+      const outcomes = ids.map((id) => outcomeOf(id, ours));
+      if (outcomes.every((outcome) => outcome !== undefined)) return outcomes;
+      if (!cancelled && (signal.aborted || outcomes.some((outcome) => outcome?.error))) {
+        cancelled = true;
+        await Promise.all(ours.filter(({ status }) => status !== 'concluded').map(({ id }) => cancelJob(client, id)));
+        continue;
+      }
+      await somethingHappened(wakeUps, intervalMs, cancelled ? undefined : signal);
+    }
+  } finally {
+    wakeUps.close();
+  }
+}
+
+async function somethingHappened(events: EventStream, timeoutMs: number, signal?: AbortSignal): Promise<void> {
+  try {
+    await events.next({ timeoutMs, signal });
+  } catch (error) {
+    if (!(error instanceof QmpInterrupted)) throw error;
+  }
+}
+
+function outcomeOf(id: string, jobs: readonly JobState[]): JobOutcome | undefined {
+  const job = jobs.find((each) => each.id === id);
+  if (!job) return { job: id, copied: 0, error: 'it is gone from QEMU: somebody else dismissed it' };
+  if (job.status !== 'concluded') return undefined;
+  return { job: id, copied: job.total, error: job.error };
+}
+
+/** Cancels a job; one that is already ending or gone is as good as cancelled. */
+export async function cancelJob(client: QmpClient, id: string): Promise<void> {
+  await tolerating(['DeviceNotActive', 'GenericError'], run(client, 'job-cancel', { id }));
+}
+
+/** Takes a concluded job out of QEMU's list. */
+export async function dismissJob(client: QmpClient, id: string): Promise<void> {
+  await tolerating(['DeviceNotActive', 'GenericError'], run(client, 'job-dismiss', { id }));
+}
+
+/** Cancels those that still run, waits for their ends and dismisses all. */
+export async function endJobs(client: QmpClient, ids: readonly string[]): Promise<void> {
+  const present = (await readJobs(client)).filter(({ id }) => ids.includes(id)).map(({ id }) => id);
+  await watchJobs(client, present, { signal: AbortSignal.abort(), intervalMs: 200, onProgress: () => undefined });
+  await Promise.all(present.map((id) => dismissJob(client, id)));
+}
+
+async function tolerating(classes: readonly string[], command: Promise<unknown>): Promise<void> {
+  try {
+    await command;
+  } catch (error) {
+    if (!(error instanceof QmpCommandError && classes.includes(error.errorClass))) throw error;
+  }
+}

@@ -1,0 +1,74 @@
+import { type PlannedDisk } from '../domain/plan.js';
+import { run, type TransactionAction } from '../qmp/commands.js';
+import { type QmpClient } from '../qmp/client.js';
+
+/**
+ * The one transaction that begins a point: per disk the new bitmap and the job, all disks at one instant. It is sent
+ * as prepared text of one command so that nothing but it lies between freeze and thaw.
+ */
+export interface TransactionDisk {
+  readonly planned: PlannedDisk;
+  /** Absolute path of the staged image; a relative one would be looked up in QEMU's working directory. */
+  readonly path: string;
+}
+
+export interface TransactionOptions {
+  /** Bytes per second for each job; 0 is no limit. */
+  readonly speed: number;
+  readonly compress: boolean;
+  /** Milliseconds until the outcome counts as unknown. */
+  readonly timeoutMs: number;
+}
+
+/** Starts the jobs; when it returns, the instant of the point has passed. */
+export async function startPoint(
+  client: QmpClient,
+  disks: readonly TransactionDisk[],
+  options: TransactionOptions,
+): Promise<void> {
+  await run(client, 'transaction', { actions: pointActions(disks, options) }, { timeoutMs: options.timeoutMs });
+}
+
+/** All bitmaps first, then all jobs: a transaction that QEMU refuses at a bitmap has started no job. */
+export function pointActions(
+  disks: readonly TransactionDisk[],
+  { speed, compress }: Pick<TransactionOptions, 'speed' | 'compress'>,
+): readonly TransactionAction[] {
+  const bitmaps = disks.flatMap(({ planned: { newBitmap, source } }) =>
+    newBitmap
+      ? [
+          {
+            type: 'block-dirty-bitmap-add',
+            data: { node: source.node, name: newBitmap.name, persistent: newBitmap.persistent },
+          },
+        ]
+      : [],
+  );
+  const jobs = disks.map(({ planned, path }) => ({
+    type: 'drive-backup',
+    data: {
+      device: planned.source.node,
+      'job-id': planned.job,
+      target: targetName(path),
+      format: 'qcow2',
+      mode: 'existing',
+      ...(planned.copyBitmap === null
+        ? { sync: 'full' }
+        : // The parent's bitmap goes on recording: until the point is sealed nothing of it may be forgotten.
+          { sync: 'bitmap', bitmap: planned.copyBitmap, 'bitmap-mode': 'never' }),
+      speed,
+      compress,
+      // The outcome stays readable after the job's end, even by a later run.
+      'auto-dismiss': false,
+    },
+  }));
+  return [...bitmaps, ...jobs];
+}
+
+/**
+ * The staged image, opened without its parents. With them attached the transaction takes 250 ms at a chain of 200;
+ * without, 3 ms at 500 (QEMU 7.2). The backing link in the header stays.
+ */
+function targetName(path: string): string {
+  return `json:${JSON.stringify({ driver: 'qcow2', backing: null, file: { driver: 'file', filename: path } })}`;
+}

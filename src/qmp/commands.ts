@@ -1,0 +1,153 @@
+/**
+ * The commands of QMP that this project uses: their arguments as types, a deadline for each, and replies checked
+ * against the shapes of `replies.ts`, so that an unforeseen QEMU is noticed here and not three layers above.
+ */
+import { type infer as Infer, type ZodType } from 'zod';
+import { type ExecuteOptions, type QmpClient } from './client.js';
+import { QmpProtocolError } from './errors.js';
+import * as replies from './replies.js';
+
+type NoArguments = Readonly<Record<string, never>>;
+
+export interface TransactionAction {
+  readonly type: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+export interface CommandArguments {
+  'query-status': NoArguments;
+  'query-name': NoArguments;
+  'query-uuid': NoArguments;
+  'query-version': NoArguments;
+  'query-block': NoArguments;
+  'query-named-block-nodes': { readonly flat?: boolean };
+  'x-debug-query-block-graph': NoArguments;
+  'query-jobs': NoArguments;
+  'query-block-jobs': NoArguments;
+  'query-cpus-fast': NoArguments;
+  'query-memory-size-summary': NoArguments;
+  'query-commands': NoArguments;
+  'query-qmp-schema': NoArguments;
+  'qom-get': { readonly path: string; readonly property: string };
+  'qom-set': { readonly path: string; readonly property: string; readonly value: unknown };
+  stop: NoArguments;
+  cont: NoArguments;
+  transaction: { readonly actions: readonly TransactionAction[] };
+  'job-cancel': { readonly id: string };
+  'job-dismiss': { readonly id: string };
+  /** `speed` in bytes per second, 0 is no limit. */
+  'block-job-set-speed': { readonly device: string; readonly speed: number };
+  'block-dirty-bitmap-add': {
+    readonly node: string;
+    readonly name: string;
+    readonly granularity?: number;
+    readonly persistent?: boolean;
+    readonly disabled?: boolean;
+  };
+  'block-dirty-bitmap-remove': { readonly node: string; readonly name: string };
+  'blockdev-add': { readonly driver: string; readonly 'node-name': string } & Readonly<Record<string, unknown>>;
+  'blockdev-del': { readonly 'node-name': string };
+  'human-monitor-command': { readonly 'command-line': string };
+  system_powerdown: NoArguments;
+  quit: NoArguments;
+}
+
+const REPLIES = {
+  'query-status': replies.statusReply,
+  'query-name': replies.nameReply,
+  'query-uuid': replies.uuidReply,
+  'query-version': replies.versionReply,
+  'query-block': replies.blockReply,
+  'query-named-block-nodes': replies.namedBlockNodesReply,
+  'x-debug-query-block-graph': replies.blockGraphReply,
+  'query-jobs': replies.jobsReply,
+  'query-block-jobs': replies.blockJobsReply,
+  'query-cpus-fast': replies.cpusReply,
+  'query-memory-size-summary': replies.memoryReply,
+  'query-commands': replies.commandsReply,
+  'query-qmp-schema': replies.schemaReply,
+  'qom-get': replies.anyReply,
+  'qom-set': replies.anyReply,
+  stop: replies.anyReply,
+  cont: replies.anyReply,
+  transaction: replies.anyReply,
+  'job-cancel': replies.anyReply,
+  'job-dismiss': replies.anyReply,
+  'block-job-set-speed': replies.anyReply,
+  'block-dirty-bitmap-add': replies.anyReply,
+  'block-dirty-bitmap-remove': replies.anyReply,
+  'blockdev-add': replies.anyReply,
+  'blockdev-del': replies.anyReply,
+  'human-monitor-command': replies.textReply,
+  system_powerdown: replies.anyReply,
+  quit: replies.anyReply,
+} as const satisfies Record<keyof CommandArguments, ZodType>;
+
+export type CommandName = keyof CommandArguments;
+export type ReplyOf<N extends CommandName> = Infer<(typeof REPLIES)[N]>;
+
+/** QEMU answers a query from its main loop, which a flush or a drain on slow storage may hold up for a while. */
+const QUERY_MS = 30_000;
+/** What opens, closes or writes an image waits for storage, which may be a network away. */
+const STORAGE_MS = 60_000;
+
+/** How long each command may take, in ms. A shorter one (as within a freeze) is given to `run`. */
+export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
+  'query-status': QUERY_MS,
+  'query-name': QUERY_MS,
+  'query-uuid': QUERY_MS,
+  'query-version': QUERY_MS,
+  'query-block': QUERY_MS,
+  'query-named-block-nodes': QUERY_MS,
+  'x-debug-query-block-graph': QUERY_MS,
+  'query-jobs': QUERY_MS,
+  'query-block-jobs': QUERY_MS,
+  'query-cpus-fast': QUERY_MS,
+  'query-memory-size-summary': QUERY_MS,
+  'query-commands': QUERY_MS,
+  'query-qmp-schema': QUERY_MS,
+  'qom-get': QUERY_MS,
+  'qom-set': STORAGE_MS,
+  // Stopping flushes every disk.
+  stop: STORAGE_MS,
+  cont: QUERY_MS,
+  transaction: QUERY_MS,
+  'job-cancel': QUERY_MS,
+  'job-dismiss': QUERY_MS,
+  'block-job-set-speed': QUERY_MS,
+  'block-dirty-bitmap-add': STORAGE_MS,
+  // Taking a stored bitmap out of an image rewrites its header.
+  'block-dirty-bitmap-remove': STORAGE_MS,
+  'blockdev-add': STORAGE_MS,
+  'blockdev-del': STORAGE_MS,
+  'human-monitor-command': STORAGE_MS,
+  system_powerdown: QUERY_MS,
+  quit: QUERY_MS,
+};
+
+type Rest<N extends CommandName> = NoArguments extends CommandArguments[N]
+  ? [args?: CommandArguments[N], options?: ExecuteOptions]
+  : [args: CommandArguments[N], options?: ExecuteOptions];
+
+/**
+ * Executes one command within its deadline and gives its reply in a known shape. Throws what `execute` throws, and
+ * QmpProtocolError for a reply of another shape.
+ */
+export async function run<N extends CommandName>(
+  client: Pick<QmpClient, 'execute'>,
+  name: N,
+  ...[args, options]: Rest<N>
+): Promise<ReplyOf<N>> {
+  const reply = await client.execute(name, args, {
+    ...options,
+    timeoutMs: options?.timeoutMs ?? DEADLINES_MS[name],
+  });
+  const result = REPLIES[name].safeParse(reply);
+  if (result.success) return result.data as ReplyOf<N>;
+  const [first] = result.error.issues;
+  const where = first === undefined || first.path.length === 0 ? 'its top' : `'${first.path.map(String).join('.')}'`;
+  throw new QmpProtocolError(
+    `QEMU's reply to '${name}' has an unknown shape at ${where}: ${first?.message ?? 'unknown reason'}`,
+    { hint: 'this version of QEMU is probably newer than this program knows', cause: result.error },
+  );
+}

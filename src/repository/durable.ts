@@ -1,0 +1,78 @@
+import { constants } from 'node:fs';
+import { open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { codeOf, fileError } from './file-errors.js';
+import { type Owner, setOwnership } from './ownership.js';
+
+/** Writing that survives a power cut: what these functions have returned from is on the disk, whole. */
+
+/**
+ * Replaces `path` by a file that holds `text`: temporary file, fsync, rename, fsync of the folder. Whoever reads
+ * `path` finds the old text or the new one. A temporary file that a crash left is replaced.
+ *
+ * @throws QmpBackupError `unsafe` or `failed`. An error of the last fsync comes after the rename: read `path` again.
+ */
+export async function replaceFile(
+  path: string,
+  text: string,
+  { mode, owner }: { readonly mode: number; readonly owner?: Owner | undefined },
+): Promise<void> {
+  const temporary = `${path}.tmp`;
+  try {
+    await rm(temporary, { force: true });
+    // Exclusive: never through a link that somebody put there.
+    const handle = await open(temporary, 'wx', mode);
+    try {
+      await setOwnership(handle, mode, owner);
+      await handle.writeFile(text);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined); // The first error is the one to tell.
+    throw fileError('write', path, error);
+  }
+  await syncFolder(dirname(path));
+}
+
+/** Flushes a file by a descriptor of our own, whoever wrote it: the kernel then writes out all its pages. */
+export async function syncFile(path: string): Promise<void> {
+  try {
+    const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw fileError('flush', path, error);
+  }
+}
+
+/** Makes renames, creations and removals in `path` durable. */
+export async function syncFolder(path: string): Promise<void> {
+  try {
+    const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    // Some network and FUSE file systems know no fsync of a folder; their renames are as durable as they get.
+    if (codeOf(error) === 'EINVAL' || codeOf(error) === 'ENOTSUP') return;
+    throw fileError('flush the folder', path, error);
+  }
+}
+
+export async function renameDurably(from: string, to: string): Promise<void> {
+  try {
+    await rename(from, to);
+  } catch (error) {
+    throw fileError(`rename ${from} to`, to, error);
+  }
+  await syncFolder(dirname(to));
+  if (dirname(from) !== dirname(to)) await syncFolder(dirname(from));
+}

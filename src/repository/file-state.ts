@@ -1,0 +1,132 @@
+import { lstat, open } from 'node:fs/promises';
+import { type PointDisk } from '../domain/catalog.js';
+import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../domain/qcow2-header.js';
+import { QmpBackupError } from '../errors.js';
+import { sha256File } from './digest.js';
+import { codeOf, fileError } from './file-errors.js';
+import { diskFolder, filePath } from './layout.js';
+
+/** Whether backup files are still what the catalog says they are. */
+export interface FileState {
+  /** Length in bytes. */
+  readonly size: number;
+  /** Bytes the file takes on disk. */
+  readonly allocated: number;
+  readonly mtimeMs: number;
+}
+
+/**
+ * The state of a regular file, or undefined when there is none.
+ *
+ * @throws QmpBackupError `unsafe` for a link or anything else that is no regular file
+ */
+export async function fileState(path: string): Promise<FileState | undefined> {
+  try {
+    const stats = await lstat(path);
+    if (!stats.isFile()) {
+      const is = stats.isSymbolicLink() ? 'a symbolic link' : 'not a regular file';
+      throw new QmpBackupError('unsafe', `${path} is ${is}`, { hint: 'Put the backup file itself in that place.' });
+    }
+    return { size: stats.size, allocated: stats.blocks * 512, mtimeMs: stats.mtimeMs };
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw fileError('look at', path, error);
+  }
+}
+
+export type LineCheck =
+  | {
+      readonly ok: true;
+      /** Files with another modification time and the same content: a copied folder. Recording it saves the digest. */
+      readonly refreshed: readonly { readonly file: string; readonly mtimeMs: number }[];
+    }
+  /** `why` continues a sentence that begins with the file: "it is missing". */
+  | { readonly ok: false; readonly file: string; readonly why: string };
+
+/**
+ * Checks the files of one disk that a point needs, FULL first: each is there, has the recorded size, and either the
+ * recorded modification time or the recorded digest; its header names the recorded parent and no other file.
+ *
+ * @throws QmpBackupError only for errors of the storage and when aborted; what is wrong with a file is the result
+ */
+export async function checkLine(
+  target: string,
+  files: readonly PointDisk[],
+  options: { readonly signal?: AbortSignal; readonly onBytes?: (count: number) => void } = {},
+): Promise<LineCheck> {
+  const refreshed: { file: string; mtimeMs: number }[] = [];
+  let parent: string | null = null;
+  for (const entry of files) {
+    const found: string | { readonly mtimeMs: number } = await checkFile(target, entry, parent, options);
+    if (typeof found === 'string') return { ok: false, file: entry.file, why: found };
+    if (found.mtimeMs !== entry.mtimeMs) refreshed.push({ file: entry.file, mtimeMs: found.mtimeMs });
+    parent = entry.file;
+  }
+  return { ok: true, refreshed };
+}
+
+/** The file's modification time, or what is wrong with it. */
+async function checkFile(
+  target: string,
+  entry: PointDisk,
+  before: string | null,
+  options: Parameters<typeof sha256File>[1],
+): Promise<string | { readonly mtimeMs: number }> {
+  if (entry.parent !== before)
+    return `the catalog gives as its parent ${entry.parent ?? 'none'}, not ${before ?? 'none'}`;
+  const path = filePath(target, entry.disk, entry.file);
+  try {
+    if (!(await isFolder(diskFolder(target, entry.disk)))) return 'its folder is missing or a symbolic link';
+    const state = await fileState(path);
+    if (!state) return 'it is missing';
+    if (state.size !== entry.size) return `it has ${state.size} bytes, the catalog says ${entry.size}`;
+    const link = await wrongLink(path, entry.parent);
+    if (link !== undefined) return link;
+    if (state.mtimeMs === entry.mtimeMs) return state;
+    if (entry.sha256 === null) return 'it was modified after it was sealed, and there is no digest to compare it with';
+    if ((await sha256File(path, options)) !== entry.sha256) return 'it was modified after it was sealed';
+    return state;
+  } catch (error) {
+    if (error instanceof QmpBackupError && (error.code === 'unsafe' || error.code === 'damaged')) return error.message;
+    throw error;
+  }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await lstat(path)).isDirectory();
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false;
+    throw fileError('look at', path, error);
+  }
+}
+
+/** What is wrong with the files that the header of the image at `path` names; undefined when nothing is. */
+async function wrongLink(path: string, parent: string | null): Promise<string | undefined> {
+  const header = parseQcow2Header(await beginningOf(path));
+  if (header.dataFile || header.externalDataFileName !== null) {
+    return `its header names an external data file (${header.externalDataFileName ?? 'without a name'})`;
+  }
+  if (header.backingFile !== parent) {
+    return `its backing file is ${header.backingFile ?? 'none'}, the catalog says ${parent ?? 'none'}`;
+  }
+  if (parent !== null && header.backingFormat !== 'qcow2') {
+    return `the format of its backing file is ${header.backingFormat ?? 'not given'}, it must be qcow2`;
+  }
+  return undefined;
+}
+
+async function beginningOf(path: string): Promise<Uint8Array> {
+  try {
+    const handle = await open(path, 'r');
+    try {
+      const buffer = Buffer.alloc(QCOW2_HEADER_BYTES);
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, 0);
+      return buffer.subarray(0, bytesRead);
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw fileError('read', path, error);
+  }
+}

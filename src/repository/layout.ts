@@ -1,0 +1,93 @@
+import { lstat, readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { asComponent, PARTIAL_SUFFIX } from '../domain/names.js';
+import { QmpBackupError } from '../errors.js';
+import { codeOf, fileError } from './file-errors.js';
+
+/** Every path rule of a target folder. No name of a disk or file that is given here can lead outside the target. */
+
+export const CATALOG_NAME = 'catalog.json';
+export const JOURNAL_NAME = 'run.json';
+export const LOCK_NAME = '.lock';
+
+export function catalogPath(target: string): string {
+  return join(target, CATALOG_NAME);
+}
+
+export function journalPath(target: string): string {
+  return join(target, JOURNAL_NAME);
+}
+
+/** @throws QmpBackupError `unsafe` for a name that is not one plain path component. */
+export function diskFolder(target: string, disk: string): string {
+  return join(target, component(disk));
+}
+
+/** @throws QmpBackupError `unsafe` for a name that is not one plain path component. */
+export function filePath(target: string, disk: string, file: string): string {
+  return join(diskFolder(target, disk), component(file));
+}
+
+/** Where a file is written until it is whole. */
+export function partialPath(target: string, disk: string, file: string): string {
+  return `${filePath(target, disk, file)}${PARTIAL_SUFFIX}`;
+}
+
+/** `--monthly`: the target of one month, `<root>/<vm name>/<YYYY-MM>`. */
+export function monthFolder(root: string, vmName: string, month: string): string {
+  if (!MONTH.test(month)) throw new QmpBackupError('failed', `"${month}" is not a month of the form YYYY-MM`);
+  return join(root, asComponent(vmName), month);
+}
+
+/** The other months beside `monthTarget` that hold a catalog, older and newer, in order of time. */
+export async function siblingMonths(monthTarget: string): Promise<readonly string[]> {
+  const parent = dirname(monthTarget);
+  const names = (await foldersIn(parent)).filter((name) => MONTH.test(name) && name !== basename(monthTarget));
+  return withCatalog(names.map((name) => join(parent, name)));
+}
+
+/** The targets that `--monthly` made below `root`: folders with a catalog, one or two levels down, in order of name. */
+export async function catalogsBelow(root: string): Promise<readonly string[]> {
+  const children = (await foldersIn(root)).map((name) => join(root, name));
+  const grandchildren = await Promise.all(
+    children.map(async (child) => (await foldersIn(child)).map((name) => join(child, name))),
+  );
+  return withCatalog([...children, ...grandchildren.flat()]);
+}
+
+const MONTH = /^\d{4}-(?:0[1-9]|1[0-2])$/;
+/** The same rule as the catalog's. */
+const COMPONENT = /^[A-Za-z0-9_][A-Za-z0-9._+:@=-]{0,254}$/;
+
+function component(name: string): string {
+  if (COMPONENT.test(name)) return name;
+  throw new QmpBackupError('unsafe', `${JSON.stringify(name)} is not a plain file name`, {
+    hint: 'Names of disks and backup files have no slashes and do not begin with a dot.',
+  });
+}
+
+async function foldersIn(folder: string): Promise<readonly string[]> {
+  try {
+    const entries = await readdir(folder, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return [];
+    throw fileError('read', folder, error);
+  }
+}
+
+async function withCatalog(folders: readonly string[]): Promise<readonly string[]> {
+  const found = await Promise.all(folders.map(async (folder) => ((await hasCatalog(folder)) ? [folder] : [])));
+  return found.flat().toSorted();
+}
+
+/** Also one that cannot be read: whoever needs it must hear of that. */
+async function hasCatalog(folder: string): Promise<boolean> {
+  try {
+    await lstat(catalogPath(folder));
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false;
+    throw fileError('read', catalogPath(folder), error);
+  }
+}

@@ -1,0 +1,141 @@
+import { rmdirSync, unlinkSync } from 'node:fs';
+import { chmod, lstat, mkdir, open, readdir, rename, rm, rmdir, stat, unlink, utimes } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { callbackify } from 'node:util';
+import { QmpBackupError } from '../errors.js';
+import { codeOf, fileError } from './file-errors.js';
+import { type LockOwner, parseOwner } from './lock-owner.js';
+import { setOwnership } from './ownership.js';
+import { readPlainFile } from './plain-file.js';
+
+/**
+ * A lock on disk: a folder with one file, `owner-<id>.json`. It is made beside its place and renamed into it, so it is
+ * never there without its record. Whoever frees it unlinks the record by its unique name, and so can never free the
+ * lock of somebody who took it meanwhile: an empty folder is a free lock, and rename replaces only an empty folder.
+ */
+export interface Holder {
+  readonly id: string;
+  /** Undefined when the record cannot be understood. */
+  readonly owner: LockOwner | undefined;
+  /** When the holder last refreshed the lock, in milliseconds since 1970 of the file system's clock. */
+  readonly lastSeenMs: number;
+}
+
+const RECORD = /^owner-([0-9a-f]{16})\.json$/;
+const RECORD_LIMIT = 64 * 1024;
+
+function recordPath(folder: string, id: string): string {
+  return join(folder, `owner-${id}.json`);
+}
+
+/** Who holds the lock, or undefined when it is free. */
+export async function readHolder(path: string): Promise<Holder | undefined> {
+  const hint = `If no backup is running, remove ${path} by hand.`;
+  try {
+    const stats = await lstat(path);
+    if (!stats.isDirectory()) throw new QmpBackupError('unsafe', `${path} is in the place of a lock folder`, { hint });
+    const names = await readdir(path);
+    const id = names.map((name) => RECORD.exec(name)?.[1]).find((each) => each !== undefined);
+    if (id === undefined) {
+      if (names.length === 0) return undefined;
+      throw new QmpBackupError('unsafe', `the lock folder ${path} holds files of somebody else`, { hint });
+    }
+    const text = await readPlainFile(recordPath(path, id), RECORD_LIMIT, hint);
+    return text === undefined ? undefined : { id, owner: parseOwner(text), lastSeenMs: stats.mtimeMs };
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw fileError('read the lock', path, error);
+  }
+}
+
+/** Frees the lock if `id` still holds it. */
+export async function freeLock(path: string, id: string): Promise<void> {
+  await unlink(recordPath(path, id)).catch(unless('ENOENT'));
+  await rmdir(path).catch(unless(...TAKEN, 'ENOENT'));
+}
+
+/** The file functions that proper-lockfile works with, for the lock at `path` held under `id`. */
+export function lockFileSystem(path: string, id: string, owner: LockOwner): object {
+  let refreshed = new Date();
+  const record = recordPath(path, id);
+  return {
+    mkdir: callbackify(() => takePlace(path, id, owner)),
+    rmdir: callbackify(() => freeLock(path, id)),
+    // At exit, also after a signal that nobody handles.
+    rmdirSync: (): void => {
+      unlinkSync(record);
+      rmdirSync(path);
+    },
+    // Ours is known by the record. Times of files do not tell: file systems round them, and anybody can set them.
+    stat: callbackify(async () => {
+      await stat(record);
+      return { mtime: refreshed };
+    }),
+    utimes: callbackify(async (_path: string, accessed: Date, modified: Date) => {
+      refreshed = modified;
+      await utimes(path, accessed, modified);
+    }),
+  };
+}
+
+/** Errors of rename and rmdir that mean: somebody has that place. */
+const TAKEN = ['ENOTEMPTY', 'EEXIST', 'ENOTDIR'];
+
+/** @throws an error of code EEXIST when the lock is held */
+async function takePlace(path: string, id: string, owner: LockOwner): Promise<void> {
+  const fresh = `${path}${NEW}${id}`;
+  try {
+    await mkdir(fresh);
+    // Whatever the umask: other users shall be told who holds the lock.
+    await chmod(fresh, 0o755).catch(unless('EPERM', 'ENOTSUP'));
+    const handle = await open(recordPath(fresh, id), 'wx');
+    try {
+      await setOwnership(handle, 0o644, undefined);
+      await handle.writeFile(`${JSON.stringify(owner, null, 1)}\n`);
+      // After a power cut the record must still tell that its owner is of an earlier boot.
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    // A free lock that was left as an empty folder; not every file system renames over one.
+    await rmdir(path).catch(unless(...TAKEN, 'ENOENT'));
+    await rename(fresh, path);
+  } catch (error) {
+    await rm(fresh, { recursive: true, force: true });
+    // In a sticky folder, the lock of another user is not in the way but forbidden.
+    const held = TAKEN.includes(codeOf(error) ?? '') || (await readHolder(path)) !== undefined;
+    throw held ? Object.assign(new Error('the lock is held'), { code: 'EEXIST' }) : error;
+  }
+}
+
+const NEW = '.new-';
+/** How long a folder without a record may be under construction, in milliseconds. */
+const CONSTRUCTION_MS = 60_000;
+
+/**
+ * Removes what contenders that died while they made their folder left beside the lock at `path`. It is in nobody's way,
+ * so what cannot be judged or removed stays.
+ */
+export async function sweepAttempts(path: string, isDead: (owner: LockOwner) => boolean): Promise<void> {
+  const parent = dirname(path);
+  const prefix = `${basename(path)}${NEW}`;
+  const left = (await readdir(parent)).filter((name) => name.startsWith(prefix));
+  await Promise.allSettled(
+    left.map(async (name) => {
+      const attempt = join(parent, name);
+      const holder = await readHolder(attempt);
+      const dead = holder ? holder.owner !== undefined && isDead(holder.owner) : await isOld(attempt);
+      if (dead) await rm(attempt, { recursive: true, force: true });
+    }),
+  );
+}
+
+async function isOld(path: string): Promise<boolean> {
+  return Date.now() - (await lstat(path)).mtimeMs > CONSTRUCTION_MS;
+}
+
+function unless(...codes: readonly string[]): (error: unknown) => void {
+  return (error) => {
+    if (!codes.includes(codeOf(error) ?? '')) throw error;
+  };
+}

@@ -1,0 +1,150 @@
+import { type Catalog, type Journal, type Point, type PointDisk } from '../../src/domain/catalog.js';
+import { type DirtyBitmap, type SourceDisk, type VmState } from '../../src/domain/disk.js';
+import { type BackupRequest, type PlanInput } from '../../src/domain/plan.js';
+import { recognise } from '../../src/domain/recognise.js';
+
+/** Small complete values of the domain's types; a test names only what it is about. */
+export const MiB = 1024 * 1024;
+export const TARGET_ID = '00112233445566aa';
+
+export function bitmap(name: string, more: Partial<DirtyBitmap> = {}): DirtyBitmap {
+  return {
+    name,
+    granularity: 65536,
+    count: 0,
+    recording: true,
+    persistent: true,
+    busy: false,
+    inconsistent: false,
+    ...more,
+  };
+}
+
+export function source(device: string | null, more: Partial<SourceDisk> = {}): SourceDisk {
+  return {
+    device,
+    qdev: device === null ? null : `/machine/peripheral/${device}-dev/virtio-backend`,
+    node: `#block-${device}`,
+    format: 'qcow2',
+    file: `/images/${device}.qcow2`,
+    virtualSize: 64 * MiB,
+    allocated: MiB,
+    compat: '1.1',
+    encrypted: false,
+    bitmaps: [],
+    image: {},
+    ...more,
+  };
+}
+
+export function entry(disk: string, file: string, more: Partial<PointDisk> = {}): PointDisk {
+  const from = source(disk);
+  return {
+    disk,
+    level: file.startsWith('FULL') ? 'full' : file.startsWith('DIFF') ? 'diff' : 'inc',
+    reason: 'for a test',
+    state: 'whole',
+    file,
+    parent: null,
+    bitmap: { name: `qmpbackup-${TARGET_ID}-${disk}-${file}`, persistent: true },
+    virtualSize: 64 * MiB,
+    size: MiB,
+    allocated: MiB,
+    mtimeMs: 1,
+    sha256: 'a'.repeat(64),
+    changed: MiB,
+    durationMs: 1,
+    plaintextOfEncrypted: false,
+    compressed: false,
+    source: {
+      device: from.device,
+      qdev: from.qdev,
+      node: from.node,
+      file: from.file,
+      format: 'qcow2',
+      image: {},
+    },
+    ...more,
+  };
+}
+
+export function point(number: number, disks: PointDisk[], more: Partial<Point> = {}): Point {
+  return {
+    id: `${number}`.padStart(12, '0'),
+    chain: 'c1',
+    number,
+    level: number === 0 ? 'full' : 'inc',
+    createdAt: '2026-11-21T12:00:00.000Z',
+    consistency: 'crash',
+    vmStatus: 'running',
+    machine: { name: 'vm', uuid: null, qemuVersion: '7.2.22', type: 'pc', memory: 1, cpus: 1 },
+    disks,
+    removed: [],
+    ...more,
+  };
+}
+
+export function catalog(points: Point[], more: Partial<Catalog> = {}): Catalog {
+  return {
+    schema: 1,
+    tool: 'test',
+    targetId: TARGET_ID,
+    createdAt: '2026-11-21T12:00:00.000Z',
+    vm: { uuid: null, name: 'vm', label: null },
+    points,
+    retired: [],
+    ...more,
+  };
+}
+
+export function journal(attempt: string, disks: Journal['disks'], more: Partial<Journal> = {}): Journal {
+  return {
+    schema: 1,
+    attempt,
+    startedAt: '2026-11-21T12:00:00.000Z',
+    what: 'backup',
+    monitor: '/run/q',
+    vm: { uuid: null, name: 'vm', label: null },
+    disks,
+    madeFolders: disks.map(({ disk }) => disk),
+    freezes: null,
+    stops: false,
+    ...more,
+  };
+}
+
+export function vmState(disks: SourceDisk[], more: Partial<VmState> = {}): VmState {
+  return {
+    machine: { name: 'vm', uuid: null, qemuVersion: '7.2.22', type: 'pc', memory: 1, cpus: 1 },
+    status: 'running',
+    running: true,
+    disks,
+    leftOut: [],
+    jobs: [],
+    ...more,
+  };
+}
+
+export function request(level: BackupRequest['level'], more: Partial<BackupRequest> = {}): BackupRequest {
+  return { level, include: [], exclude: [], excludeRaw: false, allowPlaintext: false, compress: false, ...more };
+}
+
+export function planInput(
+  level: BackupRequest['level'],
+  sources: SourceDisk[],
+  known: Catalog | undefined,
+  more: Partial<PlanInput> & { readonly request?: BackupRequest } = {},
+): PlanInput {
+  return {
+    request: request(level),
+    vm: vmState(sources),
+    known: recognise(known, sources),
+    catalog: known,
+    targetId: TARGET_ID,
+    attempt: 'abcdefabcdef',
+    nowSeconds: 1000,
+    files: new Map(),
+    brokenLines: new Map(),
+    ...more,
+  };
+}

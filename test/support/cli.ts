@@ -1,0 +1,49 @@
+import { execa, type Options } from 'execa';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** Runs the built program as a person would: arguments in, screen, exit code and disk out. */
+export const PROGRAM = fileURLToPath(new URL('../../bin/qmpbackup.js', import.meta.url));
+
+export interface CliResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** The JSON document on stdout. */
+  json<T = Record<string, unknown>>(): T;
+}
+
+export async function qmpbackup(args: readonly string[], options: Options = {}): Promise<CliResult> {
+  const result = await execa(process.execPath, [PROGRAM, ...args], {
+    reject: false,
+    timeout: 120_000,
+    env: { NO_COLOR: '1' },
+    ...options,
+  });
+  const stdout = String(result.stdout ?? '');
+  return {
+    // A program that a signal ended has no exit code of its own.
+    exitCode: result.exitCode ?? -1,
+    stdout,
+    stderr: String(result.stderr ?? ''),
+    json: <T>() => JSON.parse(stdout) as T,
+  };
+}
+
+/** Runs it and throws, with all it said, unless it ends with `exitCode`. */
+export async function expectCli(exitCode: number, args: readonly string[], options: Options = {}): Promise<CliResult> {
+  const result = await qmpbackup(args, options);
+  if (result.exitCode !== exitCode) {
+    throw new Error(
+      `qmpbackup ${args.join(' ')} ended with ${result.exitCode}, not ${exitCode}:\n${result.stdout}\n${result.stderr}`,
+    );
+  }
+  return result;
+}
+
+/** A run that goes on in the background, for killing it in the middle. */
+export function startCli(args: readonly string[]) {
+  return execa(process.execPath, [PROGRAM, ...args], { reject: false, timeout: 120_000, env: { NO_COLOR: '1' } });
+}
+
+export const repositoryRoot = join(fileURLToPath(new URL('../..', import.meta.url)));

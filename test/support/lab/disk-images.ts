@@ -1,0 +1,102 @@
+/**
+ * Makes the disk images of a test: empty ones, ext4 file systems for the guest, and the disks of the counter workload.
+ */
+import { open, truncate } from 'node:fs/promises';
+import { join } from 'node:path';
+import { run, withTemporaryDir } from './programs.js';
+
+export type ImageFormat = 'qcow2' | 'raw';
+
+/** Where the counter workload keeps its number: see the program `counter` of the guest. */
+export const COUNTER_OFFSET = 4096;
+
+const MIB = 1024 * 1024;
+
+export interface ImageOptions {
+  readonly file: string;
+  readonly format: ImageFormat;
+  /** Virtual size in bytes. */
+  readonly size: number;
+  /** qcow2 only: 0.10 is version 2, which takes no persistent bitmap. */
+  readonly compat?: '1.1' | '0.10';
+  readonly backing?: { readonly file: string; readonly format: ImageFormat };
+}
+
+/** An empty image. */
+export async function createImage(options: ImageOptions): Promise<void> {
+  const { file, format, size, compat = '1.1', backing } = options;
+  await run('qemu-img', [
+    'create',
+    '-q',
+    ...['-f', format],
+    ...(format === 'qcow2' ? ['-o', `compat=${compat}`] : []),
+    ...(backing ? ['-b', backing.file, '-F', backing.format] : []),
+    file,
+    String(size),
+  ]);
+}
+
+export interface Ext4Options {
+  readonly file: string;
+  readonly format: ImageFormat;
+  /** Bytes; at least 16 MiB. */
+  readonly size: number;
+  /** The guest mounts `DATA<n>` on `/mnt/d<n>`. */
+  readonly label: string;
+  /** A folder whose files the new file system starts with. */
+  readonly contents?: string;
+}
+
+/** An image with an ext4 file system. Nothing is left for the kernel to initialise later, so an idle guest is idle. */
+export async function makeExt4(options: Ext4Options): Promise<void> {
+  const { size, label, contents } = options;
+  await viaRaw(options, async (raw) => {
+    await truncateNew(raw, size);
+    await run('mke2fs', [
+      ...['-q', '-F', '-t', 'ext4', '-b', '4096', '-m', '0', '-L', label],
+      ...['-E', 'lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0'],
+      ...(contents === undefined ? [] : ['-d', contents]),
+      raw,
+    ]);
+  });
+}
+
+/** A disk for `workload=counter`: the guest counts on disk 1, then on disk 2. */
+export async function createCounterDisk(options: {
+  readonly file: string;
+  readonly format: ImageFormat;
+  readonly number: 1 | 2;
+}): Promise<void> {
+  await viaRaw(options, async (raw) => {
+    await truncateNew(raw, MIB);
+    const handle = await open(raw, 'r+');
+    try {
+      await handle.write(`LABCOUNTER${options.number}`, 0);
+    } finally {
+      await handle.close();
+    }
+  });
+}
+
+async function viaRaw(
+  image: { readonly file: string; readonly format: ImageFormat },
+  fill: (raw: string) => Promise<void>,
+): Promise<void> {
+  await withTemporaryDir(async (dir) => {
+    const raw = join(dir, 'raw');
+    await fill(raw);
+    switch (image.format) {
+      case 'raw':
+        await run('qemu-img', ['convert', '-f', 'raw', '-O', 'raw', raw, image.file]);
+        break;
+      case 'qcow2':
+        await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', '-o', 'compat=1.1', raw, image.file]);
+        break;
+    }
+  });
+}
+
+async function truncateNew(file: string, size: number): Promise<void> {
+  await (await open(file, 'w')).close();
+  await truncate(file, size);
+}

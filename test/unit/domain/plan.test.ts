@@ -1,0 +1,141 @@
+import { describe, expect, it } from 'vitest';
+import { planBackup } from '../../../src/domain/plan.js';
+import { type QmpBackupError } from '../../../src/errors.js';
+import { bitmap, catalog, entry, MiB, planInput, point, request, source } from '../../support/builders.js';
+
+const full = entry('a', 'FULL-1.qcow2');
+const inc = entry('a', 'INC-2.qcow2', { parent: 'FULL-1.qcow2' });
+const chain = catalog([point(0, [full]), point(1, [inc])]);
+const tracked = [bitmap(full.bitmap!.name), bitmap(inc.bitmap!.name, { count: MiB })];
+
+function refusal(body: () => unknown): QmpBackupError {
+  try {
+    body();
+  } catch (error) {
+    return error as QmpBackupError;
+  }
+  throw new Error('it was not refused');
+}
+
+describe('the level of each disk', () => {
+  it('is FULL and begins a chain in an empty target', () => {
+    const plan = planBackup(planInput('auto', [source('a'), source('b')], undefined));
+    expect(plan).toMatchObject({ level: 'full', chain: 'abcdefabcdef', number: 0 });
+    expect(plan.disks.map(({ level, copyBitmap }) => [level, copyBitmap])).toEqual([
+      ['full', null],
+      ['full', null],
+    ]);
+  });
+
+  it('is INC from the bitmap of the newest file, whose exact name is there', () => {
+    const plan = planBackup(planInput('inc', [source('a', { bitmaps: tracked })], chain));
+    expect(plan).toMatchObject({ level: 'inc', chain: 'c1', number: 2 });
+    expect(plan.disks[0]).toMatchObject({ level: 'inc', copyBitmap: inc.bitmap!.name, parent: inc });
+    expect(plan.disks[0]!.newBitmap!.name).toMatch(/-a-abcdefabcdef$/);
+  });
+
+  it('is DIFF from the bitmap of the newest FULL', () => {
+    const plan = planBackup(planInput('diff', [source('a', { bitmaps: tracked })], chain));
+    expect(plan.disks[0]).toMatchObject({ level: 'diff', copyBitmap: full.bitmap!.name, parent: full });
+  });
+
+  it('is decided for each disk by itself, within one chain', () => {
+    const disks = [source('a', { bitmaps: tracked }), source('b')];
+    const plan = planBackup(planInput('auto', disks, chain));
+    expect(plan).toMatchObject({ level: 'inc', chain: 'c1', number: 2 });
+    expect(plan.disks.map(({ disk, level, reason }) => [disk, level, reason])).toEqual([
+      ['a', 'inc', 'changes since INC-2.qcow2'],
+      ['b', 'full', 'first backup of this disk'],
+    ]);
+  });
+
+  const lost = (bitmaps: typeof tracked, more = {}): string =>
+    refusal(() => planBackup(planInput('inc', [source('a', { bitmaps, ...more })], chain))).message;
+
+  it.each([
+    ['gone', lost([tracked[0]!]), 'is gone'],
+    ['of another attempt', lost([bitmap(`${inc.bitmap!.name}x`)]), 'is gone'],
+    ['inconsistent', lost([bitmap(inc.bitmap!.name, { inconsistent: true })]), 'is inconsistent'],
+    ['disabled', lost([bitmap(inc.bitmap!.name, { recording: false })]), 'missed changes'],
+    ['busy', lost([bitmap(inc.bitmap!.name, { busy: true })]), 'in use'],
+    ['of a shrunk disk', lost(tracked, { virtualSize: 32 * MiB }), 'was shrunk'],
+    ['of a qcow2 v2 image', lost(tracked, { compat: '0.10' }), 'qemu-img amend -o compat=1.1'],
+  ])('is never INC when the bitmap is %s', (_, message, reason) => {
+    expect(message).toContain(`a: `);
+    expect(message).toContain(reason);
+  });
+
+  it('is FULL under auto where a file of the line is broken, and says which', () => {
+    const brokenLines = new Map([['a/INC-2.qcow2', 'FULL-1.qcow2: it is missing']]);
+    const plan = planBackup(planInput('auto', [source('a', { bitmaps: tracked })], chain, { brokenLines }));
+    expect(plan.disks[0]).toMatchObject({ level: 'full', parent: null });
+    expect(plan.disks[0]!.reason).toContain('FULL-1.qcow2: it is missing');
+  });
+
+  it('grows with the disk', () => {
+    const plan = planBackup(planInput('inc', [source('a', { bitmaps: tracked, virtualSize: 128 * MiB })], chain));
+    expect(plan.disks[0]).toMatchObject({ level: 'inc' });
+  });
+
+  it('of a copy touches neither chain nor bitmaps', () => {
+    const plan = planBackup(planInput('copy', [source('a', { bitmaps: tracked })], chain));
+    expect(plan).toMatchObject({ level: 'copy', chain: null });
+    expect(plan.disks[0]).toMatchObject({ newBitmap: null, copyBitmap: null, file: 'COPY-1000.qcow2' });
+  });
+});
+
+describe('the chain', () => {
+  it('goes on when all chosen disks need a FULL but another disk could go on', () => {
+    const disks = [source('a', { bitmaps: tracked }), source('b')];
+    const plan = planBackup(planInput('auto', disks, chain, { request: request('auto', { include: ['b'] }) }));
+    expect(plan).toMatchObject({ level: 'full', chain: 'c1', number: 2 });
+  });
+
+  it('begins anew when every disk needs a FULL', () => {
+    expect(planBackup(planInput('auto', [source('a')], chain))).toMatchObject({ number: 0, chain: 'abcdefabcdef' });
+  });
+
+  it('notes a disk that the VM no longer has', () => {
+    const two = catalog([point(0, [full, entry('b', 'FULL-1.qcow2')])]);
+    expect(planBackup(planInput('auto', [source('a')], two)).removed).toEqual(['b']);
+  });
+});
+
+describe('which disks', () => {
+  it.each(['a', '/machine/peripheral/a-dev/virtio-backend', 'a-dev', '#block-a', '/images/a.qcow2', 'a.qcow2'])(
+    '%s names disk a',
+    (name) => {
+      const input = planInput('full', [source('a'), source('b')], undefined, {
+        request: request('full', { include: [name] }),
+      });
+      const plan = planBackup(input);
+      expect(plan.disks.map(({ disk }) => disk)).toEqual(['a']);
+      expect(plan.leftOut).toEqual([{ name: 'b', reason: 'not named by --include' }]);
+    },
+  );
+
+  it('an unknown name is a usage error that lists the disks', () => {
+    const input = planInput('full', [source('a')], undefined, { request: request('full', { exclude: ['zz'] }) });
+    const error = refusal(() => planBackup(input));
+    expect(error).toMatchObject({ code: 'usage' });
+    expect(error.hint).toContain('a');
+  });
+
+  it('an encrypted source is refused, unless plaintext is allowed, and then marked', () => {
+    const encrypted = [source('a', { encrypted: true })];
+    expect(refusal(() => planBackup(planInput('full', encrypted, undefined))).code).toBe('unsafe');
+    const allowed = planInput('full', encrypted, undefined, { request: request('full', { allowPlaintext: true }) });
+    expect(planBackup(allowed).warnings.join()).toContain('the source is encrypted');
+  });
+
+  it('a raw disk is tracked until QEMU ends, and a warning says so', () => {
+    const plan = planBackup(planInput('full', [source('a', { format: 'raw', compat: null })], undefined));
+    expect(plan.disks[0]!.newBitmap).toMatchObject({ persistent: false });
+    expect(plan.warnings.join()).toContain('only until QEMU ends');
+  });
+});
+
+it('file numbers come after every number in the folder, also of folders by other tools', () => {
+  const files = new Map([['a', ['FULL-5000-disk.qcow2', 'INC-4000', 'notes.txt']]]);
+  expect(planBackup(planInput('full', [source('a')], undefined, { files })).disks[0]!.file).toBe('FULL-5001.qcow2');
+});

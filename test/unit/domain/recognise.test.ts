@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest';
+import { recognise } from '../../../src/domain/recognise.js';
+import { bitmap, catalog, entry, point, source } from '../../support/builders.js';
+
+const ids = (...args: Parameters<typeof recognise>): string[] => recognise(...args).map(({ id }) => id);
+
+describe('a new disk is named by', () => {
+  it.each([
+    ['its device name', { device: 'ide0-hd0' }, 'ide0-hd0'],
+    ['else an explicit node', { node: 'disk1' }, 'disk1'],
+    ['else its guest device', { qdev: '/machine/peripheral/vd1/virtio-backend' }, 'vd1'],
+    ['a guest device told by id', { qdev: 'scsi1' }, 'scsi1'],
+    ['else its file', { qdev: '/machine/peripheral-anon/device[0]/virtio-backend' }, 'x.qcow2'],
+    ['a file told as json', { qdev: null, file: 'json:{"driver":"raw","filename": "/dev/vg/lv"}' }, 'lv'],
+    ['a name that is no plain file name', { device: '../../etc/passwd' }, '_.._.._etc_passwd'],
+  ])('%s', (_, traits, id) => {
+    const base = source(null, { node: '#block123', file: '/images/x.qcow2' });
+    expect(ids(undefined, [{ ...base, ...traits }])).toEqual([id]);
+  });
+
+  it('two disks never share a folder', () => {
+    const one = source(null, { file: '/one/disk.qcow2' });
+    const two = source(null, { file: '/two/disk.qcow2' });
+    const nodes = [
+      { ...one, node: '#block1' },
+      { ...two, node: '#block2' },
+    ];
+    expect(ids(undefined, nodes)).toEqual(['disk.qcow2', 'disk.qcow2-2']);
+  });
+});
+
+describe('a known disk', () => {
+  const a = entry('a', 'FULL-1.qcow2');
+  const b = entry('b', 'FULL-1.qcow2');
+  const known = catalog([point(0, [a, b])]);
+
+  it('is known by its bitmap first: swapped images keep their folders', () => {
+    const sources = [
+      source('a', { bitmaps: [bitmap(b.bitmap!.name)] }),
+      source('b', { bitmaps: [bitmap(a.bitmap!.name)] }),
+    ];
+    expect(ids(known, sources)).toEqual(['b', 'a']);
+  });
+
+  it('is known by its device when the bitmap is gone', () => {
+    expect(ids(known, [source('b'), source('a')])).toEqual(['b', 'a']);
+  });
+
+  it('a new disk under the device name of one that moved gets a folder of its own', () => {
+    const moved = source('z', { bitmaps: [bitmap(a.bitmap!.name)] });
+    expect(ids(known, [moved, source('a')])).toEqual(['a', 'a-2']);
+  });
+
+  it('a clone carries the bitmap of its original: the device says which is which', () => {
+    const bitmaps = [bitmap(a.bitmap!.name)];
+    expect(ids(known, [source('c', { bitmaps }), source('a', { bitmaps })])).toEqual(['c', 'a']);
+  });
+});

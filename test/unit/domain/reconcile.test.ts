@@ -1,0 +1,106 @@
+import { describe, expect, it } from 'vitest';
+import { reconcile, type Observed } from '../../../src/domain/reconcile.js';
+import { bitmap, catalog, entry, journal, point, source } from '../../support/builders.js';
+
+const full = entry('a', 'FULL-1.qcow2');
+const inc = entry('a', 'INC-2.qcow2', { parent: 'FULL-1.qcow2' });
+const inc2 = entry('a', 'INC-3.qcow2', { parent: 'INC-2.qcow2' });
+
+function observed(more: Partial<Observed>): Observed {
+  return {
+    catalog: undefined,
+    olderMonths: [],
+    journal: undefined,
+    sources: [],
+    jobs: [],
+    files: new Map(),
+    ...more,
+  };
+}
+
+const job = (id: string, status: string, type = 'backup') => ({ id, type, status, current: 0, total: 1, error: null });
+
+describe('a run that died before its point was sealed', () => {
+  const dead = journal('abcdefabcdef', [
+    { disk: 'a', bitmap: 'qmpbackup-x-a-new', job: 'qmpbackup-abcdefabcdef-a', file: 'INC-2.qcow2' },
+  ]);
+
+  it('loses its job, bitmap and files, and the parent keeps its bitmap', () => {
+    const actions = reconcile(
+      observed({
+        catalog: catalog([point(0, [full])]),
+        journal: dead,
+        sources: [source('a', { bitmaps: [bitmap(full.bitmap!.name), bitmap('qmpbackup-x-a-new'), bitmap('other')] })],
+        jobs: [job('qmpbackup-abcdefabcdef-a', 'running'), job('mirror0', 'running', 'mirror')],
+        files: new Map([['a', ['FULL-1.qcow2', 'INC-2.qcow2.partial', 'INC-9.qcow2.partial']]]),
+      }),
+    );
+    expect(actions).toEqual([
+      { kind: 'end-job', job: 'qmpbackup-abcdefabcdef-a', concluded: false },
+      expect.objectContaining({ kind: 'remove-bitmap', bitmap: 'qmpbackup-x-a-new' }),
+      { kind: 'delete-file', disk: 'a', file: 'INC-2.qcow2.partial' },
+      { kind: 'delete-folder', disk: 'a' },
+      { kind: 'remove-journal' },
+    ]);
+  });
+
+  it('thaws the guest and continues the VM before anything else', () => {
+    const actions = reconcile(observed({ journal: { ...dead, freezes: '/run/qga', stops: true } }));
+    expect(actions.slice(0, 2)).toEqual([{ kind: 'thaw', agent: '/run/qga' }, { kind: 'continue' }]);
+  });
+});
+
+describe('a run that died after its point was sealed', () => {
+  it('keeps its files and bitmap; the bitmap that it retired goes', () => {
+    const sealed = catalog([point(0, [full]), point(1, [inc]), point(2, [inc2])]);
+    const actions = reconcile(
+      observed({
+        catalog: sealed,
+        journal: journal(sealed.points[2]!.id, [
+          { disk: 'a', bitmap: inc2.bitmap!.name, job: 'qmpbackup-000000000002-a', file: inc2.file },
+        ]),
+        sources: [source('a', { bitmaps: [full, inc, inc2].map(({ bitmap: each }) => bitmap(each!.name)) })],
+        files: new Map([['a', ['FULL-1.qcow2', 'INC-2.qcow2', 'INC-3.qcow2']]]),
+      }),
+    );
+    expect(actions).toEqual([
+      expect.objectContaining({ kind: 'remove-bitmap', bitmap: inc.bitmap!.name }),
+      { kind: 'remove-journal' },
+    ]);
+  });
+});
+
+describe('bitmaps', () => {
+  it('of others, and of a copy of this target, are left alone', () => {
+    const sources = [source('a', { bitmaps: [bitmap('qmpbackup-00112233445566aa-a-unknown'), bitmap('libvirt-x')] })];
+    expect(reconcile(observed({ catalog: catalog([point(0, [full])]), sources }))).toEqual([]);
+  });
+
+  const october = catalog([point(0, [entry('a', 'FULL-1.qcow2', { bitmap: { name: 'october', persistent: true } })])]);
+
+  it('of an older month go once this month has a sealed FULL with its bitmap in place', () => {
+    const november = catalog([point(0, [full])]);
+    const sources = [source('a', { bitmaps: [bitmap('october'), bitmap(full.bitmap!.name)] })];
+    expect(reconcile(observed({ catalog: november, olderMonths: [october], sources }))).toEqual([
+      expect.objectContaining({ kind: 'remove-bitmap', bitmap: 'october' }),
+    ]);
+  });
+
+  it('of an older month stay while this month has no sealed file of that disk', () => {
+    const november = catalog([point(0, [entry('b', 'FULL-1.qcow2')])]);
+    const sources = [source('a', { bitmaps: [bitmap('october')] })];
+    expect(reconcile(observed({ catalog: november, olderMonths: [october], sources }))).toEqual([]);
+    expect(reconcile(observed({ olderMonths: [october], sources }))).toEqual([]);
+  });
+});
+
+it('ends jobs of ours that nobody owns, whichever target they served, and no others', () => {
+  const jobs = [
+    job('qmpbackup-0123456789ab-a', 'concluded'),
+    job('qmpbackup-mine', 'running'),
+    job('backup0', 'running'),
+  ];
+  expect(reconcile(observed({ jobs }))).toEqual([
+    { kind: 'end-job', job: 'qmpbackup-0123456789ab-a', concluded: true },
+  ]);
+});
