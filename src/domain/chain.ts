@@ -1,4 +1,4 @@
-import { type Catalog, type Point, type PointDisk } from './catalog.js';
+import type { Catalog, Point, PointDisk } from './catalog.js';
 
 /**
  * Questions about chains, answered from the catalog alone. A chain is a FULL point and the points that build on it;
@@ -94,4 +94,16 @@ export function recordedBitmaps(catalog: Catalog): ReadonlySet<string> {
   const names = new Set(catalog.retired);
   for (const entry of catalog.points.flatMap((point) => point.disks)) if (entry.bitmap) names.add(entry.bitmap.name);
   return names;
+}
+
+/** The catalog with other modification times (ms) for some files, by `<disk>/<file>`. */
+export function withModificationTimes(catalog: Catalog, times: ReadonlyMap<string, number>): Catalog {
+  const points = catalog.points.map((point) => ({
+    ...point,
+    disks: point.disks.map((entry) => ({
+      ...entry,
+      mtimeMs: times.get(`${entry.disk}/${entry.file}`) ?? entry.mtimeMs,
+    })),
+  }));
+  return { ...catalog, points };
 }

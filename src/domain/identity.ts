@@ -1,15 +1,22 @@
-import { type Catalog } from './catalog.js';
+import type { Catalog } from './catalog.js';
 import { recordedBitmaps } from './chain.js';
-import { type Machine, type SourceDisk } from './disk.js';
+import type { Machine, SourceDisk } from './disk.js';
 
 /** Which VM a target belongs to: its UUID, else its name, else the bitmaps and image paths that it carries. */
 export type VmIdentity = Catalog['vm'];
 
-const NO_UUID = '00000000-0000-0000-0000-000000000000';
-
 /** `label` is `--vm-name`; it stands in for a name. */
 export function identityOf(machine: Machine, label: string | null): VmIdentity {
-  return { uuid: machine.uuid === NO_UUID ? null : machine.uuid, name: machine.name, label };
+  return { uuid: machine.uuid, name: machine.name, label };
+}
+
+/** What a catalog records: a run that was told less than an earlier one takes nothing away. */
+export function rememberedIdentity(recorded: VmIdentity | undefined, seen: VmIdentity): VmIdentity {
+  return {
+    uuid: seen.uuid ?? recorded?.uuid ?? null,
+    name: seen.name ?? recorded?.name ?? null,
+    label: seen.label ?? recorded?.label ?? null,
+  };
 }
 
 /** What people call the VM, or null when it has neither name nor UUID and none was given. */

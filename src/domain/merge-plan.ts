@@ -1,5 +1,6 @@
 import { QmpBackupError } from '../errors.js';
-import { type Catalog, type Level, type Point, type PointDisk } from './catalog.js';
+import type { Catalog, Level, Point, PointDisk } from './catalog.js';
+import { listNames } from './listed-names.js';
 
 /**
  * What a rebase merges, and what the catalog says before, during and after it. A merge moves the content of a line
@@ -64,13 +65,29 @@ export function planMerge(files: readonly MergeFile[], until?: string): MergePla
   };
 }
 
+/**
+ * The files that the state of `until` (or of the newest file of the newest FULL's branch) needs, FULL first, for a
+ * command that only reads.
+ *
+ * @throws QmpBackupError as `planMerge`, and `unsafe` while a merge into the line is unfinished
+ */
+export function lineToRead(files: readonly MergeFile[], until?: string): readonly MergeFile[] {
+  const head = chosenHead(files, until);
+  const line = lineTo(files, head);
+  const merging = line.find(({ state }) => state === 'merging');
+  if (!merging) return line;
+  throw new QmpBackupError('unsafe', `${head.file} cannot be read: a merge into ${line[0]?.file} was interrupted`, {
+    hint: 'Finish it: qmpbackup rebase --dir TARGET/DISK',
+  });
+}
+
 /** The file that `until` names, with or without its extension. */
 export function fileNamed(files: readonly MergeFile[], until: string): MergeFile {
   const found = files.find(({ file }) => file === until) ?? files.find(({ file }) => file === `${until}.qcow2`);
   if (found) return found;
   const names = files.map(({ file }) => file);
   throw new QmpBackupError('usage', `there is no file ${until}`, {
-    hint: names.length === 0 ? 'The folder holds no backup of this disk.' : `There are: ${names.join(', ')}`,
+    hint: names.length === 0 ? 'The folder holds no backup of this disk.' : `There are: ${listNames(names)}`,
   });
 }
 

@@ -1,4 +1,4 @@
-import { type Level } from './catalog.js';
+import type { Level } from './catalog.js';
 
 /** Names that we give: disk folders, files, bitmaps and jobs; and what they tell when read back. */
 

@@ -1,7 +1,7 @@
 import { QmpBackupError } from '../errors.js';
-import { type Catalog, type Level, type PointDisk } from './catalog.js';
+import type { Catalog, Level, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, latestFile, latestFull, pointsOfChain } from './chain.js';
-import { type LeftOut, type SourceDisk, type VmState } from './disk.js';
+import type { LeftOut, SourceDisk, VmState } from './disk.js';
 import { bitmapName, jobId, nextNumber, pointFileName } from './names.js';
 import { explicitNode, type KnownSource } from './recognise.js';
 
@@ -219,7 +219,7 @@ function likelyCause(source: SourceDisk, parent: PointDisk): string {
     return ` (a ${source.format} image keeps no bitmap when QEMU ends)`;
   }
   return source.file === parent.source.file
-    ? ' (it was removed, or the image was replaced or rolled back)'
+    ? ' (QEMU was killed before it had stored it, it was removed, or the image was replaced or rolled back)'
     : ` (the image is now ${source.file}: an external snapshot, or another image)`;
 }
 

@@ -1,6 +1,6 @@
-import { type Catalog, type DiskSource } from './catalog.js';
+import type { Catalog, DiskSource } from './catalog.js';
 import { knownDisks } from './chain.js';
-import { type SourceDisk } from './disk.js';
+import type { SourceDisk } from './disk.js';
 import { asComponent } from './names.js';
 
 /**

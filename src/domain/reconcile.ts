@@ -1,6 +1,6 @@
-import { type Catalog, type Journal } from './catalog.js';
+import type { Catalog, Journal } from './catalog.js';
 import { latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
-import { type JobState, type SourceDisk } from './disk.js';
+import type { JobState, SourceDisk } from './disk.js';
 import { PARTIAL_SUFFIX } from './names.js';
 
 /**

@@ -1,6 +1,7 @@
 import { QmpBackupError } from '../errors.js';
-import { type Catalog, type Point, type PointDisk } from './catalog.js';
+import type { Catalog, Point, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, lineOf } from './chain.js';
+import { listNames } from './listed-names.js';
 
 /** Which point is restored, which disks of it, and which files that takes; and how people name points and files. */
 export interface RestoreRequest {
@@ -106,7 +107,7 @@ function pointWithFile(catalog: Catalog, name: string): Point {
   }
   const files = catalog.points.flatMap(({ disks }) => disks).filter(({ state }) => state !== 'merged');
   throw new QmpBackupError('usage', `no point holds a file ${name}`, {
-    hint: `There are: ${files.map(({ disk, file }) => `${disk}/${file}`).join(', ')}`,
+    hint: `There are: ${listNames(files.map(({ disk, file }) => `${disk}/${file}`))}`,
   });
 }
 
@@ -118,7 +119,7 @@ function restorable(catalog: Catalog, point: Point, entry: PointDisk): RestoreDi
   throw new QmpBackupError('unsafe', `${nameOf(point, catalog)} cannot be restored: ${why}`, {
     hint:
       others.length > 0
-        ? `Restorable are: ${others.join(', ')}. An interrupted merge is finished by: qmpbackup rebase --dir TARGET/DISK`
+        ? `Restorable are: ${listNames(others)}. An interrupted merge is finished by: qmpbackup rebase --dir TARGET/DISK`
         : 'No point can be restored as a whole. An interrupted merge is finished by: qmpbackup rebase --dir TARGET/DISK',
   });
 }
@@ -141,5 +142,5 @@ function goneDisks(points: readonly Point[]): ReadonlySet<string> {
 }
 
 function allNames(catalog: Catalog): string {
-  return catalog.points.length === 0 ? 'none' : catalog.points.map((each) => nameOf(each, catalog)).join(', ');
+  return listNames(catalog.points.map((each) => nameOf(each, catalog)));
 }

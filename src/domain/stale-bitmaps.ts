@@ -1,4 +1,4 @@
-import { type Catalog } from './catalog.js';
+import type { Catalog } from './catalog.js';
 import { neededBitmaps, recordedBitmaps } from './chain.js';
 import { isOurBitmap } from './names.js';
 

@@ -4,7 +4,7 @@
  * never answered.
  */
 import { randomInt } from 'node:crypto';
-import { type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { messageOf } from '../errors.js';
 import { type Endpoint, describeEndpoint, openSocket } from '../qmp/endpoint.js';
 import { QmpInterrupted, QmpUnreachable } from '../qmp/errors.js';

@@ -5,7 +5,7 @@
  * Both travel between guard and parent as plain data.
  */
 import { type ErrorCode, QmpBackupError, messageOf } from '../errors.js';
-import { type Endpoint } from '../qmp/endpoint.js';
+import type { Endpoint } from '../qmp/endpoint.js';
 
 /**
  * `unreachable`: no connection · `silent`: connected, never answered · `timeout`: one answer is late · `refused`: the
@@ -52,14 +52,17 @@ export class GuestNotThawed extends QmpBackupError {
   }
 }
 
-/** A shell line that thaws a guest without us. */
+/**
+ * A shell line that thaws a guest without us. The pause shows the agent's answer: QEMU drops a client that has closed
+ * its sending side.
+ */
 export function thawByHand(endpoint: Endpoint): string {
   const address =
     endpoint.kind === 'unix'
       ? `UNIX-CONNECT:${endpoint.path}`
       : `TCP:${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
   const quoted = /^[\w./:@=+[\]-]+$/.test(address) ? address : `'${address.replaceAll("'", `'\\''`)}'`;
-  return `echo '{"execute":"guest-fsfreeze-thaw"}' | socat -t 5 - ${quoted}`;
+  return `(echo '{"execute":"guest-fsfreeze-thaw"}'; sleep 2) | socat - ${quoted}`;
 }
 
 /** An error as it goes over the pipe. */

@@ -5,12 +5,12 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { Socket } from 'node:net';
-import { type Readable, type Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { QmpBackupError, messageOf } from '../errors.js';
-import { type Endpoint } from '../qmp/endpoint.js';
+import type { Endpoint } from '../qmp/endpoint.js';
 import { LineSplitter } from '../qmp/json-lines.js';
-import { type FreezeStatus } from './client.js';
+import type { FreezeStatus } from './client.js';
 import { GuestAgentError, GuestNotThawed, fromPlainError } from './errors.js';
 import {
   type FreezeTimeline,
@@ -121,6 +121,11 @@ export class FreezeGuard {
     } finally {
       options.signal?.removeEventListener('abort', onAbort);
     }
+  }
+
+  /** The guard's process. */
+  get pid(): number | undefined {
+    return this.#child.pid;
   }
 
   /**

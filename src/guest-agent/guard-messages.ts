@@ -3,10 +3,10 @@
  * of one build, so a line that does not fit is a fault, not a version to cope with. The end of stdin means release.
  */
 import { formatJsonLine, parseJsonLine } from '../qmp/json-lines.js';
-import { type Endpoint } from '../qmp/endpoint.js';
+import type { Endpoint } from '../qmp/endpoint.js';
 import { isObject } from './dialogue.js';
-import { type PlainError } from './errors.js';
-import { type FreezeStatus } from './client.js';
+import type { PlainError } from './errors.js';
+import type { FreezeStatus } from './client.js';
 
 export interface GuardLimits {
   /** How long the agent may take to freeze, in ms. */

@@ -3,7 +3,7 @@
  * (the end of `input`, however the parent died) or when the freeze limit is over. It serves one freeze; as soon as the
  * thaw is confirmed, or given up, nothing keeps its process alive.
  */
-import { type Readable, type Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { LineSplitter } from '../qmp/json-lines.js';
 import { type FreezeStatus, GuestAgent, canFreeze } from './client.js';
 import { GuestAgentError, GuestNotThawed, thawByHand, toPlainError } from './errors.js';
@@ -135,7 +135,7 @@ export class Guard {
     }
   }
 
-  /** A guest that is frozen disables the freeze, as does an agent that was configured so. */
+  /** A guest that is frozen disables the freeze, as does an agent that was configured so. No status: the latter. */
   async #whyNoFreeze(agent: GuestAgent, start: Start): Promise<GuestAgentError> {
     const status = await agent.fsfreezeStatus(start.connectTimeoutMs).catch(() => 'unknown');
     return status === 'frozen'

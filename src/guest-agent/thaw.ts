@@ -4,8 +4,8 @@
  * later run finds that an earlier one died.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Endpoint } from '../qmp/endpoint.js';
-import { type FreezeStatus, GuestAgent } from './client.js';
+import type { Endpoint } from '../qmp/endpoint.js';
+import { type FreezeStatus, GuestAgent, type ThawStep } from './client.js';
 import { GuestAgentError, GuestNotThawed } from './errors.js';
 
 export interface ThawRequest {
@@ -42,8 +42,9 @@ export async function thawUntilConfirmed(request: ThawRequest): Promise<ThawReco
   let first: { readonly before: FreezeStatus | 'unknown'; readonly requestedAt: number } | undefined;
   let thawedSince: number | undefined;
   let unreachableSince: number | undefined;
-  let lastError: unknown = new Error('the agent still says frozen');
+  let lastError: unknown;
   let attemptMs = FIRST_ATTEMPT_MS;
+  let onlyAsk = false;
   try {
     for (;;) {
       const left = start + timeoutMs - performance.now();
@@ -51,20 +52,28 @@ export async function thawUntilConfirmed(request: ThawRequest): Promise<ThawReco
       try {
         agent ??= await GuestAgent.connect(endpoint, { timeoutMs: left });
         unreachableSince = undefined;
-        const requestedAt = performance.now();
-        const askBefore = request.askBefore && first === undefined;
-        first ??= { before: 'unknown', requestedAt };
-        const step = await agent.thawAtOnce({ askBefore, timeoutMs: Math.min(attemptMs, left) });
-        if (askBefore) first = { before: step.before, requestedAt: step.requestedAt };
+        const attempt = { timeoutMs: Math.min(attemptMs, left), askBefore: request.askBefore && first === undefined };
+        first ??= { before: 'unknown', requestedAt: performance.now() };
+        const step: ThawStep = onlyAsk ? await askOnly(agent, attempt.timeoutMs) : await agent.thawAtOnce(attempt);
+        onlyAsk = false;
+        if (attempt.askBefore) first = step;
         thawedSince = step.after === 'thawed' ? (thawedSince ?? step.confirmedAt) : undefined;
         const settled = !freezeUnanswered || agent.lateFreezeWasAnswered || hasSettled(thawedSince);
         if (thawedSince !== undefined && settled) {
-          return { ...first, answeredAt: step.answeredAt, confirmedAt: step.confirmedAt };
+          const { before, requestedAt } = first;
+          return { before, requestedAt, answeredAt: step.answeredAt, confirmedAt: step.confirmedAt };
         }
+        lastError = new Error(
+          step.after === 'frozen'
+            ? 'the guest agent still says frozen'
+            : 'the guest agent says thawed, but has not answered the freeze, which may still come',
+        );
       } catch (error) {
         if (!(error instanceof GuestAgentError)) throw error;
         lastError = error;
         thawedSince = undefined;
+        // An agent that answers a thaw twice would spoil the status behind it every time.
+        if (error.kind === 'garbage') onlyAsk = !onlyAsk;
         if (error.kind === 'timeout') attemptMs *= 2;
         if (error.kind === 'lost') agent = closed(agent);
         if (error.kind === 'unreachable') {
@@ -90,6 +99,7 @@ export async function thawNow(
   const deadline = performance.now() + options.timeoutMs;
   const left = (): number => Math.max(deadline - performance.now(), 1);
   const agent = await connectPatiently(endpoint, left);
+  // An agent that will not say gets the thaw all the same.
   const status = await agent.fsfreezeStatus(left()).catch((error: unknown) => {
     if (error instanceof GuestAgentError) return 'unknown';
     throw error;
@@ -114,6 +124,14 @@ async function connectPatiently(endpoint: Endpoint, left: () => number): Promise
     }
     await sleep(PAUSE_MS);
   }
+}
+
+/** The status on its own, behind a sync of its own. */
+async function askOnly(agent: GuestAgent, timeoutMs: number): Promise<ThawStep> {
+  const requestedAt = performance.now();
+  const after = await agent.fsfreezeStatus(timeoutMs);
+  const answeredAt = performance.now();
+  return { before: 'unknown', after, requestedAt, answeredAt, confirmedAt: answeredAt };
 }
 
 function hasSettled(thawedSince: number | undefined): boolean {

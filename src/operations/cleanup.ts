@@ -1,12 +1,12 @@
 import { resolve } from 'node:path';
-import { type Catalog } from '../domain/catalog.js';
+import type { Catalog } from '../domain/catalog.js';
 import { judgeBitmap, targetIdOf } from '../domain/stale-bitmaps.js';
 import { QmpBackupError } from '../errors.js';
 import { removeImageBitmap, imageBitmaps } from '../qemu-img/bitmaps.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
-import { type Endpoint } from '../qmp/endpoint.js';
+import type { Endpoint } from '../qmp/endpoint.js';
 import { unwinding } from './unwind.js';
 import { openVm, type VmAccess } from './vm-session.js';
 

@@ -1,4 +1,4 @@
-import { type VmState } from '../domain/disk.js';
+import type { VmState } from '../domain/disk.js';
 import { isOurBitmap } from '../domain/names.js';
 import { unwinding } from './unwind.js';
 import { openVm, type VmAccess } from './vm-session.js';

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
-import { type Catalog, type Point } from '../domain/catalog.js';
-import { findFile, lineOf } from '../domain/chain.js';
+import type { Catalog, Point } from '../domain/catalog.js';
+import { lineOf } from '../domain/chain.js';
+import { whyNotRestorable } from '../domain/restore-plan.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 
@@ -30,23 +31,12 @@ export async function list(target: string): Promise<readonly ListedTarget[]> {
 
 function listed(target: string, catalog: Catalog): ListedTarget {
   const points = catalog.points.map((point) => {
-    const needs = new Set<string>();
-    let notWhole: string | null = null;
-    for (const entry of point.disks) {
-      const line = entry.state === 'whole' ? lineOf(catalog, entry) : { missing: entry.file };
-      if ('missing' in line) {
-        notWhole ??= whyNotWhole(catalog, entry.disk, line.missing, entry.state);
-      } else {
-        for (const { file } of line.files) needs.add(`${entry.disk}/${file}`);
-      }
-    }
-    return { point, needs: [...needs], notWhole };
+    const needs = point.disks.flatMap((entry) => {
+      const line = entry.state === 'merged' ? undefined : lineOf(catalog, entry);
+      return line && 'files' in line ? line.files.map(({ file }) => `${entry.disk}/${file}`) : [];
+    });
+    const reasons = point.disks.map((entry) => whyNotRestorable(catalog, entry));
+    return { point, needs, notWhole: reasons.find((reason) => reason !== undefined) ?? null };
   });
   return { target, vm: catalog.vm, targetId: catalog.targetId, points };
-}
-
-function whyNotWhole(catalog: Catalog, disk: string, file: string, state: string): string {
-  if (state === 'merged') return `${disk}: merged into a later point`;
-  if (state === 'merging') return `${disk}: being merged into a later point`;
-  return findFile(catalog, disk, file) ? `${disk}: broken at ${file}` : `${disk}: ${file} is missing`;
 }

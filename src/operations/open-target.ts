@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { type Catalog, type Journal } from '../domain/catalog.js';
-import { type SourceDisk } from '../domain/disk.js';
+import type { Catalog, Journal } from '../domain/catalog.js';
+import type { SourceDisk } from '../domain/disk.js';
 import { displayName, type VmIdentity, whyAnotherVm } from '../domain/identity.js';
 import { QmpBackupError } from '../errors.js';
 import { readCatalog } from '../repository/catalog-file.js';

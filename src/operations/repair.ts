@@ -1,12 +1,11 @@
 import { rm, rmdir } from 'node:fs/promises';
-import { type VmState } from '../domain/disk.js';
+import type { VmState } from '../domain/disk.js';
 import { reconcile, type RepairAction } from '../domain/reconcile.js';
 import { messageOf } from '../errors.js';
-import { thawNow } from '../guest-agent/freeze-guard.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { endJobs } from '../qemu/job-watch.js';
-import { type QmpClient } from '../qmp/client.js';
+import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 import { parseEndpoint } from '../qmp/endpoint.js';
 import { removeJournal } from '../repository/journal-file.js';
@@ -63,6 +62,7 @@ async function carryOut(client: QmpClient, target: string, action: RepairAction,
 /** A guest that was rebooted since has no agent that answers and is not frozen: that must not hold up the backup. */
 async function thaw(agent: string, warnings: string[]): Promise<void> {
   try {
+    const { thawNow } = await import('../guest-agent/thaw.js');
     await thawNow(parseEndpoint(agent), { timeoutMs: 5_000 });
   } catch (error) {
     warnings.push(`an earlier run may have left the guest frozen, and its agent does not answer: ${messageOf(error)}`);

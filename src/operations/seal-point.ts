@@ -1,16 +1,16 @@
-import { type Catalog, type Point, type PointDisk } from '../domain/catalog.js';
-import { type BackupPlan, type PlannedDisk } from '../domain/plan.js';
-import { type VmIdentity } from '../domain/identity.js';
+import type { Catalog, Point, PointDisk } from '../domain/catalog.js';
+import type { BackupPlan, PlannedDisk } from '../domain/plan.js';
+import { rememberedIdentity, type VmIdentity } from '../domain/identity.js';
 import { QmpBackupError } from '../errors.js';
 import { check } from '../qemu-img/steps.js';
-import { type JobOutcome } from '../qemu/job-watch.js';
-import { type TransactionDisk } from '../qemu/transaction.js';
+import type { JobOutcome } from '../qemu/job-watch.js';
+import type { TransactionDisk } from '../qemu/transaction.js';
 import { readCatalog, writeCatalog } from '../repository/catalog-file.js';
 import { sha256File } from '../repository/digest.js';
 import { syncFile } from '../repository/durable.js';
 import { fileState } from '../repository/file-state.js';
-import { type Staging } from '../repository/staging.js';
-import { type Instant } from './take-point.js';
+import type { Staging } from '../repository/staging.js';
+import type { Instant } from './take-point.js';
 
 /**
  * Makes a point valid: images flushed, checked, renamed; then the catalog that names them is written and renamed into
@@ -49,7 +49,7 @@ export async function sealPoint(
       retired: [],
     }),
     tool: input.tool,
-    vm: input.identity,
+    vm: rememberedIdentity(input.catalog?.vm, input.identity),
     points: [...(input.catalog?.points ?? []), point],
   };
   await commit(input.target, catalog, point.id);

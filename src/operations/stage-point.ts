@@ -1,12 +1,12 @@
-import { type PlannedDisk } from '../domain/plan.js';
+import type { PlannedDisk } from '../domain/plan.js';
 import { QmpBackupError } from '../errors.js';
 import { createImage } from '../qemu-img/steps.js';
 import { probeWritable } from '../qemu/probe-target.js';
-import { type TransactionDisk } from '../qemu/transaction.js';
-import { type QmpClient } from '../qmp/client.js';
+import type { TransactionDisk } from '../qemu/transaction.js';
+import type { QmpClient } from '../qmp/client.js';
 import { QmpCommandError } from '../qmp/errors.js';
-import { type SocketOwner } from '../repository/peer.js';
-import { type Staging } from '../repository/staging.js';
+import type { SocketOwner } from '../repository/peer.js';
+import type { Staging } from '../repository/staging.js';
 
 /**
  * Makes the new images, empty and linked to their parents, and proves that QEMU can write to them: all of it before

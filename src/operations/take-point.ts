@@ -1,9 +1,9 @@
-import { type Consistency } from '../domain/catalog.js';
+import type { Consistency } from '../domain/catalog.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { GuestNotThawed } from '../guest-agent/errors.js';
-import { type FreezeGuard } from '../guest-agent/freeze-guard.js';
+import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
 import { startPoint, type TransactionDisk, type TransactionOptions } from '../qemu/transaction.js';
-import { type QmpClient } from '../qmp/client.js';
+import type { QmpClient } from '../qmp/client.js';
 import { QmpTimeout } from '../qmp/errors.js';
 
 /** How the instant of a point was taken. */

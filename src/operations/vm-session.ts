@@ -1,10 +1,10 @@
 import { realpath } from 'node:fs/promises';
-import { type VmState } from '../domain/disk.js';
+import type { VmState } from '../domain/disk.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { QmpClient } from '../qmp/client.js';
 import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { lockVm } from '../repository/lock.js';
-import { type Unwind } from './unwind.js';
+import type { Unwind } from './unwind.js';
 
 /** A VM that this run has to itself: its lock is held, its monitor is open, and it has been looked at once. */
 export interface VmSession {

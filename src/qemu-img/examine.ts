@@ -12,6 +12,11 @@ export interface Expectation {
   readonly file: string;
   /** Backing links that are in order; null is none. */
   readonly links: readonly (string | null)[];
+  /**
+   * For images of other tools, which are opened only in views that override their links: of a link only the last part
+   * of its path counts, and its format may be left to guess.
+   */
+  readonly loose?: boolean;
 }
 
 /**
@@ -20,16 +25,18 @@ export interface Expectation {
  * @throws QmpBackupError `unsafe`: missing, a symbolic link or no regular file, a data file, another backing link or
  * format; `damaged`: no qcow2 header. Both name the file.
  */
-export async function examine(folder: string, { file, links }: Expectation): Promise<Qcow2Header> {
+export async function examine(folder: string, { file, links, loose = false }: Expectation): Promise<Qcow2Header> {
   const header = await readHeader(join(folder, file), file);
   if (header.dataFile || header.externalDataFileName !== null) {
     throw refused(`${file} keeps its data in another file (${header.externalDataFileName ?? 'unnamed'})`);
   }
-  if (!links.includes(header.backingFile)) {
-    const expected = links.map((link) => link ?? 'nothing').join(' or ');
+  const link = loose ? lastPart(header.backingFile) : header.backingFile;
+  if (!links.includes(link)) {
+    const expected = links.map((each) => each ?? 'nothing').join(' or ');
     throw refused(`${file} builds on ${header.backingFile ?? 'nothing'}, expected is ${expected}`);
   }
-  if (header.backingFile !== null && header.backingFormat !== 'qcow2') {
+  const formats = loose ? ['qcow2', null] : ['qcow2'];
+  if (header.backingFile !== null && !formats.includes(header.backingFormat)) {
     throw refused(`${file} builds on an image of format ${header.backingFormat ?? 'unknown'}, expected is qcow2`);
   }
   return header;
@@ -43,6 +50,10 @@ export async function readHeader(path: string, name: string): Promise<Qcow2Heade
   } catch (error) {
     throw new QmpBackupError('damaged', `${name} cannot be used: ${messageOf(error)}`, { cause: error });
   }
+}
+
+function lastPart(link: string | null): string | null {
+  return link?.slice(link.lastIndexOf('/') + 1) ?? null;
 }
 
 async function beginning(path: string, name: string): Promise<Uint8Array> {

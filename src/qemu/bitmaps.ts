@@ -1,4 +1,4 @@
-import { type QmpClient } from '../qmp/client.js';
+import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 
 /** Removes bitmaps from the node they sit on; inconsistent ones too, for which it is the only valid operation. */

@@ -1,4 +1,4 @@
-import { type QmpClient } from '../qmp/client.js';
+import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 
 /** The compression type that QEMU can write into a qcow2 image, by its own schema; null is its default, zlib. */

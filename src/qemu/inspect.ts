@@ -1,7 +1,10 @@
-import { type DirtyBitmap, type JobState, type LeftOut, type SourceDisk, type VmState } from '../domain/disk.js';
-import { type QmpClient } from '../qmp/client.js';
+import type { DirtyBitmap, JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
+import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';
-import { type BlockDevice, type BlockGraph, type BlockNode } from '../qmp/replies.js';
+import type { BlockDevice, BlockGraph, BlockNode } from '../qmp/replies.js';
+
+/** What QEMU answers without -uuid. */
+const NO_UUID = '00000000-0000-0000-0000-000000000000';
 
 /**
  * Looks at a running VM in one round of queries. Each disk is one row of `query-block` with its format node, found
@@ -24,7 +27,7 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
   return {
     machine: {
       name: name.name ?? null,
-      uuid: uuid.UUID,
+      uuid: uuid.UUID === NO_UUID ? null : uuid.UUID,
       qemuVersion: `${qemuVersion.major}.${qemuVersion.minor}.${qemuVersion.micro}`,
       type: typeof machineType === 'string' ? machineType.replace(/-machine$/, '') : null,
       memory: memory['base-memory'] + (memory['plugged-memory'] ?? 0),

@@ -1,6 +1,6 @@
-import { type JobState } from '../domain/disk.js';
-import { type QmpClient } from '../qmp/client.js';
-import { type EventStream } from '../qmp/event-stream.js';
+import type { JobState } from '../domain/disk.js';
+import type { QmpClient } from '../qmp/client.js';
+import type { EventStream } from '../qmp/event-stream.js';
 import { run } from '../qmp/commands.js';
 import { QmpCommandError, QmpInterrupted } from '../qmp/errors.js';
 import { readJobs } from './inspect.js';

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type QmpClient } from '../qmp/client.js';
+import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 
 /**

@@ -1,6 +1,6 @@
-import { type PlannedDisk } from '../domain/plan.js';
+import type { PlannedDisk } from '../domain/plan.js';
 import { run, type TransactionAction } from '../qmp/commands.js';
-import { type QmpClient } from '../qmp/client.js';
+import type { QmpClient } from '../qmp/client.js';
 
 /**
  * The one transaction that begins a point: per disk the new bitmap and the job, all disks at one instant. It is sent

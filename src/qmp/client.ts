@@ -2,7 +2,7 @@
  * One QMP session over one socket: greeting, capabilities, pipelined commands matched by id, events to their queues.
  * Its only rule about loss: whatever waits on a connection that ends is told so. Nothing is ever sent twice.
  */
-import { type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { type Endpoint, describeEndpoint, openSocket } from './endpoint.js';
 import {
   LineError,

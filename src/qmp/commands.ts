@@ -2,8 +2,8 @@
  * The commands of QMP that this project uses: their arguments as types, a deadline for each, and replies checked
  * against the shapes of `replies.ts`, so that an unforeseen QEMU is noticed here and not three layers above.
  */
-import { type infer as Infer, type ZodType } from 'zod';
-import { type ExecuteOptions, type QmpClient } from './client.js';
+import type { infer as Infer, ZodType } from 'zod';
+import type { ExecuteOptions, QmpClient } from './client.js';
 import { QmpProtocolError } from './errors.js';
 import * as replies from './replies.js';
 

@@ -1,5 +1,5 @@
 import { lstat, open } from 'node:fs/promises';
-import { type PointDisk } from '../domain/catalog.js';
+import type { PointDisk } from '../domain/catalog.js';
 import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../domain/qcow2-header.js';
 import { QmpBackupError } from '../errors.js';
 import { sha256File } from './digest.js';

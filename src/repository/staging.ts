@@ -10,11 +10,13 @@ import { type Owner, setOwnership } from './ownership.js';
 /**
  * The folders and files that one run makes in a target, and their undo: exactly what this run made goes again, in
  * reverse order, and nothing else. Folders are 0700, files 0600, both of `owner` where one is given (needs root).
+ * `undo` ends its life in any case: after `keep` it only closes files.
  */
 export class Staging {
   readonly #target: string;
   readonly #owner: Owner | undefined;
   readonly #made: (MadeFolder | MadeFile)[] = [];
+  #kept = false;
 
   constructor(target: string, { owner }: { readonly owner?: Owner | undefined } = {}) {
     this.#target = target;
@@ -83,7 +85,7 @@ export class Staging {
 
   /** The point is sealed: from now on undo removes nothing. */
   keep(): void {
-    this.#made.length = 0;
+    this.#kept = true;
   }
 
   /**
@@ -94,8 +96,8 @@ export class Staging {
     const failures: unknown[] = [];
     for (let made = this.#made.pop(); made; made = this.#made.pop()) {
       try {
-        if (made.kind === 'folder') await removeIfEmpty(made.path);
-        else await removeIfSame(made);
+        if (made.kind === 'file') await this.#undoFile(made);
+        else if (!this.#kept) await removeIfEmpty(made.path);
       } catch (error) {
         failures.push(fileError('remove', made.path, error));
       }
@@ -142,14 +144,25 @@ export class Staging {
     }
   }
 
+  async #undoFile(made: MadeFile): Promise<void> {
+    try {
+      if (!this.#kept) await removeIfSame(made);
+    } finally {
+      await made.handle.close();
+    }
+  }
+
   async #take(handle: FileHandle, path: string): Promise<void> {
+    let taken = false;
     try {
       const { dev, ino } = await handle.stat();
-      const known = this.#made.some((made) => made.kind === 'file' && made.dev === dev && made.ino === ino);
-      if (!known) this.#made.push({ kind: 'file', path, promotedTo: undefined, dev, ino });
+      if (!this.#made.some((made) => made.kind === 'file' && made.dev === dev && made.ino === ino)) {
+        this.#made.push({ kind: 'file', path, promotedTo: undefined, handle, dev, ino });
+        taken = true;
+      }
       await setOwnership(handle, 0o600, this.#owner);
     } finally {
-      await handle.close();
+      if (!taken) await handle.close();
     }
   }
 }
@@ -159,11 +172,12 @@ interface MadeFolder {
   readonly path: string;
 }
 
-/** Known by its inode: a later run may have made another file of the same name. */
+/** Known by its inode, held open so that the number is not given to another file: a later run may reuse the name. */
 interface MadeFile {
   readonly kind: 'file';
   readonly path: string;
   promotedTo: string | undefined;
+  readonly handle: FileHandle;
   readonly dev: number;
   readonly ino: number;
 }

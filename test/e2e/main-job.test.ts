@@ -89,7 +89,7 @@ describe('QEMU ends', () => {
     await lab.restart();
     const auto = await lab.backup('auto');
     expect(auto.point.disks.map(({ level }) => level)).toEqual(['full', 'full']);
-    expect(auto.point.disks[0]!.reason).toContain('inconsistent');
+    expect(auto.point.disks[0]!.reason).toContain('QEMU was killed');
     await lab.expectChainEqualsDisks();
     await lab.expectNothingLeft(1);
     await write(lab.vm, 'd2', { offset: 0, length: MiB, pattern: 0x14 });

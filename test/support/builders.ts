@@ -1,6 +1,6 @@
-import { type Catalog, type Journal, type Point, type PointDisk } from '../../src/domain/catalog.js';
-import { type DirtyBitmap, type SourceDisk, type VmState } from '../../src/domain/disk.js';
-import { type BackupRequest, type PlanInput } from '../../src/domain/plan.js';
+import type { Catalog, Journal, Point, PointDisk } from '../../src/domain/catalog.js';
+import type { DirtyBitmap, SourceDisk, VmState } from '../../src/domain/disk.js';
+import type { BackupRequest, PlanInput } from '../../src/domain/plan.js';
 import { recognise } from '../../src/domain/recognise.js';
 
 /** Small complete values of the domain's types; a test names only what it is about. */

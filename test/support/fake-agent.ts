@@ -8,7 +8,7 @@ import { type Server, type Socket, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Endpoint } from '../../src/qmp/endpoint.js';
+import type { Endpoint } from '../../src/qmp/endpoint.js';
 
 /** What becomes of one command. */
 export interface Reaction {

@@ -6,7 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { type Server, type Socket, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Endpoint } from '../../src/qmp/endpoint.js';
+import type { Endpoint } from '../../src/qmp/endpoint.js';
 
 export interface FakeCall {
   readonly execute: string;

@@ -42,7 +42,9 @@ export interface BackupAnswer {
       readonly file: string;
       readonly changed: number;
       readonly allocated: number;
+      readonly source: { readonly file: string };
     }[];
+    readonly removed: readonly string[];
   };
   readonly plan: { readonly leftOut: readonly { readonly name: string; readonly reason: string }[] };
   readonly target: string;

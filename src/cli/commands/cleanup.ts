@@ -1,8 +1,8 @@
 import { Option } from 'commander';
 import { QmpBackupError } from '../../errors.js';
-import { type CleanupResult } from '../../operations/cleanup.js';
+import type { CleanupResult } from '../../operations/cleanup.js';
 import { collect } from '../options.js';
-import { type Register } from '../program.js';
+import type { Register } from '../program.js';
 import { type CommandContext, requireMonitor } from '../wiring.js';
 
 interface Flags {

@@ -1,5 +1,5 @@
 import { Option } from 'commander';
-import { type Register } from '../program.js';
+import type { Register } from '../program.js';
 import { type InfoTopic, renderInfo } from '../render/info.js';
 import { type CommandContext, requireMonitor } from '../wiring.js';
 

@@ -1,6 +1,6 @@
-import { type Register } from '../program.js';
+import type { Register } from '../program.js';
 import { renderList } from '../render/list.js';
-import { type CommandContext } from '../wiring.js';
+import type { CommandContext } from '../wiring.js';
 
 export const listCommand: Register = (program, run) => {
   program

@@ -1,6 +1,6 @@
 import { isOurBitmap } from '../../domain/names.js';
 import { newDiskId } from '../../domain/recognise.js';
-import { type VmInfo } from '../../operations/info.js';
+import type { VmInfo } from '../../operations/info.js';
 import { table } from './table.js';
 import { formatBytes } from './units.js';
 

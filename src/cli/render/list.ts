@@ -1,4 +1,4 @@
-import { type ListedPoint, type ListedTarget } from '../../operations/list.js';
+import type { ListedPoint, ListedTarget } from '../../operations/list.js';
 import { displayName } from '../../domain/identity.js';
 import { table } from './table.js';
 import { formatBytes, formatTime } from './units.js';

@@ -1,5 +1,5 @@
-import { type DiskProgress } from '../../operations/backup.js';
-import { type Log } from '../log.js';
+import type { DiskProgress } from '../../operations/backup-run.js';
+import type { Log } from '../log.js';
 import { formatBytes, formatDuration } from './units.js';
 
 /** Progress of several disks: one line that is written over on a terminal, a line per disk and interval otherwise. */
@@ -39,4 +39,9 @@ export function progressText({ disk, done, total }: DiskProgress, elapsedMs: num
     parts.push(`${formatBytes(rate)}/s`, `${formatDuration(((total - done) / rate) * 1000)} left`);
   }
   return parts.join(', ');
+}
+
+/** Percent of one long step, on a terminal only. */
+export function createPercent(log: Log): (step: string, percent: number) => void {
+  return (step, percent) => log.transient(`${step}: ${Math.floor(percent)} %`);
 }

@@ -1,5 +1,5 @@
 /** The disks of a test VM, and QEMU's command line for them. */
-import { type ImageFormat } from './disk-images.js';
+import type { ImageFormat } from './disk-images.js';
 
 export interface Disk {
   /** Device name (via `drive` and `if`), node name of the format node (via `blockdev`). */

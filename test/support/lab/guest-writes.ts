@@ -2,10 +2,10 @@
  * Writes to a disk of a VM as its guest would, without a guest: through the guest device's own backend, so that
  * bitmaps, jobs and filters see them. HMP `qemu-io` reports only on QEMU's stdout: every call checks it there.
  */
-import { type LabDisk } from './qemu.js';
-import { type QmpClient } from '../../../src/qmp/client.js';
+import type { LabDisk } from './qemu.js';
+import type { QmpClient } from '../../../src/qmp/client.js';
 import { hmp } from './monitor.js';
-import { type Output } from './output.js';
+import type { Output } from './output.js';
 
 /** The parts of a VM that are needed here. */
 export interface WritableVm {

@@ -1,5 +1,5 @@
 /** What a process has printed so far, and waiting for what it prints next. */
-import { type Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 
 export class Output {
   #text = '';

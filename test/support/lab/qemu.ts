@@ -5,7 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type QmpClient } from '../../../src/qmp/client.js';
+import type { QmpClient } from '../../../src/qmp/client.js';
 import { driveArguments, type Disk, type LabDisk } from './disks.js';
 import { ensureGuest, Guest, type Workload } from './guest.js';
 import { isJsonObject } from './line-socket.js';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { planBackup } from '../../../src/domain/plan.js';
-import { type QmpBackupError } from '../../../src/errors.js';
+import type { QmpBackupError } from '../../../src/errors.js';
 import { bitmap, catalog, entry, MiB, planInput, point, request, source } from '../../support/builders.js';
 
 const full = entry('a', 'FULL-1.qcow2');

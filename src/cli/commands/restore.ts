@@ -1,0 +1,83 @@
+import type { RestoreResult } from '../../operations/restore.js';
+import { parseBytes, parseList } from '../options.js';
+import type { Register } from '../program.js';
+import { createPercent } from '../render/progress.js';
+import { table } from '../render/table.js';
+import { formatBytes } from '../render/units.js';
+import type { CommandContext } from '../wiring.js';
+
+interface Flags {
+  readonly target: string;
+  readonly output: string;
+  readonly point?: string;
+  readonly until?: string;
+  readonly disk?: readonly string[];
+  readonly rateLimit?: number;
+  readonly breakLock?: boolean;
+}
+
+export const restoreCommand: Register = (program, run) => {
+  program
+    .command('restore')
+    .description('write all disks of a point as new images; the backup is not touched')
+    .requiredOption('--target <dir>', 'folder of the backups')
+    .requiredOption('--output <dir>', 'folder for the images and machine.json')
+    .option('--point <point>', 'N of the newest chain, CHAIN:N, or a point id; the newest one if not given')
+    .option('--until <name>', 'the point that holds this file')
+    .option('--disk <ids>', 'only these disks: a comma list of disk ids', parseList)
+    .option('--rate-limit <bytes>', 'bytes per second; also 20M', parseBytes)
+    .option('--break-lock', 'take a lock that another host holds')
+    .addHelpText('after', EXAMPLES)
+    .action(run<Flags>(runRestore));
+};
+
+const EXAMPLES = `
+Examples:
+  qmpbackup restore --target /backup/vm --output /var/lib/restored
+  qmpbackup restore --target /backup/vm --output /var/lib/restored --point 3 --disk disk1
+  qmpbackup restore --target /backup/vm --output /var/lib/restored --until INC-1480542701.qcow2`;
+
+async function runRestore(flags: Flags, context: CommandContext): Promise<void> {
+  const { log, signal } = context;
+  const { restore } = await import('../../operations/restore.js');
+  const percent = createPercent(log);
+  const result = await restore(
+    {
+      target: flags.target,
+      output: flags.output,
+      point: flags.point,
+      until: flags.until,
+      disks: flags.disk,
+      rateLimit: flags.rateLimit,
+      breakLock: flags.breakLock ?? false,
+    },
+    {
+      signal,
+      report: (event) => {
+        switch (event.kind) {
+          case 'warning':
+            log.write('warning', event.text);
+            return;
+          case 'planned':
+            log.write('info', `restoring ${event.point}: ${event.disks.map(({ disk }) => disk).join(', ')}`);
+            return;
+          case 'progress':
+            percent(event.disk, event.percent);
+            return;
+        }
+      },
+    },
+  );
+  log.transient('');
+  context.answer({ ...result }, () => render(result));
+}
+
+function render({ point, output, disks, machine }: RestoreResult): string {
+  const rows = disks.map(({ disk, path, files, virtualSize }) => [
+    `  ${disk}`,
+    formatBytes(virtualSize),
+    `from ${files.length} ${files.length === 1 ? 'file' : 'files'}`,
+    path,
+  ]);
+  return [`restored ${point} into ${output}`, table(rows), `how the machine was: ${machine}`].join('\n');
+}

@@ -1,0 +1,182 @@
+import { CATALOG_SCHEMA, type Catalog, type Journal, type Point } from '../domain/catalog.js';
+import type { JobState, VmState } from '../domain/disk.js';
+import type { BackupPlan } from '../domain/plan.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
+import { compressionTypeOf } from '../qemu/compression.js';
+import { inspectVm } from '../qemu/inspect.js';
+import { type JobOutcome, watchJobs } from '../qemu/job-watch.js';
+import { describeEndpoint } from '../qmp/endpoint.js';
+import { QmpConnectionLost } from '../qmp/errors.js';
+import { writeJournal } from '../repository/journal-file.js';
+import type { SocketOwner } from '../repository/peer.js';
+import type { Staging } from '../repository/staging.js';
+import type { BackupRun } from './backup-run.js';
+import { readTarget } from './open-target.js';
+import type { Planned } from './plan-run.js';
+import { repair } from './repair.js';
+import { sealPoint } from './seal-point.js';
+import { stagePoint } from './stage-point.js';
+import { type Freeze, takePoint } from './take-point.js';
+
+export interface Done {
+  readonly catalog: Catalog;
+  readonly point: Point;
+  readonly freeze: Freeze | null;
+  readonly transactionMs: number;
+}
+
+/** Journal, staging, transaction, jobs, seal. A failure before the commit point drops the attempt's own traces. */
+export async function attemptPoint(
+  run: BackupRun,
+  planned: Planned,
+  staging: Staging,
+  vm: VmState,
+  qemuUser: SocketOwner | undefined,
+): Promise<Done> {
+  const { options, session, context } = run;
+  const { plan } = planned;
+  run.signal.throwIfAborted();
+  const guard = await startGuard(run, vm);
+  try {
+    await writeJournal(run.target, journalOf(run, plan, guard !== null));
+    const compressionType = options.compress ? await compressionTypeOf(session.client) : null;
+    const staged = await stagePoint(session.client, staging, plan.disks, { compressionType, qemuUser });
+    run.signal.throwIfAborted();
+    const instant = await takePoint(session.client, staged, guard, {
+      speed: options.speedLimit,
+      compress: options.compress,
+      timeoutMs: TRANSACTION_TIMEOUT_MS,
+      now: context.now,
+      requireFreeze: options.quiesce === 'require',
+      warn: run.warn,
+    });
+    await guard?.release();
+    context.report({ kind: 'started', instant });
+    const outcomes = await followJobs(run, plan);
+    context.report({ kind: 'sealing' });
+    const sealed = await sealPoint(staging, staged, {
+      target: run.target,
+      targetId: planned.targetId,
+      tool: options.tool,
+      catalog: planned.catalog,
+      plan,
+      attempt: run.attempt,
+      identity: run.identity,
+      vm,
+      instant,
+      outcomes,
+      compressed: options.compress,
+      digests: options.digests,
+      signal: run.signal,
+    });
+    return { ...sealed, freeze: instant.freeze, transactionMs: instant.transactionMs };
+  } catch (error) {
+    // Also frees the agent's socket, which serves one client.
+    await guard?.release().catch((failure: unknown) => run.warn(messageOf(failure)));
+    throw await undone(run, error);
+  }
+}
+
+/** Milliseconds until the transaction's outcome counts as unknown; less than the guard's limit. */
+const TRANSACTION_TIMEOUT_MS = 9_000;
+
+function journalOf(run: BackupRun, plan: BackupPlan, freezes: boolean): Journal {
+  return {
+    schema: CATALOG_SCHEMA,
+    attempt: run.attempt,
+    startedAt: run.context.now().toISOString(),
+    what: `backup --level ${run.options.level}`,
+    monitor: describeEndpoint(run.session.endpoint),
+    vm: run.identity,
+    disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
+    madeFolders: plan.disks.map(({ disk }) => disk),
+    freezes: freezes && run.options.agent ? describeEndpoint(run.options.agent) : null,
+    stops: false,
+  };
+}
+
+/** The guard for the freeze, ready and connected; null where nothing is frozen. */
+async function startGuard(run: BackupRun, vm: VmState): Promise<FreezeGuard | null> {
+  const { quiesce, agent, freezeTimeoutMs, freezeLimitMs } = run.options;
+  if (quiesce === 'no') return null;
+  const why = !vm.running
+    ? `the VM is not running (${vm.status})`
+    : agent
+      ? undefined
+      : 'no agent socket was given (--agent-socket)';
+  if (why === undefined && agent) {
+    try {
+      // Loaded where a guest is frozen: start-up time, docs/decisions/0001.
+      const { FreezeGuard } = await import('../guest-agent/freeze-guard.js');
+      return await FreezeGuard.start({ agent, freezeTimeoutMs, freezeLimitMs, signal: run.signal });
+    } catch (error) {
+      return unfrozen(run, messageOf(error), error);
+    }
+  }
+  return unfrozen(run, why ?? '', undefined);
+}
+
+function unfrozen(run: BackupRun, why: string, cause: unknown): null {
+  run.signal.throwIfAborted();
+  if (run.options.quiesce === 'require') {
+    throw new QmpBackupError('failed', `--quiesce=require: the guest cannot be frozen: ${why}`, {
+      cause,
+      hint: 'Nothing was changed. --quiesce alone would go on and mark the point crash.',
+    });
+  }
+  run.warn(`the guest cannot be frozen: ${why}; the point is marked crash`);
+  return null;
+}
+
+async function followJobs(run: BackupRun, plan: BackupPlan): Promise<readonly (JobOutcome & { durationMs: number })[]> {
+  const begun = performance.now();
+  const ended = new Map<string, number>();
+  const diskOf = new Map(plan.disks.map(({ job, disk }) => [job, disk]));
+  const onProgress = (jobs: readonly JobState[]): void => {
+    for (const { id, status } of jobs) {
+      if (status === 'concluded' && !ended.has(id)) ended.set(id, performance.now() - begun);
+    }
+    run.context.report({
+      kind: 'progress',
+      disks: jobs.map(({ id, current, total }) => ({ disk: diskOf.get(id) ?? id, done: current, total })),
+    });
+  };
+  const outcomes = await watchJobs(
+    run.session.client,
+    plan.disks.map(({ job }) => job),
+    { signal: run.signal, intervalMs: run.options.progressIntervalMs, onProgress },
+  );
+  run.signal.throwIfAborted();
+  const failed = outcomes.filter(({ error }) => error !== null);
+  if (failed.length > 0) {
+    // Those that we cancelled because another failed are not what the reader has to hear of first.
+    const cause = failed.find(({ error }) => error !== 'Operation canceled') ?? failed[0];
+    throw new QmpBackupError('failed', `the backup of ${diskOf.get(cause?.job ?? '')} failed: ${cause?.error}`, {
+      hint: 'No point was made and no change is lost: the next run copies it all.',
+    });
+  }
+  return outcomes.map((outcome) => ({ ...outcome, durationMs: ended.get(outcome.job) ?? 0 }));
+}
+
+/**
+ * The undo of a failed attempt is the same repair that the next run would make. Where it cannot be made now, the
+ * journal stays and the next run makes it.
+ */
+async function undone(run: BackupRun, error: unknown): Promise<unknown> {
+  const { client } = run.session;
+  try {
+    const state = await readTarget(run.target, run.options.monthly);
+    const { report } = await repair(client, state, await inspectVm(client));
+    report.warnings.forEach(run.warn);
+  } catch (failure) {
+    run.warn(`the run could not be undone now (${messageOf(failure)}); the next run does it by the journal`);
+  }
+  if (error instanceof QmpConnectionLost) {
+    return new QmpBackupError('failed', `the VM's monitor was lost during the backup: ${error.message}`, {
+      cause: error,
+      hint: 'No point was made and no change is lost. Run it again when the VM is up.',
+    });
+  }
+  return error;
+}

@@ -1,0 +1,77 @@
+import { randomBytes } from 'node:crypto';
+import type { Catalog } from '../domain/catalog.js';
+import { currentChain, latestFile, latestFull, lineOf, withModificationTimes } from '../domain/chain.js';
+import type { VmState } from '../domain/disk.js';
+import { type BackupPlan, planBackup } from '../domain/plan.js';
+import { type KnownSource, recognise } from '../domain/recognise.js';
+import { checkLine } from '../repository/file-state.js';
+import type { BackupRun } from './backup-run.js';
+import { listFiles, type TargetState } from './open-target.js';
+
+/** Looks at what the plan needs to know of the target's files, and plans. */
+export interface Planned {
+  readonly plan: BackupPlan;
+  readonly targetId: string;
+  readonly catalog: Catalog | undefined;
+}
+
+export async function planRun(run: BackupRun, state: TargetState, vm: VmState): Promise<Planned> {
+  const { options, context, target, attempt } = run;
+  const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
+  const known = recognise(state.catalog, vm.disks);
+  const [files, { brokenLines, catalog }] = await Promise.all([
+    listFiles(
+      target,
+      known.map(({ id }) => id),
+    ),
+    checkParents(target, state.catalog, known),
+  ]);
+  const plan = planBackup({
+    request: options,
+    vm,
+    known,
+    catalog,
+    targetId,
+    attempt,
+    nowSeconds: Math.floor(context.now().getTime() / 1000),
+    files,
+    brokenLines,
+  });
+  plan.warnings.forEach(run.warn);
+  context.report({ kind: 'planned', target, plan });
+  return { plan, targetId, catalog };
+}
+
+interface CheckedParents {
+  /** Why a would-be parent cannot be built on, by `<disk>/<file>`. */
+  readonly brokenLines: ReadonlyMap<string, string>;
+  /** With the new times of files that were copied and hold the same bytes: they are not hashed again. */
+  readonly catalog: Catalog | undefined;
+}
+
+/** Looks at the files that each would-be parent needs. */
+async function checkParents(
+  target: string,
+  catalog: Catalog | undefined,
+  known: readonly KnownSource[],
+): Promise<CheckedParents> {
+  const brokenLines = new Map<string, string>();
+  const chain = currentChain(catalog);
+  if (!catalog || chain === undefined) return { brokenLines, catalog };
+  const times = new Map<string, number>();
+  const parents = known.flatMap(({ id }) => [latestFile(catalog, id, chain), latestFull(catalog, id, chain)]);
+  await Promise.all(
+    [...new Set(parents)].map(async (parent) => {
+      if (!parent) return;
+      const key = `${parent.disk}/${parent.file}`;
+      const line = lineOf(catalog, parent);
+      if ('missing' in line) return void brokenLines.set(key, `${line.missing} is missing`);
+      const merging = line.files.find(({ state }) => state === 'merging');
+      if (merging) return void brokenLines.set(key, `a rebase of ${merging.file} was interrupted`);
+      const checked = await checkLine(target, line.files);
+      if (!checked.ok) return void brokenLines.set(key, `${checked.file}: ${checked.why}`);
+      for (const { file, mtimeMs } of checked.refreshed) times.set(`${parent.disk}/${file}`, mtimeMs);
+    }),
+  );
+  return { brokenLines, catalog: times.size > 0 ? withModificationTimes(catalog, times) : catalog };
+}

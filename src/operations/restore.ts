@@ -1,0 +1,271 @@
+import type { Dirent } from 'node:fs';
+import { lstat, readdir, realpath } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import type { Catalog, Point } from '../domain/catalog.js';
+import { type ForeignDisk, planForeignRestore } from '../domain/foreign-restore.js';
+import { nameOf, planRestore, type RestoreRequest } from '../domain/restore-plan.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
+import { replaceFile } from '../repository/durable.js';
+import { checkLine } from '../repository/file-state.js';
+import { readForeignFolder } from '../repository/foreign-folder.js';
+import { diskFolder } from '../repository/layout.js';
+import { lockTarget } from '../repository/lock.js';
+import { lockForReading } from './disk-folder.js';
+import { foreignFiles, readMergeNote, refuseUnfinished } from './foreign-disk.js';
+import type { MergeDeps } from './merge.js';
+import { type LineFile, refuseAlteredLine } from './proven-line.js';
+import {
+  copyLine,
+  defaultCopyDeps,
+  makeFolder,
+  promoteCopy,
+  refuseExisting,
+  undoneOnFailure,
+} from './standalone-copy.js';
+import { type Unwind, unwinding } from './unwind.js';
+
+/**
+ * Writes all disks of a point as new standalone images `<output>/<disk>.qcow2`, and `machine.json`, which tells how the
+ * VM was. All of it or nothing; the backup is only read.
+ */
+export interface RestoreOptions extends RestoreRequest {
+  readonly target: string;
+  readonly output: string;
+  /** Bytes per second; undefined or 0 is no limit. */
+  readonly rateLimit?: number | undefined;
+  readonly breakLock: boolean;
+}
+
+export type RestoreEvent =
+  | { readonly kind: 'warning'; readonly text: string }
+  | { readonly kind: 'planned'; readonly point: string; readonly disks: readonly RestoredDisk[] }
+  /** `percent` of 0 to 100, of this disk. */
+  | { readonly kind: 'progress'; readonly disk: string; readonly percent: number };
+
+export interface RestoredDisk {
+  readonly disk: string;
+  /** Absolute path of the new image. */
+  readonly path: string;
+  /** The files that it is made of, FULL first. */
+  readonly files: readonly string[];
+  /** Bytes. */
+  readonly virtualSize: number;
+}
+
+export interface RestoreResult {
+  readonly output: string;
+  /** The point in words. */
+  readonly point: string;
+  readonly disks: readonly RestoredDisk[];
+  /** Path of `machine.json`. */
+  readonly machine: string;
+}
+
+export interface RestoreContext {
+  readonly signal: AbortSignal;
+  readonly report: (event: RestoreEvent) => void;
+}
+
+export type RestoreDeps = MergeDeps;
+
+export const defaultRestoreDeps: RestoreDeps = {
+  ...defaultCopyDeps,
+  lockTarget,
+  readCatalog,
+  readForeignFolder,
+  readMergeNote,
+  checkLine,
+};
+
+/**
+ * @throws QmpBackupError `usage`, `no-catalog`, `locked`; `unsafe` when an image exists, the point cannot be restored,
+ * or a file of it is missing, altered or hostile, by name; `failed` in qemu-img's own words. Nothing is left then.
+ */
+export function restore(
+  options: RestoreOptions,
+  context: RestoreContext,
+  deps: RestoreDeps = defaultRestoreDeps,
+): Promise<RestoreResult> {
+  return unwinding(async (unwind) => {
+    const warn = (text: string): void => context.report({ kind: 'warning', text });
+    const target = await realTarget(options.target);
+    const lock = await lockForReading(
+      deps.lockTarget,
+      target,
+      { breakLock: options.breakLock, what: `restore into ${options.output}` },
+      warn,
+    );
+    if (lock) unwind.defer(() => lock.release());
+    const run: Run = {
+      options,
+      target,
+      output: resolve(options.output),
+      signal: lock ? AbortSignal.any([context.signal, lock.signal]) : context.signal,
+      warn,
+      context,
+      deps,
+    };
+    const catalog = await deps.readCatalog(target);
+    const source = catalog ? await recordedSource(run, catalog) : await foreignSource(run);
+    return undoneOnFailure((undo) => write(run, source, undo));
+  });
+}
+
+interface Run {
+  readonly options: RestoreOptions;
+  readonly target: string;
+  readonly output: string;
+  /** Aborts on a signal to the tool or when the lock is lost. */
+  readonly signal: AbortSignal;
+  readonly warn: (text: string) => void;
+  readonly context: RestoreContext;
+  readonly deps: RestoreDeps;
+}
+
+/** What is to be written, proven to be what was backed up. */
+interface Source {
+  readonly point: string;
+  readonly disks: readonly { readonly disk: string; readonly dir: string; readonly line: readonly LineFile[] }[];
+  readonly machine: object;
+}
+
+async function realTarget(target: string): Promise<string> {
+  try {
+    return await realpath(target);
+  } catch (error) {
+    throw new QmpBackupError('no-catalog', `${target} cannot be opened: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'Give the folder that holds catalog.json: --target DIR',
+    });
+  }
+}
+
+// --- with a catalog --------------------------------------------------------------------------------------------------
+
+async function recordedSource(run: Run, catalog: Catalog): Promise<Source> {
+  const { options, target, signal, deps, warn } = run;
+  const plan = planRestore(catalog, options);
+  const point = nameOf(plan.point, catalog);
+  for (const disk of plan.absent) warn(`${point} does not hold ${disk}, which has files in other points`);
+  const disks: Source['disks'][number][] = [];
+  for (const { entry, line } of plan.disks) {
+    const dir = diskFolder(target, entry.disk);
+    await refuseLinkedFolder(dir);
+    await refuseAlteredLine({ dir, target }, line, signal, deps);
+    disks.push({ disk: entry.disk, dir, line });
+  }
+  return { point, disks, machine: machineOf(plan.point, disks) };
+}
+
+/** The disks are read in their folders, which must be those of this target. */
+async function refuseLinkedFolder(dir: string): Promise<void> {
+  const stats = await lstat(dir).catch((error: unknown) => {
+    throw new QmpBackupError('unsafe', `the folder ${dir} is missing: ${messageOf(error)}`, { cause: error });
+  });
+  if (stats.isDirectory()) return;
+  throw new QmpBackupError('unsafe', `${dir} is not a folder, or a symbolic link`, {
+    hint: 'The backup was altered. Put back the folder of the disk itself.',
+  });
+}
+
+const MACHINE_SCHEMA = 1;
+
+function machineOf(point: Point, restored: Source['disks']): object {
+  const { machine, createdAt, consistency, vmStatus, disks } = point;
+  return {
+    schema: MACHINE_SCHEMA,
+    ...machine,
+    takenAt: createdAt,
+    consistency,
+    vmStatus,
+    disks: disks
+      .filter(({ disk }) => restored.some((each) => each.disk === disk))
+      .map(({ disk, virtualSize, source, plaintextOfEncrypted }) => ({
+        disk,
+        file: imageName(disk),
+        virtualSize,
+        plaintextOfEncrypted,
+        source,
+      })),
+  };
+}
+
+// --- without one, as the Python tools leave it ------------------------------------------------------------------------
+
+async function foreignSource(run: Run): Promise<Source> {
+  const { options, target, deps, warn } = run;
+  const found = await foreignDisks(target, deps);
+  // There is neither: say so as for any target without a backup.
+  if (found.length === 0) await requireCatalog(target);
+  const plan = planForeignRestore(found, options);
+  plan.warnings.forEach(warn);
+  const disks: Source['disks'][number][] = [];
+  for (const { disk, dir, chain } of plan.disks) {
+    refuseUnfinished(dir, await deps.readMergeNote(dir));
+    disks.push({ disk, dir, line: await foreignFiles(dir, chain, undefined) });
+  }
+  const machine = {
+    schema: MACHINE_SCHEMA,
+    name: null,
+    uuid: null,
+    disks: disks.map(({ disk, line }) => ({
+      disk,
+      file: imageName(disk),
+      virtualSize: line.at(-1)?.virtualSize ?? null,
+    })),
+  };
+  return { point: plan.point, disks, machine };
+}
+
+/** Each sub-folder with backup files is a disk; a folder that holds such files itself may hold those of several. */
+async function foreignDisks(target: string, deps: RestoreDeps): Promise<readonly ForeignDisk[]> {
+  const own = await deps.readForeignFolder(target);
+  const names = [...new Set(own.map(({ disk }) => disk))];
+  const disks: ForeignDisk[] = names.map((name) => ({
+    disk: name === '' ? basename(target) : name,
+    dir: target,
+    chains: own.filter(({ disk }) => disk === name),
+  }));
+  for (const entry of await foldersOf(target)) {
+    const dir = join(target, entry.name);
+    const chains = await deps.readForeignFolder(dir);
+    if (chains.length > 0) disks.push({ disk: entry.name, dir, chains });
+  }
+  return disks;
+}
+
+async function foldersOf(target: string): Promise<readonly Dirent[]> {
+  const entries = await readdir(target, { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'));
+}
+
+// --- writing ---------------------------------------------------------------------------------------------------------
+
+async function write(run: Run, source: Source, undo: Unwind): Promise<RestoreResult> {
+  const { options, output, signal, context, deps } = run;
+  const disks = source.disks.map(({ disk, line }): RestoredDisk => ({
+    disk,
+    path: join(output, imageName(disk)),
+    files: line.map(({ file }) => file),
+    virtualSize: line.at(-1)?.virtualSize ?? 0,
+  }));
+  const machine = join(output, 'machine.json');
+  for (const path of [...disks.map((each) => each.path), machine]) await refuseExisting(path);
+  context.report({ kind: 'planned', point: source.point, disks });
+
+  await makeFolder(output, undo);
+  for (const [index, { disk, dir, line }] of source.disks.entries()) {
+    const onProgress = (percent: number): void => context.report({ kind: 'progress', disk, percent });
+    const path = disks[index]?.path ?? join(output, imageName(disk));
+    await copyLine(dir, line, path, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
+  }
+  signal.throwIfAborted();
+  for (const { path } of disks) await promoteCopy(path, undo, deps);
+  await replaceFile(machine, `${JSON.stringify(source.machine, null, 2)}\n`, { mode: 0o600 });
+  return { output, point: source.point, disks, machine };
+}
+
+function imageName(disk: string): string {
+  return `${disk}.qcow2`;
+}
