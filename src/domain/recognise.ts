@@ -21,8 +21,7 @@ export function recognise(catalog: Catalog | undefined, sources: readonly Source
     known.delete(id);
   };
 
-  const bitmaps = bitmapsOf(catalog);
-  const carriers = sources.map((source) => ({ source, disk: diskByBitmap(source, bitmaps) }));
+  const carriers = sources.map((source) => ({ source, disk: diskByBitmap(catalog, source) }));
   for (const [id, remembered] of [...known]) {
     const claimants = carriers.filter(({ disk }) => disk === id).map(({ source }) => source);
     // A cloned image carries its original's bitmap too: the device then says which of the two the disk is.
@@ -71,19 +70,12 @@ function closest(claimants: readonly SourceDisk[], remembered: DiskSource): Sour
   return undefined;
 }
 
-function bitmapsOf(catalog: Catalog | undefined): ReadonlyMap<string, string> {
-  const disks = new Map<string, string>();
-  if (!catalog) return disks;
-  for (const entry of catalog.points.flatMap((point) => point.disks)) {
-    if (entry.bitmap) disks.set(entry.bitmap.name, entry.disk);
-  }
-  return disks;
-}
-
-function diskByBitmap(source: SourceDisk, bitmaps: ReadonlyMap<string, string>): string | undefined {
-  for (const { name } of source.bitmaps) {
-    const disk = bitmaps.get(name);
-    if (disk !== undefined) return disk;
+/** The disk whose file recorded a bitmap that `source` carries. A clone has older ones of its original beside its own. */
+function diskByBitmap(catalog: Catalog | undefined, source: SourceDisk): string | undefined {
+  const carried = new Set(source.bitmaps.map(({ name }) => name));
+  for (const { disks } of catalog?.points.toReversed() ?? []) {
+    const entry = disks.find(({ bitmap }) => bitmap !== null && carried.has(bitmap.name));
+    if (entry) return entry.disk;
   }
   return undefined;
 }

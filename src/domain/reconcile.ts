@@ -1,7 +1,7 @@
 import type { Catalog, Journal } from './catalog.js';
 import { latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
-import type { JobState, SourceDisk } from './disk.js';
-import { PARTIAL_SUFFIX } from './names.js';
+import type { JobState, SourceDisk, VmState } from './disk.js';
+import { isOurBitmap, PARTIAL_SUFFIX } from './names.js';
 
 /**
  * What has to be repaired before a run may begin: a pure function from what is seen (catalog, journal, bitmaps, jobs,
@@ -106,4 +106,23 @@ function bitmapsWhere(sources: readonly SourceDisk[], why: (name: string) => str
       return reason === null ? [] : [{ kind: 'remove-bitmap', node, bitmap: name, why: reason }];
     }),
   );
+}
+
+/**
+ * The VM as the repairs will leave it, for a dry run to plan with. QEMU does not tell which bitmap a job reads, so with
+ * the jobs of a dead run all of our bitmaps count as free.
+ */
+export function afterRepairs(vm: VmState, actions: readonly RepairAction[]): VmState {
+  const ended = new Set(actions.flatMap((action) => (action.kind === 'end-job' ? [action.job] : [])));
+  const removed = actions.filter((action) => action.kind === 'remove-bitmap');
+  return {
+    ...vm,
+    jobs: vm.jobs.filter(({ id }) => !ended.has(id)),
+    disks: vm.disks.map((disk) => ({
+      ...disk,
+      bitmaps: disk.bitmaps
+        .filter(({ name }) => !removed.some(({ node, bitmap }) => node === disk.node && bitmap === name))
+        .map((bitmap) => ({ ...bitmap, busy: bitmap.busy && !(ended.size > 0 && isOurBitmap(bitmap.name)) })),
+    })),
+  };
 }

@@ -6,6 +6,9 @@ import { Guard } from './guard.js';
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
 
+// Nobody may be there to read: an error of stderr would come back as an uncaught one, without end.
+process.stderr.on('error', () => undefined);
+
 const guard = new Guard(process.stdin, process.stdout);
 
 process.on('uncaughtException', (error) => {

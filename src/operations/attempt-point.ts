@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { CATALOG_SCHEMA, type Catalog, type Journal, type Point } from '../domain/catalog.js';
 import type { JobState, VmState } from '../domain/disk.js';
 import type { BackupPlan } from '../domain/plan.js';
@@ -6,7 +7,7 @@ import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
 import { compressionTypeOf } from '../qemu/compression.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { type JobOutcome, watchJobs } from '../qemu/job-watch.js';
-import { describeEndpoint } from '../qmp/endpoint.js';
+import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { QmpConnectionLost } from '../qmp/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
 import type { SocketOwner } from '../repository/peer.js';
@@ -49,6 +50,7 @@ export async function attemptPoint(
       timeoutMs: TRANSACTION_TIMEOUT_MS,
       now: context.now,
       requireFreeze: options.quiesce === 'require',
+      signal: run.signal,
       warn: run.warn,
     });
     await guard?.release();
@@ -87,13 +89,18 @@ function journalOf(run: BackupRun, plan: BackupPlan, freezes: boolean): Journal 
     attempt: run.attempt,
     startedAt: run.context.now().toISOString(),
     what: `backup --level ${run.options.level}`,
-    monitor: describeEndpoint(run.session.endpoint),
+    monitor: addressOf(run.session.endpoint),
     vm: run.identity,
     disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
     madeFolders: plan.disks.map(({ disk }) => disk),
-    freezes: freezes && run.options.agent ? describeEndpoint(run.options.agent) : null,
+    freezes: freezes && run.options.agent ? addressOf(run.options.agent) : null,
     stops: false,
   };
+}
+
+/** As a later run in another folder can use it. */
+function addressOf(endpoint: Endpoint): string {
+  return describeEndpoint(endpoint.kind === 'unix' ? { ...endpoint, path: resolve(endpoint.path) } : endpoint);
 }
 
 /** The guard for the freeze, ready and connected; null where nothing is frozen. */
@@ -111,6 +118,7 @@ async function startGuard(run: BackupRun, vm: VmState): Promise<FreezeGuard | nu
       const { FreezeGuard } = await import('../guest-agent/freeze-guard.js');
       return await FreezeGuard.start({ agent, freezeTimeoutMs, freezeLimitMs, signal: run.signal });
     } catch (error) {
+      if (!(error instanceof QmpBackupError)) throw error;
       return unfrozen(run, messageOf(error), error);
     }
   }

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import type { Catalog } from '../domain/catalog.js';
 import { identityOf } from '../domain/identity.js';
 import type { BackupPlan } from '../domain/plan.js';
-import { retire } from '../domain/reconcile.js';
+import { afterRepairs, retire } from '../domain/reconcile.js';
 import { messageOf } from '../errors.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { inspectVm } from '../qemu/inspect.js';
@@ -57,7 +57,7 @@ async function rehearse(run: BackupRun): Promise<Outcome> {
   const state = await readTarget(run.target, run.options.monthly);
   refuseOtherVm(state, run.identity, run.session.state.disks);
   const repairs = await observeRepairs(state, run.session.state);
-  const { plan } = await planRun(run, state, run.session.state);
+  const { plan } = await planRun(run, state, afterRepairs(run.session.state, repairs));
   return { target: run.target, plan, repairs, point: null, freeze: null, transactionMs: null };
 }
 

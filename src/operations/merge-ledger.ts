@@ -38,8 +38,15 @@ export interface Ledger {
   readonly begin: (plan: MergePlan) => Promise<void>;
   /** Durable after the last byte is merged and proven. */
   readonly settle: (plan: MergePlan, facts: ReadonlyMap<string, FileFacts>) => Promise<void>;
-  /** Removes the files that are merged and forgets them; returns their names. Also after an earlier run's settle. */
-  readonly finish: () => Promise<readonly string[]>;
+  /** Removes the files that are merged and forgets them. Also after an earlier run's settle. */
+  readonly finish: () => Promise<Finished>;
+}
+
+/** File names; of other disks of the target with the disk before. */
+export interface Finished {
+  /** Known as merged, whether or not they were still there. */
+  readonly merged: readonly string[];
+  readonly removed: readonly string[];
 }
 
 export interface VerifyOptions {
@@ -85,11 +92,13 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
     begin: (plan) => write(markMerging(catalog, disk, plan)),
     settle: (plan, facts) => write(settleMerge(catalog, disk, plan, facts)),
     finish: async () => {
+      const merged: string[] = [];
       const removed: string[] = [];
       const left = leftovers(catalog);
       for (const each of left) {
-        if (!(await deps.removeFile(filePath(target, each.disk, each.file)))) continue;
-        removed.push(each.disk === disk ? each.file : `${each.disk}/${each.file}`);
+        const name = each.disk === disk ? each.file : `${each.disk}/${each.file}`;
+        merged.push(name);
+        if (await deps.removeFile(filePath(target, each.disk, each.file))) removed.push(name);
       }
       if (removed.length > 0) {
         for (const each of new Set(left.map((one) => one.disk))) await deps.syncFolder(diskFolder(target, each));
@@ -97,7 +106,7 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
       // Only now: while a file is there, the catalog must know its name, or a crash would leave it for good.
       const dropped = dropMerged(catalog);
       if (dropped !== catalog) await write(dropped);
-      return removed;
+      return { merged, removed };
     },
   };
 }
@@ -205,10 +214,10 @@ export async function foreignLedger(
       if (current) await write({ ...current, phase: 'merged' });
     },
     finish: async () => {
-      if (current?.phase !== 'merged') return [];
-      const removed = await finishNote(folder, current, deps);
+      if (current?.phase !== 'merged') return NOTHING;
+      const finished = await finishNote(folder, current, deps);
       current = undefined;
-      return removed;
+      return finished;
     },
   };
 }
@@ -218,10 +227,13 @@ export async function finishNote(
   { dir }: Pick<DiskFolder, 'dir'>,
   { absorbed, head }: MergeNote,
   deps: Pick<LedgerDeps, 'removeFile' | 'syncFolder' | 'removeMergeNote'>,
-): Promise<readonly string[]> {
+): Promise<Finished> {
+  const merged = [...absorbed, head];
   const removed: string[] = [];
-  for (const file of [...absorbed, head]) if (await deps.removeFile(`${dir}/${file}`)) removed.push(file);
+  for (const file of merged) if (await deps.removeFile(`${dir}/${file}`)) removed.push(file);
   await deps.syncFolder(dir);
   await deps.removeMergeNote(dir);
-  return removed;
+  return { merged, removed };
 }
+
+export const NOTHING: Finished = { merged: [], removed: [] };

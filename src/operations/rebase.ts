@@ -12,7 +12,15 @@ import { readForeignFolder } from '../repository/foreign-folder.js';
 import { lockTarget } from '../repository/lock.js';
 import { type DiskFolder, locateDisk, lockForReading, pathIn } from './disk-folder.js';
 import { chosenChain, readMergeNote, removeMergeNote, writeMergeNote } from './foreign-disk.js';
-import { catalogLedger, finishNote, foreignLedger, type Ledger, type LedgerDeps } from './merge-ledger.js';
+import {
+  catalogLedger,
+  finishNote,
+  type Finished,
+  foreignLedger,
+  type Ledger,
+  type LedgerDeps,
+  NOTHING,
+} from './merge-ledger.js';
 import { unwinding } from './unwind.js';
 
 /**
@@ -127,10 +135,11 @@ export function rebase(
     const signal = lock ? AbortSignal.any([context.signal, lock.signal]) : context.signal;
     const run: Run = { folder, options, signal, warn, report: context.report, deps };
 
-    const { ledger, removed } = await openLedger(run);
+    const { ledger, earlier } = await openLedger(run);
+    const { removed } = earlier;
     if (removed.length > 0) context.report({ kind: 'removed', files: removed });
     const { until } = options;
-    if (until !== undefined && wasRemoved(removed, until)) {
+    if (until !== undefined && names(earlier.merged, until)) {
       // An earlier run had merged it and died while it tidied up; there is nothing left to do for this request.
       const nothing = { merged: [], lost: [], relinked: [], resumes: true };
       return { dir: folder.dir, full: until, head: until, ...nothing, dryRun: false, removed };
@@ -143,8 +152,8 @@ export function rebase(
     if (options.dryRun) return { ...summary, dryRun: true, removed };
     await merge(run, ledger, plan);
     const finished = await ledger.finish();
-    context.report({ kind: 'removed', files: finished });
-    return { ...summary, dryRun: false, removed: [...removed, ...finished] };
+    context.report({ kind: 'removed', files: finished.removed });
+    return { ...summary, dryRun: false, removed: [...removed, ...finished.removed] };
   });
 }
 
@@ -160,28 +169,28 @@ interface Run {
 
 /**
  * The catalog where it knows the disk, else the folder itself, as the Python tools leave it. What a merge that was
- * settled left to remove is removed first: `removed`.
+ * settled left to remove is removed first: `earlier`.
  */
-async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly removed: readonly string[] }> {
+async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly earlier: Finished }> {
   const { folder, options, deps, warn } = run;
   const catalog = await deps.readCatalog(folder.target);
   if (catalog?.points.some(({ disks }) => disks.some(({ disk }) => disk === folder.disk))) {
     const ledger = catalogLedger(folder, catalog, deps);
-    return { ledger, removed: options.dryRun ? [] : await ledger.finish() };
+    return { ledger, earlier: options.dryRun ? NOTHING : await ledger.finish() };
   }
   let note = await deps.readMergeNote(folder.dir);
-  let removed: readonly string[] = [];
+  let earlier = NOTHING;
   if (note?.phase === 'merged') {
     if (options.dryRun) {
       throw new QmpBackupError('unsafe', `an interrupted rebase of ${folder.dir} has files left to remove`, {
         hint: 'Run rebase without --dry-run to finish it.',
       });
     }
-    removed = await finishNote(folder, note, deps);
+    earlier = await finishNote(folder, note, deps);
     note = undefined;
   }
   const chains = await deps.readForeignFolder(folder.dir);
-  const asked = options.until !== undefined && wasRemoved(removed, options.until) ? undefined : options.until;
+  const asked = options.until !== undefined && names(earlier.merged, options.until) ? undefined : options.until;
   const chain = chosenChain(folder.dir, chains, asked ?? note?.head);
   chain.notes.forEach(warn);
   if (note && !chain.files.some(({ name }) => name === note.full)) {
@@ -189,23 +198,23 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
       hint: 'Run it again without --until.',
     });
   }
-  return { ledger: await foreignLedger(folder, chain, note, deps), removed };
+  return { ledger: await foreignLedger(folder, chain, note, deps), earlier };
 }
 
-function wasRemoved(removed: readonly string[], until: string): boolean {
-  return removed.includes(until) || removed.includes(`${until}.qcow2`);
+function names(files: readonly string[], until: string): boolean {
+  return files.includes(until) || files.includes(`${until}.qcow2`);
 }
 
 function summaryOf({ dir }: DiskFolder, plan: MergePlan): RebaseSummary {
-  const names = (files: readonly MergeFile[]): readonly string[] => files.map(({ file }) => file);
+  const namesOf = (files: readonly MergeFile[]): readonly string[] => files.map(({ file }) => file);
   const merges = plan.line.length > 1;
   return {
     dir,
     full: plan.full.file,
     head: plan.head.file,
-    merged: names(plan.line.slice(1)),
-    lost: names(plan.side),
-    relinked: merges ? names(plan.children) : [],
+    merged: namesOf(plan.line.slice(1)),
+    lost: namesOf(plan.side),
+    relinked: merges ? namesOf(plan.children) : [],
     resumes: plan.resumes,
   };
 }

@@ -26,6 +26,8 @@ export interface TakeOptions extends TransactionOptions {
   readonly now: () => Date;
   /** A guest that cannot be frozen fails the run instead of making the point `crash`. */
   readonly requireFreeze: boolean;
+  /** Thaws at once; the outcome of a transaction that is under way is awaited all the same. */
+  readonly signal: AbortSignal;
   readonly warn: (text: string) => void;
 }
 
@@ -43,14 +45,20 @@ export async function takePoint(
   const at = options.now().toISOString();
   const begun = performance.now();
   let outcome: { readonly error: unknown } | null = null;
+  // What comes of it, finish() tells.
+  const onAbort = (): void => void guard?.thaw().catch(() => undefined);
+  if (frozen) options.signal.addEventListener('abort', onAbort, { once: true });
   try {
     await startPoint(client, disks, options);
   } catch (error) {
     outcome = { error };
+  } finally {
+    options.signal.removeEventListener('abort', onAbort);
   }
   const transactionMs = performance.now() - begun;
   const thawed = guard && frozen ? await guard.finish() : null;
   if (outcome) throw await knownOutcome(outcome.error);
+  options.signal.throwIfAborted();
 
   const consistent = frozen && frozen.fileSystems > 0 && thawed?.statusAfterTransaction === 'frozen';
   if (frozen && !consistent) {
@@ -75,9 +83,9 @@ async function freeze(guard: FreezeGuard, options: TakeOptions): Promise<{ reado
   try {
     return await guard.freeze();
   } catch (error) {
-    const interrupted = error instanceof QmpBackupError && error.code === 'interrupted';
+    if (!(error instanceof QmpBackupError)) throw error;
     // A guest that may still be frozen is no case for going on.
-    if (interrupted || error instanceof GuestNotThawed) throw error;
+    if (error.code === 'interrupted' || error instanceof GuestNotThawed) throw error;
     if (options.requireFreeze) {
       throw new QmpBackupError('failed', `--quiesce=require: the guest was not frozen: ${messageOf(error)}`, {
         cause: error,

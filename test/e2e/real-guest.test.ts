@@ -217,6 +217,21 @@ describe('two ext4 disks and a guest that writes all the time', () => {
     await expectNextRunIsRight('killed', 1);
   });
 
+  it('SIGTERM between freeze and thaw: the guest is thawed at once, and nothing is kept', async () => {
+    await backup('ended', '--level', 'full', '--quiesce=require');
+    const limit = ['--freeze-limit', '60'];
+    const { tool, relay, written } = await startFrozenRun('ended', '--level', 'inc', '--quiesce=require', ...limit);
+    tool.kill('SIGTERM');
+    expect(await elapsedMs(written)).toBeLessThan(2_000);
+    // Only now may the transaction go on: its jobs are cancelled.
+    relay.letGo();
+    expect((await tool).exitCode).toBe(143);
+    expect(await vm.control.execute('query-jobs')).toEqual([]);
+    expect(await bitmapsOf('ended')).toHaveLength(DISKS.length);
+    await relay.close();
+    await expectNextRunIsRight('ended', 1);
+  });
+
   it('SIGSTOP of the tool between freeze and thaw: the guest is thawed within --freeze-limit', async () => {
     await backup('stopped', '--level', 'full', '--quiesce=require');
     const limit = ['--freeze-limit', '3'];

@@ -279,7 +279,7 @@ suite('an interrupted rebase', () => {
   }
 
   function withoutFacts(catalog: Catalog): unknown {
-    const strip = ({ mtimeMs: _m, size: _s, allocated: _a, sha256: _d, ...rest }: PointDisk): unknown => rest;
+    const strip = (each: PointDisk): unknown => ({ ...each, mtimeMs: 0, size: 0, allocated: 0, sha256: null });
     return { ...catalog, points: catalog.points.map((each) => ({ ...each, disks: each.disks.map(strip) })) };
   }
 
@@ -300,7 +300,10 @@ suite('an interrupted rebase', () => {
       for (const when of ['before', 'after'] as const) {
         const again = await copyLab(lab);
         await expect(merge(again, { ...call, deps: crashing(at, when).deps })).rejects.toThrow(Crash);
-        await merge(again, call);
+        // After the very last step the file that was asked for is known no more, as after a run that was not killed.
+        if (at === counter.count() - 1 && when === 'after')
+          expect(await refusal(merge(again, call))).toMatchObject({ code: 'usage' });
+        else await merge(again, call);
         await expectDone(again);
         if (catalog) expect(withoutFacts(await expectTrueCatalog(again)), `${when} step ${at}`).toEqual(expected);
         expect(await filesIn(again.folder('vda')), `${when} step ${at}`).toEqual(files);

@@ -2,7 +2,7 @@
  * Real backup chains without a VM: images made by qemu-img and qemu-io, the catalog that a backup would have written,
  * and beside them, out of reach of what is tested, a flat copy of the disk at each point.
  */
-import { copyFile, cp, mkdir, mkdtemp, readdir, readFile, rm, utimes } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Catalog, Level, Point, PointDisk } from '../../src/domain/catalog.js';
@@ -145,7 +145,6 @@ export async function fakeQemuImg(lab: Lab): Promise<{ readonly calls: () => Pro
   const bin = join(lab.root, 'bin');
   const log = join(lab.root, 'calls');
   await mkdir(bin, { recursive: true });
-  const { writeFile } = await import('node:fs/promises');
   await writeFile(join(bin, 'qemu-img'), `#!/bin/sh\necho "$@" >> ${log}\nexit 1\n`, { mode: 0o755 });
   await writeFile(log, '');
   const before = process.env.PATH;

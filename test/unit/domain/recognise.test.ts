@@ -55,4 +55,13 @@ describe('a known disk', () => {
     const bitmaps = [bitmap(a.bitmap!.name)];
     expect(ids(known, [source('c', { bitmaps }), source('a', { bitmaps })])).toEqual(['c', 'a']);
   });
+
+  it('a clone with a chain of its own is known by its newest bitmap, in whatever order QEMU lists them', () => {
+    const [full, own] = [entry('a', 'FULL-1.qcow2'), entry('c', 'FULL-2.qcow2')];
+    const later = entry('a', 'INC-2.qcow2');
+    const cloned = catalog([point(0, [full]), point(1, [later, own])]);
+    const [first, newest, ofClone] = [full, later, own].map((each) => bitmap(each.bitmap!.name));
+    const sources = [source('a', { bitmaps: [first!, ofClone!] }), source('c', { bitmaps: [first!, newest!] })];
+    expect(ids(cloned, sources)).toEqual(['c', 'a']);
+  });
 });

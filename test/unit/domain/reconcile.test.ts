@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { reconcile, type Observed } from '../../../src/domain/reconcile.js';
-import { bitmap, catalog, entry, journal, point, source } from '../../support/builders.js';
+import { afterRepairs, reconcile, type Observed } from '../../../src/domain/reconcile.js';
+import { bitmap, catalog, entry, journal, point, source, vmState } from '../../support/builders.js';
 
 const full = entry('a', 'FULL-1.qcow2');
 const inc = entry('a', 'INC-2.qcow2', { parent: 'FULL-1.qcow2' });
@@ -103,4 +103,20 @@ it('ends jobs of ours that nobody owns, whichever target they served, and no oth
   expect(reconcile(observed({ jobs }))).toEqual([
     { kind: 'end-job', job: 'qmpbackup-0123456789ab-a', concluded: true },
   ]);
+});
+
+it('tells a dry run what the VM will be like after the repairs', () => {
+  const bitmaps = [bitmap(full.bitmap!.name, { busy: true }), bitmap('qmpbackup-x-a-new'), bitmap('o', { busy: true })];
+  const mirror = job('mirror0', 'running', 'mirror');
+  const vm = vmState([source('a', { bitmaps })], { jobs: [job('qmpbackup-abcdefabcdef-a', 'running'), mirror] });
+  const foreseen = afterRepairs(vm, [
+    { kind: 'end-job', job: 'qmpbackup-abcdefabcdef-a', concluded: false },
+    { kind: 'remove-bitmap', node: '#block-a', bitmap: 'qmpbackup-x-a-new', why: 'died' },
+  ]);
+  expect(foreseen.jobs).toEqual([mirror]);
+  expect(foreseen.disks[0]!.bitmaps.map(({ name, busy }) => [name, busy])).toEqual([
+    [full.bitmap!.name, false],
+    ['o', true],
+  ]);
+  expect(afterRepairs(vm, [])).toEqual(vm);
 });

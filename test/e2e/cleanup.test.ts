@@ -1,0 +1,110 @@
+import { describe, expect, it } from 'vitest';
+import { MiB } from '../support/builders.js';
+import { expectCli } from '../support/cli.js';
+import { run } from '../support/lab/programs.js';
+import { write } from '../support/lab/guest-writes.js';
+import { scenario, type Scenario } from '../support/scenario.js';
+
+interface CleanupAnswer {
+  readonly bitmaps: readonly { readonly bitmap: string; readonly removed: boolean }[];
+  readonly needFull: readonly string[];
+}
+
+async function cleanup(lab: Scenario, ...more: string[]): Promise<CleanupAnswer> {
+  const result = await expectCli(0, ['--json', '--socket', lab.vm.socket, 'cleanup', '--remove-bitmaps', ...more]);
+  return result.json<CleanupAnswer>();
+}
+
+async function addBitmap(lab: Scenario, name: string): Promise<void> {
+  await lab.vm.control.execute('block-dirty-bitmap-add', { node: 'd1', name, persistent: true });
+}
+
+describe('cleanup --remove-bitmaps', () => {
+  it('removes all of ours and those of the Python tool, never others, and says whose next backup is full', async () => {
+    const lab = await scenario([{ id: 'd1', via: 'blockdev' }]);
+    await lab.backup('full');
+    await addBitmap(lab, 'qmpbackup-d1-0f1e2d3c-python');
+    await addBitmap(lab, 'somebody-else');
+    const dry = await cleanup(lab, '--dry-run');
+    expect(dry.bitmaps.map(({ removed }) => removed).sort()).toEqual([false, true, true]);
+    expect((await lab.bitmaps())['d1']).toHaveLength(2);
+
+    const done = await cleanup(lab, '--uuid', '0f1e2d3c');
+    expect(done.bitmaps.filter(({ removed }) => removed).map(({ bitmap }) => bitmap)).toEqual([
+      'qmpbackup-d1-0f1e2d3c-python',
+    ]);
+    expect((await cleanup(lab)).needFull).toHaveLength(1);
+    expect((await lab.bitmaps())['d1']).toEqual([]);
+    const { stdout } = await expectCli(0, ['--socket', lab.vm.socket, 'info', '--show', 'bitmaps']);
+    expect(stdout).toContain('somebody-else');
+    expect((await lab.backup('auto')).point.level).toBe('full');
+  });
+
+  it('--stale leaves what the target needs: the next backup is still incremental', async () => {
+    const lab = await scenario([{ id: 'd1', via: 'blockdev' }]);
+    await lab.backup('full');
+    await lab.backup('inc');
+    const catalog = await expectCli(0, ['--json', 'list', '--target', lab.target]);
+    const [{ targetId }] = catalog.json<{ targets: [{ targetId: string }] }>().targets;
+    await addBitmap(lab, `qmpbackup-${targetId}-d1-of-a-lost-run`);
+    await addBitmap(lab, 'qmpbackup-ffffffffffffffff-d1-another-target');
+    const done = await cleanup(lab, '--stale', '--target', lab.target);
+    expect(done.bitmaps.filter(({ removed }) => removed).map(({ bitmap }) => bitmap)).toEqual([
+      `qmpbackup-${targetId}-d1-of-a-lost-run`,
+    ]);
+    expect(done.needFull).toEqual([]);
+    expect((await lab.backup('inc')).point.level).toBe('inc');
+  });
+
+  it('--image cleans an image of a VM that is off, inconsistent bitmaps too, and refuses one in use', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    const file = lab.vm.disk('d1').file!;
+    const ofImage = ['cleanup', '--remove-bitmap', '--image', file];
+    await lab.backup('full');
+    await lab.vm.stop();
+    await lab.restart();
+    await expectCli(1, ofImage);
+    await lab.vm.kill();
+    const info = await run('qemu-img', ['info', file]);
+    expect(info.stdout).toContain('in-use');
+    await expectCli(0, ofImage);
+    expect((await run('qemu-img', ['info', file])).stdout).not.toContain('qmpbackup-');
+  });
+
+  it('is asked for by name, and --target goes with --stale', async () => {
+    const result = await expectCli(2, ['--socket', '/nowhere', 'cleanup']);
+    expect(result.stderr).toContain('--remove-bitmaps');
+    await expectCli(2, ['--socket', '/nowhere', 'cleanup', '--remove-bitmaps', '--target', '/tmp']);
+    await expectCli(2, ['--socket', '/nowhere', 'cleanup', '--remove-bitmaps', '--stale']);
+  });
+});
+
+describe('info and list', () => {
+  it('show what the VM has, what is left out and why, and what a tracked disk refuses', async () => {
+    const lab = await scenario([{ id: 'd1' }, { id: 'd2', via: 'blockdev' }]);
+    const info = (...more: string[]) => expectCli(0, ['--socket', lab.vm.socket, 'info', ...more]);
+    expect((await info('--show', 'bitmaps')).stdout).toContain('no bitmaps');
+    expect((await info('--show', 'jobs')).stdout).toContain('no jobs');
+    expect((await info()).stdout).toMatch(/^d1 .*qcow2/m);
+    await lab.backup('full');
+    expect((await info('--show', 'bitmaps')).stdout).toContain('refuses to go back to an internal snapshot');
+    const json = (await expectCli(0, ['--json', '--socket', lab.vm.socket, 'info'])).json();
+    expect(json).toMatchObject({ schema: 1, command: 'info', vm: { machine: { name: 'vm', uuid: null } } });
+  });
+
+  it('list tells level, consistency, size and needs of each point, also of all targets below a folder', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    await lab.backup('auto', '--monthly');
+    await write(lab.vm, 'd1', { offset: 0, length: MiB, pattern: 7 });
+    const inc = await lab.backup('auto', '--monthly');
+    const { stdout } = await expectCli(0, ['list', '--target', lab.target]);
+    expect(stdout).toContain(inc.target);
+    expect(stdout).toMatch(/:1 .* INC .* crash .* 2 files/);
+    const json = (await expectCli(0, ['--json', 'list', '--target', inc.target])).json<{
+      targets: { points: { needs: string[]; notWhole: string | null }[] }[];
+    }>();
+    expect(json.targets[0]!.points[1]).toMatchObject({ notWhole: null });
+    expect(json.targets[0]!.points[1]!.needs).toHaveLength(2);
+    await expectCli(10, ['list', '--target', lab.dir + '/vm']);
+  });
+});
