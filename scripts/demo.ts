@@ -1,6 +1,7 @@
 import { execa } from 'execa';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { checkFs, fileChecksums } from '../test/support/lab/compare.js';
 import { makeExt4 } from '../test/support/lab/disk-images.js';
 import { makeLabDir, projectRoot } from '../test/support/lab/programs.js';
@@ -48,6 +49,8 @@ process.env['TMPDIR'] = dir;
 
 const interrupt = new AbortController();
 let vm: GuestVm | undefined;
+/** While the program runs. */
+let atWork = false;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop(`${signal} came`));
 // A reader that has gone, such as the end of `| head`.
 process.stdout.on('error', () => stop('nobody reads the output'));
@@ -55,6 +58,8 @@ process.stdout.on('error', () => stop('nobody reads the output'));
 try {
   await demo();
 } catch (error) {
+  // Ctrl-C reaches all programs of the demo: the end of another may be heard of before our own signal.
+  await sleep(200);
   if (!interrupt.signal.aborted) throw error;
   process.exitCode = 130;
 } finally {
@@ -66,8 +71,8 @@ else say(`Nothing is left behind. That took ${Math.round((performance.now() - st
 
 function stop(why: string): void {
   interrupt.abort(new Error(why));
-  // Whatever is being asked of the guest ends with it.
-  vm?.kill().catch(() => undefined);
+  // Whatever is being asked of the guest ends with it; a backup that is interrupted tidies up in the VM first.
+  if (!atWork) vm?.kill().catch(() => undefined);
 }
 
 async function demo(): Promise<void> {
@@ -147,12 +152,17 @@ async function showFolder(folder: string): Promise<void> {
 async function qmpbackup(...args: readonly string[]): Promise<void> {
   interrupt.signal.throwIfAborted();
   say(`$ qmpbackup ${args.join(' ')}`);
-  await execa(process.execPath, [join(projectRoot(), 'bin', 'qmpbackup.js'), ...args], {
-    cwd: dir,
-    stdio: 'inherit',
-    cancelSignal: interrupt.signal,
-    forceKillAfterDelay: 10_000,
-  });
+  atWork = true;
+  try {
+    await execa(process.execPath, [join(projectRoot(), 'bin', 'qmpbackup.js'), ...args], {
+      cwd: dir,
+      stdio: 'inherit',
+      cancelSignal: interrupt.signal,
+      forceKillAfterDelay: 10_000,
+    });
+  } finally {
+    atWork = false;
+  }
 }
 
 function say(text: string): void {

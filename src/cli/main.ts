@@ -1,5 +1,5 @@
 import { CommanderError } from 'commander';
-import { messageOf, QmpBackupError } from '../errors.js';
+import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
 import { exitCodeOf } from './exit-codes.js';
 import { buildProgram } from './program.js';
 import { type CommandContext, JSON_SCHEMA } from './wiring.js';
@@ -19,10 +19,17 @@ const program = buildProgram(interrupt.signal, (context) => opened.push(context)
 try {
   await program.parseAsync();
 } catch (error) {
-  // commander has printed its own message, to the right stream.
-  process.exitCode = error instanceof CommanderError ? (error.exitCode === 0 ? 0 : 2) : report(error);
+  process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
 } finally {
   await opened[0]?.log.close();
+}
+
+/** commander has printed its own message, to the right stream. */
+function reportUsage({ exitCode, message }: CommanderError): number {
+  if (exitCode === 0) return 0;
+  const hint = 'Run it with --help for all options.';
+  printError({ code: 'usage', exitCode: 2, message: message.replace(/^error: /, ''), hint });
+  return 2;
 }
 
 /** Says what failed and what to do next; returns the exit code. */
@@ -37,10 +44,13 @@ function report(error: unknown): number {
   const log = opened[0]?.log;
   if (log) log.write('error', lines.join('\n'));
   else process.stderr.write(`error: ${lines.join('\n')}\n`);
-  if (program.opts()['json'] === true) {
-    const detail = { code: known ? error.code : 'failed', exitCode, message: messageOf(error) };
-    const document = { schema: JSON_SCHEMA, error: { ...detail, hint: (known ? error.hint : null) ?? null } };
-    process.stdout.write(`${JSON.stringify(document, null, 2)}\n`);
-  }
+  const hint = (known ? error.hint : null) ?? null;
+  printError({ code: known ? error.code : 'failed', exitCode, message: messageOf(error), hint });
   return exitCode;
+}
+
+/** The answer of a run that failed, where one document is wanted on stdout; options may not have been parsed by then. */
+function printError(error: { code: ErrorCode; exitCode: number; message: string; hint: string | null }): void {
+  if (!process.argv.includes('--json')) return;
+  process.stdout.write(`${JSON.stringify({ schema: JSON_SCHEMA, error }, null, 2)}\n`);
 }

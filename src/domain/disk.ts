@@ -67,4 +67,6 @@ export interface VmState {
   readonly disks: readonly SourceDisk[];
   readonly leftOut: readonly LeftOut[];
   readonly jobs: readonly JobState[];
+  /** Nodes of ours that a run added to try a target, and died before it took them away. */
+  readonly probeNodes: readonly string[];
 }

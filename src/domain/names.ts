@@ -22,6 +22,15 @@ export function jobId(attempt: string, disk: string): string {
   return `qmpbackup-${attempt}-${disk}`;
 }
 
+/** The node by which QEMU is asked whether it can write to a target; it is there for the length of two commands. */
+export function probeNodeName(random: string): string {
+  return `qmpbackup-probe-${random}`;
+}
+
+export function isProbeNode(name: string): boolean {
+  return /^qmpbackup-probe-[0-9a-f]{8}$/.test(name);
+}
+
 const LEVEL_NAMES: Readonly<Record<Level, string>> = { full: 'FULL', inc: 'INC', diff: 'DIFF', copy: 'COPY' };
 
 export function pointFileName(level: Level, number: number): string {

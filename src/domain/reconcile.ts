@@ -15,6 +15,7 @@ export interface Observed {
   readonly journal: Journal | undefined;
   readonly sources: readonly SourceDisk[];
   readonly jobs: readonly JobState[];
+  readonly probeNodes: readonly string[];
   /** Names of the files in each disk folder that the journal names. */
   readonly files: ReadonlyMap<string, readonly string[]>;
 }
@@ -23,6 +24,7 @@ export type RepairAction =
   | { readonly kind: 'thaw'; readonly agent: string }
   | { readonly kind: 'continue' }
   | { readonly kind: 'end-job'; readonly job: string; readonly concluded: boolean }
+  | { readonly kind: 'remove-node'; readonly node: string }
   | { readonly kind: 'remove-bitmap'; readonly node: string; readonly bitmap: string; readonly why: string }
   | { readonly kind: 'delete-file'; readonly disk: string; readonly file: string }
   | { readonly kind: 'delete-folder'; readonly disk: string }
@@ -34,6 +36,7 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
   return [
     ...(journal ? guestFirst(journal) : []),
     ...endJobs(observed),
+    ...observed.probeNodes.map((node) => ({ kind: 'remove-node', node }) as const),
     ...(dead ? dropBitmaps(observed, dead) : []),
     ...(dead ? dropFiles(observed, dead) : []),
     ...retire(observed),
@@ -118,6 +121,7 @@ export function afterRepairs(vm: VmState, actions: readonly RepairAction[]): VmS
   return {
     ...vm,
     jobs: vm.jobs.filter(({ id }) => !ended.has(id)),
+    probeNodes: [],
     disks: vm.disks.map((disk) => ({
       ...disk,
       bitmaps: disk.bitmaps

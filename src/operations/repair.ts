@@ -22,7 +22,7 @@ export interface RepairReport {
 
 export async function observeRepairs(state: TargetState, vm: VmState): Promise<readonly RepairAction[]> {
   const files = await listFiles(state.target, state.journal?.disks.map(({ disk }) => disk) ?? []);
-  return reconcile({ ...state, sources: vm.disks, jobs: vm.jobs, files });
+  return reconcile({ ...state, sources: vm.disks, jobs: vm.jobs, probeNodes: vm.probeNodes, files });
 }
 
 /** Repairs until nothing of ours is wrong; returns the VM as it is then. */
@@ -47,6 +47,9 @@ async function carryOut(client: QmpClient, target: string, action: RepairAction,
       return;
     case 'end-job':
       return endJobs(client, [action.job]);
+    case 'remove-node':
+      await run(client, 'blockdev-del', { 'node-name': action.node });
+      return;
     case 'remove-bitmap':
       return removeBitmap(client, action.node, action.bitmap);
     case 'delete-file':

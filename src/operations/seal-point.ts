@@ -10,6 +10,7 @@ import { sha256File } from '../repository/digest.js';
 import { syncFile } from '../repository/durable.js';
 import { fileState } from '../repository/file-state.js';
 import type { Staging } from '../repository/staging.js';
+import { eachDisk } from './each-disk.js';
 import type { Instant } from './take-point.js';
 
 /**
@@ -37,7 +38,7 @@ export async function sealPoint(
   staged: readonly TransactionDisk[],
   input: SealInput,
 ): Promise<{ readonly catalog: Catalog; readonly point: Point }> {
-  const disks = await Promise.all(staged.map((disk) => sealImage(staging, disk, input)));
+  const disks = await eachDisk(staged, (disk) => sealImage(staging, disk, input));
   input.signal.throwIfAborted();
   const point = pointOf(input, disks);
   const catalog: Catalog = {

@@ -7,6 +7,7 @@ import type { QmpClient } from '../qmp/client.js';
 import { QmpCommandError } from '../qmp/errors.js';
 import type { SocketOwner } from '../repository/peer.js';
 import type { Staging } from '../repository/staging.js';
+import { eachDisk } from './each-disk.js';
 
 /**
  * Makes the new images, empty and linked to their parents, and proves that QEMU can write to them: all of it before
@@ -18,20 +19,18 @@ export async function stagePoint(
   disks: readonly PlannedDisk[],
   options: { readonly compressionType: 'zstd' | null; readonly qemuUser: SocketOwner | undefined },
 ): Promise<readonly TransactionDisk[]> {
-  return Promise.all(
-    disks.map(async (planned) => {
-      await staging.makeDiskFolder(planned.disk);
-      const path = await staging.reserve(planned.disk, planned.file);
-      await createImage(path, {
-        size: planned.source.virtualSize,
-        ...(planned.parent ? { backing: planned.parent.file } : {}),
-        ...(options.compressionType ? { compressionType: options.compressionType } : {}),
-      });
-      await staging.adopt(planned.disk, planned.file);
-      await probeOrExplain(client, path, options.qemuUser);
-      return { planned, path };
-    }),
-  );
+  return eachDisk(disks, async (planned) => {
+    await staging.makeDiskFolder(planned.disk);
+    const path = await staging.reserve(planned.disk, planned.file);
+    await createImage(path, {
+      size: planned.source.virtualSize,
+      ...(planned.parent ? { backing: planned.parent.file } : {}),
+      ...(options.compressionType ? { compressionType: options.compressionType } : {}),
+    });
+    await staging.adopt(planned.disk, planned.file);
+    await probeOrExplain(client, path, options.qemuUser);
+    return { planned, path };
+  });
 }
 
 async function probeOrExplain(client: QmpClient, path: string, user: SocketOwner | undefined): Promise<void> {

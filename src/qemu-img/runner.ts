@@ -126,8 +126,13 @@ function notStarted(cwd: string | undefined, cause: unknown): QmpBackupError {
 }
 
 function failed(args: readonly string[], why: string, cause: unknown): QmpBackupError {
-  const words = why.replace(/^qemu-img: /gm, '').replace(/\n+/g, '; ');
-  // A long chain is one argument of many kilobytes, which qemu-img repeats.
+  const words = why
+    .replace(/^qemu-img: /gm, '')
+    .replace(VIEW, "'$1'")
+    .replace(/\n+/g, '; ');
   const short = words.length > 2000 ? `${words.slice(0, 1000)} … ${words.slice(-1000)}` : words;
   return new QmpBackupError('failed', `qemu-img ${args[0] ?? ''} failed: ${short}`, { cause });
 }
+
+/** A view (`image-view.ts`) of a long chain has many kilobytes, and qemu-img repeats it: its first file name is enough. */
+const VIEW = /'?json:\{.*?"filename": ?"((?:[^"\\]|\\.)*)".*\}'?/g;

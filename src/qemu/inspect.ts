@@ -1,4 +1,5 @@
 import type { DirtyBitmap, JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
+import { isProbeNode } from '../domain/names.js';
 import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';
 import type { BlockDevice, BlockGraph, BlockNode } from '../qmp/replies.js';
@@ -37,6 +38,7 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
     running: status.running,
     ...disksOf(devices, nodes, graph),
     jobs,
+    probeNodes: nodes.map((node) => node['node-name'] ?? '').filter(isProbeNode),
   };
 }
 

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { probeNodeName } from '../domain/names.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 
@@ -7,7 +8,7 @@ import { run } from '../qmp/commands.js';
  * Throws QmpCommandError with QEMU's own words.
  */
 export async function probeWritable(client: QmpClient, path: string): Promise<void> {
-  const node = `qmpbackup-probe-${randomBytes(4).toString('hex')}`;
+  const node = probeNodeName(randomBytes(4).toString('hex'));
   await run(client, 'blockdev-add', { 'node-name': node, driver: 'file', filename: path });
   await run(client, 'blockdev-del', { 'node-name': node });
 }

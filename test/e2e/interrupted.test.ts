@@ -95,6 +95,7 @@ describe('SIGKILL at a step', () => {
     { name: 'before the journal', when: 'before', call: 'rename', matches: /run\.json$/ },
     { name: 'after the journal', when: 'after', call: 'rename', matches: /run\.json$/ },
     { name: 'while staging', when: 'after', call: 'open', matches: /\.partial/ },
+    { name: 'while QEMU tries the target', when: 'after', call: 'send', matches: /"blockdev-add"/ },
     { name: 'before the transaction', when: 'before', call: 'send', matches: /"transaction"/ },
     { name: 'after the transaction', when: 'after', call: 'send', matches: /"transaction"/ },
     { name: 'before an image has its name', when: 'before', call: 'rename', matches: /INC-\d+\.qcow2$/ },
@@ -110,24 +111,29 @@ describe('SIGKILL at a step', () => {
   it('of an INC, each one in turn on one chain', async () => {
     const lab = await withFull();
     let number = 1;
-    for (const { name, sealed = false, ...step } of steps) {
+    for (const [index, { name, sealed = false, ...step }] of steps.entries()) {
       try {
-        await writeBoth(lab, 0, 0x40 + number);
+        // No step writes where another has: what one of them lost would be missing at the end.
+        await writeBoth(lab, 2 * index, 0x40 + index);
         const catalog = await catalogOf(lab);
         await crashCli(step, ['--socket', lab.vm.socket, 'backup', '--level', 'inc', '--target', lab.target]);
         expect((await catalogOf(lab)) === catalog).toBe(!sealed);
-        await writeBoth(lab, 12, 0x80 + number);
+        await writeBoth(lab, 2 * index + 1, 0x80 + index);
         if (sealed) number += 1;
         const { point } = await lab.backup('inc');
         const changed = (sealed ? 1 : 2) * MiB;
-        expect(point).toMatchObject({ number, level: 'inc', disks: [{ level: 'inc', changed }, { changed }] });
-        await lab.expectChainEqualsDisks();
+        expect(point).toMatchObject({
+          number,
+          level: 'inc',
+          disks: [{ level: 'inc', changed }, { changed }],
+        });
         await lab.expectNothingLeft(2);
         number += 1;
       } catch (error) {
         throw new Error(`killed ${name}: ${messageOf(error)}`, { cause: error });
       }
     }
+    await lab.expectChainEqualsDisks();
   });
 
   it('of the first FULL: the next run starts the chain', async () => {
@@ -147,29 +153,27 @@ describe('SIGKILL at a step', () => {
     const seed = Number(process.env.QMPBACKUP_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
     const random = pseudoRandom(seed);
     const lab = await withFull();
+    const begun = performance.now();
+    await lab.backup('inc');
+    const usualMs = performance.now() - begun;
     const delays: number[] = [];
     try {
       for (let round = 0; round < 12; round += 1) {
-        const length = MiB / 16;
-        const offset = (): number => Math.floor(random() * 1000) * length;
-        await write(lab.vm, 'd1', { offset: offset(), length, pattern: 0x60 + round });
-        // What a run takes here, from the start of node on, is between 300 and 900 ms.
-        const delay = 100 + random() * 800;
+        await write(lab.vm, 'd1', { offset: 4 * round * MiB, length: MiB, pattern: 0x60 + round });
+        const delay = random() * usualMs;
         delays.push(Math.round(delay));
         const run = startBackup(lab, 'inc');
         await sleep(delay);
         run.kill('SIGKILL');
         await run.ended;
-        await write(lab.vm, 'd2', { offset: offset(), length, pattern: 0x60 + round });
+        await write(lab.vm, 'd2', { offset: 4 * round * MiB, length: MiB, pattern: 0x60 + round });
         await lab.backup('inc');
         await lab.expectNothingLeft(2);
-        if (round % 4 === 3) await lab.expectChainEqualsDisks();
       }
+      await lab.expectChainEqualsDisks();
     } catch (error) {
-      const delaysMs = delays.join(', ');
-      throw new Error(`QMPBACKUP_TEST_SEED=${seed}, killed after ${delaysMs} ms: ${messageOf(error)}`, {
-        cause: error,
-      });
+      const kills = `${delays.join(', ')} of ${Math.round(usualMs)} ms`;
+      throw new Error(`QMPBACKUP_TEST_SEED=${seed}, killed after ${kills}: ${messageOf(error)}`, { cause: error });
     }
   });
 });
@@ -254,7 +258,7 @@ describe('somebody else at the monitor', () => {
 });
 
 describe('QEMU', () => {
-  it('cannot write the target of one of two disks: no point counts, and the other job is cancelled', async () => {
+  it('cannot write the target of one of two disks: no point counts, although the other ended well', async () => {
     const program = await qemuThatHearsOfLimits();
     const lab = await withFull({ program });
     await write(lab.vm, 'd1', { offset: 0, length: MiB, pattern: 0x41 });
@@ -265,7 +269,7 @@ describe('QEMU', () => {
     await runProgram('prlimit', ['--pid', String(lab.vm.pid), `--fsize=${4 * MiB}:`]);
     const failed = await expectCli(1, [
       ...['--json', '--socket', lab.vm.socket],
-      ...['backup', '--level', 'inc', '--target', lab.target, '--speed-limit', '1M'],
+      ...['backup', '--level', 'inc', '--target', lab.target],
     ]);
     expect(errorOf(failed.stdout).message).toContain('the backup of d2 failed: File too large');
     await lab.expectNothingLeft(1);
@@ -378,23 +382,18 @@ describe('with --quiesce the guest is thawed', () => {
     await expectNextQuiesced(lab, agent);
   });
 
-  it('when nobody answers on the agent socket: the point is marked crash, or the run fails and changes nothing', async () => {
+  it('and nothing is changed, when nobody answers on the agent socket and the freeze is required', async () => {
     const lab = await withFull({ silentAgent: true });
     await lab.vm.control.execute('cont');
     const before = { catalog: await catalogOf(lab), bitmaps: await lab.bitmaps() };
-    const agent = ['--json', '--socket', lab.vm.socket, '--agent-socket', lab.vm.agentSocket];
     const refused = await expectCli(1, [
-      ...[...agent, 'backup', '--target', lab.target],
-      ...['--level', 'inc', '--quiesce=require'],
+      ...['--json', '--socket', lab.vm.socket, '--agent-socket', lab.vm.agentSocket],
+      ...['backup', '--target', lab.target, '--level', 'inc', '--quiesce=require'],
     ]);
     expect(errorOf(refused.stdout).message).toContain('--quiesce=require');
     expect({ catalog: await catalogOf(lab), bitmaps: await lab.bitmaps() }).toEqual(before);
     await lab.expectNothingLeft(1);
-    const answer = await expectCli(0, [...agent, 'backup', '--target', lab.target, '--level', 'inc', '--quiesce']);
-    const { point, warnings } = answer.json<BackupAnswer>();
-    expect(point).toMatchObject({ number: 1, consistency: 'crash' });
-    expect(warnings.join()).toContain('cannot be frozen');
-    await lab.expectChainEqualsDisks();
+    await expectNextInc(lab);
   });
 });
 
@@ -445,7 +444,11 @@ async function expectNextInc(
 ): Promise<void> {
   await writeBoth(lab, 40, 0x44);
   const { point } = await lab.backup('inc');
-  expect(point).toMatchObject({ number, level: 'inc', disks: [{ level: 'inc' }, { level: 'inc' }] });
+  expect(point).toMatchObject({
+    number,
+    level: 'inc',
+    disks: [{ level: 'inc' }, { level: 'inc' }],
+  });
   await lab.expectChainEqualsDisks();
   await lab.expectNothingLeft(bitmaps);
 }
@@ -485,7 +488,10 @@ async function foreignBackup(lab: Scenario, disk: string, speed = 0): Promise<vo
 
 async function foreignConcluded(lab: Scenario): Promise<void> {
   for (;;) {
-    const jobs = (await lab.vm.control.execute('query-jobs')) as { id: string; status: string }[];
+    const jobs = (await lab.vm.control.execute('query-jobs')) as {
+      id: string;
+      status: string;
+    }[];
     if (jobs.some(({ id, status }) => id === 'foreign' && status === 'concluded')) return;
     await sleep(20);
   }
@@ -521,7 +527,11 @@ async function startBreakable(lab: Scenario): Promise<{ readonly path: string; b
 }
 
 /** A running VM with a FULL and an agent that freezes two file systems. */
-async function withAgent(): Promise<{ lab: Scenario; agent: FakeAgent; quiesced: readonly string[] }> {
+async function withAgent(): Promise<{
+  lab: Scenario;
+  agent: FakeAgent;
+  quiesced: readonly string[];
+}> {
   const lab = await withFull();
   // No agent is called for a VM that is not running; this one finds nothing to boot.
   await lab.vm.control.execute('cont');

@@ -296,19 +296,20 @@ suite('an interrupted rebase', () => {
     await expectDone(whole);
     const expected = catalog ? withoutFacts(await requireCatalog(whole.target)) : undefined;
     const files = await filesIn(whole.folder('vda'));
-    for (let at = 0; at < counter.count(); at += 1) {
-      for (const when of ['before', 'after'] as const) {
-        const again = await copyLab(lab);
-        await expect(merge(again, { ...call, deps: crashing(at, when).deps })).rejects.toThrow(Crash);
-        // After the very last step the file that was asked for is known no more, as after a run that was not killed.
-        if (at === counter.count() - 1 && when === 'after')
-          expect(await refusal(merge(again, call))).toMatchObject({ code: 'usage' });
-        else await merge(again, call);
-        await expectDone(again);
-        if (catalog) expect(withoutFacts(await expectTrueCatalog(again)), `${when} step ${at}`).toEqual(expected);
-        expect(await filesIn(again.folder('vda')), `${when} step ${at}`).toEqual(files);
-        await again.remove();
-      }
+    // Before each step, and after the last: nothing lies between the end of one and the beginning of the next.
+    const last = counter.count() - 1;
+    const crashes = Array.from({ length: last + 1 }, (_, at) => ({ at, when: 'before' as const }));
+    for (const { at, when } of [...crashes, { at: last, when: 'after' as const }]) {
+      const again = await copyLab(lab);
+      labs.push(again);
+      await expect(merge(again, { ...call, deps: crashing(at, when).deps })).rejects.toThrow(Crash);
+      // After the very last step the file that was asked for is known no more, as after a run that was not killed.
+      if (when === 'after') expect(await refusal(merge(again, call))).toMatchObject({ code: 'usage' });
+      else await merge(again, call);
+      await expectDone(again);
+      if (catalog) expect(withoutFacts(await expectTrueCatalog(again)), `${when} step ${at}`).toEqual(expected);
+      expect(await filesIn(again.folder('vda')), `${when} step ${at}`).toEqual(files);
+      await again.remove();
     }
   }
 
@@ -575,25 +576,16 @@ suite('a hostile backup', () => {
     await expectNothingOpened(lab);
   });
 
-  it.each(
-    HOSTILE.filter(([name]) => !/no link|of another format/.test(name))
-      .slice(0, 1)
-      .concat(HOSTILE.slice(2)),
-  )('without a catalog and with %s is refused before any qemu-img runs, or never followed', async (name, harm) => {
+  /** The Python tool sets no links, or absolute ones: only the last part of a path counts, and none is followed. */
+  const HARMLESS = ['no link', 'a link out of the folder'];
+
+  it.each(HOSTILE)('without a catalog, with %s, is refused or never followed', async (name, harm) => {
     const lab = await newLab();
     await makeDisk(lab, 'vda', CHAIN.slice(0, 2));
     await harm(lab.folder('vda'), lab.root);
-    if (name === 'no link') {
-      // The Python tool links nothing. The view that is opened names the parent.
-      await merge(lab);
-      return;
-    }
-    if (name === 'a link out of the folder') {
-      // Only the last part of the path counts; where it leads is never opened.
-      await merge(lab);
-      return;
-    }
-    await expectNothingOpened(lab);
+    if (!HARMLESS.includes(name)) return expectNothingOpened(lab);
+    await merge(lab);
+    expect(await filesIn(lab.folder('vda'))).toEqual(['FULL-100.qcow2']);
   });
 
   async function expectNothingOpened(lab: Lab): Promise<void> {

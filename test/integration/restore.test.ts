@@ -12,7 +12,6 @@ import {
   makeDisk,
   makeLab,
   photograph,
-  pointsOf,
   record,
   refusal,
   type Step,

@@ -121,6 +121,7 @@ export function vmState(disks: SourceDisk[], more: Partial<VmState> = {}): VmSta
     disks,
     leftOut: [],
     jobs: [],
+    probeNodes: [],
     ...more,
   };
 }

@@ -1,6 +1,6 @@
 import { Option } from 'commander';
 import type { Register } from '../program.js';
-import { type InfoTopic, renderInfo } from '../render/info.js';
+import type { InfoTopic } from '../render/info.js';
 import { type CommandContext, requireMonitor } from '../wiring.js';
 
 interface Flags {
@@ -24,6 +24,7 @@ export const infoCommand: Register = (program, run) => {
 
 async function runInfo(flags: Flags, context: CommandContext): Promise<void> {
   const { info } = await import('../../operations/info.js');
+  const { renderInfo } = await import('../render/info.js');
   const { trace } = context;
   const result = await info({ monitor: requireMonitor(context.globals), breakLock: flags.breakLock ?? false, trace });
   context.answer({ show: flags.show, ...result }, () => renderInfo(result, flags.show));

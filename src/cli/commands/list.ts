@@ -1,5 +1,4 @@
 import type { Register } from '../program.js';
-import { renderList } from '../render/list.js';
 import type { CommandContext } from '../wiring.js';
 
 export const listCommand: Register = (program, run) => {
@@ -13,6 +12,7 @@ export const listCommand: Register = (program, run) => {
 
 async function runList({ target }: { readonly target: string }, context: CommandContext): Promise<void> {
   const { list } = await import('../../operations/list.js');
+  const { renderList } = await import('../render/list.js');
   const targets = await list(target);
   context.answer({ targets }, () => renderList(targets, context.globals.verbose ?? false));
 }

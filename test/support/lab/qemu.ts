@@ -175,6 +175,8 @@ function launch(program: string, args: readonly string[]): Launched {
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', program, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...LAB_ENV },
+    // In a session of its own: a Ctrl-C is for us, and the VM lives for as long as we need it.
+    detached: true,
   });
   running.add(child);
   const stdout = new Output(child.stdout);

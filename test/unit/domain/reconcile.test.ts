@@ -13,6 +13,7 @@ function observed(more: Partial<Observed>): Observed {
     journal: undefined,
     sources: [],
     jobs: [],
+    probeNodes: [],
     files: new Map(),
     ...more,
   };
@@ -103,6 +104,11 @@ it('ends jobs of ours that nobody owns, whichever target they served, and no oth
   expect(reconcile(observed({ jobs }))).toEqual([
     { kind: 'end-job', job: 'qmpbackup-0123456789ab-a', concluded: true },
   ]);
+});
+
+it('takes away the nodes by which a dead run tried its target', () => {
+  const actions = reconcile(observed({ probeNodes: ['qmpbackup-probe-0011aabb'] }));
+  expect(actions).toEqual([{ kind: 'remove-node', node: 'qmpbackup-probe-0011aabb' }]);
 });
 
 it('tells a dry run what the VM will be like after the repairs', () => {

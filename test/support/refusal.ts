@@ -1,0 +1,57 @@
+/** What a refusal must be: its exit code, words that help, and no trace of it anywhere. */
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { lstat, readdir, realpath } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect } from 'vitest';
+import { type CliResult, expectCli } from './cli.js';
+import { type Scenario } from './scenario.js';
+
+/** The program refuses with `exitCode` and says each of `words`. */
+export async function expectRefused(
+  exitCode: number,
+  args: readonly string[],
+  ...words: (string | RegExp)[]
+): Promise<CliResult> {
+  const result = await expectCli(exitCode, args);
+  for (const word of words) expect(result.stderr).toMatch(word);
+  expect(result.stdout).toBe('');
+  return result;
+}
+
+/** Runs `step` and expects that QEMU, the folder of the test and the VM's lock are as they were before it. */
+export async function leavingNoTrace(lab: Scenario, step: () => Promise<unknown>): Promise<void> {
+  const before = await traces(lab);
+  await step();
+  expect(await traces(lab)).toEqual(before);
+}
+
+async function traces(lab: Scenario): Promise<unknown> {
+  const nodes = (await lab.vm.control.execute('query-named-block-nodes', { flat: true })) as { 'node-name': string }[];
+  return {
+    files: await filesBelow(lab.dir),
+    locked: existsSync(await lockOf(lab.vm.socket)),
+    bitmaps: await lab.bitmaps(),
+    nodes: nodes.map((node) => node['node-name']),
+    jobs: await lab.vm.control.execute('query-jobs'),
+  };
+}
+
+/** Names, and the sizes of what a backup consists of. */
+export async function filesBelow(folder: string): Promise<readonly string[]> {
+  const names = await readdir(folder, { recursive: true });
+  const files = names.map(async (name) => {
+    const { size } = await lstat(join(folder, name));
+    return /\.qcow2$|\.json$|\.partial$/.test(name) ? `${name} ${size}` : name;
+  });
+  return (await Promise.all(files)).toSorted();
+}
+
+/** Where a run of root keeps the lock of the VM behind a monitor. */
+async function lockOf(socket: string): Promise<string> {
+  const key = createHash('sha256')
+    .update(await realpath(socket))
+    .digest('hex')
+    .slice(0, 32);
+  return join('/run/lock/qmpbackup', key);
+}
