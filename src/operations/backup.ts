@@ -8,10 +8,10 @@ import { messageOf } from '../errors.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { dismissJob } from '../qemu/job-watch.js';
-import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
+import { describeEndpoint } from '../qmp/endpoint.js';
 import { removeJournal } from '../repository/journal-file.js';
 import { lockTarget } from '../repository/lock.js';
-import { ownerOfSocket, type SocketOwner } from '../repository/peer.js';
+import type { SocketOwner } from '../repository/peer.js';
 import { Staging } from '../repository/staging.js';
 import { attemptPoint } from './attempt-point.js';
 import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './backup-run.js';
@@ -19,7 +19,7 @@ import { readTarget, refuseOtherVm, targetFolder, type TargetState } from './ope
 import { planRun } from './plan-run.js';
 import { observeRepairs, repair } from './repair.js';
 import { type Unwind, unwinding } from './unwind.js';
-import { openVm } from './vm-session.js';
+import { openVm, type VmSession } from './vm-session.js';
 
 /**
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
@@ -63,7 +63,7 @@ async function rehearse(run: BackupRun): Promise<Outcome> {
 
 async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
   const { options, session, target, context } = run;
-  const qemuUser = await userOfQemu(session.endpoint);
+  const qemuUser = userOfQemu(session);
   const staging = new Staging(target, qemuUser ? { owner: qemuUser } : {});
   unwind.defer(() => staging.undo());
   await staging.makeTarget();
@@ -106,7 +106,6 @@ async function tidyUp(run: BackupRun, catalog: Catalog, { olderMonths }: TargetS
 }
 
 /** Files that root makes for a QEMU that runs as somebody else must belong to that user. */
-async function userOfQemu(endpoint: Endpoint): Promise<SocketOwner | undefined> {
-  if (endpoint.kind !== 'unix' || process.getuid?.() !== 0) return undefined;
-  return ownerOfSocket(endpoint.path);
+function userOfQemu({ owner }: VmSession): SocketOwner | undefined {
+  return process.getuid?.() === 0 ? owner : undefined;
 }

@@ -77,7 +77,7 @@ async function sealImage(
 ): Promise<PointDisk> {
   // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
   await syncFile(path);
-  const [report, sha256] = await Promise.all([check(path), digests ? sha256File(path, { signal }) : null]);
+  const [report, sha256] = await Promise.all([check(path, { signal }), digests ? sha256File(path, { signal }) : null]);
   if (report.corruptions > 0 || report.checkErrors > 0) {
     throw new QmpBackupError('failed', `${planned.disk}: qemu-img check found damage in the new image`, {
       hint: 'The point was not kept. Check the storage of the target.',

@@ -1,15 +1,18 @@
 import { realpath } from 'node:fs/promises';
 import type { VmState } from '../domain/disk.js';
-import { inspectVm } from '../qemu/inspect.js';
+import { inspectVm, readUuid } from '../qemu/inspect.js';
 import { QmpClient } from '../qmp/client.js';
 import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { lockVm } from '../repository/lock.js';
+import { ownerOfSocket, type SocketOwner } from '../repository/peer.js';
 import type { Unwind } from './unwind.js';
 
 /** A VM that this run has to itself: its lock is held, its monitor is open, and it has been looked at once. */
 export interface VmSession {
   readonly client: QmpClient;
   readonly endpoint: Endpoint;
+  /** The QEMU process behind a unix socket, where this user can see it. */
+  readonly owner: SocketOwner | undefined;
   readonly state: VmState;
   /** Aborts when the VM's lock is lost. */
   readonly signal: AbortSignal;
@@ -23,12 +26,22 @@ export interface VmAccess {
   readonly trace?: ((direction: '>' | '<', message: unknown) => void) | undefined;
 }
 
-export async function openVm(access: VmAccess, unwind: Unwind): Promise<VmSession> {
-  const lock = await lockVm(await monitorKey(access.monitor), { breakLock: access.breakLock, what: access.what });
-  unwind.defer(() => lock.release());
-  const client = await connectMonitor(access.monitor, access.trace);
+export async function openVm({ monitor, breakLock, what, trace }: VmAccess, unwind: Unwind): Promise<VmSession> {
+  const lock = async (key: string): Promise<AbortSignal> => {
+    const held = await lockVm(key, { breakLock, what });
+    unwind.defer(() => held.release());
+    return held.signal;
+  };
+  const signals = [await lock(await monitorKey(monitor))];
+  const client = await connectMonitor(monitor, trace);
   unwind.defer(() => client.close());
-  return { client, endpoint: access.monitor, state: await inspectVm(client), signal: lock.signal };
+  const owner = monitor.kind === 'unix' ? await ownerOfSocket(monitor.path) : undefined;
+  const uuid = await readUuid(client);
+  // A VM may have a second monitor, and a run through that one must not take our jobs for those of a dead run.
+  if (owner) signals.push(await lock(`process ${owner.pid}`));
+  if (uuid !== null) signals.push(await lock(`uuid ${uuid}`));
+  const state = await inspectVm(client);
+  return { client, endpoint: monitor, owner, state, signal: AbortSignal.any(signals) };
 }
 
 export function connectMonitor(monitor: Endpoint, trace?: VmAccess['trace']): Promise<QmpClient> {

@@ -19,7 +19,7 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
     readJobs(client),
     run(client, 'query-status'),
     run(client, 'query-name'),
-    run(client, 'query-uuid'),
+    readUuid(client),
     run(client, 'query-cpus-fast'),
     run(client, 'query-memory-size-summary'),
     run(client, 'qom-get', { path: '/machine', property: 'type' }),
@@ -28,7 +28,7 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
   return {
     machine: {
       name: name.name ?? null,
-      uuid: uuid.UUID === NO_UUID ? null : uuid.UUID,
+      uuid,
       qemuVersion: `${qemuVersion.major}.${qemuVersion.minor}.${qemuVersion.micro}`,
       type: typeof machineType === 'string' ? machineType.replace(/-machine$/, '') : null,
       memory: memory['base-memory'] + (memory['plugged-memory'] ?? 0),
@@ -40,6 +40,12 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
     jobs,
     probeNodes: nodes.map((node) => node['node-name'] ?? '').filter(isProbeNode),
   };
+}
+
+/** The VM's UUID, or null when it was given none. */
+export async function readUuid(client: QmpClient): Promise<string | null> {
+  const { UUID } = await run(client, 'query-uuid');
+  return UUID === NO_UUID ? null : UUID;
 }
 
 export async function readJobs(client: QmpClient): Promise<readonly JobState[]> {
@@ -68,7 +74,7 @@ export function disksOf(
     if (!device.inserted) {
       leftOut.push({ name, reason: 'no medium' });
     } else if (device.inserted.ro) {
-      leftOut.push({ name, reason: 'read-only' });
+      leftOut.push({ name, reason: device.removable ? 'a read-only removable medium (cdrom)' : 'read-only' });
     } else {
       const node = formatNode(device.inserted, byName, below);
       disks.push(sourceDisk(device, node));

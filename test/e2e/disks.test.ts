@@ -50,7 +50,12 @@ describe('which disks', () => {
       args: [
         ...['-drive', `if=none,id=over,file=${backing},format=qcow2,copy-on-read=on`],
         ...['-device', 'virtio-blk-pci,drive=over,id=dev-over'],
-        ...['-drive', `if=none,id=cd,file=${iso},format=raw,media=cdrom`, '-device', 'ide-cd,drive=cd,id=dev-cd'],
+        ...[
+          '-drive',
+          `if=none,id=cd,file=${iso},format=raw,media=cdrom`,
+          '-device',
+          'scsi-cd,drive=cd,id=dev-cd,bus=lab-scsi.0',
+        ],
         ...['-device', 'ide-cd,id=dev-empty'],
         ...['-drive', `if=none,id=ro,file=${readOnly},format=qcow2,readonly=on`, '-device', 'virtio-blk-pci,drive=ro'],
       ],
@@ -61,7 +66,7 @@ describe('which disks', () => {
     expect(full.point.disks.map(({ disk }) => disk).toSorted()).toEqual(ids);
     expect(full.plan.leftOut).toEqual(
       expect.arrayContaining([
-        { name: 'cd', reason: 'read-only' },
+        { name: 'cd', reason: 'a read-only removable medium (cdrom)' },
         { name: expect.stringContaining('dev-empty') as string, reason: 'no medium' },
         { name: 'ro', reason: 'read-only' },
       ]),
@@ -76,7 +81,7 @@ describe('which disks', () => {
     await compareImages(join(lab.target, 'over', over!.file), backing);
 
     const shown = await expectCli(0, ['--socket', lab.vm.socket, 'info']);
-    expect(shown.stdout).toMatch(/^cd: left out, read-only$/m);
+    expect(shown.stdout).toMatch(/^cd: left out, a read-only removable medium \(cdrom\)$/m);
     const said = await expectCli(0, backupArgs(lab, 'inc'));
     expect(said.stderr).toMatch(/^ro: left out, read-only$/m);
   });

@@ -39,6 +39,18 @@ describe('two runs at a time on one VM', () => {
     await expectFinished(lab, run);
   });
 
+  it('the second ends with code 11 also through another monitor of the same VM', async () => {
+    const uuid = '5f0c2b6e-7d0a-4f0e-9a55-3b6f2d1c8e77';
+    const lab = await scenario([{ id: 'd1' }], { uuid, monitors: { tcp: true } });
+    await write(lab.vm, 'd1', { offset: 0, length: 8 * MiB, pattern: 0x11 });
+    const run = startBackup(lab, 'full', '--speed-limit', '1M');
+    await untilCopying(lab, run, 1);
+    const other = ['--target', join(lab.dir, 'other')];
+    await expectLocked(run, ['--socket', `tcp:127.0.0.1:${lab.vm.tcpPort}`, 'backup', '--level', 'full', ...other]);
+    run.kill('SIGTERM');
+    expect((await run.ended).exitCode).toBe(143);
+  });
+
   it('of several that start together one makes its point, and each of the others ends with 0 or 11', async () => {
     const lab = await withFull();
     const runs = Array.from({ length: 4 }, () => startBackup(lab, 'inc'));
@@ -71,7 +83,8 @@ describe('the owner of a lock', () => {
     const { lab, run } = await withSlowBackup();
     run.kill('SIGKILL');
     await run.ended;
-    expect(await locksOf(lab)).toHaveLength(2);
+    // Of the target, of the monitor and of the QEMU process.
+    expect(await locksOf(lab)).toHaveLength(3);
     expect((await lab.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
     await lab.expectChainEqualsDisks();
     await lab.expectNothingLeft(2);

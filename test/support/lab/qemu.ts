@@ -155,7 +155,9 @@ export async function startQemu(options: QemuOptions): Promise<Vm | GuestVm> {
   } catch (error) {
     vm.child.kill('SIGKILL');
     await vm.exited;
-    throw error;
+    // A QEMU that cannot start may hang up before it ends; why, is only there.
+    const words = vm.stderr.toString().trim();
+    throw words === '' ? error : new Error(`QEMU was not started: ${words}`, { cause: error });
   }
 }
 
