@@ -27,14 +27,6 @@ const RUNS = Number(flags.runs);
 
 const dir = await makeLabDir();
 const started: Vm[] = [];
-try {
-  await benchCopying();
-  for (const disks of [2, 8]) await benchFreeze(disks);
-} finally {
-  for (const vm of started) await vm.kill();
-  await rm(dir, { recursive: true, force: true });
-}
-
 /** FULL, INC of 64 MiB and INC of nothing of a 4 GiB disk. */
 async function benchCopying(): Promise<void> {
   const vm = await start('big', [{ id: 'disk', size: 4 * GiB }]);
@@ -326,4 +318,12 @@ function print(heading: string, rows: readonly (readonly string[])[]): void {
   for (const [name = '', value = '', note = ''] of rows) {
     process.stdout.write(`  ${name.padEnd(26)} ${value.padEnd(12)} ${note}\n`);
   }
+}
+
+try {
+  await benchCopying();
+  for (const disks of [2, 8]) await benchFreeze(disks);
+} finally {
+  for (const vm of started) await vm.kill();
+  await rm(dir, { recursive: true, force: true });
 }

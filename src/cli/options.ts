@@ -14,11 +14,14 @@ export function parseBytes(text: string): number {
   return Math.round(Number(match[1]) * unit);
 }
 
+/** A timer of Node's takes no more than 24 days, and nothing here is waited for that long. */
+const LONGEST_SECONDS = 86_400;
+
 /** Seconds, returned as milliseconds. */
 export function parseSeconds(text: string): number {
   const seconds = Number(text.trim());
-  if (text.trim() === '' || !Number.isFinite(seconds) || seconds <= 0) {
-    throw new InvalidArgumentError('give a number of seconds greater than 0.');
+  if (text.trim() === '' || !(seconds > 0 && seconds <= LONGEST_SECONDS)) {
+    throw new InvalidArgumentError('give a number of seconds greater than 0, at most a day.');
   }
   return Math.round(seconds * 1000);
 }

@@ -7,6 +7,9 @@ import { z } from 'zod';
  */
 export const CATALOG_SCHEMA = 1;
 
+// A command reads a catalog once: compiling the schemas first takes longer than reading it (docs/decisions/0001).
+z.config({ jitless: true });
+
 const component = z
   .string()
   .max(255)

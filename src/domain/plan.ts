@@ -101,6 +101,16 @@ function pointLevel(levels: readonly Level[]): Level {
   return (['copy', 'inc', 'diff'] as const).find((level) => levels.includes(level)) ?? 'full';
 }
 
+/** The disks as they are once the plan's transaction has added its bitmaps. */
+export function afterTransaction(sources: readonly SourceDisk[], plan: BackupPlan): readonly SourceDisk[] {
+  return sources.map((source) => {
+    const made = plan.disks.find((disk) => disk.source.node === source.node)?.newBitmap;
+    if (!made) return source;
+    const fresh = { granularity: 65536, count: 0, recording: true, busy: false, inconsistent: false };
+    return { ...source, bitmaps: [...source.bitmaps, { ...fresh, ...made }] };
+  });
+}
+
 function nextPointNumber(catalog: Catalog, chain: string): number {
   return pointsOfChain(catalog, chain).reduce((next, point) => Math.max(next, point.number + 1), 0);
 }

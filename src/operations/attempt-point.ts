@@ -47,7 +47,7 @@ export async function attemptPoint(
     const instant = await takePoint(session.client, staged, guard, {
       speed: options.speedLimit,
       compress: options.compress,
-      timeoutMs: TRANSACTION_TIMEOUT_MS,
+      timeoutMs: Math.min(TRANSACTION_TIMEOUT_MS, options.freezeLimitMs),
       now: context.now,
       requireFreeze: options.quiesce === 'require',
       signal: run.signal,
@@ -80,7 +80,7 @@ export async function attemptPoint(
   }
 }
 
-/** Milliseconds until the transaction's outcome counts as unknown; less than the guard's limit. */
+/** Milliseconds until the transaction's outcome counts as unknown; never more than the guard's limit. */
 const TRANSACTION_TIMEOUT_MS = 9_000;
 
 function journalOf(run: BackupRun, plan: BackupPlan, freezes: boolean): Journal {
@@ -147,7 +147,10 @@ async function followJobs(run: BackupRun, plan: BackupPlan): Promise<readonly (J
     }
     run.context.report({
       kind: 'progress',
-      disks: jobs.map(({ id, current, total }) => ({ disk: diskOf.get(id) ?? id, done: current, total })),
+      disks: plan.disks.flatMap(({ disk, job }) => {
+        const found = jobs.find(({ id }) => id === job);
+        return found ? [{ disk, done: found.current, total: found.total }] : [];
+      }),
     });
   };
   const outcomes = await watchJobs(

@@ -1,12 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
-import type { Catalog } from '../domain/catalog.js';
 import { identityOf } from '../domain/identity.js';
-import type { BackupPlan } from '../domain/plan.js';
+import { afterTransaction, type BackupPlan } from '../domain/plan.js';
 import { afterRepairs, retire } from '../domain/reconcile.js';
 import { messageOf } from '../errors.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
-import { inspectVm } from '../qemu/inspect.js';
 import { dismissJob } from '../qemu/job-watch.js';
 import { describeEndpoint } from '../qmp/endpoint.js';
 import { removeJournal } from '../repository/journal-file.js';
@@ -14,8 +12,9 @@ import { lockTarget } from '../repository/lock.js';
 import type { SocketOwner } from '../repository/peer.js';
 import { Staging } from '../repository/staging.js';
 import { attemptPoint } from './attempt-point.js';
+import { eachDisk } from './each-disk.js';
 import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './backup-run.js';
-import { readTarget, refuseOtherVm, targetFolder, type TargetState } from './open-target.js';
+import { readTarget, refuseOtherVm, targetFolder } from './open-target.js';
 import { planRun } from './plan-run.js';
 import { observeRepairs, repair } from './repair.js';
 import { type Unwind, unwinding } from './unwind.js';
@@ -83,7 +82,8 @@ async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
   const planned = await planRun(locked, state, vm);
   const done = await attemptPoint(locked, planned, staging, vm, qemuUser);
   staging.keep();
-  await tidyUp(locked, done.catalog, state, planned.plan);
+  const sources = afterTransaction(vm.disks, planned.plan);
+  await tidyUp(locked, planned.plan, { catalog: done.catalog, olderMonths: state.olderMonths, sources });
   return { target, plan: planned.plan, repairs: report.actions, ...done };
 }
 
@@ -91,14 +91,13 @@ async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
  * The point is sealed, so nothing here can fail the run: what cannot be done now, the next run does by the journal.
  * Keeps per disk the bitmaps of its latest file and of its latest FULL.
  */
-async function tidyUp(run: BackupRun, catalog: Catalog, { olderMonths }: TargetState, plan: BackupPlan): Promise<void> {
+async function tidyUp(run: BackupRun, plan: BackupPlan, seen: Parameters<typeof retire>[0]): Promise<void> {
   const { client } = run.session;
   try {
     await Promise.all(plan.disks.map(({ job }) => dismissJob(client, job)));
-    const { disks } = await inspectVm(client);
-    for (const action of retire({ catalog, olderMonths, sources: disks })) {
+    await eachDisk(retire(seen), async (action) => {
       if (action.kind === 'remove-bitmap') await removeBitmap(client, action.node, action.bitmap);
-    }
+    });
     await removeJournal(run.target);
   } catch (error) {
     run.warn(`the point is sealed, but not all was tidied up (${messageOf(error)}); the next run does it`);

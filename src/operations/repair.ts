@@ -2,6 +2,7 @@ import { rm, rmdir } from 'node:fs/promises';
 import type { VmState } from '../domain/disk.js';
 import { reconcile, type RepairAction } from '../domain/reconcile.js';
 import { messageOf } from '../errors.js';
+import { GuestNotThawed } from '../guest-agent/errors.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { endJobs } from '../qemu/job-watch.js';
@@ -68,6 +69,8 @@ async function thaw(agent: string, warnings: string[]): Promise<void> {
     const { thawNow } = await import('../guest-agent/thaw.js');
     await thawNow(parseEndpoint(agent), { timeoutMs: 5_000 });
   } catch (error) {
+    // The agent says frozen and does not thaw: nothing may go on, and the journal has to stay.
+    if (error instanceof GuestNotThawed) throw error;
     warnings.push(`an earlier run may have left the guest frozen, and its agent does not answer: ${messageOf(error)}`);
   }
 }

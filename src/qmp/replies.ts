@@ -4,6 +4,9 @@
  */
 import * as z from 'zod';
 
+// A command reads each reply a few times: compiling the schemas first takes longer (docs/decisions/0001).
+z.config({ jitless: true });
+
 /** `{}`, or text without meaning for us. */
 export const anyReply = z.unknown();
 

@@ -90,10 +90,9 @@ describe('which disks', () => {
     const lab = await scenario([{ id: 'd1' }, { id: 'd2', via: 'blockdev', device: 'vd2' }]);
     const file = join(lab.dir, 'd2.qcow2');
     const chosen = async (...more: string[]): Promise<string> => {
-      const { json } = await expectCli(0, ['--json', ...backupArgs(lab, 'full', '--dry-run', ...more)]);
-      return json<{ plan: { disks: { disk: string }[] } }>()
-        .plan.disks.map(({ disk }) => disk)
-        .join();
+      const result = await expectCli(0, ['--json', ...backupArgs(lab, 'full', '--dry-run', ...more)]);
+      const { plan } = result.json<{ plan: { disks: { disk: string }[] } }>();
+      return plan.disks.map(({ disk }) => disk).join();
     };
     for (const name of ['d2', 'vd2', '/machine/peripheral/vd2/virtio-backend', file, 'd2.qcow2']) {
       expect(await chosen('--include', name), name).toBe('d2');
@@ -272,8 +271,7 @@ describe('--monthly', () => {
   it('needs a name for the folder: that of the VM or --vm-name', async () => {
     const lab = await scenario([{ id: 'd1' }]);
     await lab.vm.stop();
-    const { name: _, ...nameless } = lab.vm.options;
-    lab.vm = await startQemu(nameless);
+    lab.vm = await startQemu({ dir: lab.vm.dir, disks: lab.vm.options.disks });
     await leavingNoTrace(lab, async () => {
       await expectRefused(2, backupArgs(lab, 'auto', '--monthly'), '--monthly needs a name', /hint: .*--vm-name/);
     });
@@ -383,8 +381,8 @@ describe('what is said', () => {
       ['restore', '--target', lab.target, '--output', output],
     ];
     for (const args of commands) {
-      const { json } = await expectCli(0, ['--json', ...args]);
-      expect(json()).toMatchObject({ schema: 1, command: args.find((word) => /^[a-z]+$/.test(word)) });
+      const result = await expectCli(0, ['--json', ...args]);
+      expect(result.json()).toMatchObject({ schema: 1, command: args.find((word) => /^[a-z]+$/.test(word)) });
     }
     const failures: readonly [number, string, readonly string[]][] = [
       [13, 'unsafe', ['restore', '--target', lab.target, '--output', output]],

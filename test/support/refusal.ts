@@ -5,7 +5,7 @@ import { lstat, readdir, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { type CliResult, expectCli } from './cli.js';
-import { type Scenario } from './scenario.js';
+import type { Scenario } from './scenario.js';
 
 /** The program refuses with `exitCode` and says each of `words`. */
 export async function expectRefused(

@@ -36,7 +36,8 @@ export function progressText({ disk, done, total }: DiskProgress, elapsedMs: num
   const parts = [`${disk}: ${percent} %`, `${formatBytes(done)} of ${formatBytes(total)}`];
   if (done > 0 && elapsedMs > 0) {
     const rate = (done / elapsedMs) * 1000;
-    parts.push(`${formatBytes(rate)}/s`, `${formatDuration(((total - done) / rate) * 1000)} left`);
+    parts.push(`${formatBytes(rate)}/s`);
+    if (done < total) parts.push(`${formatDuration(((total - done) / rate) * 1000)} left`);
   }
   return parts.join(', ');
 }

@@ -26,7 +26,7 @@ describe('seconds', () => {
     ['0.5', 500],
   ])('%s', (text, ms) => expect(parseSeconds(text)).toBe(ms));
 
-  it.each(['', '0', '-3', 'soon', 'Infinity'])('refuses %j', (text) => {
+  it.each(['', '0', '-3', 'soon', 'Infinity', '86401'])('refuses %j', (text) => {
     expect(() => parseSeconds(text)).toThrow('greater than 0');
   });
 });
