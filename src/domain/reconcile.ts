@@ -39,7 +39,9 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
     ...observed.probeNodes.map((node) => ({ kind: 'remove-node', node }) as const),
     ...(dead ? dropBitmaps(observed, dead) : []),
     ...(dead ? dropFiles(observed, dead) : []),
-    ...retire(observed),
+    // What a run that died after its seal had left to do. Without a journal that is for the next seal: a run that is
+    // refused changes nothing.
+    ...(journal ? retire(observed) : []),
     ...(journal ? [{ kind: 'remove-journal' } as const] : []),
   ];
 }

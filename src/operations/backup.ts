@@ -54,6 +54,7 @@ type Outcome = Omit<BackupResult, 'warnings'>;
 /** `--dry-run`: everything that is decided, nothing that is done. */
 async function rehearse(run: BackupRun): Promise<Outcome> {
   const state = await readTarget(run.target, run.options.monthly);
+  state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, run.session.state.disks);
   const repairs = await observeRepairs(state, run.session.state);
   const { plan } = await planRun(run, state, afterRepairs(run.session.state, repairs));
@@ -74,6 +75,7 @@ async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
   const locked: BackupRun = { ...run, signal: AbortSignal.any([run.signal, lock.signal]) };
 
   const state = await readTarget(target, options.monthly);
+  state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, session.state.disks);
   const { vm, report } = await repair(session.client, state, session.state);
   report.warnings.forEach(run.warn);

@@ -1,5 +1,5 @@
-import { realpath, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { lstat, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { Lock, LockOptions } from '../repository/lock.js';
 
@@ -12,10 +12,13 @@ export interface DiskFolder {
   readonly disk: string;
 }
 
-/** @throws QmpBackupError `no-catalog` when there is no such folder */
+/** @throws QmpBackupError `no-catalog` when there is no such folder; `unsafe` for a link, which may lead anywhere */
 export async function locateDisk(dir: string): Promise<DiskFolder> {
   const hint = 'Give the folder of one disk: --dir <target>/<disk>';
   try {
+    if ((await lstat(resolve(dir))).isSymbolicLink()) {
+      throw new QmpBackupError('unsafe', `${dir} is a symbolic link, and the folder of a disk never is`, { hint });
+    }
     const real = await realpath(dir);
     if (!(await stat(real)).isDirectory()) {
       throw new QmpBackupError('no-catalog', `${dir} is not a folder`, { hint });

@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import type { Catalog, Journal } from '../domain/catalog.js';
 import type { SourceDisk } from '../domain/disk.js';
 import { displayName, type VmIdentity, whyAnotherVm } from '../domain/identity.js';
-import { QmpBackupError } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { readCatalog } from '../repository/catalog-file.js';
 import { readJournal } from '../repository/journal-file.js';
 import { diskFolder, monthFolder, siblingMonths } from '../repository/layout.js';
@@ -14,6 +14,8 @@ export interface TargetState {
   readonly catalog: Catalog | undefined;
   readonly journal: Journal | undefined;
   readonly olderMonths: readonly Catalog[];
+  /** Older months that cannot be read; their bitmaps stay. */
+  readonly warnings: readonly string[];
 }
 
 /** The folder of this run: `target` itself, or with `--monthly` its sub-folder for the VM and the month. */
@@ -35,8 +37,16 @@ export async function readTarget(target: string, monthly: boolean): Promise<Targ
     monthly ? siblingMonths(target) : [],
   ]);
   const older = months.filter((month) => basename(month) < basename(target));
-  const catalogs = await Promise.all(older.map((month) => readCatalog(month)));
-  return { target, catalog, journal, olderMonths: catalogs.filter((each) => each !== undefined) };
+  const warnings: string[] = [];
+  const catalogs = await Promise.all(
+    older.map((month) =>
+      readCatalog(month).catch((error: unknown) => {
+        warnings.push(`an older month cannot be read, so its bitmaps stay: ${messageOf(error)}`);
+        return undefined;
+      }),
+    ),
+  );
+  return { target, catalog, journal, olderMonths: catalogs.filter((each) => each !== undefined), warnings };
 }
 
 /** A target belongs to one VM. */

@@ -1,3 +1,5 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
@@ -106,5 +108,10 @@ describe('info and list', () => {
     expect(json.targets[0]!.points[1]).toMatchObject({ notWhole: null });
     expect(json.targets[0]!.points[1]!.needs).toHaveLength(2);
     await expectCli(10, ['list', '--target', lab.dir + '/vm']);
+    const damaged = join(dirname(inc.target), '2001-01');
+    await mkdir(damaged);
+    await writeFile(join(damaged, 'catalog.json'), '{');
+    const next = await lab.backup('inc', '--monthly');
+    expect(next.warnings.join()).toContain('an older month cannot be read');
   });
 });

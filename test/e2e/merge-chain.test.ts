@@ -1,5 +1,5 @@
 import { execa } from 'execa';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
@@ -63,6 +63,15 @@ describe('rebase', () => {
     const gone = await qmpbackup(['restore', '--target', lab.target, '--output', join(lab.dir, 'x'), '--point', '1']);
     expect(gone.exitCode).toBe(13);
     expect(gone.stderr).toContain('merged');
+  });
+
+  it('does not follow a link that stands for the folder of a disk', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    await lab.backup('full');
+    await symlink(join(lab.target, 'd1'), join(lab.target, 'link'));
+    const refused = await qmpbackup(['rebase', '--dir', join(lab.target, 'link')]);
+    expect(refused).toMatchObject({ exitCode: 13 });
+    expect(refused.stderr).toContain('is a symbolic link');
   });
 
   it('killed at any moment and run again ends in the same bytes', async () => {

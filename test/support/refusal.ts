@@ -19,7 +19,7 @@ export async function expectRefused(
   return result;
 }
 
-/** Runs `step` and expects that QEMU, the folder of the test and the VM's lock are as they were before it. */
+/** Runs `step` and expects that QEMU, the folder of the test and the VM's locks are as they were before it. */
 export async function leavingNoTrace(lab: Scenario, step: () => Promise<unknown>): Promise<void> {
   const before = await traces(lab);
   await step();
@@ -30,7 +30,7 @@ async function traces(lab: Scenario): Promise<unknown> {
   const nodes = (await lab.vm.control.execute('query-named-block-nodes', { flat: true })) as { 'node-name': string }[];
   return {
     files: await filesBelow(lab.dir),
-    locked: existsSync(await lockOf(lab.vm.socket)),
+    locks: await locksOf(lab.vm),
     bitmaps: await lab.bitmaps(),
     nodes: nodes.map((node) => node['node-name']),
     jobs: await lab.vm.control.execute('query-jobs'),
@@ -47,11 +47,12 @@ export async function filesBelow(folder: string): Promise<readonly string[]> {
   return (await Promise.all(files)).toSorted();
 }
 
-/** Where a run of root keeps the lock of the VM behind a monitor. */
-async function lockOf(socket: string): Promise<string> {
-  const key = createHash('sha256')
-    .update(await realpath(socket))
-    .digest('hex')
-    .slice(0, 32);
-  return join('/run/lock/qmpbackup', key);
+/** The locks that are held of a VM: that of its monitor and that of its process, where a run of root keeps them. */
+async function locksOf({ socket, pid, options }: Scenario['vm']): Promise<readonly string[]> {
+  const uuid = options.uuid === undefined ? [] : [`uuid ${options.uuid}`];
+  const keys = [await realpath(socket), `process ${pid}`, ...uuid];
+  return keys.filter((key) => {
+    const name = createHash('sha256').update(key).digest('hex').slice(0, 32);
+    return existsSync(join('/run/lock/qmpbackup', name));
+  });
 }

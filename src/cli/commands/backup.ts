@@ -1,5 +1,4 @@
 import { Option } from 'commander';
-import type { RepairAction } from '../../domain/reconcile.js';
 import { QmpBackupError } from '../../errors.js';
 import type { BackupOptions } from '../../operations/backup-run.js';
 import { parseBytes, parseList, parseSeconds } from '../options.js';
@@ -128,7 +127,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
             log.write('warning', event.text);
             return;
           case 'repaired':
-            log.write('info', repairText(event.actions));
+            log.write('info', `repaired what an earlier run left behind, steps: ${event.actions.length}`);
             for (const action of event.actions) log.write('debug', `repair: ${JSON.stringify(action)}`);
             return;
           case 'planned':
@@ -156,13 +155,6 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     },
   );
   context.answer({ ...result }, () => renderBackup(result));
-}
-
-function repairText(actions: readonly RepairAction[]): string {
-  const bitmapsOnly = actions.every(({ kind }) => kind === 'remove-bitmap');
-  return bitmapsOnly
-    ? `removed bitmaps that are no longer needed: ${actions.length}`
-    : `repaired what an earlier run left behind, steps: ${actions.length}`;
 }
 
 function quiesceMode(value: boolean | string | undefined): BackupOptions['quiesce'] {

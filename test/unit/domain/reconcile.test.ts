@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { afterRepairs, reconcile, type Observed } from '../../../src/domain/reconcile.js';
+import { afterRepairs, type Observed, reconcile, retire } from '../../../src/domain/reconcile.js';
 import { bitmap, catalog, entry, journal, point, source, vmState } from '../../support/builders.js';
 
 const full = entry('a', 'FULL-1.qcow2');
@@ -74,7 +74,7 @@ describe('a run that died after its point was sealed', () => {
 describe('bitmaps', () => {
   it('of others, and of a copy of this target, are left alone', () => {
     const sources = [source('a', { bitmaps: [bitmap('qmpbackup-00112233445566aa-a-unknown'), bitmap('libvirt-x')] })];
-    expect(reconcile(observed({ catalog: catalog([point(0, [full])]), sources }))).toEqual([]);
+    expect(retire(observed({ catalog: catalog([point(0, [full])]), sources }))).toEqual([]);
   });
 
   const october = catalog([point(0, [entry('a', 'FULL-1.qcow2', { bitmap: { name: 'october', persistent: true } })])]);
@@ -82,7 +82,7 @@ describe('bitmaps', () => {
   it('of an older month go once this month has a sealed FULL with its bitmap in place', () => {
     const november = catalog([point(0, [full])]);
     const sources = [source('a', { bitmaps: [bitmap('october'), bitmap(full.bitmap!.name)] })];
-    expect(reconcile(observed({ catalog: november, olderMonths: [october], sources }))).toEqual([
+    expect(retire(observed({ catalog: november, olderMonths: [october], sources }))).toEqual([
       expect.objectContaining({ kind: 'remove-bitmap', bitmap: 'october' }),
     ]);
   });
@@ -90,9 +90,16 @@ describe('bitmaps', () => {
   it('of an older month stay while this month has no sealed file of that disk', () => {
     const november = catalog([point(0, [entry('b', 'FULL-1.qcow2')])]);
     const sources = [source('a', { bitmaps: [bitmap('october')] })];
-    expect(reconcile(observed({ catalog: november, olderMonths: [october], sources }))).toEqual([]);
-    expect(reconcile(observed({ olderMonths: [october], sources }))).toEqual([]);
+    expect(retire(observed({ catalog: november, olderMonths: [october], sources }))).toEqual([]);
+    expect(retire(observed({ olderMonths: [october], sources }))).toEqual([]);
   });
+});
+
+it('changes nothing where no run died: what a newer point made needless goes with the next seal', () => {
+  const sources = [source('a', { bitmaps: [full, inc].map(({ bitmap: each }) => bitmap(each!.name)) })];
+  const sealed = catalog([point(0, [full]), point(1, [inc]), point(2, [inc2])]);
+  expect(retire({ catalog: sealed, olderMonths: [], sources })).toHaveLength(1);
+  expect(reconcile(observed({ catalog: sealed, sources }))).toEqual([]);
 });
 
 it('ends jobs of ours that nobody owns, whichever target they served, and no others', () => {
