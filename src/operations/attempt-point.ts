@@ -47,7 +47,7 @@ export async function attemptPoint(
     const instant = await takePoint(session.client, staged, guard, {
       speed: options.speedLimit,
       compress: options.compress,
-      timeoutMs: Math.min(TRANSACTION_TIMEOUT_MS, options.freezeLimitMs),
+      timeoutMs: TRANSACTION_TIMEOUT_MS,
       now: context.now,
       requireFreeze: options.quiesce === 'require',
       signal: run.signal,
@@ -80,7 +80,10 @@ export async function attemptPoint(
   }
 }
 
-/** Milliseconds until the transaction's outcome counts as unknown; never more than the guard's limit. */
+/**
+ * Milliseconds until the transaction's outcome counts as unknown. The guest does not wait for it: the guard thaws at its
+ * own limit, and a transaction that ends well after that makes a crash point.
+ */
 const TRANSACTION_TIMEOUT_MS = 9_000;
 
 function journalOf(run: BackupRun, plan: BackupPlan, freezes: boolean): Journal {
