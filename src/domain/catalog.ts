@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as v from 'valibot';
 
 /**
  * The catalog: the only authority on what is a valid point. `catalog.json` of a target holds exactly this shape;
@@ -7,104 +7,103 @@ import { z } from 'zod';
  */
 export const CATALOG_SCHEMA = 1;
 
-// A command reads a catalog once: compiling the schemas first takes longer than reading it (docs/decisions/0001).
-z.config({ jitless: true });
+const component = v.pipe(
+  v.string(),
+  v.maxLength(255),
+  v.regex(/^[A-Za-z0-9_][A-Za-z0-9._+:@=-]*$/, 'is not a plain file name'),
+);
+const bytes = v.pipe(v.number(), v.integer(), v.minValue(0));
+const bitmapName = v.pipe(v.string(), v.maxLength(1023));
+const text = v.nullable(v.string());
+const level = v.picklist(['full', 'inc', 'diff', 'copy']);
 
-const component = z
-  .string()
-  .max(255)
-  .regex(/^[A-Za-z0-9_][A-Za-z0-9._+:@=-]*$/, 'is not a plain file name');
-const bytes = z.number().int().nonnegative();
-const level = z.enum(['full', 'inc', 'diff', 'copy']);
-
-const pointDisk = z.object({
+const pointDisk = v.object({
   disk: component,
   level,
   /** Why this level, for people. */
-  reason: z.string(),
+  reason: v.string(),
   /** `merging`: a rebase is moving its content on; `merged`: it has moved on and the file is gone. */
-  state: z.enum(['whole', 'merging', 'merged']),
+  state: v.picklist(['whole', 'merging', 'merged']),
   file: component,
   /** The file this one builds on, in the same folder. */
-  parent: component.nullable(),
+  parent: v.nullable(component),
   /** Tracks what changed since this file. Only an exact match on the VM makes the file a parent. */
-  bitmap: z.object({ name: z.string().max(1023), persistent: z.boolean() }).nullable(),
+  bitmap: v.nullable(v.object({ name: bitmapName, persistent: v.boolean() })),
   virtualSize: bytes,
   /** Length of the file in bytes. */
   size: bytes,
   /** Bytes the file takes on disk. */
   allocated: bytes,
   /** Modification time in milliseconds, to see a file that was altered. */
-  mtimeMs: z.number(),
-  sha256: z
-    .string()
-    .regex(/^[0-9a-f]{64}$/)
-    .nullable(),
+  mtimeMs: v.number(),
+  sha256: v.nullable(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
   /** Bytes that the job copied. */
   changed: bytes,
-  durationMs: z.number().nonnegative(),
+  durationMs: v.pipe(v.number(), v.minValue(0)),
   /** The source was encrypted and this copy is not. */
-  plaintextOfEncrypted: z.boolean(),
-  compressed: z.boolean(),
-  source: z.object({
-    device: z.string().nullable(),
-    qdev: z.string().nullable(),
-    node: z.string().nullable(),
-    file: z.string(),
-    format: z.string(),
-    image: z.unknown(),
+  plaintextOfEncrypted: v.boolean(),
+  compressed: v.boolean(),
+  source: v.object({
+    device: text,
+    qdev: text,
+    node: text,
+    file: v.string(),
+    format: v.string(),
+    image: v.unknown(),
   }),
 });
 
-const point = z.object({
+const point = v.object({
   /** Attempt id of the run that made it; unique. */
-  id: z.string(),
+  id: v.string(),
   /** Chain id; null for a copy, which is outside every chain. */
-  chain: z.string().nullable(),
-  number: z.number().int().nonnegative(),
+  chain: text,
+  number: bytes,
   level,
-  createdAt: z.string(),
-  consistency: z.enum(['filesystem', 'crash', 'offline']),
-  vmStatus: z.string(),
-  machine: z.object({
-    name: z.string().nullable(),
-    uuid: z.string().nullable(),
-    qemuVersion: z.string(),
-    type: z.string().nullable(),
-    memory: bytes.nullable(),
-    cpus: z.number().int().nullable(),
+  createdAt: v.string(),
+  consistency: v.picklist(['filesystem', 'crash', 'offline']),
+  vmStatus: v.string(),
+  machine: v.object({
+    name: text,
+    uuid: text,
+    qemuVersion: v.string(),
+    type: text,
+    memory: v.nullable(bytes),
+    cpus: v.nullable(v.pipe(v.number(), v.integer())),
   }),
-  disks: z.array(pointDisk).min(1),
+  disks: v.pipe(v.array(pointDisk), v.minLength(1)),
   /** Disks of the point before that the VM no longer had. */
-  removed: z.array(component),
+  removed: v.array(component),
 });
 
-const catalog = z
-  .object({
-    schema: z.literal(CATALOG_SCHEMA),
-    tool: z.string(),
-    targetId: z.string().regex(/^[0-9a-f]{16}$/),
-    createdAt: z.string(),
-    vm: z.object({ uuid: z.string().nullable(), name: z.string().nullable(), label: z.string().nullable() }),
+const catalog = v.pipe(
+  v.object({
+    schema: v.literal(CATALOG_SCHEMA),
+    tool: v.string(),
+    targetId: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)),
+    createdAt: v.string(),
+    vm: v.object({ uuid: text, name: text, label: text }),
     /** In the order in which they were sealed. */
-    points: z.array(point),
+    points: v.array(point),
     /** Bitmaps of points that left the catalog: ours to remove. */
-    retired: z.array(z.string().max(1023)),
-  })
-  .superRefine((value, context) => {
+    retired: v.array(bitmapName),
+  }),
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed) return;
     const files = new Set<string>();
-    for (const { disk, file, state } of value.points.flatMap((each) => each.disks)) {
+    for (const { disk, file, state } of dataset.value.points.flatMap((each) => each.disks)) {
       if (state === 'merged') continue;
       const key = `${disk}/${file}`;
-      if (files.has(key)) context.addIssue({ code: 'custom', message: `${key} is in it twice` });
+      if (files.has(key)) addIssue({ message: `${key} is in it twice` });
       files.add(key);
     }
-  });
+  }),
+);
 
-export type Catalog = z.infer<typeof catalog>;
-export type Point = z.infer<typeof point>;
-export type PointDisk = z.infer<typeof pointDisk>;
-export type Level = z.infer<typeof level>;
+export type Catalog = v.InferOutput<typeof catalog>;
+export type Point = v.InferOutput<typeof point>;
+export type PointDisk = v.InferOutput<typeof pointDisk>;
+export type Level = v.InferOutput<typeof level>;
 export type Consistency = Point['consistency'];
 export type DiskSource = PointDisk['source'];
 
@@ -115,46 +114,51 @@ export type CatalogReading =
 
 /** Checks a parsed `catalog.json`; never throws. */
 export function readCatalogValue(value: unknown): CatalogReading {
-  const schema = z.looseObject({ schema: z.number() }).safeParse(value);
-  if (schema.success && schema.data.schema > CATALOG_SCHEMA) {
-    return { ok: false, newer: true, why: `its schema is ${schema.data.schema}, this version knows ${CATALOG_SCHEMA}` };
+  const schema = v.safeParse(v.looseObject({ schema: v.number() }), value);
+  if (schema.success && schema.output.schema > CATALOG_SCHEMA) {
+    return {
+      ok: false,
+      newer: true,
+      why: `its schema is ${schema.output.schema}, this version knows ${CATALOG_SCHEMA}`,
+    };
   }
-  const result = catalog.safeParse(value);
-  if (result.success) return { ok: true, catalog: result.data };
-  const first = result.error.issues[0];
-  return { ok: false, newer: false, why: first ? `${first.path.join('.')}: ${first.message}` : 'unknown shape' };
+  const result = v.safeParse(catalog, value, { abortEarly: true });
+  if (result.success) return { ok: true, catalog: result.output };
+  const [first] = result.issues;
+  const path = v.getDotPath(first);
+  return { ok: false, newer: false, why: path === null ? first.message : `${path}: ${first.message}` };
 }
 
-const journalDisk = z.object({
+const journalDisk = v.object({
   disk: component,
   /** Name of the attempt's new bitmap, or null where none is added. */
-  bitmap: z.string().max(1023).nullable(),
-  job: z.string(),
+  bitmap: v.nullable(bitmapName),
+  job: v.string(),
   file: component,
 });
 
-const journal = z.object({
-  schema: z.literal(CATALOG_SCHEMA),
-  attempt: z.string(),
-  startedAt: z.string(),
+const journal = v.object({
+  schema: v.literal(CATALOG_SCHEMA),
+  attempt: v.string(),
+  startedAt: v.string(),
   /** What the run does, for people. */
-  what: z.string(),
-  monitor: z.string(),
-  vm: z.object({ uuid: z.string().nullable(), name: z.string().nullable(), label: z.string().nullable() }),
-  disks: z.array(journalDisk),
+  what: v.string(),
+  monitor: v.string(),
+  vm: v.object({ uuid: text, name: text, label: text }),
+  disks: v.array(journalDisk),
   /** Folders, relative to the target, that the run made. */
-  madeFolders: z.array(component),
+  madeFolders: v.array(component),
   /** Agent endpoint, written before the guest is frozen; null when the run does not freeze. */
-  freezes: z.string().nullable(),
+  freezes: text,
   /** Written before the VM is stopped. */
-  stops: z.boolean(),
+  stops: v.boolean(),
 });
 
 /** `run.json`: what a run may leave behind in QEMU and in the target, written before it changes anything. */
-export type Journal = z.infer<typeof journal>;
+export type Journal = v.InferOutput<typeof journal>;
 
 /** Checks a parsed `run.json`; undefined when it has another shape. */
 export function readJournalValue(value: unknown): Journal | undefined {
-  const result = journal.safeParse(value);
-  return result.success ? result.data : undefined;
+  const result = v.safeParse(journal, value, { abortEarly: true });
+  return result.success ? result.output : undefined;
 }

@@ -2,7 +2,7 @@
  * The commands of QMP that this project uses: their arguments as types, a deadline for each, and replies checked
  * against the shapes of `replies.ts`, so that an unforeseen QEMU is noticed here and not three layers above.
  */
-import type { infer as Infer, ZodType } from 'zod';
+import * as v from 'valibot';
 import type { ExecuteOptions, QmpClient } from './client.js';
 import { QmpProtocolError } from './errors.js';
 import * as replies from './replies.js';
@@ -81,10 +81,10 @@ const REPLIES = {
   'human-monitor-command': replies.textReply,
   system_powerdown: replies.anyReply,
   quit: replies.anyReply,
-} as const satisfies Record<keyof CommandArguments, ZodType>;
+} as const satisfies Record<keyof CommandArguments, v.GenericSchema>;
 
 export type CommandName = keyof CommandArguments;
-export type ReplyOf<N extends CommandName> = Infer<(typeof REPLIES)[N]>;
+export type ReplyOf<N extends CommandName> = v.InferOutput<(typeof REPLIES)[N]>;
 
 /** QEMU answers a query from its main loop, which a flush or a drain on slow storage may hold up for a while. */
 const QUERY_MS = 30_000;
@@ -142,12 +142,12 @@ export async function run<N extends CommandName>(
     ...options,
     timeoutMs: options?.timeoutMs ?? DEADLINES_MS[name],
   });
-  const result = REPLIES[name].safeParse(reply);
-  if (result.success) return result.data as ReplyOf<N>;
-  const [first] = result.error.issues;
-  const where = first === undefined || first.path.length === 0 ? 'its top' : `'${first.path.map(String).join('.')}'`;
+  const result = v.safeParse<v.GenericSchema>(REPLIES[name], reply);
+  if (result.success) return result.output;
+  const [first] = result.issues;
+  const path = v.getDotPath(first);
   throw new QmpProtocolError(
-    `QEMU's reply to '${name}' has an unknown shape at ${where}: ${first?.message ?? 'unknown reason'}`,
-    { hint: 'this version of QEMU is probably newer than this program knows', cause: result.error },
+    `QEMU's reply to '${name}' has an unknown shape at ${path === null ? 'its top' : `'${path}'`}: ${first.message}`,
+    { hint: 'this version of QEMU is probably newer than this program knows', cause: new v.ValiError(result.issues) },
   );
 }

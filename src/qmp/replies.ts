@@ -2,175 +2,170 @@
  * The shapes of QEMU's replies: only the fields that this project reads, as seen on 7.2 and documented up to 10.1. All
  * are loose, for each QEMU version adds fields. What QEMU leaves out when it is empty or false is optional here.
  */
-import * as z from 'zod';
-
-// A command reads each reply a few times: compiling the schemas first takes longer (docs/decisions/0001).
-z.config({ jitless: true });
+import * as v from 'valibot';
 
 /** `{}`, or text without meaning for us. */
-export const anyReply = z.unknown();
+export const anyReply = v.unknown();
 
 /** `running` is false for all of prelaunch, paused, postmigrate, shutdown …; `status` tells which. */
-export const statusReply = z.looseObject({ status: z.string(), running: z.boolean() });
+export const statusReply = v.looseObject({ status: v.string(), running: v.boolean() });
 
 /** `{}` for a VM without -name. */
-export const nameReply = z.looseObject({ name: z.string().optional() });
+export const nameReply = v.looseObject({ name: v.optional(v.string()) });
 
 /** All zeros for a VM without -uuid. */
-export const uuidReply = z.looseObject({ UUID: z.string() });
+export const uuidReply = v.looseObject({ UUID: v.string() });
 
-export const versionReply = z.looseObject({
-  qemu: z.looseObject({ major: z.number(), minor: z.number(), micro: z.number() }),
-  package: z.string(),
+export const versionReply = v.looseObject({
+  qemu: v.looseObject({ major: v.number(), minor: v.number(), micro: v.number() }),
+  package: v.string(),
 });
 
 /** An image as one node sees it, sizes in bytes. */
-export const imageInfo = z.looseObject({
+export const imageInfo = v.looseObject({
   /** A path, or `json:{…}` where a path cannot say it all (filters, keys). */
-  filename: z.string(),
+  filename: v.string(),
   /** The driver of the node: `qcow2`, `raw`, `file`, `throttle`, `copy-before-write` … */
-  format: z.string(),
-  'virtual-size': z.number(),
-  'actual-size': z.number().optional(),
+  format: v.string(),
+  'virtual-size': v.number(),
+  'actual-size': v.optional(v.number()),
   /** Left out by raw and protocol nodes. */
-  'cluster-size': z.number().optional(),
-  encrypted: z.boolean().optional(),
-  'backing-filename': z.string().optional(),
-  'full-backing-filename': z.string().optional(),
-  'backing-filename-format': z.string().optional(),
+  'cluster-size': v.optional(v.number()),
+  encrypted: v.optional(v.boolean()),
+  'backing-filename': v.optional(v.string()),
+  'full-backing-filename': v.optional(v.string()),
+  'backing-filename-format': v.optional(v.string()),
   /** Only on the format node: a filter above it has none. */
-  'format-specific': z
-    .looseObject({
-      type: z.string(),
-      data: z
-        .looseObject({
-          /** qcow2: `0.10` (v2: no bitmaps) or `1.1`. */
-          compat: z.string().optional(),
-          'data-file': z.string().optional(),
-          'data-file-raw': z.boolean().optional(),
-          encrypt: z.looseObject({ format: z.string() }).optional(),
-        })
-        .optional(),
-    })
-    .optional(),
   /** In `query-block` only; for a filter it is the image below, which is no backing file. */
-  get 'backing-image'() {
-    return imageInfo.optional();
-  },
+  'backing-image': v.optional(v.looseObject({ filename: v.string() })),
+  'format-specific': v.optional(
+    v.looseObject({
+      type: v.string(),
+      data: v.optional(
+        v.looseObject({
+          /** qcow2: `0.10` (v2: no bitmaps) or `1.1`. */
+          compat: v.optional(v.string()),
+          'data-file': v.optional(v.string()),
+          'data-file-raw': v.optional(v.boolean()),
+          encrypt: v.optional(v.looseObject({ format: v.string() })),
+        }),
+      ),
+    }),
+  ),
 });
 
-export const dirtyBitmap = z.looseObject({
+export const dirtyBitmap = v.looseObject({
   /** Left out by the anonymous bitmaps that a job holds. */
-  name: z.string().optional(),
+  name: v.optional(v.string()),
   /** Bytes. */
-  granularity: z.number(),
+  granularity: v.number(),
   /** Dirty bytes. */
-  count: z.number(),
-  recording: z.boolean(),
-  busy: z.boolean(),
-  persistent: z.boolean(),
+  count: v.number(),
+  recording: v.boolean(),
+  busy: v.boolean(),
+  persistent: v.boolean(),
   /** Present and true after QEMU was killed. */
-  inconsistent: z.boolean().optional(),
+  inconsistent: v.optional(v.boolean()),
 });
 
 /** One node: `inserted` of `query-block`, and a row of `query-named-block-nodes`. */
-export const blockNode = z.looseObject({
-  'node-name': z.string().optional(),
-  drv: z.string(),
-  ro: z.boolean(),
+export const blockNode = v.looseObject({
+  'node-name': v.optional(v.string()),
+  drv: v.string(),
+  ro: v.boolean(),
   /** As `filename` of the image. */
-  file: z.string(),
-  encrypted: z.boolean().optional(),
-  backing_file: z.string().optional(),
+  file: v.string(),
+  encrypted: v.optional(v.boolean()),
+  backing_file: v.optional(v.string()),
   /** Counts filters too, also those of a running job; 0 throughout in a flat list. */
-  backing_file_depth: z.number(),
+  backing_file_depth: v.number(),
   /** Left out when there is none. */
-  'dirty-bitmaps': z.array(dirtyBitmap).optional(),
+  'dirty-bitmaps': v.optional(v.array(dirtyBitmap)),
   image: imageInfo,
 });
 
-export const blockDevice = z.looseObject({
+export const blockDevice = v.looseObject({
   /** The drive's id; empty for a disk of -blockdev. */
-  device: z.string(),
+  device: v.string(),
   /** A QOM path, or the bare id of the guest device (scsi-hd and ide-hd with an id). Left out when none is attached. */
-  qdev: z.string().optional(),
+  qdev: v.optional(v.string()),
   /** Always `unknown`. */
-  type: z.string(),
-  removable: z.boolean(),
-  locked: z.boolean(),
-  tray_open: z.boolean().optional(),
-  'io-status': z.string().optional(),
+  type: v.string(),
+  removable: v.boolean(),
+  locked: v.boolean(),
+  tray_open: v.optional(v.boolean()),
+  'io-status': v.optional(v.string()),
   /** Left out when the drive is empty. */
-  inserted: blockNode.optional(),
+  inserted: v.optional(blockNode),
 });
 
-export const blockReply = z.array(blockDevice);
-export const namedBlockNodesReply = z.array(blockNode);
+export const blockReply = v.array(blockDevice);
+export const namedBlockNodesReply = v.array(blockNode);
 
 /** Ids are drawn anew for each reply. A block-backend is named as its drive, else as `qdev` of `query-block`. */
-export const blockGraphReply = z.looseObject({
-  nodes: z.array(z.looseObject({ id: z.number(), type: z.string(), name: z.string() })),
-  edges: z.array(z.looseObject({ parent: z.number(), child: z.number(), name: z.string() })),
+export const blockGraphReply = v.looseObject({
+  nodes: v.array(v.looseObject({ id: v.number(), type: v.string(), name: v.string() })),
+  edges: v.array(v.looseObject({ parent: v.number(), child: v.number(), name: v.string() })),
 });
 
 /** `error` is there once the job has failed or was cancelled (`Operation canceled`). */
-export const jobsReply = z.array(
-  z.looseObject({
-    id: z.string(),
-    type: z.string(),
-    status: z.string(),
-    'current-progress': z.number(),
-    'total-progress': z.number(),
-    error: z.string().optional(),
+export const jobsReply = v.array(
+  v.looseObject({
+    id: v.string(),
+    type: v.string(),
+    status: v.string(),
+    'current-progress': v.number(),
+    'total-progress': v.number(),
+    error: v.optional(v.string()),
   }),
 );
 
-export const blockJobsReply = z.array(
-  z.looseObject({
-    device: z.string(),
-    type: z.string(),
-    status: z.string(),
+export const blockJobsReply = v.array(
+  v.looseObject({
+    device: v.string(),
+    type: v.string(),
+    status: v.string(),
     /** Bytes. */
-    len: z.number(),
-    offset: z.number(),
+    len: v.number(),
+    offset: v.number(),
     /** Bytes per second; 0 is no limit. */
-    speed: z.number(),
-    busy: z.boolean(),
-    paused: z.boolean(),
-    ready: z.boolean(),
-    'io-status': z.string(),
-    error: z.string().optional(),
+    speed: v.number(),
+    busy: v.boolean(),
+    paused: v.boolean(),
+    ready: v.boolean(),
+    'io-status': v.string(),
+    error: v.optional(v.string()),
   }),
 );
 
-export const cpusReply = z.array(z.looseObject({ 'cpu-index': z.number(), target: z.string() }));
+export const cpusReply = v.array(v.looseObject({ 'cpu-index': v.number(), target: v.string() }));
 
 /** Bytes. */
-export const memoryReply = z.looseObject({
-  'base-memory': z.number(),
-  'plugged-memory': z.number().optional(),
+export const memoryReply = v.looseObject({
+  'base-memory': v.number(),
+  'plugged-memory': v.optional(v.number()),
 });
 
-export const commandsReply = z.array(z.looseObject({ name: z.string() }));
+export const commandsReply = v.array(v.looseObject({ name: v.string() }));
 
 /** One entry per type, command or event; QEMU numbers the names of types anew in each build. */
-export const schemaReply = z.array(
-  z.looseObject({
-    name: z.string(),
-    'meta-type': z.string(),
-    'arg-type': z.string().optional(),
-    members: z.array(z.looseObject({ name: z.string().optional() })).optional(),
+export const schemaReply = v.array(
+  v.looseObject({
+    name: v.string(),
+    'meta-type': v.string(),
+    'arg-type': v.optional(v.string()),
+    members: v.optional(v.array(v.looseObject({ name: v.optional(v.string()) }))),
   }),
 );
 
 /** HMP's output, with CR LF; its errors are in it too. */
-export const textReply = z.string();
+export const textReply = v.string();
 
-export type StatusReply = z.infer<typeof statusReply>;
-export type ImageInfo = z.infer<typeof imageInfo>;
-export type DirtyBitmap = z.infer<typeof dirtyBitmap>;
-export type BlockNode = z.infer<typeof blockNode>;
-export type BlockDevice = z.infer<typeof blockDevice>;
-export type BlockGraph = z.infer<typeof blockGraphReply>;
-export type JobInfo = z.infer<typeof jobsReply>[number];
-export type BlockJobInfo = z.infer<typeof blockJobsReply>[number];
+export type StatusReply = v.InferOutput<typeof statusReply>;
+export type ImageInfo = v.InferOutput<typeof imageInfo>;
+export type DirtyBitmap = v.InferOutput<typeof dirtyBitmap>;
+export type BlockNode = v.InferOutput<typeof blockNode>;
+export type BlockDevice = v.InferOutput<typeof blockDevice>;
+export type BlockGraph = v.InferOutput<typeof blockGraphReply>;
+export type JobInfo = v.InferOutput<typeof jobsReply>[number];
+export type BlockJobInfo = v.InferOutput<typeof blockJobsReply>[number];
