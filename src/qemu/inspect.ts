@@ -1,5 +1,6 @@
 import type { DirtyBitmap, JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
 import { isProbeNode } from '../domain/names.js';
+import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';
 import type { BlockDevice, BlockGraph, BlockNode } from '../qmp/replies.js';
@@ -12,6 +13,21 @@ const NO_UUID = '00000000-0000-0000-0000-000000000000';
  * below filters (throttle, copy-on-read, a running job's own), where QEMU keeps the bitmaps.
  */
 export async function inspectVm(client: QmpClient): Promise<VmState> {
+  // A job that ends between two of the queries takes its filter out of the graph: they then tell of different graphs.
+  for (let attempt = 1; ; attempt += 1) {
+    const state = await lookOnce(client);
+    if (state) return state;
+    if (attempt === MAX_LOOKS) {
+      throw new QmpBackupError('failed', "the VM's block devices kept changing while they were looked at", {
+        hint: 'Another program is starting and ending jobs on this VM. Run it again.',
+      });
+    }
+  }
+}
+
+const MAX_LOOKS = 20;
+
+async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
   const [devices, nodes, graph, jobs, status, name, uuid, cpus, memory, machineType] = await Promise.all([
     run(client, 'query-block'),
     run(client, 'query-named-block-nodes', { flat: true }),
@@ -25,6 +41,8 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
     run(client, 'qom-get', { path: '/machine', property: 'type' }),
   ]);
   const { qemuVersion } = client.greeting;
+  const found = disksOf(devices, nodes, graph);
+  if (!found) return undefined;
   return {
     machine: {
       name: name.name ?? null,
@@ -36,7 +54,7 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
     },
     status: status.status,
     running: status.running,
-    ...disksOf(devices, nodes, graph),
+    ...found,
     jobs,
     probeNodes: nodes.map((node) => node['node-name'] ?? '').filter(isProbeNode),
   };
@@ -60,11 +78,12 @@ export async function readJobs(client: QmpClient): Promise<readonly JobState[]> 
   }));
 }
 
+/** Undefined when the replies tell of different graphs. */
 export function disksOf(
   devices: readonly BlockDevice[],
   nodes: readonly BlockNode[],
   graph: BlockGraph,
-): { readonly disks: readonly SourceDisk[]; readonly leftOut: readonly LeftOut[] } {
+): { readonly disks: readonly SourceDisk[]; readonly leftOut: readonly LeftOut[] } | undefined {
   const byName = new Map(nodes.map((node) => [node['node-name'] ?? '', node]));
   const below = childFinder(graph);
   const disks: SourceDisk[] = [];
@@ -77,6 +96,7 @@ export function disksOf(
       leftOut.push({ name, reason: device.removable ? 'a read-only removable medium (cdrom)' : 'read-only' });
     } else {
       const node = formatNode(device.inserted, byName, below);
+      if (!node) return undefined;
       disks.push(sourceDisk(device, node));
     }
   }
@@ -105,16 +125,14 @@ function childFinder({ nodes, edges }: BlockGraph): FindChild {
   return (node, childNames) => childNames.map((child) => children.get(`${node}\n${child}`)).find(Boolean);
 }
 
-function formatNode(top: BlockNode, byName: ReadonlyMap<string, BlockNode>, below: FindChild): BlockNode {
-  let node = byName.get(top['node-name'] ?? '') ?? top;
-  for (let passed = 0; passed < byName.size; passed += 1) {
+function formatNode(top: BlockNode, byName: ReadonlyMap<string, BlockNode>, below: FindChild): BlockNode | undefined {
+  let node = byName.get(top['node-name'] ?? '');
+  for (let passed = 0; node && passed < byName.size; passed += 1) {
     const filter = FILTERS[node.drv];
-    const child = filter && below(node['node-name'] ?? '', filter);
-    const next = child === undefined ? undefined : byName.get(child);
-    if (!next) break;
-    node = next;
+    if (!filter) return node;
+    node = byName.get(below(node['node-name'] ?? '', filter) ?? '');
   }
-  return node;
+  return undefined;
 }
 
 function sourceDisk(device: BlockDevice, node: BlockNode): SourceDisk {
