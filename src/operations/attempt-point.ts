@@ -110,25 +110,19 @@ function addressOf(endpoint: Endpoint): string {
 async function startGuard(run: BackupRun, vm: VmState): Promise<FreezeGuard | null> {
   const { quiesce, agent, freezeTimeoutMs, freezeLimitMs } = run.options;
   if (quiesce === 'no') return null;
-  const why = !vm.running
-    ? `the VM is not running (${vm.status})`
-    : agent
-      ? undefined
-      : 'no agent socket was given (--agent-socket)';
-  if (why === undefined && agent) {
-    try {
-      // Loaded where a guest is frozen: start-up time, docs/decisions/0001.
-      const { FreezeGuard } = await import('../guest-agent/freeze-guard.js');
-      return await FreezeGuard.start({ agent, freezeTimeoutMs, freezeLimitMs, signal: run.signal });
-    } catch (error) {
-      if (!(error instanceof QmpBackupError)) throw error;
-      return unfrozen(run, messageOf(error), error);
-    }
+  if (!vm.running) return unfrozen(run, `the VM is not running (${vm.status})`);
+  if (!agent) return unfrozen(run, 'no agent socket was given (--agent-socket)');
+  try {
+    // Loaded where a guest is frozen: start-up time, docs/decisions/0001.
+    const { FreezeGuard } = await import('../guest-agent/freeze-guard.js');
+    return await FreezeGuard.start({ agent, freezeTimeoutMs, freezeLimitMs, signal: run.signal });
+  } catch (error) {
+    if (!(error instanceof QmpBackupError)) throw error;
+    return unfrozen(run, messageOf(error), error);
   }
-  return unfrozen(run, why ?? '', undefined);
 }
 
-function unfrozen(run: BackupRun, why: string, cause: unknown): null {
+function unfrozen(run: BackupRun, why: string, cause?: unknown): null {
   run.signal.throwIfAborted();
   if (run.options.quiesce === 'require') {
     throw new QmpBackupError('failed', `--quiesce=require: the guest cannot be frozen: ${why}`, {
@@ -143,7 +137,6 @@ function unfrozen(run: BackupRun, why: string, cause: unknown): null {
 async function followJobs(run: BackupRun, plan: BackupPlan): Promise<readonly (JobOutcome & { durationMs: number })[]> {
   const begun = performance.now();
   const ended = new Map<string, number>();
-  const diskOf = new Map(plan.disks.map(({ job, disk }) => [job, disk]));
   const onProgress = (jobs: readonly JobState[]): void => {
     for (const { id, status } of jobs) {
       if (status === 'concluded' && !ended.has(id)) ended.set(id, performance.now() - begun);
@@ -166,7 +159,8 @@ async function followJobs(run: BackupRun, plan: BackupPlan): Promise<readonly (J
   if (failed.length > 0) {
     // Those that we cancelled because another failed are not what the reader has to hear of first.
     const cause = failed.find(({ error }) => error !== 'Operation canceled') ?? failed[0];
-    throw new QmpBackupError('failed', `the backup of ${diskOf.get(cause?.job ?? '')} failed: ${cause?.error}`, {
+    const disk = plan.disks.find(({ job }) => job === cause?.job)?.disk;
+    throw new QmpBackupError('failed', `the backup of ${disk} failed: ${cause?.error}`, {
       hint: 'No point was made and no change is lost: the next run copies it all.',
     });
   }

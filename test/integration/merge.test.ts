@@ -1,6 +1,6 @@
 import { chmod, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, describe as suite, expect, it } from 'vitest';
+import { describe as suite, expect, it } from 'vitest';
 import { QmpBackupError } from '../../src/errors.js';
 import { defaultMergeDeps, merge, type MergeDeps, type MergeEvent } from '../../src/operations/merge.js';
 import { MERGE_NOTE } from '../../src/operations/foreign-disk.js';
@@ -23,11 +23,6 @@ import {
 } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
 
-const labs: Lab[] = [];
-afterEach(async () => {
-  for (const lab of labs.splice(0)) await lab.remove();
-});
-
 const CHAIN: readonly Step[] = [
   { file: 'FULL-100.qcow2', io: ['write -P 1 0 6M'] },
   { file: 'INC-101.qcow2', on: 'FULL-100.qcow2', io: ['write -P 3 1M 1M', 'write -z 4M 1M'] },
@@ -36,7 +31,6 @@ const CHAIN: readonly Step[] = [
 
 async function chainLab(recorded = true): Promise<Lab> {
   const lab = await makeLab();
-  labs.push(lab);
   const entries = await makeDisk(lab, 'vda', CHAIN);
   if (recorded) await record(lab, pointsOf(entries));
   return lab;

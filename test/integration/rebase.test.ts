@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, open, rename, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, describe as suite, expect, it } from 'vitest';
+import { describe as suite, expect, it } from 'vitest';
 import type { Catalog, PointDisk } from '../../src/domain/catalog.js';
 import { latestFile, latestFull, lineOf } from '../../src/domain/chain.js';
 import { defaultRebaseDeps, rebase, type RebaseDeps, type RebaseEvent } from '../../src/operations/rebase.js';
@@ -28,17 +28,6 @@ import {
 } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
 
-const labs: Lab[] = [];
-afterEach(async () => {
-  for (const lab of labs.splice(0)) await lab.remove();
-});
-
-async function newLab(): Promise<Lab> {
-  const lab = await makeLab();
-  labs.push(lab);
-  return lab;
-}
-
 /** Data over data, zeros over data, discards, a disk that grows twice: all that an increment can hold. */
 const CHAIN: readonly Step[] = [
   { file: 'FULL-100.qcow2', io: ['write -P 1 0 6M', 'write -P 2 8M 2M'] },
@@ -49,7 +38,7 @@ const CHAIN: readonly Step[] = [
 ];
 
 async function chainLab(steps: readonly Step[] = CHAIN): Promise<Lab> {
-  const lab = await newLab();
+  const lab = await makeLab();
   await record(lab, pointsOf(await makeDisk(lab, 'vda', steps)));
   return lab;
 }
@@ -159,7 +148,7 @@ suite('rebase', () => {
   });
 
   it('merges one disk and leaves the other; a point goes when nothing is left of it', async () => {
-    const lab = await newLab();
+    const lab = await makeLab();
     const [a, b] = [await makeDisk(lab, 'vda', CHAIN.slice(0, 3)), await makeDisk(lab, 'vdb', CHAIN.slice(0, 3))];
     await record(lab, pointsOf(a, b));
     const other = await photograph(lab.folder('vdb'));
@@ -290,7 +279,6 @@ suite('an interrupted rebase', () => {
     catalog: boolean,
   ): Promise<void> {
     const whole = await copyLab(lab);
-    labs.push(whole);
     const counter = crashing(-1, 'before');
     await merge(whole, { ...call, deps: counter.deps });
     await expectDone(whole);
@@ -301,7 +289,6 @@ suite('an interrupted rebase', () => {
     const crashes = Array.from({ length: last + 1 }, (_, at) => ({ at, when: 'before' as const }));
     for (const { at, when } of [...crashes, { at: last, when: 'after' as const }]) {
       const again = await copyLab(lab);
-      labs.push(again);
       await expect(merge(again, { ...call, deps: crashing(at, when).deps })).rejects.toThrow(Crash);
       // After the very last step the file that was asked for is known no more, as after a run that was not killed.
       if (when === 'after') expect(await refusal(merge(again, call))).toMatchObject({ code: 'usage' });
@@ -328,7 +315,7 @@ suite('an interrupted rebase', () => {
   });
 
   it('ends in the same state in a folder without a catalog', async () => {
-    const lab = await newLab();
+    const lab = await makeLab();
     await makeDisk(lab, 'vda', CHAIN);
     await crashEverywhere(
       lab,
@@ -465,7 +452,7 @@ suite('rebase refuses, by name, and changes nothing', () => {
   });
 
   it('a gap in the catalog', async () => {
-    const lab = await newLab();
+    const lab = await makeLab();
     const entries = await makeDisk(lab, 'vda', CHAIN);
     await record(lab, pointsOf(entries.filter(({ file }) => file !== 'INC-102.qcow2')));
     await expectRefused(lab, { until: 'INC-103.qcow2' }, 'unsafe', 'INC-102.qcow2 is missing');
@@ -488,7 +475,7 @@ suite('rebase refuses, by name, and changes nothing', () => {
   });
 
   it('a damaged image', async () => {
-    const lab = await newLab();
+    const lab = await makeLab();
     const entries = await makeDisk(lab, 'vda', CHAIN);
     const path = join(lab.folder('vda'), 'INC-101.qcow2');
     const handle = await open(path, 'r+');
@@ -567,7 +554,7 @@ suite('a hostile backup', () => {
   }
 
   it.each(HOSTILE)('with %s is refused before any qemu-img runs', async (_name, harm) => {
-    const lab = await newLab();
+    const lab = await makeLab();
     const entries = await makeDisk(lab, 'vda', CHAIN.slice(0, 2));
     await harm(lab.folder('vda'), lab.root);
     // The stranger also wrote the catalog, so that nothing looks altered.
@@ -580,7 +567,7 @@ suite('a hostile backup', () => {
   const HARMLESS = ['no link', 'a link out of the folder'];
 
   it.each(HOSTILE)('without a catalog, with %s, is refused or never followed', async (name, harm) => {
-    const lab = await newLab();
+    const lab = await makeLab();
     await makeDisk(lab, 'vda', CHAIN.slice(0, 2));
     await harm(lab.folder('vda'), lab.root);
     if (!HARMLESS.includes(name)) return expectNothingOpened(lab);
@@ -601,7 +588,7 @@ suite('a hostile backup', () => {
   }
 
   it('is known by what is not qcow2 at all', async () => {
-    const lab = await newLab();
+    const lab = await makeLab();
     await makeDisk(lab, 'vda', CHAIN.slice(0, 2));
     await writeFile(join(lab.folder('vda'), 'INC-101.qcow2'), 'root:x:0:0');
     const fake = await fakeQemuImg(lab);
@@ -626,7 +613,7 @@ suite('a folder of the Python tool', () => {
   }
 
   async function pythonLab(): Promise<Lab> {
-    const lab = await newLab();
+    const lab = await makeLab();
     await makeDisk(lab, 'ide0-hd0', PYTHON);
     return lab;
   }

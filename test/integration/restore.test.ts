@@ -1,6 +1,6 @@
 import { mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, describe as suite, expect, it } from 'vitest';
+import { describe as suite, expect, it } from 'vitest';
 import { defaultRebaseDeps, rebase } from '../../src/operations/rebase.js';
 import { defaultRestoreDeps, restore, type RestoreDeps, type RestoreEvent } from '../../src/operations/restore.js';
 import { MiB, point } from '../support/builders.js';
@@ -18,17 +18,6 @@ import {
 } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
 
-const labs: Lab[] = [];
-afterEach(async () => {
-  for (const lab of labs.splice(0)) await lab.remove();
-});
-
-async function newLab(): Promise<Lab> {
-  const lab = await makeLab();
-  labs.push(lab);
-  return lab;
-}
-
 const CHAIN: readonly Step[] = [
   { file: 'FULL-100.qcow2', io: ['write -P 1 0 6M'] },
   { file: 'INC-101.qcow2', on: 'FULL-100.qcow2', io: ['write -P 3 1M 1M', 'write -z 4M 1M'] },
@@ -37,7 +26,7 @@ const CHAIN: readonly Step[] = [
 
 /** Two disks; the second one has other data and is missing in the second point. */
 async function twoDisks(): Promise<Lab> {
-  const lab = await newLab();
+  const lab = await makeLab();
   const a = await makeDisk(lab, 'vda', CHAIN);
   const b = await makeDisk(lab, 'vdb', [
     { file: 'FULL-100.qcow2', io: ['write -P 7 0 1M'] },
@@ -161,11 +150,11 @@ suite('restore', () => {
       expect(await refusal(bring(lab, call))).toMatchObject({ code: 'usage' });
     }
     expect(await refusal(bring(await emptyLab()))).toMatchObject({ code: 'no-catalog' });
-    expect(await refusal(bring(await newLab()))).toMatchObject({ code: 'no-catalog' });
+    expect(await refusal(bring(await makeLab()))).toMatchObject({ code: 'no-catalog' });
   });
 
   async function emptyLab(): Promise<Lab> {
-    const lab = await newLab();
+    const lab = await makeLab();
     await mkdir(lab.target);
     return lab;
   }
@@ -186,7 +175,7 @@ suite('restore', () => {
 
 suite('restore from a target of the Python tool', () => {
   async function pythonLab(): Promise<Lab> {
-    const lab = await newLab();
+    const lab = await makeLab();
     for (const disk of ['ide0-hd0', 'vd1']) {
       const name = (file: string): string => file.replace('.qcow2', `-${disk}.qcow2`);
       const steps = CHAIN.map(({ file, on, ...rest }) => ({

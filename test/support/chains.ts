@@ -12,6 +12,7 @@ import { sha256File } from '../../src/repository/digest.js';
 import { fileState } from '../../src/repository/file-state.js';
 import { catalog, entry, MiB, point } from './builders.js';
 import { run } from './lab/programs.js';
+import { afterTest } from './scenario.js';
 
 export interface Step {
   readonly file: string;
@@ -37,15 +38,18 @@ export async function makeLab(): Promise<Lab> {
   return labAt(root);
 }
 
+/** The lab is taken away after the test, if the test has not done so. */
 function labAt(root: string): Lab {
   const target = join(root, 'target');
-  return {
+  const lab: Lab = {
     root,
     target,
     folder: (disk) => join(target, disk),
     flat: (disk, file) => join(root, 'flat', disk, `${file}.raw`),
     remove: () => rm(root, { recursive: true, force: true }),
   };
+  afterTest(lab.remove);
+  return lab;
 }
 
 /** The same lab again, times of files included, for one more run that begins the same way. */
