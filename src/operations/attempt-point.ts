@@ -1,18 +1,18 @@
 import { resolve } from 'node:path';
 import { CATALOG_SCHEMA, type Catalog, type Journal, type Point } from '../domain/catalog.js';
-import type { JobState, VmState } from '../domain/disk.js';
+import type { VmState } from '../domain/disk.js';
 import type { BackupPlan } from '../domain/plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
 import { compressionTypeOf } from '../qemu/compression.js';
 import { inspectVm } from '../qemu/inspect.js';
-import { type JobOutcome, watchJobs } from '../qemu/job-watch.js';
 import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { QmpConnectionLost } from '../qmp/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
 import type { SocketOwner } from '../repository/peer.js';
 import type { Staging } from '../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
+import { followJobs } from './follow-jobs.js';
 import { readTarget } from './open-target.js';
 import type { Planned } from './plan-run.js';
 import { repair } from './repair.js';
@@ -132,39 +132,6 @@ function unfrozen(run: BackupRun, why: string, cause?: unknown): null {
   }
   run.warn(`the guest cannot be frozen: ${why}; the point is marked crash`);
   return null;
-}
-
-async function followJobs(run: BackupRun, plan: BackupPlan): Promise<readonly (JobOutcome & { durationMs: number })[]> {
-  const begun = performance.now();
-  const ended = new Map<string, number>();
-  const onProgress = (jobs: readonly JobState[]): void => {
-    for (const { id, status } of jobs) {
-      if (status === 'concluded' && !ended.has(id)) ended.set(id, performance.now() - begun);
-    }
-    run.context.report({
-      kind: 'progress',
-      disks: plan.disks.flatMap(({ disk, job }) => {
-        const found = jobs.find(({ id }) => id === job);
-        return found ? [{ disk, done: found.current, total: found.total }] : [];
-      }),
-    });
-  };
-  const outcomes = await watchJobs(
-    run.session.client,
-    plan.disks.map(({ job }) => job),
-    { signal: run.signal, intervalMs: run.options.progressIntervalMs, onProgress },
-  );
-  run.signal.throwIfAborted();
-  const failed = outcomes.filter(({ error }) => error !== null);
-  if (failed.length > 0) {
-    // Those that we cancelled because another failed are not what the reader has to hear of first.
-    const cause = failed.find(({ error }) => error !== 'Operation canceled') ?? failed[0];
-    const disk = plan.disks.find(({ job }) => job === cause?.job)?.disk;
-    throw new QmpBackupError('failed', `the backup of ${disk} failed: ${cause?.error}`, {
-      hint: 'No point was made and no change is lost: the next run copies it all.',
-    });
-  }
-  return outcomes.map((outcome) => ({ ...outcome, durationMs: ended.get(outcome.job) ?? 0 }));
 }
 
 /**
