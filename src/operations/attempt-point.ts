@@ -4,7 +4,7 @@ import type { VmState } from '../domain/disk.js';
 import type { BackupPlan } from '../domain/plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
-import { compressionTypeOf } from '../qemu/compression.js';
+import { readFeatures } from '../qemu/features.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { QmpConnectionLost } from '../qmp/errors.js';
@@ -41,7 +41,7 @@ export async function attemptPoint(
   const guard = await startGuard(run, vm);
   try {
     await writeJournal(run.target, journalOf(run, plan, guard !== null));
-    const compressionType = options.compress ? await compressionTypeOf(session.client) : null;
+    const compressionType = options.compress ? (await readFeatures(session.client)).compressionType : null;
     const staged = await stagePoint(session.client, staging, plan.disks, { compressionType, qemuUser });
     run.signal.throwIfAborted();
     const instant = await takePoint(session.client, staged, guard, {

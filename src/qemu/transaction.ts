@@ -16,6 +16,8 @@ export interface TransactionOptions {
   /** Bytes per second for each job; 0 is no limit. */
   readonly speed: number;
   readonly compress: boolean;
+  /** This QEMU's drive-backup takes `on-cbw-error` (features.ts): a failing target then fails the job, not the guest's write. */
+  readonly jobOnCbwError?: boolean;
   /** Milliseconds until the outcome counts as unknown. */
   readonly timeoutMs: number;
 }
@@ -32,7 +34,7 @@ export async function startPoint(
 /** All bitmaps first, then all jobs: a transaction that QEMU refuses at a bitmap has started no job. */
 export function pointActions(
   disks: readonly TransactionDisk[],
-  { speed, compress }: Pick<TransactionOptions, 'speed' | 'compress'>,
+  { speed, compress, jobOnCbwError }: Pick<TransactionOptions, 'speed' | 'compress' | 'jobOnCbwError'>,
 ): readonly TransactionAction[] {
   const bitmaps = disks.flatMap(({ planned: { newBitmap, source } }) =>
     newBitmap
@@ -58,6 +60,7 @@ export function pointActions(
           { sync: 'bitmap', bitmap: planned.copyBitmap, 'bitmap-mode': 'never' }),
       speed,
       compress,
+      ...(jobOnCbwError ? { 'on-cbw-error': 'break-snapshot' } : {}),
       // The outcome stays readable after the job's end, even by a later run.
       'auto-dismiss': false,
     },

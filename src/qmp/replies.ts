@@ -154,13 +154,17 @@ export const schemaReply = v.array(
     name: v.string(),
     'meta-type': v.string(),
     'arg-type': v.optional(v.string()),
-    members: v.optional(v.array(v.looseObject({ name: v.optional(v.string()) }))),
+    /** Of an object its fields, of an enumeration its values, of an alternate its types. */
+    members: v.optional(v.array(v.looseObject({ name: v.optional(v.string()), type: v.optional(v.string()) }))),
+    /** Which further object comes with each value of the object's tag. */
+    variants: v.optional(v.array(v.looseObject({ case: v.string(), type: v.string() }))),
   }),
 );
 
 /** HMP's output, with CR LF; its errors are in it too. */
 export const textReply = v.string();
 
+export type SchemaEntry = v.InferOutput<typeof schemaReply>[number];
 export type StatusReply = v.InferOutput<typeof statusReply>;
 export type ImageInfo = v.InferOutput<typeof imageInfo>;
 export type DirtyBitmap = v.InferOutput<typeof dirtyBitmap>;

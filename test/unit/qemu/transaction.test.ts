@@ -1,0 +1,45 @@
+import { describe, expect, it } from 'vitest';
+import { pointActions, type TransactionDisk } from '../../../src/qemu/transaction.js';
+
+const source = {
+  device: 'd1',
+  qdev: null,
+  node: '#fmt',
+  format: 'qcow2',
+  file: 'd1.img',
+  virtualSize: 1024,
+  allocated: 0,
+  compat: '1.1',
+  encrypted: false,
+  bitmaps: [],
+  image: { filename: 'd1.img', format: 'qcow2', 'virtual-size': 1024 },
+};
+const disk: TransactionDisk = {
+  path: '/t/d1/INC-2.qcow2.partial',
+  planned: {
+    disk: 'd1',
+    source,
+    level: 'inc',
+    reason: '',
+    file: 'INC-2.qcow2',
+    parent: null,
+    copyBitmap: 'old',
+    newBitmap: { name: 'new', persistent: true },
+    job: 'j1',
+  },
+};
+const jobOf = (jobOnCbwError?: boolean): unknown =>
+  pointActions([disk], { speed: 0, compress: false, ...(jobOnCbwError === undefined ? {} : { jobOnCbwError }) }).find(
+    ({ type }) => type === 'drive-backup',
+  )?.data;
+
+describe('the job of a point', () => {
+  it('breaks itself and not the write of the guest, where QEMU lets it', () => {
+    expect(jobOf(true)).toMatchObject({ 'job-id': 'j1', sync: 'bitmap', 'on-cbw-error': 'break-snapshot' });
+  });
+
+  it('has no such option elsewhere: an unknown member makes QEMU refuse the transaction', () => {
+    expect(jobOf(false)).not.toHaveProperty('on-cbw-error');
+    expect(jobOf()).toEqual(jobOf(false));
+  });
+});
