@@ -1,0 +1,85 @@
+import type { BigIntStatsFs } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { QmpBackupError } from '../errors.js';
+import { codeOf, fileError } from './file-errors.js';
+
+/** How much a file system has left, and whether it is reached over a network. */
+export interface FreeSpace {
+  /** Bytes that this user may still use. */
+  readonly free: number;
+  /** Bytes of the whole file system. */
+  readonly total: number;
+  /** A network file system, or FUSE, behind which anything may be: it can hang for as long as its server does. */
+  readonly network: boolean;
+}
+
+/** The file system did not answer in time. It may do so later; until then, whatever touches it hangs too. */
+export class FileSystemHangs extends QmpBackupError {
+  constructor(path: string, timeoutMs: number) {
+    super('failed', `${path} does not answer: its file system said nothing for ${timeoutMs / 1000} s`, {
+      hint: 'Nothing was changed. Look for the server or the network behind that mount, then run it again.',
+    });
+  }
+}
+
+/**
+ * Asks the file system of `path`, or of the nearest folder above it that is there.
+ *
+ * A call on a hung mount never returns and keeps a thread of libuv's: what is given up here is only the wait for it.
+ *
+ * @throws FileSystemHangs after `timeoutMs`; QmpBackupError as other file errors
+ */
+export async function freeSpace(path: string, { timeoutMs }: { readonly timeoutMs: number }): Promise<FreeSpace> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new FileSystemHangs(path, timeoutMs)), timeoutMs);
+  });
+  try {
+    return await Promise.race([askNearest(path), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** As `freeSpace`, without a deadline and for a path that is there. */
+export async function askFileSystem(path: string): Promise<FreeSpace> {
+  return readStats(await statfs(path, { bigint: true }));
+}
+
+async function askNearest(path: string): Promise<FreeSpace> {
+  try {
+    return await askFileSystem(path);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' && dirname(path) !== path) return askNearest(dirname(path));
+    throw fileError('look at the file system of', path, error);
+  }
+}
+
+export function readStats(stats: Pick<BigIntStatsFs, 'type' | 'bsize' | 'blocks' | 'bavail'>): FreeSpace {
+  return {
+    free: Number(stats.bavail * stats.bsize),
+    total: Number(stats.blocks * stats.bsize),
+    network: NETWORK.has(Number(BigInt.asUintN(32, stats.type))),
+  };
+}
+
+/** `f_type` of statfs(2). */
+const NETWORK: ReadonlyMap<number, string> = new Map([
+  [0x6969, 'nfs'],
+  [0x517b, 'smb'],
+  [0xfe534d42, 'smb2'],
+  [0xff534d42, 'cifs'],
+  [0x01021997, '9p'],
+  [0x00c36400, 'ceph'],
+  [0x65735546, 'fuse'],
+  [0x6a656a62, 'virtiofs'],
+  [0x5346414f, 'afs'],
+  [0x73757245, 'coda'],
+  [0x564c, 'ncp'],
+  [0x0bd00bd0, 'lustre'],
+  [0x47504653, 'gpfs'],
+  [0x19830326, 'beegfs'],
+  [0x7461636f, 'ocfs2'],
+  [0x01161970, 'gfs2'],
+]);
