@@ -26,7 +26,7 @@ export interface SourceDisk {
   /** Image file as QEMU names it (may be relative to QEMU's working directory, or a `json:` name). */
   readonly file: string;
   readonly virtualSize: number;
-  /** Bytes allocated in the top image, as QEMU reports them. */
+  /** Bytes allocated in the image and all its backing files, at most `virtualSize`. */
   readonly allocated: number;
   /** qcow2 compatibility level, else null. */
   readonly compat: string | null;

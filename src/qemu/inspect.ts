@@ -97,7 +97,7 @@ export function disksOf(
     } else {
       const node = formatNode(device.inserted, byName, below);
       if (!node) return undefined;
-      disks.push(sourceDisk(device, node));
+      disks.push(sourceDisk(device, node, allocatedBelow(node, nodes, below)));
     }
   }
   return { disks, leftOut };
@@ -135,7 +135,26 @@ function formatNode(top: BlockNode, byName: ReadonlyMap<string, BlockNode>, belo
   return undefined;
 }
 
-function sourceDisk(device: BlockDevice, node: BlockNode): SourceDisk {
+/**
+ * What the image and all images under it take, in bytes: what a whole copy can have to write. The flat list of nodes
+ * nests no backing images, so the chain is walked along the graph. An image whose size QEMU does not tell counts as
+ * full: it leaves that out for network storage, and a block device has no blocks of its own in its file's status.
+ */
+function allocatedBelow(top: BlockNode, nodes: readonly BlockNode[], below: FindChild): number {
+  const size = top.image['virtual-size'];
+  const devices = new Set(nodes.filter(({ drv }) => drv === 'host_device').map(({ file }) => file));
+  const byName = new Map(nodes.map((node) => [node['node-name'] ?? '', node]));
+  let sum = 0;
+  let node: BlockNode | undefined = top;
+  for (let passed = 0; node && passed < nodes.length && sum < size; passed += 1) {
+    const filter: readonly string[] | undefined = FILTERS[node.drv];
+    if (!filter) sum += devices.has(node.file) ? size : (node.image['actual-size'] ?? size);
+    node = byName.get(below(node['node-name'] ?? '', filter ?? ['backing']) ?? '');
+  }
+  return Math.min(sum, size);
+}
+
+function sourceDisk(device: BlockDevice, node: BlockNode, allocated: number): SourceDisk {
   const { image } = node;
   return {
     device: device.device === '' ? null : device.device,
@@ -144,7 +163,7 @@ function sourceDisk(device: BlockDevice, node: BlockNode): SourceDisk {
     format: node.drv,
     file: node.file,
     virtualSize: image['virtual-size'],
-    allocated: image['actual-size'] ?? 0,
+    allocated,
     compat: image['format-specific']?.data?.compat ?? null,
     encrypted: node.encrypted === true || image.encrypted === true,
     bitmaps: (node['dirty-bitmaps'] ?? []).flatMap((bitmap): DirtyBitmap[] =>

@@ -37,3 +37,29 @@ describe('the format node of a disk', () => {
     expect(disksOf([device(format)], [format], { nodes: [], edges: [] })?.disks).toHaveLength(1);
   });
 });
+
+describe('what a disk has allocated', () => {
+  const sized = (name: string, size: number | undefined, drv = 'qcow2') => {
+    const plain = node(name, drv);
+    return { ...plain, image: { ...plain.image, ...(size === undefined ? {} : { 'actual-size': size }) } };
+  };
+  const chain = (...names: string[]) => ({
+    nodes: names.map((name, id) => ({ id, type: 'block-driver', name })),
+    edges: names.slice(1).map((_, id) => ({ parent: id, child: id + 1, name: 'backing' })),
+  });
+  const allocated = (nodes: ReturnType<typeof sized>[]): number | undefined =>
+    disksOf([device(nodes[0]!)], nodes, chain(...nodes.map((each) => each['node-name'])))?.disks[0]?.allocated;
+
+  it('is summed along its backing files, up to its virtual size', () => {
+    expect(allocated([sized('top', 100), sized('middle', 20), sized('base', 3)])).toBe(123);
+    expect(allocated([sized('top', 600), sized('base', 600)])).toBe(1024);
+    expect(allocated([sized('top', 0)])).toBe(0);
+  });
+
+  it('is all of it where QEMU does not say, and on a block device, whose file has no blocks', () => {
+    expect(allocated([sized('top', undefined, 'rbd')])).toBe(1024);
+    const [format, protocol] = [sized('top', 0, 'raw'), sized('device', 0, 'host_device')];
+    const nodes = [format, { ...protocol, file: format.file }];
+    expect(disksOf([device(format)], nodes, chain('top'))?.disks[0]?.allocated).toBe(1024);
+  });
+});
