@@ -14,7 +14,11 @@ const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   interrupted: 130,
 };
 
+export function exitCodeFor(code: ErrorCode): number {
+  return EXIT_CODES[code];
+}
+
 export function exitCodeOf(error: unknown, signal: NodeJS.Signals | undefined): number {
   if (signal !== undefined) return signal === 'SIGINT' ? 130 : 143;
-  return error instanceof QmpBackupError ? EXIT_CODES[error.code] : 1;
+  return error instanceof QmpBackupError ? exitCodeFor(error.code) : 1;
 }

@@ -1,6 +1,6 @@
 import { CommanderError } from 'commander';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
-import { exitCodeOf } from './exit-codes.js';
+import { exitCodeOf, exitCodeFor } from './exit-codes.js';
 import { buildProgram } from './program.js';
 import { type CommandContext, JSON_SCHEMA } from './wiring.js';
 
@@ -18,6 +18,8 @@ const opened: CommandContext[] = [];
 const program = buildProgram(interrupt.signal, (context) => opened.push(context));
 try {
   await program.parseAsync();
+  const ending = opened[0]?.ending();
+  if (ending !== undefined) process.exitCode = exitCodeFor(ending);
 } catch (error) {
   process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
 } finally {

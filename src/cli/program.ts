@@ -4,6 +4,7 @@ import { cleanupCommand } from './commands/cleanup.js';
 import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
 import { mergeCommand } from './commands/merge.js';
+import { recoverCommand } from './commands/recover.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { restoreCommand } from './commands/restore.js';
 import { type CommandContext, createContext, type GlobalOptions, packageVersion } from './wiring.js';
@@ -24,6 +25,7 @@ const COMMANDS: readonly Register[] = [
   rebaseCommand,
   mergeCommand,
   cleanupCommand,
+  recoverCommand,
 ];
 
 export function buildProgram(signal: AbortSignal, onContext: (context: CommandContext) => void): Command {

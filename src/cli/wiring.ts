@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
-import { QmpBackupError } from '../errors.js';
+import { type ErrorCode, QmpBackupError } from '../errors.js';
 import { createLog, type Log, type LogLevel } from './log.js';
 
 /** The only composition root: global options, clock, signals and printers become what a command needs. */
@@ -23,6 +23,10 @@ export interface CommandContext {
   readonly now: () => Date;
   /** Prints the answer: `value` as one JSON document with `--json`, else `text`. */
   readonly answer: (value: object, text: () => string) => void;
+  /** The exit code of a run that answered and yet is not simply done. */
+  readonly endWith: (code: ErrorCode) => void;
+  /** What `endWith` was told. */
+  readonly ending: () => ErrorCode | undefined;
   /** Records each QMP message with `--debug`. */
   readonly trace: ((direction: '>' | '<', message: unknown) => void) | undefined;
 }
@@ -44,6 +48,7 @@ export async function createContext(
     paint: await painter(globals.color ?? 'auto'),
     now,
   });
+  let ending: ErrorCode | undefined;
   return {
     globals,
     log,
@@ -54,6 +59,10 @@ export async function createContext(
         process.stdout.write(`${JSON.stringify({ schema: JSON_SCHEMA, command, ...value }, null, 2)}\n`);
       else process.stdout.write(`${text()}\n`);
     },
+    endWith: (code) => {
+      ending = code;
+    },
+    ending: () => ending,
     trace: globals.debug
       ? (direction, message) => log.write('debug', `${direction} ${JSON.stringify(message)}`)
       : undefined,

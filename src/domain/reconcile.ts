@@ -35,8 +35,7 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
   const dead = journal && !catalog?.points.some(({ id }) => id === journal.attempt) ? journal : undefined;
   return [
     ...(journal ? guestFirst(journal) : []),
-    ...endJobs(observed),
-    ...observed.probeNodes.map((node) => ({ kind: 'remove-node', node }) as const),
+    ...reconcileVm(observed),
     ...(dead ? dropBitmaps(observed, dead) : []),
     ...(dead ? dropFiles(observed, dead) : []),
     // What a run that died after its seal had left to do. Without a journal that is for the next seal: a run that is
@@ -54,8 +53,13 @@ function guestFirst(journal: Journal): RepairAction[] {
   return actions;
 }
 
+/** What needs no journal: jobs and nodes of ours that a dead run left in this QEMU, whichever target they served. */
+export function reconcileVm(seen: Pick<Observed, 'jobs' | 'probeNodes'>): readonly RepairAction[] {
+  return [...endJobs(seen), ...seen.probeNodes.map((node) => ({ kind: 'remove-node', node }) as const)];
+}
+
 /** Jobs of ours: whoever holds the VM's lock knows that no live run owns them, whichever target they served. */
-function endJobs({ jobs }: Observed): RepairAction[] {
+function endJobs({ jobs }: Pick<Observed, 'jobs'>): RepairAction[] {
   return jobs
     .filter(({ id, type }) => type === 'backup' && /^qmpbackup-[0-9a-f]{12}-/.test(id))
     .map(({ id, status }) => ({ kind: 'end-job', job: id, concluded: status === 'concluded' }));
@@ -102,6 +106,34 @@ export function retire({
       return older.has(name) && carriesThisMonth ? 'this month has its own' : null;
     });
   });
+}
+
+/** What can be repaired where the VM cannot be asked, and what has to wait until it can. */
+export interface OfflineRepairs {
+  readonly now: readonly RepairAction[];
+  /** Files that a job in some QEMU is still writing. Removed they would take up space that nobody sees. */
+  readonly inUse: readonly RepairAction[];
+  /**
+   * The journal stays: it alone knows which bitmaps and jobs of the dead run may be in QEMU or stored in an image. Null
+   * where there is none.
+   */
+  readonly waiting: Journal | null;
+}
+
+/** `inUse` are the files, `<disk>/<file>`, that a QEMU has open for writing. */
+export function reconcileOffline(
+  { catalog, journal, files }: Pick<Observed, 'catalog' | 'journal' | 'files'>,
+  inUse: ReadonlySet<string>,
+): OfflineRepairs {
+  const all = reconcile({ catalog, journal, files, olderMonths: [], sources: [], jobs: [], probeNodes: [] });
+  const possible = all.filter(({ kind }) => kind === 'thaw' || kind === 'delete-file' || kind === 'delete-folder');
+  const isInUse = (action: RepairAction): boolean =>
+    action.kind === 'delete-file' && inUse.has(`${action.disk}/${action.file}`);
+  return {
+    now: possible.filter((action) => !isInUse(action)),
+    inUse: possible.filter(isInUse),
+    waiting: journal ?? null,
+  };
 }
 
 function bitmapsWhere(sources: readonly SourceDisk[], why: (name: string) => string | null): RepairAction[] {

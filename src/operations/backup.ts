@@ -16,6 +16,7 @@ import { eachDisk } from './each-disk.js';
 import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './backup-run.js';
 import { readTarget, refuseOtherVm, targetFolder } from './open-target.js';
 import { planRun } from './plan-run.js';
+import { repairOtherMonths } from './repair-months.js';
 import { observeRepairs, repair } from './repair.js';
 import { type Unwind, unwinding } from './unwind.js';
 import { openVm, type VmSession } from './vm-session.js';
@@ -77,16 +78,18 @@ async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
   const state = await readTarget(target, options.monthly);
   state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, session.state.disks);
-  const { vm, report } = await repair(session.client, state, session.state);
+  const others = await repairOtherMonths(locked, session.state);
+  const { vm, report } = await repair(session.client, state, others.vm);
   report.warnings.forEach(run.warn);
-  if (report.actions.length > 0) context.report({ kind: 'repaired', actions: report.actions });
+  const repairs = [...others.actions, ...report.actions];
+  if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
 
   const planned = await planRun(locked, state, vm);
   const done = await attemptPoint(locked, planned, staging, vm, qemuUser);
   staging.keep();
   const sources = afterTransaction(vm.disks, planned.plan);
   await tidyUp(locked, planned.plan, { catalog: done.catalog, olderMonths: state.olderMonths, sources });
-  return { target, plan: planned.plan, repairs: report.actions, ...done };
+  return { target, plan: planned.plan, repairs, ...done };
 }
 
 /**

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { Catalog } from '../domain/catalog.js';
+import { afterRepairs, reconcileVm, type RepairAction } from '../domain/reconcile.js';
 import { judgeBitmap, targetIdOf } from '../domain/stale-bitmaps.js';
 import { QmpBackupError } from '../errors.js';
 import { removeImageBitmap, imageBitmaps } from '../qemu-img/bitmaps.js';
@@ -7,6 +8,7 @@ import { removeBitmap } from '../qemu/bitmaps.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 import type { Endpoint } from '../qmp/endpoint.js';
+import { repairVm } from './repair.js';
 import { unwinding } from './unwind.js';
 import { openVm, type VmAccess } from './vm-session.js';
 
@@ -34,6 +36,8 @@ export interface CleanupResult {
   /** Ids of the targets whose next backup will be full. */
   readonly needFull: readonly string[];
   readonly dryRun: boolean;
+  /** What a dead run had left going on in the VM, ended first: its jobs hold bitmaps. */
+  readonly repairs: readonly RepairAction[];
 }
 
 interface Found {
@@ -46,6 +50,7 @@ export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
   return unwinding(async (unwind) => {
     const staleOf = options.staleTargets === null ? null : await catalogsOf(options.staleTargets);
     const found: Found[] = [];
+    let repairs: readonly RepairAction[] = [];
     for (const image of options.images) {
       for (const { name } of await imageBitmaps(image)) {
         found.push({ where: image, bitmap: name, remove: () => removeImageBitmap(image, name) });
@@ -53,13 +58,15 @@ export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
     }
     if (options.monitor) {
       const { client, state } = await openVm({ ...options, monitor: options.monitor, what: 'cleanup' }, unwind);
-      for (const { node, bitmaps } of state.disks) {
+      repairs = reconcileVm(state);
+      const vm = options.dryRun ? afterRepairs(state, repairs) : (await repairVm(client, state)).vm;
+      for (const { node, bitmaps } of vm.disks) {
         for (const { name } of bitmaps) {
           found.push({ where: node, bitmap: name, remove: () => removeBitmap(client, node, name) });
         }
       }
     }
-    return removeJudged(found, { uuid: options.uuid, staleOf }, options.dryRun);
+    return { ...(await removeJudged(found, { uuid: options.uuid, staleOf }, options.dryRun)), repairs };
   });
 }
 
@@ -67,7 +74,7 @@ async function removeJudged(
   found: readonly Found[],
   choice: Parameters<typeof judgeBitmap>[1],
   dryRun: boolean,
-): Promise<CleanupResult> {
+): Promise<Omit<CleanupResult, 'repairs'>> {
   const bitmaps: JudgedBitmap[] = [];
   const needFull = new Set<string>();
   for (const { where, bitmap, remove } of found) {

@@ -7,6 +7,7 @@ import { readCatalog } from '../repository/catalog-file.js';
 import { checkLine } from '../repository/file-state.js';
 import { readForeignFolder } from '../repository/foreign-folder.js';
 import { lockTarget } from '../repository/lock.js';
+import { refuseUnsealedFiles } from './dead-run.js';
 import { type DiskFolder, locateDisk, lockForReading } from './disk-folder.js';
 import { chosenChain, foreignFiles, readMergeNote, refuseUnfinished } from './foreign-disk.js';
 import { refuseAlteredLine } from './proven-line.js';
@@ -128,6 +129,7 @@ async function provenLine(
     );
     return line;
   }
+  await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   refuseUnfinished(folder.dir, await deps.readMergeNote(folder.dir));
   const chain = chosenChain(folder.dir, await deps.readForeignFolder(folder.dir), until);
   chain.notes.forEach(warn);

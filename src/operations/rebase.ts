@@ -10,6 +10,7 @@ import { syncFile, syncFolder } from '../repository/durable.js';
 import { checkLine, fileState } from '../repository/file-state.js';
 import { readForeignFolder } from '../repository/foreign-folder.js';
 import { lockTarget } from '../repository/lock.js';
+import { refuseUnsealedFiles, unsealedRun } from './dead-run.js';
 import { type DiskFolder, locateDisk, lockForReading, pathIn } from './disk-folder.js';
 import { chosenChain, readMergeNote, removeMergeNote, writeMergeNote } from './foreign-disk.js';
 import {
@@ -174,10 +175,14 @@ interface Run {
 async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly earlier: Finished }> {
   const { folder, options, deps, warn } = run;
   const catalog = await deps.readCatalog(folder.target);
+  const dead = await unsealedRun(folder.target, catalog);
+  // Its files are in no line that is merged, and its bitmaps and jobs ask for the VM.
+  if (dead) warn(`the run of ${dead.startedAt} died; what it left is for the next backup, or for: qmpbackup recover`);
   if (catalog?.points.some(({ disks }) => disks.some(({ disk }) => disk === folder.disk))) {
     const ledger = catalogLedger(folder, catalog, deps);
     return { ledger, earlier: options.dryRun ? NOTHING : await ledger.finish() };
   }
+  await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   let note = await deps.readMergeNote(folder.dir);
   let earlier = NOTHING;
   if (note?.phase === 'merged') {

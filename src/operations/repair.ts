@@ -1,6 +1,6 @@
 import { rm, rmdir } from 'node:fs/promises';
 import type { VmState } from '../domain/disk.js';
-import { reconcile, type RepairAction } from '../domain/reconcile.js';
+import { reconcile, reconcileVm, type RepairAction } from '../domain/reconcile.js';
 import { messageOf } from '../errors.js';
 import { GuestNotThawed } from '../guest-agent/errors.js';
 import { inspectVm } from '../qemu/inspect.js';
@@ -39,10 +39,44 @@ export async function repair(
   return { vm: await inspectVm(client), report: { actions, warnings } };
 }
 
+/** Ends what a dead run left going on in the VM, where no target is known. */
+export async function repairVm(
+  client: QmpClient,
+  vm: VmState,
+): Promise<{ readonly vm: VmState; readonly actions: readonly RepairAction[] }> {
+  const actions = reconcileVm(vm);
+  if (actions.length === 0) return { vm, actions };
+  for (const action of actions) await carryOutInVm(client, action);
+  return { vm: await inspectVm(client), actions };
+}
+
 async function carryOut(client: QmpClient, target: string, action: RepairAction, warnings: string[]): Promise<void> {
+  await carryOutInTarget(target, action, warnings);
+  await carryOutInVm(client, action);
+}
+
+/** What of an action needs no monitor. */
+export async function carryOutInTarget(target: string, action: RepairAction, warnings: string[]): Promise<void> {
   switch (action.kind) {
     case 'thaw':
       return thaw(action.agent, warnings);
+    case 'delete-file':
+      await rm(filePath(target, action.disk, action.file), { force: true });
+      return syncFolder(diskFolder(target, action.disk));
+    case 'delete-folder':
+      return removeIfEmpty(diskFolder(target, action.disk));
+    case 'remove-journal':
+      return removeJournal(target);
+    case 'continue':
+    case 'end-job':
+    case 'remove-node':
+    case 'remove-bitmap':
+      return;
+  }
+}
+
+async function carryOutInVm(client: QmpClient, action: RepairAction): Promise<void> {
+  switch (action.kind) {
     case 'continue':
       await run(client, 'cont');
       return;
@@ -53,13 +87,11 @@ async function carryOut(client: QmpClient, target: string, action: RepairAction,
       return;
     case 'remove-bitmap':
       return removeBitmap(client, action.node, action.bitmap);
+    case 'thaw':
     case 'delete-file':
-      await rm(filePath(target, action.disk, action.file), { force: true });
-      return syncFolder(diskFolder(target, action.disk));
     case 'delete-folder':
-      return removeIfEmpty(diskFolder(target, action.disk));
     case 'remove-journal':
-      return removeJournal(target);
+      return;
   }
 }
 

@@ -11,6 +11,7 @@ import { checkLine } from '../repository/file-state.js';
 import { readForeignFolder } from '../repository/foreign-folder.js';
 import { diskFolder } from '../repository/layout.js';
 import { lockTarget } from '../repository/lock.js';
+import { refuseUnsealedFiles } from './dead-run.js';
 import { lockForReading } from './disk-folder.js';
 import { foreignFiles, readMergeNote, refuseUnfinished } from './foreign-disk.js';
 import type { MergeDeps } from './merge.js';
@@ -195,6 +196,7 @@ function machineOf(point: Point, restored: Source['disks']): object {
 
 async function foreignSource(run: Run): Promise<Source> {
   const { options, target, deps, warn } = run;
+  await refuseUnsealedFiles(target, undefined, null);
   const found = await foreignDisks(target, deps);
   // There is neither: say so as for any target without a backup.
   if (found.length === 0) await requireCatalog(target);

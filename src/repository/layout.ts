@@ -46,6 +46,16 @@ export async function siblingMonths(monthTarget: string): Promise<readonly strin
   return withCatalog(names.map((name) => join(parent, name)));
 }
 
+/** The months of a VM below `root` in which a run is under way or died, in order of time. */
+export async function monthsWithJournal(root: string, vmName: string): Promise<readonly string[]> {
+  const parent = join(root, asComponent(vmName));
+  const months = (await foldersIn(parent)).filter((name) => MONTH.test(name));
+  return having(
+    months.map((name) => join(parent, name)),
+    journalPath,
+  );
+}
+
 /** The targets that `--monthly` made below `root`: folders with a catalog, one or two levels down, in order of name. */
 export async function catalogsBelow(root: string): Promise<readonly string[]> {
   const children = (await foldersIn(root)).map((name) => join(root, name));
@@ -76,18 +86,22 @@ async function foldersIn(folder: string): Promise<readonly string[]> {
   }
 }
 
-async function withCatalog(folders: readonly string[]): Promise<readonly string[]> {
-  const found = await Promise.all(folders.map(async (folder) => ((await hasCatalog(folder)) ? [folder] : [])));
+function withCatalog(folders: readonly string[]): Promise<readonly string[]> {
+  return having(folders, catalogPath);
+}
+
+async function having(folders: readonly string[], pathOf: (folder: string) => string): Promise<readonly string[]> {
+  const found = await Promise.all(folders.map(async (folder) => ((await exists(pathOf(folder))) ? [folder] : [])));
   return found.flat().toSorted();
 }
 
-/** Also one that cannot be read: whoever needs it must hear of that. */
-async function hasCatalog(folder: string): Promise<boolean> {
+/** Also a file that cannot be read: whoever needs it must hear of that. */
+async function exists(path: string): Promise<boolean> {
   try {
-    await lstat(catalogPath(folder));
+    await lstat(path);
     return true;
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return false;
-    throw fileError('read', catalogPath(folder), error);
+    throw fileError('read', path, error);
   }
 }

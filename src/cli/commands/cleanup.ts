@@ -3,6 +3,7 @@ import { QmpBackupError } from '../../errors.js';
 import type { CleanupResult } from '../../operations/cleanup.js';
 import { collect } from '../options.js';
 import type { Register } from '../program.js';
+import { repairText } from '../render/repairs.js';
 import { type CommandContext, requireMonitor } from '../wiring.js';
 
 interface Flags {
@@ -19,7 +20,7 @@ interface Flags {
 export const cleanupCommand: Register = (program, run) => {
   program
     .command('cleanup')
-    .description('remove our bitmaps from a VM, never those of others')
+    .description('remove our bitmaps from a VM, and jobs of a dead run that use them; never those of others')
     .option('--remove-bitmaps', 'remove bitmaps: all of ours, or those that the other options choose')
     .addOption(new Option('--remove-bitmap').hideHelp())
     .option('--uuid <id>', 'only bitmaps whose name holds this target or chain id')
@@ -62,11 +63,14 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
   context.answer({ ...result }, () => render(result));
 }
 
-function render({ bitmaps, needFull, dryRun }: CleanupResult): string {
+function render({ bitmaps, needFull, dryRun, repairs }: CleanupResult): string {
   const removed = dryRun ? 'would be removed' : 'removed';
-  const lines = bitmaps.map(({ where, bitmap, removed: gone, why }) =>
-    gone ? `${where}: ${bitmap}: ${removed} (${why})` : `${where}: ${bitmap}: left (${why})`,
-  );
+  const lines = [
+    ...repairs.map((action) => repairText(action, dryRun)),
+    ...bitmaps.map(({ where, bitmap, removed: gone, why }) =>
+      gone ? `${where}: ${bitmap}: ${removed} (${why})` : `${where}: ${bitmap}: left (${why})`,
+    ),
+  ];
   if (needFull.length > 0) {
     lines.push(`the next backup will be full for these targets: ${needFull.join(', ')}`);
   }

@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { afterRepairs, type Observed, reconcile, retire } from '../../../src/domain/reconcile.js';
+import {
+  afterRepairs,
+  type Observed,
+  reconcile,
+  reconcileOffline,
+  reconcileVm,
+  retire,
+} from '../../../src/domain/reconcile.js';
 import { bitmap, catalog, entry, journal, point, source, vmState } from '../../support/builders.js';
 
 const full = entry('a', 'FULL-1.qcow2');
@@ -132,4 +139,55 @@ it('tells a dry run what the VM will be like after the repairs', () => {
     ['o', true],
   ]);
   expect(afterRepairs(vm, [])).toEqual(vm);
+});
+
+describe('what can be repaired without the VM', () => {
+  const dead = journal(
+    'abcdefabcdef',
+    [
+      { disk: 'a', bitmap: 'qmpbackup-x-a-new', job: 'qmpbackup-abcdefabcdef-a', file: 'INC-2.qcow2' },
+      { disk: 'b', bitmap: 'qmpbackup-x-b-new', job: 'qmpbackup-abcdefabcdef-b', file: 'INC-2.qcow2' },
+    ],
+    { freezes: '/run/agent', stops: true },
+  );
+  const files = new Map([
+    ['a', ['FULL-1.qcow2', 'INC-2.qcow2.partial']],
+    ['b', ['INC-2.qcow2']],
+  ]);
+
+  it('is to thaw and to remove files that nobody writes; the journal waits', () => {
+    const known = catalog([point(0, [full])]);
+    expect(reconcileOffline({ catalog: known, journal: dead, files }, new Set(['b/INC-2.qcow2']))).toEqual({
+      now: [
+        { kind: 'thaw', agent: '/run/agent' },
+        { kind: 'delete-file', disk: 'a', file: 'INC-2.qcow2.partial' },
+        { kind: 'delete-folder', disk: 'a' },
+        { kind: 'delete-folder', disk: 'b' },
+      ],
+      inUse: [{ kind: 'delete-file', disk: 'b', file: 'INC-2.qcow2' }],
+      waiting: dead,
+    });
+  });
+
+  it('is no file of a point that was sealed, and nothing without a journal', () => {
+    const sealed = catalog([point(0, [full], { id: dead.attempt })]);
+    const { now, inUse, waiting } = reconcileOffline({ catalog: sealed, journal: dead, files }, new Set());
+    expect([...now, ...inUse]).toEqual([{ kind: 'thaw', agent: '/run/agent' }]);
+    expect(waiting).toBe(dead);
+    expect(reconcileOffline({ catalog: sealed, journal: undefined, files }, new Set())).toEqual({
+      now: [],
+      inUse: [],
+      waiting: null,
+    });
+  });
+});
+
+describe('what can be repaired without a journal', () => {
+  it('is what runs in the VM under our names', () => {
+    const jobs = [job('qmpbackup-abcdefabcdef-a', 'concluded'), job('qmpbackup-me', 'running'), job('x', 'running')];
+    expect(reconcileVm({ jobs, probeNodes: ['qmpbackup-probe-00112233'] })).toEqual([
+      { kind: 'end-job', job: 'qmpbackup-abcdefabcdef-a', concluded: true },
+      { kind: 'remove-node', node: 'qmpbackup-probe-00112233' },
+    ]);
+  });
 });

@@ -1,0 +1,72 @@
+import type { RecoveredTarget, RecoverResult } from '../../operations/recover.js';
+import type { Register } from '../program.js';
+import { repairText } from '../render/repairs.js';
+import { formatTime } from '../render/units.js';
+import { agentOf, type CommandContext, requireMonitor } from '../wiring.js';
+
+interface Flags {
+  readonly target: string;
+  readonly monthly?: boolean;
+  readonly vmName?: string;
+  readonly dryRun?: boolean;
+  readonly breakLock?: boolean;
+}
+
+export const recoverCommand: Register = (program, run) => {
+  program
+    .command('recover')
+    .description('repair what a run that died left behind in the VM and in a target; each backup does it too')
+    .requiredOption('--target <dir>', 'folder of the backups')
+    .option('--monthly', 'every month of this VM, <target>/<vm name>/<YYYY-MM>, in which a run died')
+    .option('--vm-name <name>', 'what the VM is called that has no name, or that is not asked (no --socket)')
+    .option('--dry-run', 'say what would be repaired')
+    .option('--break-lock', 'take a lock that another host holds')
+    .addHelpText('after', EXAMPLES)
+    .action(run<Flags>(runRecover));
+};
+
+const EXAMPLES = `
+Without --socket only what needs no QEMU is repaired (exit code 3 when that is not all): files of the dead run that no
+QEMU writes any more go, and a guest that it froze is thawed. run.json stays for a run that can ask the VM.
+
+Examples:
+  qmpbackup --socket /run/vm.qmp recover --target /backup/vm --dry-run
+  qmpbackup --socket /run/vm.qmp --agent-socket /run/vm.qga recover --target /backup --monthly
+  qmpbackup recover --target /backup/vm`;
+
+async function runRecover(flags: Flags, context: CommandContext): Promise<void> {
+  const { globals, log, signal, trace } = context;
+  const monitor = globals.socket === undefined ? null : requireMonitor(globals);
+  const { recover } = await import('../../operations/recover.js');
+  const result = await recover(
+    {
+      target: flags.target,
+      monitor,
+      agent: agentOf(globals),
+      monthly: flags.monthly ?? false,
+      label: flags.vmName ?? null,
+      dryRun: flags.dryRun ?? false,
+      breakLock: flags.breakLock ?? false,
+      trace,
+    },
+    { signal, warn: (text) => log.write('warning', text) },
+  );
+  context.answer({ ...result }, () => render(result));
+  if (!result.dryRun && result.targets.some(({ left }) => left.length > 0)) context.endWith('partial');
+}
+
+function render({ targets, vm, dryRun }: RecoverResult): string {
+  const lines = [
+    ...targets.flatMap((target) => renderTarget(target, dryRun)),
+    ...vm.map((action) => repairText(action, dryRun)),
+  ];
+  return lines.length === 0 ? 'nothing to repair' : lines.join('\n');
+}
+
+function renderTarget({ target, run, actions, left }: RecoveredTarget, dryRun: boolean): readonly string[] {
+  const lines = [...actions.map((action) => repairText(action, dryRun)), ...left].map((line) => `  ${line}`);
+  if (lines.length === 0) return [];
+  const counts = run?.sealed ? 'after its point was sealed' : 'before its point was sealed';
+  const who = run ? `${run.what} of ${formatTime(run.startedAt)} died ${counts}` : 'jobs of a run into another target';
+  return [`${target}: ${who}`, ...lines];
+}

@@ -1,0 +1,26 @@
+import type { RepairAction } from '../../domain/reconcile.js';
+
+/** One repair in words: `removed run.json`, or with `would` what it would be. */
+export function repairText(action: RepairAction, would: boolean): string {
+  const said = (done: string, todo: string): string => (would ? `would ${todo}` : done);
+  switch (action.kind) {
+    case 'thaw':
+      return `${said('asked', 'ask')} the guest agent at ${action.agent} to thaw the guest`;
+    case 'continue':
+      return `${said('let', 'let')} the VM go on, which the run had stopped`;
+    case 'end-job':
+      return action.concluded
+        ? `${said('dismissed', 'dismiss')} the ended job ${action.job}`
+        : `${said('cancelled', 'cancel')} the job ${action.job}, which still ${would ? 'runs' : 'ran'}`;
+    case 'remove-node':
+      return `${said('removed', 'remove')} the block node ${action.node} from the VM`;
+    case 'remove-bitmap':
+      return `${said('removed', 'remove')} the bitmap ${action.bitmap} from ${action.node}: ${action.why}`;
+    case 'delete-file':
+      return `${said('deleted', 'delete')} ${action.disk}/${action.file}, which belongs to no point`;
+    case 'delete-folder':
+      return `${said('removed', 'remove')} the folder ${action.disk} if it was empty`;
+    case 'remove-journal':
+      return `${said('removed', 'remove')} run.json, the journal of that run`;
+  }
+}
