@@ -195,6 +195,7 @@ async function stageAll(vm: Vm, copyBitmap: string | null, withBitmap = false): 
       await createTarget(path, { size: source.virtualSize });
       return {
         path,
+        fleece: null,
         planned: {
           disk: `bare${index}`,
           source,

@@ -152,6 +152,10 @@ const journal = v.object({
   freezes: text,
   /** Written before the VM is stopped. */
   stops: v.boolean(),
+  /** Folders of the scratch images of fleecing; absolute paths. */
+  scratch: v.optional(v.array(v.string()), []),
+  /** The run starts QEMU's NBD server. */
+  servesNbd: v.optional(v.boolean(), false),
 });
 
 /** `run.json`: what a run may leave behind in QEMU and in the target, written before it changes anything. */

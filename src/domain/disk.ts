@@ -1,3 +1,5 @@
+import type { NodeRole } from './names.js';
+
 /**
  * What a running VM has, as plain data. `qemu/inspect` makes these from QMP replies; everything in the domain decides
  * on them. Sizes are bytes.
@@ -22,6 +24,8 @@ export interface SourceDisk {
   readonly qdev: string | null;
   /** Current top format node, below filters: what jobs and bitmaps address. Never stored as an address. */
   readonly node: string;
+  /** The node that the guest device has open: `node`, or a filter above it. */
+  readonly root: string;
   readonly format: string;
   /** Image file as QEMU names it (may be relative to QEMU's working directory, or a `json:` name). */
   readonly file: string;
@@ -67,6 +71,19 @@ export interface VmState {
   readonly disks: readonly SourceDisk[];
   readonly leftOut: readonly LeftOut[];
   readonly jobs: readonly JobState[];
-  /** Nodes of ours that a run added to try a target, and died before it took them away. */
-  readonly probeNodes: readonly string[];
+  readonly ownNodes: readonly OwnNode[];
+  /** Ids of block exports of ours. */
+  readonly ownExports: readonly string[];
+}
+
+/** A block node that a run of ours added. */
+export interface OwnNode {
+  readonly node: string;
+  readonly role: NodeRole;
+  /** The node that it passes through, or keeps its data in. */
+  readonly below: string | null;
+  /** The guest device that has this node open. */
+  readonly qdev: string | null;
+  /** The image at the bottom, as QEMU names it. */
+  readonly file: string | null;
 }

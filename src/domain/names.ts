@@ -27,8 +27,43 @@ export function probeNodeName(random: string): string {
   return `qmpbackup-probe-${random}`;
 }
 
-export function isProbeNode(name: string): boolean {
-  return /^qmpbackup-probe-[0-9a-f]{8}$/.test(name);
+/** The parts that fleecing puts into QEMU for one disk. */
+export type FleecePart = 'scratch' | 'filter' | 'snapshot';
+
+/** What a node of ours is for. */
+export type NodeRole = FleecePart | 'probe';
+
+const PART_TAGS: Readonly<Record<FleecePart, string>> = { scratch: 'tmp', filter: 'cbw', snapshot: 'snp' };
+const FLEECE_NODE = /^qmpbackup-[0-9a-f]{12}-(tmp|cbw|snp)\d{1,4}$/;
+
+/** QEMU takes 31 bytes at most, so the disk goes by its number in the run. */
+export function fleeceNodeName(attempt: string, part: FleecePart, index: number): string {
+  return `qmpbackup-${attempt}-${PART_TAGS[part]}${index}`;
+}
+
+/** Undefined for a node that is not ours. */
+export function roleOfNode(name: string): NodeRole | undefined {
+  if (/^qmpbackup-probe-[0-9a-f]{8}$/.test(name)) return 'probe';
+  const tag = FLEECE_NODE.exec(name)?.[1];
+  return (['scratch', 'filter', 'snapshot'] as const).find((part) => PART_TAGS[part] === tag);
+}
+
+/** The read-only view of one disk's instant, over NBD; name and id of the export. */
+export function exportName(attempt: string, index: number): string {
+  return `qmpbackup-${attempt}-nbd${index}`;
+}
+
+export function isOurExport(id: string): boolean {
+  return /^qmpbackup-[0-9a-f]{12}-nbd\d{1,4}$/.test(id);
+}
+
+/** The folder of one attempt's scratch images. */
+export function scratchFolderName(attempt: string): string {
+  return `qmpbackup-${attempt}.scratch`;
+}
+
+export function isScratchFolder(name: string): boolean {
+  return /^qmpbackup-[0-9a-f]{12}\.scratch$/.test(name);
 }
 
 const LEVEL_NAMES: Readonly<Record<Level, string>> = { full: 'FULL', inc: 'INC', diff: 'DIFF', copy: 'COPY' };

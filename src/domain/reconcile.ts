@@ -1,7 +1,7 @@
 import type { Catalog, Journal } from './catalog.js';
 import { latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
-import type { JobState, SourceDisk, VmState } from './disk.js';
-import { isOurBitmap, PARTIAL_SUFFIX } from './names.js';
+import type { JobState, OwnNode, SourceDisk, VmState } from './disk.js';
+import { isOurBitmap, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
 /**
  * What has to be repaired before a run may begin: a pure function from what is seen (catalog, journal, bitmaps, jobs,
@@ -15,7 +15,10 @@ export interface Observed {
   readonly journal: Journal | undefined;
   readonly sources: readonly SourceDisk[];
   readonly jobs: readonly JobState[];
-  readonly probeNodes: readonly string[];
+  /** `paused`, `running` … as QEMU says. */
+  readonly status: string;
+  readonly ownNodes: readonly OwnNode[];
+  readonly ownExports: readonly string[];
   /** Names of the files in each disk folder that the journal names. */
   readonly files: ReadonlyMap<string, readonly string[]>;
 }
@@ -24,7 +27,13 @@ export type RepairAction =
   | { readonly kind: 'thaw'; readonly agent: string }
   | { readonly kind: 'continue' }
   | { readonly kind: 'end-job'; readonly job: string; readonly concluded: boolean }
+  | { readonly kind: 'remove-export'; readonly id: string }
+  | { readonly kind: 'stop-nbd-server' }
+  /** The guest device gets back the node that the filter is above. */
+  | { readonly kind: 'take-out-filter'; readonly qdev: string; readonly filter: string; readonly node: string }
   | { readonly kind: 'remove-node'; readonly node: string }
+  /** Absolute path. */
+  | { readonly kind: 'delete-scratch'; readonly folder: string }
   | { readonly kind: 'remove-bitmap'; readonly node: string; readonly bitmap: string; readonly why: string }
   | { readonly kind: 'delete-file'; readonly disk: string; readonly file: string }
   | { readonly kind: 'delete-folder'; readonly disk: string }
@@ -34,7 +43,7 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
   const { journal, catalog } = observed;
   const dead = journal && !catalog?.points.some(({ id }) => id === journal.attempt) ? journal : undefined;
   return [
-    ...(journal ? guestFirst(journal) : []),
+    ...(journal ? guestFirst(journal, observed.status) : []),
     ...reconcileVm(observed),
     ...(dead ? dropBitmaps(observed, dead) : []),
     ...(dead ? dropFiles(observed, dead) : []),
@@ -46,16 +55,57 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
 }
 
 /** Whatever else is wrong, a guest that a dead run froze or stopped goes on first. */
-function guestFirst(journal: Journal): RepairAction[] {
+function guestFirst(journal: Journal, status: string): RepairAction[] {
   const actions: RepairAction[] = [];
+  // The agent of a guest that stands still does not answer: first the VM goes on, then the guest is thawed.
+  if (journal.stops && status === 'paused') actions.push({ kind: 'continue' });
   if (journal.freezes !== null) actions.push({ kind: 'thaw', agent: journal.freezes });
-  if (journal.stops) actions.push({ kind: 'continue' });
   return actions;
 }
 
-/** What needs no journal: jobs and nodes of ours that a dead run left in this QEMU, whichever target they served. */
-export function reconcileVm(seen: Pick<Observed, 'jobs' | 'probeNodes'>): readonly RepairAction[] {
-  return [...endJobs(seen), ...seen.probeNodes.map((node) => ({ kind: 'remove-node', node }) as const)];
+/** What needs no journal: what a dead run left in this QEMU, whichever target it served. */
+export function reconcileVm(
+  seen: Pick<Observed, 'jobs' | 'ownNodes' | 'ownExports'> & Partial<Pick<Observed, 'journal'>>,
+): readonly RepairAction[] {
+  return [...endJobs(seen), ...dismantle(seen)];
+}
+
+/**
+ * Takes apart what fleecing put into QEMU, from the top down, by whichever run it was put there: names of ours tell.
+ * A filter is only taken out of a guest device that has exactly this filter open: above it may be a snapshot by now.
+ */
+export function dismantle({
+  journal,
+  ownNodes,
+  ownExports,
+}: Pick<Observed, 'ownNodes' | 'ownExports'> & Partial<Pick<Observed, 'journal'>>): RepairAction[] {
+  const all = (role: NodeRole): readonly OwnNode[] => ownNodes.filter((each) => each.role === role);
+  const remove = ({ node }: OwnNode): RepairAction => ({ kind: 'remove-node', node });
+  const folders = [
+    ...(journal?.scratch ?? []).filter((folder) => isScratchFolder(nameOf(folder))),
+    ...all('scratch').flatMap(({ file }) => scratchFolderOf(file)),
+  ];
+  return [
+    ...ownExports.map((id): RepairAction => ({ kind: 'remove-export', id })),
+    ...(journal?.servesNbd ? [{ kind: 'stop-nbd-server' } as const] : []),
+    ...all('snapshot').map(remove),
+    ...all('filter').flatMap(({ node, qdev, below }): RepairAction[] =>
+      qdev === null || below === null ? [] : [{ kind: 'take-out-filter', qdev, filter: node, node: below }],
+    ),
+    ...all('filter').map(remove),
+    ...all('scratch').map(remove),
+    ...all('probe').map(remove),
+    ...[...new Set(folders)].map((folder): RepairAction => ({ kind: 'delete-scratch', folder })),
+  ];
+}
+
+function scratchFolderOf(file: string | null): readonly string[] {
+  const folder = file?.split('/').slice(0, -1).join('/') ?? '';
+  return folder.startsWith('/') && isScratchFolder(nameOf(folder)) ? [folder] : [];
+}
+
+function nameOf(path: string): string {
+  return path.split('/').pop() ?? '';
 }
 
 /** Jobs of ours: whoever holds the VM's lock knows that no live run owns them, whichever target they served. */
@@ -125,7 +175,8 @@ export function reconcileOffline(
   { catalog, journal, files }: Pick<Observed, 'catalog' | 'journal' | 'files'>,
   inUse: ReadonlySet<string>,
 ): OfflineRepairs {
-  const all = reconcile({ catalog, journal, files, olderMonths: [], sources: [], jobs: [], probeNodes: [] });
+  const nothing = { olderMonths: [], sources: [], jobs: [], ownNodes: [], ownExports: [], status: 'unknown' };
+  const all = reconcile({ catalog, journal, files, ...nothing });
   const possible = all.filter(({ kind }) => kind === 'thaw' || kind === 'delete-file' || kind === 'delete-folder');
   const isInUse = (action: RepairAction): boolean =>
     action.kind === 'delete-file' && inUse.has(`${action.disk}/${action.file}`);
@@ -152,12 +203,15 @@ function bitmapsWhere(sources: readonly SourceDisk[], why: (name: string) => str
 export function afterRepairs(vm: VmState, actions: readonly RepairAction[]): VmState {
   const ended = new Set(actions.flatMap((action) => (action.kind === 'end-job' ? [action.job] : [])));
   const removed = actions.filter((action) => action.kind === 'remove-bitmap');
+  const filters = actions.filter((action) => action.kind === 'take-out-filter');
   return {
     ...vm,
     jobs: vm.jobs.filter(({ id }) => !ended.has(id)),
-    probeNodes: [],
+    ownNodes: [],
+    ownExports: [],
     disks: vm.disks.map((disk) => ({
       ...disk,
+      root: filters.find(({ filter }) => filter === disk.root)?.node ?? disk.root,
       bitmaps: disk.bitmaps
         .filter(({ name }) => !removed.some(({ node, bitmap }) => node === disk.node && bitmap === name))
         .map((bitmap) => ({ ...bitmap, busy: bitmap.busy && !(ended.size > 0 && isOurBitmap(bitmap.name)) })),

@@ -1,11 +1,9 @@
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { CATALOG_SCHEMA, type Catalog, type Journal, type Point } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
-import type { BackupPlan } from '../domain/plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
-import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
-import { readFeatures } from '../qemu/features.js';
 import { inspectVm } from '../qemu/inspect.js';
+import { dismissJob } from '../qemu/job-watch.js';
 import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { QmpConnectionLost } from '../qmp/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
@@ -15,15 +13,19 @@ import type { BackupRun } from './backup-run.js';
 import { followJobs } from './follow-jobs.js';
 import { readTarget } from './open-target.js';
 import type { Planned } from './plan-run.js';
-import { repair } from './repair.js';
+import { prepareFleece } from './prepare-fleece.js';
+import { repair, takeFleecingOut } from './repair.js';
 import { sealPoint } from './seal-point.js';
 import { stagePoint } from './stage-point.js';
-import { type Freeze, takePoint } from './take-point.js';
+import { releaseGuards, startGuards } from './start-guards.js';
+import { verifyPoint } from './verify-point.js';
+import { type Freeze, type Guards, takePoint } from './take-point.js';
 
 export interface Done {
   readonly catalog: Catalog;
   readonly point: Point;
   readonly freeze: Freeze | null;
+  readonly pausedMs: number | null;
   readonly transactionMs: number;
 }
 
@@ -36,26 +38,38 @@ export async function attemptPoint(
   qemuUser: SocketOwner | undefined,
 ): Promise<Done> {
   const { options, session, context } = run;
-  const { plan } = planned;
+  const { plan, fleecing } = planned;
   run.signal.throwIfAborted();
-  const guard = await startGuard(run, vm);
+  const guards = await startGuards(run, vm, fleecing.fleece);
   try {
-    await writeJournal(run.target, journalOf(run, plan, guard !== null));
-    const compressionType = options.compress ? (await readFeatures(session.client)).compressionType : null;
-    const staged = await stagePoint(session.client, staging, plan.disks, { compressionType, qemuUser });
+    const journal = journalOf(run, planned, guards);
+    await writeJournal(run.target, journal);
+    const staged = await stagePoint(session.client, staging, plan.disks, {
+      compressionType: options.compress ? (fleecing.features?.compressionType ?? null) : null,
+      qemuUser,
+      fleeced: fleecing.disks,
+    });
+    if (fleecing.fleece) await prepareFleece(run, staged, qemuUser);
     run.signal.throwIfAborted();
-    const instant = await takePoint(session.client, staged, guard, {
+    const instant = await takePoint(session.client, staged, guards, {
       speed: options.speedLimit,
       compress: options.compress,
+      jobOnCbwError: fleecing.features?.driveBackup.onCbwError ?? false,
       timeoutMs: TRANSACTION_TIMEOUT_MS,
       now: context.now,
       requireFreeze: options.quiesce === 'require',
       signal: run.signal,
       warn: run.warn,
     });
-    await guard?.release();
+    await releaseGuards(guards);
+    // From now on a later run has no guest to thaw and no VM to continue, whoever stops it meanwhile.
+    const calm: Journal = { ...journal, freezes: null, stops: false };
+    if (guards.freeze || guards.pause) await writeJournal(run.target, calm);
     context.report({ kind: 'started', instant });
     const outcomes = await followJobs(run, plan);
+    const serving: Journal = { ...calm, servesNbd: options.verify !== null };
+    if (options.verify !== null) await verifyPoint(run, planned, staged, serving);
+    if (fleecing.fleece) await endFleecing(run, serving);
     context.report({ kind: 'sealing' });
     const sealed = await sealPoint(staging, staged, {
       target: run.target,
@@ -72,10 +86,10 @@ export async function attemptPoint(
       digests: options.digests,
       signal: run.signal,
     });
-    return { ...sealed, freeze: instant.freeze, transactionMs: instant.transactionMs };
+    const { freeze, pausedMs, transactionMs } = instant;
+    return { ...sealed, freeze, pausedMs, transactionMs };
   } catch (error) {
-    // Also frees the agent's socket, which serves one client.
-    await guard?.release().catch((failure: unknown) => run.warn(messageOf(failure)));
+    await releaseGuards(guards).catch((failure: unknown) => run.warn(messageOf(failure)));
     throw await undone(run, error);
   }
 }
@@ -86,7 +100,14 @@ export async function attemptPoint(
  */
 const TRANSACTION_TIMEOUT_MS = 9_000;
 
-function journalOf(run: BackupRun, plan: BackupPlan, freezes: boolean): Journal {
+/** The jobs have ended: the guest needs the filters no longer, and their scratch images may go. */
+async function endFleecing(run: BackupRun, journal: Journal): Promise<void> {
+  const { client } = run.session;
+  await Promise.all(journal.disks.map(({ job }) => dismissJob(client, job)));
+  (await takeFleecingOut(client, journal)).forEach(run.warn);
+}
+
+function journalOf(run: BackupRun, { plan, fleecing }: Planned, guards: Guards): Journal {
   return {
     schema: CATALOG_SCHEMA,
     attempt: run.attempt,
@@ -96,42 +117,16 @@ function journalOf(run: BackupRun, plan: BackupPlan, freezes: boolean): Journal 
     vm: run.identity,
     disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
     madeFolders: plan.disks.map(({ disk }) => disk),
-    freezes: freezes && run.options.agent ? addressOf(run.options.agent) : null,
-    stops: false,
+    freezes: guards.freeze && run.options.agent ? addressOf(run.options.agent) : null,
+    stops: guards.pause !== null,
+    scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch)))],
+    servesNbd: false,
   };
 }
 
 /** As a later run in another folder can use it. */
 function addressOf(endpoint: Endpoint): string {
   return describeEndpoint(endpoint.kind === 'unix' ? { ...endpoint, path: resolve(endpoint.path) } : endpoint);
-}
-
-/** The guard for the freeze, ready and connected; null where nothing is frozen. */
-async function startGuard(run: BackupRun, vm: VmState): Promise<FreezeGuard | null> {
-  const { quiesce, agent, freezeTimeoutMs, freezeLimitMs } = run.options;
-  if (quiesce === 'no') return null;
-  if (!vm.running) return unfrozen(run, `the VM is not running (${vm.status})`);
-  if (!agent) return unfrozen(run, 'no agent socket was given (--agent-socket)');
-  try {
-    // Loaded where a guest is frozen: start-up time, docs/decisions/0001.
-    const { FreezeGuard } = await import('../guest-agent/freeze-guard.js');
-    return await FreezeGuard.start({ agent, freezeTimeoutMs, freezeLimitMs, signal: run.signal });
-  } catch (error) {
-    if (!(error instanceof QmpBackupError)) throw error;
-    return unfrozen(run, messageOf(error), error);
-  }
-}
-
-function unfrozen(run: BackupRun, why: string, cause?: unknown): null {
-  run.signal.throwIfAborted();
-  if (run.options.quiesce === 'require') {
-    throw new QmpBackupError('failed', `--quiesce=require: the guest cannot be frozen: ${why}`, {
-      cause,
-      hint: 'Nothing was changed. --quiesce alone would go on and mark the point crash.',
-    });
-  }
-  run.warn(`the guest cannot be frozen: ${why}; the point is marked crash`);
-  return null;
 }
 
 /**

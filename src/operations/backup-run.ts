@@ -1,4 +1,5 @@
 import type { Point } from '../domain/catalog.js';
+import type { FleeceChoice, FleeceMode } from '../domain/fleece-choice.js';
 import type { VmIdentity } from '../domain/identity.js';
 import type { BackupPlan, BackupRequest } from '../domain/plan.js';
 import type { RepairAction } from '../domain/reconcile.js';
@@ -21,6 +22,15 @@ export interface BackupOptions extends BackupRequest, Omit<VmAccess, 'what'> {
   /** Bytes per second per disk; 0 is no limit. */
   readonly speedLimit: number;
   readonly digests: boolean;
+  /** Bytes that stay free on the target and on scratch space; null is the default. */
+  readonly reserve: number | null;
+  readonly fleece: FleeceMode;
+  /** Folder of the scratch images; null is beside each disk's image. */
+  readonly fleeceDir: string | null;
+  /** Compare the point with the frozen instant before it is sealed: all of it, or random parts. */
+  readonly verify: 'all' | 'sample' | null;
+  /** Milliseconds that a guest write may wait for the scratch image before the backup is given up. */
+  readonly cbwTimeoutMs: number;
   readonly dryRun: boolean;
   /** Milliseconds between two looks at the jobs. */
   readonly progressIntervalMs: number;
@@ -31,9 +41,11 @@ export interface BackupOptions extends BackupRequest, Omit<VmAccess, 'what'> {
 export type BackupEvent =
   | { readonly kind: 'warning'; readonly text: string }
   | { readonly kind: 'repaired'; readonly actions: readonly RepairAction[] }
-  | { readonly kind: 'planned'; readonly target: string; readonly plan: BackupPlan }
+  | { readonly kind: 'planned'; readonly target: string; readonly plan: BackupPlan; readonly fleecing: FleeceChoice }
   | { readonly kind: 'started'; readonly instant: Instant }
   | { readonly kind: 'progress'; readonly disks: readonly DiskProgress[] }
+  /** `share`: how much of the disk, in words. */
+  | { readonly kind: 'verifying'; readonly disk: string; readonly share: string }
   | { readonly kind: 'sealing' };
 
 export interface DiskProgress {
@@ -52,6 +64,9 @@ export interface BackupResult {
   /** Null after `--dry-run`. */
   readonly point: Point | null;
   readonly freeze: Freeze | null;
+  readonly fleecing: FleeceChoice;
+  /** Milliseconds that the VM stood still for fleecing; null where it did not. */
+  readonly pausedMs: number | null;
   readonly transactionMs: number | null;
 }
 

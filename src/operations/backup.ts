@@ -58,8 +58,18 @@ async function rehearse(run: BackupRun): Promise<Outcome> {
   state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, run.session.state.disks);
   const repairs = await observeRepairs(state, run.session.state);
-  const { plan } = await planRun(run, state, afterRepairs(run.session.state, repairs));
-  return { target: run.target, plan, repairs, point: null, freeze: null, transactionMs: null };
+  const { plan, fleecing } = await planRun(run, state, afterRepairs(run.session.state, repairs));
+  const { fleece, why } = fleecing;
+  return {
+    target: run.target,
+    plan,
+    repairs,
+    fleecing: { fleece, why },
+    point: null,
+    freeze: null,
+    pausedMs: null,
+    transactionMs: null,
+  };
 }
 
 async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
@@ -89,7 +99,8 @@ async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
   staging.keep();
   const sources = afterTransaction(vm.disks, planned.plan);
   await tidyUp(locked, planned.plan, { catalog: done.catalog, olderMonths: state.olderMonths, sources });
-  return { target, plan: planned.plan, repairs, ...done };
+  const { fleece, why } = planned.fleecing;
+  return { target, plan: planned.plan, repairs, fleecing: { fleece, why }, ...done };
 }
 
 /**

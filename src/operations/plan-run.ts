@@ -4,8 +4,11 @@ import { currentChain, latestFile, latestFull, lineOf, withModificationTimes } f
 import type { VmState } from '../domain/disk.js';
 import { type BackupPlan, planBackup } from '../domain/plan.js';
 import { type KnownSource, recognise } from '../domain/recognise.js';
+import { defaultReserve, spaceNeeded } from '../domain/space.js';
+import { freeSpace } from '../repository/free-space.js';
 import { checkLine } from '../repository/file-state.js';
 import type { BackupRun } from './backup-run.js';
+import { chooseFleecing, type Fleecing, type TargetFacts } from './choose-fleecing.js';
 import { listFiles, type TargetState } from './open-target.js';
 
 /** Looks at what the plan needs to know of the target's files, and plans. */
@@ -13,6 +16,7 @@ export interface Planned {
   readonly plan: BackupPlan;
   readonly targetId: string;
   readonly catalog: Catalog | undefined;
+  readonly fleecing: Fleecing;
 }
 
 export async function planRun(run: BackupRun, state: TargetState, vm: VmState): Promise<Planned> {
@@ -38,8 +42,15 @@ export async function planRun(run: BackupRun, state: TargetState, vm: VmState): 
     brokenLines,
   });
   plan.warnings.forEach(run.warn);
-  context.report({ kind: 'planned', target, plan });
-  return { plan, targetId, catalog };
+  const fleecing = await chooseFleecing(run, plan, await targetFacts(run, plan));
+  context.report({ kind: 'planned', target, plan, fleecing });
+  return { plan, targetId, catalog, fleecing };
+}
+
+async function targetFacts({ target, options }: BackupRun, plan: BackupPlan): Promise<TargetFacts> {
+  const { free, total, network } = await freeSpace(target, { timeoutMs: 60_000 });
+  const reserve = options.reserve ?? defaultReserve({ total });
+  return { network, spaceIsShort: free - spaceNeeded(plan.disks) < 2 * reserve };
 }
 
 interface CheckedParents {

@@ -95,8 +95,18 @@ async function recoverWithVm(
     targets.push({ target: folder, run: deadRun(state), actions: done.actions, left: [] });
   }
   // Without a journal, and so with --monthly perhaps without any folder.
-  const rest = options.dryRun ? reconcileVm(vm) : (await repairVm(session.client, vm)).actions;
+  const rest = options.dryRun ? reconcileVm(vm) : await repairRest(session, vm, context);
   return { targets, vm: rest, dryRun: options.dryRun };
+}
+
+async function repairRest(
+  { client }: VmSession,
+  vm: VmState,
+  { warn }: RecoverContext,
+): Promise<readonly RepairAction[]> {
+  const { report } = await repairVm(client, vm);
+  report.warnings.forEach(warn);
+  return report.actions;
 }
 
 interface Repaired {

@@ -1,16 +1,21 @@
 import { rm, rmdir } from 'node:fs/promises';
+import type { Journal } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
-import { reconcile, reconcileVm, type RepairAction } from '../domain/reconcile.js';
+import { dismantle, reconcile, reconcileVm, type RepairAction } from '../domain/reconcile.js';
 import { messageOf } from '../errors.js';
 import { GuestNotThawed } from '../guest-agent/errors.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
+import { qomPath } from '../qemu/fleece.js';
 import { endJobs } from '../qemu/job-watch.js';
+import { stopNbdServer } from '../qemu/nbd-export.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 import { parseEndpoint } from '../qmp/endpoint.js';
+import { QmpCommandError } from '../qmp/errors.js';
 import { removeJournal } from '../repository/journal-file.js';
 import { diskFolder, filePath } from '../repository/layout.js';
+import { removeScratch } from '../repository/scratch.js';
 import { syncFolder } from '../repository/durable.js';
 import { listFiles, type TargetState } from './open-target.js';
 
@@ -23,7 +28,15 @@ export interface RepairReport {
 
 export async function observeRepairs(state: TargetState, vm: VmState): Promise<readonly RepairAction[]> {
   const files = await listFiles(state.target, state.journal?.disks.map(({ disk }) => disk) ?? []);
-  return reconcile({ ...state, sources: vm.disks, jobs: vm.jobs, probeNodes: vm.probeNodes, files });
+  return reconcile({
+    ...state,
+    sources: vm.disks,
+    jobs: vm.jobs,
+    ownNodes: vm.ownNodes,
+    ownExports: vm.ownExports,
+    status: vm.status,
+    files,
+  });
 }
 
 /** Repairs until nothing of ours is wrong; returns the VM as it is then. */
@@ -34,8 +47,7 @@ export async function repair(
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
   const actions = await observeRepairs(state, vm);
   if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
-  const warnings: string[] = [];
-  for (const action of actions) await carryOut(client, state.target, action, warnings);
+  const warnings = await carryOutAll(client, state.target, actions);
   return { vm: await inspectVm(client), report: { actions, warnings } };
 }
 
@@ -43,16 +55,31 @@ export async function repair(
 export async function repairVm(
   client: QmpClient,
   vm: VmState,
-): Promise<{ readonly vm: VmState; readonly actions: readonly RepairAction[] }> {
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
   const actions = reconcileVm(vm);
-  if (actions.length === 0) return { vm, actions };
-  for (const action of actions) await carryOutInVm(client, action);
-  return { vm: await inspectVm(client), actions };
+  if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
+  const warnings = await carryOutAll(client, '', actions);
+  return { vm: await inspectVm(client), report: { actions, warnings } };
+}
+
+/** Takes fleecing out of the VM again, as far as it is in; returns what may be left for a person, in words. */
+export async function takeFleecingOut(client: QmpClient, journal: Journal): Promise<readonly string[]> {
+  return carryOutAll(client, '', dismantle({ ...(await inspectVm(client)), journal }));
+}
+
+async function carryOutAll(
+  client: QmpClient,
+  target: string,
+  actions: readonly RepairAction[],
+): Promise<readonly string[]> {
+  const warnings: string[] = [];
+  for (const action of actions) await carryOut(client, target, action, warnings);
+  return warnings;
 }
 
 async function carryOut(client: QmpClient, target: string, action: RepairAction, warnings: string[]): Promise<void> {
   await carryOutInTarget(target, action, warnings);
-  await carryOutInVm(client, action);
+  await carryOutInVm(client, action, warnings);
 }
 
 /** What of an action needs no monitor. */
@@ -67,29 +94,42 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
       return removeIfEmpty(diskFolder(target, action.disk));
     case 'remove-journal':
       return removeJournal(target);
+    case 'delete-scratch':
+      return removeScratch(action.folder);
     case 'continue':
     case 'end-job':
+    case 'remove-export':
+    case 'stop-nbd-server':
+    case 'take-out-filter':
     case 'remove-node':
     case 'remove-bitmap':
       return;
   }
 }
 
-async function carryOutInVm(client: QmpClient, action: RepairAction): Promise<void> {
+async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: string[]): Promise<void> {
   switch (action.kind) {
     case 'continue':
       await run(client, 'cont');
       return;
     case 'end-job':
       return endJobs(client, [action.job]);
-    case 'remove-node':
-      await run(client, 'blockdev-del', { 'node-name': action.node });
+    case 'remove-export':
+      await run(client, 'block-export-del', { id: action.id, mode: 'hard' });
       return;
+    case 'stop-nbd-server':
+      return stopNbdServer(client);
+    case 'take-out-filter':
+      await run(client, 'qom-set', { path: qomPath(action.qdev), property: 'drive', value: action.node });
+      return;
+    case 'remove-node':
+      return removeNode(client, action.node, warnings);
     case 'remove-bitmap':
       return removeBitmap(client, action.node, action.bitmap);
     case 'thaw':
     case 'delete-file':
     case 'delete-folder':
+    case 'delete-scratch':
     case 'remove-journal':
       return;
   }
@@ -104,6 +144,16 @@ async function thaw(agent: string, warnings: string[]): Promise<void> {
     // The agent says frozen and does not thaw: nothing may go on, and the journal has to stay.
     if (error instanceof GuestNotThawed) throw error;
     warnings.push(`an earlier run may have left the guest frozen, and its agent does not answer: ${messageOf(error)}`);
+  }
+}
+
+/** A node that somebody builds on by now (a snapshot above our filter) stays: that must not hold up the backup. */
+async function removeNode(client: QmpClient, node: string, warnings: string[]): Promise<void> {
+  try {
+    await run(client, 'blockdev-del', { 'node-name': node });
+  } catch (error) {
+    if (!(error instanceof QmpCommandError)) throw error;
+    warnings.push(`the block node ${node} of an earlier run cannot be removed: ${error.desc}`);
   }
 }
 

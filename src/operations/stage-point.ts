@@ -2,6 +2,7 @@ import type { PlannedDisk } from '../domain/plan.js';
 import { QmpBackupError } from '../errors.js';
 import { createImage } from '../qemu-img/steps.js';
 import { probeWritable } from '../qemu/probe-target.js';
+import type { FleecedDisk } from '../qemu/fleece.js';
 import type { TransactionDisk } from '../qemu/transaction.js';
 import type { QmpClient } from '../qmp/client.js';
 import { QmpCommandError } from '../qmp/errors.js';
@@ -17,7 +18,11 @@ export async function stagePoint(
   client: QmpClient,
   staging: Staging,
   disks: readonly PlannedDisk[],
-  options: { readonly compressionType: 'zstd' | null; readonly qemuUser: SocketOwner | undefined },
+  options: {
+    readonly compressionType: 'zstd' | null;
+    readonly qemuUser: SocketOwner | undefined;
+    readonly fleeced: ReadonlyMap<string, FleecedDisk>;
+  },
 ): Promise<readonly TransactionDisk[]> {
   return eachDisk(disks, async (planned) => {
     await staging.makeDiskFolder(planned.disk);
@@ -29,7 +34,7 @@ export async function stagePoint(
     });
     await staging.adopt(planned.disk, planned.file);
     await probeOrExplain(client, path, options.qemuUser);
-    return { planned, path };
+    return { planned, path, fleece: options.fleeced.get(planned.disk) ?? null };
   });
 }
 

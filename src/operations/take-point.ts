@@ -2,6 +2,8 @@ import type { Consistency } from '../domain/catalog.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { GuestNotThawed } from '../guest-agent/errors.js';
 import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
+import { insertFilters } from '../qemu/fleece.js';
+import type { PauseGuard } from '../qemu/pause-guard.js';
 import { startPoint, type TransactionDisk, type TransactionOptions } from '../qemu/transaction.js';
 import type { QmpClient } from '../qmp/client.js';
 import { QmpTimeout } from '../qmp/errors.js';
@@ -14,6 +16,8 @@ export interface Instant {
   /** Round trip of the transaction, in milliseconds. */
   readonly transactionMs: number;
   readonly freeze: Freeze | null;
+  /** Milliseconds that the VM stood still for fleecing; null where it did not. */
+  readonly pausedMs: number | null;
 }
 
 export interface Freeze {
@@ -31,31 +35,41 @@ export interface TakeOptions extends TransactionOptions {
   readonly warn: (text: string) => void;
 }
 
+export interface Guards {
+  readonly freeze: FreezeGuard | null;
+  /** For fleecing of a VM that runs. */
+  readonly pause: PauseGuard | null;
+}
+
 /**
- * [freeze] transaction [thaw]. Only the transaction and the agent's status lie between freeze and thaw. The point is
+ * [freeze] [stop, filters] transaction [continue] [thaw]. Only the transaction and the agent's status lie between freeze and thaw. The point is
  * `filesystem` only if more than zero file systems froze and the agent still said `frozen` after the transaction.
  */
 export async function takePoint(
   client: QmpClient,
   disks: readonly TransactionDisk[],
-  guard: FreezeGuard | null,
+  { freeze: guard, pause }: Guards,
   options: TakeOptions,
 ): Promise<Instant> {
   const frozen = guard ? await freeze(guard, options) : null;
   const at = options.now().toISOString();
-  const begun = performance.now();
   let outcome: { readonly error: unknown } | null = null;
   // What comes of it, finish() tells.
   const onAbort = (): void => void guard?.thaw().catch(() => undefined);
   if (frozen) options.signal.addEventListener('abort', onAbort, { once: true });
+  let pausedMs: number | null = null;
+  let transactionMs = 0;
   try {
-    await startPoint(client, disks, options);
+    const begin = async (): Promise<void> => {
+      transactionMs = await beginPoint(client, disks, options);
+    };
+    if (pause) pausedMs = await pause.whileStopped(client, begin);
+    else await begin();
   } catch (error) {
     outcome = { error };
   } finally {
     options.signal.removeEventListener('abort', onAbort);
   }
-  const transactionMs = performance.now() - begun;
   const thawed = guard && frozen ? await guard.finish() : null;
   if (outcome) throw await knownOutcome(outcome.error);
   options.signal.throwIfAborted();
@@ -71,12 +85,26 @@ export async function takePoint(
   return {
     at,
     transactionMs,
+    pausedMs,
     consistency: consistent ? 'filesystem' : 'crash',
     freeze:
       frozen && thawed
         ? { fileSystems: frozen.fileSystems, frozenMs: thawed.freezeAnswerToThawRequestMs ?? null }
         : null,
   };
+}
+
+/** Returns the milliseconds of the transaction. Filters that are in place before the transaction are what makes the instant of a fleeced disk. */
+async function beginPoint(
+  client: QmpClient,
+  disks: readonly TransactionDisk[],
+  options: TransactionOptions,
+): Promise<number> {
+  const fleeced = disks.flatMap(({ planned, fleece }) => (fleece ? [{ planned, fleece }] : []));
+  if (fleeced.length > 0) await insertFilters(client, fleeced);
+  const begun = performance.now();
+  await startPoint(client, disks, options);
+  return performance.now() - begun;
 }
 
 async function freeze(guard: FreezeGuard, options: TakeOptions): Promise<{ readonly fileSystems: number } | null> {

@@ -19,12 +19,32 @@ const MAX_ARGUMENT = 131_072;
  * @throws QmpBackupError `failed` for a chain that is too long to be opened.
  */
 export function viewOf(files: readonly string[]): string {
-  if (files.length > MAX_VIEW_FILES) throw tooLong(files.length);
-  let node: object | null = null;
-  for (const filename of files) node = { driver: 'qcow2', file: { driver: 'file', filename }, backing: node };
-  const view = `json:${JSON.stringify(node)}`;
+  const view = nameOfNode(nodeOf(files));
   if (Buffer.byteLength(view) >= MAX_ARGUMENT) throw tooLong(files.length);
   return view;
+}
+
+/** The same as the description of a block node. Throws as `viewOf` for more files than QEMU can open. */
+export function nodeOf(files: readonly string[]): object {
+  if (files.length > MAX_VIEW_FILES) throw tooLong(files.length);
+  return files.reduce((backing: object | null, filename) => qcow2(filename, backing), null) ?? {};
+}
+
+/** Any block node as a file name for qemu-img. */
+export function nameOfNode(node: object): string {
+  return `json:${JSON.stringify(node)}`;
+}
+
+/** A part of a node, as a disk of its own. Bytes, multiples of 512. */
+export function windowOf(
+  file: object,
+  { offset, length }: { readonly offset: number; readonly length: number },
+): object {
+  return { driver: 'raw', offset, size: length, file };
+}
+
+function qcow2(filename: string, backing: object | null): object {
+  return { driver: 'qcow2', file: { driver: 'file', filename }, backing };
 }
 
 function tooLong(files: number): QmpBackupError {

@@ -1,5 +1,5 @@
-import type { DirtyBitmap, JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
-import { isProbeNode } from '../domain/names.js';
+import type { DirtyBitmap, JobState, LeftOut, OwnNode, SourceDisk, VmState } from '../domain/disk.js';
+import { isOurExport, roleOfNode } from '../domain/names.js';
 import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';
@@ -28,10 +28,11 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
 const MAX_LOOKS = 20;
 
 async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
-  const [devices, nodes, graph, jobs, status, name, uuid, cpus, memory, machineType] = await Promise.all([
+  const [devices, nodes, graph, exports, jobs, status, name, uuid, cpus, memory, machineType] = await Promise.all([
     run(client, 'query-block'),
     run(client, 'query-named-block-nodes', { flat: true }),
     run(client, 'x-debug-query-block-graph'),
+    run(client, 'query-block-exports'),
     readJobs(client),
     run(client, 'query-status'),
     run(client, 'query-name'),
@@ -56,7 +57,8 @@ async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
     running: status.running,
     ...found,
     jobs,
-    probeNodes: nodes.map((node) => node['node-name'] ?? '').filter(isProbeNode),
+    ownNodes: ownNodes(devices, nodes, graph),
+    ownExports: exports.map(({ id }) => id).filter(isOurExport),
   };
 }
 
@@ -114,6 +116,30 @@ const FILTERS: Readonly<Record<string, readonly string[]>> = {
   commit_top: ['backing', 'file'],
 };
 
+function ownNodes(devices: readonly BlockDevice[], nodes: readonly BlockNode[], graph: BlockGraph): OwnNode[] {
+  const below = childFinder(graph);
+  const files = new Map(nodes.map((node) => [node['node-name'], node.file]));
+  const bottom = (node: string): string => {
+    const next = below(node, ['file']);
+    return next === undefined ? node : bottom(next);
+  };
+  return nodes.flatMap((each): OwnNode[] => {
+    const node = each['node-name'] ?? '';
+    const role = roleOfNode(node);
+    if (role === undefined) return [];
+    const device = devices.find(({ inserted }) => inserted?.['node-name'] === node);
+    return [
+      {
+        node,
+        role,
+        below: below(node, ['file']) ?? null,
+        qdev: device?.qdev ?? null,
+        file: files.get(bottom(node)) ?? null,
+      },
+    ];
+  });
+}
+
 type FindChild = (node: string, childNames: readonly string[]) => string | undefined;
 
 /** QEMU 7.2 tells the edges between nodes only in this debugging query. */
@@ -160,6 +186,7 @@ function sourceDisk(device: BlockDevice, node: BlockNode, allocated: number): So
     device: device.device === '' ? null : device.device,
     qdev: device.qdev ?? null,
     node: node['node-name'] ?? '',
+    root: device.inserted?.['node-name'] ?? '',
     format: node.drv,
     file: node.file,
     virtualSize: image['virtual-size'],

@@ -1,6 +1,7 @@
 import type { PlannedDisk } from '../domain/plan.js';
 import { run, type TransactionAction } from '../qmp/commands.js';
 import type { QmpClient } from '../qmp/client.js';
+import { type FleecedDisk, WORK_BITMAP, workBitmapActions } from './fleece.js';
 
 /**
  * The one transaction that begins a point: per disk the new bitmap and the job, all disks at one instant. It is sent
@@ -10,6 +11,8 @@ export interface TransactionDisk {
   readonly planned: PlannedDisk;
   /** Absolute path of the staged image; a relative one would be looked up in QEMU's working directory. */
   readonly path: string;
+  /** Null: the job reads the disk itself. */
+  readonly fleece: FleecedDisk | null;
 }
 
 export interface TransactionOptions {
@@ -31,25 +34,29 @@ export async function startPoint(
   await run(client, 'transaction', { actions: pointActions(disks, options) }, { timeoutMs: options.timeoutMs });
 }
 
+/**
+ * Adds the new bitmaps of all disks ahead of the instant, for filters are inserted before the jobs start: what the guest
+ * writes in between must not be missing in both this point and the next one.
+ */
+export async function addBitmaps(client: QmpClient, disks: readonly TransactionDisk[]): Promise<void> {
+  const actions = disks.flatMap(newBitmapActions);
+  if (actions.length > 0) await run(client, 'transaction', { actions });
+}
+
 /** All bitmaps first, then all jobs: a transaction that QEMU refuses at a bitmap has started no job. */
 export function pointActions(
   disks: readonly TransactionDisk[],
   { speed, compress, jobOnCbwError }: Pick<TransactionOptions, 'speed' | 'compress' | 'jobOnCbwError'>,
 ): readonly TransactionAction[] {
-  const bitmaps = disks.flatMap(({ planned: { newBitmap, source } }) =>
-    newBitmap
-      ? [
-          {
-            type: 'block-dirty-bitmap-add',
-            data: { node: source.node, name: newBitmap.name, persistent: newBitmap.persistent },
-          },
-        ]
-      : [],
-  );
-  const jobs = disks.map(({ planned, path }) => ({
+  const early = disks.some(({ fleece }) => fleece !== null);
+  const bitmaps = disks.flatMap((disk) => [
+    ...(early ? [] : newBitmapActions(disk)),
+    ...(disk.fleece ? workBitmapActions({ planned: disk.planned, fleece: disk.fleece }) : []),
+  ]);
+  const jobs = disks.map(({ planned, path, fleece }) => ({
     type: 'drive-backup',
     data: {
-      device: planned.source.node,
+      device: fleece?.nodes.snapshot ?? planned.source.node,
       'job-id': planned.job,
       target: targetName(path),
       format: 'qcow2',
@@ -57,15 +64,21 @@ export function pointActions(
       ...(planned.copyBitmap === null
         ? { sync: 'full' }
         : // The parent's bitmap goes on recording: until the point is sealed nothing of it may be forgotten.
-          { sync: 'bitmap', bitmap: planned.copyBitmap, 'bitmap-mode': 'never' }),
+          { sync: 'bitmap', bitmap: fleece ? WORK_BITMAP : planned.copyBitmap, 'bitmap-mode': 'never' }),
       speed,
       compress,
-      ...(jobOnCbwError ? { 'on-cbw-error': 'break-snapshot' } : {}),
+      ...(jobOnCbwError && !fleece ? { 'on-cbw-error': 'break-snapshot' } : {}),
       // The outcome stays readable after the job's end, even by a later run.
       'auto-dismiss': false,
     },
   }));
   return [...bitmaps, ...jobs];
+}
+
+function newBitmapActions({ planned: { newBitmap, source } }: TransactionDisk): readonly TransactionAction[] {
+  if (!newBitmap) return [];
+  const { name, persistent } = newBitmap;
+  return [{ type: 'block-dirty-bitmap-add', data: { node: source.node, name, persistent } }];
 }
 
 /**

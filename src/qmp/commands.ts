@@ -24,6 +24,7 @@ export interface CommandArguments {
   'x-debug-query-block-graph': NoArguments;
   'query-jobs': NoArguments;
   'query-block-jobs': NoArguments;
+  'query-block-exports': NoArguments;
   'query-cpus-fast': NoArguments;
   'query-memory-size-summary': NoArguments;
   'query-commands': NoArguments;
@@ -47,6 +48,16 @@ export interface CommandArguments {
   'block-dirty-bitmap-remove': { readonly node: string; readonly name: string };
   'blockdev-add': { readonly driver: string; readonly 'node-name': string } & Readonly<Record<string, unknown>>;
   'blockdev-del': { readonly 'node-name': string };
+  'nbd-server-start': { readonly addr: { readonly type: 'unix'; readonly data: { readonly path: string } } };
+  'nbd-server-stop': NoArguments;
+  'block-export-add': {
+    readonly type: 'nbd';
+    readonly id: string;
+    readonly 'node-name': string;
+    readonly name: string;
+    readonly writable: boolean;
+  };
+  'block-export-del': { readonly id: string; readonly mode: 'safe' | 'hard' };
   'human-monitor-command': { readonly 'command-line': string };
   system_powerdown: NoArguments;
   quit: NoArguments;
@@ -62,6 +73,7 @@ const REPLIES = {
   'x-debug-query-block-graph': replies.blockGraphReply,
   'query-jobs': replies.jobsReply,
   'query-block-jobs': replies.blockJobsReply,
+  'query-block-exports': replies.exportsReply,
   'query-cpus-fast': replies.cpusReply,
   'query-memory-size-summary': replies.memoryReply,
   'query-commands': replies.commandsReply,
@@ -78,6 +90,10 @@ const REPLIES = {
   'block-dirty-bitmap-remove': replies.anyReply,
   'blockdev-add': replies.anyReply,
   'blockdev-del': replies.anyReply,
+  'nbd-server-start': replies.anyReply,
+  'nbd-server-stop': replies.anyReply,
+  'block-export-add': replies.anyReply,
+  'block-export-del': replies.anyReply,
   'human-monitor-command': replies.textReply,
   system_powerdown: replies.anyReply,
   quit: replies.anyReply,
@@ -102,6 +118,7 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'x-debug-query-block-graph': QUERY_MS,
   'query-jobs': QUERY_MS,
   'query-block-jobs': QUERY_MS,
+  'query-block-exports': QUERY_MS,
   'query-cpus-fast': QUERY_MS,
   'query-memory-size-summary': QUERY_MS,
   'query-commands': QUERY_MS,
@@ -120,6 +137,10 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'block-dirty-bitmap-remove': STORAGE_MS,
   'blockdev-add': STORAGE_MS,
   'blockdev-del': STORAGE_MS,
+  'nbd-server-start': QUERY_MS,
+  'nbd-server-stop': QUERY_MS,
+  'block-export-add': STORAGE_MS,
+  'block-export-del': QUERY_MS,
   'human-monitor-command': STORAGE_MS,
   system_powerdown: QUERY_MS,
   quit: QUERY_MS,

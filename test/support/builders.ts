@@ -25,6 +25,7 @@ export function source(device: string | null, more: Partial<SourceDisk> = {}): S
     device,
     qdev: device === null ? null : `/machine/peripheral/${device}-dev/virtio-backend`,
     node: `#block-${device}`,
+    root: `#block-${device}`,
     format: 'qcow2',
     file: `/images/${device}.qcow2`,
     virtualSize: 64 * MiB,
@@ -109,6 +110,8 @@ export function journal(attempt: string, disks: Journal['disks'], more: Partial<
     madeFolders: disks.map(({ disk }) => disk),
     freezes: null,
     stops: false,
+    scratch: [],
+    servesNbd: false,
     ...more,
   };
 }
@@ -121,7 +124,8 @@ export function vmState(disks: SourceDisk[], more: Partial<VmState> = {}): VmSta
     disks,
     leftOut: [],
     jobs: [],
-    probeNodes: [],
+    ownNodes: [],
+    ownExports: [],
     ...more,
   };
 }

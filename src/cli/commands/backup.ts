@@ -3,7 +3,7 @@ import { QmpBackupError } from '../../errors.js';
 import type { BackupOptions } from '../../operations/backup-run.js';
 import { parseBytes, parseList, parseSeconds } from '../options.js';
 import type { Register } from '../program.js';
-import { renderBackup } from '../render/backup.js';
+import { fleecingText, renderBackup } from '../render/backup.js';
 import { createProgress } from '../render/progress.js';
 import { agentOf, type CommandContext, packageVersion, requireMonitor } from '../wiring.js';
 
@@ -24,6 +24,11 @@ interface Flags {
   readonly vmName?: string;
   readonly progressInterval: number;
   readonly digest: boolean;
+  readonly fleece: BackupOptions['fleece'];
+  readonly fleeceDir?: string;
+  readonly reserve?: number;
+  readonly cbwTimeout: number;
+  readonly verify?: boolean | string;
   readonly dryRun?: boolean;
   readonly breakLock?: boolean;
 }
@@ -46,6 +51,18 @@ export const backupCommand: Register = (program, run) => {
     .option('--freeze-timeout <seconds>', 'how long the agent may take to freeze', parseSeconds, 60_000)
     .option('--freeze-limit <seconds>', 'the guest is thawed after this long, whatever happens', parseSeconds, 10_000)
     .option('--speed-limit <bytes>', 'bytes per second for each disk; also 20M', parseBytes, 0)
+    .addOption(
+      new Option(
+        '--fleece <when>',
+        'keep what the guest overwrites in a local scratch image, so that a bad target cannot harm it',
+      )
+        .choices(['auto', 'always', 'never'])
+        .default('auto'),
+    )
+    .option('--fleece-dir <dir>', "folder of the scratch images (default: beside each disk's image)")
+    .option('--reserve <bytes>', 'what stays free on the target (default: the larger of 256M and 1 %)', parseBytes)
+    .option('--cbw-timeout <seconds>', 'how long a guest write may wait for a scratch image', parseSeconds, 10_000)
+    .option('--verify [share]', 'compare the point with the frozen instant before it counts; =sample: parts of it')
     .option('--compress', 'compress the backup (zstd where QEMU has it)')
     .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
     .option('--exclude-raw', 'leave raw disks out')
@@ -65,6 +82,7 @@ Examples:
   qmpbackup --socket /run/vm.qmp backup --level auto --monthly --target /backup
   qmpbackup --socket /run/vm.qmp --agent-socket /run/vm.qga backup --level inc --quiesce --target /backup/vm
   qmpbackup --socket tcp:127.0.0.1:4444 backup --level full --include disk1 --speed-limit 50M --target /backup/vm
+  qmpbackup --socket /run/vm.qmp backup --level auto --fleece always --verify --target /mnt/nfs/vm
   qmpbackup --socket /run/vm.qmp backup --level auto --dry-run --target /backup/vm`;
 
 /** Options of the Python tool that have no place here, each with what to do instead. */
@@ -111,6 +129,11 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
       freezeLimitMs: flags.freezeLimit,
       speedLimit: flags.speedLimit,
       digests: flags.digest,
+      reserve: flags.reserve ?? null,
+      fleece: flags.fleece,
+      fleeceDir: flags.fleeceDir ?? null,
+      cbwTimeoutMs: flags.cbwTimeout,
+      verify: verifyShare(flags.verify),
       dryRun: flags.dryRun ?? false,
       progressIntervalMs: progress.pollMs,
       tool: `qmpbackup ${packageVersion()}`,
@@ -134,6 +157,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
             for (const { disk, level, reason } of event.plan.disks) {
               log.write('info', `${disk}: ${level.toUpperCase()}, ${reason}`);
             }
+            log.write(event.fleecing.fleece ? 'info' : 'debug', fleecingText(event.fleecing));
             for (const { name, reason } of event.plan.leftOut) log.write('info', `${name}: left out, ${reason}`);
             for (const disk of event.plan.removed) log.write('info', `${disk}: the VM no longer has this disk`);
             return;
@@ -143,9 +167,16 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
               const time = frozenMs === null ? '' : ` for ${frozenMs.toFixed(1)} ms`;
               log.write('info', `${fileSystems} file systems were frozen${time}`);
             }
+            if (event.instant.pausedMs !== null) {
+              log.write('info', `the VM stood still for ${event.instant.pausedMs.toFixed(1)} ms`);
+            }
             return;
           case 'progress':
             progress.show(event.disks);
+            return;
+          case 'verifying':
+            progress.end();
+            log.write('info', `${event.disk}: comparing ${event.share} with the frozen instant`);
             return;
           case 'sealing':
             progress.end();
@@ -155,6 +186,13 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     },
   );
   context.answer({ ...result }, () => renderBackup(result));
+}
+
+function verifyShare(value: boolean | string | undefined): BackupOptions['verify'] {
+  if (value === undefined || value === false) return null;
+  if (value === true) return 'all';
+  if (value === 'sample') return 'sample';
+  throw new QmpBackupError('usage', `--verify=${value} is not known`, { hint: 'Use --verify or --verify=sample.' });
 }
 
 function quiesceMode(value: boolean | string | undefined): BackupOptions['quiesce'] {

@@ -20,10 +20,16 @@ function renderPoint({ target }: BackupResult, point: NonNullable<BackupResult['
   return [`sealed ${what} in ${target}, ${point.consistency}, ${formatTime(point.createdAt)}`, table(rows)].join('\n');
 }
 
-function renderPlan({ target, plan, repairs }: BackupResult): string {
+function renderPlan({ target, plan, repairs, fleecing }: BackupResult): string {
   const rows = plan.disks.map(({ disk, level, file, reason }) => [`  ${disk}`, level.toUpperCase(), file, reason]);
   const out = plan.leftOut.map(({ name, reason }) => `  ${name}: left out, ${reason}`);
   const first =
     repairs.length > 0 ? [`would first repair what an earlier run left behind (${repairs.length} steps)`] : [];
-  return [...first, `would take point ${plan.number} (${plan.level}) in ${target}`, table(rows), ...out].join('\n');
+  const heading = `would take point ${plan.number} (${plan.level}) in ${target}`;
+  return [...first, heading, table(rows), ...out, `  ${fleecingText(fleecing)}`].join('\n');
+}
+
+/** `with fleecing: a speed limit is set` */
+export function fleecingText({ fleece, why }: BackupResult['fleecing']): string {
+  return `${fleece ? 'with' : 'without'} fleecing: ${why}`;
 }

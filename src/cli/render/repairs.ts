@@ -12,6 +12,14 @@ export function repairText(action: RepairAction, would: boolean): string {
       return action.concluded
         ? `${said('dismissed', 'dismiss')} the ended job ${action.job}`
         : `${said('cancelled', 'cancel')} the job ${action.job}, which still ${would ? 'runs' : 'ran'}`;
+    case 'remove-export':
+      return `${said('removed', 'remove')} the NBD export ${action.id} from the VM`;
+    case 'stop-nbd-server':
+      return `${said('stopped', 'stop')} the VM's NBD server, which the run had started`;
+    case 'take-out-filter':
+      return `${said('took', 'take')} the filter ${action.filter} out of ${action.qdev}`;
+    case 'delete-scratch':
+      return `${said('removed', 'remove')} the scratch images in ${action.folder}`;
     case 'remove-node':
       return `${said('removed', 'remove')} the block node ${action.node} from the VM`;
     case 'remove-bitmap':

@@ -1,3 +1,4 @@
+import type { OwnNode } from '../../../src/domain/disk.js';
 import { describe, expect, it } from 'vitest';
 import {
   afterRepairs,
@@ -20,7 +21,9 @@ function observed(more: Partial<Observed>): Observed {
     journal: undefined,
     sources: [],
     jobs: [],
-    probeNodes: [],
+    ownNodes: [],
+    ownExports: [],
+    status: 'running',
     files: new Map(),
     ...more,
   };
@@ -52,9 +55,17 @@ describe('a run that died before its point was sealed', () => {
     ]);
   });
 
-  it('thaws the guest and continues the VM before anything else', () => {
-    const actions = reconcile(observed({ journal: { ...dead, freezes: '/run/qga', stops: true } }));
-    expect(actions.slice(0, 2)).toEqual([{ kind: 'thaw', agent: '/run/qga' }, { kind: 'continue' }]);
+  it('continues the VM, so that its agent can answer, and thaws the guest before anything else', () => {
+    const journals = { ...dead, freezes: '/run/qga', stops: true };
+    const actions = reconcile(observed({ journal: journals, status: 'paused' }));
+    expect(actions.slice(0, 2)).toEqual([{ kind: 'continue' }, { kind: 'thaw', agent: '/run/qga' }]);
+  });
+
+  it('leaves a VM alone that is not paused: it went on, or is another process by now', () => {
+    for (const status of ['running', 'prelaunch', 'io-error']) {
+      const actions = reconcile(observed({ journal: { ...dead, stops: true }, status }));
+      expect(actions.map(({ kind }) => kind)).not.toContain('continue');
+    }
   });
 });
 
@@ -121,7 +132,7 @@ it('ends jobs of ours that nobody owns, whichever target they served, and no oth
 });
 
 it('takes away the nodes by which a dead run tried its target', () => {
-  const actions = reconcile(observed({ probeNodes: ['qmpbackup-probe-0011aabb'] }));
+  const actions = reconcile(observed({ ownNodes: [probe('qmpbackup-probe-0011aabb')] }));
   expect(actions).toEqual([{ kind: 'remove-node', node: 'qmpbackup-probe-0011aabb' }]);
 });
 
@@ -185,9 +196,13 @@ describe('what can be repaired without the VM', () => {
 describe('what can be repaired without a journal', () => {
   it('is what runs in the VM under our names', () => {
     const jobs = [job('qmpbackup-abcdefabcdef-a', 'concluded'), job('qmpbackup-me', 'running'), job('x', 'running')];
-    expect(reconcileVm({ jobs, probeNodes: ['qmpbackup-probe-00112233'] })).toEqual([
+    expect(reconcileVm({ jobs, ownNodes: [probe('qmpbackup-probe-00112233')], ownExports: [] })).toEqual([
       { kind: 'end-job', job: 'qmpbackup-abcdefabcdef-a', concluded: true },
       { kind: 'remove-node', node: 'qmpbackup-probe-00112233' },
     ]);
   });
 });
+
+function probe(node: string): OwnNode {
+  return { node, role: 'probe', below: null, qdev: null, file: null };
+}

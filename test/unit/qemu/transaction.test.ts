@@ -5,6 +5,7 @@ const source = {
   device: 'd1',
   qdev: null,
   node: '#fmt',
+  root: '#fmt',
   format: 'qcow2',
   file: 'd1.img',
   virtualSize: 1024,
@@ -16,6 +17,7 @@ const source = {
 };
 const disk: TransactionDisk = {
   path: '/t/d1/INC-2.qcow2.partial',
+  fleece: null,
   planned: {
     disk: 'd1',
     source,

@@ -1,0 +1,30 @@
+import { createImage } from '../qemu-img/steps.js';
+import { prepareFilter } from '../qemu/fleece.js';
+import { addBitmaps, type TransactionDisk } from '../qemu/transaction.js';
+import { dirname } from 'node:path';
+import { limitScratch, makeScratch } from '../repository/scratch.js';
+import type { SocketOwner } from '../repository/peer.js';
+import type { BackupRun } from './backup-run.js';
+import { eachDisk } from './each-disk.js';
+
+/**
+ * Fleecing as far as it can be done while the guest runs and before any freeze: the new bitmaps record, the scratch
+ * images are open, the filters are made and in nobody's way.
+ */
+export async function prepareFleece(
+  { session: { client }, options }: BackupRun,
+  disks: readonly TransactionDisk[],
+  qemuUser: SocketOwner | undefined,
+): Promise<void> {
+  const fleeced = disks.flatMap(({ planned, fleece }) => (fleece ? [{ planned, fleece }] : []));
+  for (const folder of new Set(fleeced.map(({ fleece }) => dirname(fleece.scratch)))) {
+    await makeScratch(folder, qemuUser);
+  }
+  await addBitmaps(client, disks);
+  await eachDisk(fleeced, async (disk) => {
+    const { scratch, limit } = disk.fleece;
+    await createImage(scratch, { size: disk.planned.source.virtualSize });
+    await limitScratch(scratch, limit, qemuUser);
+    await prepareFilter(client, disk, { cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000) });
+  });
+}

@@ -1,0 +1,95 @@
+import type { PlannedDisk } from '../domain/plan.js';
+import type { QmpClient } from '../qmp/client.js';
+import { run, type TransactionAction } from '../qmp/commands.js';
+
+/**
+ * Fleecing: what the guest overwrites while its backup runs goes to a local scratch image, and the backup reads the
+ * instant through a `snapshot-access` node. If the scratch image fails the snapshot breaks, not the guest's write.
+ * Taking it apart again is `dismantle` in domain/reconcile, for a run that ends well and for one that died alike.
+ */
+export interface FleecedDisk {
+  /** QOM path of the guest device, or its bare id, as `query-block` says it. */
+  readonly qdev: string;
+  /** Absolute path of the scratch image. */
+  readonly scratch: string;
+  /** Bytes that the scratch image may take. */
+  readonly limit: number;
+  readonly nodes: { readonly scratch: string; readonly filter: string; readonly snapshot: string };
+}
+
+export interface Fleeced {
+  readonly planned: PlannedDisk;
+  readonly fleece: FleecedDisk;
+}
+
+/**
+ * Everything that can be done while the guest runs: the scratch image is opened and the filter made, above the disk but
+ * in nobody's way. The filter takes no `bitmap`: with one, what is dirtied later could not be read.
+ */
+export async function prepareFilter(
+  client: QmpClient,
+  { planned, fleece }: Fleeced,
+  options: { readonly cbwTimeoutS: number },
+): Promise<void> {
+  const { nodes, scratch, limit } = fleece;
+  await run(client, 'blockdev-add', {
+    driver: 'qcow2',
+    'node-name': nodes.scratch,
+    // The raw layer refuses what goes beyond its size: a bound that holds however fast the guest writes.
+    file: { driver: 'raw', size: limit, file: { driver: 'file', filename: scratch } },
+  });
+  await run(client, 'blockdev-add', {
+    driver: 'copy-before-write',
+    'node-name': nodes.filter,
+    file: planned.source.root,
+    target: nodes.scratch,
+    'on-cbw-error': 'break-snapshot',
+    'cbw-timeout': options.cbwTimeoutS,
+  });
+}
+
+/** Puts the filters in. Each disk's instant begins here, so the VM must stand still, or its disks have several. */
+export async function insertFilters(client: QmpClient, disks: readonly Fleeced[]): Promise<void> {
+  await Promise.all(
+    disks.map(({ fleece: { qdev, nodes } }) =>
+      run(client, 'qom-set', { path: qomPath(qdev), property: 'drive', value: nodes.filter }, WITHIN_PAUSE),
+    ),
+  );
+  await Promise.all(
+    disks.map(({ fleece: { nodes } }) =>
+      run(
+        client,
+        'blockdev-add',
+        { driver: 'snapshot-access', 'node-name': nodes.snapshot, file: nodes.filter },
+        WITHIN_PAUSE,
+      ),
+    ),
+  );
+}
+
+/** The VM stands still meanwhile. */
+const WITHIN_PAUSE = { timeoutMs: 5_000 };
+
+/**
+ * What says to a job that reads the snapshot what to copy: a disabled copy of the parent's bitmap. It holds everything
+ * up to this transaction, and the snapshot's content of that is the instant's.
+ */
+export function workBitmapActions({ planned, fleece }: Fleeced): readonly TransactionAction[] {
+  if (planned.copyBitmap === null) return [];
+  const node = fleece.nodes.snapshot;
+  return [
+    { type: 'block-dirty-bitmap-add', data: { node, name: WORK_BITMAP, persistent: false, disabled: true } },
+    {
+      type: 'block-dirty-bitmap-merge',
+      data: { node, target: WORK_BITMAP, bitmaps: [{ node: planned.source.node, name: planned.copyBitmap }] },
+    },
+  ];
+}
+
+/** On our own node, so the name needs to be no other. */
+export const WORK_BITMAP = 'work';
+
+/** QEMU tells some devices (scsi-hd, ide-hd) by their bare id. */
+export function qomPath(qdev: string): string {
+  return qdev.startsWith('/') ? qdev : `/machine/peripheral/${qdev}`;
+}
