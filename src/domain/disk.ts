@@ -26,6 +26,8 @@ export interface SourceDisk {
   readonly node: string;
   /** The node that the guest device has open: `node`, or a filter above it. */
   readonly root: string;
+  /** A running job of somebody else has its filter between `root` and `node`. */
+  readonly underJob: boolean;
   readonly format: string;
   /** Image file as QEMU names it (may be relative to QEMU's working directory, or a `json:` name). */
   readonly file: string;

@@ -58,6 +58,9 @@ function obstacleOf(features: QemuFeatures | null, disks: readonly PlannedDisk[]
   if (!filter?.onCbwError || !filter.cbwTimeout) {
     return 'the copy-before-write filter of this QEMU cannot break the snapshot instead of a guest write (7.1 and later can)';
   }
+  const busy = disks.find(({ source }) => source.underJob);
+  // QEMU 7.2 aborts when a job ends whose filter was there before ours was made above it.
+  if (busy) return `another job is running on ${busy.disk}`;
   return disks.some(({ source }) => source.qdev !== null) ? null : 'no guest device has any of the disks open';
 }
 

@@ -1,6 +1,8 @@
 import type { PlannedDisk } from '../domain/plan.js';
 import type { QmpClient } from '../qmp/client.js';
+import { QmpBackupError } from '../errors.js';
 import { run, type TransactionAction } from '../qmp/commands.js';
+import type { BlockDevice } from '../qmp/replies.js';
 
 /**
  * Fleecing: what the guest overwrites while its backup runs goes to a local scratch image, and the backup reads the
@@ -50,6 +52,7 @@ export async function prepareFilter(
 
 /** Puts the filters in. Each disk's instant begins here, so the VM must stand still, or its disks have several. */
 export async function insertFilters(client: QmpClient, disks: readonly Fleeced[]): Promise<void> {
+  refuseChanged(await run(client, 'query-block', {}, WITHIN_PAUSE), disks);
   await Promise.all(
     disks.map(({ fleece: { qdev, nodes } }) =>
       run(client, 'qom-set', { path: qomPath(qdev), property: 'drive', value: nodes.filter }, WITHIN_PAUSE),
@@ -65,6 +68,17 @@ export async function insertFilters(client: QmpClient, disks: readonly Fleeced[]
       ),
     ),
   );
+}
+
+/** Where a job of somebody else began meanwhile, the guest's writes would go past its filter. */
+function refuseChanged(devices: readonly BlockDevice[], disks: readonly Fleeced[]): void {
+  for (const { planned, fleece } of disks) {
+    const now = devices.find(({ qdev }) => qdev === fleece.qdev)?.inserted?.['node-name'];
+    if (now === planned.source.root) continue;
+    throw new QmpBackupError('failed', `${planned.disk}: the disk's block nodes were changed by another program`, {
+      hint: 'Nothing was kept of this run. Run it again when the other job on this disk has ended.',
+    });
+  }
 }
 
 /** The VM stands still meanwhile. */

@@ -97,9 +97,11 @@ export function disksOf(
     } else if (device.inserted.ro) {
       leftOut.push({ name, reason: device.removable ? 'a read-only removable medium (cdrom)' : 'read-only' });
     } else {
-      const node = formatNode(device.inserted, byName, below);
-      if (!node) return undefined;
-      disks.push(sourceDisk(device, node, allocatedBelow(node, nodes, below)));
+      const path = pathToFormat(device.inserted, byName, below);
+      const node = path?.at(-1);
+      if (!path || !node) return undefined;
+      const underJob = path.some(isJobFilter);
+      disks.push({ ...sourceDisk(device, node, allocatedBelow(node, nodes, below)), underJob });
     }
   }
   return { disks, leftOut };
@@ -151,14 +153,28 @@ function childFinder({ nodes, edges }: BlockGraph): FindChild {
   return (node, childNames) => childNames.map((child) => children.get(`${node}\n${child}`)).find(Boolean);
 }
 
-function formatNode(top: BlockNode, byName: ReadonlyMap<string, BlockNode>, below: FindChild): BlockNode | undefined {
+/** From the device's own node down through its filters to the format node, which is last. */
+function pathToFormat(
+  top: BlockNode,
+  byName: ReadonlyMap<string, BlockNode>,
+  below: FindChild,
+): readonly BlockNode[] | undefined {
+  const path: BlockNode[] = [];
   let node = byName.get(top['node-name'] ?? '');
-  for (let passed = 0; node && passed < byName.size; passed += 1) {
+  while (node && path.length < byName.size) {
+    path.push(node);
     const filter = FILTERS[node.drv];
-    if (!filter) return node;
+    if (!filter) return path;
     node = byName.get(below(node['node-name'] ?? '', filter) ?? '');
   }
   return undefined;
+}
+
+/** QEMU puts these in for as long as a job runs. */
+const JOB_FILTERS = ['copy-before-write', 'mirror_top', 'commit_top'];
+
+function isJobFilter(node: BlockNode): boolean {
+  return JOB_FILTERS.includes(node.drv) && roleOfNode(node['node-name'] ?? '') === undefined;
 }
 
 /**
@@ -180,7 +196,7 @@ function allocatedBelow(top: BlockNode, nodes: readonly BlockNode[], below: Find
   return Math.min(sum, size);
 }
 
-function sourceDisk(device: BlockDevice, node: BlockNode, allocated: number): SourceDisk {
+function sourceDisk(device: BlockDevice, node: BlockNode, allocated: number): Omit<SourceDisk, 'underJob'> {
   const { image } = node;
   return {
     device: device.device === '' ? null : device.device,

@@ -418,7 +418,7 @@ async function writeBoth(lab: Scenario, offset: number, pattern: number, length 
 async function slowInc(lab: Scenario, ...more: readonly string[]) {
   await writeBoth(lab, 0, 0x41, 8);
   const [catalog, bitmaps] = [await catalogOf(lab), await lab.bitmaps()];
-  const run: RunningBackup = startBackup(lab, 'inc', '--speed-limit', '1M', ...more);
+  const run: RunningBackup = startBackup(lab, 'inc', '--speed-limit', '1M', '--fleece', 'never', ...more);
   const jobs = await untilCopying(lab, run, more.includes('--include') ? 1 : 2);
   await writeBoth(lab, 6, 0x42, 4);
   await writeBoth(lab, 20, 0x43);

@@ -26,6 +26,7 @@ export function source(device: string | null, more: Partial<SourceDisk> = {}): S
     qdev: device === null ? null : `/machine/peripheral/${device}-dev/virtio-backend`,
     node: `#block-${device}`,
     root: `#block-${device}`,
+    underJob: false,
     format: 'qcow2',
     file: `/images/${device}.qcow2`,
     virtualSize: 64 * MiB,

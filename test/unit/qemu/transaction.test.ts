@@ -6,6 +6,7 @@ const source = {
   qdev: null,
   node: '#fmt',
   root: '#fmt',
+  underJob: false,
   format: 'qcow2',
   file: 'd1.img',
   virtualSize: 1024,
