@@ -79,7 +79,7 @@ export class GuestAgent {
       if (!(error instanceof GuestAgentError) || error.kind !== 'timeout') throw error;
       throw new GuestAgentError(
         'silent',
-        `${where} accepted the connection but no guest agent answered within ${timeoutMs} ms: ` +
+        `${where} accepted the connection but no guest agent answered within ${Math.round(timeoutMs)} ms: ` +
           'no agent runs in the guest, or another client holds its socket, which serves one at a time',
         {
           hint: 'start qemu-guest-agent in the guest, and close other clients of this socket (a backup tool, socat)',
