@@ -30,12 +30,14 @@ function latest(
   chain: string | undefined,
   accept: (entry: PointDisk) => boolean,
 ): PointDisk | undefined {
-  for (const point of catalog.points.toReversed()) {
-    if (point.chain === null || (chain !== undefined && point.chain !== chain)) continue;
-    const entry = point.disks.find((each) => each.disk === disk && each.state === 'whole' && accept(each));
-    if (entry) return entry;
-  }
-  return undefined;
+  // From the end and without a copy: a chain has thousands of points, and the newest is what is looked for.
+  let found: PointDisk | undefined;
+  catalog.points.findLast((point) => {
+    if (point.chain === null || (chain !== undefined && point.chain !== chain)) return false;
+    found = point.disks.find((each) => each.disk === disk && each.state === 'whole' && accept(each));
+    return found !== undefined;
+  });
+  return found;
 }
 
 /** The entry that names `file`, with its point; merged files are gone and not found. */
@@ -59,16 +61,21 @@ export function lineOf(
   catalog: Catalog,
   entry: PointDisk,
 ): { readonly files: readonly PointDisk[] } | { readonly missing: string } {
-  const files: PointDisk[] = [entry];
-  const seen = new Set([entry.file]);
-  for (let parent = entry.parent; parent !== null;) {
-    const found = seen.has(parent) ? undefined : findFile(catalog, entry.disk, parent);
-    if (!found) return { missing: parent };
-    files.unshift(found.entry);
-    seen.add(parent);
-    parent = found.entry.parent;
+  const entries = new Map<string, PointDisk>();
+  for (const each of catalog.points.flatMap((point) => point.disks)) {
+    if (each.disk === entry.disk && each.state !== 'merged') entries.set(each.file, each);
   }
-  return { files };
+  const files: PointDisk[] = [entry];
+  entries.delete(entry.file);
+  for (let parent = entry.parent; parent !== null;) {
+    const found = entries.get(parent);
+    if (!found) return { missing: parent };
+    files.push(found);
+    // A file that is met again is a loop.
+    entries.delete(parent);
+    parent = found.parent;
+  }
+  return { files: files.reverse() };
 }
 
 /** All disks the catalog ever saw, with the newest entry of each. */

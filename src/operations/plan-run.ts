@@ -6,7 +6,7 @@ import { type BackupPlan, planBackup } from '../domain/plan.js';
 import { type KnownSource, recognise } from '../domain/recognise.js';
 import { defaultReserve, spaceNeeded } from '../domain/space.js';
 import { freeSpace } from '../repository/free-space.js';
-import { checkLine } from '../repository/file-state.js';
+import { checkLine, isUntouched } from '../repository/file-state.js';
 import type { BackupRun } from './backup-run.js';
 import { chooseFleecing, type Fleecing, type TargetFacts } from './choose-fleecing.js';
 import { listFiles, type TargetState } from './open-target.js';
@@ -79,6 +79,7 @@ async function checkParents(
       if ('missing' in line) return void brokenLines.set(key, `${line.missing} is missing`);
       const merging = line.files.find(({ state }) => state === 'merging');
       if (merging) return void brokenLines.set(key, `a rebase of ${merging.file} was interrupted`);
+      if (await isUntouched(target, line.files)) return;
       const checked = await checkLine(target, line.files);
       if (!checked.ok) return void brokenLines.set(key, `${checked.file}: ${checked.why}`);
       for (const { file, mtimeMs } of checked.refreshed) times.set(`${parent.disk}/${file}`, mtimeMs);

@@ -1,9 +1,9 @@
 import { execa, type Options } from 'execa';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { projectRoot } from './lab/programs.js';
 
 /** Runs the built program as a person would: arguments in, screen, exit code and disk out. */
-export const PROGRAM = fileURLToPath(new URL('../../bin/qmpbackup.js', import.meta.url));
+export const PROGRAM = join(projectRoot(), 'bin', 'qmpbackup.js');
 
 export interface CliResult {
   readonly exitCode: number;
@@ -46,4 +46,4 @@ export function startCli(args: readonly string[]) {
   return execa(process.execPath, [PROGRAM, ...args], { reject: false, timeout: 120_000, env: { NO_COLOR: '1' } });
 }
 
-export const repositoryRoot = join(fileURLToPath(new URL('../..', import.meta.url)));
+export const repositoryRoot = projectRoot();

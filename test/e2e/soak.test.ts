@@ -1,0 +1,26 @@
+import { expect, it } from 'vitest';
+import { labDir } from '../support/scenario.js';
+import { growth, soak } from '../support/soak.js';
+
+it('100 runs in a row leave nothing behind, name by name and byte by byte, and QEMU does not grow', async () => {
+  const samples = await soak({ dir: await labDir(), runs: 100 });
+  expect(samples).toHaveLength(100);
+  expect(growth(samples, { timed: false })).toEqual([]);
+  // Catalog, two folders, and two files more with each run: nothing is made beside them.
+  expect(samples.map(({ files }) => files)).toEqual(samples.map(({ run }) => 3 + 2 * run));
+}, 600_000);
+
+it('sees what grows', () => {
+  const flat = { openFiles: 15, rssKiB: 40_000, transactionMs: 12, runMs: 400, files: 3 };
+  const samples = Array.from({ length: 100 }, (_, index) => ({ run: index + 1, ...flat }));
+  expect(growth(samples, { timed: true })).toEqual([]);
+  const leaking = samples.map((sample) => ({
+    ...sample,
+    openFiles: 15 + Math.floor(sample.run / 50),
+    rssKiB: 40_000 + 100 * sample.run,
+    transactionMs: 12 + sample.run / 10,
+    runMs: 400 + sample.run,
+  }));
+  expect(growth(leaking, { timed: true })).toHaveLength(4);
+  expect(growth(leaking, { timed: false })).toHaveLength(2);
+});
