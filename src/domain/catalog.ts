@@ -76,6 +76,13 @@ const point = v.object({
   removed: v.array(component),
 });
 
+/** A point does not change: what was checked when the catalog was read is not checked again when it is written. */
+const checkedPoints = new WeakSet<object>();
+const checkedPoint = v.custom<Point>(() => true);
+const pointOnce = v.lazy((value) =>
+  typeof value === 'object' && value !== null && checkedPoints.has(value) ? checkedPoint : point,
+);
+
 const catalog = v.pipe(
   v.object({
     schema: v.literal(CATALOG_SCHEMA),
@@ -84,7 +91,7 @@ const catalog = v.pipe(
     createdAt: v.string(),
     vm: v.object({ uuid: text, name: text, label: text }),
     /** In the order in which they were sealed. */
-    points: v.array(point),
+    points: v.array(pointOnce),
     /** Bitmaps of points that left the catalog: ours to remove. */
     retired: v.array(bitmapName),
   }),
@@ -123,7 +130,10 @@ export function readCatalogValue(value: unknown): CatalogReading {
     };
   }
   const result = v.safeParse(catalog, value, { abortEarly: true });
-  if (result.success) return { ok: true, catalog: result.output };
+  if (result.success) {
+    for (const each of result.output.points) checkedPoints.add(each);
+    return { ok: true, catalog: result.output };
+  }
   const [first] = result.issues;
   const path = v.getDotPath(first);
   return { ok: false, newer: false, why: path === null ? first.message : `${path}: ${first.message}` };

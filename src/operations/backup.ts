@@ -100,7 +100,10 @@ async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
   const sources = afterTransaction(vm.disks, planned.plan);
   await tidyUp(locked, planned.plan, { catalog: done.catalog, olderMonths: state.olderMonths, sources });
   const { fleece, why } = planned.fleecing;
-  return { target, plan: planned.plan, repairs, fleecing: { fleece, why }, ...done };
+  // Not the catalog, which is in the target and longer with each point.
+  const { point, freeze, pausedMs, transactionMs } = done;
+  const fleecing = { fleece, why };
+  return { target, plan: planned.plan, repairs, fleecing, point, freeze, pausedMs, transactionMs };
 }
 
 /**
