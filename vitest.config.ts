@@ -1,14 +1,16 @@
 import { defineConfig } from 'vitest/config';
 
+// Which QEMU, also where a test starts one itself.
+const setupFiles = ['test/support/lab/chosen-qemu.ts'];
 // Suites by intent: unit has no socket, process or clock; the others run real peers and so need more time, and they
 // run one file at a time because emulated guests share two cores.
-const slow = { testTimeout: 180_000, hookTimeout: 180_000, fileParallelism: false };
+const slow = { setupFiles, testTimeout: 180_000, hookTimeout: 180_000, fileParallelism: false };
 
 export default defineConfig({
   test: {
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
-      { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], testTimeout: 30_000 } },
+      { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], setupFiles, testTimeout: 30_000 } },
       { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...slow } },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...slow } },
     ],

@@ -2,11 +2,14 @@
  * Runs the programs the lab needs: qemu-img, e2fsprogs, the project's own scripts. Never through a shell.
  * /usr/sbin is added because e2fsprogs is there and a normal user of Debian does not have it in PATH.
  */
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { execa } from 'execa';
+// Before PATH is read.
+import './chosen-qemu.js';
+
+export { projectRoot } from './project-root.js';
 
 export interface ProgramResult {
   readonly exitCode: number;
@@ -33,17 +36,6 @@ export async function run(
     throw new Error(`${program} ${args.join(' ')}: ${exitCode ?? result.originalMessage ?? 'no exit code'}\n${words}`);
   }
   return { exitCode, stdout: result.stdout, stderr: result.stderr };
-}
-
-/** The root of the repository, from the sources as well as from the compiled scripts in .build. */
-export function projectRoot(): string {
-  let folder = import.meta.dirname;
-  while (!existsSync(join(folder, 'package.json'))) {
-    const parent = dirname(folder);
-    if (parent === folder) throw new Error(`no package.json above ${import.meta.dirname}`);
-    folder = parent;
-  }
-  return folder;
 }
 
 /** A new folder for one test. Short on purpose: a unix socket's path is limited to 107 bytes. */
