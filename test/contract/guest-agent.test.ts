@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { GuestAgent, canFreeze } from '../../src/guest-agent/client.js';
 import { FreezeGuard, thawNow } from '../../src/guest-agent/freeze-guard.js';
 import { type Endpoint, describeEndpoint } from '../../src/qmp/endpoint.js';
-import { built } from '../support/built.js';
+import { built, ensureBuilt } from '../support/built.js';
 import { FakeAgent } from '../support/fake-agent.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { makeLabDir } from '../support/lab/programs.js';
@@ -81,6 +81,9 @@ const PEERS: readonly (readonly [string, () => Promise<Peer>])[] = [
 ];
 
 const MS = 5_000;
+
+// Not within the time of the first test that needs it.
+beforeAll(ensureBuilt, 180_000);
 
 describe.each(PEERS)('%s', (_, start) => {
   let peer: Peer;

@@ -563,7 +563,9 @@ describe('reply shapes of a real QEMU', () => {
       recording: true,
       busy: false,
     });
-    expect(bitmaps?.some(({ name }) => name === undefined)).toBe(true);
+    // The job's own: in 7.2 one of them is at the format node, in 10.0 all are at the job's filter.
+    const anonymous = nodes.filter((node) => node['dirty-bitmaps']?.some(({ name }) => name === undefined));
+    expect(anonymous.map(({ drv }) => drv)).toContain('copy-before-write');
 
     const graph = await run(client, 'x-debug-query-block-graph');
     const idOf = (name: string): number | undefined => graph.nodes.find((node) => node.name === name)?.id;
