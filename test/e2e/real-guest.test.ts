@@ -11,7 +11,7 @@ import { createCounterDisk, makeExt4 } from '../support/lab/disk-images.js';
 import { flush } from '../support/lab/guest-writes.js';
 import { makeLabDir } from '../support/lab/programs.js';
 import { type GuestVm, startQemu } from '../support/lab/qemu.js';
-import { type QmpRelay, startRelay } from '../support/qmp-relay.js';
+import { type HeldRelay, startRelay } from '../support/qmp-relay.js';
 import type { BackupAnswer } from '../support/scenario.js';
 
 /**
@@ -46,7 +46,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
     await rm(dir, { recursive: true, force: true });
   });
 
-  const relays: QmpRelay[] = [];
+  const relays: HeldRelay[] = [];
   afterEach(async () => {
     for (const relay of relays.splice(0)) await relay.close();
   });

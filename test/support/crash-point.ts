@@ -11,13 +11,19 @@ export interface CrashPoint {
   readonly call: 'mkdir' | 'open' | 'rename' | 'rm' | 'unlink' | 'send';
   /** Matches the paths that are given to the function, one a line, or the text of the message. */
   readonly matches: RegExp;
+  /** Which of the calls that match; 1, the first, unless told. */
+  readonly nth?: number;
+}
+
+/** For node, before the program: it then dies at `point`. */
+export function crashArguments({ when, call, matches, nth = 1 }: CrashPoint): string[] {
+  const point = JSON.stringify({ when, call, matches: matches.source, nth });
+  return ['--import', `data:text/javascript,${encodeURIComponent(`const point = ${point};${PRELOAD}`)}`];
 }
 
 /** Runs the program and expects that it died at `point`. */
 export async function crashCli(point: CrashPoint, args: readonly string[]): Promise<void> {
-  const watched = { when: point.when, call: point.call, matches: point.matches.source };
-  const module = `data:text/javascript,${encodeURIComponent(`const point = ${JSON.stringify(watched)};${PRELOAD}`)}`;
-  const result = await execa(process.execPath, ['--import', module, PROGRAM, ...args], {
+  const result = await execa(process.execPath, [...crashArguments(point), PROGRAM, ...args], {
     reject: false,
     timeout: 120_000,
     env: { NO_COLOR: '1' },
@@ -32,11 +38,13 @@ import files from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { Socket } from 'node:net';
 const pattern = new RegExp(point.matches);
+let matched = 0;
+const isIt = (text) => pattern.test(text) && ++matched === point.nth;
 const die = () => process.kill(process.pid, 'SIGKILL');
 if (point.call === 'send') {
   const write = Socket.prototype.write;
   Socket.prototype.write = function (chunk, ...rest) {
-    const hit = pattern.test(String(chunk));
+    const hit = isIt(String(chunk));
     if (hit && point.when === 'before') die();
     const more = write.call(this, chunk, ...rest);
     if (hit) die();
@@ -45,7 +53,7 @@ if (point.call === 'send') {
 } else {
   const call = files[point.call];
   files[point.call] = async (...args) => {
-    const hit = pattern.test(args.filter((each) => typeof each === 'string').join('\\n'));
+    const hit = isIt(args.filter((each) => typeof each === 'string').join('\\n'));
     if (hit && point.when === 'before') die();
     const result = await call(...args);
     if (hit) die();

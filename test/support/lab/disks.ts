@@ -108,6 +108,7 @@ function blockdevArguments(disk: Disk): string[] {
         'node-name': `${disk.id}-throttle`,
         'throttle-group': group,
         file: disk.id,
+        discard: 'unmap',
         ...readOnly,
       }),
     ],

@@ -1,0 +1,131 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { projectRoot } from '../test/support/lab/programs.js';
+import { type Outcome, torture } from '../test/support/torture/torture.js';
+
+/**
+ * `npm run torture -- --runs 1000 --seed 1`: random sequences of writes, backups and faults against a real QEMU; every
+ * point is compared bit for bit with what the disks held. Ends with 1 and says how to repeat it where one fails.
+ */
+const { values: flags } = parseArgs({
+  options: {
+    runs: { type: 'string', default: '50' },
+    seed: { type: 'string' },
+    workers: { type: 'string', default: '2' },
+    /** Another bin/qmpbackup.js than this build's. */
+    program: { type: 'string' },
+    /** Looks for a shorter sequence for so many seconds. */
+    shrink: { type: 'string', default: '0' },
+    'keep-going': { type: 'boolean', default: false },
+    worker: { type: 'boolean', default: false },
+  },
+});
+const PROGRESS_EVERY = 25;
+
+const options = {
+  program: flags.program ?? join(projectRoot(), 'bin', 'qmpbackup.js'),
+  shrinkMs: Number(flags.shrink) * 1000,
+};
+
+if (flags.worker) work();
+else await lead();
+
+/** One sequence after the other, as they are handed out. Runs of one process are one VM to the tool's locks. */
+function work(): void {
+  process.on('message', ({ seed }: { seed: number }) => {
+    torture(seed, options).then(
+      (outcome) => process.send?.(outcome),
+      (error: unknown) => process.send?.({ ok: false, seed, words: String(error) } satisfies Outcome),
+    );
+  });
+}
+
+async function lead(): Promise<void> {
+  const runs = Number(flags.runs);
+  const first = flags.seed === undefined ? Math.floor(Math.random() * 1e9) : Number(flags.seed);
+  // Memory does not wait for fsync; what a kill leaves in a file is the same.
+  const base = process.env['TMPDIR'] ?? (existsSync('/dev/shm') ? '/dev/shm' : tmpdir());
+  const dir = await mkdtemp(join(base, 'torture-'));
+  const begun = performance.now();
+  const seconds = (): number => (performance.now() - begun) / 1000;
+  const totals = { done: 0, runs: 0, faults: 0, compared: 0, ms: 0 };
+  const failures: Outcome[] = [];
+  let next = 0;
+  let stopped: NodeJS.Signals | undefined;
+  const workers: ChildProcess[] = [];
+
+  const onOutcome = (outcome: Outcome): void => {
+    totals.done += 1;
+    if (outcome.ok) {
+      const { report } = outcome;
+      totals.runs += report.runs;
+      totals.faults += report.faults;
+      totals.compared += report.compared;
+      totals.ms += report.ms;
+    } else {
+      failures.push(outcome);
+      const again = `npm run torture -- --runs 1 --seed ${outcome.seed}`;
+      process.stdout.write(`\nFAILED: seed ${outcome.seed}\n${outcome.words}\nagain: ${again}\n\n`);
+    }
+    if (totals.done % PROGRESS_EVERY === 0) progress();
+  };
+  const progress = (): void => {
+    const mean = totals.ms / Math.max(1, totals.done - failures.length) / 1000;
+    process.stdout.write(
+      `${totals.done} of ${runs} sequences from seed ${first} in ${seconds().toFixed(0)} s (${mean.toFixed(1)} s each): ` +
+        `${totals.runs} backups, ${totals.faults} faults, ${totals.compared} images compared, ${failures.length} failed\n`,
+    );
+  };
+  const drive = (worker: ChildProcess): Promise<void> =>
+    new Promise((resolve, reject) => {
+      let current: number | undefined;
+      const handOut = (): void => {
+        const enough = next >= runs || stopped !== undefined || (failures.length > 0 && !flags['keep-going']);
+        if (enough) return void worker.disconnect();
+        current = first + next;
+        next += 1;
+        worker.send({ seed: current });
+      };
+      worker.on('message', (outcome: Outcome) => {
+        onOutcome(outcome);
+        handOut();
+      });
+      worker.once('error', reject);
+      worker.once('exit', (code, signal) => {
+        if (code === 0 || stopped !== undefined) resolve();
+        else reject(new Error(`a worker ended with ${signal ?? code} at seed ${current}`));
+      });
+      handOut();
+    });
+
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(signal, () => {
+      stopped = signal;
+      // Its QEMU goes with it, and the tool without its monitor.
+      for (const worker of workers) worker.kill('SIGKILL');
+    });
+  }
+  for (let number = 0; number < Math.min(runs, Number(flags.workers)); number += 1) {
+    // In a session of their own: a Ctrl-C comes to us alone.
+    workers.push(
+      fork(process.argv[1]!, ['--worker', ...process.argv.slice(2)], {
+        detached: true,
+        env: { ...process.env, TMPDIR: dir },
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      }),
+    );
+  }
+  try {
+    await Promise.all(workers.map(drive));
+  } finally {
+    for (const worker of workers) worker.kill('SIGKILL');
+    if (failures.length === 0) await rm(dir, { recursive: true, force: true, maxRetries: 5 });
+    else process.stdout.write(`The folders of what failed are in ${dir}\n`);
+  }
+  if (totals.done % PROGRESS_EVERY !== 0) progress();
+  process.exitCode = stopped !== undefined ? 130 : failures.length > 0 ? 1 : 0;
+}

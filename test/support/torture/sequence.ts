@@ -1,0 +1,241 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { makeLabDir } from '../lab/programs.js';
+import { difference, readDisk } from './disk-bytes.js';
+import { type RunStep, type Sequence, type Step, stepInWords } from './steps.js';
+import { canBuildOn, checkPoints, newTarget, readPoints, strayFiles, type TargetState } from './target-state.js';
+import { runTool, type Tool, type ToolRun } from './tool-run.js';
+import { type BitmapNode, deviceOf, FOREIGN_BITMAP, type TortureDisk, TortureVm } from './torture-vm.js';
+
+/**
+ * Runs one torture sequence against a real QEMU and throws where anything is lost, torn or left behind: every point of
+ * every catalog is compared bit for bit with what the disks held at its instant.
+ */
+export interface SequenceOptions {
+  /** `bin/qmpbackup.js` of the build under test. */
+  readonly program: string;
+  /** Another QEMU than that of the host. */
+  readonly qemu?: string | undefined;
+  /** More options for every backup. */
+  readonly backupArguments?: readonly string[];
+}
+
+export interface SequenceReport {
+  readonly ms: number;
+  readonly runs: number;
+  readonly faults: number;
+  /** Images that were compared. */
+  readonly compared: number;
+}
+
+/** The folder of a sequence that failed is kept, and named in the error. */
+export async function runSequence(sequence: Sequence, options: SequenceOptions): Promise<SequenceReport> {
+  const dir = await makeLabDir();
+  const begun = performance.now();
+  const course = await Course.begin(dir, sequence, options);
+  try {
+    for (const [index, step] of sequence.steps.entries()) await course.take(step, index);
+    const compared = await course.finish(sequence.restore);
+    const { runs, faults } = course;
+    return { ms: performance.now() - begun, runs, faults, compared };
+  } catch (error) {
+    course.failed = true;
+    throw new Error(`${course.where}: ${(error as Error).message}\nkept: ${dir}`, { cause: error });
+  } finally {
+    await course.torture.end();
+    if (!course.failed) await rm(dir, { recursive: true, force: true });
+  }
+}
+
+class Course {
+  runs = 0;
+  faults = 0;
+  failed = false;
+  /** What is being done, for an error. */
+  where = 'at the beginning';
+  readonly torture: TortureVm;
+  readonly #dir: string;
+  readonly #options: SequenceOptions;
+  readonly #tool: Tool;
+  readonly #targets: readonly TargetState[];
+  #foreignBitmap: boolean;
+  #clock = 0;
+
+  static async begin(dir: string, { vm }: Sequence, options: SequenceOptions): Promise<Course> {
+    return new Course(dir, await TortureVm.make(dir, vm, options.qemu), options, vm.foreignBitmap);
+  }
+
+  private constructor(dir: string, torture: TortureVm, options: SequenceOptions, foreignBitmap: boolean) {
+    this.#dir = dir;
+    this.torture = torture;
+    this.#options = options;
+    this.#tool = { program: options.program, torture, tick: this.#tick };
+    this.#targets = [newTarget(join(dir, 'target-0')), newTarget(join(dir, 'target-1'))];
+    this.#foreignBitmap = foreignBitmap && torture.disks[0]!.format === 'qcow2';
+  }
+
+  readonly #tick = (): number => (this.#clock += 1);
+
+  async take(step: Step, index: number): Promise<void> {
+    this.where = `step ${index + 1}, ${stepInWords(step)}`;
+    const { torture } = this;
+    if (!torture.isUp) await torture.start();
+    switch (step.kind) {
+      case 'writes':
+        return torture.write(step.writes);
+      case 'run':
+        return this.#run(step);
+      case 'restart':
+        await torture.quit(this.#tick());
+        return torture.start();
+      case 'power-cut':
+        await torture.kill(this.#tick());
+        return torture.start();
+      case 'grow':
+        return torture.grow(torture.disk(step.disk), step.bytes);
+      case 'snapshot':
+        return torture.snapshot(torture.disk(step.disk), this.#tick());
+    }
+  }
+
+  async #run(step: RunStep): Promise<void> {
+    const { torture } = this;
+    const target = this.#targets[step.target]!;
+    target.used = true;
+    const included = step.include === null ? torture.disks : [torture.disk(step.include)];
+    const { level } = step;
+    const isSafe =
+      (level !== 'inc' && level !== 'diff') || included.every((disk) => canBuildOn(target, torture, disk, level));
+    const run = await runTool(
+      this.#tool,
+      [
+        ...['backup', '--level', level, '--target', target.dir, '--no-digest'],
+        ...(step.slow ? ['--speed-limit', '24M'] : []),
+        ...(step.compress ? ['--compress'] : []),
+        ...(step.include === null ? [] : ['--include', deviceOf(included[0]!.id)]),
+        ...(this.#options.backupArguments ?? []),
+      ],
+      step.fault,
+    );
+    this.runs += 1;
+    if (run.faulted) this.faults += 1;
+    await this.#judge(step, target, run, isSafe);
+  }
+
+  async #judge({ fault }: RunStep, target: TargetState, run: ToolRun, isSafe: boolean): Promise<void> {
+    const ending = `it ended with ${run.signal ?? run.exitCode}:\n${run.stderr}`;
+    const found = await readPoints(target);
+    if (found.length > 1) throw new Error(`a run made ${found.length} points; ${ending}`);
+    for (const id of found) {
+      if (!run.instant) throw new Error(`point ${id} was made without a transaction; ${ending}`);
+      target.points.set(id, { sealedAt: this.#tick(), bytes: run.instant });
+    }
+    const killed = run.signal !== undefined;
+    if (killed && !(run.faulted && fault.kind.startsWith('kill-tool'))) throw new Error(`nobody killed it; ${ending}`);
+    if (run.exitCode === 0 && found.length === 0) throw new Error(`it said that all is done and made no point`);
+    if (!killed && run.exitCode !== 0 && found.length > 0) throw new Error(`it failed and made a point; ${ending}`);
+
+    const harmless = !run.faulted || ['delay', 'write', 'foreign-job', 'false-event'].includes(fault.kind);
+    if (harmless && run.exitCode !== (isSafe ? 0 : 13)) {
+      throw new Error(`it must end with ${isSafe ? 0 : 13}; ${ending}`);
+    }
+    if (!killed && !(run.faulted && fault.kind === 'cut') && this.torture.isUp) await this.#expectNothingLeft(target);
+  }
+
+  async #expectNothingLeft(target: TargetState): Promise<void> {
+    const { control } = this.torture.vm;
+    const jobs = (await control.execute('query-jobs')) as { id: string }[];
+    const ours = jobs.filter(({ id }) => !id.startsWith('foreign-'));
+    if (ours.length > 0) throw new Error(`jobs are left: ${JSON.stringify(ours)}`);
+    const nodes = (await control.execute('query-named-block-nodes', { flat: true })) as BitmapNode[];
+    const left = nodes.filter(
+      ({ 'node-name': name, drv, file }) =>
+        name.startsWith('qmpbackup') ||
+        drv === 'copy-before-write' ||
+        drv === 'snapshot-access' ||
+        file.includes('/target-'),
+    );
+    if (left.length > 0)
+      throw new Error(`nodes are left: ${left.map((node) => `${node['node-name']} (${node.file})`).join()}`);
+    const stray = await strayFiles(target);
+    if (stray.length > 0) throw new Error(`files are left: ${stray.join(', ')}`);
+    const { status } = (await control.execute('query-status')) as { status: string };
+    if (status !== this.torture.expectedStatus) throw new Error(`the VM is ${status}`);
+  }
+
+  /** A last clean run into each target, and then everything is compared. Gives the number of images compared. */
+  async finish(restore: number): Promise<number> {
+    const { torture } = this;
+    this.where = 'the last runs';
+    if (!torture.isUp) await torture.start();
+    const used = this.#targets.filter((target) => target.used);
+    for (const target of used) {
+      const step: RunStep = {
+        ...{ kind: 'run', level: 'auto', include: null, slow: false, compress: false, fault: { kind: 'none' } },
+        target: this.#targets.indexOf(target) as 0 | 1,
+      };
+      await this.#run(step);
+    }
+    await this.#expectRightBitmaps(used);
+    this.where = 'the comparison of all points';
+    const scratch = join(this.#dir, 'scratch');
+    let compared = 0;
+    for (const target of used) compared += await checkPoints(target, torture, scratch);
+    this.where = 'a restore';
+    if (used.length > 0) await this.#restore(used[restore % used.length]!, restore);
+    this.where = 'the disks themselves';
+    await torture.quit(this.#tick());
+    for (const { id, file, format, bytes } of torture.disks) {
+      const wrong = difference(await readDisk(file, format, scratch), bytes);
+      if (wrong !== undefined) throw new Error(`${id} is not what was written to it: ${wrong}`);
+    }
+    return compared;
+  }
+
+  async #restore(target: TargetState, draw: number): Promise<void> {
+    const points = target.catalog.filter((point) => point.chain !== null);
+    const { id, disks } = points[Math.floor(draw / 2) % points.length]!;
+    const output = join(this.#dir, 'restored');
+    const run = await runTool(
+      this.#tool,
+      ['restore', '--target', target.dir, '--output', output, '--until', disks[0]!.file],
+      { kind: 'none' },
+    );
+    if (run.exitCode !== 0) throw new Error(`until ${disks[0]!.file}: ${run.stderr}`);
+    for (const { disk, source } of disks) {
+      const found = await readDisk(join(output, `${disk}.qcow2`), 'qcow2', join(this.#dir, 'scratch'));
+      const wrong = difference(found, target.points.get(id)!.bytes.get(this.torture.diskOfDevice(source.qdev).id)!);
+      if (wrong !== undefined) throw new Error(`${disk}, restored until ${disks[0]!.file}, is wrong: ${wrong}`);
+    }
+  }
+
+  /** Per disk and target those of its newest file and its newest FULL; and whatever is not ours. */
+  async #expectRightBitmaps(used: readonly TargetState[]): Promise<void> {
+    const nodes = (await this.torture.vm.control.execute('query-named-block-nodes', { flat: true })) as BitmapNode[];
+    for (const disk of this.torture.disks) {
+      const top = await this.torture.topNode(disk);
+      const carried = nodes.find((node) => node['node-name'] === top)!['dirty-bitmaps'] ?? [];
+      const names = carried.map(({ name = '' }) => name).filter((name) => name.startsWith('qmpbackup-'));
+      const right = new Set(used.flatMap((target) => this.#rightBitmaps(target, disk)));
+      const wrong = names.filter((name) => !right.has(name));
+      if (wrong.length > 0)
+        throw new Error(`${disk.id} carries ${wrong.join(', ')}, and should ${[...right].join(', ')}`);
+      for (const { catalog } of used) {
+        const newest = catalog.at(-1)!.disks.find(({ source }) => this.torture.diskOfDevice(source.qdev) === disk)
+          ?.bitmap?.name;
+        if (newest !== undefined && !names.includes(newest)) throw new Error(`${disk.id} has lost ${newest}`);
+      }
+      if (disk === this.torture.disks[0] && this.#foreignBitmap && disk.lostAt === 0) {
+        if (!carried.some(({ name }) => name === FOREIGN_BITMAP)) throw new Error("somebody else's bitmap is gone");
+      }
+    }
+  }
+  #rightBitmaps({ catalog }: TargetState, disk: TortureDisk): string[] {
+    const entries = catalog
+      .filter((point) => point.chain !== null)
+      .flatMap((point) => point.disks.filter(({ source }) => this.torture.diskOfDevice(source.qdev) === disk));
+    return [entries.at(-1), entries.findLast(({ level }) => level === 'full')].flatMap((entry) =>
+      entry?.bitmap ? [entry.bitmap.name] : [],
+    );
+  }
+}

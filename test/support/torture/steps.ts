@@ -1,0 +1,242 @@
+import fc from 'fast-check';
+
+/**
+ * What a torture sequence is made of, as plain values: a VM and its disks, then steps. They are drawn without knowledge
+ * of the state, so that every one of them makes sense at any time and fast-check can leave any out.
+ */
+export interface DiskShape {
+  readonly kind: 'drive' | 'blockdev' | 'throttled' | 'raw';
+  /** Bytes. */
+  readonly size: number;
+}
+
+export interface VmShape {
+  readonly disks: readonly DiskShape[];
+  /** Whether QEMU is told a name. */
+  readonly named: boolean;
+  /** Else it stays before its first instruction. */
+  readonly running: boolean;
+  /** Somebody else's bitmap on the first disk. */
+  readonly foreignBitmap: boolean;
+}
+
+export interface Write {
+  readonly kind: 'write' | 'zero' | 'discard';
+  /** Of the disks there are, modulo their number. */
+  readonly disk: number;
+  /** In 1/1000 of what is left of the disk. */
+  readonly at: number;
+  /** Bytes. */
+  readonly length: number;
+  readonly pattern: number;
+}
+
+/** The n-th message of a run, or the n-th after the one that holds the transaction. */
+export interface Moment {
+  readonly from: 'start' | 'transaction';
+  readonly n: number;
+  readonly when: 'before' | 'after';
+}
+
+export type Fault =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'kill-tool'; readonly at: Moment }
+  | {
+      readonly kind: 'kill-tool-at-file';
+      readonly call: 'mkdir' | 'open' | 'rename' | 'rm';
+      readonly nth: number;
+      readonly when: 'before' | 'after';
+    }
+  | { readonly kind: 'quit-qemu'; readonly at: Moment }
+  | { readonly kind: 'kill-qemu'; readonly at: Moment }
+  | { readonly kind: 'cancel-job'; readonly at: Moment; readonly job: number }
+  | { readonly kind: 'cut'; readonly at: Moment }
+  | { readonly kind: 'delay'; readonly at: Moment }
+  | { readonly kind: 'write'; readonly at: Moment; readonly writes: readonly Write[] }
+  | { readonly kind: 'foreign-job'; readonly at: Moment; readonly disk: number }
+  | { readonly kind: 'false-event'; readonly at: Moment };
+
+export interface RunStep {
+  readonly kind: 'run';
+  readonly target: 0 | 1;
+  readonly level: 'full' | 'inc' | 'diff' | 'auto' | 'copy';
+  /** The one disk that is included, or all. */
+  readonly include: number | null;
+  /** So slow that the jobs are seen running. */
+  readonly slow: boolean;
+  readonly compress: boolean;
+  readonly fault: Fault;
+}
+
+export type Step =
+  | { readonly kind: 'writes'; readonly writes: readonly Write[] }
+  | RunStep
+  | { readonly kind: 'restart' }
+  | { readonly kind: 'power-cut' }
+  | { readonly kind: 'grow'; readonly disk: number; readonly bytes: number }
+  | { readonly kind: 'snapshot'; readonly disk: number };
+
+export interface Sequence {
+  readonly vm: VmShape;
+  readonly steps: readonly Step[];
+  /** Draws the one restore at the end. */
+  readonly restore: number;
+}
+
+const MiB = 1024 * 1024;
+const SECTOR = 512;
+
+const is = <K extends string>(kind: K): fc.Arbitrary<K> => fc.constant(kind);
+const sectors = (min: number, max: number): fc.Arbitrary<number> =>
+  fc.integer({ min, max }).map((count) => count * SECTOR);
+const clusters = (min: number, max: number): fc.Arbitrary<number> =>
+  fc.integer({ min, max }).map((count) => count * 65536);
+const diskNumber = fc.nat({ max: 2 });
+
+const write: fc.Arbitrary<Write> = fc.record({
+  kind: fc.constantFrom<Write['kind']>('write', 'write', 'write', 'zero', 'discard'),
+  disk: diskNumber,
+  at: fc.nat({ max: 999 }),
+  length: fc.oneof(sectors(1, 40), clusters(1, 16)),
+  pattern: fc.integer({ min: 1, max: 255 }),
+});
+const writes = fc.array(write, { minLength: 1, maxLength: 4 });
+
+const when = fc.constantFrom<Moment['when']>('before', 'after');
+const anywhere = fc.oneof(
+  { weight: 2, arbitrary: fc.record({ from: is('start'), n: fc.integer({ min: 1, max: 70 }), when }) },
+  { weight: 3, arbitrary: fc.record({ from: is('transaction'), n: fc.nat({ max: 30 }), when }) },
+);
+/** While the jobs run, if they are slow. */
+const amidJobs = fc.record({ from: is('transaction'), n: fc.integer({ min: 1, max: 12 }), when });
+
+const fault: fc.Arbitrary<Fault> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ kind: is('none') }) },
+  { weight: 5, arbitrary: fc.record({ kind: is('kill-tool'), at: anywhere }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: is('kill-tool-at-file'),
+      call: fc.constantFrom<'mkdir' | 'open' | 'rename' | 'rm'>('mkdir', 'open', 'open', 'rename', 'rename', 'rm'),
+      nth: fc.integer({ min: 1, max: 12 }),
+      when,
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: is('quit-qemu'), at: anywhere }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('kill-qemu'), at: anywhere }) },
+  { weight: 2, arbitrary: fc.record({ kind: is('cancel-job'), at: amidJobs, job: diskNumber }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('cut'), at: anywhere }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('delay'), at: anywhere }) },
+  { weight: 3, arbitrary: fc.record({ kind: is('write'), at: anywhere, writes }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('foreign-job'), at: anywhere, disk: diskNumber }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('false-event'), at: amidJobs }) },
+);
+
+const run: fc.Arbitrary<RunStep> = fc.record({
+  kind: is('run'),
+  target: fc.constantFrom<0 | 1>(0, 0, 1),
+  level: fc.constantFrom<RunStep['level']>('full', 'inc', 'inc', 'diff', 'auto', 'auto', 'auto', 'copy'),
+  include: fc.oneof({ weight: 5, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: diskNumber }),
+  slow: fc.boolean(),
+  compress: fc.constantFrom(false, false, false, true),
+  fault,
+});
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 7, arbitrary: fc.record({ kind: is('writes'), writes }) },
+  { weight: 7, arbitrary: run },
+  { weight: 1, arbitrary: fc.record({ kind: is('restart') }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('power-cut') }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('grow'), disk: diskNumber, bytes: sectors(1, 4096) }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('snapshot'), disk: diskNumber }) },
+);
+
+const diskShape = fc.record({
+  kind: fc.constantFrom<DiskShape['kind']>('drive', 'drive', 'blockdev', 'blockdev', 'throttled', 'raw'),
+  size: fc.oneof(clusters(64, 192), sectors((4 * MiB) / SECTOR, (12 * MiB) / SECTOR)),
+});
+
+/** Without faults in it the first run makes the chain that everything else is about. */
+const firstRun = run.map((each): RunStep => ({ ...each, level: 'auto', include: null, fault: { kind: 'none' } }));
+
+export const sequence: fc.Arbitrary<Sequence> = fc.record({
+  vm: fc.record({
+    disks: fc.array(diskShape, { minLength: 2, maxLength: 3 }),
+    named: fc.boolean(),
+    running: fc.boolean(),
+    foreignBitmap: fc.boolean(),
+  }),
+  steps: fc
+    .tuple(
+      fc.record({ kind: is('writes'), writes }),
+      fc.oneof({ weight: 3, arbitrary: firstRun }, { weight: 1, arbitrary: step }),
+      fc.array(step, { minLength: 4, maxLength: 8 }),
+    )
+    .map(([first, second, others]): Step[] => [first, second, ...others]),
+  restore: fc.nat({ max: 1_000_000 }),
+});
+
+// --- in words ----------------------------------------------------------------------------------------------------------
+
+export function sequenceInWords({ vm, steps }: Sequence): string {
+  const disks = vm.disks.map(({ kind, size }, index) => `d${index} (${kind}, ${size} bytes)`).join(', ');
+  const traits = [vm.named ? 'named' : 'without a name', vm.running ? 'running' : 'prelaunch'];
+  if (vm.foreignBitmap) traits.push("with somebody else's bitmap on d0");
+  return [`a VM, ${traits.join(', ')}: ${disks}`, ...steps.map((each) => `- ${stepInWords(each)}`)].join('\n');
+}
+
+export function stepInWords(each: Step): string {
+  switch (each.kind) {
+    case 'writes':
+      return each.writes.map(writeInWords).join('; ');
+    case 'restart':
+      return 'QEMU ends gracefully and starts again';
+    case 'power-cut':
+      return 'QEMU is killed and starts again';
+    case 'grow':
+      return `disk ${each.disk} grows by ${each.bytes} bytes`;
+    case 'snapshot':
+      return `disk ${each.disk} gets an external snapshot`;
+    case 'run': {
+      const options = [each.slow ? 'slow' : '', each.compress ? 'compressed' : ''].filter(Boolean);
+      const disks = each.include === null ? '' : ` of disk ${each.include} alone`;
+      return `backup ${each.level}${disks} into target ${each.target} ${options.join(', ')}: ${faultInWords(each.fault)}`;
+    }
+  }
+}
+
+export function faultInWords(fault: Fault): string {
+  switch (fault.kind) {
+    case 'none':
+      return 'nothing happens';
+    case 'kill-tool-at-file':
+      return `the tool is killed ${fault.when} its call ${fault.nth} of ${fault.call}`;
+    case 'kill-tool':
+      return `the tool is killed ${momentInWords(fault.at)}`;
+    case 'quit-qemu':
+      return `QEMU quits ${momentInWords(fault.at)}`;
+    case 'kill-qemu':
+      return `QEMU is killed ${momentInWords(fault.at)}`;
+    case 'cancel-job':
+      return `job ${fault.job} is cancelled ${momentInWords(fault.at)}`;
+    case 'cut':
+      return `the connection breaks ${momentInWords(fault.at)}`;
+    case 'delay':
+      return `the monitor is slow ${momentInWords(fault.at)}`;
+    case 'write':
+      return `${fault.writes.map(writeInWords).join('; ')}, ${momentInWords(fault.at)}`;
+    case 'foreign-job':
+      return `somebody else copies disk ${fault.disk} ${momentInWords(fault.at)}`;
+    case 'false-event':
+      return `an event of somebody else's job comes ${momentInWords(fault.at)}`;
+  }
+}
+
+function writeInWords({ kind, disk: on, at, length, pattern }: Write): string {
+  const what = kind === 'write' ? `0x${pattern.toString(16)}` : kind === 'zero' ? 'zeros' : 'a discard';
+  return `${what} of ${length} bytes on disk ${on} at ${at}/1000`;
+}
+
+function momentInWords({ from, n, when: side }: Moment): string {
+  return `${side} message ${n}${from === 'start' ? '' : ' from the transaction on'}`;
+}

@@ -1,0 +1,175 @@
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import { crashArguments } from '../crash-point.js';
+import { commandOf, type Message, openRelay, type Relay } from '../qmp-relay.js';
+import type { DiskBytes } from './disk-bytes.js';
+import type { Fault, Moment } from './steps.js';
+import type { TortureVm } from './torture-vm.js';
+
+/** One run of the tool through a relay, with one fault at one message of it. */
+export interface ToolRun {
+  readonly exitCode: number | undefined;
+  readonly signal: string | undefined;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Messages that went through the relay. */
+  readonly messages: number;
+  /** Whether the fault came to pass before the run was over. */
+  readonly faulted: boolean;
+  /** What each disk held at the instant of the transaction; undefined where it came to none. */
+  readonly instant: ReadonlyMap<string, DiskBytes> | undefined;
+}
+
+export interface Tool {
+  /** `bin/qmpbackup.js` of the build under test. */
+  readonly program: string;
+  readonly torture: TortureVm;
+  /** Ticks at everything that happens in the sequence. */
+  readonly tick: () => number;
+}
+
+const RUN_MS = 60_000;
+const DELAY_MS = 150;
+
+export async function runTool(tool: Tool, args: readonly string[], fault: Fault): Promise<ToolRun> {
+  const { torture } = tool;
+  const script = new Script(tool, fault);
+  const relay = await openRelay(join(torture.dir, 'relay.sock'), torture.vm.socket, (message, pass) =>
+    script.intercept(message, pass),
+  );
+  script.relay = relay;
+  const crash = fault.kind === 'kill-tool-at-file' ? crashArguments({ ...fault, matches: /./ }) : [];
+  const child = execa(process.execPath, [...crash, tool.program, '--socket', relay.socket, ...args], {
+    reject: false,
+    timeout: RUN_MS,
+    killSignal: 'SIGKILL',
+    env: { NO_COLOR: '1' },
+  });
+  script.killTool = async () => {
+    child.kill('SIGKILL');
+    await child;
+  };
+  const result = await child;
+  await relay.close();
+  if (result.timedOut) throw new Error(`the tool did not end within ${RUN_MS} ms:\n${result.stderr}`);
+  const { exitCode, signal, stdout, stderr } = result;
+  const faulted = script.faulted || (fault.kind === 'kill-tool-at-file' && signal === 'SIGKILL');
+  return { exitCode, signal, stdout, stderr, messages: script.messages, faulted, instant: script.instant };
+}
+
+/** What the relay does at each message of one run. */
+class Script {
+  relay: Relay | undefined;
+  killTool: () => Promise<void> = () => Promise.resolve();
+  messages = 0;
+  faulted = false;
+  instant: ReadonlyMap<string, DiskBytes> | undefined;
+  readonly #tool: Tool;
+  readonly #fault: Fault;
+  /** Number of the message that holds the transaction. */
+  #transaction: number | undefined;
+  /** Id of a command whose reply ends the time in which the instant may be at any moment. */
+  #awaited: unknown;
+  #toolIsDead = false;
+  #due = false;
+
+  constructor(tool: Tool, fault: Fault) {
+    this.#tool = tool;
+    this.#fault = fault;
+  }
+
+  async intercept(message: Message, pass: () => void): Promise<void> {
+    this.messages = message.number;
+    // What a dead tool has not sent, nobody hears.
+    if (this.#toolIsDead) return;
+    if (message.direction === 'to-qemu' && commandOf(message.text) === 'transaction') {
+      this.#transaction ??= message.number;
+    }
+    const at = 'at' in this.#fault ? this.#fault.at : undefined;
+    if (at && !this.faulted && this.#isAt(message, at)) this.#due = true;
+    if (this.#due && !this.faulted && at?.when === 'before' && this.#isTime()) await this.#strike();
+    if (this.#toolIsDead) return;
+    this.#watchInstant(message);
+    pass();
+    if (this.#due && !this.faulted && this.#isTime()) await this.#strike();
+  }
+
+  #isAt({ number }: Message, { from, n }: Moment): boolean {
+    if (from === 'start') return number === n;
+    return this.#transaction !== undefined && number - this.#transaction === n;
+  }
+
+  /** A write between the transaction and its reply would be before or after the instant: nobody could tell. */
+  #isTime(): boolean {
+    return this.#fault.kind !== 'write' || this.#awaited === undefined;
+  }
+
+  #watchInstant({ direction, text }: Message): void {
+    if (direction === 'to-qemu') {
+      if (commandOf(text) !== 'transaction' || this.instant) return;
+      this.instant = new Map(this.#tool.torture.disks.map(({ id, bytes }) => [id, bytes]));
+      this.#awaited = (JSON.parse(text) as { id: unknown }).id;
+      return;
+    }
+    if (this.#awaited !== undefined && (JSON.parse(text) as { id?: unknown }).id === this.#awaited) {
+      this.#awaited = undefined;
+    }
+  }
+
+  async #strike(): Promise<void> {
+    this.faulted = true;
+    const fault = this.#fault;
+    const { torture, tick } = this.#tool;
+    switch (fault.kind) {
+      case 'none':
+      case 'kill-tool-at-file':
+        return;
+      case 'kill-tool':
+        this.#toolIsDead = true;
+        return this.killTool();
+      case 'quit-qemu':
+        await torture.quit(tick());
+        return;
+      case 'kill-qemu':
+        return torture.kill(tick());
+      case 'cancel-job':
+        this.faulted = await this.#cancelJob(fault.job);
+        return;
+      case 'cut':
+        return this.relay?.cut();
+      case 'delay':
+        await sleep(DELAY_MS);
+        return;
+      case 'write':
+        return torture.write(fault.writes);
+      case 'foreign-job':
+        return torture.startForeignJob(torture.disk(fault.disk));
+      case 'false-event':
+        for (const event of FALSE_EVENTS) this.relay?.inject('to-tool', JSON.stringify(event));
+        return;
+    }
+  }
+
+  async #cancelJob(number: number): Promise<boolean> {
+    const { control } = this.#tool.torture.vm;
+    const jobs = (await control.execute('query-jobs')) as { id: string; status: string }[];
+    const ours = jobs.filter(({ id, status }) => id.startsWith('qmpbackup-') && status === 'running');
+    if (ours.length === 0) return false;
+    const { id } = ours[number % ours.length]!;
+    // It may have ended by now: then nothing happened.
+    return control.execute('job-cancel', { id }).then(
+      () => true,
+      () => false,
+    );
+  }
+}
+
+const timestamp = { seconds: 1_800_000_000, microseconds: 0 };
+const FALSE_EVENTS = [
+  {
+    ...{ event: 'BLOCK_JOB_COMPLETED', timestamp },
+    data: { type: 'backup', device: 'somebody', len: 65536, offset: 65536, speed: 0 },
+  },
+  { event: 'JOB_STATUS_CHANGE', timestamp, data: { id: 'somebody', status: 'concluded' } },
+];

@@ -1,0 +1,220 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createImage, type ImageFormat } from '../lab/disk-images.js';
+import { discard, type Range, readsAs, write, writeZeroes } from '../lab/guest-writes.js';
+import type { Disk } from '../lab/disks.js';
+import { type Exit, startQemu, type Vm } from '../lab/qemu.js';
+import { QmpCommandError } from '../../../src/qmp/errors.js';
+import { CHUNK, type DiskBytes, grown, readDisk, written, zeroDisk } from './disk-bytes.js';
+import type { DiskShape, VmShape, Write } from './steps.js';
+
+/** A VM without a guest, and what each of its disks must hold. All writes come from here. */
+export interface TortureDisk {
+  readonly id: string;
+  readonly shape: DiskShape;
+  /** The image on top, and its format. */
+  file: string;
+  format: ImageFormat;
+  bytes: DiskBytes;
+  /** How many external snapshots were made of it. */
+  snapshots: number;
+  /** On the clock of the sequence: when its bitmaps were last lost. */
+  lostAt: number;
+}
+
+export const FOREIGN_BITMAP = 'somebody-elses';
+
+export class TortureVm {
+  readonly dir: string;
+  readonly disks: readonly TortureDisk[];
+  readonly #shape: VmShape;
+  readonly #program: string | undefined;
+  #vm: Vm | undefined;
+  #foreignJobs = 0;
+
+  static async make(dir: string, shape: VmShape, program: string | undefined): Promise<TortureVm> {
+    const made = new TortureVm(dir, shape, program);
+    await Promise.all([
+      ...made.disks.map(({ file, format, shape: { size } }) => createImage({ file, format, size })),
+      writeFile(join(dir, 'firmware'), HALTING_FIRMWARE),
+    ]);
+    await made.start();
+    if (shape.foreignBitmap && made.disks[0]!.format === 'qcow2') {
+      const bitmap = { name: FOREIGN_BITMAP, persistent: true, granularity: 131072 };
+      await made.vm.control.execute('block-dirty-bitmap-add', { node: await made.topNode(made.disks[0]!), ...bitmap });
+    }
+    return made;
+  }
+
+  private constructor(dir: string, shape: VmShape, program: string | undefined) {
+    this.dir = dir;
+    this.#shape = shape;
+    this.#program = program;
+    this.disks = shape.disks.map((each, index): TortureDisk => {
+      const id = `d${index}`;
+      const format = each.kind === 'raw' ? 'raw' : 'qcow2';
+      const file = join(dir, `${id}.${format}`);
+      return { id, shape: each, file, format, bytes: zeroDisk(each.size), snapshots: 0, lostAt: 0 };
+    });
+  }
+
+  get vm(): Vm {
+    if (!this.#vm) throw new Error('the VM is not up');
+    return this.#vm;
+  }
+
+  get isUp(): boolean {
+    return this.#vm !== undefined;
+  }
+
+  /** As `query-status` must say it. */
+  get expectedStatus(): string {
+    return this.#shape.running ? 'running' : 'prelaunch';
+  }
+
+  disk(number: number): TortureDisk {
+    return this.disks[number % this.disks.length]!;
+  }
+
+  async start(): Promise<void> {
+    this.#vm = await startQemu({
+      dir: join(this.dir, 'vm'),
+      disks: this.disks.map(driveOf),
+      args: ['-bios', join(this.dir, 'firmware')],
+      ...(this.#shape.named ? { name: 'tortured' } : {}),
+      ...(this.#program === undefined ? {} : { program: this.#program }),
+    });
+    if (this.#shape.running) await this.#vm.control.execute('cont');
+  }
+
+  /** QEMU ends by `quit` and stores its bitmaps; a raw image cannot hold any. */
+  async quit(now: number): Promise<Exit | undefined> {
+    const exit = await this.#vm?.stop();
+    this.#vm = undefined;
+    for (const disk of this.disks) if (disk.format === 'raw') disk.lostAt = now;
+    return exit;
+  }
+
+  /** SIGKILL. What QEMU had not yet written to an image is lost, as for a guest after a power cut. */
+  async kill(now: number): Promise<void> {
+    await this.#vm?.kill();
+    this.#vm = undefined;
+    for (const disk of this.disks) {
+      disk.lostAt = now;
+      disk.bytes = await readDisk(disk.file, disk.format, join(this.dir, `${disk.id}.scratch`));
+    }
+  }
+
+  async write(writes: readonly Write[]): Promise<void> {
+    for (const each of writes) {
+      const disk = this.disk(each.disk);
+      const unit = each.kind === 'discard' ? CHUNK : 512;
+      const room = Math.floor(disk.bytes.size / unit) * unit;
+      const length = Math.min(room, Math.ceil(each.length / unit) * unit);
+      const offset = Math.floor(((room - length) * each.at) / 1000 / unit) * unit;
+      const range = { offset, length };
+      if (each.kind === 'write') await write(this.vm, disk.id, { ...range, pattern: each.pattern });
+      else if (each.kind === 'zero') await writeZeroes(this.vm, disk.id, range);
+      else if (!(await this.#discard(disk, range))) continue;
+      disk.bytes = written(disk.bytes, offset, length, each.kind === 'write' ? each.pattern : 0);
+    }
+  }
+
+  /** Whether anything came of it: below the filter of a running job a discard is ignored, as it may be. */
+  async #discard(disk: TortureDisk, range: Range): Promise<boolean> {
+    await discard(this.vm, disk.id, range);
+    return readsAs(this.vm, disk.id, { ...range, pattern: 0 });
+  }
+
+  /** QEMU refuses it while the disk has an inconsistent bitmap, or a job that a dead run left behind. */
+  async grow(disk: TortureDisk, bytes: number): Promise<void> {
+    const size = disk.bytes.size + bytes;
+    const node = await this.topNode(disk);
+    if (await this.#isDone('block_resize', { 'node-name': node, size })) disk.bytes = grown(disk.bytes, size);
+  }
+
+  /** An overlay becomes the disk. It has no bitmap; the image below keeps its own. Refused while a job is there. */
+  async snapshot(disk: TortureDisk, now: number): Promise<void> {
+    disk.snapshots += 1;
+    const file = join(this.dir, `${disk.id}-over${disk.snapshots}.qcow2`);
+    const isDone = await this.#isDone('blockdev-snapshot-sync', {
+      ...(disk.shape.kind === 'drive' || disk.shape.kind === 'raw'
+        ? { device: disk.id }
+        : { 'node-name': await this.topNode(disk), 'snapshot-node-name': `${disk.id}-over${disk.snapshots}` }),
+      ...{ 'snapshot-file': file, format: 'qcow2' },
+    });
+    if (!isDone) return;
+    disk.file = file;
+    disk.format = 'qcow2';
+    disk.lostAt = now;
+  }
+
+  /** Somebody else's copy of a disk, which ends when it ends. */
+  async startForeignJob(disk: TortureDisk): Promise<void> {
+    this.#foreignJobs += 1;
+    const name = `foreign-${this.#foreignJobs}`;
+    await this.vm.control.execute('drive-backup', {
+      ...{ 'job-id': name, device: await this.topNode(disk), sync: 'full', format: 'qcow2' },
+      target: join(this.dir, `${name}.qcow2`),
+    });
+  }
+
+  /** The disk that an entry of a catalog is about, by the guest device that it names. */
+  diskOfDevice(qdev: string | null): TortureDisk {
+    const disk = this.disks.find(({ id }) => qdev?.split('/').includes(deviceOf(id)));
+    if (!disk) throw new Error(`no disk has the guest device ${qdev}`);
+    return disk;
+  }
+
+  /** The format node that holds the disk now: the one whose file is the image on top. */
+  async topNode(disk: TortureDisk): Promise<string> {
+    const nodes = (await this.vm.control.execute('query-named-block-nodes', { flat: true })) as BitmapNode[];
+    const node = nodes.find(({ drv, file }) => drv === disk.format && file === disk.file);
+    if (!node) throw new Error(`no node has ${disk.file}`);
+    return node['node-name'];
+  }
+
+  /** False where QEMU refuses. */
+  async #isDone(command: string, args: Readonly<Record<string, unknown>>): Promise<boolean> {
+    try {
+      await this.vm.control.execute(command, args);
+      return true;
+    } catch (error) {
+      if (error instanceof QmpCommandError) return false;
+      throw error;
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.#vm?.kill();
+    this.#vm = undefined;
+  }
+}
+
+/** Id of the guest device of a disk; a name for it that no snapshot changes. */
+export function deviceOf(id: string): string {
+  return `dev-${id}`;
+}
+
+export interface BitmapNode {
+  readonly 'node-name': string;
+  readonly drv: string;
+  readonly file: string;
+  readonly 'dirty-bitmaps'?: readonly { readonly name?: string; readonly inconsistent?: boolean }[];
+}
+
+/** What a started CPU runs: `cli; hlt` at the reset vector. A firmware would boot, and cost a second of CPU. */
+const HALTING_FIRMWARE = Buffer.alloc(65536, 0xf4);
+HALTING_FIRMWARE.set([0xfa, 0xf4, 0xeb, 0xfc], 0xfff0);
+
+function driveOf({ id, shape, file, format }: TortureDisk): Disk {
+  switch (shape.kind) {
+    case 'drive':
+    case 'raw':
+      return { id, file, format };
+    case 'blockdev':
+      return { id, file, format, via: 'blockdev' };
+    case 'throttled':
+      return { id, file, format, via: 'blockdev', throttle: { bytes: 1024 ** 4 } };
+  }
+}
