@@ -1,38 +1,260 @@
-import { readdir, stat } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe as suite, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { write } from '../support/lab/guest-writes.js';
-import { scenario } from '../support/scenario.js';
+import { run as runProgram } from '../support/lab/programs.js';
+import { commandOf, openRelay } from '../support/qmp-relay.js';
+import { expectRefused } from '../support/refusal.js';
+import { ourJobs, startBackup, untilConcluded, untilCopying } from '../support/running-backup.js';
+import { afterTest, type DiskSpec, labDir, type Scenario, scenario } from '../support/scenario.js';
 
 suite('fleecing', () => {
-  it('makes the same chain as without, and leaves nothing behind', async () => {
-    const lab = await scenario([
+  it('makes the same chain as without, on every kind of disk, and leaves nothing behind', async () => {
+    const disks: DiskSpec[] = [
       { id: 'd1' },
-      { id: 'd2', via: 'blockdev' },
-      { id: 'd3', format: 'raw', size: 32 * MiB },
-    ]);
-    for (const id of ['d1', 'd2', 'd3']) await write(lab.vm, id, { offset: 0, length: 8 * MiB, pattern: 1 });
-    await lab.backup('full', '--fleece', 'always');
+      { id: 'd2', via: 'blockdev', throttle: { bytes: 500 * MiB } },
+      { id: 'd3', format: 'raw', size: 32 * MiB, interface: 'ide' },
+      { id: 'd4', interface: 'scsi', via: 'blockdev' },
+      { id: 'd5', interface: 'scsi' },
+      { id: 'virtio0', via: 'if' },
+    ];
+    const lab = await scenario(disks);
+    const ids = disks.map(({ id }) => id);
+    for (const disk of ids) await write(lab.vm, disk, { offset: 0, length: 8 * MiB, pattern: 1 });
+    await lab.backup('full', '--fleece', 'always', '--verify=sample');
     await lab.expectChainEqualsDisks();
-    for (let round = 2; round < 5; round += 1) {
-      for (const id of ['d1', 'd2', 'd3']) {
-        await write(lab.vm, id, { offset: round * MiB, length: MiB, pattern: round });
-      }
-      const { point } = await lab.backup('auto', '--fleece', 'always', '--verify');
-      expect(point.disks.map(({ level }) => level)).toEqual(['inc', 'inc', 'inc']);
+    for (let round = 2; round < 4; round += 1) {
+      for (const disk of ids) await write(lab.vm, disk, { offset: round * MiB, length: MiB, pattern: round });
+      const { point } = await lab.backup('auto', '--fleece', round === 2 ? 'always' : 'never');
+      expect(new Set(point.disks.map(({ level }) => level))).toEqual(new Set(['inc']));
       await lab.expectChainEqualsDisks();
-      await lab.expectNothingLeft(2);
+      await expectAllGone(lab);
     }
-    await expectNoScratch(lab.dir);
+  });
+
+  it('copies what the disk was at the instant, whatever the guest overwrites meanwhile', async () => {
+    const lab = await withFull();
+    await writeBoth(lab, 0, 0x41, 8);
+    const run = startBackup(lab, 'inc', '--fleece', 'always', '--speed-limit', '1M', '--verify');
+    await untilCopying(lab, run);
+    await writeBoth(lab, 2, 0x42, 10);
+    await untilConcluded(lab.vm);
+    expect(await run.ended).toMatchObject({ exitCode: 0 });
+    // The point is older than what was written meanwhile, which the next one has.
+    await expect(lab.expectChainEqualsDisks()).rejects.toThrow(/differ/);
+    await expectNextInc(lab, 2);
+  });
+
+  it('loses nothing that the guest writes between the filters and the transaction', async () => {
+    const lab = await withFull();
+    const socket = join(lab.dir, 'relay.sock');
+    let held = false;
+    const relay = await openRelay(socket, lab.vm.socket, async ({ direction, text }, pass) => {
+      if (direction === 'to-qemu' && commandOf(text) === 'transaction' && text.includes('drive-backup')) {
+        held = true;
+        for (const [offset, pattern] of [
+          [1, 0x51],
+          [3, 0x52],
+        ] as const) {
+          await writeBoth(lab, offset, pattern);
+          await sleep(500);
+        }
+      }
+      pass();
+    });
+    afterTest(relay.close);
+    await writeBoth(lab, 0, 0x41, 8);
+    const args = ['--socket', socket, 'backup', '--target', lab.target, '--fleece', 'always', '--level'];
+    await expectCli(0, [...args, 'inc']);
+    expect(held).toBe(true);
+    await expectNextInc(lab, 2);
+  });
+
+  it.each(['SIGTERM', 'SIGKILL'] as const)(
+    'and a run that ends by %s: the next one takes the filters out',
+    async (signal) => {
+      const lab = await withFull();
+      const { run } = await slowInc(lab);
+      run.kill(signal);
+      await run.ended;
+      if (signal === 'SIGTERM') await expectAllGone(lab, 1);
+      await expectNextInc(lab);
+    },
+  );
+
+  it('and a run into another target that was killed: its filters and scratch images go too', async () => {
+    const lab = await withFull();
+    const { run } = await slowInc(lab);
+    run.kill('SIGKILL');
+    await run.ended;
+    const other = join(lab.dir, 'other');
+    await lab.backup('full', '--target', other);
+    expect(await ourJobs(lab.vm)).toEqual([]);
+    expect(await scratchIn(lab.dir)).toEqual([]);
+    await lab.expectChainEqualsDisks(other);
+    await expectNextInc(lab, 1, 3);
+  });
+
+  it('and a QEMU that quits in the middle: the next run is incremental', async () => {
+    const lab = await withFull();
+    const { run } = await slowInc(lab);
+    await lab.vm.stop();
+    expect(await run.ended).toMatchObject({ exitCode: 1 });
+    await lab.restart();
+    await expectNextInc(lab);
+  });
+
+  it('gives the backup up, not the write of the guest, when the scratch image is full', async () => {
+    const lab = await withFull();
+    const tiny = await smallFileSystem(12 * MiB);
+    const run = startBackup(
+      lab,
+      'full',
+      ...['--fleece', 'always', '--fleece-dir', tiny],
+      ...['--reserve', '2M', '--speed-limit', '256K'],
+    );
+    await untilCopying(lab, run);
+    // Throws when a write fails.
+    await writeBoth(lab, 0, 0x61, 10);
+    const { exitCode, stderr } = await run.ended;
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/scratch/);
+    expect(stderr).toMatch(/--fleece-dir/);
+    expect(await readdir(tiny)).toEqual([]);
+    await expectNextInc(lab);
+  });
+
+  it('is refused where another job runs on a disk, and left out by auto', async () => {
+    const lab = await withFull();
+    const nodes = (await lab.vm.control.execute('query-block')) as {
+      device: string;
+      inserted: { 'node-name': string };
+    }[];
+    const node = nodes.find(({ device }) => device === 'd1')!.inserted['node-name'];
+    await runProgram('qemu-img', ['create', '-q', '-f', 'qcow2', join(lab.dir, 'foreign.qcow2'), '64M']);
+    await lab.vm.control.execute('drive-backup', {
+      device: node,
+      'job-id': 'foreign',
+      target: join(lab.dir, 'foreign.qcow2'),
+      format: 'qcow2',
+      mode: 'existing',
+      sync: 'full',
+      speed: 65536,
+      'auto-dismiss': false,
+    });
+    const args = ['--socket', lab.vm.socket, 'backup', '--target', lab.target, '--level', 'inc'];
+    await expectRefused(13, [...args, '--fleece', 'always'], 'another job is running on d1', /hint: .*--fleece never/);
+    const auto = await expectCli(0, ['--json', ...args, '--speed-limit', '100M']);
+    expect(auto.json<{ fleecing: object }>().fleecing).toMatchObject({ fleece: false });
+    await lab.vm.control.execute('block-job-cancel', { device: 'foreign', force: true });
+    await sleep(200);
+    await lab.vm.control.execute('job-dismiss', { id: 'foreign' });
+    await expectNextInc(lab, 2);
+  });
+
+  it('says in a dry run whether and why', async () => {
+    const lab = await withFull();
+    const args = ['--socket', lab.vm.socket, 'backup', '--dry-run', '--level', 'auto', '--target', lab.target];
+    expect((await expectCli(0, args)).stdout).toMatch(/without fleecing: the target is local/);
+    expect((await expectCli(0, [...args, '--speed-limit', '1M'])).stdout).toMatch(
+      /with fleecing: a speed limit is set/,
+    );
+    expect((await expectCli(0, [...args, '--fleece', 'never'])).stdout).toMatch(/without fleecing: --fleece never/);
+    await expectRefused(2, [...args, '--fleece', 'never', '--verify'], /frozen instant/, /hint: /);
+    expect(await scratchIn(lab.dir)).toEqual([]);
   });
 });
 
-async function expectNoScratch(dir: string): Promise<void> {
-  const found = (await readdir(dir, { recursive: true })).filter((name) => name.includes('.scratch'));
-  expect(found).toEqual([]);
+suite('--verify', () => {
+  it('fails a run whose point is not the disk, and keeps nothing of it', async () => {
+    const lab = await withFull();
+    await writeBoth(lab, 0, 0x41, 2);
+    // The INC of somebody who loses changes: the bitmap forgets what was written so far.
+    await clearBitmaps(lab);
+    await writeBoth(lab, 8, 0x42);
+    const args = ['--socket', lab.vm.socket, 'backup', '--target', lab.target, '--level', 'inc', '--verify'];
+    const { stderr } = await expectCli(1, args);
+    expect(stderr).toMatch(/the backup of d[12] differs from the disk/);
+    expect(stderr).toMatch(/hint: .*--level full/);
+    await expectAllGone(lab, 1);
+    await lab.backup('full', '--verify');
+    await lab.expectChainEqualsDisks();
+    await expectAllGone(lab);
+  });
+
+  it('says so when another program uses the NBD server of QEMU, and leaves it to them', async () => {
+    const lab = await withFull();
+    const path = join(lab.dir, 'theirs.sock');
+    await lab.vm.control.execute('nbd-server-start', { addr: { type: 'unix', data: { path } } });
+    const args = ['--socket', lab.vm.socket, 'backup', '--target', lab.target, '--level', 'inc', '--verify'];
+    expect((await expectCli(1, args)).stderr).toMatch(/NBD server already running/);
+    await expectAllGone(lab, 1);
+    // Still theirs to stop.
+    await lab.vm.control.execute('nbd-server-stop');
+    await expectNextInc(lab);
+  });
+});
+
+async function withFull(): Promise<Scenario> {
+  const lab = await scenario();
+  await writeBoth(lab, 0, 0x11, 10);
+  await lab.backup('full');
+  return lab;
 }
-void join;
-void stat;
-void expectCli;
+
+/** In MiB, on both disks. */
+async function writeBoth(lab: Scenario, offset: number, pattern: number, length = 1): Promise<void> {
+  for (const disk of ['d1', 'd2']) {
+    await write(lab.vm, disk, { offset: offset * MiB, length: length * MiB, pattern });
+  }
+}
+
+async function slowInc(lab: Scenario) {
+  await writeBoth(lab, 0, 0x41, 8);
+  const run = startBackup(lab, 'inc', '--fleece', 'always', '--speed-limit', '1M');
+  await untilCopying(lab, run);
+  await writeBoth(lab, 6, 0x42, 4);
+  return { run };
+}
+
+async function expectNextInc(lab: Scenario, number = 1, bitmaps = 2): Promise<void> {
+  await writeBoth(lab, 40, 0x44);
+  const { point } = await lab.backup('inc');
+  expect(point).toMatchObject({ number, level: 'inc' });
+  await lab.expectChainEqualsDisks();
+  await expectAllGone(lab, bitmaps);
+}
+
+async function expectAllGone(lab: Scenario, bitmaps = 2): Promise<void> {
+  await lab.expectNothingLeft(bitmaps);
+  expect(await scratchIn(lab.dir)).toEqual([]);
+}
+
+async function scratchIn(dir: string): Promise<readonly string[]> {
+  return (await readdir(dir, { recursive: true })).filter((name) => name.includes('.scratch'));
+}
+
+/** A tmpfs of this size, gone after the test. */
+async function smallFileSystem(bytes: number): Promise<string> {
+  const folder = join(await labDir(), 'small');
+  await mkdir(folder);
+  await runProgram('mount', ['-t', 'tmpfs', '-o', `size=${bytes}`, 'tmpfs', folder]);
+  afterTest(() => runProgram('umount', ['-l', folder]));
+  return folder;
+}
+
+async function clearBitmaps(lab: Scenario): Promise<void> {
+  const nodes = (await lab.vm.control.execute('query-named-block-nodes', { flat: true })) as {
+    'node-name': string;
+    'dirty-bitmaps'?: { name?: string }[];
+  }[];
+  for (const node of nodes) {
+    for (const { name } of node['dirty-bitmaps'] ?? []) {
+      if (name === undefined) continue;
+      await lab.vm.control.execute('block-dirty-bitmap-clear', { node: node['node-name'], name });
+    }
+  }
+}

@@ -105,7 +105,7 @@ describe('recover --socket', () => {
     const other = join(lab.dir, 'other');
     await mkdir(other);
     const answer = await answerOf(0, ['--socket', lab.vm.socket, 'recover', '--target', other]);
-    expect(kinds(answer)).toEqual(['end-job']);
+    expect(kinds(answer)).toEqual(['end-job', 'remove-node', 'take-out-filter', 'delete-scratch']);
     expect(await ourJobs(lab.vm)).toEqual([]);
     expect(await readdir(lab.target)).toContain('run.json');
     await expectNextInc(lab);
@@ -118,7 +118,7 @@ describe('recover --socket', () => {
     expect(gone.stderr).toMatch(/hint: /);
     await lab.restart();
     const answer = await answerOf(0, withVm(lab));
-    expect(kinds(answer)).toEqual(['delete-file', 'delete-folder', 'remove-journal']);
+    expect(kinds(answer)).toEqual(['delete-scratch', 'delete-file', 'delete-folder', 'remove-journal']);
     await lab.expectNothingLeft(1);
     await write(lab.vm, 'd1', { offset: 8 * MiB, length: MiB, pattern: 0x21 });
     await lab.backup('auto');
