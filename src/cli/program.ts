@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { backupCommand } from './commands/backup.js';
 import { cleanupCommand } from './commands/cleanup.js';
+import { doctorCommand } from './commands/doctor.js';
 import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
 import { mergeCommand } from './commands/merge.js';
@@ -26,6 +27,7 @@ const COMMANDS: readonly Register[] = [
   mergeCommand,
   cleanupCommand,
   recoverCommand,
+  doctorCommand,
 ];
 
 export function buildProgram(signal: AbortSignal, onContext: (context: CommandContext) => void): Command {

@@ -87,6 +87,11 @@ export function newDiskId(source: SourceDisk): string {
   return asComponent(source.device ?? node ?? guestDevice ?? baseName(source.file));
 }
 
+/** Whether the disk has a name that stays when its image or the command line changes around it. */
+export function hasStableId({ device, node, qdev }: SourceDisk): boolean {
+  return (device ?? explicitNode(node) ?? (qdev === null ? null : guestDeviceId(qdev))) !== null;
+}
+
 /** A node name that somebody chose: QEMU makes up names that begin with `#block`. */
 export function explicitNode(node: string | null): string | null {
   return node === null || node.startsWith('#') ? null : node;

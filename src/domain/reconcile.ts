@@ -108,10 +108,14 @@ function nameOf(path: string): string {
   return path.split('/').pop() ?? '';
 }
 
+export function isOurJob({ id, type }: Pick<JobState, 'id' | 'type'>): boolean {
+  return type === 'backup' && /^qmpbackup-[0-9a-f]{12}-/.test(id);
+}
+
 /** Jobs of ours: whoever holds the VM's lock knows that no live run owns them, whichever target they served. */
 function endJobs({ jobs }: Pick<Observed, 'jobs'>): RepairAction[] {
   return jobs
-    .filter(({ id, type }) => type === 'backup' && /^qmpbackup-[0-9a-f]{12}-/.test(id))
+    .filter(isOurJob)
     .map(({ id, status }) => ({ kind: 'end-job', job: id, concluded: status === 'concluded' }));
 }
 

@@ -52,7 +52,8 @@ async function featuresFor({ options, session }: BackupRun, target: TargetFacts)
   return mayFleece || mayBreakItself || options.compress ? readFeatures(session.client) : null;
 }
 
-function obstacleOf(features: QemuFeatures | null, disks: readonly PlannedDisk[]): string | null {
+/** Why this QEMU cannot fleece these disks, or null. */
+export function obstacleOf(features: QemuFeatures | null, disks: readonly PlannedDisk[]): string | null {
   if (!features?.snapshotAccess) return 'this QEMU has no snapshot-access nodes (7.0 and later have)';
   const { copyBeforeWrite: filter } = features;
   if (!filter?.onCbwError || !filter.cbwTimeout) {

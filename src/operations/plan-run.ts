@@ -3,7 +3,7 @@ import type { Catalog } from '../domain/catalog.js';
 import { currentChain, latestFile, latestFull, lineOf, withModificationTimes } from '../domain/chain.js';
 import type { VmState } from '../domain/disk.js';
 import { type BackupPlan, planBackup } from '../domain/plan.js';
-import { type KnownSource, recognise } from '../domain/recognise.js';
+import { recognise } from '../domain/recognise.js';
 import { defaultReserve, spaceNeeded } from '../domain/space.js';
 import { freeSpace } from '../repository/free-space.js';
 import { checkLine, isUntouched } from '../repository/file-state.js';
@@ -28,7 +28,11 @@ export async function planRun(run: BackupRun, state: TargetState, vm: VmState): 
       target,
       known.map(({ id }) => id),
     ),
-    checkParents(target, state.catalog, known),
+    checkParents(
+      target,
+      state.catalog,
+      known.map(({ id }) => id),
+    ),
   ]);
   const plan = planBackup({
     request: options,
@@ -53,24 +57,24 @@ async function targetFacts({ target, options }: BackupRun, plan: BackupPlan): Pr
   return { network, spaceIsShort: free - spaceNeeded(plan.disks) < 2 * reserve };
 }
 
-interface CheckedParents {
+export interface CheckedParents {
   /** Why a would-be parent cannot be built on, by `<disk>/<file>`. */
   readonly brokenLines: ReadonlyMap<string, string>;
   /** With the new times of files that were copied and hold the same bytes: they are not hashed again. */
   readonly catalog: Catalog | undefined;
 }
 
-/** Looks at the files that each would-be parent needs. */
-async function checkParents(
+/** Looks at the files that each would-be parent of `disks` needs. */
+export async function checkParents(
   target: string,
   catalog: Catalog | undefined,
-  known: readonly KnownSource[],
+  disks: readonly string[],
 ): Promise<CheckedParents> {
   const brokenLines = new Map<string, string>();
   const chain = currentChain(catalog);
   if (!catalog || chain === undefined) return { brokenLines, catalog };
   const times = new Map<string, number>();
-  const parents = known.flatMap(({ id }) => [latestFile(catalog, id, chain), latestFull(catalog, id, chain)]);
+  const parents = disks.flatMap((id) => [latestFile(catalog, id, chain), latestFull(catalog, id, chain)]);
   await Promise.all(
     [...new Set(parents)].map(async (parent) => {
       if (!parent) return;

@@ -26,7 +26,9 @@ export interface RepairReport {
   readonly warnings: readonly string[];
 }
 
-export async function observeRepairs(state: TargetState, vm: VmState): Promise<readonly RepairAction[]> {
+export type RepairableVm = Pick<VmState, 'disks' | 'jobs' | 'status' | 'ownNodes' | 'ownExports'>;
+
+export async function observeRepairs(state: TargetState, vm: RepairableVm): Promise<readonly RepairAction[]> {
   const files = await listFiles(state.target, state.journal?.disks.map(({ disk }) => disk) ?? []);
   return reconcile({
     ...state,

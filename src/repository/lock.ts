@@ -51,6 +51,17 @@ export async function lockVm(key: string, options: LockOptions): Promise<Lock> {
   return acquire(join(await vmLockFolder(), name), `the VM at ${key}`, options);
 }
 
+/** Who holds the lock of a target and may still be at work; null for none, or one whose owner is dead. */
+export async function targetLockedBy(
+  target: string,
+): Promise<{ readonly who: string; readonly fate: 'alive' | 'elsewhere' } | null> {
+  const holder = await readHolder(join(target, LOCK_NAME));
+  if (!holder) return null;
+  const fate = holder.owner ? judgeOwner(holder.owner, thisProcess('look'), lookAtProcess) : 'elsewhere';
+  if (fate === 'dead') return null;
+  return { who: holder.owner ? describeOwner(holder.owner) : 'somebody whose record cannot be read', fate };
+}
+
 /** How often the place may be snatched away between a look and a grasp before the run gives up. */
 const ATTEMPTS = 5;
 

@@ -1,0 +1,56 @@
+import type { Register } from '../program.js';
+import { QmpBackupError } from '../../errors.js';
+import { renderFindings } from '../render/findings.js';
+import { agentOf, type CommandContext, requireMonitor } from '../wiring.js';
+
+interface Flags {
+  readonly target?: string;
+  readonly monthly?: boolean;
+  readonly vmName?: string;
+  readonly breakLock?: boolean;
+}
+
+export const doctorCommand: Register = (program, run) => {
+  program
+    .command('doctor')
+    .description('say what would make a backup fail or be worse than expected, before it is tried; changes nothing')
+    .option('--target <dir>', 'folder of the backups, also one that does not exist yet')
+    .option('--monthly', 'the target is that of this month, <target>/<vm name>/<YYYY-MM>')
+    .option('--vm-name <name>', 'what to call a VM that has no name')
+    .option('--break-lock', 'take a lock that another host holds')
+    .addHelpText('after', EXAMPLES)
+    .action(run<Flags>(runDoctor));
+};
+
+const EXAMPLES = `
+Ends with 0 when there is no error among the findings, else with 1. QEMU opens an empty file in the target to show that
+it can; the guest is never frozen.
+
+Examples:
+  qmpbackup --socket /run/vm.qmp doctor
+  qmpbackup --socket /run/vm.qmp --agent-socket /run/vm.qga doctor --monthly --target /backup
+  qmpbackup --json --socket /run/vm.qmp doctor --target /backup/vm`;
+
+async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
+  const { globals, signal, now, trace } = context;
+  if (globals.socket === undefined && flags.target === undefined) {
+    throw new QmpBackupError('usage', 'doctor was given nothing to look at', {
+      hint: 'Name the VM (--socket PATH), a target (--target DIR), or both.',
+    });
+  }
+  const { doctor } = await import('../../operations/doctor.js');
+  const result = await doctor(
+    {
+      monitor: globals.socket === undefined ? null : requireMonitor(globals),
+      agent: agentOf(globals),
+      target: flags.target ?? null,
+      monthly: flags.monthly ?? false,
+      label: flags.vmName ?? null,
+      breakLock: flags.breakLock ?? false,
+      trace,
+    },
+    { signal, now, month: async () => (await import('date-fns/format')).format(now(), 'yyyy-MM') },
+  );
+  context.answer({ ...result }, () => renderFindings(result.findings));
+  if (result.findings.some(({ level }) => level === 'error')) context.endWith('failed');
+}

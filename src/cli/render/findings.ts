@@ -1,0 +1,20 @@
+import type { Finding } from '../../domain/doctor-facts.js';
+
+/** A line per finding with what to do about it, the worst first, and a count. */
+export function renderFindings(findings: readonly Finding[]): string {
+  const lines = findings.map(
+    ({ level, subject, what, todo }) => `${level.padEnd(7)}  ${subject}: ${what}${todo === null ? '' : ` -> ${todo}`}`,
+  );
+  return [...lines, summary(findings)].join('\n');
+}
+
+function summary(findings: readonly Finding[]): string {
+  const count = (level: Finding['level'], word: string): string => {
+    const number = findings.filter((each) => each.level === level).length;
+    return `${number} ${word}${number === 1 ? '' : 's'}`;
+  };
+  const [errors, warnings] = [count('error', 'error'), count('warning', 'warning')];
+  return errors === '0 errors' && warnings === '0 warnings'
+    ? 'nothing stands in the way of a backup'
+    : `${errors}, ${warnings}`;
+}

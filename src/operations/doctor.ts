@@ -1,0 +1,201 @@
+import { resolve } from 'node:path';
+import { type DoctorFacts, type Failure, type Finding, isFailure, type VmFacts } from '../domain/doctor-facts.js';
+import { judge } from '../domain/findings.js';
+import { identityOf, type VmIdentity } from '../domain/identity.js';
+import { recognise } from '../domain/recognise.js';
+import { QmpBackupError } from '../errors.js';
+import { canFreeze, GuestAgent } from '../guest-agent/client.js';
+import { qemuImgVersion } from '../qemu-img/version.js';
+import { type QemuFeatures, readFeatures } from '../qemu/features.js';
+import { probeWritable } from '../qemu/probe-target.js';
+import { run } from '../qmp/commands.js';
+import type { Endpoint } from '../qmp/endpoint.js';
+import { QmpCommandError } from '../qmp/errors.js';
+import { makeProbeFile } from '../repository/probe-file.js';
+import { lookAtTarget, type Probed } from './look-at-target.js';
+import { targetFolder } from './open-target.js';
+import { unwinding } from './unwind.js';
+import { openVm, type VmAccess, type VmSession } from './vm-session.js';
+
+/** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
+export interface DoctorOptions extends Omit<VmAccess, 'what' | 'monitor'> {
+  readonly monitor: Endpoint | null;
+  readonly agent: Endpoint | null;
+  readonly target: string | null;
+  readonly monthly: boolean;
+  /** `--vm-name`. */
+  readonly label: string | null;
+}
+
+export interface DoctorContext {
+  readonly signal: AbortSignal;
+  readonly now: () => Date;
+  /** `YYYY-MM` in local time. */
+  readonly month: () => Promise<string>;
+}
+
+export interface DoctorResult {
+  readonly findings: readonly Finding[];
+  readonly facts: DoctorFacts;
+}
+
+export async function doctor(options: DoctorOptions, context: DoctorContext): Promise<DoctorResult> {
+  const { signal } = context;
+  const [wall, monotonic] = [context.now().getTime(), performance.now()];
+  const month = options.monthly ? await context.month() : '';
+  const folderOf = (identity: VmIdentity): string | null =>
+    options.target === null ? null : targetFolder(resolve(options.target), options.monthly, identity, () => month);
+
+  const qemuImg = await orFailure(qemuImgVersion());
+  const seen = options.monitor ? await orFailure(lookAtVm(options, options.monitor, folderOf, signal)) : undefined;
+  signal.throwIfAborted();
+  const identity = seen && !isFailure(seen) ? seen.identity : { uuid: null, name: null, label: options.label };
+  const vm = seen && (isFailure(seen) ? seen : seen.vm);
+  // A run that holds the VM may be freezing the guest, and the agent serves one client: it was asked by lookAtVm only.
+  const agent = seen && !isFailure(seen) ? seen.agent : undefined;
+  const target =
+    options.target === null
+      ? undefined
+      : await orFailure(
+          Promise.resolve().then(async () => {
+            const folder = folderOf(identity) ?? '';
+            const probed = seen && !isFailure(seen) ? seen.probed : await probe(folder, undefined);
+            const state = vm && !isFailure(vm) ? vm.state : null;
+            return lookAtTarget(folder, {
+              monthly: options.monthly,
+              identity,
+              vm: state,
+              probed,
+              now: context.now(),
+              features: seen && !isFailure(seen) ? seen.features : null,
+            });
+          }),
+        );
+  signal.throwIfAborted();
+  const now = context.now();
+  const facts: DoctorFacts = {
+    now: now.toISOString(),
+    clockStepMs: now.getTime() - wall - (performance.now() - monotonic),
+    qemuImg,
+    vm: withKnownIds(vm, target && !isFailure(target) ? target.ids : new Map()),
+    agent,
+    target: target && (isFailure(target) ? target : target.facts),
+  };
+  return { findings: judge(facts), facts };
+}
+
+interface SeenVm {
+  readonly features: QemuFeatures;
+  readonly vm: VmFacts;
+  readonly identity: VmIdentity;
+  readonly agent: DoctorFacts['agent'];
+  readonly probed: Probed | null;
+}
+
+/** All that needs the VM's lock, which is held no longer than this. */
+function lookAtVm(
+  options: DoctorOptions,
+  monitor: Endpoint,
+  folderOf: (identity: VmIdentity) => string | null,
+  signal: AbortSignal,
+): Promise<SeenVm> {
+  return unwinding(async (unwind) => {
+    const session = await openVm({ ...options, monitor, what: 'doctor' }, unwind);
+    signal.throwIfAborted();
+    const { client, state, owner } = session;
+    const identity = identityOf(state.machine, options.label);
+    const [features, commands] = await Promise.all([readFeatures(client), run(client, 'query-commands')]);
+    const has = new Set(commands.map(({ name }) => name));
+    const agent = options.agent ? await orFailure(lookAtAgent(options.agent, signal)) : undefined;
+    signal.throwIfAborted();
+    const folder = folderOf(identity);
+    return {
+      identity,
+      features,
+      agent,
+      probed: folder === null ? null : await probe(folder, session),
+      vm: {
+        state,
+        disks: recognise(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
+        missingCommands: NEEDED_COMMANDS.filter((name) => !has.has(name)),
+        jobSparesGuest: features.driveBackup.onCbwError,
+        canFleece: features.snapshotAccess && (features.copyBeforeWrite?.onCbwError ?? false),
+        user: owner?.user ?? null,
+      },
+    };
+  });
+}
+
+const NEEDED_COMMANDS = [
+  'transaction',
+  'drive-backup',
+  'block-dirty-bitmap-add',
+  'block-dirty-bitmap-remove',
+  'blockdev-add',
+  'blockdev-del',
+  'query-named-block-nodes',
+  'query-jobs',
+  'job-cancel',
+  'job-dismiss',
+] as const;
+
+/** A file of ours in the target (or above it, where it is still to be made), which QEMU is asked to open. */
+async function probe(folder: string, session: VmSession | undefined): Promise<Probed> {
+  const owner = process.getuid?.() === 0 ? session?.owner : undefined;
+  const file = await orFailure(makeProbeFile(folder, owner));
+  if (isFailure(file)) return { write: file, qemuWrite: null };
+  try {
+    const write = { clockAheadMs: file.clockAheadMs };
+    return { write, qemuWrite: session ? await askQemu(session, file.path) : null };
+  } finally {
+    await file.remove();
+  }
+}
+
+async function askQemu({ client, owner }: VmSession, path: string): Promise<{ readonly ok: true } | Failure> {
+  try {
+    await probeWritable(client, path);
+    return { ok: true };
+  } catch (error) {
+    if (!(error instanceof QmpCommandError)) throw error;
+    const who = owner ? `QEMU (user ${owner.user}, pid ${owner.pid})` : 'QEMU';
+    const hint = /No such file/.test(error.desc)
+      ? 'The file is there, and QEMU does not see it: QEMU runs in a container or chroot, or on another host. Give it the target under the same path.'
+      : 'Give the user that QEMU runs as access to every folder of the path (also in AppArmor or SELinux rules), or run the backup as root.';
+    return { failed: `${who} cannot write to the target: ${error.desc}`, hint };
+  }
+}
+
+const AGENT_MS = 3_000;
+
+/** Asks, and never freezes. */
+async function lookAtAgent(endpoint: Endpoint, signal: AbortSignal): Promise<Exclude<DoctorFacts['agent'], undefined>> {
+  const agent = await GuestAgent.connect(endpoint, { timeoutMs: AGENT_MS, signal });
+  try {
+    const info = await agent.info(AGENT_MS);
+    const freeze = ['guest-fsfreeze-status', 'guest-fsfreeze-freeze', 'guest-fsfreeze-thaw'];
+    const missing = canFreeze(info) ? [] : freeze.filter((name) => !info.enabled.has(name));
+    return { version: info.version, missing, status: await agent.fsfreezeStatus(AGENT_MS) };
+  } finally {
+    agent.close();
+  }
+}
+
+/** The ids that the target gave to the disks, where it knows them. */
+function withKnownIds(
+  vm: VmFacts | Failure | undefined,
+  ids: ReadonlyMap<string, string>,
+): VmFacts | Failure | undefined {
+  if (!vm || isFailure(vm)) return vm;
+  return { ...vm, disks: vm.disks.map(({ id, node }) => ({ id: ids.get(node) ?? id, node })) };
+}
+
+/** What cannot be looked at is a finding, and the rest is looked at all the same. */
+export async function orFailure<T>(look: Promise<T>): Promise<T | Failure> {
+  try {
+    return await look;
+  } catch (error) {
+    if (!(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
+    return { failed: error.message, hint: error.hint ?? null };
+  }
+}
