@@ -3,7 +3,7 @@ import type { Journal } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
 import { dismantle, reconcile, reconcileVm, type RepairAction } from '../domain/reconcile.js';
 import { messageOf } from '../errors.js';
-import { GuestNotThawed } from '../guest-agent/errors.js';
+import { GuestAgentError, GuestNotThawed, thawByHand } from '../guest-agent/errors.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { qomPath } from '../qemu/fleece.js';
@@ -137,15 +137,20 @@ async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: s
   }
 }
 
-/** A guest that was rebooted since has no agent that answers and is not frozen: that must not hold up the backup. */
+/**
+ * A guest that was rebooted since, or whose agent is gone for good, is not frozen by us any more: an agent that cannot
+ * be asked must not hold up every backup.
+ */
 async function thaw(agent: string, warnings: string[]): Promise<void> {
   try {
     const { thawNow } = await import('../guest-agent/thaw.js');
     await thawNow(parseEndpoint(agent), { timeoutMs: 5_000 });
   } catch (error) {
     // The agent says frozen and does not thaw: nothing may go on, and the journal has to stay.
-    if (error instanceof GuestNotThawed) throw error;
-    warnings.push(`an earlier run may have left the guest frozen, and its agent does not answer: ${messageOf(error)}`);
+    if (error instanceof GuestNotThawed && !(error.cause instanceof GuestAgentError)) throw error;
+    const why = messageOf(error instanceof GuestNotThawed ? error.cause : error);
+    const words = `an earlier run may have left the guest frozen, and its agent cannot be asked: ${why}`;
+    warnings.push(`${words}. If the guest hangs, thaw it: ${thawByHand(parseEndpoint(agent))}`);
   }
 }
 

@@ -180,6 +180,21 @@ describe('recover --socket', () => {
     await answerOf(0, ['--agent-socket', at, ...withVm(lab)]);
     await lab.expectNothingLeft(0);
   });
+
+  it('lets no backup wait for an agent that is gone, and says how to thaw by hand', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    const agent = await FakeAgent.start();
+    await lab.vm.control.execute('cont');
+    const { path } = agent.endpoint as { path: string };
+    const dies: CrashPoint = { when: 'after', call: 'rename', matches: /run\.json$/ };
+    const backup = ['backup', '--level', 'full', '--quiesce', '--target', lab.target];
+    await crashCli(dies, ['--socket', lab.vm.socket, '--agent-socket', path, ...backup]);
+    await agent.stopListening();
+    const next = await lab.backup('auto');
+    expect(next.warnings.join()).toMatch(/may have left the guest frozen.*thaw it: .*guest-fsfreeze-thaw/);
+    await lab.expectChainEqualsDisks();
+    await lab.expectNothingLeft(1);
+  });
 });
 
 describe('recover without a VM', () => {
