@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { projectRoot } from '../test/support/lab/programs.js';
-import { type Outcome, torture } from '../test/support/torture/torture.js';
+import { cellInWords, runKillMatrix } from '../test/support/torture/kill-matrix.js';
+import { KNOWN_BUGS, makeMutant } from '../test/support/torture/mutant.js';
+import { type Outcome, torture, type TortureOptions } from '../test/support/torture/torture.js';
 
 /**
  * `npm run torture -- --runs 1000 --seed 1`: random sequences of writes, backups and faults against a real QEMU; every
@@ -16,22 +18,35 @@ const { values: flags } = parseArgs({
     runs: { type: 'string', default: '50' },
     seed: { type: 'string' },
     workers: { type: 'string', default: '2' },
+    /** 10: the one of scripts/install-qemu10; else that of the host. */
+    qemu: { type: 'string', default: '7' },
     /** Another bin/qmpbackup.js than this build's. */
     program: { type: 'string' },
+    /** Puts a known bug in, by a part of its name: the torture must then fail. */
+    bug: { type: 'string' },
     /** Looks for a shorter sequence for so many seconds. */
     shrink: { type: 'string', default: '0' },
     'keep-going': { type: 'boolean', default: false },
+    /** The kill matrix instead: SIGKILL of the tool at every message, with a real guest. */
+    kills: { type: 'boolean', default: false },
+    /** K/N: every N-th cell of the matrix, from the K-th on, in an order that the seed draws. */
+    part: { type: 'string', default: '1/1' },
+    /** Values for --fleece in the matrix, with a comma between them. */
+    fleece: { type: 'string' },
+    /** Milliseconds that a guest may be frozen after a kill. */
+    'thaw-limit': { type: 'string', default: '2000' },
     worker: { type: 'boolean', default: false },
   },
 });
 const PROGRESS_EVERY = 25;
 
-const options = {
+const options: TortureOptions = {
   program: flags.program ?? join(projectRoot(), 'bin', 'qmpbackup.js'),
   shrinkMs: Number(flags.shrink) * 1000,
 };
 
 if (flags.worker) work();
+else if (flags.kills) await killMatrix();
 else await lead();
 
 /** One sequence after the other, as they are handed out. Runs of one process are one VM to the tool's locks. */
@@ -50,6 +65,7 @@ async function lead(): Promise<void> {
   // Memory does not wait for fsync; what a kill leaves in a file is the same.
   const base = process.env['TMPDIR'] ?? (existsSync('/dev/shm') ? '/dev/shm' : tmpdir());
   const dir = await mkdtemp(join(base, 'torture-'));
+  const program = flags.bug === undefined ? undefined : await mutant(flags.bug, join(dir, 'mutant'));
   const begun = performance.now();
   const seconds = (): number => (performance.now() - begun) / 1000;
   const totals = { done: 0, runs: 0, faults: 0, compared: 0, ms: 0 };
@@ -68,7 +84,7 @@ async function lead(): Promise<void> {
       totals.ms += report.ms;
     } else {
       failures.push(outcome);
-      const again = `npm run torture -- --runs 1 --seed ${outcome.seed}`;
+      const again = `npm run torture -- --runs 1 --seed ${outcome.seed}${flags.qemu === '10' ? ' --qemu 10' : ''}`;
       process.stdout.write(`\nFAILED: seed ${outcome.seed}\n${outcome.words}\nagain: ${again}\n\n`);
     }
     if (totals.done % PROGRESS_EVERY === 0) progress();
@@ -112,11 +128,15 @@ async function lead(): Promise<void> {
   for (let number = 0; number < Math.min(runs, Number(flags.workers)); number += 1) {
     // In a session of their own: a Ctrl-C comes to us alone.
     workers.push(
-      fork(process.argv[1]!, ['--worker', ...process.argv.slice(2)], {
-        detached: true,
-        env: { ...process.env, TMPDIR: dir },
-        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-      }),
+      fork(
+        process.argv[1]!,
+        ['--worker', ...process.argv.slice(2), ...(program === undefined ? [] : ['--program', program])],
+        {
+          detached: true,
+          env: { ...process.env, TMPDIR: dir, ...(flags.qemu === '10' ? { QMPBACKUP_TEST_QEMU: '10' } : {}) },
+          stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+        },
+      ),
     );
   }
   try {
@@ -128,4 +148,41 @@ async function lead(): Promise<void> {
   }
   if (totals.done % PROGRESS_EVERY !== 0) progress();
   process.exitCode = stopped !== undefined ? 130 : failures.length > 0 ? 1 : 0;
+}
+
+async function mutant(name: string, dir: string): Promise<string> {
+  const bug = KNOWN_BUGS.find((each) => each.name.includes(name));
+  if (!bug) throw new Error(`no known bug is called ${name}: ${KNOWN_BUGS.map((each) => each.name).join(', ')}`);
+  return makeMutant(bug, dir);
+}
+
+async function killMatrix(): Promise<void> {
+  const [part = 1, parts = 1] = flags.part.split('/').map(Number);
+  const seed = Number(flags.seed ?? 1);
+  const base = process.env['TMPDIR'] ?? (existsSync('/dev/shm') ? '/dev/shm' : tmpdir());
+  const dir = await mkdtemp(join(base, 'kills-'));
+  process.env['TMPDIR'] = dir;
+  const begun = performance.now();
+  let [slowest, killed] = [0, 0];
+  try {
+    await runKillMatrix({
+      ...{ dir, program: options.program, part, parts, seed, thawLimitMs: Number(flags['thaw-limit']) },
+      fleece: flags.fleece?.split(',') ?? [undefined],
+      onCell: (cell, report, done, of) => {
+        slowest = Math.max(slowest, report.freeAfterMs);
+        if (report.killed) killed += 1;
+        if (done % PROGRESS_EVERY !== 0 && done !== of) return;
+        const seconds = ((performance.now() - begun) / 1000).toFixed(0);
+        const free = `the guest was free at most ${slowest.toFixed(0)} ms after a kill`;
+        process.stdout.write(
+          `${done} of ${of} cells in ${seconds} s, ${killed} killed, ${free}; ${cellInWords(cell)}\n`,
+        );
+      },
+    });
+    await rm(dir, { recursive: true, force: true, maxRetries: 5 });
+  } catch (error) {
+    const again = `npm run torture -- --kills --part ${flags.part} --seed ${seed}`;
+    process.stdout.write(`FAILED: ${(error as Error).message}\nkept: ${dir}\nagain: ${again}\n`);
+    process.exitCode = 1;
+  }
 }

@@ -1,11 +1,12 @@
-import { rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeLabDir } from '../lab/programs.js';
 import { difference, readDisk } from './disk-bytes.js';
+import { blockNodes, type CatalogEntry, expectNothingLeft, neededBitmaps } from './leftovers.js';
 import { type RunStep, type Sequence, type Step, stepInWords } from './steps.js';
-import { canBuildOn, checkPoints, newTarget, readPoints, strayFiles, type TargetState } from './target-state.js';
+import { canBuildOn, checkPoints, newTarget, readPoints, type TargetState } from './target-state.js';
 import { runTool, type Tool, type ToolRun } from './tool-run.js';
-import { type BitmapNode, deviceOf, FOREIGN_BITMAP, type TortureDisk, TortureVm } from './torture-vm.js';
+import { deviceOf, FOREIGN_BITMAP, TortureVm } from './torture-vm.js';
 
 /**
  * Runs one torture sequence against a real QEMU and throws where anything is lost, torn or left behind: every point of
@@ -14,8 +15,8 @@ import { type BitmapNode, deviceOf, FOREIGN_BITMAP, type TortureDisk, TortureVm 
 export interface SequenceOptions {
   /** `bin/qmpbackup.js` of the build under test. */
   readonly program: string;
-  /** Another QEMU than that of the host. */
-  readonly qemu?: string | undefined;
+  /** Where the folder of the sequence is made; in that for temporary files unless told. */
+  readonly dir?: string;
   /** More options for every backup. */
   readonly backupArguments?: readonly string[];
 }
@@ -30,7 +31,7 @@ export interface SequenceReport {
 
 /** The folder of a sequence that failed is kept, and named in the error. */
 export async function runSequence(sequence: Sequence, options: SequenceOptions): Promise<SequenceReport> {
-  const dir = await makeLabDir();
+  const dir = options.dir === undefined ? await makeLabDir() : await mkdtemp(join(options.dir, 's-'));
   const begun = performance.now();
   const course = await Course.begin(dir, sequence, options);
   try {
@@ -62,7 +63,7 @@ class Course {
   #clock = 0;
 
   static async begin(dir: string, { vm }: Sequence, options: SequenceOptions): Promise<Course> {
-    return new Course(dir, await TortureVm.make(dir, vm, options.qemu), options, vm.foreignBitmap);
+    return new Course(dir, await TortureVm.make(dir, vm), options, vm.foreignBitmap);
   }
 
   private constructor(dir: string, torture: TortureVm, options: SequenceOptions, foreignBitmap: boolean) {
@@ -139,28 +140,10 @@ class Course {
     if (harmless && run.exitCode !== (isSafe ? 0 : 13)) {
       throw new Error(`it must end with ${isSafe ? 0 : 13}; ${ending}`);
     }
-    if (!killed && !(run.faulted && fault.kind === 'cut') && this.torture.isUp) await this.#expectNothingLeft(target);
-  }
-
-  async #expectNothingLeft(target: TargetState): Promise<void> {
-    const { control } = this.torture.vm;
-    const jobs = (await control.execute('query-jobs')) as { id: string }[];
-    const ours = jobs.filter(({ id }) => !id.startsWith('foreign-'));
-    if (ours.length > 0) throw new Error(`jobs are left: ${JSON.stringify(ours)}`);
-    const nodes = (await control.execute('query-named-block-nodes', { flat: true })) as BitmapNode[];
-    const left = nodes.filter(
-      ({ 'node-name': name, drv, file }) =>
-        name.startsWith('qmpbackup') ||
-        drv === 'copy-before-write' ||
-        drv === 'snapshot-access' ||
-        file.includes('/target-'),
-    );
-    if (left.length > 0)
-      throw new Error(`nodes are left: ${left.map((node) => `${node['node-name']} (${node.file})`).join()}`);
-    const stray = await strayFiles(target);
-    if (stray.length > 0) throw new Error(`files are left: ${stray.join(', ')}`);
-    const { status } = (await control.execute('query-status')) as { status: string };
-    if (status !== this.torture.expectedStatus) throw new Error(`the VM is ${status}`);
+    if (!killed && !(run.faulted && fault.kind === 'cut') && this.torture.isUp) {
+      const status = this.torture.expectedStatus;
+      await expectNothingLeft({ control: this.torture.vm.control, target: target.dir, status });
+    }
   }
 
   /** A last clean run into each target, and then everything is compared. Gives the number of images compared. */
@@ -211,12 +194,13 @@ class Course {
 
   /** Per disk and target those of its newest file and its newest FULL; and whatever is not ours. */
   async #expectRightBitmaps(used: readonly TargetState[]): Promise<void> {
-    const nodes = (await this.torture.vm.control.execute('query-named-block-nodes', { flat: true })) as BitmapNode[];
+    const nodes = await blockNodes(this.torture.vm.control);
     for (const disk of this.torture.disks) {
+      const isOfDisk = ({ source }: CatalogEntry): boolean => this.torture.diskOfDevice(source.qdev) === disk;
       const top = await this.torture.topNode(disk);
       const carried = nodes.find((node) => node['node-name'] === top)!['dirty-bitmaps'] ?? [];
       const names = carried.map(({ name = '' }) => name).filter((name) => name.startsWith('qmpbackup-'));
-      const right = new Set(used.flatMap((target) => this.#rightBitmaps(target, disk)));
+      const right = new Set(used.flatMap(({ catalog }) => neededBitmaps(catalog, isOfDisk)));
       const wrong = names.filter((name) => !right.has(name));
       if (wrong.length > 0)
         throw new Error(`${disk.id} carries ${wrong.join(', ')}, and should ${[...right].join(', ')}`);
@@ -229,13 +213,5 @@ class Course {
         if (!carried.some(({ name }) => name === FOREIGN_BITMAP)) throw new Error("somebody else's bitmap is gone");
       }
     }
-  }
-  #rightBitmaps({ catalog }: TargetState, disk: TortureDisk): string[] {
-    const entries = catalog
-      .filter((point) => point.chain !== null)
-      .flatMap((point) => point.disks.filter(({ source }) => this.torture.diskOfDevice(source.qdev) === disk));
-    return [entries.at(-1), entries.findLast(({ level }) => level === 'full')].flatMap((entry) =>
-      entry?.bitmap ? [entry.bitmap.name] : [],
-    );
   }
 }

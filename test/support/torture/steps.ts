@@ -104,15 +104,15 @@ const writes = fc.array(write, { minLength: 1, maxLength: 4 });
 
 const when = fc.constantFrom<Moment['when']>('before', 'after');
 const anywhere = fc.oneof(
-  { weight: 2, arbitrary: fc.record({ from: is('start'), n: fc.integer({ min: 1, max: 70 }), when }) },
-  { weight: 3, arbitrary: fc.record({ from: is('transaction'), n: fc.nat({ max: 30 }), when }) },
+  { weight: 2, arbitrary: fc.record({ from: is('start'), n: fc.integer({ min: 1, max: 55 }), when }) },
+  { weight: 3, arbitrary: fc.record({ from: is('transaction'), n: fc.nat({ max: 20 }), when }) },
 );
 /** While the jobs run, if they are slow. */
 const amidJobs = fc.record({ from: is('transaction'), n: fc.integer({ min: 1, max: 12 }), when });
 
 const fault: fc.Arbitrary<Fault> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: is('none') }) },
-  { weight: 5, arbitrary: fc.record({ kind: is('kill-tool'), at: anywhere }) },
+  { weight: 3, arbitrary: fc.record({ kind: is('none') }) },
+  { weight: 7, arbitrary: fc.record({ kind: is('kill-tool'), at: anywhere }) },
   {
     weight: 3,
     arbitrary: fc.record({
@@ -124,7 +124,7 @@ const fault: fc.Arbitrary<Fault> = fc.oneof(
   },
   { weight: 1, arbitrary: fc.record({ kind: is('quit-qemu'), at: anywhere }) },
   { weight: 1, arbitrary: fc.record({ kind: is('kill-qemu'), at: anywhere }) },
-  { weight: 2, arbitrary: fc.record({ kind: is('cancel-job'), at: amidJobs, job: diskNumber }) },
+  { weight: 3, arbitrary: fc.record({ kind: is('cancel-job'), at: amidJobs, job: diskNumber }) },
   { weight: 1, arbitrary: fc.record({ kind: is('cut'), at: anywhere }) },
   { weight: 1, arbitrary: fc.record({ kind: is('delay'), at: anywhere }) },
   { weight: 3, arbitrary: fc.record({ kind: is('write'), at: anywhere, writes }) },
@@ -135,7 +135,7 @@ const fault: fc.Arbitrary<Fault> = fc.oneof(
 const run: fc.Arbitrary<RunStep> = fc.record({
   kind: is('run'),
   target: fc.constantFrom<0 | 1>(0, 0, 1),
-  level: fc.constantFrom<RunStep['level']>('full', 'inc', 'inc', 'diff', 'auto', 'auto', 'auto', 'copy'),
+  level: fc.constantFrom<RunStep['level']>('full', 'inc', 'diff', 'auto', 'auto', 'auto', 'auto', 'copy'),
   include: fc.oneof({ weight: 5, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: diskNumber }),
   slow: fc.boolean(),
   compress: fc.constantFrom(false, false, false, true),

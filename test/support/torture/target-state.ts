@@ -1,46 +1,26 @@
-import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { DiskBytes } from './disk-bytes.js';
 import { difference, readDisk } from './disk-bytes.js';
+import { type CatalogPoint, readCatalogOf } from './leftovers.js';
 import type { TortureDisk, TortureVm } from './torture-vm.js';
 
 /** A target as its catalog tells it, and what every point in it must hold. */
-export interface CatalogPoint {
-  readonly id: string;
-  readonly chain: string | null;
-  readonly disks: readonly {
-    readonly disk: string;
-    readonly level: string;
-    readonly file: string;
-    readonly bitmap: { readonly name: string } | null;
-    readonly source: { readonly qdev: string | null };
-  }[];
-}
-
 export interface TargetState {
   readonly dir: string;
   /** By id of the point: when it was sealed, and what the disks held at its instant. */
   readonly points: Map<string, { readonly sealedAt: number; readonly bytes: ReadonlyMap<string, DiskBytes> }>;
   used: boolean;
-  targetId: string | undefined;
   /** As last read. */
   catalog: readonly CatalogPoint[];
 }
 
 export function newTarget(dir: string): TargetState {
-  return { dir, points: new Map(), used: false, targetId: undefined, catalog: [] };
+  return { dir, points: new Map(), used: false, catalog: [] };
 }
 
 /** Reads the catalog after a run; throws if a point is gone. Gives the ids of those that are new. */
 export async function readPoints(target: TargetState): Promise<readonly string[]> {
-  const text = await readFile(join(target.dir, 'catalog.json'), 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined;
-    throw error;
-  });
-  const catalog =
-    text === undefined ? undefined : (JSON.parse(text) as { targetId: string; points: readonly CatalogPoint[] });
-  target.catalog = catalog?.points ?? [];
-  target.targetId = catalog?.targetId ?? target.targetId;
+  target.catalog = (await readCatalogOf(target.dir))?.points ?? [];
   const ids = new Set(target.catalog.map(({ id }) => id));
   for (const id of target.points.keys()) if (!ids.has(id)) throw new Error(`point ${id} is gone from ${target.dir}`);
   return [...ids].filter((id) => !target.points.has(id));
@@ -74,10 +54,4 @@ export async function checkPoints(target: TargetState, torture: TortureVm, scrat
     }
   }
   return compared;
-}
-
-/** Files that no run may leave behind that ended by itself; a lock that was being made is taken away after a minute. */
-export async function strayFiles(target: TargetState): Promise<readonly string[]> {
-  const files = await readdir(target.dir, { recursive: true }).catch(() => []);
-  return files.filter((file) => /\.partial|run\.json|lock(?!\.new)|scratch|fleece|\.tmp/.test(file));
 }

@@ -6,6 +6,7 @@ import type { Disk } from '../lab/disks.js';
 import { type Exit, startQemu, type Vm } from '../lab/qemu.js';
 import { QmpCommandError } from '../../../src/qmp/errors.js';
 import { CHUNK, type DiskBytes, grown, readDisk, written, zeroDisk } from './disk-bytes.js';
+import { blockNodes } from './leftovers.js';
 import type { DiskShape, VmShape, Write } from './steps.js';
 
 /** A VM without a guest, and what each of its disks must hold. All writes come from here. */
@@ -28,12 +29,11 @@ export class TortureVm {
   readonly dir: string;
   readonly disks: readonly TortureDisk[];
   readonly #shape: VmShape;
-  readonly #program: string | undefined;
   #vm: Vm | undefined;
   #foreignJobs = 0;
 
-  static async make(dir: string, shape: VmShape, program: string | undefined): Promise<TortureVm> {
-    const made = new TortureVm(dir, shape, program);
+  static async make(dir: string, shape: VmShape): Promise<TortureVm> {
+    const made = new TortureVm(dir, shape);
     await Promise.all([
       ...made.disks.map(({ file, format, shape: { size } }) => createImage({ file, format, size })),
       writeFile(join(dir, 'firmware'), HALTING_FIRMWARE),
@@ -46,10 +46,9 @@ export class TortureVm {
     return made;
   }
 
-  private constructor(dir: string, shape: VmShape, program: string | undefined) {
+  private constructor(dir: string, shape: VmShape) {
     this.dir = dir;
     this.#shape = shape;
-    this.#program = program;
     this.disks = shape.disks.map((each, index): TortureDisk => {
       const id = `d${index}`;
       const format = each.kind === 'raw' ? 'raw' : 'qcow2';
@@ -82,7 +81,6 @@ export class TortureVm {
       disks: this.disks.map(driveOf),
       args: ['-bios', join(this.dir, 'firmware')],
       ...(this.#shape.named ? { name: 'tortured' } : {}),
-      ...(this.#program === undefined ? {} : { program: this.#program }),
     });
     if (this.#shape.running) await this.#vm.control.execute('cont');
   }
@@ -168,7 +166,7 @@ export class TortureVm {
 
   /** The format node that holds the disk now: the one whose file is the image on top. */
   async topNode(disk: TortureDisk): Promise<string> {
-    const nodes = (await this.vm.control.execute('query-named-block-nodes', { flat: true })) as BitmapNode[];
+    const nodes = await blockNodes(this.vm.control);
     const node = nodes.find(({ drv, file }) => drv === disk.format && file === disk.file);
     if (!node) throw new Error(`no node has ${disk.file}`);
     return node['node-name'];
@@ -194,13 +192,6 @@ export class TortureVm {
 /** Id of the guest device of a disk; a name for it that no snapshot changes. */
 export function deviceOf(id: string): string {
   return `dev-${id}`;
-}
-
-export interface BitmapNode {
-  readonly 'node-name': string;
-  readonly drv: string;
-  readonly file: string;
-  readonly 'dirty-bitmaps'?: readonly { readonly name?: string; readonly inconsistent?: boolean }[];
 }
 
 /** What a started CPU runs: `cli; hlt` at the reset vector. A firmware would boot, and cost a second of CPU. */
