@@ -17,9 +17,9 @@ it('sees what grows', () => {
   const leaking = samples.map((sample) => ({
     ...sample,
     openFiles: 15 + Math.floor(sample.run / 50),
-    rssKiB: 40_000 + 100 * sample.run,
+    rssKiB: 40_000 + 200 * sample.run,
     transactionMs: 12 + sample.run / 10,
-    runMs: 400 + sample.run,
+    runMs: 400 + 2 * sample.run,
   }));
   expect(growth(leaking, { timed: true })).toHaveLength(4);
   expect(growth(leaking, { timed: false })).toHaveLength(2);
