@@ -1,6 +1,7 @@
 import { CommanderError } from 'commander';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
-import { exitCodeOf, exitCodeFor } from './exit-codes.js';
+import { endWithParent, isApart, tellEnding } from './apart.js';
+import { exitCodeFor, exitCodeOf } from './exit-codes.js';
 import { buildProgram } from './program.js';
 import { type CommandContext, JSON_SCHEMA } from './wiring.js';
 
@@ -14,6 +15,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 
+if (isApart()) endWithParent();
+
 const opened: CommandContext[] = [];
 const program = buildProgram(interrupt.signal, (context) => opened.push(context));
 try {
@@ -24,6 +27,7 @@ try {
   process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
 } finally {
   await opened[0]?.log.close();
+  if (isApart()) tellEnding(Number(process.exitCode ?? 0));
 }
 
 /** commander has printed its own message, to the right stream. */

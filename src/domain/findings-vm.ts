@@ -3,7 +3,7 @@ import type { Finding, VmFacts } from './doctor-facts.js';
 import { listNames } from './listed-names.js';
 import { isOurBitmap } from './names.js';
 import { hasStableId } from './recognise.js';
-import { isOurJob } from './reconcile.js';
+import { isOurJob } from './names.js';
 
 /** What there is to say about a VM and each of its disks. */
 export function judgeVm(vm: VmFacts): readonly Finding[] {

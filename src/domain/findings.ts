@@ -2,7 +2,7 @@ import { type DoctorFacts, failure, type Finding, isFailure } from './doctor-fac
 import { judgeTarget } from './findings-target.js';
 import { judgeVm } from './findings-vm.js';
 import { listNames } from './listed-names.js';
-import { isOurJob } from './reconcile.js';
+import { isOurJob } from './names.js';
 
 /** What `doctor` makes of what it saw. */
 

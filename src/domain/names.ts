@@ -22,6 +22,11 @@ export function jobId(attempt: string, disk: string): string {
   return `qmpbackup-${attempt}-${disk}`;
 }
 
+/** Jobs of ours: whoever holds the VM's lock knows that no live run owns them, whichever target they served. */
+export function isOurJob({ id, type }: { readonly id: string; readonly type: string }): boolean {
+  return type === 'backup' && /^qmpbackup-[0-9a-f]{12}-/.test(id);
+}
+
 /** The node by which QEMU is asked whether it can write to a target; it is there for the length of two commands. */
 export function probeNodeName(random: string): string {
   return `qmpbackup-probe-${random}`;

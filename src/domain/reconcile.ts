@@ -1,7 +1,7 @@
 import type { Catalog, Journal } from './catalog.js';
 import { latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
 import type { JobState, OwnNode, SourceDisk, VmState } from './disk.js';
-import { isOurBitmap, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
+import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
 /**
  * What has to be repaired before a run may begin: a pure function from what is seen (catalog, journal, bitmaps, jobs,
@@ -106,10 +106,6 @@ function scratchFolderOf(file: string | null): readonly string[] {
 
 function nameOf(path: string): string {
   return path.split('/').pop() ?? '';
-}
-
-export function isOurJob({ id, type }: Pick<JobState, 'id' | 'type'>): boolean {
-  return type === 'backup' && /^qmpbackup-[0-9a-f]{12}-/.test(id);
 }
 
 /** Jobs of ours: whoever holds the VM's lock knows that no live run owns them, whichever target they served. */

@@ -47,6 +47,7 @@ export async function attemptPoint(
     const staged = await stagePoint(session.client, staging, plan.disks, {
       compressionType: options.compress ? (fleecing.features?.compressionType ?? null) : null,
       qemuUser,
+      signal: run.signal,
       fleeced: fleecing.disks,
     });
     if (fleecing.fleece) await prepareFleece(run, staged, qemuUser);
@@ -134,6 +135,8 @@ function addressOf(endpoint: Endpoint): string {
  * journal stays and the next run makes it.
  */
 async function undone(run: BackupRun, error: unknown): Promise<unknown> {
+  // What hangs cannot be undone; and QEMU would hang too if it were asked for the nodes of a target that hangs.
+  if (run.watch.givenUp.aborted) return run.watch.givenUp.reason;
   const { client } = run.session;
   try {
     const state = await readTarget(run.target, run.options.monthly);

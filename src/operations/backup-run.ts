@@ -3,12 +3,14 @@ import type { FleeceChoice, FleeceMode } from '../domain/fleece-choice.js';
 import type { VmIdentity } from '../domain/identity.js';
 import type { BackupPlan, BackupRequest } from '../domain/plan.js';
 import type { RepairAction } from '../domain/reconcile.js';
+import type { SpaceNeed } from '../domain/space.js';
 import type { Endpoint } from '../qmp/endpoint.js';
+import type { TargetWatch } from './target-watch.js';
 import type { Freeze, Instant } from './take-point.js';
 import type { VmAccess, VmSession } from './vm-session.js';
 
 /** What a backup is asked, what it reports on the way, what comes of it, and what its stages share. */
-export interface BackupOptions extends BackupRequest, Omit<VmAccess, 'what'> {
+export interface BackupOptions extends BackupRequest, Omit<VmAccess, 'what' | 'endDeadJobsMs'> {
   readonly target: string;
   readonly monthly: boolean;
   /** `--vm-name`. */
@@ -21,6 +23,10 @@ export interface BackupOptions extends BackupRequest, Omit<VmAccess, 'what'> {
   readonly freezeLimitMs: number;
   /** Bytes per second per disk; 0 is no limit. */
   readonly speedLimit: number;
+  /** Begins although the space may be too little. */
+  readonly force: boolean;
+  /** Milliseconds without an answer of the target or a step of any job, after which the run ends. */
+  readonly stallTimeoutMs: number;
   readonly digests: boolean;
   /** Bytes that stay free on the target and on scratch space; null is the default. */
   readonly reserve: number | null;
@@ -61,6 +67,7 @@ export interface BackupResult {
   /** Repairs made before the run; with `--dry-run` those that would be. */
   readonly repairs: readonly RepairAction[];
   readonly warnings: readonly string[];
+  readonly space: SpaceNeed;
   /** Null after `--dry-run`. */
   readonly point: Point | null;
   readonly freeze: Freeze | null;
@@ -87,6 +94,7 @@ export interface BackupRun {
   readonly target: string;
   readonly attempt: string;
   readonly warn: (text: string) => void;
-  /** Aborts on a signal to the tool or when a lock is lost. */
+  /** Aborts on a signal to the tool, when a lock is lost, or when the watch says so. */
   readonly signal: AbortSignal;
+  readonly watch: TargetWatch;
 }

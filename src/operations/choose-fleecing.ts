@@ -73,9 +73,9 @@ const LOOK_MS = 10_000;
 
 /** Each scratch image gets an equal share of what its file system can spare. */
 async function placeScratch(run: BackupRun, plan: BackupPlan): Promise<ReadonlyMap<string, FleecedDisk>> {
-  const { options, attempt } = run;
+  const { attempt } = run;
   const open = plan.disks.filter(({ source }) => source.qdev !== null);
-  const places = await Promise.all(open.map(async (disk) => ({ disk, ...(await placeFor(options, disk)) })));
+  const places = await Promise.all(open.map(async (disk) => ({ disk, ...(await placeFor(run, disk)) })));
   return new Map(
     places.map(({ disk, folder, device, spare }, index) => {
       const sharers = places.filter((each) => each.device === device).length;
@@ -102,10 +102,11 @@ interface Place {
 }
 
 /** Beside the disk's image, where QEMU can write; for disks that are no files in a place for large temporary files. */
-async function placeFor({ fleeceDir, reserve }: BackupRun['options'], { source }: PlannedDisk): Promise<Place> {
+async function placeFor({ options, signal }: BackupRun, { source }: PlannedDisk): Promise<Place> {
+  const { fleeceDir, reserve } = options;
   const isFile = isAbsolute(source.file) && (await stat(source.file).catch(() => undefined))?.isFile() === true;
   const folder = fleeceDir === null ? (isFile ? dirname(source.file) : '/var/tmp') : resolve(fleeceDir);
-  const { free, total } = await freeSpace(folder, { timeoutMs: LOOK_MS });
+  const { free, total } = await freeSpace(folder, { timeoutMs: LOOK_MS, signal });
   const { dev } = await stat(folder);
   return { folder, device: dev, spare: free - (reserve ?? defaultReserve({ total })) };
 }

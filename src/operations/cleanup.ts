@@ -10,10 +10,10 @@ import { catalogsBelow } from '../repository/layout.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import { repairVm } from './repair.js';
 import { unwinding } from './unwind.js';
-import { openVm, type VmAccess } from './vm-session.js';
+import { ENDING_MS, openVm, type VmAccess } from './vm-session.js';
 
 /** Removes our bitmaps from a VM or from images of a VM that is off. */
-export interface CleanupOptions extends Omit<VmAccess, 'what' | 'monitor'> {
+export interface CleanupOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
   readonly monitor: Endpoint | null;
   /** Images of a VM that is off, instead of a monitor. */
   readonly images: readonly string[];
@@ -57,7 +57,9 @@ export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
       }
     }
     if (options.monitor) {
-      const { client, state } = await openVm({ ...options, monitor: options.monitor, what: 'cleanup' }, unwind);
+      const endDeadJobsMs = options.dryRun ? null : ENDING_MS;
+      const access = { ...options, monitor: options.monitor, what: 'cleanup', endDeadJobsMs };
+      const { client, state } = await openVm(access, unwind);
       repairs = reconcileVm(state);
       const vm = options.dryRun ? afterRepairs(state, repairs) : (await repairVm(client, state)).vm;
       for (const { node, bitmaps } of vm.disks) {

@@ -18,7 +18,7 @@ import { unwinding } from './unwind.js';
 import { openVm, type VmAccess, type VmSession } from './vm-session.js';
 
 /** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
-export interface DoctorOptions extends Omit<VmAccess, 'what' | 'monitor'> {
+export interface DoctorOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
   readonly monitor: Endpoint | null;
   readonly agent: Endpoint | null;
   readonly target: string | null;
@@ -100,7 +100,7 @@ function lookAtVm(
   signal: AbortSignal,
 ): Promise<SeenVm> {
   return unwinding(async (unwind) => {
-    const session = await openVm({ ...options, monitor, what: 'doctor' }, unwind);
+    const session = await openVm({ ...options, monitor, what: 'doctor', endDeadJobsMs: null }, unwind);
     signal.throwIfAborted();
     const { client, state, owner } = session;
     const identity = identityOf(state.machine, options.label);

@@ -9,11 +9,12 @@ export interface FollowedJob extends JobOutcome {
   readonly durationMs: number;
 }
 
-/** Follows the jobs of a point to their ends. Throws unless all of them ended well. */
+/** Follows the jobs of a point to their ends. Throws unless all of them ended well, within what the watch allows. */
 export async function followJobs(run: BackupRun, plan: BackupPlan): Promise<readonly FollowedJob[]> {
   const begun = performance.now();
   const ended = new Map<string, number>();
   const onProgress = (jobs: readonly JobState[]): void => {
+    run.watch.sawJobs(jobs);
     for (const { id, status } of jobs) {
       if (status === 'concluded' && !ended.has(id)) ended.set(id, performance.now() - begun);
     }
@@ -28,8 +29,8 @@ export async function followJobs(run: BackupRun, plan: BackupPlan): Promise<read
   const outcomes = await watchJobs(
     run.session.client,
     plan.disks.map(({ job }) => job),
-    { signal: run.signal, intervalMs: run.options.progressIntervalMs, onProgress },
-  );
+    { signal: run.signal, intervalMs: run.options.progressIntervalMs, onProgress, givenUp: run.watch.givenUp },
+  ).finally(() => run.watch.jobsEnded());
   run.signal.throwIfAborted();
   const failed = outcomes.filter(({ error }) => error !== null);
   if (failed.length > 0) {

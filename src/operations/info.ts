@@ -10,9 +10,9 @@ export interface VmInfo {
   readonly tracked: readonly string[];
 }
 
-export function info(access: Omit<VmAccess, 'what'>): Promise<VmInfo> {
+export function info(access: Omit<VmAccess, 'what' | 'endDeadJobsMs'>): Promise<VmInfo> {
   return unwinding(async (unwind) => {
-    const { state } = await openVm({ ...access, what: 'info' }, unwind);
+    const { state } = await openVm({ ...access, what: 'info', endDeadJobsMs: null }, unwind);
     const tracked = state.disks.filter(({ bitmaps }) => bitmaps.some(({ name }) => isOurBitmap(name)));
     return { vm: state, tracked: tracked.map(({ device, node, qdev }) => device ?? qdev ?? node) };
   });

@@ -4,11 +4,11 @@ import { currentChain, latestFile, latestFull, lineOf, withModificationTimes } f
 import type { VmState } from '../domain/disk.js';
 import { type BackupPlan, planBackup } from '../domain/plan.js';
 import { recognise } from '../domain/recognise.js';
-import { defaultReserve, spaceNeeded } from '../domain/space.js';
-import { freeSpace } from '../repository/free-space.js';
+import type { SpaceNeed } from '../domain/space.js';
 import { checkLine, isUntouched } from '../repository/file-state.js';
 import type { BackupRun } from './backup-run.js';
-import { chooseFleecing, type Fleecing, type TargetFacts } from './choose-fleecing.js';
+import { checkSpace } from './check-space.js';
+import { chooseFleecing, type Fleecing } from './choose-fleecing.js';
 import { listFiles, type TargetState } from './open-target.js';
 
 /** Looks at what the plan needs to know of the target's files, and plans. */
@@ -16,6 +16,7 @@ export interface Planned {
   readonly plan: BackupPlan;
   readonly targetId: string;
   readonly catalog: Catalog | undefined;
+  readonly space: SpaceNeed;
   readonly fleecing: Fleecing;
 }
 
@@ -46,15 +47,11 @@ export async function planRun(run: BackupRun, state: TargetState, vm: VmState): 
     brokenLines,
   });
   plan.warnings.forEach(run.warn);
-  const fleecing = await chooseFleecing(run, plan, await targetFacts(run, plan));
+  const { network, ...space } = await checkSpace(run, plan);
+  const spaceIsShort = space.free - space.need < 2 * space.reserve;
+  const fleecing = await chooseFleecing(run, plan, { network, spaceIsShort });
   context.report({ kind: 'planned', target, plan, fleecing });
-  return { plan, targetId, catalog, fleecing };
-}
-
-async function targetFacts({ target, options }: BackupRun, plan: BackupPlan): Promise<TargetFacts> {
-  const { free, total, network } = await freeSpace(target, { timeoutMs: 60_000 });
-  const reserve = options.reserve ?? defaultReserve({ total });
-  return { network, spaceIsShort: free - spaceNeeded(plan.disks) < 2 * reserve };
+  return { plan, targetId, catalog, space, fleecing };
 }
 
 export interface CheckedParents {

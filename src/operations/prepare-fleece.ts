@@ -1,7 +1,9 @@
+import { dirname } from 'node:path';
+import { defaultReserve, floorOf } from '../domain/space.js';
 import { createImage } from '../qemu-img/steps.js';
 import { prepareFilter } from '../qemu/fleece.js';
 import { addBitmaps, type TransactionDisk } from '../qemu/transaction.js';
-import { dirname } from 'node:path';
+import { freeSpace } from '../repository/free-space.js';
 import { limitScratch, makeScratch } from '../repository/scratch.js';
 import type { SocketOwner } from '../repository/peer.js';
 import type { BackupRun } from './backup-run.js';
@@ -12,19 +14,28 @@ import { eachDisk } from './each-disk.js';
  * images are open, the filters are made and in nobody's way.
  */
 export async function prepareFleece(
-  { session: { client }, options }: BackupRun,
+  run: BackupRun,
   disks: readonly TransactionDisk[],
   qemuUser: SocketOwner | undefined,
 ): Promise<void> {
+  const { client } = run.session;
   const fleeced = disks.flatMap(({ planned, fleece }) => (fleece ? [{ planned, fleece }] : []));
   for (const folder of new Set(fleeced.map(({ fleece }) => dirname(fleece.scratch)))) {
     await makeScratch(folder, qemuUser);
+    await watchScratch(run, folder);
   }
   await addBitmaps(client, disks);
   await eachDisk(fleeced, async (disk) => {
     const { scratch, limit } = disk.fleece;
     await createImage(scratch, { size: disk.planned.source.virtualSize });
     await limitScratch(scratch, limit, qemuUser);
-    await prepareFilter(client, disk, { cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000) });
+    await prepareFilter(client, disk, { cbwTimeoutS: Math.ceil(run.options.cbwTimeoutMs / 1000) });
   });
+}
+
+/** The images have their limits; but others use that file system, too. */
+async function watchScratch({ options, watch, signal }: BackupRun, folder: string): Promise<void> {
+  const { free, total } = await freeSpace(folder, { timeoutMs: options.stallTimeoutMs, signal });
+  const reserve = options.reserve ?? defaultReserve({ total });
+  watch.watch({ path: folder, what: `the scratch space ${folder}`, floor: floorOf({ free, reserve }) });
 }

@@ -7,16 +7,17 @@ import { afterRepairs, reconcileOffline, reconcileVm, type RepairAction } from '
 import { messageOf, QmpBackupError } from '../errors.js';
 import { isBeingWritten } from '../qemu-img/in-use.js';
 import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
+import { freeSpace } from '../repository/free-space.js';
 import { filePath, monthsWithJournal } from '../repository/layout.js';
 import { lockTarget } from '../repository/lock.js';
 import { lockForReading } from './disk-folder.js';
 import { listFiles, readTarget, refuseOtherVm, type TargetState } from './open-target.js';
 import { carryOutInTarget, observeRepairs, repair, repairVm } from './repair.js';
 import { type Unwind, unwinding } from './unwind.js';
-import { openVm, type VmAccess, type VmSession } from './vm-session.js';
+import { ENDING_MS, openVm, type VmAccess, type VmSession } from './vm-session.js';
 
 /** Repairs what a dead run left behind, on its own: the same repair that every backup begins with. */
-export interface RecoverOptions extends Omit<VmAccess, 'what' | 'monitor'> {
+export interface RecoverOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
   readonly target: string;
   /** Null where the VM cannot be asked: then only what needs no QEMU is repaired. */
   readonly monitor: Endpoint | null;
@@ -63,12 +64,16 @@ export interface DeadRun {
 export function recover(options: RecoverOptions, context: RecoverContext): Promise<RecoverResult> {
   return unwinding(async (unwind) => {
     const root = resolve(options.target);
+    await freeSpace(root, { timeoutMs: ANSWER_MS, signal: context.signal });
     await requireFolder(root);
     return options.monitor
       ? recoverWithVm(options, options.monitor, root, context, unwind)
       : recoverOffline(options, root, context, unwind);
   });
 }
+
+/** Milliseconds that a target which may hang gets to answer at all. */
+const ANSWER_MS = 60_000;
 
 async function recoverWithVm(
   options: RecoverOptions,
@@ -77,7 +82,8 @@ async function recoverWithVm(
   context: RecoverContext,
   unwind: Unwind,
 ): Promise<RecoverResult> {
-  const session = await openVm({ ...options, monitor, what: `recover of ${root}` }, unwind);
+  const endDeadJobsMs = options.dryRun ? null : ENDING_MS;
+  const session = await openVm({ ...options, monitor, what: `recover of ${root}`, endDeadJobsMs }, unwind);
   const identity = identityOf(session.state.machine, options.label);
   const folders = options.monthly ? await monthsWithJournal(root, nameFor(identity)) : [root];
   const signal = AbortSignal.any([context.signal, session.signal]);

@@ -22,6 +22,7 @@ export async function stagePoint(
     readonly compressionType: 'zstd' | null;
     readonly qemuUser: SocketOwner | undefined;
     readonly fleeced: ReadonlyMap<string, FleecedDisk>;
+    readonly signal: AbortSignal;
   },
 ): Promise<readonly TransactionDisk[]> {
   return eachDisk(disks, async (planned) => {
@@ -30,6 +31,7 @@ export async function stagePoint(
     await createImage(path, {
       size: planned.source.virtualSize,
       ...(planned.parent ? { backing: planned.parent.file } : {}),
+      signal: options.signal,
       ...(options.compressionType ? { compressionType: options.compressionType } : {}),
     });
     await staging.adopt(planned.disk, planned.file);

@@ -1,4 +1,5 @@
 import type { JobState } from '../domain/disk.js';
+import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import type { EventStream } from '../qmp/event-stream.js';
 import { run } from '../qmp/commands.js';
@@ -22,23 +23,26 @@ export interface WatchOptions {
   /** Milliseconds between two looks when no event comes. */
   readonly intervalMs: number;
   readonly onProgress: (jobs: readonly JobState[]) => void;
+  /** Ends the wait, by its reason, for jobs that were cancelled and do not end. */
+  readonly givenUp?: AbortSignal | undefined;
 }
 
 const WAKING_EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED', 'BLOCK_JOB_ERROR'];
 
 /**
  * Waits until every job has concluded. The first failure, or `signal`, cancels the others; then their ends are
- * awaited all the same. The jobs are left undismissed. Throws only when the monitor is lost.
+ * awaited all the same. The jobs are left undismissed. Throws when the monitor is lost or the wait is given up.
  */
 export async function watchJobs(
   client: QmpClient,
   ids: readonly string[],
-  { signal, intervalMs, onProgress }: WatchOptions,
+  { signal, intervalMs, onProgress, givenUp }: WatchOptions,
 ): Promise<readonly JobOutcome[]> {
   const wakeUps = client.events(WAKING_EVENTS);
   try {
     let cancelled = false;
     for (;;) {
+      givenUp?.throwIfAborted();
       const jobs = await readJobs(client);
       const ours = jobs.filter(({ id }) => ids.includes(id));
       onProgress(ours);
@@ -49,7 +53,7 @@ export async function watchJobs(
         await Promise.all(ours.filter(({ status }) => status !== 'concluded').map(({ id }) => cancelJob(client, id)));
         continue;
       }
-      await somethingHappened(wakeUps, intervalMs, cancelled ? undefined : signal);
+      await somethingHappened(wakeUps, intervalMs, cancelled ? givenUp : signal);
     }
   } finally {
     wakeUps.close();
@@ -81,11 +85,43 @@ export async function dismissJob(client: QmpClient, id: string): Promise<void> {
   await tolerating(['DeviceNotActive', 'GenericError'], run(client, 'job-dismiss', { id }));
 }
 
+/** Milliseconds that a job may take to end once it was cancelled: what it has begun to write has to be written. */
+const ENDING_MS = 30_000;
+
 /** Cancels those that still run, waits for their ends and dismisses all. */
 export async function endJobs(client: QmpClient, ids: readonly string[]): Promise<void> {
   const present = (await readJobs(client)).filter(({ id }) => ids.includes(id)).map(({ id }) => id);
-  await watchJobs(client, present, { signal: AbortSignal.abort(), intervalMs: 200, onProgress: () => undefined });
+  await stopJobs(client, present, ENDING_MS);
   await Promise.all(present.map((id) => dismissJob(client, id)));
+}
+
+/**
+ * Cancels jobs and waits for their ends; their outcomes stay readable.
+ *
+ * @throws QmpBackupError `failed` when one of them does not end: QEMU cannot end a job whose target hangs
+ */
+export async function stopJobs(client: QmpClient, ids: readonly string[], timeoutMs: number): Promise<void> {
+  const limit = AbortSignal.timeout(timeoutMs);
+  try {
+    await watchJobs(client, ids, {
+      signal: AbortSignal.abort(),
+      intervalMs: 200,
+      onProgress: () => undefined,
+      givenUp: limit,
+    });
+  } catch (error) {
+    if (!limit.aborted || error !== limit.reason) throw error;
+    throw new QmpBackupError(
+      'failed',
+      `${ids.join(', ')}: this job of an earlier run was cancelled and does not end; the target it writes to hangs`,
+      {
+        cause: error,
+        hint:
+          'No change is lost. Look for the server or the network behind that target, then run it again: the job ends ' +
+          "when the target answers. Until then the guest's writes may wait for it.",
+      },
+    );
+  }
 }
 
 async function tolerating(classes: readonly string[], command: Promise<unknown>): Promise<void> {

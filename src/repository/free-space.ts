@@ -28,30 +28,34 @@ export class FileSystemHangs extends QmpBackupError {
  *
  * A call on a hung mount never returns and keeps a thread of libuv's: what is given up here is only the wait for it.
  *
- * @throws FileSystemHangs after `timeoutMs`; QmpBackupError as other file errors
+ * @throws FileSystemHangs after `timeoutMs`; the signal's reason; QmpBackupError as other file errors
  */
-export async function freeSpace(path: string, { timeoutMs }: { readonly timeoutMs: number }): Promise<FreeSpace> {
+export async function freeSpace(
+  path: string,
+  { timeoutMs, signal }: { readonly timeoutMs: number; readonly signal?: AbortSignal },
+): Promise<FreeSpace> {
+  signal?.throwIfAborted();
   let timer: NodeJS.Timeout | undefined;
+  let onAbort = (): void => undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new FileSystemHangs(path, timeoutMs)), timeoutMs);
+    onAbort = () => reject(signal?.reason as Error);
   });
+  signal?.addEventListener('abort', onAbort, { once: true });
   try {
-    return await Promise.race([askNearest(path), late]);
+    return await Promise.race([askFileSystem(path), late]);
   } finally {
+    signal?.removeEventListener('abort', onAbort);
     clearTimeout(timer);
   }
 }
 
-/** As `freeSpace`, without a deadline and for a path that is there. */
+/** As `freeSpace`, without a deadline. */
 export async function askFileSystem(path: string): Promise<FreeSpace> {
-  return readStats(await statfs(path, { bigint: true }));
-}
-
-async function askNearest(path: string): Promise<FreeSpace> {
   try {
-    return await askFileSystem(path);
+    return readStats(await statfs(path, { bigint: true }));
   } catch (error) {
-    if (codeOf(error) === 'ENOENT' && dirname(path) !== path) return askNearest(dirname(path));
+    if (codeOf(error) === 'ENOENT' && dirname(path) !== path) return askFileSystem(dirname(path));
     throw fileError('look at the file system of', path, error);
   }
 }

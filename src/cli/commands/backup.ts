@@ -1,6 +1,8 @@
 import { Option } from 'commander';
 import { QmpBackupError } from '../../errors.js';
 import type { BackupOptions } from '../../operations/backup-run.js';
+import { isLocal } from '../../repository/mounts.js';
+import { isApart, runApart } from '../apart.js';
 import { parseBytes, parseList, parseSeconds } from '../options.js';
 import type { Register } from '../program.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
@@ -19,6 +21,8 @@ interface Flags {
   readonly freezeLimit: number;
   readonly speedLimit: number;
   readonly compress?: boolean;
+  readonly force?: boolean;
+  readonly stallTimeout: number;
   readonly excludeRaw?: boolean;
   readonly allowPlaintext?: boolean;
   readonly vmName?: string;
@@ -64,6 +68,8 @@ export const backupCommand: Register = (program, run) => {
     .option('--cbw-timeout <seconds>', 'how long a guest write may wait for a scratch image', parseSeconds, 10_000)
     .option('--verify [share]', 'compare the point with the frozen instant before it counts; =sample: parts of it')
     .option('--compress', 'compress the backup (zstd where QEMU has it)')
+    .option('--force', 'begin although the space may be too little; the run ends before it is used up')
+    .option('--stall-timeout <seconds>', 'end the run when the target hangs for so long', parseSeconds, 120_000)
     .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
     .option('--exclude-raw', 'leave raw disks out')
     .option('--allow-plaintext', 'back encrypted disks up, decrypted')
@@ -107,6 +113,10 @@ function refuseForeignOptions(flags: Readonly<Record<string, unknown>>): void {
 
 async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   refuseForeignOptions(flags as unknown as Record<string, unknown>);
+  if (!isApart() && !isLocal(flags.target)) {
+    process.exitCode = await runApart();
+    return;
+  }
   const { globals, log, signal, now } = context;
   const monitor = requireMonitor(globals);
   const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
@@ -128,6 +138,8 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
       freezeTimeoutMs: flags.freezeTimeout,
       freezeLimitMs: flags.freezeLimit,
       speedLimit: flags.speedLimit,
+      force: flags.force ?? false,
+      stallTimeoutMs: flags.stallTimeout,
       digests: flags.digest,
       reserve: flags.reserve ?? null,
       fleece: flags.fleece,

@@ -1,4 +1,6 @@
 import type { RecoveredTarget, RecoverResult } from '../../operations/recover.js';
+import { isLocal } from '../../repository/mounts.js';
+import { isApart, runApart } from '../apart.js';
 import type { Register } from '../program.js';
 import { repairText } from '../render/repairs.js';
 import { formatTime } from '../render/units.js';
@@ -36,6 +38,10 @@ Examples:
 
 async function runRecover(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, log, signal, trace } = context;
+  if (!isApart() && !isLocal(flags.target)) {
+    process.exitCode = await runApart();
+    return;
+  }
   const monitor = globals.socket === undefined ? null : requireMonitor(globals);
   const { recover } = await import('../../operations/recover.js');
   const result = await recover(

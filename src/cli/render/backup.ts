@@ -20,13 +20,14 @@ function renderPoint({ target }: BackupResult, point: NonNullable<BackupResult['
   return [`sealed ${what} in ${target}, ${point.consistency}, ${formatTime(point.createdAt)}`, table(rows)].join('\n');
 }
 
-function renderPlan({ target, plan, repairs, fleecing }: BackupResult): string {
+function renderPlan({ target, plan, repairs, fleecing, space }: BackupResult): string {
   const rows = plan.disks.map(({ disk, level, file, reason }) => [`  ${disk}`, level.toUpperCase(), file, reason]);
   const out = plan.leftOut.map(({ name, reason }) => `  ${name}: left out, ${reason}`);
   const first =
     repairs.length > 0 ? [`would first repair what an earlier run left behind (${repairs.length} steps)`] : [];
   const heading = `would take point ${plan.number} (${plan.level}) in ${target}`;
-  return [...first, heading, table(rows), ...out, `  ${fleecingText(fleecing)}`].join('\n');
+  const room = `  it can need ${formatBytes(space.need)}; ${formatBytes(space.free)} are free there, ${formatBytes(space.reserve)} of them in reserve`;
+  return [...first, heading, table(rows), ...out, `  ${fleecingText(fleecing)}`, room].join('\n');
 }
 
 /** `with fleecing: a speed limit is set` */

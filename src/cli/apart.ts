@@ -1,0 +1,65 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+
+/**
+ * Runs the program in a process of its own, for a target that may hang. A call on a hung mount keeps its thread, and
+ * Node waits for its threads when it ends (20.20), for ever: so the part that touches the target says how it ended, and
+ * the part that the user has started, which touches nothing, ends with that.
+ */
+const MARK = 'QMPBACKUP_APART';
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+/** How long the process may take to end by itself after it has said how, in milliseconds. */
+const LAST_MS = 2_000;
+/** Threads for calls on files; some may be lost to a hung mount, and those on other file systems have to go on. */
+const THREADS = '16';
+
+/** Whether this is the process that touches the target. */
+export function isApart(): boolean {
+  return process.env[MARK] !== undefined && process.send !== undefined;
+}
+
+/** In the process that touches the target: ends like a SIGTERM when the other one is gone. */
+export function endWithParent(): void {
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
+}
+
+/** In the process that touches the target: the last word. */
+export function tellEnding(exitCode: number): void {
+  process.removeAllListeners('disconnect');
+  process.send?.({ exitCode }, () => {
+    if (process.connected) process.disconnect();
+  });
+}
+
+/** Starts this program again, with the same arguments, and gives its exit code. */
+export async function runApart(): Promise<number> {
+  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+    env: { ...process.env, [MARK]: '1', UV_THREADPOOL_SIZE: THREADS },
+  });
+  const relays = SIGNALS.map((signal) => ({ signal, relay: () => void child.kill(signal) }));
+  for (const { signal, relay } of relays) process.on(signal, relay);
+  try {
+    return await endingOf(child);
+  } finally {
+    for (const { signal, relay } of relays) process.removeListener(signal, relay);
+    // It may never end: a process in a call that nothing interrupts cannot even be killed.
+    if (child.connected) child.disconnect();
+    child.unref();
+  }
+}
+
+function endingOf(child: ChildProcess): Promise<number> {
+  return new Promise((resolve, reject) => {
+    let told: number | undefined;
+    child.once('error', reject);
+    child.once('exit', (exitCode, signal) => resolve(told ?? exitCode ?? (signal === 'SIGINT' ? 130 : 143)));
+    child.once('message', (message) => {
+      told = (message as { readonly exitCode: number }).exitCode;
+      const code = told;
+      setTimeout(() => {
+        child.kill('SIGKILL');
+        resolve(code);
+      }, LAST_MS).unref();
+    });
+  });
+}
