@@ -67,7 +67,7 @@ export async function attemptPoint(
     const calm: Journal = { ...journal, freezes: null, stops: false };
     if (guards.freeze || guards.pause) await writeJournal(run.target, calm);
     context.report({ kind: 'started', instant });
-    const outcomes = await followJobs(run, plan);
+    const outcomes = await followJobs(run, planned);
     const serving: Journal = { ...calm, servesNbd: options.verify !== null };
     if (options.verify !== null) await verifyPoint(run, planned, staged, serving);
     if (fleecing.fleece) await endFleecing(run, serving);

@@ -1,8 +1,8 @@
 import type { JobState } from '../domain/disk.js';
-import type { BackupPlan } from '../domain/plan.js';
 import { QmpBackupError } from '../errors.js';
 import { type JobOutcome, watchJobs } from '../qemu/job-watch.js';
 import type { BackupRun } from './backup-run.js';
+import type { Planned } from './plan-run.js';
 
 export interface FollowedJob extends JobOutcome {
   /** Milliseconds from the first look until its end was seen. */
@@ -10,7 +10,7 @@ export interface FollowedJob extends JobOutcome {
 }
 
 /** Follows the jobs of a point to their ends. Throws unless all of them ended well, within what the watch allows. */
-export async function followJobs(run: BackupRun, plan: BackupPlan): Promise<readonly FollowedJob[]> {
+export async function followJobs(run: BackupRun, { plan, fleecing }: Planned): Promise<readonly FollowedJob[]> {
   const begun = performance.now();
   const ended = new Map<string, number>();
   const onProgress = (jobs: readonly JobState[]): void => {
@@ -37,9 +37,21 @@ export async function followJobs(run: BackupRun, plan: BackupPlan): Promise<read
     // Those that we cancelled because another failed are not what the reader has to hear of first.
     const cause = failed.find(({ error }) => error !== 'Operation canceled') ?? failed[0];
     const disk = plan.disks.find(({ job }) => job === cause?.job)?.disk;
+    if (cause?.error === BROKEN_SNAPSHOT && fleecing.disks.has(disk ?? '')) throw scratchGaveOut(disk ?? '');
     throw new QmpBackupError('failed', `the backup of ${disk} failed: ${cause?.error}`, {
       hint: 'No point was made and no change is lost: the next run copies it all.',
     });
   }
   return outcomes.map((outcome) => ({ ...outcome, durationMs: ended.get(outcome.job) ?? 0 }));
+}
+
+/** What a job hears that reads from a snapshot whose filter has given it up (7.2 and 10.0). */
+const BROKEN_SNAPSHOT = 'Permission denied';
+
+function scratchGaveOut(disk: string): QmpBackupError {
+  return new QmpBackupError('failed', `the scratch image of ${disk} was full or too slow, so the backup was given up`, {
+    hint:
+      "No point was made, no change is lost, and the guest's writes went on. Give scratch images more room or faster " +
+      'storage with --fleece-dir, or more time with --cbw-timeout.',
+  });
 }
