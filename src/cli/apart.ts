@@ -22,12 +22,12 @@ export function endWithParent(): void {
   process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
 }
 
-/** In the process that touches the target: the last word. */
+/** In the process that touches the target: the last word. With nobody left to hear it, nobody would kill it either. */
 export function tellEnding(exitCode: number): void {
   process.removeAllListeners('disconnect');
-  process.send?.({ exitCode }, () => {
-    if (process.connected) process.disconnect();
-  });
+  process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
+  if (process.connected) process.send?.({ exitCode }, () => process.channel?.unref());
+  else process.kill(process.pid, 'SIGKILL');
 }
 
 /** Starts this program again, with the same arguments, and gives its exit code. */

@@ -80,7 +80,7 @@ export function tooLittleSpace(
   { need, free, reserve }: SpaceNeed,
   { where, force }: { readonly where: string; readonly force: boolean },
 ): string | undefined {
-  if (need <= free - reserve) return undefined;
+  if (!isTight({ need, free, reserve })) return undefined;
   const numbers = `the backup can need ${formatBytes(need)}, ${formatBytes(free)} are free and ${formatBytes(reserve)} of them stay in reserve`;
   const floor = floorOf({ free, reserve });
   if (force && free > floor) return `${where} may be too small: ${numbers}; going on because of --force`;
@@ -92,8 +92,20 @@ export function tooLittleSpace(
   });
 }
 
-/** Whether the jobs are to be cancelled now. `before` is what was free at the look before this one. */
-export function runningOut(now: { readonly free: number; readonly before: number; readonly floor: number }): boolean {
-  // What went since the last look may go until the next one.
-  return now.free < now.floor || now.free < now.before - now.free;
+/** Whether the run can need more than there is above the floor, as `--force` allows. */
+export function isTight({ need, free, reserve }: SpaceNeed): boolean {
+  return need > free - reserve;
+}
+
+/**
+ * Whether the jobs are to be cancelled now. `before` is what was free at the last look: where the run is tight, as much
+ * as went since then may go until the next one.
+ */
+export function runningOut(now: {
+  readonly free: number;
+  readonly before: number;
+  readonly floor: number;
+  readonly tight: boolean;
+}): boolean {
+  return now.free < now.floor || (now.tight && now.free < now.before - now.free);
 }

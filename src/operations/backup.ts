@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { identityOf } from '../domain/identity.js';
 import { afterTransaction, type BackupPlan } from '../domain/plan.js';
 import { afterRepairs, retire } from '../domain/reconcile.js';
-import { floorOf } from '../domain/space.js';
+import { floorOf, isTight } from '../domain/space.js';
 import { messageOf } from '../errors.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { dismissJob } from '../qemu/job-watch.js';
@@ -68,7 +68,7 @@ function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signa
   const watch = new TargetWatch({ stallMs: stallTimeoutMs, speedLimit, ask: askFileSystem });
   watch.endBy(signal);
   // How much must stay free is known when the run is planned.
-  watch.watch({ path: resolve(target), what: targetInWords(target), floor: 0 });
+  watch.watch({ path: resolve(target), what: targetInWords(target), floor: 0, tight: false });
   return watch;
 }
 
@@ -138,7 +138,7 @@ async function makePoint(run: BackupRun, unwind: Unwind): Promise<Made> {
 
   const planned = await planRun(locked, state, vm);
   const { space } = planned;
-  watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space) });
+  watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
   const done = await attemptPoint(locked, planned, staging, vm, qemuUser);
   staging.keep();
   const sources = afterTransaction(vm.disks, planned.plan);

@@ -37,5 +37,5 @@ export async function prepareFleece(
 async function watchScratch({ options, watch, signal }: BackupRun, folder: string): Promise<void> {
   const { free, total } = await freeSpace(folder, { timeoutMs: options.stallTimeoutMs, signal });
   const reserve = options.reserve ?? defaultReserve({ total });
-  watch.watch({ path: folder, what: `the scratch space ${folder}`, floor: floorOf({ free, reserve }) });
+  watch.watch({ path: folder, what: `the scratch space ${folder}`, floor: floorOf({ free, reserve }), tight: false });
 }

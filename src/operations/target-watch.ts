@@ -15,6 +15,8 @@ export interface WatchedPlace {
   readonly what: string;
   /** Bytes that must stay free. */
   readonly floor: number;
+  /** The run can need more than is there: it ends earlier where space goes fast. */
+  readonly tight: boolean;
 }
 
 export interface WatchOptions {
@@ -36,7 +38,6 @@ const ENDING_MS = 30_000;
 const LARGEST_PIECE = 16 * 1024 * 1024;
 
 interface Place extends WatchedPlace {
-  floor: number;
   free: number | undefined;
   askedAt: number | undefined;
 }
@@ -76,7 +77,7 @@ export class TargetWatch {
   /** Begins to watch a place, or goes on with another floor. */
   watch(place: WatchedPlace): void {
     const known = this.#places.find(({ path }) => path === place.path);
-    if (known) known.floor = place.floor;
+    if (known) Object.assign(known, { floor: place.floor, tight: place.tight });
     else this.#places.push({ ...place, free: undefined, askedAt: undefined });
   }
 
@@ -129,10 +130,10 @@ export class TargetWatch {
     place.askedAt = this.#clock;
     this.#options.ask(place.path).then(
       ({ free }) => {
-        const { free: before = free, floor } = place;
+        const { free: before = free, floor, tight } = place;
         place.askedAt = undefined;
         place.free = free;
-        if (runningOut({ free, before, floor })) this.#abort(spaceRunsOut(place, free), ENDING_MS);
+        if (runningOut({ free, before, floor, tight })) this.#abort(spaceRunsOut(place, free), ENDING_MS);
       },
       (error: unknown) => {
         place.askedAt = undefined;

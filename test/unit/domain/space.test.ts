@@ -107,11 +107,12 @@ describe('while the jobs run', () => {
     expect(floorOf({ free: MiB, reserve: 4 * MiB })).toBe(4 * MiB);
   });
 
-  it('space runs out below the floor, and where the next look may come too late', () => {
-    expect(runningOut({ free: 50, before: 60, floor: 50 })).toBe(false);
-    expect(runningOut({ free: 49, before: 60, floor: 50 })).toBe(true);
-    expect(runningOut({ free: 100, before: 190, floor: 50 })).toBe(false);
-    expect(runningOut({ free: 100, before: 210, floor: 50 })).toBe(true);
+  it('space runs out below the floor, and where a tight run may use it up before the next look', () => {
+    expect(runningOut({ free: 50, before: 60, floor: 50, tight: true })).toBe(false);
+    expect(runningOut({ free: 49, before: 60, floor: 50, tight: true })).toBe(true);
+    expect(runningOut({ free: 100, before: 190, floor: 50, tight: true })).toBe(false);
+    expect(runningOut({ free: 100, before: 210, floor: 50, tight: true })).toBe(true);
+    expect(runningOut({ free: 100, before: 210, floor: 50, tight: false })).toBe(false);
   });
 });
 
