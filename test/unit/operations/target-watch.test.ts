@@ -5,7 +5,7 @@ import { MiB } from '../../support/builders.js';
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-const place = { path: '/t', what: 'the target /t', floor: 16 * MiB };
+const place = { path: '/t', what: 'the target /t', floor: 16 * MiB, tight: false };
 const job = (current: number, status = 'running') => ({
   id: 'j',
   type: 'backup',
@@ -55,9 +55,10 @@ describe('space', () => {
     expect(ending(watch.givenUp)).toBe('no');
   });
 
-  it('that another look may find used up ends the run, too', async () => {
+  it('that another look may find used up ends a tight run, too', async () => {
     let free = 200 * MiB;
     const watch = watching(() => free);
+    watch.watch({ ...place, tight: true });
     await vi.advanceTimersByTimeAsync(1_000);
     free = 90 * MiB;
     await vi.advanceTimersByTimeAsync(200);
