@@ -1,8 +1,11 @@
+import type { Journal } from '../../../src/domain/catalog.js';
 import type { OwnNode } from '../../../src/domain/disk.js';
 import { describe, expect, it } from 'vitest';
 import {
   afterRepairs,
+  dismantle,
   type Observed,
+  type RepairAction,
   reconcile,
   reconcileOffline,
   reconcileVm,
@@ -200,6 +203,45 @@ describe('what can be repaired without a journal', () => {
       { kind: 'end-job', job: 'qmpbackup-abcdefabcdef-a', concluded: true },
       { kind: 'remove-node', node: 'qmpbackup-probe-00112233' },
     ]);
+  });
+});
+
+describe('what fleecing put into a VM', () => {
+  const folder = '/images/qmpbackup-0123456789ab.scratch';
+  const nodes: OwnNode[] = [
+    { node: 'qmpbackup-0123456789ab-tmp0', role: 'scratch', below: 'x', qdev: null, file: `${folder}/0.qcow2` },
+    { node: 'qmpbackup-0123456789ab-cbw0', role: 'filter', below: 'disk', qdev: '/m/vd1', file: '/images/d1' },
+    { node: 'qmpbackup-0123456789ab-snp0', role: 'snapshot', below: 'cbw', qdev: null, file: '/images/d1' },
+  ];
+  const dismantled = (ownNodes: OwnNode[], journals?: Journal): RepairAction[] =>
+    dismantle({ ownNodes, ownExports: [], journal: journals });
+
+  it('goes from the top down, whichever run put it there, with its scratch images', () => {
+    expect(dismantled(nodes)).toEqual([
+      { kind: 'remove-node', node: 'qmpbackup-0123456789ab-snp0' },
+      { kind: 'take-out-filter', qdev: '/m/vd1', filter: 'qmpbackup-0123456789ab-cbw0', node: 'disk' },
+      { kind: 'remove-node', node: 'qmpbackup-0123456789ab-cbw0' },
+      { kind: 'remove-node', node: 'qmpbackup-0123456789ab-tmp0' },
+      { kind: 'delete-scratch', folder },
+    ]);
+  });
+
+  it('is not taken out of a device that has something else open by now, a snapshot above it perhaps', () => {
+    const covered = nodes.map((each) => ({ ...each, qdev: null }));
+    expect(dismantled(covered).map(({ kind }) => kind)).not.toContain('take-out-filter');
+  });
+
+  it('comes with an NBD server only where the journal says that it is ours', () => {
+    const died = journal('0123456789ab', [], { servesNbd: true });
+    expect(dismantled([], died)).toEqual([{ kind: 'stop-nbd-server' }]);
+    expect(dismantled([])).toEqual([]);
+  });
+
+  it('never has a folder of another name deleted, whatever a journal says', () => {
+    const died = journal('0123456789ab', [], {
+      scratch: ['/etc', '/', '/x/qmpbackup-0123456789ab.scratch/..', folder],
+    });
+    expect(dismantled([], died)).toEqual([{ kind: 'delete-scratch', folder }]);
   });
 });
 
