@@ -9,7 +9,7 @@ import { run as runProgram } from '../support/lab/programs.js';
 import { commandOf, openRelay } from '../support/qmp-relay.js';
 import { expectRefused } from '../support/refusal.js';
 import { ourJobs, startBackup, untilConcluded, untilCopying } from '../support/running-backup.js';
-import { afterTest, type DiskSpec, labDir, type Scenario, scenario } from '../support/scenario.js';
+import { afterTest, type DiskSpec, labDir, type Scenario, scenario, withFull, writeBoth } from '../support/scenario.js';
 
 suite('fleecing', () => {
   it('makes the same chain as without, on every kind of disk, and leaves nothing behind', async () => {
@@ -197,20 +197,6 @@ suite('--verify', () => {
     await expectNextInc(lab);
   });
 });
-
-async function withFull(): Promise<Scenario> {
-  const lab = await scenario();
-  await writeBoth(lab, 0, 0x11, 10);
-  await lab.backup('full');
-  return lab;
-}
-
-/** In MiB, on both disks. */
-async function writeBoth(lab: Scenario, offset: number, pattern: number, length = 1): Promise<void> {
-  for (const disk of ['d1', 'd2']) {
-    await write(lab.vm, disk, { offset: offset * MiB, length: length * MiB, pattern });
-  }
-}
 
 async function slowInc(lab: Scenario) {
   await writeBoth(lab, 0, 0x41, 8);

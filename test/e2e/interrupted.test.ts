@@ -21,8 +21,15 @@ import {
   untilCopying,
   untilJobs,
 } from '../support/running-backup.js';
-import { afterTest, type BackupAnswer, labDir, scenario, type Scenario } from '../support/scenario.js';
-import type { QemuOptions } from '../support/lab/qemu.js';
+import {
+  afterTest,
+  type BackupAnswer,
+  labDir,
+  scenario,
+  type Scenario,
+  withFull,
+  writeBoth,
+} from '../support/scenario.js';
 
 // A run that dies, at whatever moment and of whatever cause: no point counts, nothing of ours stays, and the next INC
 // holds every change, whether it was written before, during or after that run.
@@ -398,21 +405,6 @@ describe('with --quiesce the guest is thawed', () => {
 });
 
 // --- what happens around the interruption ----------------------------------------------------------------------------
-
-/** A VM with two disks, something on them, and a FULL in its target. */
-async function withFull(options: Partial<QemuOptions> = {}): Promise<Scenario> {
-  const lab = await scenario(undefined, options);
-  await writeBoth(lab, 0, 0x11, 10);
-  await lab.backup('full');
-  return lab;
-}
-
-/** In MiB, on both disks. */
-async function writeBoth(lab: Scenario, offset: number, pattern: number, length = 1): Promise<void> {
-  for (const disk of ['d1', 'd2']) {
-    await write(lab.vm, disk, { offset: offset * MiB, length: length * MiB, pattern });
-  }
-}
 
 /** An INC of 8 MiB on each disk that would take 8 s, seen copying; some of it and other parts are written meanwhile. */
 async function slowInc(lab: Scenario, ...more: readonly string[]) {

@@ -4,7 +4,7 @@ import { afterEach } from 'vitest';
 import { expectCli } from './cli.js';
 import { compareImages } from './lab/compare.js';
 import { createImage, type ImageFormat } from './lab/disk-images.js';
-import { flush } from './lab/guest-writes.js';
+import { flush, write } from './lab/guest-writes.js';
 import { makeLabDir } from './lab/programs.js';
 import { type Disk, type QemuOptions, startQemu, type Vm } from './lab/qemu.js';
 import { MiB } from './builders.js';
@@ -130,6 +130,21 @@ export async function scenario(
     },
   };
   return self;
+}
+
+/** A VM with two disks, something on them, and a FULL in its target. */
+export async function withFull(options: Partial<QemuOptions> = {}): Promise<Scenario> {
+  const lab = await scenario(undefined, options);
+  await writeBoth(lab, 0, 0x11, 10);
+  await lab.backup('full');
+  return lab;
+}
+
+/** Writes at the same place of both disks, in MiB. */
+export async function writeBoth(lab: Scenario, offset: number, pattern: number, length = 1): Promise<void> {
+  for (const disk of ['d1', 'd2']) {
+    await write(lab.vm, disk, { offset: offset * MiB, length: length * MiB, pattern });
+  }
 }
 
 async function makeDisk(dir: string, spec: DiskSpec): Promise<Disk> {
