@@ -3,8 +3,8 @@ import { defineConfig } from 'vitest/config';
 // Which QEMU, also where a test starts one itself.
 const setupFiles = ['test/support/lab/chosen-qemu.ts'];
 // Suites by intent: unit has no socket, process or clock; the others run real peers and so need more time, and they
-// run one file at a time because emulated guests share two cores.
-const slow = { setupFiles, testTimeout: 180_000, hookTimeout: 180_000, fileParallelism: false };
+// run two files at a time, for two cores.
+const slow = { setupFiles, testTimeout: 180_000, hookTimeout: 180_000, maxWorkers: 2 };
 
 export default defineConfig({
   test: {
