@@ -195,6 +195,7 @@ async function stageAll(vm: Vm, copyBitmap: string | null, withBitmap = false): 
       await createTarget(path, { size: source.virtualSize });
       return {
         path,
+        aio: 'threads',
         fleece: null,
         planned: {
           disk: `bare${index}`,

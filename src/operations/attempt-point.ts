@@ -48,6 +48,8 @@ export async function attemptPoint(
       compressionType: options.compress ? (fleecing.features?.compressionType ?? null) : null,
       qemuUser,
       signal: run.signal,
+      mayHang: planned.network,
+      warn: run.warn,
       fleeced: fleecing.disks,
     });
     if (fleecing.fleece) await prepareFleece(run, staged, qemuUser);

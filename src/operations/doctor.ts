@@ -154,7 +154,7 @@ async function probe(folder: string, session: VmSession | undefined): Promise<Pr
 
 async function askQemu({ client, owner }: VmSession, path: string): Promise<{ readonly ok: true } | Failure> {
   try {
-    await probeWritable(client, path);
+    await probeWritable(client, path, 'threads');
     return { ok: true };
   } catch (error) {
     if (!(error instanceof QmpCommandError)) throw error;

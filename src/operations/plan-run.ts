@@ -17,6 +17,8 @@ export interface Planned {
   readonly targetId: string;
   readonly catalog: Catalog | undefined;
   readonly space: SpaceNeed;
+  /** The target is on a file system that may hang. */
+  readonly network: boolean;
   readonly fleecing: Fleecing;
 }
 
@@ -51,7 +53,7 @@ export async function planRun(run: BackupRun, state: TargetState, vm: VmState): 
   const spaceIsShort = space.free - space.need < 2 * space.reserve;
   const fleecing = await chooseFleecing(run, plan, { network, spaceIsShort });
   context.report({ kind: 'planned', target, plan, fleecing });
-  return { plan, targetId, catalog, space, fleecing };
+  return { plan, targetId, catalog, space, network, fleecing };
 }
 
 export interface CheckedParents {

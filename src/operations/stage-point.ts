@@ -1,7 +1,7 @@
 import type { PlannedDisk } from '../domain/plan.js';
 import { QmpBackupError } from '../errors.js';
 import { createImage } from '../qemu-img/steps.js';
-import { probeWritable } from '../qemu/probe-target.js';
+import { probeWritable, type TargetAio } from '../qemu/probe-target.js';
 import type { FleecedDisk } from '../qemu/fleece.js';
 import type { TransactionDisk } from '../qemu/transaction.js';
 import type { QmpClient } from '../qmp/client.js';
@@ -23,6 +23,9 @@ export async function stagePoint(
     readonly qemuUser: SocketOwner | undefined;
     readonly fleeced: ReadonlyMap<string, FleecedDisk>;
     readonly signal: AbortSignal;
+    /** The target may hang: QEMU shall not wait for it with the threads that serve the guest. */
+    readonly mayHang: boolean;
+    readonly warn: (text: string) => void;
   },
 ): Promise<readonly TransactionDisk[]> {
   return eachDisk(disks, async (planned) => {
@@ -35,14 +38,30 @@ export async function stagePoint(
       ...(options.compressionType ? { compressionType: options.compressionType } : {}),
     });
     await staging.adopt(planned.disk, planned.file);
-    await probeOrExplain(client, path, options.qemuUser);
-    return { planned, path, fleece: options.fleeced.get(planned.disk) ?? null };
+    const aio = await probeOrExplain(client, path, options);
+    return { planned, path, aio, fleece: options.fleeced.get(planned.disk) ?? null };
   });
 }
 
-async function probeOrExplain(client: QmpClient, path: string, user: SocketOwner | undefined): Promise<void> {
+type ProbeOptions = Pick<Parameters<typeof stagePoint>[3], 'qemuUser' | 'mayHang' | 'warn'>;
+
+async function probeOrExplain(
+  client: QmpClient,
+  path: string,
+  { qemuUser: user, mayHang, warn }: ProbeOptions,
+): Promise<TargetAio> {
+  if (mayHang) {
+    try {
+      await probeWritable(client, path, 'io_uring');
+      return 'io_uring';
+    } catch (error) {
+      if (!(error instanceof QmpCommandError)) throw error;
+      warn(`QEMU cannot use io_uring (${error.desc}): should the target hang, the guest's disks may hang with it`);
+    }
+  }
   try {
-    await probeWritable(client, path);
+    await probeWritable(client, path, 'threads');
+    return 'threads';
   } catch (error) {
     if (!(error instanceof QmpCommandError)) throw error;
     const who = user ? `QEMU (user ${user.user}, pid ${user.pid})` : 'QEMU';

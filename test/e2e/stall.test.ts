@@ -118,6 +118,28 @@ describe('with fleecing', () => {
     target.answer();
     await expectNextInc(lab);
   });
+
+  it('the guest goes on also where the job has as much under way as it can', async () => {
+    const lab = await scenario([{ id: 'd1', size: 1024 * MiB }]);
+    const target = await mountHanging(lab.target);
+    for (let at = 0; at < 768; at += 64) {
+      await write(lab.vm, 'd1', { offset: at * MiB, length: 64 * MiB, pattern: 0x11 });
+    }
+    const run = startBackup(lab, 'full', ...STALL);
+    await untilCopying(lab, run, 1);
+    target.hang();
+    await sleep(1_000);
+    for (let at = 700; at < 710; at += 1) {
+      const { finished } = await startWrite(lab.vm, 'd1', { offset: at * MiB, length: 65536, pattern: 0x21 });
+      await finished;
+    }
+    const ending = await run.ended;
+    expect(ending).toMatchObject({ exitCode: 1 });
+    target.answer();
+    expect((await lab.backup('auto')).point).toMatchObject({ number: 0, level: 'full' });
+    await lab.expectChainEqualsDisks();
+    await lab.expectNothingLeft(1);
+  });
 });
 
 it('a target that hangs from the beginning ends the run before anything is changed', async () => {

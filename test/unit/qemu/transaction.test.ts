@@ -18,6 +18,7 @@ const source = {
 };
 const disk: TransactionDisk = {
   path: '/t/d1/INC-2.qcow2.partial',
+  aio: 'threads',
   fleece: null,
   planned: {
     disk: 'd1',
