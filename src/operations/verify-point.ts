@@ -5,7 +5,7 @@ import { exportName } from '../domain/names.js';
 import type { PlannedDisk } from '../domain/plan.js';
 import { sampleWindows, type Window } from '../domain/sample-windows.js';
 import { QmpBackupError } from '../errors.js';
-import { nameOfNode, nodeOf, windowOf } from '../qemu-img/image-view.js';
+import { nameOfNode, nodeOf, readInFull, windowOf } from '../qemu-img/image-view.js';
 import { compare } from '../qemu-img/steps.js';
 import { exportNode, startNbdServer } from '../qemu/nbd-export.js';
 import type { TransactionDisk } from '../qemu/transaction.js';
@@ -64,8 +64,8 @@ async function verifyDisk(
   run.context.report({ kind: 'verifying', disk: disk.disk, share: shareText(windows) });
   const name = exportName(run.attempt, index);
   await exportNode(run.session.client, fleece?.nodes.snapshot ?? '', name);
-  const instant = { driver: 'nbd', server: { type: 'unix', path: socket }, export: name };
-  const image = nodeOf([...filesBelow(planned, disk), basename(path)]);
+  const instant = readInFull({ driver: 'nbd', server: { type: 'unix', path: socket }, export: name });
+  const image = readInFull(nodeOf([...filesBelow(planned, disk), basename(path)]));
   const pairs = windows?.map((window) => [windowOf(instant, window), windowOf(image, window)] as const);
   for (const [a, b] of pairs ?? [[instant, image] as const]) {
     const options = { cwd: dirname(path), signal: run.signal };
