@@ -1,11 +1,13 @@
+import { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { chooseFleece, type FleeceChoice } from '../domain/fleece-choice.js';
 import { fleeceNodeName, scratchFolderName } from '../domain/names.js';
 import type { BackupPlan, PlannedDisk } from '../domain/plan.js';
-import { QmpBackupError } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { type QemuFeatures, readFeatures } from '../qemu/features.js';
 import type { FleecedDisk } from '../qemu/fleece.js';
+import { run as query } from '../qmp/commands.js';
 import { defaultReserve } from '../domain/space.js';
 import { freeSpace } from '../repository/free-space.js';
 import { scratchImage } from '../repository/scratch.js';
@@ -26,6 +28,7 @@ export interface TargetFacts {
 
 export async function chooseFleecing(run: BackupRun, plan: BackupPlan, target: TargetFacts): Promise<Fleecing> {
   const { options } = run;
+  if (options.verify !== null) await refuseIothreads(run);
   const features = await featuresFor(run, target);
   const choice = chooseFleece({
     mode: options.fleece,
@@ -37,6 +40,23 @@ export async function chooseFleecing(run: BackupRun, plan: BackupPlan, target: T
     jobBreaksItself: features?.driveBackup.onCbwError ?? false,
   });
   return { ...choice, features, disks: choice.fleece ? await placeScratch(run, plan) : new Map() };
+}
+
+/**
+ * QEMU 7.2 aborts when a client leaves an NBD export of a disk that an iothread serves (`nbd_blockdev_client_closed:
+ * Assertion qemu_in_main_thread()`), and with it the guest. Which disks those are, each device says in its own way: so
+ * wherever there is an iothread.
+ */
+async function refuseIothreads({ session }: BackupRun): Promise<void> {
+  // 10.0 was seen to do well.
+  if (session.client.greeting.qemuVersion.major >= 10) return;
+  const [iothread] = await query(session.client, 'query-iothreads');
+  if (!iothread) return;
+  throw new QmpBackupError(
+    'unsafe',
+    `--verify: this VM has an iothread (${iothread.id}), and QEMU may crash when a disk in one is read over NBD`,
+    { hint: 'Nothing was changed. Take the backup without --verify; --fleece always works, too.' },
+  );
 }
 
 /**
@@ -107,8 +127,17 @@ async function placeFor({ options, signal }: BackupRun, { source }: PlannedDisk)
   const isFile = isAbsolute(source.file) && (await stat(source.file).catch(() => undefined))?.isFile() === true;
   const folder = fleeceDir === null ? (isFile ? dirname(source.file) : '/var/tmp') : resolve(fleeceDir);
   const { free, total } = await freeSpace(folder, { timeoutMs: LOOK_MS, signal });
-  const { dev } = await stat(folder);
+  const { dev } = await statFolder(folder);
   return { folder, device: dev, spare: free - (reserve ?? defaultReserve({ total })) };
+}
+
+async function statFolder(folder: string): Promise<{ readonly dev: number }> {
+  const found = await stat(folder).catch((error: unknown) => error);
+  if (found instanceof Stats && found.isDirectory()) return found;
+  const why = found instanceof Stats ? 'is no folder' : `cannot be used: ${messageOf(found)}`;
+  throw new QmpBackupError('unsafe', `the folder for the scratch images of fleecing, ${folder}, ${why}`, {
+    hint: 'Nothing was changed. Name a folder that is there with --fleece-dir.',
+  });
 }
 
 /** Bytes of a scratch image that holds the whole disk, with room for its own tables. */

@@ -25,6 +25,7 @@ export interface CommandArguments {
   'query-jobs': NoArguments;
   'query-block-jobs': NoArguments;
   'query-block-exports': NoArguments;
+  'query-iothreads': NoArguments;
   'query-cpus-fast': NoArguments;
   'query-memory-size-summary': NoArguments;
   'query-commands': NoArguments;
@@ -74,6 +75,7 @@ const REPLIES = {
   'query-jobs': replies.jobsReply,
   'query-block-jobs': replies.blockJobsReply,
   'query-block-exports': replies.exportsReply,
+  'query-iothreads': replies.iothreadsReply,
   'query-cpus-fast': replies.cpusReply,
   'query-memory-size-summary': replies.memoryReply,
   'query-commands': replies.commandsReply,
@@ -119,6 +121,7 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'query-jobs': QUERY_MS,
   'query-block-jobs': QUERY_MS,
   'query-block-exports': QUERY_MS,
+  'query-iothreads': QUERY_MS,
   'query-cpus-fast': QUERY_MS,
   'query-memory-size-summary': QUERY_MS,
   'query-commands': QUERY_MS,

@@ -163,6 +163,8 @@ export const schemaReply = v.array(
 
 export const exportsReply = v.array(v.looseObject({ id: v.string(), type: v.string() }));
 
+export const iothreadsReply = v.array(v.looseObject({ id: v.string() }));
+
 /** HMP's output, with CR LF; its errors are in it too. */
 export const textReply = v.string();
 

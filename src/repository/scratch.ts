@@ -40,7 +40,8 @@ export async function removeScratch(folder: string): Promise<void> {
   try {
     await rm(folder, { recursive: true });
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw fileError('remove', folder, error);
+    // A path that leads through a file leads to no folder either.
+    if (codeOf(error) !== 'ENOENT' && codeOf(error) !== 'ENOTDIR') throw fileError('remove', folder, error);
   }
 }
 
