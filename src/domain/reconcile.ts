@@ -81,13 +81,16 @@ export function dismantle({
 }: Pick<Observed, 'ownNodes' | 'ownExports'> & Partial<Pick<Observed, 'journal'>>): RepairAction[] {
   const all = (role: NodeRole): readonly OwnNode[] => ownNodes.filter((each) => each.role === role);
   const remove = ({ node }: OwnNode): RepairAction => ({ kind: 'remove-node', node });
+  // QEMU does not tell whose its one NBD server is. Ours starts after our nodes are there, and ends before they go: a
+  // QEMU that has none of them was started again, and the server is somebody else's.
+  const serving = ownExports.length > 0 || (journal?.servesNbd === true && all('snapshot').length > 0);
   const folders = [
     ...(journal?.scratch ?? []).filter((folder) => isScratchFolder(nameOf(folder))),
     ...all('scratch').flatMap(({ file }) => scratchFolderOf(file)),
   ];
   return [
     ...ownExports.map((id): RepairAction => ({ kind: 'remove-export', id })),
-    ...(journal?.servesNbd ? [{ kind: 'stop-nbd-server' } as const] : []),
+    ...(serving ? [{ kind: 'stop-nbd-server' } as const] : []),
     ...all('snapshot').map(remove),
     ...all('filter').flatMap(({ node, qdev, below }): RepairAction[] =>
       qdev === null || below === null ? [] : [{ kind: 'take-out-filter', qdev, filter: node, node: below }],

@@ -6,7 +6,7 @@ import { messageOf } from '../errors.js';
 import { GuestAgentError, GuestNotThawed, thawByHand } from '../guest-agent/errors.js';
 import { inspectVm } from '../qemu/inspect.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
-import { qomPath } from '../qemu/fleece.js';
+import { type FilterInPlace, takeOutFilter } from '../qemu/fleece.js';
 import { endJobs } from '../qemu/job-watch.js';
 import { stopNbdServer } from '../qemu/nbd-export.js';
 import type { QmpClient } from '../qmp/client.js';
@@ -97,7 +97,10 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
     case 'remove-journal':
       return removeJournal(target);
     case 'delete-scratch':
-      return removeScratch(action.folder);
+      return removeScratch(action.folder).catch((error: unknown) => {
+        // What cannot be removed takes up space, but must not hold up every backup.
+        warnings.push(`scratch images of fleecing are left behind: ${messageOf(error)}; remove them by hand`);
+      });
     case 'continue':
     case 'end-job':
     case 'remove-export':
@@ -122,8 +125,7 @@ async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: s
     case 'stop-nbd-server':
       return stopNbdServer(client);
     case 'take-out-filter':
-      await run(client, 'qom-set', { path: qomPath(action.qdev), property: 'drive', value: action.node });
-      return;
+      return takeOut(client, action, warnings);
     case 'remove-node':
       return removeNode(client, action.node, warnings);
     case 'remove-bitmap':
@@ -151,6 +153,16 @@ async function thaw(agent: string, warnings: string[]): Promise<void> {
     const why = messageOf(error instanceof GuestNotThawed ? error.cause : error);
     const words = `an earlier run may have left the guest frozen, and its agent cannot be asked: ${why}`;
     warnings.push(`${words}. If the guest hangs, thaw it: ${thawByHand(parseEndpoint(agent))}`);
+  }
+}
+
+/** A filter that QEMU does not let go does the guest no harm, and must not hold up every backup. */
+async function takeOut(client: QmpClient, filter: FilterInPlace, warnings: string[]): Promise<void> {
+  try {
+    await takeOutFilter(client, filter);
+  } catch (error) {
+    if (!(error instanceof QmpCommandError)) throw error;
+    warnings.push(`the filter ${filter.filter} cannot be taken out of ${filter.qdev}: ${error.desc}`);
   }
 }
 

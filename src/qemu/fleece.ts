@@ -3,6 +3,7 @@ import type { QmpClient } from '../qmp/client.js';
 import { QmpBackupError } from '../errors.js';
 import { run, type TransactionAction } from '../qmp/commands.js';
 import type { BlockDevice } from '../qmp/replies.js';
+import { childFinder } from './inspect.js';
 
 /**
  * Fleecing: what the guest overwrites while its backup runs goes to a local scratch image, and the backup reads the
@@ -79,6 +80,24 @@ function refuseChanged(devices: readonly BlockDevice[], disks: readonly Fleeced[
       hint: 'Nothing was kept of this run. Run it again when the other job on this disk has ended.',
     });
   }
+}
+
+export interface FilterInPlace {
+  readonly qdev: string;
+  readonly filter: string;
+  /** What the filter was above when the VM was looked at. */
+  readonly node: string;
+}
+
+/**
+ * Gives the guest device the node below the filter. Who took an external snapshot since the VM was looked at put an
+ * overlay above the filter or below it: the device must not lose that, so both are looked up just before.
+ */
+export async function takeOutFilter(client: QmpClient, { qdev, filter, node }: FilterInPlace): Promise<void> {
+  const [devices, graph] = await Promise.all([run(client, 'query-block'), run(client, 'x-debug-query-block-graph')]);
+  if (devices.find((device) => device.qdev === qdev)?.inserted?.['node-name'] !== filter) return;
+  const value = childFinder(graph)(filter, ['file']) ?? node;
+  await run(client, 'qom-set', { path: qomPath(qdev), property: 'drive', value });
 }
 
 /** The VM stands still meanwhile. */

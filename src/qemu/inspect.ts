@@ -145,7 +145,7 @@ function ownNodes(devices: readonly BlockDevice[], nodes: readonly BlockNode[], 
 type FindChild = (node: string, childNames: readonly string[]) => string | undefined;
 
 /** QEMU 7.2 tells the edges between nodes only in this debugging query. */
-function childFinder({ nodes, edges }: BlockGraph): FindChild {
+export function childFinder({ nodes, edges }: BlockGraph): FindChild {
   const names = new Map(nodes.map(({ id, name }) => [id, name]));
   const children = new Map(
     edges.map(({ parent, child, name }) => [`${names.get(parent)}\n${name}`, names.get(child)] as const),

@@ -51,10 +51,15 @@ export class PauseGuard {
 
   /**
    * Runs `body` while the VM stands still, and continues it, whatever comes of `body`. Returns the milliseconds from
-   * the request to stop until the VM was running again. Throws what `body` throws; `failed` with what to do by hand
-   * when the VM could not be continued.
+   * the request to stop until the VM was running again; null for a VM that somebody stopped since the run began, which
+   * is left so. Throws what `body` throws; `failed` with what to do by hand when the VM could not be continued.
    */
-  async whileStopped(client: QmpClient, body: () => Promise<void>): Promise<number> {
+  async whileStopped(client: QmpClient, body: () => Promise<void>): Promise<number | null> {
+    const { running } = await run(client, 'query-status');
+    if (!running) {
+      await body();
+      return null;
+    }
     this.#say('hold');
     const begun = performance.now();
     const outcome = await stopAnd(client, body).then(

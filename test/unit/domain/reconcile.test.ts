@@ -231,17 +231,27 @@ describe('what fleecing put into a VM', () => {
     expect(dismantled(covered).map(({ kind }) => kind)).not.toContain('take-out-filter');
   });
 
-  it('comes with an NBD server only where the journal says that it is ours', () => {
-    const died = journal('0123456789ab', [], { servesNbd: true });
-    expect(dismantled([], died)).toEqual([{ kind: 'stop-nbd-server' }]);
-    expect(dismantled([])).toEqual([]);
-  });
-
   it('never has a folder of another name deleted, whatever a journal says', () => {
     const died = journal('0123456789ab', [], {
       scratch: ['/etc', '/', '/x/qmpbackup-0123456789ab.scratch/..', folder],
     });
     expect(dismantled([], died)).toEqual([{ kind: 'delete-scratch', folder }]);
+  });
+});
+
+describe("QEMU's one NBD server", () => {
+  const stops = (more: Partial<Observed>) => reconcile(observed(more)).some(({ kind }) => kind === 'stop-nbd-server');
+  const serving = journal('abcdefabcdef', [], { servesNbd: true });
+  const snapshot: OwnNode = { ...probe('qmpbackup-abcdefabcdef-snp0'), role: 'snapshot' };
+
+  it('is stopped while the snapshot of the run that served it is there', () => {
+    expect(stops({ journal: serving, ownNodes: [snapshot] })).toBe(true);
+    expect(stops({ ownExports: ['qmpbackup-abcdefabcdef-nbd0'] })).toBe(true);
+  });
+
+  it("is somebody else's in a QEMU that was started again since", () => {
+    expect(stops({ journal: serving })).toBe(false);
+    expect(stops({ journal: journal('abcdefabcdef', []), ownNodes: [snapshot] })).toBe(false);
   });
 });
 
