@@ -30,11 +30,8 @@ async function startPauseGuard({ session, options }: BackupRun): Promise<PauseGu
   return PauseGuard.start({ monitor: session.endpoint, limitMs: options.freezeLimitMs + PAUSE_MARGIN_MS });
 }
 
-/**
- * Milliseconds beyond the freeze limit after which a run that has stopped the VM counts as stuck: each command in
- * between has a deadline of its own that is shorter.
- */
-const PAUSE_MARGIN_MS = 60_000;
+/** Milliseconds beyond the freeze limit after which a run that has stopped the VM counts as stuck, and is ended. */
+const PAUSE_MARGIN_MS = 5_000;
 
 /** The guard for the freeze, ready and connected; null where nothing is frozen. */
 async function startFreezeGuard(run: BackupRun, vm: VmState): Promise<FreezeGuard | null> {

@@ -98,4 +98,4 @@ async function stopAnd(client: QmpClient, body: () => Promise<void>): Promise<vo
 }
 
 /** Stopping flushes every disk. */
-const STOP_MS = 30_000;
+const STOP_MS = 10_000;
