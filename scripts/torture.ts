@@ -2,8 +2,9 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { execa } from 'execa';
 import { projectRoot } from '../test/support/lab/programs.js';
 import { cellInWords, runKillMatrix } from '../test/support/torture/kill-matrix.js';
 import { KNOWN_BUGS, makeMutant } from '../test/support/torture/mutant.js';
@@ -27,6 +28,8 @@ const { values: flags } = parseArgs({
     /** Looks for a shorter sequence for so many seconds. */
     shrink: { type: 'string', default: '0' },
     'keep-going': { type: 'boolean', default: false },
+    /** 1000 sequences, the whole kill matrix and 500 runs of the soak. */
+    full: { type: 'boolean', default: false },
     /** The kill matrix instead: SIGKILL of the tool at every message, with a real guest. */
     kills: { type: 'boolean', default: false },
     /** K/N: every N-th cell of the matrix, from the K-th on, in an order that the seed draws. */
@@ -46,8 +49,54 @@ const options: TortureOptions = {
 };
 
 if (flags.worker) work();
+else if (flags.qemu === '10' && process.env['QMPBACKUP_TEST_QEMU'] !== '10') process.exitCode = await onQemu10();
+else if (flags.full) process.exitCode = await full();
+else if (flags.kills && Number(flags.workers) > 1) process.exitCode = await killMatrixInParts();
 else if (flags.kills) await killMatrix();
 else await lead();
+
+/** The lab looks for its QEMU when it is loaded. */
+async function onQemu10(): Promise<number> {
+  return again(process.argv[1]!, process.argv.slice(2), { QMPBACKUP_TEST_QEMU: '10' });
+}
+
+/** All that is asked of a version of QEMU before it is called supported; hours, on an idle machine. */
+async function full(): Promise<number> {
+  const qemu = ['--qemu', flags.qemu];
+  const steps = [
+    [process.argv[1]!, '--runs', '1000', ...qemu, ...(flags.seed === undefined ? [] : ['--seed', flags.seed])],
+    [process.argv[1]!, '--kills', '--workers', '1', '--fleece', 'never,always', ...qemu],
+    [join(dirname(process.argv[1]!), 'soak.js'), '--runs', '500', ...qemu],
+  ] as const;
+  let failed = 0;
+  for (const [script, ...args] of steps) {
+    process.stdout.write(`\n== ${basename(script)} ${args.join(' ')}\n`);
+    if ((await again(script, args)) !== 0) failed += 1;
+  }
+  return failed === 0 ? 0 : 1;
+}
+
+/** One guest for each worker. How many messages a run has varies a little: between two parts a cell may be left out. */
+async function killMatrixInParts(): Promise<number> {
+  const workers = Number(flags.workers);
+  const [part = 1, parts = 1] = flags.part.split('/').map(Number);
+  const codes = await Promise.all(
+    Array.from({ length: workers }, (_, number) => {
+      const mine = `${part + parts * number}/${parts * workers}`;
+      return again(process.argv[1]!, [...process.argv.slice(2), '--workers', '1', '--part', mine]);
+    }),
+  );
+  return Math.max(...codes);
+}
+
+async function again(
+  script: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<number> {
+  const result = await execa(process.execPath, [script, ...args], { reject: false, stdio: 'inherit', env });
+  return result.exitCode ?? 1;
+}
 
 /** One sequence after the other, as they are handed out. Runs of one process are one VM to the tool's locks. */
 function work(): void {
@@ -84,8 +133,8 @@ async function lead(): Promise<void> {
       totals.ms += report.ms;
     } else {
       failures.push(outcome);
-      const again = `npm run torture -- --runs 1 --seed ${outcome.seed}${flags.qemu === '10' ? ' --qemu 10' : ''}`;
-      process.stdout.write(`\nFAILED: seed ${outcome.seed}\n${outcome.words}\nagain: ${again}\n\n`);
+      const repeat = `npm run torture -- --runs 1 --seed ${outcome.seed}${flags.qemu === '10' ? ' --qemu 10' : ''}`;
+      process.stdout.write(`\nFAILED: seed ${outcome.seed}\n${outcome.words}\nagain: ${repeat}\n\n`);
     }
     if (totals.done % PROGRESS_EVERY === 0) progress();
   };
@@ -133,7 +182,7 @@ async function lead(): Promise<void> {
         ['--worker', ...process.argv.slice(2), ...(program === undefined ? [] : ['--program', program])],
         {
           detached: true,
-          env: { ...process.env, TMPDIR: dir, ...(flags.qemu === '10' ? { QMPBACKUP_TEST_QEMU: '10' } : {}) },
+          env: { ...process.env, TMPDIR: dir },
           stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
         },
       ),
@@ -181,8 +230,9 @@ async function killMatrix(): Promise<void> {
     });
     await rm(dir, { recursive: true, force: true, maxRetries: 5 });
   } catch (error) {
-    const again = `npm run torture -- --kills --part ${flags.part} --seed ${seed}`;
-    process.stdout.write(`FAILED: ${(error as Error).message}\nkept: ${dir}\nagain: ${again}\n`);
+    const fleece = flags.fleece === undefined ? '' : ` --fleece ${flags.fleece}`;
+    const repeat = `npm run torture -- --kills --workers 1 --part ${flags.part} --seed ${seed}${fleece} --qemu ${flags.qemu}`;
+    process.stdout.write(`FAILED: ${(error as Error).message}\nkept: ${dir}\nagain: ${repeat}\n`);
     process.exitCode = 1;
   }
 }

@@ -18,7 +18,9 @@ export interface Mount {
 
 /** Those that answer as long as the kernel and its disks do. All others are behind a network or another process. */
 const LOCAL = new Set(
-  'ext2 ext3 ext4 xfs btrfs bcachefs f2fs jfs reiserfs zfs overlay tmpfs ramfs rootfs vfat exfat ntfs3 udf'.split(' '),
+  'ext2 ext3 ext4 xfs btrfs bcachefs f2fs jfs reiserfs zfs overlay tmpfs devtmpfs ramfs rootfs vfat exfat ntfs3 udf'.split(
+    ' ',
+  ),
 );
 
 /** Symbolic links may be followed from hop to hop; more than this is a loop. */

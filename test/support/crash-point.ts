@@ -15,7 +15,10 @@ export interface CrashPoint {
   readonly nth?: number;
 }
 
-/** For node, before the program: it then dies at `point`. */
+/**
+ * For node, before the program: it then dies at `point`, with every process of its group, since a run may have two of
+ * them. So it has to be started in a group of its own (`detached`).
+ */
 export function crashArguments({ when, call, matches, nth = 1 }: CrashPoint): string[] {
   const point = JSON.stringify({ when, call, matches: matches.source, nth });
   return ['--import', `data:text/javascript,${encodeURIComponent(`const point = ${point};${PRELOAD}`)}`];
@@ -25,6 +28,7 @@ export function crashArguments({ when, call, matches, nth = 1 }: CrashPoint): st
 export async function crashCli(point: CrashPoint, args: readonly string[]): Promise<void> {
   const result = await execa(process.execPath, [...crashArguments(point), PROGRAM, ...args], {
     reject: false,
+    detached: true,
     timeout: 120_000,
     env: { NO_COLOR: '1' },
   });
@@ -40,7 +44,7 @@ import { Socket } from 'node:net';
 const pattern = new RegExp(point.matches);
 let matched = 0;
 const isIt = (text) => pattern.test(text) && ++matched === point.nth;
-const die = () => process.kill(process.pid, 'SIGKILL');
+const die = () => process.kill(0, 'SIGKILL');
 if (point.call === 'send') {
   const write = Socket.prototype.write;
   Socket.prototype.write = function (chunk, ...rest) {

@@ -13,6 +13,8 @@ export type Direction = 'to-qemu' | 'to-tool';
 export interface Message {
   /** From 1, in the order in which messages came, both directions and all clients together. */
   readonly number: number;
+  /** From 1: the connections in the order in which they came. Guards of the tool have one of their own. */
+  readonly client: number;
   readonly direction: Direction;
   /** One line of JSON, without its end. */
   readonly text: string;
@@ -39,11 +41,14 @@ export interface Relay {
 export async function openRelay(socket: string, monitor: string, intercept: Intercept): Promise<Relay> {
   const links = new Set<Link>();
   let count = 0;
+  let clients = 0;
   const server = createServer((client) => {
+    clients += 1;
+    const number = clients;
     links.add(
       link(client, monitor, (direction, text, pass) => {
         count += 1;
-        return intercept({ number: count, direction, text }, pass);
+        return intercept({ number: count, client: number, direction, text }, pass);
       }),
     );
   });

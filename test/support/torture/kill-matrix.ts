@@ -9,6 +9,7 @@ import { makeExt4 } from '../lab/disk-images.js';
 import { flush } from '../lab/guest-writes.js';
 import { type GuestVm, startQemu } from '../lab/qemu.js';
 import { openRelay } from '../qmp-relay.js';
+import { killGroup } from './tool-run.js';
 import { blockNodes, expectNothingLeft, neededBitmaps, readCatalogOf } from './leftovers.js';
 
 /**
@@ -82,8 +83,7 @@ export class KillLab {
     this.#cells += 1;
     if (this.#cells % CELLS_PER_TARGET === 0) await this.#beginAnew();
     await this.#writeInGuest();
-    const { killedAt } = await this.#runUntil(cell, cell);
-    const freeAfterMs = killedAt === undefined ? 0 : await this.#untilFree(killedAt);
+    const { killed, freeAfterMs } = await this.#runUntil(cell, cell);
     await this.#writeInGuest();
     // A run that repairs may thaw, and so nothing can hold the guest still but for one that has nothing to repair.
     if (cell.quiesce) await this.#clean('auto');
@@ -91,7 +91,7 @@ export class KillLab {
     await this.#clean('auto');
     await this.#expectRight();
     for (const mount of MOUNTS) await this.#vm.guest.letGo(mount);
-    return { killed: killedAt !== undefined, freeAfterMs };
+    return { killed, freeAfterMs };
   }
 
   async end(): Promise<void> {
@@ -101,17 +101,21 @@ export class KillLab {
   async #runUntil(
     { level, quiesce, fleece }: RunKind,
     kill: Pick<Cell, 'message' | 'when'> | undefined,
-  ): Promise<{ readonly messages: number; readonly killedAt: number | undefined }> {
+  ): Promise<KillReport & { readonly messages: number }> {
     let messages = 0;
+    const clients = new Set<number>();
+    const dead = new Set<number>();
     let killedAt: number | undefined;
-    const relay = await openRelay(join(this.#dir, 'relay.sock'), this.#vm.socket, async ({ number }, pass) => {
+    const relay = await openRelay(join(this.#dir, 'relay.sock'), this.#vm.socket, async ({ number, client }, pass) => {
       messages = number;
-      if (killedAt !== undefined) return;
+      clients.add(client);
+      // What a dead tool has not sent, nobody hears; its guards live on.
+      if (dead.has(client)) return;
       if (number !== kill?.message) return pass();
       if (kill.when === 'after') pass();
       killedAt = performance.now();
-      child.kill('SIGKILL');
-      await child;
+      for (const each of clients) dead.add(each);
+      await killGroup(child);
     });
     const child = execa(
       process.execPath,
@@ -121,12 +125,14 @@ export class KillLab {
         ...(quiesce ? ['--quiesce'] : []),
         ...(fleece === undefined ? [] : ['--fleece', fleece]),
       ],
-      { reject: false, timeout: 120_000 },
+      { reject: false, detached: true, timeout: 120_000 },
     );
     const { exitCode, stderr } = await child;
-    await relay.close();
     if (killedAt === undefined && exitCode !== 0) throw new Error(`the run ended with ${exitCode}: ${stderr}`);
-    return { messages, killedAt };
+    // The guards that the dead tool left reach QEMU by the relay too.
+    const freeAfterMs = killedAt === undefined ? 0 : await this.#untilFree(killedAt);
+    await relay.close();
+    return { messages, killed: killedAt !== undefined, freeAfterMs };
   }
 
   async #clean(level: string): Promise<void> {
@@ -144,7 +150,9 @@ export class KillLab {
   async #untilFree(since: number): Promise<number> {
     for (;;) {
       const { status } = (await this.#vm.control.execute('query-status')) as { status: string };
-      const frozen = await Promise.all(MOUNTS.map((mount) => this.#vm.guest.isFrozen(mount)));
+      // A guest that stands still does not answer.
+      const frozen =
+        status === 'running' ? await Promise.all(MOUNTS.map((mount) => this.#vm.guest.isFrozen(mount))) : [];
       const ms = performance.now() - since;
       if (status === 'running' && !frozen.includes(true)) return ms;
       if (ms > this.#thawLimitMs)

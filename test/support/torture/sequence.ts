@@ -17,8 +17,6 @@ export interface SequenceOptions {
   readonly program: string;
   /** Where the folder of the sequence is made; in that for temporary files unless told. */
   readonly dir?: string;
-  /** More options for every backup. */
-  readonly backupArguments?: readonly string[];
 }
 
 export interface SequenceReport {
@@ -56,21 +54,19 @@ class Course {
   where = 'at the beginning';
   readonly torture: TortureVm;
   readonly #dir: string;
-  readonly #options: SequenceOptions;
   readonly #tool: Tool;
   readonly #targets: readonly TargetState[];
   #foreignBitmap: boolean;
   #clock = 0;
 
   static async begin(dir: string, { vm }: Sequence, options: SequenceOptions): Promise<Course> {
-    return new Course(dir, await TortureVm.make(dir, vm), options, vm.foreignBitmap);
+    return new Course(dir, await TortureVm.make(dir, vm), options.program, vm.foreignBitmap);
   }
 
-  private constructor(dir: string, torture: TortureVm, options: SequenceOptions, foreignBitmap: boolean) {
+  private constructor(dir: string, torture: TortureVm, program: string, foreignBitmap: boolean) {
     this.#dir = dir;
     this.torture = torture;
-    this.#options = options;
-    this.#tool = { program: options.program, torture, tick: this.#tick };
+    this.#tool = { program, torture, tick: this.#tick };
     this.#targets = [newTarget(join(dir, 'target-0')), newTarget(join(dir, 'target-1'))];
     this.#foreignBitmap = foreignBitmap && torture.disks[0]!.format === 'qcow2';
   }
@@ -112,9 +108,9 @@ class Course {
       [
         ...['backup', '--level', level, '--target', target.dir, '--no-digest'],
         ...(step.slow ? ['--speed-limit', '24M'] : []),
+        ...['--fleece', step.fleece],
         ...(step.compress ? ['--compress'] : []),
         ...(step.include === null ? [] : ['--include', deviceOf(included[0]!.id)]),
-        ...(this.#options.backupArguments ?? []),
       ],
       step.fault,
     );
@@ -123,7 +119,7 @@ class Course {
     await this.#judge(step, target, run, isSafe);
   }
 
-  async #judge({ fault }: RunStep, target: TargetState, run: ToolRun, isSafe: boolean): Promise<void> {
+  async #judge({ fault, fleece }: RunStep, target: TargetState, run: ToolRun, isSafe: boolean): Promise<void> {
     const ending = `it ended with ${run.signal ?? run.exitCode}:\n${run.stderr}`;
     const found = await readPoints(target);
     if (found.length > 1) throw new Error(`a run made ${found.length} points; ${ending}`);
@@ -136,7 +132,10 @@ class Course {
     if (run.exitCode === 0 && found.length === 0) throw new Error(`it said that all is done and made no point`);
     if (!killed && run.exitCode !== 0 && found.length > 0) throw new Error(`it failed and made a point; ${ending}`);
 
-    const harmless = !run.faulted || ['delay', 'write', 'foreign-job', 'false-event'].includes(fault.kind);
+    // With somebody else's job on a disk there is no fleecing.
+    const refusable = fault.kind === 'foreign-job' && fleece === 'always';
+    const harmless =
+      !run.faulted || (!refusable && ['delay', 'write', 'foreign-job', 'false-event'].includes(fault.kind));
     if (harmless && run.exitCode !== (isSafe ? 0 : 13)) {
       throw new Error(`it must end with ${isSafe ? 0 : 13}; ${ending}`);
     }
@@ -154,7 +153,15 @@ class Course {
     const used = this.#targets.filter((target) => target.used);
     for (const target of used) {
       const step: RunStep = {
-        ...{ kind: 'run', level: 'auto', include: null, slow: false, compress: false, fault: { kind: 'none' } },
+        ...{
+          kind: 'run',
+          level: 'auto',
+          include: null,
+          slow: false,
+          compress: false,
+          fleece: 'auto',
+          fault: { kind: 'none' },
+        },
         target: this.#targets.indexOf(target) as 0 | 1,
       };
       await this.#run(step);

@@ -65,6 +65,7 @@ export interface RunStep {
   /** So slow that the jobs are seen running. */
   readonly slow: boolean;
   readonly compress: boolean;
+  readonly fleece: 'auto' | 'always' | 'never';
   readonly fault: Fault;
 }
 
@@ -139,6 +140,7 @@ const run: fc.Arbitrary<RunStep> = fc.record({
   include: fc.oneof({ weight: 5, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: diskNumber }),
   slow: fc.boolean(),
   compress: fc.constantFrom(false, false, false, true),
+  fleece: fc.constantFrom<RunStep['fleece']>('never', 'always', 'auto'),
   fault,
 });
 
@@ -198,7 +200,9 @@ export function stepInWords(each: Step): string {
     case 'snapshot':
       return `disk ${each.disk} gets an external snapshot`;
     case 'run': {
-      const options = [each.slow ? 'slow' : '', each.compress ? 'compressed' : ''].filter(Boolean);
+      const options = [each.slow ? 'slow' : '', each.compress ? 'compressed' : '', `fleece ${each.fleece}`].filter(
+        Boolean,
+      );
       const disks = each.include === null ? '' : ` of disk ${each.include} alone`;
       return `backup ${each.level}${disks} into target ${each.target} ${options.join(', ')}: ${faultInWords(each.fault)}`;
     }

@@ -1,3 +1,5 @@
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -31,6 +33,7 @@ export interface Tool {
 
 const RUN_MS = 60_000;
 const DELAY_MS = 150;
+const GUARD_MS = 10_000;
 
 export async function runTool(tool: Tool, args: readonly string[], fault: Fault): Promise<ToolRun> {
   const { torture } = tool;
@@ -44,18 +47,40 @@ export async function runTool(tool: Tool, args: readonly string[], fault: Fault)
     reject: false,
     timeout: RUN_MS,
     killSignal: 'SIGKILL',
+    // A run may have two processes; they die together.
+    detached: true,
     env: { NO_COLOR: '1' },
   });
   script.killTool = async () => {
-    child.kill('SIGKILL');
-    await child;
+    await killGroup(child);
   };
   const result = await child;
+  if (result.signal === 'SIGKILL' && torture.isUp) await untilStatus(torture);
   await relay.close();
   if (result.timedOut) throw new Error(`the tool did not end within ${RUN_MS} ms:\n${result.stderr}`);
   const { exitCode, signal, stdout, stderr } = result;
   const faulted = script.faulted || (fault.kind === 'kill-tool-at-file' && signal === 'SIGKILL');
   return { exitCode, signal, stdout, stderr, messages: script.messages, faulted, instant: script.instant };
+}
+
+/** A guard of a dead tool reaches QEMU by the relay to let the VM go on. */
+async function untilStatus({ vm, expectedStatus }: TortureVm): Promise<void> {
+  for (const until = performance.now() + GUARD_MS; ; await sleep(10)) {
+    const { status } = (await vm.control.execute('query-status')) as { status: string };
+    if (status === expectedStatus) return;
+    if (performance.now() > until) throw new Error(`${GUARD_MS} ms after the tool was killed the VM is ${status}`);
+  }
+}
+
+/**
+ * SIGKILL to a program that was started in a group of its own, and to all in it. Resolves when it is dead: its output may
+ * be held open by a guard that waits for the monitor.
+ */
+export async function killGroup(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  const dead = once(child, 'exit');
+  process.kill(-child.pid, 'SIGKILL');
+  await dead;
 }
 
 /** What the relay does at each message of one run. */
@@ -71,7 +96,10 @@ class Script {
   #transaction: number | undefined;
   /** Id of a command whose reply ends the time in which the instant may be at any moment. */
   #awaited: unknown;
-  #toolIsDead = false;
+  #instantIsPast = false;
+  /** Connections, by their numbers; and those of the tool that was killed. */
+  readonly #clients = new Set<number>();
+  readonly #dead = new Set<number>();
   #due = false;
 
   constructor(tool: Tool, fault: Fault) {
@@ -81,15 +109,14 @@ class Script {
 
   async intercept(message: Message, pass: () => void): Promise<void> {
     this.messages = message.number;
-    // What a dead tool has not sent, nobody hears.
-    if (this.#toolIsDead) return;
-    if (message.direction === 'to-qemu' && commandOf(message.text) === 'transaction') {
-      this.#transaction ??= message.number;
-    }
+    this.#clients.add(message.client);
+    // What a dead tool has not sent, nobody hears. A guard that outlives it speaks for itself.
+    if (this.#dead.has(message.client)) return;
+    if (message.direction === 'to-qemu' && isPointTransaction(message.text)) this.#transaction ??= message.number;
     const at = 'at' in this.#fault ? this.#fault.at : undefined;
     if (at && !this.faulted && this.#isAt(message, at)) this.#due = true;
     if (this.#due && !this.faulted && at?.when === 'before' && this.#isTime()) await this.#strike();
-    if (this.#toolIsDead) return;
+    if (this.#dead.has(message.client)) return;
     this.#watchInstant(message);
     pass();
     if (this.#due && !this.faulted && this.#isTime()) await this.#strike();
@@ -100,20 +127,26 @@ class Script {
     return this.#transaction !== undefined && number - this.#transaction === n;
   }
 
-  /** A write between the transaction and its reply would be before or after the instant: nobody could tell. */
+  /**
+   * A write between the transaction and its reply would be before or after the instant: nobody could tell. With fleecing
+   * that begins where the VM is stopped and the filters go in: no guest writes then.
+   */
   #isTime(): boolean {
     return this.#fault.kind !== 'write' || this.#awaited === undefined;
   }
 
   #watchInstant({ direction, text }: Message): void {
     if (direction === 'to-qemu') {
-      if (commandOf(text) !== 'transaction' || this.instant) return;
-      this.instant = new Map(this.#tool.torture.disks.map(({ id, bytes }) => [id, bytes]));
-      this.#awaited = (JSON.parse(text) as { id: unknown }).id;
+      const command = commandOf(text) ?? '';
+      const isPoint = isPointTransaction(text);
+      if ((!isPoint && command !== 'stop' && command !== 'qom-set') || this.#instantIsPast) return;
+      this.instant ??= new Map(this.#tool.torture.disks.map(({ id, bytes }) => [id, bytes]));
+      this.#awaited = isPoint ? (JSON.parse(text) as { id: unknown }).id : 'a transaction';
       return;
     }
     if (this.#awaited !== undefined && (JSON.parse(text) as { id?: unknown }).id === this.#awaited) {
       this.#awaited = undefined;
+      this.#instantIsPast = true;
     }
   }
 
@@ -126,7 +159,7 @@ class Script {
       case 'kill-tool-at-file':
         return;
       case 'kill-tool':
-        this.#toolIsDead = true;
+        for (const client of this.#clients) this.#dead.add(client);
         return this.killTool();
       case 'quit-qemu':
         await torture.quit(tick());
@@ -163,6 +196,11 @@ class Script {
       () => false,
     );
   }
+}
+
+/** The one that starts the jobs; with fleecing, another one that adds the bitmaps came before. */
+function isPointTransaction(text: string): boolean {
+  return commandOf(text) === 'transaction' && text.includes('drive-backup');
 }
 
 const timestamp = { seconds: 1_800_000_000, microseconds: 0 };

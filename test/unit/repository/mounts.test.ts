@@ -8,6 +8,8 @@ const mounts = parseMounts(String.raw`22 1 254:0 / / rw,relatime shared:1 - ext4
 32 30 8:1 / /mnt/nas/usb rw - xfs /dev/sdb1 rw
 33 22 0:43 / /hidden rw - nfs4 nas:/b rw
 34 33 8:2 / /hidden rw - ext4 /dev/sdc1 rw
+35 22 0:5 / /dev rw - devtmpfs udev rw
+36 35 0:23 / /dev/shm rw - tmpfs tmpfs rw
 `);
 const links: Readonly<Record<string, string>> = {
   '/backup': '/mnt/nas/vm',
@@ -25,9 +27,12 @@ function local(path: string): boolean {
 }
 
 describe('a path is local', () => {
-  it.each(['/', '/srv/x', '/tmp/x/y', '/mnt', '/mnt/nasty', '/home/u', '/hidden/x', '/loop/x'])('%s', (path) => {
-    expect(local(path)).toBe(true);
-  });
+  it.each(['/', '/srv/x', '/tmp/x/y', '/mnt', '/mnt/nasty', '/home/u', '/hidden/x', '/loop/x', '/dev/shm/x'])(
+    '%s',
+    (path) => {
+      expect(local(path)).toBe(true);
+    },
+  );
   it.each(['/mnt/nas', '/mnt/nas/vm/2026-11', '/mnt/my disk/x', '/backup', '/var/backup/vm'])('not %s', (path) => {
     expect(local(path)).toBe(false);
   });
