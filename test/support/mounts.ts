@@ -12,6 +12,8 @@ import { afterTest } from './scenario.js';
 export interface SmallTarget {
   /** Another program uses all space but so many bytes. */
   fillBut(bytes: number): Promise<void>;
+  /** All space, also what others take meanwhile. */
+  fill(): Promise<void>;
   /** It takes all of that away again. */
   empty(): Promise<void>;
 }
@@ -25,6 +27,10 @@ export async function mountSmall(folder: string, size: number): Promise<SmallTar
     fillBut: async (bytes) => {
       const { bavail, bsize } = await statfs(folder);
       await writeFile(filler, Buffer.alloc(bavail * bsize - bytes, 1));
+    },
+    fill: async () => {
+      const { stderr } = await run('dd', ['if=/dev/zero', `of=${filler}`, 'bs=1M'], { allowed: [1] });
+      if (!stderr.includes('No space left')) throw new Error(stderr);
     },
     empty: () => rm(filler),
   };

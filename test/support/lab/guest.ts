@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isJsonObject, LineSocket, openSocket, type JsonObject } from './line-socket.js';
 import { projectRoot, run } from './programs.js';
 
-export type Workload = 'writer' | 'counter';
+export type Workload = 'writer' | 'counter' | 'flood';
 
 export interface GuestImages {
   readonly kernel: string;
