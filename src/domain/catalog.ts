@@ -1,4 +1,6 @@
 import * as v from 'valibot';
+import { isComponent } from './names.js';
+import { isPlainPoint } from './plain-point.js';
 
 /**
  * The catalog: the only authority on what is a valid point. `catalog.json` of a target holds exactly this shape;
@@ -7,11 +9,7 @@ import * as v from 'valibot';
  */
 export const CATALOG_SCHEMA = 1;
 
-const component = v.pipe(
-  v.string(),
-  v.maxLength(255),
-  v.regex(/^[A-Za-z0-9_][A-Za-z0-9._+:@=-]*$/, 'is not a plain file name'),
-);
+const component = v.pipe(v.string(), v.check(isComponent, 'is not a plain file name'));
 const bytes = v.pipe(v.number(), v.integer(), v.minValue(0));
 const bitmapName = v.pipe(v.string(), v.maxLength(1023));
 const text = v.nullable(v.string());
@@ -49,11 +47,13 @@ const pointDisk = v.object({
     node: text,
     file: v.string(),
     format: v.string(),
+    /** QEMU's own description of the image; null for a file that builds on another, whose line has it: see `describedSource`. */
     image: v.unknown(),
   }),
 });
 
-const point = v.object({
+/** Every field of a point and what it may be; `isPlainPoint` is the same, quicker. */
+export const pointSchema = v.object({
   /** Attempt id of the run that made it; unique. */
   id: v.string(),
   /** Chain id; null for a copy, which is outside every chain. */
@@ -76,11 +76,16 @@ const point = v.object({
   removed: v.array(component),
 });
 
-/** A point does not change: what was checked when the catalog was read is not checked again when it is written. */
+/**
+ * The quick test first, for a chain may have thousands of points. And a point does not change: what was checked when the
+ * catalog was read is not checked again when it is written.
+ */
 const checkedPoints = new WeakSet<object>();
 const checkedPoint = v.custom<Point>(() => true);
 const pointOnce = v.lazy((value) =>
-  typeof value === 'object' && value !== null && checkedPoints.has(value) ? checkedPoint : point,
+  (typeof value === 'object' && value !== null && checkedPoints.has(value)) || isPlainPoint(value)
+    ? checkedPoint
+    : pointSchema,
 );
 
 const catalog = v.pipe(
@@ -108,7 +113,7 @@ const catalog = v.pipe(
 );
 
 export type Catalog = v.InferOutput<typeof catalog>;
-export type Point = v.InferOutput<typeof point>;
+export type Point = v.InferOutput<typeof pointSchema>;
 export type PointDisk = v.InferOutput<typeof pointDisk>;
 export type Level = v.InferOutput<typeof level>;
 export type Consistency = Point['consistency'];

@@ -1,5 +1,6 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog, Level, Point, PointDisk } from './catalog.js';
+import { describedSource } from './chain.js';
 import { listNames } from './listed-names.js';
 
 /**
@@ -223,6 +224,7 @@ export function settleMerge(
         file: plan.full.file,
         level: 'full',
         parent: null,
+        source: describedSource(line.filter((each) => each !== undefined)) ?? entry.source,
         plaintextOfEncrypted: line.some((each) => each?.plaintextOfEncrypted),
         compressed: line.some((each) => each?.compressed),
       };

@@ -2,6 +2,13 @@ import type { Level } from './catalog.js';
 
 /** Names that we give: disk folders, files, bitmaps and jobs; and what they tell when read back. */
 
+const COMPONENT = /^[A-Za-z0-9_][A-Za-z0-9._+:@=-]{0,254}$/;
+
+/** Whether a name of a disk or file is one plain path component: it cannot lead outside its folder. */
+export function isComponent(name: string): boolean {
+  return COMPONENT.test(name);
+}
+
 /** A name that is one safe path component, as the catalog demands. */
 export function asComponent(name: string): string {
   const safe = name.replace(/[^A-Za-z0-9._+:@=-]/g, '_').slice(0, 120);

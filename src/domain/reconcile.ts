@@ -1,5 +1,5 @@
 import type { Catalog, Journal } from './catalog.js';
-import { latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
+import { knownDisks, latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
 import type { JobState, OwnNode, SourceDisk, VmState } from './disk.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
@@ -146,9 +146,8 @@ export function retire({
   const needed = neededBitmaps(catalog);
   const older = new Set(olderMonths.flatMap((month) => [...recordedBitmaps(month)]));
   const latest = new Set(
-    catalog.points
-      .flatMap(({ disks }) => disks)
-      .map(({ disk }) => latestFile(catalog, disk)?.bitmap?.name)
+    [...knownDisks(catalog).keys()]
+      .map((disk) => latestFile(catalog, disk)?.bitmap?.name)
       .filter((name) => name !== undefined),
   );
   return sources.flatMap((source) => {

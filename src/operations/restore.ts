@@ -1,9 +1,10 @@
 import type { Dirent } from 'node:fs';
 import { lstat, readdir, realpath } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
-import type { Catalog, Point } from '../domain/catalog.js';
+import type { Catalog } from '../domain/catalog.js';
+import { describedSource } from '../domain/chain.js';
 import { type ForeignDisk, planForeignRestore } from '../domain/foreign-restore.js';
-import { nameOf, planRestore, type RestoreRequest } from '../domain/restore-plan.js';
+import { nameOf, planRestore, type RestorePlan, type RestoreRequest } from '../domain/restore-plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { replaceFile } from '../repository/durable.js';
@@ -156,7 +157,7 @@ async function recordedSource(run: Run, catalog: Catalog): Promise<Source> {
     await refuseAlteredLine({ dir, target }, line, signal, deps);
     disks.push({ disk: entry.disk, dir, line });
   }
-  return { point, disks, machine: machineOf(plan.point, disks) };
+  return { point, disks, machine: machineOf(plan) };
 }
 
 /** The disks are read in their folders, which must be those of this target. */
@@ -172,23 +173,21 @@ async function refuseLinkedFolder(dir: string): Promise<void> {
 
 const MACHINE_SCHEMA = 1;
 
-function machineOf(point: Point, restored: Source['disks']): object {
-  const { machine, createdAt, consistency, vmStatus, disks } = point;
+function machineOf({ point, disks }: RestorePlan): object {
+  const { machine, createdAt, consistency, vmStatus } = point;
   return {
     schema: MACHINE_SCHEMA,
     ...machine,
     takenAt: createdAt,
     consistency,
     vmStatus,
-    disks: disks
-      .filter(({ disk }) => restored.some((each) => each.disk === disk))
-      .map(({ disk, virtualSize, source, plaintextOfEncrypted }) => ({
-        disk,
-        file: imageName(disk),
-        virtualSize,
-        plaintextOfEncrypted,
-        source,
-      })),
+    disks: disks.map(({ entry: { disk, virtualSize, plaintextOfEncrypted }, line }) => ({
+      disk,
+      file: imageName(disk),
+      virtualSize,
+      plaintextOfEncrypted,
+      source: describedSource(line),
+    })),
   };
 }
 

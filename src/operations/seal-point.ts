@@ -120,7 +120,7 @@ function entryOf(
       node: source.node,
       file: source.file,
       format: source.format,
-      image: source.image,
+      image: planned.parent ? null : source.image,
     },
   };
 }

@@ -1,11 +1,12 @@
-import { lstat as lstatWithCallback } from 'node:fs';
+import { lstatSync, lstat as lstatWithCallback, type Stats } from 'node:fs';
 import { lstat, open } from 'node:fs/promises';
 import type { PointDisk } from '../domain/catalog.js';
 import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../domain/qcow2-header.js';
 import { QmpBackupError } from '../errors.js';
 import { sha256File } from './digest.js';
 import { codeOf, fileError } from './file-errors.js';
-import { diskFolder, filePath } from './layout.js';
+import { diskFolder, filePath, pathIn } from './layout.js';
+import { isLocal } from './mounts.js';
 
 /** Whether backup files are still what the catalog says they are. */
 export interface FileState {
@@ -36,25 +37,39 @@ export async function fileState(path: string): Promise<FileState | undefined> {
 }
 
 /**
- * Whether every file of a line is there with the size and the modification time that the catalog says. Its header is not
- * read: that is for who reads the backup. At 500 files this takes 10 ms, by promises 40 and with headers 400, and every
- * run of a backup asks. False is no finding yet: `checkLine` tells what is wrong, if anything is.
+ * Whether every file of a line, which is of one disk, is there with the size and the modification time that the catalog says. Its header is not
+ * read: that is for who reads the backup (decision 7). Every run of a backup asks, so it has to be quick: for 1000 files
+ * 12 ms of CPU, by callbacks 25, by promises 45. Only calls on a local target cannot hang, so only there they are
+ * synchronous. False is no finding yet: `checkLine` tells what is wrong, if anything is.
  */
 export async function isUntouched(target: string, files: readonly PointDisk[]): Promise<boolean> {
-  const folders = new Set(files.map(({ disk }) => diskFolder(target, disk)));
-  const areFolders = await Promise.all([...folders].map(isFolder));
-  if (areFolders.includes(false)) return false;
+  const [first] = files;
+  if (!first) return true;
+  const folder = diskFolder(target, first.disk);
+  if (!(await isFolder(folder))) return false;
+  if (!files.every(({ parent }, index) => parent === (files[index - 1]?.file ?? null))) return false;
+  const look = isLocal(target) ? lookNow : lookLater;
   const asRecorded = await Promise.all(
-    files.map((entry) => isAsRecorded(filePath(target, entry.disk, entry.file), entry)),
+    files.map(async (entry) => isAsRecorded(await look(pathIn(folder, entry.file)), entry)),
   );
-  return asRecorded.every(Boolean) && files.every(({ parent }, index) => parent === (files[index - 1]?.file ?? null));
+  return asRecorded.every(Boolean);
 }
 
-function isAsRecorded(path: string, { size, mtimeMs }: PointDisk): Promise<boolean> {
+function isAsRecorded(stats: Stats | undefined, { size, mtimeMs }: PointDisk): boolean {
+  return stats?.isFile() === true && stats.size === size && stats.mtimeMs === mtimeMs;
+}
+
+function lookNow(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined; // `checkLine` meets the same error and tells it.
+  }
+}
+
+function lookLater(path: string): Promise<Stats | undefined> {
   return new Promise((resolve) => {
-    lstatWithCallback(path, (error, stats) => {
-      resolve(!error && stats.isFile() && stats.size === size && stats.mtimeMs === mtimeMs);
-    });
+    lstatWithCallback(path, (error, stats) => resolve(error ? undefined : stats));
   });
 }
 

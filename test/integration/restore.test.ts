@@ -35,7 +35,7 @@ async function twoDisks(): Promise<Lab> {
   await record(lab, [
     point(0, [a[0]!, b[0]!]),
     point(1, [a[1]!]),
-    point(2, [a[2]!, b[1]!], { consistency: 'filesystem' }),
+    point(2, [{ ...a[2]!, source: { ...a[2]!.source, image: null } }, b[1]!], { consistency: 'filesystem' }),
   ]);
   return lab;
 }
@@ -89,7 +89,7 @@ suite('restore', () => {
       cpus: 1,
       consistency: 'filesystem',
       disks: [
-        { disk: 'vda', file: 'vda.qcow2', virtualSize: 24 * MiB, source: { device: 'vda' } },
+        { disk: 'vda', file: 'vda.qcow2', virtualSize: 24 * MiB, source: { device: 'vda', image: {} } },
         { disk: 'vdb', file: 'vdb.qcow2', virtualSize: 16 * MiB },
       ],
     });

@@ -1,9 +1,24 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readCatalogValue } from '../../../src/domain/catalog.js';
-import { latestFile, latestFull, lineOf, neededBitmaps } from '../../../src/domain/chain.js';
+import { describedSource, latestFile, latestFull, lineOf, neededBitmaps } from '../../../src/domain/chain.js';
 import { nextNumber, numberInName } from '../../../src/domain/names.js';
 import { catalog, entry, point } from '../../support/builders.js';
+
+describe('the source of a line', () => {
+  const described = (file: string, image: unknown) => {
+    const of = entry('a', file);
+    return { ...of, source: { ...of.source, file: `/images/${file}`, image } };
+  };
+
+  it('is that of its last file, described by the last file that has a description', () => {
+    const line = [described('FULL-1.qcow2', { a: 1 }), described('INC-2.qcow2', null), described('INC-3.qcow2', null)];
+    expect(describedSource(line)).toMatchObject({ file: '/images/INC-3.qcow2', image: { a: 1 } });
+    expect(describedSource(line.slice(0, 1))).toMatchObject({ file: '/images/FULL-1.qcow2', image: { a: 1 } });
+    expect(describedSource(line.slice(1))).toMatchObject({ image: null });
+    expect(describedSource([])).toBeUndefined();
+  });
+});
 
 describe('the parent of a disk', () => {
   const a0 = entry('a', 'FULL-1.qcow2');

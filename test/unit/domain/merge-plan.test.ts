@@ -139,6 +139,20 @@ describe('the catalog of a merge', () => {
     expect(leftovers(done)).toEqual([]);
   });
 
+  it('keeps QEMU’s description of the image, which only whole files have', () => {
+    const files = [FULL, INC1, INC2].map((each) => ({
+      ...each,
+      source: { ...each.source, file: `/images/${each.file}`, image: each === FULL ? { format: 'qcow2' } : null },
+    }));
+    const held = catalog(files.map((each, number) => point(number, [each])));
+    const found = plan(held);
+    const done = dropMerged(settleMerge(markMerging(held, 'a', found), 'a', found, facts('FULL-0.qcow2')));
+    expect(done.points[0]?.disks[0]?.source).toMatchObject({
+      file: '/images/INC-2.qcow2',
+      image: { format: 'qcow2' },
+    });
+  });
+
   it('keeps what other disks have in the same points', () => {
     const both = catalog(
       [FULL, INC1, INC2].map((each, number) => point(number, [each, { ...each, disk: 'b', bitmap: null }])),
