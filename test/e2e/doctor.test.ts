@@ -76,7 +76,7 @@ describe('doctor', () => {
     const agent = await FakeAgent.start();
     afterTest(() => agent.stopListening());
     const { path } = agent.endpoint as { path: string };
-    const run = startBackup(lab, 'inc', '--speed-limit', '64K', '--include', 'd1');
+    const run = startBackup(lab, 'inc', '--speed-limit', '512K', '--include', 'd1');
     await untilCopying(lab, run, 1);
     const { stdout } = await expectCli(1, [...ofVm(lab, '--agent-socket', path), '--target', lab.target]);
     expect(stdout).toMatch(/^error {4}VM: .*is locked by backup into/m);
