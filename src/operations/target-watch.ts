@@ -204,6 +204,6 @@ function leftBehind(why: unknown): QmpBackupError {
     cause: why,
     hint:
       'No change is lost. What is left of this run (jobs in QEMU, run.json, .partial files), the next run ends and takes ' +
-      "away when the target answers again. Until then the guest's writes may wait for it.",
+      "away when the target answers again. Without fleecing the guest's writes may wait for it until then.",
   });
 }
