@@ -42,7 +42,7 @@ export async function attemptPoint(
   run.signal.throwIfAborted();
   const guards = await startGuards(run, vm, fleecing.fleece);
   try {
-    const journal = journalOf(run, planned, guards);
+    const journal = journalOf(run, planned);
     await writeJournal(run.target, journal);
     const staged = await stagePoint(session.client, staging, plan.disks, {
       compressionType: options.compress ? (fleecing.features?.compressionType ?? null) : null,
@@ -54,6 +54,9 @@ export async function attemptPoint(
     });
     if (fleecing.fleece) await prepareFleece(run, staged, qemuUser);
     run.signal.throwIfAborted();
+    // Only for the instant itself: a later run must not thaw or continue what somebody else has frozen or stopped since.
+    const guarded = guards.freeze !== null || guards.pause !== null;
+    if (guarded) await writeJournal(run.target, { ...journal, ...atStake(run, guards) });
     const instant = await takePoint(session.client, staged, guards, {
       speed: options.speedLimit,
       compress: options.compress,
@@ -65,12 +68,10 @@ export async function attemptPoint(
       warn: run.warn,
     });
     await releaseGuards(guards);
-    // From now on a later run has no guest to thaw and no VM to continue, whoever stops it meanwhile.
-    const calm: Journal = { ...journal, freezes: null, stops: false };
-    if (guards.freeze || guards.pause) await writeJournal(run.target, calm);
+    if (guarded) await writeJournal(run.target, journal);
     context.report({ kind: 'started', instant });
     const outcomes = await followJobs(run, planned);
-    const serving: Journal = { ...calm, servesNbd: options.verify !== null };
+    const serving: Journal = { ...journal, servesNbd: options.verify !== null };
     if (options.verify !== null) await verifyPoint(run, planned, staged, serving);
     if (fleecing.fleece) await endFleecing(run, serving);
     context.report({ kind: 'sealing' });
@@ -110,7 +111,7 @@ async function endFleecing(run: BackupRun, journal: Journal): Promise<void> {
   (await takeFleecingOut(client, journal)).forEach(run.warn);
 }
 
-function journalOf(run: BackupRun, { plan, fleecing }: Planned, guards: Guards): Journal {
+function journalOf(run: BackupRun, { plan, fleecing }: Planned): Journal {
   return {
     schema: CATALOG_SCHEMA,
     attempt: run.attempt,
@@ -120,11 +121,16 @@ function journalOf(run: BackupRun, { plan, fleecing }: Planned, guards: Guards):
     vm: run.identity,
     disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
     madeFolders: plan.disks.map(({ disk }) => disk),
-    freezes: guards.freeze && run.options.agent ? addressOf(run.options.agent) : null,
-    stops: guards.pause !== null,
+    freezes: null,
+    stops: false,
     scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch)))],
     servesNbd: false,
   };
+}
+
+/** What a run that dies within the instant leaves to be thawed and continued. */
+function atStake({ options }: BackupRun, { freeze, pause }: Guards): Pick<Journal, 'freezes' | 'stops'> {
+  return { freezes: freeze && options.agent ? addressOf(options.agent) : null, stops: pause !== null };
 }
 
 /** As a later run in another folder can use it. */

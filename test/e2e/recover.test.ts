@@ -167,7 +167,7 @@ describe('recover --socket', () => {
     afterTest(() => agent.stopListening());
     await lab.vm.control.execute('cont');
     const { path } = agent.endpoint as { path: string };
-    const dies: CrashPoint = { when: 'after', call: 'rename', matches: /run\.json$/ };
+    const dies: CrashPoint = { when: 'before', call: 'send', matches: /drive-backup/ };
     const backup = ['backup', '--level', 'full', '--quiesce', '--target', lab.target];
     await crashCli(dies, ['--socket', lab.vm.socket, '--agent-socket', path, ...backup]);
     const moved = await FakeAgent.start({ frozen: true });
@@ -186,7 +186,7 @@ describe('recover --socket', () => {
     const agent = await FakeAgent.start();
     await lab.vm.control.execute('cont');
     const { path } = agent.endpoint as { path: string };
-    const dies: CrashPoint = { when: 'after', call: 'rename', matches: /run\.json$/ };
+    const dies: CrashPoint = { when: 'before', call: 'send', matches: /drive-backup/ };
     const backup = ['backup', '--level', 'full', '--quiesce', '--target', lab.target];
     await crashCli(dies, ['--socket', lab.vm.socket, '--agent-socket', path, ...backup]);
     await agent.stopListening();
