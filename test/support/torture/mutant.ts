@@ -28,7 +28,7 @@ export const KNOWN_BUGS: readonly KnownBug[] = [
   {
     name: 'keys jobs by the first event',
     file: 'qemu/job-watch.js',
-    text: 'await somethingHappened(wakeUps, intervalMs, cancelled ? undefined : signal);',
+    text: 'await somethingHappened(wakeUps, intervalMs, cancelled ? givenUp : signal);',
     by:
       'const first = await wakeUps.next({ timeoutMs: intervalMs }).catch(() => undefined);' +
       "if (first?.event === 'BLOCK_JOB_COMPLETED') return ids.map((job) => ({ job, copied: 0, error: null }));",
