@@ -13,6 +13,8 @@ export default defineConfig({
       { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], setupFiles, testTimeout: 30_000 } },
       { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...slow } },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...slow } },
+      // What is judged by time needs a machine to itself: npm run test:load.
+      { test: { name: 'load', include: ['test/load/**/*.test.ts'], ...slow, maxWorkers: 1 } },
     ],
   },
 });
