@@ -105,7 +105,7 @@ const writes = fc.array(write, { minLength: 1, maxLength: 4 });
 
 const when = fc.constantFrom<Moment['when']>('before', 'after');
 const anywhere = fc.oneof(
-  { weight: 2, arbitrary: fc.record({ from: is('start'), n: fc.integer({ min: 1, max: 55 }), when }) },
+  { weight: 1, arbitrary: fc.record({ from: is('start'), n: fc.integer({ min: 1, max: 55 }), when }) },
   { weight: 3, arbitrary: fc.record({ from: is('transaction'), n: fc.nat({ max: 20 }), when }) },
 );
 /** While the jobs run, if they are slow. */
@@ -135,12 +135,23 @@ const fault: fc.Arbitrary<Fault> = fc.oneof(
 
 const run: fc.Arbitrary<RunStep> = fc.record({
   kind: is('run'),
-  target: fc.constantFrom<0 | 1>(0, 0, 1),
-  level: fc.constantFrom<RunStep['level']>('full', 'inc', 'diff', 'auto', 'auto', 'auto', 'auto', 'copy'),
+  target: fc.constantFrom<0 | 1>(0, 0, 0, 1),
+  level: fc.constantFrom<RunStep['level']>(
+    'full',
+    'inc',
+    'inc',
+    'diff',
+    'auto',
+    'auto',
+    'auto',
+    'auto',
+    'auto',
+    'copy',
+  ),
   include: fc.oneof({ weight: 5, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: diskNumber }),
   slow: fc.boolean(),
   compress: fc.constantFrom(false, false, false, true),
-  fleece: fc.constantFrom<RunStep['fleece']>('never', 'always', 'auto'),
+  fleece: fc.constantFrom<RunStep['fleece']>('never', 'never', 'always', 'auto'),
   fault,
 });
 
@@ -159,7 +170,9 @@ const diskShape = fc.record({
 });
 
 /** Without faults in it the first run makes the chain that everything else is about. */
-const firstRun = run.map((each): RunStep => ({ ...each, level: 'auto', include: null, fault: { kind: 'none' } }));
+const firstRun = run.map((each): RunStep => {
+  return { ...each, target: 0, level: 'auto', include: null, fault: { kind: 'none' } };
+});
 
 export const sequence: fc.Arbitrary<Sequence> = fc.record({
   vm: fc.record({
