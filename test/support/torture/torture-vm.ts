@@ -134,14 +134,13 @@ export class TortureVm {
 
   /**
    * An overlay becomes the disk. It has no bitmap; the image below keeps its own. Refused while a job is there. Not done
-   * above the filter of a dead run, which nothing could take out again; nor to all disks of a VM without a name, which is
-   * known by its images alone.
+   * above the filter of a dead run, which nothing could take out again; nor to a VM without a name, which is known by its
+   * bitmaps and images alone.
    */
   async snapshot(disk: TortureDisk, now: number): Promise<void> {
+    if (!this.#shape.named) return;
     const nodes = await blockNodes(this.vm.control);
     if (nodes.some(({ 'node-name': name }) => name.startsWith('qmpbackup'))) return;
-    const others = this.disks.filter((each) => each !== disk);
-    if (!this.#shape.named && others.every(({ snapshots }) => snapshots > 0)) return;
     disk.snapshots += 1;
     const file = join(this.dir, `${disk.id}-over${disk.snapshots}.qcow2`);
     const isDone = await this.#isDone('blockdev-snapshot-sync', {
