@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import { defaultReserve, floorOf } from '../domain/space.js';
 import { createImage } from '../qemu-img/steps.js';
 import { prepareFilter } from '../qemu/fleece.js';
-import { addBitmaps, type TransactionDisk } from '../qemu/transaction.js';
+import { addBitmaps, fleecedOf, type TransactionDisk } from '../qemu/transaction.js';
 import { freeSpace } from '../repository/free-space.js';
 import { limitScratch, makeScratch } from '../repository/scratch.js';
 import type { SocketOwner } from '../repository/peer.js';
@@ -19,7 +19,7 @@ export async function prepareFleece(
   qemuUser: SocketOwner | undefined,
 ): Promise<void> {
   const { client } = run.session;
-  const fleeced = disks.flatMap(({ planned, fleece }) => (fleece ? [{ planned, fleece }] : []));
+  const fleeced = fleecedOf(disks);
   for (const folder of new Set(fleeced.map(({ fleece }) => dirname(fleece.scratch)))) {
     await makeScratch(folder, qemuUser);
     await watchScratch(run, folder);

@@ -47,10 +47,7 @@ export async function repair(
   state: TargetState,
   vm: VmState,
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
-  const actions = await observeRepairs(state, vm);
-  if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
-  const warnings = await carryOutAll(client, state.target, actions);
-  return { vm: await inspectVm(client), report: { actions, warnings } };
+  return carriedOut(client, state.target, vm, await observeRepairs(state, vm));
 }
 
 /** Ends what a dead run left going on in the VM, where no target is known. */
@@ -58,15 +55,24 @@ export async function repairVm(
   client: QmpClient,
   vm: VmState,
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
-  const actions = reconcileVm(vm);
-  if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
-  const warnings = await carryOutAll(client, '', actions);
-  return { vm: await inspectVm(client), report: { actions, warnings } };
+  return carriedOut(client, '', vm, reconcileVm(vm));
 }
 
 /** Takes fleecing out of the VM again, as far as it is in; returns what may be left for a person, in words. */
 export async function takeFleecingOut(client: QmpClient, journal: Journal): Promise<readonly string[]> {
   return carryOutAll(client, '', dismantle({ ...(await inspectVm(client)), journal }));
+}
+
+/** The VM is looked at again only where something was done. */
+async function carriedOut(
+  client: QmpClient,
+  target: string,
+  vm: VmState,
+  actions: readonly RepairAction[],
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
+  if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
+  const warnings = await carryOutAll(client, target, actions);
+  return { vm: await inspectVm(client), report: { actions, warnings } };
 }
 
 async function carryOutAll(

@@ -4,7 +4,7 @@ import { GuestNotThawed } from '../guest-agent/errors.js';
 import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
 import { insertFilters } from '../qemu/fleece.js';
 import type { PauseGuard } from '../qemu/pause-guard.js';
-import { startPoint, type TransactionDisk, type TransactionOptions } from '../qemu/transaction.js';
+import { fleecedOf, startPoint, type TransactionDisk, type TransactionOptions } from '../qemu/transaction.js';
 import type { QmpClient } from '../qmp/client.js';
 import { QmpTimeout } from '../qmp/errors.js';
 
@@ -100,7 +100,7 @@ async function beginPoint(
   disks: readonly TransactionDisk[],
   options: TransactionOptions,
 ): Promise<number> {
-  const fleeced = disks.flatMap(({ planned, fleece }) => (fleece ? [{ planned, fleece }] : []));
+  const fleeced = fleecedOf(disks);
   if (fleeced.length > 0) await insertFilters(client, fleeced);
   const begun = performance.now();
   await startPoint(client, disks, options);

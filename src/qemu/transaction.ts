@@ -2,7 +2,7 @@ import type { PlannedDisk } from '../domain/plan.js';
 import { run, type TransactionAction } from '../qmp/commands.js';
 import type { QmpClient } from '../qmp/client.js';
 import type { TargetAio } from './probe-target.js';
-import { type FleecedDisk, WORK_BITMAP, workBitmapActions } from './fleece.js';
+import { type Fleeced, type FleecedDisk, WORK_BITMAP, workBitmapActions } from './fleece.js';
 
 /**
  * The one transaction that begins a point: per disk the new bitmap and the job, all disks at one instant. It is sent
@@ -16,6 +16,11 @@ export interface TransactionDisk {
   readonly aio: TargetAio;
   /** Null: the job reads the disk itself. */
   readonly fleece: FleecedDisk | null;
+}
+
+/** Those of the disks that are fleeced. */
+export function fleecedOf(disks: readonly TransactionDisk[]): readonly Fleeced[] {
+  return disks.flatMap(({ planned, fleece }) => (fleece ? [{ planned, fleece }] : []));
 }
 
 export interface TransactionOptions {

@@ -69,21 +69,21 @@ export function readStats(stats: Pick<BigIntStatsFs, 'type' | 'bsize' | 'blocks'
 }
 
 /** `f_type` of statfs(2). */
-const NETWORK: ReadonlyMap<number, string> = new Map([
-  [0x6969, 'nfs'],
-  [0x517b, 'smb'],
-  [0xfe534d42, 'smb2'],
-  [0xff534d42, 'cifs'],
-  [0x01021997, '9p'],
-  [0x00c36400, 'ceph'],
-  [0x65735546, 'fuse'],
-  [0x6a656a62, 'virtiofs'],
-  [0x5346414f, 'afs'],
-  [0x73757245, 'coda'],
-  [0x564c, 'ncp'],
-  [0x0bd00bd0, 'lustre'],
-  [0x47504653, 'gpfs'],
-  [0x19830326, 'beegfs'],
-  [0x7461636f, 'ocfs2'],
-  [0x01161970, 'gfs2'],
+const NETWORK: ReadonlySet<number> = new Set([
+  0x6969, // nfs
+  0x517b, // smb
+  0xfe534d42, // smb2
+  0xff534d42, // cifs
+  0x01021997, // 9p
+  0x00c36400, // ceph
+  0x65735546, // fuse
+  0x6a656a62, // virtiofs
+  0x5346414f, // afs
+  0x73757245, // coda
+  0x564c, // ncp
+  0x0bd00bd0, // lustre
+  0x47504653, // gpfs
+  0x19830326, // beegfs
+  0x7461636f, // ocfs2
+  0x01161970, // gfs2
 ]);
