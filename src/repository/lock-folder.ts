@@ -84,8 +84,10 @@ const TAKEN = ['ENOTEMPTY', 'EEXIST', 'ENOTDIR'];
 /** @throws an error of code EEXIST when the lock is held */
 async function takePlace(path: string, id: string, owner: LockOwner): Promise<void> {
   const fresh = `${path}${NEW}${id}`;
+  let made = false;
   try {
     await mkdir(fresh);
+    made = true;
     // Whatever the umask: other users shall be told who holds the lock.
     await chmod(fresh, 0o755).catch(unless('EPERM', 'ENOTSUP'));
     const handle = await open(recordPath(fresh, id), 'wx');
@@ -102,36 +104,25 @@ async function takePlace(path: string, id: string, owner: LockOwner): Promise<vo
     await rename(fresh, path);
   } catch (error) {
     await rm(fresh, { recursive: true, force: true });
+    const code = codeOf(error) ?? '';
+    const swept = made && code === 'ENOENT';
     // In a sticky folder, the lock of another user is not in the way but forbidden.
-    const held = TAKEN.includes(codeOf(error) ?? '') || (await readHolder(path)) !== undefined;
+    const held = swept || TAKEN.includes(code) || (await readHolder(path)) !== undefined;
     throw held ? Object.assign(new Error('the lock is held'), { code: 'EEXIST' }) : error;
   }
 }
 
 const NEW = '.new-';
-/** How long a folder without a record may be under construction, in milliseconds. */
-const CONSTRUCTION_MS = 60_000;
 
 /**
- * Removes what contenders that died while they made their folder left beside the lock at `path`. It is in nobody's way,
- * so what cannot be judged or removed stays.
+ * Removes the folders that contenders are making, or died while they made, beside the lock at `path`. Only for who
+ * holds it: a live contender could not have it now either, and looks again. What cannot be removed is in nobody's way.
  */
-export async function sweepAttempts(path: string, isDead: (owner: LockOwner) => boolean): Promise<void> {
+export async function sweepAttempts(path: string): Promise<void> {
   const parent = dirname(path);
   const prefix = `${basename(path)}${NEW}`;
   const left = (await readdir(parent)).filter((name) => name.startsWith(prefix));
-  await Promise.allSettled(
-    left.map(async (name) => {
-      const attempt = join(parent, name);
-      const holder = await readHolder(attempt);
-      const dead = holder ? holder.owner !== undefined && isDead(holder.owner) : await isOld(attempt);
-      if (dead) await rm(attempt, { recursive: true, force: true });
-    }),
-  );
-}
-
-async function isOld(path: string): Promise<boolean> {
-  return Date.now() - (await lstat(path)).mtimeMs > CONSTRUCTION_MS;
+  await Promise.allSettled(left.map((name) => rm(join(parent, name), { recursive: true, force: true })));
 }
 
 function unless(...codes: readonly string[]): (error: unknown) => void {

@@ -152,7 +152,7 @@ async function take(path: string, subject: string, self: LockOwner): Promise<Loc
     }
   };
   try {
-    await sweepAttempts(path, (owner) => judgeOwner(owner, self, lookAtProcess) === 'dead');
+    await sweepAttempts(path);
   } catch (error) {
     await release();
     throw fileError('lock', subject, error);

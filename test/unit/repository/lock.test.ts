@@ -116,21 +116,14 @@ describe('lockTarget', () => {
       JSON.stringify({ ...thisProcess('test'), pid: NOBODY }),
     );
     await expectTaken(written);
-    // Died before its record was written, long ago.
-    const begun = await scratch();
-    await mkdir(join(begun, '.lock.new-00000000000000cc'));
-    await utimes(join(begun, '.lock.new-00000000000000cc'), 1, 1);
-    await expectTaken(begun);
-  });
-
-  it('leaves alone what a live contender is making', async () => {
-    const target = await scratch();
-    const theirs = join(target, '.lock.new-00000000000000bb');
-    await mkdir(theirs);
-    await (await lockTarget(target, plain)).release();
-    await writeFile(join(theirs, 'owner-00000000000000bb.json'), JSON.stringify(thisProcess('test')));
-    await (await lockTarget(target, plain)).release();
-    expect(await readdir(theirs)).toEqual(['owner-00000000000000bb.json']);
+    // Died before its record was written, or while it wrote it.
+    for (const record of [undefined, '', '{"pid":']) {
+      const begun = await scratch();
+      const attempt = join(begun, '.lock.new-00000000000000cc');
+      await mkdir(attempt);
+      if (record !== undefined) await writeFile(join(attempt, 'owner-00000000000000cc.json'), record);
+      await expectTaken(begun);
+    }
   });
 
   it('is refused where the lock is something else', async () => {
