@@ -40,7 +40,6 @@ export async function expectNothingLeft({ control, target, status }: Expected): 
 
 const FLEECING = ['copy-before-write', 'snapshot-access'];
 
-/** A lock that was being made when its maker died is taken away after a minute. */
 async function strayFiles(target: string): Promise<readonly string[]> {
   const files = await readdir(target, { recursive: true }).catch(() => []);
   return files.filter((file) => /\.partial|run\.json|lock|scratch|fleece|\.tmp/.test(file));
