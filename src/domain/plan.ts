@@ -2,7 +2,7 @@ import { QmpBackupError } from '../errors.js';
 import type { Catalog, Level, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, latestFile, latestFull, pointsOfChain } from './chain.js';
 import type { LeftOut, SourceDisk, VmState } from './disk.js';
-import { bitmapName, jobId, nextNumber, pointFileName } from './names.js';
+import { jobId, nextNumber, pointFileName } from './names.js';
 import { explicitNode, type KnownSource } from './recognise.js';
 
 /**
@@ -50,7 +50,8 @@ export interface PlanInput {
   readonly vm: VmState;
   readonly known: readonly KnownSource[];
   readonly catalog: Catalog | undefined;
-  readonly targetId: string;
+  /** The name of a disk's new bitmap. */
+  readonly bitmapName: (disk: string) => string;
   readonly attempt: string;
   readonly nowSeconds: number;
   /** Names of the files that each disk folder holds. */
@@ -264,9 +265,7 @@ function planned(input: PlanInput, decision: KnownSource & Decision): PlannedDis
     file: pointFileName(level, nextNumber(input.nowSeconds, input.files.get(id) ?? [])),
     parent,
     copyBitmap: parent?.bitmap?.name ?? null,
-    newBitmap: tracked
-      ? { name: bitmapName(input.targetId, id, input.attempt), persistent: source.format === 'qcow2' }
-      : null,
+    newBitmap: tracked ? { name: input.bitmapName(id), persistent: source.format === 'qcow2' } : null,
     job: jobId(input.attempt, id),
   };
 }

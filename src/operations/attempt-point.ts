@@ -1,5 +1,5 @@
 import { dirname, resolve } from 'node:path';
-import { CATALOG_SCHEMA, type Catalog, type Journal, type Point } from '../domain/catalog.js';
+import { CATALOG_SCHEMA, type Journal } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { inspectVm } from '../qemu/inspect.js';
@@ -9,30 +9,22 @@ import { QmpConnectionLost } from '../qmp/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
 import type { SocketOwner } from '../repository/peer.js';
 import type { Staging } from '../repository/staging.js';
-import type { BackupRun } from './backup-run.js';
 import { followJobs } from './follow-jobs.js';
 import { readTarget } from './open-target.js';
-import type { Planned } from './plan-run.js';
 import { prepareFleece } from './prepare-fleece.js';
 import { repair, takeFleecingOut } from './repair.js';
 import { sealPoint } from './seal-point.js';
 import { stagePoint } from './stage-point.js';
 import { releaseGuards, startGuards } from './start-guards.js';
 import { verifyPoint } from './verify-point.js';
-import { type Freeze, type Guards, takePoint } from './take-point.js';
-
-export interface Done {
-  readonly catalog: Catalog;
-  readonly point: Point;
-  readonly freeze: Freeze | null;
-  readonly pausedMs: number | null;
-  readonly transactionMs: number;
-}
+import { type Guards, takePoint } from './take-point.js';
+import type { QmpPlan, QmpRun } from './qmp-run.js';
+import type { Done } from './route.js';
 
 /** Journal, staging, transaction, jobs, seal. A failure before the commit point drops the attempt's own traces. */
 export async function attemptPoint(
-  run: BackupRun,
-  planned: Planned,
+  run: QmpRun,
+  planned: QmpPlan,
   staging: Staging,
   vm: VmState,
   qemuUser: SocketOwner | undefined,
@@ -105,13 +97,13 @@ export async function attemptPoint(
 const TRANSACTION_TIMEOUT_MS = 9_000;
 
 /** The jobs have ended: the guest needs the filters no longer, and their scratch images may go. */
-async function endFleecing(run: BackupRun, journal: Journal): Promise<void> {
+async function endFleecing(run: QmpRun, journal: Journal): Promise<void> {
   const { client } = run.session;
   await Promise.all(journal.disks.map(({ job }) => dismissJob(client, job)));
   (await takeFleecingOut(client, journal)).forEach(run.warn);
 }
 
-function journalOf(run: BackupRun, { plan, fleecing }: Planned): Journal {
+function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan): Journal {
   return {
     schema: CATALOG_SCHEMA,
     attempt: run.attempt,
@@ -129,7 +121,7 @@ function journalOf(run: BackupRun, { plan, fleecing }: Planned): Journal {
 }
 
 /** What a run that dies within the instant leaves to be thawed and continued. */
-function atStake({ options }: BackupRun, { freeze, pause }: Guards): Pick<Journal, 'freezes' | 'stops'> {
+function atStake({ options }: QmpRun, { freeze, pause }: Guards): Pick<Journal, 'freezes' | 'stops'> {
   return { freezes: freeze && options.agent ? addressOf(options.agent) : null, stops: pause !== null };
 }
 
@@ -142,7 +134,7 @@ function addressOf(endpoint: Endpoint): string {
  * The undo of a failed attempt is the same repair that the next run would make. Where it cannot be made now, the
  * journal stays and the next run makes it.
  */
-async function undone(run: BackupRun, error: unknown): Promise<unknown> {
+async function undone(run: QmpRun, error: unknown): Promise<unknown> {
   // What hangs cannot be undone; and QEMU would hang too if it were asked for the nodes of a target that hangs.
   if (run.watch.givenUp.aborted) return run.watch.givenUp.reason;
   const { client } = run.session;

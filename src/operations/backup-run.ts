@@ -7,7 +7,7 @@ import type { SpaceNeed } from '../domain/space.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import type { TargetWatch } from './target-watch.js';
 import type { Freeze, Instant } from './take-point.js';
-import type { VmAccess, VmSession } from './vm-session.js';
+import type { VmAccess } from './vm-session.js';
 
 /** What a backup is asked, what it reports on the way, what comes of it, and what its stages share. */
 export interface BackupOptions extends BackupRequest, Omit<VmAccess, 'what' | 'endDeadJobsMs'> {
@@ -89,7 +89,6 @@ export interface BackupContext {
 export interface BackupRun {
   readonly options: BackupOptions;
   readonly context: BackupContext;
-  readonly session: VmSession;
   readonly identity: VmIdentity;
   readonly target: string;
   readonly attempt: string;

@@ -1,29 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import { identityOf } from '../domain/identity.js';
-import { afterTransaction, type BackupPlan } from '../domain/plan.js';
+import { afterTransaction } from '../domain/plan.js';
 import { afterRepairs, retire } from '../domain/reconcile.js';
 import { floorOf, isTight } from '../domain/space.js';
 import { messageOf } from '../errors.js';
-import { removeBitmap } from '../qemu/bitmaps.js';
-import { dismissJob } from '../qemu/job-watch.js';
-import { describeEndpoint } from '../qmp/endpoint.js';
 import { askFileSystem, freeSpace } from '../repository/free-space.js';
 import { removeJournal } from '../repository/journal-file.js';
 import { lockTarget } from '../repository/lock.js';
-import type { SocketOwner } from '../repository/peer.js';
 import { Staging } from '../repository/staging.js';
-import { attemptPoint } from './attempt-point.js';
 import { targetInWords } from './check-space.js';
-import { eachDisk } from './each-disk.js';
 import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './backup-run.js';
 import { readTarget, refuseOtherVm, targetFolder } from './open-target.js';
 import { planRun } from './plan-run.js';
+import { openQmpRoute } from './qmp-route.js';
 import { repairOtherMonths } from './repair-months.js';
-import { observeRepairs, repair } from './repair.js';
+import type { Route } from './route.js';
 import { TargetWatch } from './target-watch.js';
 import { type Unwind, unwinding } from './unwind.js';
-import { ENDING_MS, openVm, type VmSession } from './vm-session.js';
+import { ENDING_MS } from './vm-session.js';
 
 /**
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
@@ -34,17 +29,16 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
     const endDeadJobsMs = options.dryRun ? null : Math.min(options.stallTimeoutMs, ENDING_MS);
-    const session = await openVm({ ...options, what: `backup into ${options.target}`, endDeadJobsMs }, unwind);
-    const watch = startWatch(options, AbortSignal.any([context.signal, session.signal]));
+    const route = await openQmpRoute({ ...options, what: `backup into ${options.target}`, endDeadJobsMs }, unwind);
+    const watch = startWatch(options, AbortSignal.any([context.signal, route.signal]));
     unwind.defer(() => Promise.resolve(watch.close()));
     unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
-    const identity = identityOf(session.state.machine, options.label);
+    const identity = identityOf(route.state.machine, options.label);
     const month = options.monthly ? await context.month() : '';
     const target = targetFolder(resolve(options.target), options.monthly, identity, () => month);
     const warnings: string[] = [];
     const run: BackupRun = {
       options,
-      session,
       identity,
       target,
       attempt: randomBytes(6).toString('hex'),
@@ -52,11 +46,11 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
         warnings.push(text);
         context.report({ kind: 'warning', text });
       },
-      signal: AbortSignal.any([context.signal, session.signal, watch.signal]),
+      signal: AbortSignal.any([context.signal, route.signal, watch.signal]),
       watch,
       context,
     };
-    const result = await (options.dryRun ? watch.whileAnswering(rehearse(run)) : perform(run, unwind));
+    const result = await (options.dryRun ? watch.whileAnswering(rehearse(run, route)) : perform(run, route, unwind));
     return { ...result, warnings };
   });
 }
@@ -75,12 +69,12 @@ function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signa
 type Outcome = Omit<BackupResult, 'warnings'>;
 
 /** `--dry-run`: everything that is decided, nothing that is done. */
-async function rehearse(run: BackupRun): Promise<Outcome> {
+async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
   const state = await readTarget(run.target, run.options.monthly);
   state.warnings.forEach(run.warn);
-  refuseOtherVm(state, run.identity, run.session.state.disks);
-  const repairs = await observeRepairs(state, run.session.state);
-  const { plan, space, fleecing } = await planRun(run, state, afterRepairs(run.session.state, repairs));
+  refuseOtherVm(state, run.identity, route.state.disks);
+  const repairs = await route.observeRepairs(state);
+  const { plan, space, fleecing } = await planRun(run, route, state, afterRepairs(route.state, repairs));
   const { fleece, why } = fleecing;
   return {
     target: run.target,
@@ -95,12 +89,12 @@ async function rehearse(run: BackupRun): Promise<Outcome> {
   };
 }
 
-async function perform(run: BackupRun, unwind: Unwind): Promise<Outcome> {
+async function perform(run: BackupRun, route: Route, unwind: Unwind): Promise<Outcome> {
   // What was given up may end much later, and has nothing to say any more.
   const warn = (text: string): void => {
     if (!run.watch.givenUp.aborted) run.warn(text);
   };
-  const { outcome, tidyUp } = await run.watch.whileAnswering(makePoint({ ...run, warn }, unwind));
+  const { outcome, tidyUp } = await run.watch.whileAnswering(makePoint({ ...run, warn }, route, unwind));
   // The point is sealed, so nothing here can fail the run: what cannot be done now, the next run does by the journal.
   await run.watch.whileAnswering(tidyUp()).catch((error: unknown) => {
     run.warn(`the point is sealed, but not all was tidied up (${messageOf(error)}); the next run does it`);
@@ -113,15 +107,14 @@ interface Made {
   readonly tidyUp: () => Promise<void>;
 }
 
-async function makePoint(run: BackupRun, unwind: Unwind): Promise<Made> {
-  const { options, session, target, context, watch } = run;
-  const qemuUser = userOfQemu(session);
-  const staging = new Staging(target, qemuUser ? { owner: qemuUser } : {});
+async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<Made> {
+  const { options, target, context, watch } = run;
+  const staging = new Staging(target, route.imageOwner ? { owner: route.imageOwner } : {});
   unwind.defer(() => staging.undo());
   await staging.makeTarget();
   const lock = await lockTarget(target, {
     breakLock: options.breakLock,
-    what: `backup of ${describeEndpoint(session.endpoint)}`,
+    what: `backup of ${route.subject}`,
   });
   unwind.defer(() => lock.release());
   watch.endBy(lock.signal);
@@ -129,17 +122,17 @@ async function makePoint(run: BackupRun, unwind: Unwind): Promise<Made> {
 
   const state = await readTarget(target, options.monthly);
   state.warnings.forEach(run.warn);
-  refuseOtherVm(state, run.identity, session.state.disks);
-  const others = await repairOtherMonths(locked, session.state);
-  const { vm, report } = await repair(session.client, state, others.vm);
+  refuseOtherVm(state, run.identity, route.state.disks);
+  const others = await repairOtherMonths(locked, route, route.state);
+  const { vm, report } = await route.repair(state, others.vm);
   report.warnings.forEach(run.warn);
   const repairs = [...others.actions, ...report.actions];
   if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
 
-  const planned = await planRun(locked, state, vm);
+  const planned = await planRun(locked, route, state, vm);
   const { space } = planned;
   watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
-  const done = await attemptPoint(locked, planned, staging, vm, qemuUser);
+  const done = await planned.take(locked, staging, vm);
   staging.keep();
   const sources = afterTransaction(vm.disks, planned.plan);
   const seen = { catalog: done.catalog, olderMonths: state.olderMonths, sources };
@@ -149,21 +142,10 @@ async function makePoint(run: BackupRun, unwind: Unwind): Promise<Made> {
   const fleecing = { fleece, why };
   return {
     outcome: { target, plan: planned.plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
-    tidyUp: () => tidyUp(locked, planned.plan, seen),
+    tidyUp: async () => {
+      // Per disk the bitmaps of its latest file and of its latest FULL stay.
+      await route.retire(planned.plan, retire(seen));
+      await removeJournal(target);
+    },
   };
-}
-
-/** Keeps per disk the bitmaps of its latest file and of its latest FULL. */
-async function tidyUp(run: BackupRun, plan: BackupPlan, seen: Parameters<typeof retire>[0]): Promise<void> {
-  const { client } = run.session;
-  await Promise.all(plan.disks.map(({ job }) => dismissJob(client, job)));
-  await eachDisk(retire(seen), async (action) => {
-    if (action.kind === 'remove-bitmap') await removeBitmap(client, action.node, action.bitmap);
-  });
-  await removeJournal(run.target);
-}
-
-/** Files that root makes for a QEMU that runs as somebody else must belong to that user. */
-function userOfQemu({ owner }: VmSession): SocketOwner | undefined {
-  return process.getuid?.() === 0 ? owner : undefined;
 }

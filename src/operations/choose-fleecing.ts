@@ -11,7 +11,8 @@ import { run as query } from '../qmp/commands.js';
 import { defaultReserve } from '../domain/space.js';
 import { freeSpace } from '../repository/free-space.js';
 import { scratchImage } from '../repository/scratch.js';
-import type { BackupRun } from './backup-run.js';
+import type { QmpRun } from './qmp-run.js';
+import type { TargetFacts } from './route.js';
 
 /** Whether this run fleeces, why, and where each disk's scratch image goes. Looks only; makes nothing. */
 export interface Fleecing extends FleeceChoice {
@@ -21,12 +22,7 @@ export interface Fleecing extends FleeceChoice {
   readonly features: QemuFeatures | null;
 }
 
-export interface TargetFacts {
-  readonly network: boolean;
-  readonly spaceIsShort: boolean;
-}
-
-export async function chooseFleecing(run: BackupRun, plan: BackupPlan, target: TargetFacts): Promise<Fleecing> {
+export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: TargetFacts): Promise<Fleecing> {
   const { options } = run;
   if (options.verify !== null) await refuseIothreads(run);
   const features = await featuresFor(run, target);
@@ -47,7 +43,7 @@ export async function chooseFleecing(run: BackupRun, plan: BackupPlan, target: T
  * Assertion qemu_in_main_thread()`), and with it the guest. Which disks those are, each device says in its own way: so
  * wherever there is an iothread.
  */
-async function refuseIothreads({ session }: BackupRun): Promise<void> {
+async function refuseIothreads({ session }: QmpRun): Promise<void> {
   // 10.0 was seen to do well.
   if (session.client.greeting.qemuVersion.major >= 10) return;
   const [iothread] = await query(session.client, 'query-iothreads');
@@ -63,7 +59,7 @@ async function refuseIothreads({ session }: BackupRun): Promise<void> {
  * The schema takes 55 ms to read, so it is asked only where the answer can matter. `on-cbw-error` of the job itself came
  * with 10.1: an older QEMU is spared the question, a newer one's schema decides.
  */
-async function featuresFor({ options, session }: BackupRun, target: TargetFacts): Promise<QemuFeatures | null> {
+async function featuresFor({ options, session }: QmpRun, target: TargetFacts): Promise<QemuFeatures | null> {
   const mayFleece =
     options.fleece === 'always' ||
     options.verify !== null ||
@@ -92,7 +88,7 @@ const CLUSTER = 65_536;
 const LOOK_MS = 10_000;
 
 /** Each scratch image gets an equal share of what its file system can spare. */
-async function placeScratch(run: BackupRun, plan: BackupPlan): Promise<ReadonlyMap<string, FleecedDisk>> {
+async function placeScratch(run: QmpRun, plan: BackupPlan): Promise<ReadonlyMap<string, FleecedDisk>> {
   const { attempt } = run;
   const open = plan.disks.filter(({ source }) => source.qdev !== null);
   const places = await Promise.all(open.map(async (disk) => ({ disk, ...(await placeFor(run, disk)) })));
@@ -122,7 +118,7 @@ interface Place {
 }
 
 /** Beside the disk's image, where QEMU can write; for disks that are no files in a place for large temporary files. */
-async function placeFor({ options, signal }: BackupRun, { source }: PlannedDisk): Promise<Place> {
+async function placeFor({ options, signal }: QmpRun, { source }: PlannedDisk): Promise<Place> {
   const { fleeceDir, reserve } = options;
   const isFile = isAbsolute(source.file) && (await stat(source.file).catch(() => undefined))?.isFile() === true;
   const folder = fleeceDir === null ? (isFile ? dirname(source.file) : '/var/tmp') : resolve(fleeceDir);

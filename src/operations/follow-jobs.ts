@@ -1,8 +1,7 @@
 import type { JobState } from '../domain/disk.js';
 import { QmpBackupError } from '../errors.js';
 import { type JobOutcome, watchJobs } from '../qemu/job-watch.js';
-import type { BackupRun } from './backup-run.js';
-import type { Planned } from './plan-run.js';
+import type { QmpPlan, QmpRun } from './qmp-run.js';
 
 export interface FollowedJob extends JobOutcome {
   /** Milliseconds from the first look until its end was seen. */
@@ -10,7 +9,7 @@ export interface FollowedJob extends JobOutcome {
 }
 
 /** Follows the jobs of a point to their ends. Throws unless all of them ended well, within what the watch allows. */
-export async function followJobs(run: BackupRun, { plan, fleecing }: Planned): Promise<readonly FollowedJob[]> {
+export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Promise<readonly FollowedJob[]> {
   const begun = performance.now();
   const ended = new Map<string, number>();
   const onProgress = (jobs: readonly JobState[]): void => {

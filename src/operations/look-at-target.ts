@@ -11,6 +11,7 @@ import {
 } from '../domain/doctor-facts.js';
 import { chooseFleece } from '../domain/fleece-choice.js';
 import { type VmIdentity, whyAnotherVm } from '../domain/identity.js';
+import { bitmapName } from '../domain/names.js';
 import { planBackup } from '../domain/plan.js';
 import { recognise } from '../domain/recognise.js';
 import { afterRepairs } from '../domain/reconcile.js';
@@ -113,7 +114,7 @@ async function planFor(
       vm,
       known,
       catalog,
-      targetId: catalog?.targetId ?? '0'.repeat(16),
+      bitmapName: (disk) => bitmapName(catalog?.targetId ?? '0'.repeat(16), disk, '0'.repeat(12)),
       attempt: '0'.repeat(12),
       nowSeconds: Math.floor(now.getTime() / 1000),
       files,

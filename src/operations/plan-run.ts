@@ -8,8 +8,8 @@ import type { SpaceNeed } from '../domain/space.js';
 import { checkLine, isUntouched } from '../repository/file-state.js';
 import type { BackupRun } from './backup-run.js';
 import { checkSpace } from './check-space.js';
-import { chooseFleecing, type Fleecing } from './choose-fleecing.js';
 import { listFiles, type TargetState } from './open-target.js';
+import type { Prepared, Route } from './route.js';
 
 /** Looks at what the plan needs to know of the target's files, and plans. */
 export interface Planned {
@@ -19,10 +19,14 @@ export interface Planned {
   readonly space: SpaceNeed;
   /** The target is on a file system that may hang. */
   readonly network: boolean;
-  readonly fleecing: Fleecing;
 }
 
-export async function planRun(run: BackupRun, state: TargetState, vm: VmState): Promise<Planned> {
+export async function planRun(
+  run: BackupRun,
+  route: Route,
+  state: TargetState,
+  vm: VmState,
+): Promise<Planned & Prepared> {
   const { options, context, target, attempt } = run;
   const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
   const known = recognise(state.catalog, vm.disks);
@@ -42,7 +46,7 @@ export async function planRun(run: BackupRun, state: TargetState, vm: VmState): 
     vm,
     known,
     catalog,
-    targetId,
+    bitmapName: (disk) => route.bitmapName(targetId, disk, attempt),
     attempt,
     nowSeconds: Math.floor(context.now().getTime() / 1000),
     files,
@@ -51,9 +55,10 @@ export async function planRun(run: BackupRun, state: TargetState, vm: VmState): 
   plan.warnings.forEach(run.warn);
   const { network, ...space } = await checkSpace(run, plan);
   const spaceIsShort = space.free - space.need < 2 * space.reserve;
-  const fleecing = await chooseFleecing(run, plan, { network, spaceIsShort });
-  context.report({ kind: 'planned', target, plan, fleecing });
-  return { plan, targetId, catalog, space, network, fleecing };
+  const planned: Planned = { plan, targetId, catalog, space, network };
+  const prepared = await route.prepare(run, planned, { network, spaceIsShort });
+  context.report({ kind: 'planned', target, plan, fleecing: prepared.fleecing });
+  return { ...planned, ...prepared };
 }
 
 export interface CheckedParents {

@@ -6,15 +6,15 @@ import { addBitmaps, fleecedOf, type TransactionDisk } from '../qemu/transaction
 import { freeSpace } from '../repository/free-space.js';
 import { limitScratch, makeScratch } from '../repository/scratch.js';
 import type { SocketOwner } from '../repository/peer.js';
-import type { BackupRun } from './backup-run.js';
 import { eachDisk } from './each-disk.js';
+import type { QmpRun } from './qmp-run.js';
 
 /**
  * Fleecing as far as it can be done while the guest runs and before any freeze: the new bitmaps record, the scratch
  * images are open, the filters are made and in nobody's way.
  */
 export async function prepareFleece(
-  run: BackupRun,
+  run: QmpRun,
   disks: readonly TransactionDisk[],
   qemuUser: SocketOwner | undefined,
 ): Promise<void> {
@@ -34,7 +34,7 @@ export async function prepareFleece(
 }
 
 /** The images have their limits; but others use that file system, too. */
-async function watchScratch({ options, watch, signal }: BackupRun, folder: string): Promise<void> {
+async function watchScratch({ options, watch, signal }: QmpRun, folder: string): Promise<void> {
   const { free, total } = await freeSpace(folder, { timeoutMs: options.stallTimeoutMs, signal });
   const reserve = options.reserve ?? defaultReserve({ total });
   watch.watch({ path: folder, what: `the scratch space ${folder}`, floor: floorOf({ free, reserve }), tight: false });

@@ -5,14 +5,15 @@ import { monthsWithJournal } from '../repository/layout.js';
 import { lockTarget } from '../repository/lock.js';
 import type { BackupRun } from './backup-run.js';
 import { readTarget, refuseOtherVm } from './open-target.js';
-import { repair } from './repair.js';
+import type { Route } from './route.js';
 
 /** A run that died in the last hour of a month is repaired by the first one of the next, which has another folder. */
 export async function repairOtherMonths(
   run: BackupRun,
+  route: Route,
   seen: VmState,
 ): Promise<{ readonly vm: VmState; readonly actions: readonly RepairAction[] }> {
-  const { options, target, session } = run;
+  const { options, target } = run;
   const actions: RepairAction[] = [];
   let vm = seen;
   if (!options.monthly) return { vm, actions };
@@ -23,7 +24,7 @@ export async function repairOtherMonths(
     try {
       const state = await readTarget(month, true);
       refuseOtherVm(state, run.identity, vm.disks);
-      const done = await repair(session.client, state, vm);
+      const done = await route.repair(state, vm);
       done.report.warnings.forEach(run.warn);
       actions.push(...done.report.actions);
       vm = done.vm;

@@ -2,14 +2,14 @@ import type { VmState } from '../domain/disk.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
 import type { PauseGuard } from '../qemu/pause-guard.js';
-import type { BackupRun } from './backup-run.js';
 import type { Guards } from './take-point.js';
+import type { QmpRun } from './qmp-run.js';
 
 /**
  * The processes that see to it that the guest thaws and the VM goes on, whatever becomes of this one: ready before the
  * first change.
  */
-export async function startGuards(run: BackupRun, vm: VmState, fleece: boolean): Promise<Guards> {
+export async function startGuards(run: QmpRun, vm: VmState, fleece: boolean): Promise<Guards> {
   const freeze = await startFreezeGuard(run, vm);
   try {
     return { freeze, pause: fleece && vm.running ? await startPauseGuard(run) : null };
@@ -25,7 +25,7 @@ export async function releaseGuards({ freeze, pause }: Guards): Promise<void> {
   await freeze?.release();
 }
 
-async function startPauseGuard({ session, options }: BackupRun): Promise<PauseGuard> {
+async function startPauseGuard({ session, options }: QmpRun): Promise<PauseGuard> {
   const { PauseGuard } = await import('../qemu/pause-guard.js');
   return PauseGuard.start({ monitor: session.endpoint, limitMs: options.freezeLimitMs + PAUSE_MARGIN_MS });
 }
@@ -34,7 +34,7 @@ async function startPauseGuard({ session, options }: BackupRun): Promise<PauseGu
 const PAUSE_MARGIN_MS = 5_000;
 
 /** The guard for the freeze, ready and connected; null where nothing is frozen. */
-async function startFreezeGuard(run: BackupRun, vm: VmState): Promise<FreezeGuard | null> {
+async function startFreezeGuard(run: QmpRun, vm: VmState): Promise<FreezeGuard | null> {
   const { quiesce, agent, freezeTimeoutMs, freezeLimitMs } = run.options;
   if (quiesce === 'no') return null;
   if (!vm.running) return unfrozen(run, `the VM is not running (${vm.status})`);
@@ -49,7 +49,7 @@ async function startFreezeGuard(run: BackupRun, vm: VmState): Promise<FreezeGuar
   }
 }
 
-function unfrozen(run: BackupRun, why: string, cause?: unknown): null {
+function unfrozen(run: QmpRun, why: string, cause?: unknown): null {
   run.signal.throwIfAborted();
   if (run.options.quiesce === 'require') {
     throw new QmpBackupError('failed', `--quiesce=require: the guest cannot be frozen: ${why}`, {

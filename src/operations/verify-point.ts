@@ -11,8 +11,7 @@ import { exportNode, startNbdServer } from '../qemu/nbd-export.js';
 import type { TransactionDisk } from '../qemu/transaction.js';
 import { QmpCommandError } from '../qmp/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
-import type { BackupRun } from './backup-run.js';
-import type { Planned } from './plan-run.js';
+import type { QmpPlan, QmpRun } from './qmp-run.js';
 
 /**
  * Proves a point before it is sealed: the frozen instant, which fleecing still holds, is exported read-only over NBD on
@@ -20,8 +19,8 @@ import type { Planned } from './plan-run.js';
  * is taken away with the rest of fleecing.
  */
 export async function verifyPoint(
-  run: BackupRun,
-  planned: Planned,
+  run: QmpRun,
+  planned: QmpPlan,
   staged: readonly TransactionDisk[],
   /** Says that the run serves NBD. */
   journal: Journal,
@@ -39,7 +38,7 @@ export async function verifyPoint(
   }
 }
 
-async function serve(run: BackupRun, socket: string, journal: Journal): Promise<void> {
+async function serve(run: QmpRun, socket: string, journal: Journal): Promise<void> {
   try {
     await startNbdServer(run.session.client, socket);
   } catch (error) {
@@ -54,8 +53,8 @@ async function serve(run: BackupRun, socket: string, journal: Journal): Promise<
 }
 
 async function verifyDisk(
-  run: BackupRun,
-  planned: Planned,
+  run: QmpRun,
+  planned: QmpPlan,
   { planned: disk, path, fleece }: TransactionDisk,
   { socket, index }: { readonly socket: string; readonly index: number },
 ): Promise<void> {
@@ -79,7 +78,7 @@ async function verifyDisk(
 }
 
 /** What the new image builds on, FULL first. */
-function filesBelow({ catalog }: Planned, { parent, file }: PlannedDisk): readonly string[] {
+function filesBelow({ catalog }: QmpPlan, { parent, file }: PlannedDisk): readonly string[] {
   if (!catalog || !parent) return [];
   const line = lineOf(catalog, parent);
   if ('missing' in line)

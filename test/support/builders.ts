@@ -1,5 +1,6 @@
 import type { Catalog, Journal, Point, PointDisk } from '../../src/domain/catalog.js';
 import type { DirtyBitmap, SourceDisk, VmState } from '../../src/domain/disk.js';
+import { bitmapName } from '../../src/domain/names.js';
 import type { BackupRequest, PlanInput } from '../../src/domain/plan.js';
 import { recognise } from '../../src/domain/recognise.js';
 
@@ -146,7 +147,7 @@ export function planInput(
     vm: vmState(sources),
     known: recognise(known, sources),
     catalog: known,
-    targetId: TARGET_ID,
+    bitmapName: (disk) => bitmapName(TARGET_ID, disk, 'abcdefabcdef'),
     attempt: 'abcdefabcdef',
     nowSeconds: 1000,
     files: new Map(),

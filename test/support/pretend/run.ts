@@ -1,6 +1,7 @@
 import type { Catalog, Journal, PointDisk } from '../../../src/domain/catalog.js';
 import { lineOf } from '../../../src/domain/chain.js';
 import type { VmState } from '../../../src/domain/disk.js';
+import { bitmapName } from '../../../src/domain/names.js';
 import { QmpBackupError } from '../../../src/errors.js';
 import { afterTransaction, type BackupPlan, planBackup, type RequestedLevel } from '../../../src/domain/plan.js';
 import { recognise } from '../../../src/domain/recognise.js';
@@ -206,9 +207,10 @@ export class Pretend {
 
   #plan(target: Target, level: RequestedLevel, attempt: string): BackupPlan {
     const vm = this.qemu.vm();
+    const drawn = this.#bugs.reusesNames ? '0'.repeat(12) : attempt;
     return planBackup({
       ...{ request: request(level), vm, known: recognise(target.catalog, vm.disks), catalog: target.catalog },
-      ...{ targetId: this.#targetId(target), attempt: this.#bugs.reusesNames ? '0'.repeat(12) : attempt },
+      ...{ bitmapName: (disk: string) => bitmapName(this.#targetId(target), disk, drawn), attempt: drawn },
       ...{ nowSeconds: 1000, brokenLines: new Map() },
       files: new Map([...target.folders].map(([disk, folder]) => [disk, folder.map(({ name }) => name)])),
     });

@@ -1,0 +1,61 @@
+import type { Catalog, Point } from '../domain/catalog.js';
+import type { VmState } from '../domain/disk.js';
+import type { FleeceChoice } from '../domain/fleece-choice.js';
+import type { BackupPlan } from '../domain/plan.js';
+import type { RepairAction } from '../domain/reconcile.js';
+import type { SocketOwner } from '../repository/peer.js';
+import type { Staging } from '../repository/staging.js';
+import type { BackupRun } from './backup-run.js';
+import type { TargetState } from './open-target.js';
+import type { Planned } from './plan-run.js';
+import type { RepairReport } from './repair.js';
+import type { Freeze } from './take-point.js';
+
+/**
+ * The way to a VM: what differs between one that is reached by QMP and others. Catalog, layout, plan, seal and
+ * retention do not know which it is.
+ */
+export interface Route {
+  /** The VM as it was looked at once, under its lock. */
+  readonly state: VmState;
+  /** Aborts when the VM's lock is lost. */
+  readonly signal: AbortSignal;
+  /** For whoever finds a lock held. */
+  readonly subject: string;
+  /** To whom files must belong so that the VM's process can open them; undefined leaves them to this user. */
+  readonly imageOwner: SocketOwner | undefined;
+  /** The name of the bitmap that tracks what changes since the point of `attempt`. */
+  bitmapName(targetId: string, disk: string, attempt: string): string;
+  /** What a dead run left, as far as it is in the VM or named by the target's journal. Changes nothing. */
+  observeRepairs(target: TargetState): Promise<readonly RepairAction[]>;
+  repair(target: TargetState, vm: VmState): Promise<Repaired>;
+  /** Decides how the instant is kept for the copy. Changes nothing. */
+  prepare(run: BackupRun, planned: Planned, facts: TargetFacts): Promise<Prepared>;
+  /** Removes what the newest point made superfluous. */
+  retire(plan: BackupPlan, actions: readonly RepairAction[]): Promise<void>;
+}
+
+export interface Repaired {
+  readonly vm: VmState;
+  readonly report: RepairReport;
+}
+
+export interface TargetFacts {
+  /** The target is on a file system that may hang. */
+  readonly network: boolean;
+  readonly spaceIsShort: boolean;
+}
+
+export interface Prepared {
+  readonly fleecing: FleeceChoice;
+  /** Makes the point and seals it; a failure before the commit point undoes what was begun. */
+  readonly take: (run: BackupRun, staging: Staging, vm: VmState) => Promise<Done>;
+}
+
+export interface Done {
+  readonly catalog: Catalog;
+  readonly point: Point;
+  readonly freeze: Freeze | null;
+  readonly pausedMs: number | null;
+  readonly transactionMs: number;
+}
