@@ -186,16 +186,16 @@ class Course {
     const points = target.catalog.filter((point) => point.chain !== null);
     const { id, disks } = points[Math.floor(draw / 2) % points.length]!;
     const output = join(this.#dir, 'restored');
-    const run = await runTool(
-      this.#tool,
-      ['restore', '--target', target.dir, '--output', output, '--until', disks[0]!.file],
-      { kind: 'none' },
-    );
-    if (run.exitCode !== 0) throw new Error(`until ${disks[0]!.file}: ${run.stderr}`);
+    // A file name alone may be that of another disk in another point.
+    const until = `${disks[0]!.disk}/${disks[0]!.file}`;
+    const run = await runTool(this.#tool, ['restore', '--target', target.dir, '--output', output, '--until', until], {
+      kind: 'none',
+    });
+    if (run.exitCode !== 0) throw new Error(`until ${until}: ${run.stderr}`);
     for (const { disk, source } of disks) {
       const found = await readDisk(join(output, `${disk}.qcow2`), 'qcow2', join(this.#dir, 'scratch'));
       const wrong = difference(found, target.points.get(id)!.bytes.get(this.torture.diskOfDevice(source.qdev).id)!);
-      if (wrong !== undefined) throw new Error(`${disk}, restored until ${disks[0]!.file}, is wrong: ${wrong}`);
+      if (wrong !== undefined) throw new Error(`${disk}, restored until ${until}, is wrong: ${wrong}`);
     }
   }
 
