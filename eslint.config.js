@@ -12,7 +12,8 @@ const LAYERS = {
   qemu: ['domain', 'qmp'],
   'guest-agent': ['domain', 'qmp'],
   repository: ['domain'],
-  operations: ['domain', 'repository', 'qemu', 'qmp', 'guest-agent', 'qemu-img'],
+  nbd: ['domain'],
+  operations: ['domain', 'repository', 'qemu', 'qmp', 'guest-agent', 'qemu-img', 'nbd'],
 };
 
 const folders = [...Object.keys(LAYERS), 'cli'];

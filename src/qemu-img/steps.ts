@@ -78,9 +78,17 @@ export async function map(view: string, options: LongStepOptions): Promise<reado
   return parseMap(stdout);
 }
 
+export interface ConvertOptions extends LongStepOptions {
+  /** The target is there and empty: it is written into as it is, and what reads as zeros is left out. */
+  readonly existing?: boolean | undefined;
+  readonly compress?: boolean | undefined;
+}
+
 /** Copies a view into a standalone qcow2 image, which it creates. `target` is an absolute path. */
-export async function convert(view: string, target: string, options: LongStepOptions): Promise<void> {
-  await runLong(['convert', '-p', ...rate(options), '-O', 'qcow2', view, target], options);
+export async function convert(view: string, target: string, options: ConvertOptions): Promise<void> {
+  const existing = options.existing ? ['-n', '--target-is-zero'] : [];
+  const compress = options.compress ? ['-c'] : [];
+  await runLong(['convert', '-p', ...existing, ...compress, ...rate(options), '-O', 'qcow2', view, target], options);
 }
 
 /**

@@ -1,0 +1,79 @@
+/**
+ * The meta contexts that a backup reads, and the walk over all extents of a disk. Servers cut their answers where they
+ * like, and at different places for two contexts of one answer: each is followed by itself.
+ */
+import type { Span } from '../domain/extents.js';
+import type { NbdClient } from './client.js';
+
+/** Bit 1 (2): the range reads as zeros. Bit 0 says only whether it takes space, which a backup does not ask. */
+export const ALLOCATION = 'base:allocation';
+const READS_AS_ZERO = 2;
+
+/** Bit 0 (1): the range was written since the bitmap began. */
+export function dirtyBitmap(name: string): string {
+  return `qemu:dirty-bitmap:${name}`;
+}
+const DIRTY = 1;
+
+/** Below 2^32, and a multiple of every block size (at most 64 KiB). */
+const LONGEST_QUESTION = 0xffff_0000;
+
+export interface DiskExtents {
+  /** What reads as zeros. In order, disjoint, joined where they touch; so is `dirty`. */
+  readonly zero: readonly Span[];
+  /** What the bitmap calls dirty; undefined where no bitmap was asked for. */
+  readonly dirty: readonly Span[] | undefined;
+}
+
+/**
+ * Every extent of the export, by `base:allocation` and, where it is given, a dirty bitmap. The client must have been
+ * connected with these contexts.
+ *
+ * @throws as the client's `blockStatus`
+ */
+export async function readExtents(client: NbdClient, bitmap?: string): Promise<DiskExtents> {
+  const { size } = client.export;
+  const walks = [new Walk(ALLOCATION, READS_AS_ZERO)];
+  if (bitmap !== undefined) walks.push(new Walk(dirtyBitmap(bitmap), DIRTY));
+  for (;;) {
+    const from = Math.min(...walks.map((walk) => walk.position));
+    if (from >= size) break;
+    const status = await client.blockStatus(from, Math.min(LONGEST_QUESTION, size - from));
+    for (const walk of walks) {
+      let offset = from;
+      for (const { length, flags } of status.get(walk.context) ?? []) {
+        walk.add(offset, Math.min(offset + length, size), flags);
+        offset += length;
+      }
+    }
+  }
+  const [zero, dirty] = walks;
+  return { zero: zero?.spans ?? [], dirty: dirty?.spans };
+}
+
+/** The spans of one context that have its bit set, up to `position`. */
+class Walk {
+  readonly spans: Span[] = [];
+  readonly context: string;
+  readonly #bit: number;
+  position = 0;
+
+  constructor(context: string, bit: number) {
+    this.context = context;
+    this.#bit = bit;
+  }
+
+  /** What was told before is not told again. */
+  add(start: number, end: number, flags: number): void {
+    const from = Math.max(start, this.position);
+    if (end <= from) return;
+    this.position = end;
+    if ((flags & this.#bit) === 0) return;
+    const last = this.spans.at(-1);
+    if (last !== undefined && last.offset + last.length === from) {
+      this.spans[this.spans.length - 1] = { offset: last.offset, length: end - last.offset };
+    } else {
+      this.spans.push({ offset: from, length: end - from });
+    }
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * Runs one qemu-nbd for one client. It ends when the client leaves, when it is told to, or with this process, however
+ * that died. Its socket lies in a folder of its own that nobody else may enter.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { QmpBackupError } from '../errors.js';
+import { nameOfNode } from './image-view.js';
+
+export interface QemuNbdOptions {
+  /** The block node to serve. Names in it should be absolute. */
+  readonly node: object;
+  readonly readOnly?: boolean;
+  /** A persistent dirty bitmap to export beside the data, as `qemu:dirty-bitmap:NAME`. */
+  readonly bitmap?: string;
+  /** A write of zeros becomes an explicit zero cluster, without space of its own. */
+  readonly detectZeroes?: boolean;
+  /** Where its private folder is made; default the system's folder for temporary files. */
+  readonly folder?: string;
+  /** Ends it. */
+  readonly signal?: AbortSignal;
+  /** Until it listens, in ms. Default 30 s. */
+  readonly startMs?: number;
+}
+
+export interface QemuNbd {
+  /** Of the unix socket; the export's name is empty. */
+  readonly socketPath: string;
+  readonly pid: number;
+  /**
+   * Waits until it ends by itself, after its client has left, and removes its folder. `ms`: default ten minutes, for it
+   * writes what it holds.
+   *
+   * @throws QmpBackupError `failed` in qemu-nbd's words unless it ended well.
+   */
+  readonly ended: (ms?: number) => Promise<void>;
+  /** Ends it whatever it does, and removes its folder. What it held may be lost. Never throws; harmless once ended. */
+  readonly kill: () => Promise<void>;
+}
+
+const START_MS = 30_000;
+const END_MS = 600_000;
+const TERM_MS = 5_000;
+const POLL_MS = 5;
+const MAX_WORDS = 4000;
+
+/** @throws QmpBackupError `failed` in qemu-nbd's words; the signal's reason. */
+export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
+  const { signal, startMs = START_MS } = options;
+  signal?.throwIfAborted();
+  const folder = await mkdtemp(join(options.folder ?? tmpdir(), 'qmpbackup-nbd-'));
+  const [socketPath, pidFile] = [join(folder, 'socket'), join(folder, 'pid')];
+  const args = [
+    ...[`--socket=${socketPath}`, `--pid-file=${pidFile}`],
+    ...(options.readOnly ? ['--read-only'] : []),
+    ...(options.bitmap === undefined ? [] : [`--bitmap=${options.bitmap}`]),
+    ...(options.detectZeroes ? ['--detect-zeroes=on'] : []),
+    nameOfNode(options.node),
+  ];
+  const running = run(args);
+  const kill = async (): Promise<void> => {
+    signal?.removeEventListener('abort', onAbort);
+    await running.kill();
+    await rm(folder, { recursive: true, force: true });
+  };
+  // The listener is there for a caller that does not come round to `kill` for long.
+  const onAbort = (): void => void running.kill();
+  signal?.addEventListener('abort', onAbort, { once: true });
+  try {
+    await listening(running, pidFile, startMs);
+  } catch (error) {
+    await kill();
+    signal?.throwIfAborted();
+    throw error;
+  }
+  return {
+    socketPath,
+    pid: running.pid,
+    kill,
+    ended: async (ms = END_MS) => {
+      const exit = await Promise.race([running.exited, sleep(ms, undefined, { ref: false })]);
+      await kill();
+      signal?.throwIfAborted();
+      if (exit === undefined) throw failed(`it did not end within ${ms / 1000} s`);
+      if (exit.code !== 0) throw failed(exit.words);
+    },
+  };
+}
+
+/** It writes its pid file when the image is open and clients are welcome. */
+async function listening(running: Running, pidFile: string, startMs: number): Promise<void> {
+  const until = performance.now() + startMs;
+  for (;;) {
+    const exit = await Promise.race([running.exited, sleep(POLL_MS)]);
+    if (exit !== undefined) throw failed(exit.words);
+    if (await isWritten(pidFile)) return;
+    if (performance.now() > until) throw failed(`it did not begin to serve within ${startMs / 1000} s`);
+  }
+}
+
+async function isWritten(pidFile: string): Promise<boolean> {
+  try {
+    return (await readFile(pidFile, 'utf8')).endsWith('\n');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+interface Exit {
+  readonly code: number | null;
+  readonly words: string;
+}
+
+interface Running {
+  readonly pid: number;
+  readonly exited: Promise<Exit>;
+  readonly kill: () => Promise<void>;
+}
+
+function run(args: readonly string[]): Running {
+  // setpriv (util-linux) becomes qemu-nbd and has the kernel end it with us, also when we are killed before we connect.
+  const child = spawn('setpriv', ['--pdeathsig', 'TERM', 'qemu-nbd', ...args], {
+    env: { ...process.env, LC_ALL: 'C' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const exited = exitOf(child);
+  return {
+    pid: child.pid ?? 0,
+    exited,
+    kill: async () => {
+      child.kill('SIGTERM');
+      const timer = setTimeout(() => child.kill('SIGKILL'), TERM_MS);
+      await exited;
+      clearTimeout(timer);
+    },
+  };
+}
+
+function exitOf(child: ChildProcess): Promise<Exit> {
+  let said = '';
+  child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    said = (said + chunk).slice(-MAX_WORDS);
+  });
+  return new Promise((resolve) => {
+    child.on('error', (error) => resolve({ code: null, words: error.message }));
+    child.on('close', (code, signal) => {
+      const words = said
+        .trim()
+        .replace(/^(qemu-nbd|setpriv): /gm, '')
+        .replace(/\n+/g, '; ');
+      resolve({ code, words: words === '' ? `it ended with ${signal ?? `exit code ${code}`}` : words });
+    });
+  });
+}
+
+function failed(words: string): QmpBackupError {
+  const missing = /(ENOENT|failed to execute .*No such file)/.test(words);
+  return new QmpBackupError('failed', `qemu-nbd failed: ${words}`, {
+    ...(missing ? { hint: 'Install qemu-nbd and setpriv: apt install qemu-utils util-linux' } : {}),
+  });
+}
