@@ -6,6 +6,7 @@ import { rangesOfIncrement } from '../domain/extents.js';
 import { type NbdSource, nbdNode } from '../domain/nbd-address.js';
 import { QmpBackupError } from '../errors.js';
 import { NbdClient, type NbdDeadlines } from '../nbd/client.js';
+import { NbdConnectionLost } from '../nbd/errors.js';
 import { ALLOCATION, dirtyBitmap, readExtents } from '../nbd/meta-contexts.js';
 import { type PullProgress, pull, sinkOf } from '../nbd/pull.js';
 import { nameOfNode } from '../qemu-img/image-view.js';
@@ -55,7 +56,8 @@ export async function pullFull(source: NbdSource, target: string, options: PullF
  * The dirty clusters of the export, and nothing else, into an empty image: what was zeroed becomes zero clusters, which
  * hide the parent's data. When it resolves the image is closed and flushed; where it rejects nobody has it open.
  *
- * @throws the errors of `nbd/errors.ts`; QmpBackupError `failed` in qemu-nbd's words; the signal's reason.
+ * @throws the errors of `nbd/errors.ts`; QmpBackupError `failed` in qemu-nbd's words; by the signal NbdInterrupted or its
+ * reason.
  */
 export async function pullIncrement(increment: Increment, options: PullIncrementOptions = {}): Promise<PullProgress> {
   const { source, bitmap, target } = increment;
@@ -81,6 +83,8 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
         await into.close();
       }
       await server.ended();
+    } catch (error) {
+      throw error instanceof NbdConnectionLost ? await server.explain(error) : error;
     } finally {
       await server.kill();
     }

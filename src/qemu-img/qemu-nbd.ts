@@ -37,13 +37,21 @@ export interface QemuNbd {
    * @throws QmpBackupError `failed` in qemu-nbd's words unless it ended well.
    */
   readonly ended: (ms?: number) => Promise<void>;
-  /** Ends it whatever it does, and removes its folder. What it held may be lost. Never throws; harmless once ended. */
+  /** What to say of a client's lost connection: qemu-nbd's own words where it died, else the error as it is. */
+  readonly explain: (error: unknown) => Promise<unknown>;
+  /**
+   * Ends it whatever it does, and removes its folder. What it held may be lost. Never throws; harmless once ended. One
+   * that its storage keeps in the kernel is left behind, killed.
+   */
   readonly kill: () => Promise<void>;
 }
 
 const START_MS = 30_000;
 const END_MS = 600_000;
 const TERM_MS = 5_000;
+const KILL_MS = 2_000;
+/** A connection is seen to be lost before the process is seen to be gone. */
+const DYING_MS = 500;
 const POLL_MS = 5;
 const MAX_WORDS = 4000;
 
@@ -70,18 +78,21 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
   const onAbort = (): void => void running.kill();
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
-    await listening(running, pidFile, startMs);
+    await listening(running, pidFile, startMs, signal);
   } catch (error) {
     await kill();
-    signal?.throwIfAborted();
     throw error;
   }
   return {
     socketPath,
     pid: running.pid,
     kill,
+    explain: async (error) => {
+      const exit = await within(DYING_MS, running.exited);
+      return exit === undefined || exit.code === 0 ? error : failed(exit.words, error);
+    },
     ended: async (ms = END_MS) => {
-      const exit = await Promise.race([running.exited, sleep(ms, undefined, { ref: false })]);
+      const exit = await within(ms, running.exited);
       await kill();
       signal?.throwIfAborted();
       if (exit === undefined) throw failed(`it did not end within ${ms / 1000} s`);
@@ -91,10 +102,17 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
 }
 
 /** It writes its pid file when the image is open and clients are welcome. */
-async function listening(running: Running, pidFile: string, startMs: number): Promise<void> {
+async function listening(
+  running: Running,
+  pidFile: string,
+  startMs: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const until = performance.now() + startMs;
   for (;;) {
-    const exit = await Promise.race([running.exited, sleep(POLL_MS)]);
+    const exit = await within(POLL_MS, running.exited);
+    // It may have aborted before there was anything to end.
+    signal?.throwIfAborted();
     if (exit !== undefined) throw failed(exit.words);
     if (await isWritten(pidFile)) return;
     if (performance.now() > until) throw failed(`it did not begin to serve within ${startMs / 1000} s`);
@@ -133,11 +151,23 @@ function run(args: readonly string[]): Running {
     exited,
     kill: async () => {
       child.kill('SIGTERM');
-      const timer = setTimeout(() => child.kill('SIGKILL'), TERM_MS);
-      await exited;
-      clearTimeout(timer);
+      if ((await within(TERM_MS, exited)) !== undefined) return;
+      child.kill('SIGKILL');
+      if ((await within(KILL_MS, exited)) !== undefined) return;
+      child.unref();
+      child.stderr.destroy();
     },
   };
+}
+
+/** Undefined when it takes longer. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  const over = new AbortController();
+  try {
+    return await Promise.race([promise, sleep(ms, undefined, { signal: over.signal })]);
+  } finally {
+    over.abort();
+  }
 }
 
 function exitOf(child: ChildProcess): Promise<Exit> {
@@ -157,9 +187,10 @@ function exitOf(child: ChildProcess): Promise<Exit> {
   });
 }
 
-function failed(words: string): QmpBackupError {
+function failed(words: string, cause?: unknown): QmpBackupError {
   const missing = /(ENOENT|failed to execute .*No such file)/.test(words);
   return new QmpBackupError('failed', `qemu-nbd failed: ${words}`, {
+    cause,
     ...(missing ? { hint: 'Install qemu-nbd and setpriv: apt install qemu-utils util-linux' } : {}),
   });
 }

@@ -21,6 +21,8 @@ import {
 export type Extents = readonly (readonly [length: number, flags: number])[];
 
 export interface FakeRequest {
+  /** The command flags: REQ_ONE (8) asks for one extent only. */
+  readonly flags: number;
   readonly command: number;
   readonly cookie: bigint;
   readonly offset: number;
@@ -115,12 +117,13 @@ export class FakeNbdServer {
     socket.write(greeting());
     yield* take(4);
     if (!this.#usual(socket, atStage('flags'))) return;
-    if (!(yield* this.#negotiation(socket, atStage))) return;
-    for (;;) yield* this.#transmission(socket);
+    const agreed = new Map<number, string>();
+    if (!(yield* this.#negotiation(socket, atStage, agreed))) return;
+    for (;;) yield* this.#transmission(socket, agreed);
   }
 
   /** Whether an export was opened. */
-  *#negotiation(socket: Socket, atStage: (stage: Stage) => Instead): Reader<boolean> {
+  *#negotiation(socket: Socket, atStage: (stage: Stage) => Instead, agreed: Map<number, string>): Reader<boolean> {
     const { exportName = '', contexts = {}, disk } = this.#options;
     for (;;) {
       const head = yield* take(16);
@@ -136,6 +139,7 @@ export class FakeNbdServer {
         const queries = textsOf(data.subarray(8 + Buffer.byteLength(asked)));
         const known = Object.keys(contexts).map((name, index) => ({ name, id: index + 1 }));
         const offered = known.filter(({ name }) => queries.includes(name));
+        for (const { id, name } of offered) agreed.set(id, name);
         const replies = offered.map(({ name, id }) => contextReply(id, name));
         socket.write(asked === exportName ? Buffer.concat([...replies, optionReply(10, 1)]) : unknown);
       } else {
@@ -150,9 +154,10 @@ export class FakeNbdServer {
     }
   }
 
-  *#transmission(socket: Socket): Reader<void> {
+  *#transmission(socket: Socket, agreed: ReadonlyMap<number, string>): Reader<void> {
     const head = yield* take(28);
     const request: FakeRequest = {
+      flags: head.readUInt16BE(4),
       command: head.readUInt16BE(6),
       cookie: head.readBigUInt64BE(8),
       offset: Number(head.readBigUInt64BE(16)),
@@ -162,10 +167,14 @@ export class FakeNbdServer {
     this.requests.push(request);
     if (!this.#usual(socket, this.#options.onRequest?.(request))) return;
     if (request.command === Command.disconnect) socket.end();
-    else socket.write(this.#answer(request, payload));
+    else socket.write(this.#answer(request, payload, agreed));
   }
 
-  #answer({ command, cookie, offset, length }: FakeRequest, payload: Buffer | undefined): Buffer {
+  #answer(
+    { flags, command, cookie, offset, length }: FakeRequest,
+    payload: Buffer | undefined,
+    agreed: ReadonlyMap<number, string>,
+  ): Buffer {
     const { disk, contexts = {}, extentsAtOnce = 1000 } = this.#options;
     if (offset + length > disk.length) return errorChunk(cookie, 22, 'beyond the end', { done: true });
     switch (command) {
@@ -178,10 +187,11 @@ export class FakeNbdServer {
         disk.fill(0, offset, offset + length);
         return simpleReply(cookie);
       case Command.blockStatus: {
-        const all = Object.values(contexts);
-        const chunks = all.map((extents, index) => {
-          const told = extentsFrom(extents, offset, length).slice(0, extentsAtOnce + index);
-          return statusChunk(cookie, index + 1, told, index === all.length - 1);
+        const chunks = [...agreed].map(([id, name], index) => {
+          const most = (flags & 8) === 0 ? extentsAtOnce + index : 1;
+          const told = extentsFrom(contexts[name] ?? [], offset, length).slice(0, most);
+          if ((flags & 8) !== 0) told[0] = [Math.min(told[0]![0], length), told[0]![1]];
+          return statusChunk(cookie, id, told, index === agreed.size - 1);
         });
         return Buffer.concat(chunks);
       }
@@ -202,7 +212,7 @@ function textsOf(data: Buffer): string[] {
 }
 
 /** From `offset` on; the last extent is not cut where the question ends, as nbdkit does it. */
-function extentsFrom(extents: Extents, offset: number, length: number): Extents {
+function extentsFrom(extents: Extents, offset: number, length: number): Extents[number][] {
   let start = 0;
   return extents.flatMap(([each, flags]): Extents => {
     const end = start + each;
