@@ -129,6 +129,11 @@ export class FakeNbdServer {
       const head = yield* take(16);
       const option = head.readUInt32BE(8);
       const data = yield* take(head.readUInt32BE(12));
+      // As extended headers, with which newer QEMUs begin.
+      if (option !== 7 && option !== 8 && option !== 10) {
+        socket.write(optionReply(option, 0x8000_0001));
+        continue;
+      }
       const asked = option === 8 ? '' : data.toString('utf8', 4, 4 + data.readUInt32BE(0));
       const unknown = optionReply(option, 0x8000_0006, Buffer.from(`export ${asked} is not known`));
       if (option === 8) {
