@@ -2,16 +2,16 @@
  * Writes to a disk of a VM as its guest would, without a guest: through the guest device's own backend, so that
  * bitmaps, jobs and filters see them. HMP `qemu-io` reports only on QEMU's stdout: every call checks it there.
  */
-import type { LabDisk } from './qemu.js';
 import type { QmpClient } from '../../../src/qmp/client.js';
 import { hmp } from './monitor.js';
 import type { Output } from './output.js';
 
 /** The parts of a VM that are needed here. */
 export interface WritableVm {
-  readonly control: QmpClient;
+  /** The test's way to the monitor; `human` is for a VM whose monitor somebody else holds. */
+  readonly control: QmpClient | { readonly human: (commandLine: string) => Promise<string> };
   readonly stdout: Output;
-  disk(id: string): LabDisk;
+  disk(id: string): { readonly hmpReference: string };
 }
 
 export interface Range {
@@ -124,7 +124,8 @@ function outcome(text: string, verb: string, range: Range): 'done' | 'failed' | 
 
 async function qemuIo(vm: WritableVm, disk: string, command: string): Promise<void> {
   // "Cannot find device" and permission conflicts come as the text of the reply.
-  const complaint = await hmp(vm.control, `qemu-io ${vm.disk(disk).hmpReference} "${command}"`);
+  const line = `qemu-io ${vm.disk(disk).hmpReference} "${command}"`;
+  const complaint = await ('human' in vm.control ? vm.control.human(line) : hmp(vm.control, line));
   if (complaint.trim() !== '') throw new Error(`${disk}: qemu-io ${command}: ${complaint.trim()}`);
 }
 

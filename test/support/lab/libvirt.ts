@@ -1,0 +1,147 @@
+/**
+ * A libvirt of its own for a test (`scripts/start-libvirt`), with domains under software emulation: with the real guest
+ * or without one. Nothing of it outlives the process that started it.
+ */
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, readlink, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { defineDomain, type DomainOptions, type LabDomain } from './libvirt-domain.js';
+import { LAB_ENV, makeLabDir, projectRoot, run, type ProgramResult } from './programs.js';
+
+const START_MS = 60_000;
+
+export interface LibvirtLab {
+  /** Short; what the daemons see as /var/lib/libvirt, /run/libvirt and so on is below it. */
+  readonly dir: string;
+  /** For `virsh --connect`. */
+  readonly uri: string;
+  virsh(args: readonly string[], options?: { readonly allowed?: readonly number[] }): Promise<ProgramResult>;
+  /** Defines a domain, shut off. */
+  define(options: DomainOptions): Promise<LabDomain>;
+  /** Ends libvirtd; domains live on. `kill` is SIGKILL. */
+  stopDaemon(how: 'graceful' | 'kill'): Promise<void>;
+  /** Starts libvirtd again and waits until it answers. */
+  startDaemon(): Promise<void>;
+  /** Pid, as seen here, of a process inside, from a pid file that the inside has written. Undefined when it is gone. */
+  pidOf(pidFile: string): Promise<number | undefined>;
+  /** Ends all of it, with every domain, and removes the folder. */
+  close(): Promise<void>;
+}
+
+export async function startLibvirt(): Promise<LibvirtLab> {
+  const dir = await makeLabDir();
+  const uri = `qemu+unix:///system?socket=${join(dir, 'run/libvirt/libvirt-sock')}`;
+  const script = join(projectRoot(), 'scripts/start-libvirt');
+  // The kernel ends the script when this process dies, and the whole pid namespace with it.
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', script, '--foreground', dir], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, ...LAB_ENV },
+    detached: true,
+  });
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
+  const exited = new Promise<void>((resolve) => {
+    child.once('error', (error) => {
+      said += error.message;
+      resolve();
+    });
+    child.once('close', () => resolve());
+  });
+  let ended = false;
+  void exited.then(() => (ended = true));
+  const domains = new Set<LabDomain>();
+
+  const virsh: LibvirtLab['virsh'] = (args, options = {}) => run('virsh', ['--connect', uri, ...args], options);
+
+  const answers = async (): Promise<void> => {
+    const until = Date.now() + START_MS;
+    for (;;) {
+      if (ended) throw new Error(`scripts/start-libvirt has ended: ${said}`);
+      const { exitCode } = await virsh(['version'], { allowed: [0, 1] });
+      if (exitCode === 0) return;
+      if (Date.now() > until) throw new Error(`libvirtd does not answer within ${START_MS} ms: ${said}`);
+      await sleep(100);
+    }
+  };
+
+  const labPid = async (): Promise<number> => Number(await readFile(join(dir, 'lab.pid'), 'utf8'));
+
+  const pidOf: LibvirtLab['pidOf'] = async (pidFile) => {
+    const inner = (await readFile(pidFile, 'utf8')).trim();
+    return pidInNamespace(await readlink(`/proc/${await labPid()}/ns/pid`), inner);
+  };
+
+  const lab: LibvirtLab = {
+    dir,
+    uri,
+    virsh,
+    pidOf,
+    define: async (options) => {
+      const domain = await defineDomain(lab, { uuid: randomUUID(), ...options });
+      domains.add(domain);
+      return domain;
+    },
+    stopDaemon: async (how) => {
+      const pid = await pidOf(join(dir, 'libvirtd.pid'));
+      if (pid === undefined) throw new Error('libvirtd is not running');
+      process.kill(pid, how === 'kill' ? 'SIGKILL' : 'SIGTERM');
+      while (await isAlive(pid)) await sleep(20);
+    },
+    startDaemon: async () => {
+      const inside = ['--target', String(await labPid()), '--mount', '--pid'];
+      await run('nsenter', [...inside, 'libvirtd', '--daemon', '--pid-file', join(dir, 'libvirtd.pid')]);
+      await answers();
+    },
+    close: async () => {
+      for (const domain of domains) domain.forget();
+      // With the first process of its namespace everything else has ended before that process is gone.
+      if (existsSync(join(dir, 'lab.pid'))) process.kill(await labPid(), 'SIGKILL');
+      else child.kill('SIGKILL');
+      await exited;
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+  try {
+    await answers();
+    await mkdir(join(dir, 'images'));
+    return lab;
+  } catch (error) {
+    await lab.close();
+    throw error;
+  }
+}
+
+async function isAlive(pid: number): Promise<boolean> {
+  try {
+    const status = await readFile(`/proc/${pid}/status`, 'utf8');
+    return !/^State:\s+Z/m.test(status);
+  } catch (error) {
+    if (isGone(error)) return false;
+    throw error;
+  }
+}
+
+/** The pid, in this namespace, of what has `inner` in that one. */
+async function pidInNamespace(namespace: string, inner: string): Promise<number | undefined> {
+  for (const entry of await readdir('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      const status = await readFile(`/proc/${entry}/status`, 'utf8');
+      const pids = /^NSpid:\s+(.*)$/m.exec(status)?.[1]?.split(/\s+/) ?? [];
+      if (pids.length < 2 || pids.at(-1) !== inner) continue;
+      if ((await readlink(`/proc/${entry}/ns/pid`)) === namespace) return Number(entry);
+    } catch (error) {
+      // Processes end while they are looked at.
+      if (!isGone(error)) throw error;
+    }
+  }
+  return undefined;
+}
+
+function isGone(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return code === 'ENOENT' || code === 'ESRCH';
+}
