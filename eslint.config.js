@@ -13,7 +13,8 @@ const LAYERS = {
   'guest-agent': ['domain', 'qmp'],
   repository: ['domain'],
   nbd: ['domain'],
-  operations: ['domain', 'repository', 'qemu', 'qmp', 'guest-agent', 'qemu-img', 'nbd'],
+  libvirt: ['domain', 'nbd'],
+  operations: ['domain', 'repository', 'qemu', 'qmp', 'guest-agent', 'qemu-img', 'nbd', 'libvirt'],
 };
 
 const folders = [...Object.keys(LAYERS), 'cli'];

@@ -17,7 +17,7 @@ export interface DomainDisk {
   readonly target: string;
   /** Absolute path; none is an empty drive. */
   readonly file?: string;
-  /** qcow2 unless told. */
+  /** qcow2 unless told; raw for a cdrom. */
   readonly format?: ImageFormat;
   readonly device?: 'disk' | 'cdrom';
   /** More elements inside of <disk>, as <readonly/> or <shareable/>. */
@@ -89,7 +89,7 @@ export async function defineDomain(lab: LibvirtLab, options: Defined): Promise<L
     forget();
   };
   const pid = async (): Promise<number> => {
-    const found = await lab.pidOf(join(lab.dir, 'run/libvirt/qemu', `${name}.pid`));
+    const found = await lab.pidOf({ uuid });
     if (found === undefined) throw new Error(`${name} has no QEMU`);
     return found;
   };
@@ -204,7 +204,7 @@ function boot({ kernel, initramfs }: GuestImages, words: string): string {
 }
 
 function diskXml(disk: DomainDisk): string {
-  const { target, file, format = 'qcow2', device = 'disk', xml = '' } = disk;
+  const { target, file, device = 'disk', format = device === 'disk' ? 'qcow2' : 'raw', xml = '' } = disk;
   return `    <disk type='file' device='${device}'>
       <driver name='qemu' type='${format}' discard='unmap'/>
       ${file === undefined ? '' : `<source file='${escapeXml(file)}'/>`}

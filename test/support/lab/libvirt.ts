@@ -25,8 +25,8 @@ export interface LibvirtLab {
   stopDaemon(how: 'graceful' | 'kill'): Promise<void>;
   /** Starts libvirtd again and waits until it answers. */
   startDaemon(): Promise<void>;
-  /** Pid, as seen here, of a process inside, from a pid file that the inside has written. Undefined when it is gone. */
-  pidOf(pidFile: string): Promise<number | undefined>;
+  /** Pid, as seen here, of libvirtd, or of the QEMU of a domain. Undefined when it is not running. */
+  pidOf(what: 'libvirtd' | { readonly uuid: string }): Promise<number | undefined>;
   /** Ends all of it, with every domain, and removes the folder. */
   close(): Promise<void>;
 }
@@ -69,10 +69,10 @@ export async function startLibvirt(): Promise<LibvirtLab> {
 
   const labPid = async (): Promise<number> => Number(await readFile(join(dir, 'lab.pid'), 'utf8'));
 
-  const pidOf: LibvirtLab['pidOf'] = async (pidFile) => {
-    const inner = (await readFile(pidFile, 'utf8')).trim();
-    return pidInNamespace(await readlink(`/proc/${await labPid()}/ns/pid`), inner);
-  };
+  const pidOf: LibvirtLab['pidOf'] = async (what) =>
+    findProcess(await readlink(`/proc/${await labPid()}/ns/pid`), (args) =>
+      what === 'libvirtd' ? args[0] === 'libvirtd' : args[args.indexOf('-uuid') + 1] === what.uuid,
+    );
 
   const lab: LibvirtLab = {
     dir,
@@ -85,7 +85,7 @@ export async function startLibvirt(): Promise<LibvirtLab> {
       return domain;
     },
     stopDaemon: async (how) => {
-      const pid = await pidOf(join(dir, 'libvirtd.pid'));
+      const pid = await pidOf('libvirtd');
       if (pid === undefined) throw new Error('libvirtd is not running');
       process.kill(pid, how === 'kill' ? 'SIGKILL' : 'SIGTERM');
       while (await isAlive(pid)) await sleep(20);
@@ -124,15 +124,13 @@ async function isAlive(pid: number): Promise<boolean> {
   }
 }
 
-/** The pid, in this namespace, of what has `inner` in that one. */
-async function pidInNamespace(namespace: string, inner: string): Promise<number | undefined> {
+/** The pid, as seen here, of a process of another pid namespace, by its command line. */
+async function findProcess(namespace: string, isIt: (args: readonly string[]) => boolean): Promise<number | undefined> {
   for (const entry of await readdir('/proc')) {
     if (!/^\d+$/.test(entry)) continue;
     try {
-      const status = await readFile(`/proc/${entry}/status`, 'utf8');
-      const pids = /^NSpid:\s+(.*)$/m.exec(status)?.[1]?.split(/\s+/) ?? [];
-      if (pids.length < 2 || pids.at(-1) !== inner) continue;
-      if ((await readlink(`/proc/${entry}/ns/pid`)) === namespace) return Number(entry);
+      const args = (await readFile(`/proc/${entry}/cmdline`, 'utf8')).split('\0');
+      if (isIt(args) && (await readlink(`/proc/${entry}/ns/pid`)) === namespace) return Number(entry);
     } catch (error) {
       // Processes end while they are looked at.
       if (!isGone(error)) throw error;

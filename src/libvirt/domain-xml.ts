@@ -1,0 +1,128 @@
+/**
+ * What a domain's XML says that a backup needs. Read from `virsh dumpxml`: of a running domain it also names aliases
+ * and backing chains, of one that is off it does not.
+ */
+import { LibvirtAnswerError } from './errors.js';
+import { attribute, find, findAll, parseXml, textAt, type XmlElement } from './xml.js';
+
+export interface DomainDefinition {
+  readonly name: string;
+  readonly uuid: string;
+  /** `kvm`, `qemu`: libvirt's driver. Backup jobs exist for these. */
+  readonly type: string;
+  readonly disks: readonly DomainDisk[];
+  readonly agent: AgentChannel;
+  /** The file that keeps UEFI variables. */
+  readonly nvram: string | null;
+  readonly hasTpm: boolean;
+}
+
+/** `absent`: no channel for it. What is not running says `configured`. */
+export type AgentChannel = 'absent' | 'configured' | 'connected' | 'disconnected';
+
+export interface DomainDisk {
+  /** `vda`: unique in the domain, and how libvirt addresses the disk. */
+  readonly target: string;
+  readonly device: 'disk' | 'cdrom' | 'floppy' | 'lun';
+  readonly bus: string | null;
+  /** Of the top image: `qcow2`, `raw`; null when it is not said. */
+  readonly format: string | null;
+  readonly source: DiskSource | null;
+  readonly readOnly: boolean;
+  readonly shareable: boolean;
+  /** Changes are dropped when the domain ends. */
+  readonly transient: boolean;
+  readonly serial: string | null;
+  /** Id of the guest device: `virtio-disk0`. Only of a running domain. */
+  readonly alias: string | null;
+  /** Below the top image, nearest first. Only of a running domain; for others the image headers say it. */
+  readonly backing: readonly BackingImage[];
+}
+
+export interface BackingImage {
+  readonly format: string | null;
+  readonly source: DiskSource | null;
+}
+
+export interface DiskSource {
+  /** `file`, `block`, `network`, `volume`, `dir`, `nvme`, `vhostuser` … */
+  readonly type: string;
+  /** Absolute path, when there is one (`file`, `block`). */
+  readonly path: string | null;
+  /** For people: the path, or `rbd:pool/image`, `volume pool/name`. */
+  readonly description: string;
+}
+
+/** Throws `LibvirtAnswerError` for what is no domain. */
+export function parseDomain(xml: string): DomainDefinition {
+  const domain = parseXml(xml, 'domain');
+  const name = textAt(domain, 'name');
+  const uuid = textAt(domain, 'uuid');
+  if (name === null || uuid === null) throw new LibvirtAnswerError('the <domain> of libvirt', xml);
+  const devices = find(domain, 'devices');
+  return {
+    name,
+    uuid: uuid.toLowerCase(),
+    type: attribute(domain, 'type') ?? '',
+    disks: findAll(devices, 'disk').flatMap((disk) => parseDisk(disk) ?? []),
+    agent: agentChannel(devices),
+    nvram: textAt(domain, 'os', 'nvram') ?? attribute(find(domain, 'os', 'nvram', 'source'), 'file'),
+    hasTpm: findAll(devices, 'tpm').length > 0,
+  };
+}
+
+function parseDisk(disk: XmlElement): DomainDisk | undefined {
+  const target = attribute(find(disk, 'target'), 'dev');
+  if (target === null) return undefined;
+  return {
+    target,
+    device: deviceOf(attribute(disk, 'device')),
+    bus: attribute(find(disk, 'target'), 'bus'),
+    format: attribute(find(disk, 'driver'), 'type'),
+    source: sourceOf(disk),
+    readOnly: find(disk, 'readonly') !== undefined,
+    shareable: find(disk, 'shareable') !== undefined,
+    transient: find(disk, 'transient') !== undefined,
+    serial: textAt(disk, 'serial'),
+    alias: attribute(find(disk, 'alias'), 'name'),
+    backing: backingOf(disk),
+  };
+}
+
+function deviceOf(device: string | null): DomainDisk['device'] {
+  return device === 'cdrom' || device === 'floppy' || device === 'lun' ? device : 'disk';
+}
+
+/** The last <backingStore/> of a chain is empty: it says that there is nothing below. */
+function backingOf(image: XmlElement): BackingImage[] {
+  const backing = find(image, 'backingStore');
+  const source = backing && sourceOf(backing);
+  if (!backing || !source) return [];
+  return [{ format: attribute(find(backing, 'format'), 'type'), source }, ...backingOf(backing)];
+}
+
+function sourceOf(owner: XmlElement): DiskSource | null {
+  const source = find(owner, 'source');
+  if (!source) return null;
+  const type = attribute(owner, 'type') ?? 'file';
+  const path = attribute(source, 'file') ?? attribute(source, 'dev');
+  const description = path ?? describe(type, source);
+  return description === null ? null : { type, path, description };
+}
+
+function describe(type: string, source: XmlElement): string | null {
+  const name = attribute(source, 'name');
+  const volume = attribute(source, 'volume');
+  if (volume !== null) return `volume ${attribute(source, 'pool') ?? ''}/${volume}`;
+  if (name !== null) return `${attribute(source, 'protocol') ?? type}:${name}`;
+  // <source startupPolicy='optional'/> of a drive without a medium.
+  return attribute(source, 'dir') ?? (source.children.length > 0 ? type : null);
+}
+
+function agentChannel(devices: XmlElement | undefined): AgentChannel {
+  const targets = findAll(devices, 'channel').map((channel) => find(channel, 'target'));
+  const target = targets.find((one) => attribute(one, 'name') === 'org.qemu.guest_agent.0');
+  if (!target) return 'absent';
+  const state = attribute(target, 'state');
+  return state === 'connected' || state === 'disconnected' ? state : 'configured';
+}

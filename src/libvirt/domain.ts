@@ -1,0 +1,129 @@
+/** What a domain is at this moment, asked of virsh with queries only: nothing here changes a domain or taints it. */
+import { LibvirtAnswerError, VirshError } from './errors.js';
+import { parseBackup, type RunningBackup } from './backup-xml.js';
+import { parseCheckpoint, type Checkpoint } from './checkpoint-xml.js';
+import { parseDomain, type DomainDefinition } from './domain-xml.js';
+import { parseJobInfo, type JobInfo } from './job-info.js';
+import type { Virsh } from './virsh.js';
+
+export interface DomainState extends DomainDefinition {
+  /** `running`, `paused`, `shut off`, `crashed`, `in shutdown`, `pmsuspended`, `idle`. */
+  readonly state: string;
+  /** `booted`, `user`, `I/O error`, `crashed` …; empty when libvirt says none. */
+  readonly stateReason: string;
+  /** A QEMU process has the disks open. */
+  readonly active: boolean;
+  /** What `virsh dumpxml` said, for the point. */
+  readonly xml: string;
+  /** By target; null where libvirt cannot tell (a drive without a medium, an image that is gone). */
+  readonly sizes: ReadonlyMap<string, DiskSize | null>;
+  /** Oldest first. */
+  readonly checkpoints: readonly Checkpoint[];
+  readonly job: JobInfo | null;
+  /** The backup that `job` is, if it is one. */
+  readonly backup: RunningBackup | null;
+}
+
+export interface DiskSize {
+  /** Bytes that the guest sees. */
+  readonly capacity: number;
+  /** Bytes that the top image takes on its storage. */
+  readonly allocation: number;
+}
+
+export interface ListedDomain {
+  readonly uuid: string;
+  readonly name: string;
+}
+
+export async function listDomains(virsh: Virsh): Promise<ListedDomain[]> {
+  const text = await virsh('list', ['--all', '--uuid', '--name']);
+  return text.split('\n').flatMap((line): ListedDomain[] => {
+    const [, uuid, name] = /^([0-9a-f-]{36})\s+(.+?)\s*$/.exec(line) ?? [];
+    return uuid === undefined || name === undefined ? [] : [{ uuid, name }];
+  });
+}
+
+/**
+ * A domain by name or UUID. Checkpoints of a running domain say with `changedBytes` whether each bitmap is usable.
+ *
+ * @throws DomainNotFound, LibvirtUnreachable, VirshTimeout, VirshError, LibvirtAnswerError
+ */
+export async function inspectDomain(virsh: Virsh, nameOrUuid: string): Promise<DomainState> {
+  const xml = await virsh('dumpxml', [], { domain: nameOrUuid });
+  const definition = parseDomain(xml);
+  const { uuid } = definition;
+  const { state, reason } = parseState(await virsh('domstate', ['--reason'], { domain: uuid }));
+  const active = !['shut off', 'crashed'].includes(state);
+  const [sizes, checkpoints, job] = await Promise.all([
+    virsh('domblkinfo', ['--all'], { domain: uuid }).then(parseSizes),
+    listCheckpoints(virsh, uuid, { sizes: active }),
+    active ? jobOf(virsh, uuid) : null,
+  ]);
+  const backup = job?.operation === 'backup' ? await runningBackup(virsh, uuid) : null;
+  return { ...definition, state, stateReason: reason, active, xml, sizes, checkpoints, job, backup };
+}
+
+/** The domain as it will be started next, with passwords if `secure` (a right of its own in libvirt). */
+export function dumpDefinition(
+  virsh: Virsh,
+  uuid: string,
+  options: { readonly secure?: boolean } = {},
+): Promise<string> {
+  return virsh('dumpxml', ['--inactive', ...(options.secure ? ['--security-info'] : [])], { domain: uuid });
+}
+
+/** `sizes` asks for `changedBytes`, which only a running domain can answer. */
+export async function listCheckpoints(
+  virsh: Virsh,
+  uuid: string,
+  options: { readonly sizes: boolean },
+): Promise<Checkpoint[]> {
+  const names = (await virsh('checkpoint-list', ['--name', '--topological'], { domain: uuid })).split('\n');
+  const dump = async (name: string): Promise<Checkpoint> => {
+    const args = ['--checkpointname', name, '--no-domain', ...(options.sizes ? ['--size'] : [])];
+    return parseCheckpoint(await virsh('checkpoint-dumpxml', args, { domain: uuid }));
+  };
+  return Promise.all(names.map((line) => line.trim()).flatMap((name) => (name === '' ? [] : dump(name))));
+}
+
+/** The job of the domain: null when there is none. */
+export async function jobOf(virsh: Virsh, uuid: string): Promise<JobInfo | null> {
+  const job = parseJobInfo(await virsh('domjobinfo', ['--rawstats'], { domain: uuid }));
+  return job.state === 'none' ? null : job;
+}
+
+/** How the last job ended; libvirt tells it until the next one begins. Null when there was none since the start. */
+export async function lastJobOf(virsh: Virsh, uuid: string): Promise<JobInfo | null> {
+  const args = ['--completed', '--keep-completed', '--rawstats'];
+  const job = parseJobInfo(await virsh('domjobinfo', args, { domain: uuid }));
+  return job.state === 'none' ? null : job;
+}
+
+/** The backup job that is running, or null. */
+export async function runningBackup(virsh: Virsh, uuid: string): Promise<RunningBackup | null> {
+  try {
+    return parseBackup(await virsh('backup-dumpxml', [], { domain: uuid }));
+  } catch (error) {
+    if (error instanceof VirshError && (error.reason === 'no-job' || error.reason === 'not-running')) return null;
+    throw error;
+  }
+}
+
+/** `running (booted)`. */
+function parseState(text: string): { readonly state: string; readonly reason: string } {
+  const [, state, reason = ''] = /^(.+?)(?: \((.*)\))?$/.exec(text.trim()) ?? [];
+  if (state === undefined) throw new LibvirtAnswerError('the answer of virsh domstate', text);
+  return { state, reason };
+}
+
+/** A table: target, capacity, allocation, physical; `-` where there is nothing to tell. */
+function parseSizes(text: string): Map<string, DiskSize | null> {
+  const rows = text.split('\n').map((line) => line.trim().split(/\s+/));
+  return new Map(
+    rows.flatMap(([target = '', capacity = '', allocation = '']): [string, DiskSize | null][] => {
+      if (/^\d+$/.test(capacity)) return [[target, { capacity: Number(capacity), allocation: Number(allocation) }]];
+      return capacity === '-' ? [[target, null]] : [];
+    }),
+  );
+}

@@ -1,0 +1,100 @@
+/**
+ * Runs virsh: never through a shell, always with LC_ALL=C, each command with a deadline. Domains are addressed with
+ * `--domain UUID`, since a name may look like an option, an id or another domain's UUID.
+ */
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { virshFailure, VirshMissing, VirshTimeout } from './errors.js';
+
+export interface VirshCall {
+  /** Milliseconds; default 45 s. */
+  readonly timeoutMs?: number | undefined;
+  /** UUID (or, for the first look, name) of the domain that the command is about. */
+  readonly domain?: string | undefined;
+  /** XML documents, by the option that names their file: `{ '--backupxml': '<domainbackup>…' }`. */
+  readonly documents?: Readonly<Record<string, string>> | undefined;
+}
+
+/**
+ * Resolves to what virsh printed. Rejects with `VirshMissing`, `VirshTimeout`, `LibvirtUnreachable`, `DomainNotFound`
+ * or `VirshError`.
+ */
+export type Virsh = (command: string, args?: readonly string[], call?: VirshCall) => Promise<string>;
+
+/** A command that must change a domain waits up to 30 s inside libvirtd while another job holds it. */
+const DEADLINE_MS = 45_000;
+
+/** `uri` as for `virsh --connect`; without one virsh takes its own default. */
+export function createVirsh(uri?: string): Virsh {
+  return async (command, args = [], call = {}) => {
+    const { domain, timeoutMs = DEADLINE_MS, documents = {} } = call;
+    return withFiles(documents, async (files) => {
+      const all = [
+        ...(uri === undefined ? [] : ['--connect', uri]),
+        command,
+        ...(domain === undefined ? [] : ['--domain', domain]),
+        ...files,
+        ...args,
+      ];
+      const { exitCode, stdout, stderr } = await runProgram(command, all, timeoutMs);
+      if (exitCode !== 0) throw virshFailure({ command, domain, uri }, stderr);
+      return stdout;
+    });
+  };
+}
+
+interface Ended {
+  readonly exitCode: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function runProgram(command: string, args: readonly string[], timeoutMs: number): Promise<Ended> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('virsh', args, {
+      env: { ...process.env, LC_ALL: 'C' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // In a session of its own: a Ctrl-C is for us, and what we then undo goes through virsh.
+      detached: true,
+    });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new VirshTimeout(command, timeoutMs));
+    }, timeoutMs);
+    child.once('error', (error) => {
+      clearTimeout(timer);
+      reject('code' in error && error.code === 'ENOENT' ? new VirshMissing(error) : error);
+    });
+    child.once('close', (exitCode) => {
+      clearTimeout(timer);
+      resolve({ exitCode, stdout, stderr });
+    });
+  });
+}
+
+/** virsh reads documents from files only; a pipe of node is a socket, which cannot be opened by name. */
+async function withFiles<T>(
+  documents: Readonly<Record<string, string>>,
+  use: (args: readonly string[]) => Promise<T>,
+): Promise<T> {
+  const entries = Object.entries(documents);
+  if (entries.length === 0) return use([]);
+  const folder = await mkdtemp(join(tmpdir(), 'qmpbackup-virsh-'));
+  try {
+    const args: string[] = [];
+    for (const [index, [option, text]] of entries.entries()) {
+      const file = join(folder, `${index}.xml`);
+      await writeFile(file, text, { mode: 0o600 });
+      args.push(option, file);
+    }
+    return await use(args);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,360 @@
+/** What src/libvirt expects of virsh and libvirtd, held against the real ones. */
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  beginBackup,
+  deleteCheckpoint,
+  endBackup,
+  freeze,
+  redefineCheckpoint,
+  thaw,
+} from '../../src/libvirt/backup.js';
+import { exportOf, type PullBackup } from '../../src/libvirt/backup-xml.js';
+import type { NewCheckpoint } from '../../src/libvirt/checkpoint-xml.js';
+import {
+  dumpDefinition,
+  inspectDomain,
+  jobOf,
+  lastJobOf,
+  listCheckpoints,
+  listDomains,
+} from '../../src/libvirt/domain.js';
+import { DomainNotFound, LibvirtUnreachable, VirshError, VirshTimeout } from '../../src/libvirt/errors.js';
+import { domainOfMonitor } from '../../src/libvirt/monitor.js';
+import { createVirsh, type Virsh } from '../../src/libvirt/virsh.js';
+import { createImage } from '../support/lab/disk-images.js';
+import { write } from '../support/lab/guest-writes.js';
+import type { LabDomain } from '../support/lab/libvirt-domain.js';
+import { startLibvirt, type LibvirtLab } from '../support/lab/libvirt.js';
+import { run } from '../support/lab/programs.js';
+
+const MIB = 1024 * 1024;
+const NAME = `we ird & <"'ü,=`;
+
+let lab: LibvirtLab;
+let virsh: Virsh;
+let domain: LabDomain;
+beforeAll(async () => {
+  lab = await startLibvirt();
+  virsh = createVirsh(lab.uri);
+  const image = async (name: string, format: 'qcow2' | 'raw' = 'qcow2'): Promise<string> => {
+    const file = join(lab.dir, 'images', name);
+    await createImage({ file, format, size: 32 * MIB });
+    return file;
+  };
+  domain = await lab.define({
+    name: NAME,
+    disks: [
+      { target: 'vda', file: await image(`a 'b" & c,d.qcow2`), xml: '<serial>S-1</serial>' },
+      { target: 'vdb', file: await image('b.qcow2') },
+      { target: 'vdc', file: await image('c.raw', 'raw'), format: 'raw' },
+      { target: 'hda', device: 'cdrom' },
+    ],
+  });
+  await domain.start();
+}, 60_000);
+afterAll(async () => {
+  await lab.close();
+});
+
+const pull = (since: Readonly<Record<string, string | null>>): PullBackup & { readonly mode: 'pull' } => ({
+  mode: 'pull',
+  socket: join(lab.dir, 'pull.sock'),
+  disks: Object.entries(since).map(([target, parent]) => ({
+    target,
+    since: parent,
+    scratch: join(lab.dir, `scratch ' & ${target}`),
+  })),
+});
+const checkpoint = (name: string, disks = ['vda', 'vdb']): NewCheckpoint => ({
+  name,
+  disks,
+  without: ['vda', 'vdb', 'vdc', 'hda'].filter((target) => !disks.includes(target)),
+});
+const end = (): Promise<void> => endBackup(virsh, domain.uuid, { sleep });
+/** A FULL of two disks that ends at once: what is left is the checkpoint. */
+const mark = async (name: string): Promise<void> => {
+  await beginBackup(virsh, domain.uuid, pull({ vda: null, vdb: null }), checkpoint(name));
+  await end();
+};
+
+describe('errors', () => {
+  it('tell a libvirt that is not there from a domain that is not', async () => {
+    const nowhere = createVirsh('qemu+unix:///system?socket=/nonexistent');
+    await expect(listDomains(nowhere)).rejects.toThrow(LibvirtUnreachable);
+    await expect(listDomains(nowhere)).rejects.toThrow(/Failed to connect socket to '\/nonexistent'/);
+    await expect(inspectDomain(virsh, 'nosuch')).rejects.toThrow(DomainNotFound);
+    await expect(virsh('nonsense')).rejects.toMatchObject({ words: "unknown command: 'nonsense'", reason: 'other' });
+  });
+
+  it('a libvirtd that hangs ends in VirshTimeout', async () => {
+    const pid = (await lab.pidOf('libvirtd'))!;
+    process.kill(pid, 'SIGSTOP');
+    try {
+      await expect(virsh('list', [], { timeoutMs: 300 })).rejects.toThrow(VirshTimeout);
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+  });
+});
+
+describe('a domain', () => {
+  it('is listed and described, with names that need quoting', async () => {
+    await expect(listDomains(virsh)).resolves.toEqual([{ uuid: domain.uuid, name: NAME }]);
+    const state = await inspectDomain(virsh, NAME);
+    expect(state).toMatchObject({
+      name: NAME,
+      uuid: domain.uuid,
+      type: 'qemu',
+      state: 'running',
+      stateReason: 'booted',
+      active: true,
+      agent: 'disconnected',
+      checkpoints: [],
+      job: null,
+      backup: null,
+    });
+    expect(
+      state.disks.map(({ target, device, format, source, serial, alias }) => [
+        target,
+        device,
+        format,
+        source?.path,
+        serial,
+        alias,
+      ]),
+    ).toEqual([
+      ['vda', 'disk', 'qcow2', join(lab.dir, 'images', `a 'b" & c,d.qcow2`), 'S-1', 'virtio-disk0'],
+      ['vdb', 'disk', 'qcow2', join(lab.dir, 'images', 'b.qcow2'), null, 'virtio-disk1'],
+      ['vdc', 'disk', 'raw', join(lab.dir, 'images', 'c.raw'), null, 'virtio-disk2'],
+      ['hda', 'cdrom', null, undefined, null, 'ide0-0-0'],
+    ]);
+    expect(state.sizes.get('vda')).toMatchObject({ capacity: 32 * MIB });
+    expect(state.sizes.get('hda')).toBeNull();
+  });
+
+  it('is found by the path of its monitor, and by the QEMU that listens there', async () => {
+    const path = join(lab.dir, 'var/lib/libvirt/qemu', `domain-1-${NAME}`, 'monitor.sock');
+    expect(existsSync(path)).toBe(true);
+    const found = { uuid: domain.uuid, name: NAME };
+    await expect(domainOfMonitor(virsh, { path, pid: undefined })).resolves.toEqual(found);
+    await expect(domainOfMonitor(virsh, { path: '/run/x.sock', pid: await domain.pid() })).resolves.toEqual(found);
+    await expect(domainOfMonitor(virsh, { path: '/run/x.sock', pid: process.pid })).resolves.toBeUndefined();
+    const other = path.replace('domain-1-', 'domain-7-');
+    await expect(domainOfMonitor(virsh, { path: other, pid: undefined })).rejects.toThrow(DomainNotFound);
+  });
+});
+
+describe('a pull backup', () => {
+  it('takes a full and increments of different parents at one instant, and ends without a trace', async () => {
+    await mark('p1');
+    await write(domain, 'vda', { offset: MIB, length: MIB, pattern: 1 });
+    await write(domain, 'vdb', { offset: MIB, length: MIB, pattern: 1 });
+    await mark('p2');
+    await write(domain, 'vda', { offset: 4 * MIB, length: MIB, pattern: 2 });
+    await write(domain, 'vdb', { offset: 4 * MIB, length: MIB, pattern: 2 });
+    const backup = pull({ vda: 'p1', vdb: 'p2', vdc: null });
+    await beginBackup(virsh, domain.uuid, backup, checkpoint('p3'));
+    const state = await inspectDomain(virsh, domain.uuid);
+    expect(state.job).toMatchObject({ state: 'running', operation: 'backup', scratch: { bytes: 0, total: 96 * MIB } });
+    expect(state.backup).toEqual({
+      mode: 'pull',
+      socket: backup.socket,
+      disks: backup.disks.map(({ target, since, scratch }) => ({
+        target,
+        since,
+        exportName: target,
+        exportBitmap: since === null ? null : `backup-${target}`,
+        file: scratch,
+      })),
+    });
+    await expect(dirtyBytes(backup, 'vda')).resolves.toBe(2 * MIB);
+    await expect(dirtyBytes(backup, 'vdb')).resolves.toBe(MIB);
+    expect(state.checkpoints.map(({ name, parent, disks }) => [name, parent, disks])).toEqual([
+      ['p1', null, changed('p1', 2 * MIB)],
+      ['p2', 'p1', changed('p2', MIB)],
+      ['p3', 'p2', changed('p3', 0)],
+    ]);
+    await write(domain, 'vdc', { offset: 0, length: MIB, pattern: 3 });
+    expect((await jobOf(virsh, domain.uuid))?.scratch?.bytes).toBeGreaterThanOrEqual(MIB);
+    await end();
+    await expect(jobOf(virsh, domain.uuid)).resolves.toBeNull();
+    await expect(lastJobOf(virsh, domain.uuid)).resolves.toMatchObject({ state: 'cancelled', operation: 'backup' });
+    for (const path of [backup.socket, ...backup.disks.map(({ scratch }) => scratch)])
+      expect(existsSync(path)).toBe(false);
+    await end();
+  });
+
+  it('of a deleted checkpoint, nothing is lost: its parent has gone on recording', async () => {
+    await write(domain, 'vda', { offset: 8 * MIB, length: MIB, pattern: 4 });
+    await deleteCheckpoint(virsh, domain.uuid, 'p3');
+    await deleteCheckpoint(virsh, domain.uuid, 'p2');
+    const [left, ...others] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
+    expect(others).toEqual([]);
+    expect(left?.disks.find(({ target }) => target === 'vda')?.changedBytes).toBe(3 * MIB);
+  });
+
+  it('that cannot begin leaves nothing behind, and says why', async () => {
+    const begin = (backup: PullBackup, name: string): Promise<void> =>
+      beginBackup(virsh, domain.uuid, { mode: 'pull', ...backup }, checkpoint(name));
+    await expect(begin(pull({ vda: 'nope' }), 'x')).rejects.toMatchObject({ reason: 'no-checkpoint' });
+    await expect(begin(pull({ vda: null }), 'p1')).rejects.toMatchObject({ reason: 'checkpoint-exists' });
+    const full = pull({ vda: null });
+    await writeFile(full.disks[0]!.scratch, 'mine');
+    await expect(begin(full, 'x')).rejects.toMatchObject({ reason: 'file-exists' });
+    await expect(readFile(full.disks[0]!.scratch, 'utf8')).resolves.toBe('mine');
+    await run('rm', [full.disks[0]!.scratch]);
+    await expect(begin({ ...full, socket: '/nonexistent/x' }, 'x')).rejects.toThrow(/Failed to bind socket/);
+    expect(existsSync(full.disks[0]!.scratch)).toBe(false);
+    expect((await listCheckpoints(virsh, domain.uuid, { sizes: false })).map(({ name }) => name)).toEqual(['p1']);
+    await expect(jobOf(virsh, domain.uuid)).resolves.toBeNull();
+  });
+
+  it('holds the domain: a second one is refused after 30 s', { timeout: 60_000 }, async () => {
+    await beginBackup(virsh, domain.uuid, pull({ vda: null }));
+    try {
+      const second = beginBackup(virsh, domain.uuid, { ...pull({ vdb: null }), socket: join(lab.dir, 'second.sock') });
+      await expect(second).rejects.toMatchObject({ reason: 'job-active' });
+    } finally {
+      await end();
+    }
+  });
+
+  it('goes on while libvirtd ends and starts again', async () => {
+    const backup = pull({ vda: 'p1' });
+    await beginBackup(virsh, domain.uuid, backup);
+    await lab.stopDaemon('kill');
+    await expect(jobOf(virsh, domain.uuid)).rejects.toThrow(LibvirtUnreachable);
+    await expect(dirtyBytes(backup, 'vda')).resolves.toBe(3 * MIB);
+    await lab.startDaemon();
+    const state = await inspectDomain(virsh, domain.uuid);
+    expect(state.backup?.socket).toBe(backup.socket);
+    await end();
+    expect(existsSync(backup.socket)).toBe(false);
+    expect(existsSync(backup.disks[0]!.scratch)).toBe(false);
+  });
+});
+
+describe('checkpoints', () => {
+  it('of a domain that is off are listed, and only their metadata can be deleted', async () => {
+    await domain.destroy();
+    const state = await inspectDomain(virsh, domain.uuid);
+    expect(state).toMatchObject({ state: 'shut off', active: false, agent: 'configured' });
+    expect(state.checkpoints).toMatchObject([{ name: 'p1', disks: [{ changedBytes: null }, { changedBytes: null }] }]);
+    expect(state.sizes.get('vda')?.capacity).toBe(32 * MIB);
+    await expect(deleteCheckpoint(virsh, domain.uuid, 'p1')).rejects.toMatchObject({ reason: 'not-running' });
+    await expect(beginBackup(virsh, domain.uuid, pull({ vda: null }))).rejects.toMatchObject({ reason: 'not-running' });
+    await deleteCheckpoint(virsh, domain.uuid, 'p1', { metadataOnly: true });
+  });
+
+  it('that libvirt lost are redefined and go on where they were', async () => {
+    await domain.start();
+    const lost = { ...checkpoint('p1'), creationTime: 1_700_000_000 };
+    await redefineCheckpoint(virsh, domain.uuid, lost, { validate: true });
+    const [again] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
+    expect(again).toEqual({
+      name: 'p1',
+      parent: null,
+      creationTime: 1_700_000_000,
+      disks: [
+        { target: 'vda', bitmap: 'p1', changedBytes: 3 * MIB },
+        { target: 'vdb', bitmap: 'p1', changedBytes: 2 * MIB },
+      ],
+    });
+    const never = { ...checkpoint('never'), creationTime: 1 };
+    await expect(redefineCheckpoint(virsh, domain.uuid, never, { validate: true })).rejects.toMatchObject({
+      reason: 'bitmap-broken',
+      brokenBitmap: { checkpoint: 'never', target: 'vda' },
+    });
+  });
+
+  it('of which one disk lost its bitmap can be told by size, and are deleted by a redefinition', async () => {
+    await domain.destroy();
+    await run('qemu-img', ['bitmap', '--remove', join(lab.dir, 'images/b.qcow2'), 'p1']);
+    await domain.start();
+    const [half] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
+    expect(half?.disks.map(({ changedBytes }) => changedBytes)).toEqual([3 * MIB, null]);
+    await expect(beginBackup(virsh, domain.uuid, pull({ vda: 'p1', vdb: 'p1' }))).rejects.toMatchObject({
+      reason: 'bitmap-broken',
+      brokenBitmap: { checkpoint: 'p1', target: 'vdb' },
+    });
+    await expect(deleteCheckpoint(virsh, domain.uuid, 'p1')).rejects.toMatchObject({ reason: 'bitmap-broken' });
+    const rest = { ...checkpoint('p1', ['vda']), creationTime: half!.creationTime };
+    await redefineCheckpoint(virsh, domain.uuid, rest, { validate: true });
+    await deleteCheckpoint(virsh, domain.uuid, 'p1');
+    const info = await run('qemu-img', ['info', '-U', join(lab.dir, `images/a 'b" & c,d.qcow2`)]);
+    expect(info.stdout).not.toContain('p1');
+  });
+
+  it('of a QEMU that was killed are broken, cannot be used, and can be deleted', async () => {
+    await mark('k1');
+    // A bitmap is in the image only when QEMU has closed it once.
+    await domain.destroy();
+    await domain.start();
+    await domain.kill();
+    expect(await inspectDomain(virsh, domain.uuid)).toMatchObject({ state: 'shut off', stateReason: 'crashed' });
+    await domain.start();
+    const [broken] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
+    expect(broken?.disks.map(({ changedBytes }) => changedBytes)).toEqual([null, null]);
+    await expect(beginBackup(virsh, domain.uuid, pull({ vda: 'k1' }))).rejects.toMatchObject({
+      reason: 'bitmap-broken',
+    });
+    await deleteCheckpoint(virsh, domain.uuid, 'k1');
+    await expect(listCheckpoints(virsh, domain.uuid, { sizes: true })).resolves.toEqual([]);
+  });
+});
+
+describe('a push backup', () => {
+  it('writes into new files and into prepared ones', async () => {
+    const file = (name: string): string => join(lab.dir, `push ' ${name}.qcow2`);
+    const push = (name: string, since: string | null, reuse: boolean): Promise<void> =>
+      beginBackup(
+        virsh,
+        domain.uuid,
+        { mode: 'push', reuse, disks: [{ target: 'vda', since, file: file(name) }] },
+        checkpoint(name, ['vda']),
+      );
+    await push('full', null, false);
+    await ended();
+    await write(domain, 'vda', { offset: 9 * MIB, length: MIB, pattern: 9 });
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', file('full'), file('inc')]);
+    await push('inc', 'full', true);
+    await expect(ended()).resolves.toMatchObject({
+      state: 'completed',
+      copied: { bytes: MIB, total: MIB },
+      error: null,
+    });
+    const { stdout } = await run('qemu-io', ['-r', '-c', 'read -P 9 9M 1M', '-c', 'read -P 2 4M 1M', file('inc')]);
+    expect(stdout).not.toContain('failed');
+    await expect(push('inc', 'full', false)).rejects.toMatchObject({ reason: 'checkpoint-exists' });
+  });
+});
+
+describe('the definition and the agent', () => {
+  it('the definition has neither ids nor aliases; without an agent nothing is frozen', async () => {
+    const xml = await dumpDefinition(virsh, domain.uuid);
+    expect(xml).not.toContain('<alias');
+    await expect(freeze(virsh, domain.uuid, { timeoutMs: 10_000 })).rejects.toMatchObject({ reason: 'no-agent' });
+    await expect(thaw(virsh, domain.uuid, { timeoutMs: 10_000 })).rejects.toBeInstanceOf(VirshError);
+  });
+});
+
+async function ended(): Promise<unknown> {
+  while ((await jobOf(virsh, domain.uuid)) !== null) await sleep(20);
+  return lastJobOf(virsh, domain.uuid);
+}
+
+function changed(name: string, bytes: number): unknown {
+  return ['vda', 'vdb'].map((target) => ({ target, bitmap: name, changedBytes: bytes }));
+}
+
+async function dirtyBytes(backup: PullBackup, target: string): Promise<number> {
+  const { exportName, dirtyContext } = exportOf(backup.disks.find((disk) => disk.target === target)!);
+  const server = `driver=nbd,server.type=unix,server.path=${backup.socket},export=${exportName}`;
+  const args = ['map', '--output=json', '--image-opts', `${server},x-dirty-bitmap=${dirtyContext}`];
+  const extents = JSON.parse((await run('qemu-img', args)).stdout) as { length: number; data: boolean }[];
+  return extents.filter(({ data }) => !data).reduce((sum, { length }) => sum + length, 0);
+}
