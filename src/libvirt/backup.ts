@@ -2,10 +2,10 @@
  * The commands that change a domain: begin and end a backup job, make and drop checkpoints, freeze and thaw. Each is
  * one call of virsh; none undoes anything by itself.
  */
-import { LibvirtAnswerError, VirshError } from './errors.js';
+import { LibvirtAnswerError, VirshError, VirshTimeout } from './errors.js';
 import { pullBackupXml, pushBackupXml, type PullBackup, type PushBackup } from './backup-xml.js';
 import { checkpointXml, type Checkpoint, type NewCheckpoint } from './checkpoint-xml.js';
-import { jobOf } from './domain.js';
+import { runningBackup } from './domain.js';
 import type { Virsh } from './virsh.js';
 
 export type Backup =
@@ -47,21 +47,15 @@ export async function endBackup(
     if (error instanceof VirshError && (error.reason === 'no-job' || error.reason === 'not-running')) return;
     throw error;
   }
-  // virsh returns while QEMU is still cancelling.
+  // virsh returns while QEMU is still cancelling, and domjobinfo says "none" before the scratch files are gone.
   const { sleep, timeoutMs = 60_000 } = options;
-  for (let waited = 0; (await stillRunning(virsh, uuid)) && waited < timeoutMs; waited += POLL_MS) await sleep(POLL_MS);
-}
-
-const POLL_MS = 50;
-
-async function stillRunning(virsh: Virsh, uuid: string): Promise<boolean> {
-  try {
-    return (await jobOf(virsh, uuid)) !== null;
-  } catch (error) {
-    if (error instanceof VirshError && error.reason === 'not-running') return false;
-    throw error;
+  for (let waited = 0; (await runningBackup(virsh, uuid)) !== null; waited += POLL_MS) {
+    if (waited >= timeoutMs) throw new VirshTimeout('domjobabort', timeoutMs);
+    await sleep(POLL_MS);
   }
 }
+
+const POLL_MS = 20;
 
 /**
  * Deletes a checkpoint and its bitmaps, consistent or not; other checkpoints lose nothing by it, since every bitmap

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createImage, makeExt4 } from '../support/lab/disk-images.js';
 import { expectPattern, flush, write } from '../support/lab/guest-writes.js';
@@ -66,8 +67,13 @@ describe('a domain without a guest', () => {
       await writeFile(file, `<domaincheckpoint><name>${checkpoint}</name></domaincheckpoint>`);
       await lab.virsh(['backup-begin', domain.uuid, backup, file]);
     };
+    const end = async (): Promise<void> => {
+      await lab.virsh(['domjobabort', domain.uuid]);
+      // virsh does not wait until the job is gone.
+      while (existsSync(join(lab.dir, 'vda.scratch'))) await sleep(20);
+    };
     await begin('first', '');
-    await lab.virsh(['domjobabort', domain.uuid]);
+    await end();
     await write(domain, 'vda', { offset: 4 * MIB, length: MIB, pattern: 0x22 });
     await begin('second', '<incremental>first</incremental>');
     try {
@@ -81,7 +87,7 @@ describe('a domain without a guest', () => {
       const reads = ['-c', 'read -P 0x22 4M 1M', '-c', 'read -P 0 8M 1M'];
       expect((await run('qemu-io', ['-r', ...reads, copy])).stdout).not.toContain('failed');
     } finally {
-      await lab.virsh(['domjobabort', domain.uuid]);
+      await end();
     }
   });
 
