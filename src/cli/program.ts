@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { backupCommand } from './commands/backup.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
+import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
 import { mergeCommand } from './commands/merge.js';
@@ -25,6 +26,7 @@ const COMMANDS: readonly Register[] = [
   restoreCommand,
   rebaseCommand,
   mergeCommand,
+  importCommand,
   cleanupCommand,
   recoverCommand,
   doctorCommand,

@@ -41,6 +41,8 @@ const pointDisk = v.object({
   /** The source was encrypted and this copy is not. */
   plaintextOfEncrypted: v.boolean(),
   compressed: v.boolean(),
+  /** Why its content may be wrong although the file is whole: imported from a tool that loses something. */
+  suspect: v.optional(v.string()),
   source: v.object({
     device: text,
     qdev: text,
@@ -158,6 +160,7 @@ const journal = v.object({
   startedAt: v.string(),
   /** What the run does, for people. */
   what: v.string(),
+  /** Empty where the run has nothing to do with a VM. */
   monitor: v.string(),
   vm: v.object({ uuid: text, name: text, label: text }),
   disks: v.array(journalDisk),

@@ -172,6 +172,11 @@ export interface OfflineRepairs {
   readonly waiting: Journal | null;
 }
 
+/** The journal of a run that has nothing in any QEMU: an import. */
+export function isWithoutVm({ monitor }: Journal): boolean {
+  return monitor === '';
+}
+
 /** `inUse` are the files, `<disk>/<file>`, that a QEMU has open for writing. */
 export function reconcileOffline(
   { catalog, journal, files }: Pick<Observed, 'catalog' | 'journal' | 'files'>,
@@ -179,13 +184,17 @@ export function reconcileOffline(
 ): OfflineRepairs {
   const nothing = { olderMonths: [], sources: [], jobs: [], ownNodes: [], ownExports: [], status: 'unknown' };
   const all = reconcile({ catalog, journal, files, ...nothing });
-  const possible = all.filter(({ kind }) => kind === 'thaw' || kind === 'delete-file' || kind === 'delete-folder');
+  const withoutVm = journal !== undefined && isWithoutVm(journal);
+  const possible = all.filter(
+    ({ kind }) =>
+      kind === 'thaw' || kind === 'delete-file' || kind === 'delete-folder' || (withoutVm && kind === 'remove-journal'),
+  );
   const isInUse = (action: RepairAction): boolean =>
     action.kind === 'delete-file' && inUse.has(`${action.disk}/${action.file}`);
   return {
     now: possible.filter((action) => !isInUse(action)),
     inUse: possible.filter(isInUse),
-    waiting: journal ?? null,
+    waiting: withoutVm ? null : (journal ?? null),
   };
 }
 

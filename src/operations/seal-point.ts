@@ -1,16 +1,11 @@
 import type { Catalog, Point, PointDisk } from '../domain/catalog.js';
 import type { BackupPlan, PlannedDisk } from '../domain/plan.js';
 import { rememberedIdentity, type VmIdentity } from '../domain/identity.js';
-import { QmpBackupError } from '../errors.js';
-import { check } from '../qemu-img/steps.js';
 import type { JobOutcome } from '../qemu/job-watch.js';
 import type { TransactionDisk } from '../qemu/transaction.js';
-import { readCatalog, writeCatalog } from '../repository/catalog-file.js';
-import { sha256File } from '../repository/digest.js';
-import { syncFile } from '../repository/durable.js';
-import { fileState } from '../repository/file-state.js';
 import type { Staging } from '../repository/staging.js';
 import { eachDisk } from './each-disk.js';
+import { commitCatalog, sealFile } from './seal-file.js';
 import type { Instant } from './take-point.js';
 
 /**
@@ -53,21 +48,8 @@ export async function sealPoint(
     vm: rememberedIdentity(input.catalog?.vm, input.identity),
     points: [...(input.catalog?.points ?? []), point],
   };
-  await commit(input.target, catalog, point.id);
+  await commitCatalog(input.target, catalog, point.id);
   return { catalog, point };
-}
-
-/**
- * Once the rename has been attempted nothing is undone by guesswork: an error after it (of the folder's fsync, say) is
- * settled by reading the catalog again.
- */
-async function commit(target: string, catalog: Catalog, point: string): Promise<void> {
-  try {
-    await writeCatalog(target, catalog);
-  } catch (error) {
-    const now = await readCatalog(target);
-    if (!now?.points.some(({ id }) => id === point)) throw error;
-  }
 }
 
 async function sealImage(
@@ -75,25 +57,11 @@ async function sealImage(
   { planned, path }: TransactionDisk,
   { outcomes, digests, compressed, signal }: SealInput,
 ): Promise<PointDisk> {
-  // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
-  await syncFile(path);
-  const [report, sha256] = await Promise.all([check(path, { signal }), digests ? sha256File(path, { signal }) : null]);
-  if (report.corruptions > 0 || report.checkErrors > 0) {
-    throw new QmpBackupError('failed', `${planned.disk}: qemu-img check found damage in the new image`, {
-      hint: 'The point was not kept. Check the storage of the target.',
-    });
-  }
-  signal.throwIfAborted();
-  await staging.promote(planned.disk, planned.file);
-  const state = await fileState(staging.filePath(planned.disk, planned.file));
-  if (!state) throw new QmpBackupError('failed', `${planned.file} vanished from the target while it was sealed`);
+  const state = await sealFile(staging, { disk: planned.disk, file: planned.file, path }, { digests, signal });
   const outcome = outcomes.find(({ job }) => job === planned.job);
   return {
     ...entryOf(planned),
-    size: state.size,
-    allocated: state.allocated,
-    mtimeMs: state.mtimeMs,
-    sha256,
+    ...state,
     changed: outcome?.copied ?? 0,
     durationMs: Math.round(outcome?.durationMs ?? 0),
     compressed,

@@ -1,0 +1,101 @@
+import { type Command, Option } from 'commander';
+import type { ImportResult } from '../../operations/import-run.js';
+import type { Register } from '../program.js';
+import { createPercent } from '../render/progress.js';
+import { table } from '../render/table.js';
+import { formatBytes, formatTime } from '../render/units.js';
+import { type CommandContext, packageVersion } from '../wiring.js';
+
+interface Flags {
+  readonly from: string;
+  readonly target: string;
+  readonly vmName?: string;
+  readonly digest: boolean;
+  readonly dryRun?: boolean;
+  readonly breakLock?: boolean;
+}
+
+export const importCommand: Register = (program, run) => {
+  program
+    .command('import')
+    .description('turn the backups of another tool into a chain of a new target; they are not touched')
+    .argument('<dir>', 'the folder that the other tool wrote')
+    .addOption(new Option('--from <tool>', 'the other tool').choices(['virtnbdbackup']).makeOptionMandatory())
+    .requiredOption('--target <dir>', 'a folder for the chain, without any backup yet')
+    .option('--vm-name <name>', 'what the VM is called, where the folder does not tell')
+    .option('--no-digest', 'do not record a sha256 of each file')
+    .option('--dry-run', 'say what would be made')
+    .option('--break-lock', 'take a lock that another host holds')
+    .addHelpText('after', EXAMPLES)
+    .action((dir: string, flags: Flags, command: Command) =>
+      run<Flags>((_, context) => runImport(dir, flags, context))(flags, command),
+    );
+};
+
+const EXAMPLES = `
+Every backup in the folder becomes a point; its streams are read to the end and checked, and all points are valid at
+once or none. An increment whose tool may have left out areas that were zeroed (virtnbdbackup 2.21 and later) is said
+to be suspect.
+
+Examples:
+  qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported --dry-run
+  qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported`;
+
+async function runImport(dir: string, flags: Flags, context: CommandContext): Promise<void> {
+  const { log, signal, now } = context;
+  const { importStreams } = await import('../../operations/import.js');
+  const percent = createPercent(log);
+  const result = await importStreams(
+    {
+      source: dir,
+      target: flags.target,
+      label: flags.vmName ?? null,
+      digests: flags.digest,
+      dryRun: flags.dryRun ?? false,
+      breakLock: flags.breakLock ?? false,
+      tool: `qmpbackup ${packageVersion()}`,
+    },
+    {
+      signal,
+      now,
+      report: (event) => {
+        switch (event.kind) {
+          case 'warning':
+            log.write('warning', event.text);
+            return;
+          case 'importing':
+            log.write('info', `importing ${event.file} (point ${event.point} of ${event.of})`);
+            return;
+          case 'progress':
+            percent(event.file, event.percent);
+            return;
+        }
+      },
+    },
+  );
+  log.transient('');
+  context.answer({ ...result }, () => render(result));
+}
+
+function render({ points, source, target, dryRun }: ImportResult): string {
+  const rows = points.map(({ level, number, createdAt, disks }) => [
+    `  ${level === 'copy' ? 'copy' : number}`,
+    formatTime(createdAt),
+    level.toUpperCase(),
+    disks
+      .map(
+        ({ disk, virtualSize, suspect }) =>
+          `${disk} ${formatBytes(virtualSize)}${suspect === null ? '' : ' (suspect)'}`,
+      )
+      .join(', '),
+  ]);
+  const suspect = points.flatMap(({ disks }) => disks).filter((disk) => disk.suspect !== null).length;
+  const count = `${points.length} ${points.length === 1 ? 'point' : 'points'}`;
+  return [
+    dryRun ? `${source} would become ${count} of ${target}:` : `imported ${count} of ${source} into ${target}:`,
+    table(rows),
+    ...(suspect === 0
+      ? []
+      : [`${suspect} of the files are suspect: their points may hold old data where the guest had zeroed it`]),
+  ].join('\n');
+}
