@@ -12,11 +12,12 @@ export class Need {
 
 export type Parser<E, R = void> = Generator<Need | E, R, Uint8Array>;
 
+/** What is asked for is valid until the next bytes are. */
 export function* exactly(bytes: number): Generator<Need, Uint8Array, Uint8Array> {
   return bytes === 0 ? NOTHING : yield new Need(bytes, false);
 }
 
-/** At least one byte, at most `bytes`, without a copy: valid until the chunk it is a part of is used again. */
+/** At least one byte, at most `bytes`; valid as long. */
 export function* atMost(bytes: number): Generator<Need, Uint8Array, Uint8Array> {
   return yield new Need(bytes, true);
 }
@@ -25,14 +26,14 @@ const NOTHING = new Uint8Array(0);
 
 /** Feeds one parser, chunk by chunk. */
 export class ByteFeed<E> {
-  readonly #parser: Parser<E>;
+  readonly #parser: Parser<E, unknown>;
   /** Bytes that were pushed and not yet taken, in order. */
   readonly #chunks: Uint8Array[] = [];
   #held = 0;
   #need: Need | undefined;
   #done = false;
 
-  constructor(parser: Parser<E>) {
+  constructor(parser: Parser<E, unknown>) {
     this.#parser = parser;
   }
 

@@ -33,9 +33,10 @@ export function* lz4Frame<E>(
     if (word === 0) break;
     const [size, stored] = [word & 0x7fff_ffff, word >= 0x8000_0000];
     if (size > header.blockSize) throw damaged(`a block of ${size} bytes in a frame of blocks of ${header.blockSize}`);
-    const block = yield* exactly(size);
-    if (header.blockChecksum) checkSum(u32(yield* exactly(4), 0), xxh32(block), 'of a block');
-    length += size + (header.blockChecksum ? 4 : 0);
+    const bytes = yield* exactly(size + (header.blockChecksum ? 4 : 0));
+    length += bytes.length;
+    const block = bytes.subarray(0, size);
+    if (header.blockChecksum) checkSum(u32(bytes, size), xxh32(block), 'of a block');
     const room = Math.min(header.blockSize, limit - content);
     const end = stored ? copyBlock(block, window, history, room) : lz4Block(block, window, history, room);
     const decoded = window.subarray(history, end);

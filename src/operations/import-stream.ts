@@ -68,7 +68,8 @@ export async function importStream(
     compressed: false,
     ...(suspect === null ? {} : { suspect }),
     source: {
-      device: null,
+      // By libvirt's name for it the disk is known again.
+      device: disk,
       qdev: null,
       node: null,
       file: '',

@@ -12,6 +12,8 @@ export interface ListedPoint {
   readonly needs: readonly string[];
   /** Why it cannot be restored as a whole, or null. */
   readonly notWhole: string | null;
+  /** Disks whose content may be wrong although all is whole, with the file that says so: see `suspect` in the catalog. */
+  readonly suspect: readonly { readonly disk: string; readonly file: string; readonly why: string }[];
 }
 
 export interface ListedTarget {
@@ -31,12 +33,14 @@ export async function list(target: string): Promise<readonly ListedTarget[]> {
 
 function listed(target: string, catalog: Catalog): ListedTarget {
   const points = catalog.points.map((point) => {
-    const needs = point.disks.flatMap((entry) => {
+    const files = point.disks.flatMap((entry) => {
       const line = entry.state === 'merged' ? undefined : lineOf(catalog, entry);
-      return line && 'files' in line ? line.files.map(({ file }) => `${entry.disk}/${file}`) : [];
+      return line && 'files' in line ? line.files : [];
     });
+    const needs = files.map(({ disk, file }) => `${disk}/${file}`);
+    const suspect = files.flatMap(({ disk, file, suspect: why }) => (why === undefined ? [] : [{ disk, file, why }]));
     const reasons = point.disks.map((entry) => whyNotRestorable(catalog, entry));
-    return { point, needs, notWhole: reasons.find((reason) => reason !== undefined) ?? null };
+    return { point, needs, notWhole: reasons.find((reason) => reason !== undefined) ?? null, suspect };
   });
   return { target, vm: catalog.vm, targetId: catalog.targetId, points };
 }

@@ -155,6 +155,8 @@ async function recordedSource(run: Run, catalog: Catalog): Promise<Source> {
     const dir = diskFolder(target, entry.disk);
     await refuseLinkedFolder(dir);
     await refuseAlteredLine({ dir, target }, line, signal, deps);
+    const suspect = line.find((each) => each.suspect !== undefined);
+    if (suspect) warn(`${entry.disk} is suspect: ${suspect.file} was ${suspect.suspect}`);
     disks.push({ disk: entry.disk, dir, line });
   }
   return { point, disks, machine: machineOf(plan) };

@@ -14,13 +14,14 @@ function renderTarget({ target, vm, points }: ListedTarget, verbose: boolean): s
   return [heading, table([header, ...points.map((point) => row(point, verbose))])].join('\n');
 }
 
-function row({ point, needs, notWhole }: ListedPoint, verbose: boolean): readonly string[] {
+function row({ point, needs, notWhole, suspect }: ListedPoint, verbose: boolean): readonly string[] {
   const size = point.disks.reduce((sum, { allocated, state }) => sum + (state === 'merged' ? 0 : allocated), 0);
   const disks = point.disks.map(({ disk, level, state, plaintextOfEncrypted, file }) => {
     const notes = [
       ...(level === point.level ? [] : [level.toUpperCase()]),
       ...(state === 'whole' ? [] : [state]),
       ...(plaintextOfEncrypted ? ['decrypted'] : []),
+      ...(suspect.some((each) => each.disk === disk) ? ['suspect'] : []),
       ...(verbose ? [file] : []),
     ];
     return notes.length === 0 ? disk : `${disk} (${notes.join(', ')})`;
