@@ -39,6 +39,8 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .exitOverride()
     .showHelpAfterError('Run with --help for all options.')
     .option('--socket <path>', "the VM's QMP monitor: a unix socket path, or tcp:HOST:PORT")
+    .option('--domain <name>', 'a libvirt domain instead, by name or UUID')
+    .option('--connect <uri>', 'the libvirt that is asked (default: as virsh)')
     .option('--agent-socket <path>', "socket of the VM's guest agent, needed to freeze the guest")
     .option('--json', 'print the answer as one JSON document on stdout')
     .option('--quiet', 'say only warnings and errors')

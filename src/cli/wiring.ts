@@ -1,12 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
 import { type ErrorCode, QmpBackupError } from '../errors.js';
+import type { VmAddress } from '../operations/route.js';
 import { createLog, type Log, type LogLevel } from './log.js';
 
 /** The only composition root: global options, clock, signals and printers become what a command needs. */
 export interface GlobalOptions {
   readonly socket?: string;
   readonly agentSocket?: string;
+  readonly domain?: string;
+  readonly connect?: string;
   readonly json?: boolean;
   readonly quiet?: boolean;
   readonly verbose?: boolean;
@@ -90,11 +93,21 @@ async function painter(when: 'auto' | 'always' | 'never'): Promise<(level: LogLe
   };
 }
 
+/** The VM that `--socket` or `--domain` names. */
+export function requireVm(globals: GlobalOptions): VmAddress {
+  const { socket, domain, connect } = globals;
+  if (domain === undefined) return { kind: 'monitor', monitor: requireMonitor(globals) };
+  if (socket !== undefined) {
+    throw new QmpBackupError('usage', '--socket and --domain name a VM each', { hint: 'Give one of them.' });
+  }
+  return { kind: 'domain', domain, connect: connect ?? null };
+}
+
 /** The monitor that `--socket` names. */
 export function requireMonitor({ socket }: GlobalOptions): Endpoint {
   if (socket === undefined) {
     throw new QmpBackupError('usage', 'no VM was given', {
-      hint: 'Name its QMP monitor: --socket /run/vm.qmp or --socket tcp:HOST:PORT',
+      hint: 'Name its QMP monitor, --socket /run/vm.qmp or --socket tcp:HOST:PORT, or its libvirt domain, --domain NAME',
     });
   }
   return parseEndpoint(socket);

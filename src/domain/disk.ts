@@ -37,6 +37,8 @@ export interface SourceDisk {
   /** qcow2 compatibility level, else null. */
   readonly compat: string | null;
   readonly encrypted: boolean;
+  /** Why the way to this VM cannot track the disk's changes, whatever its image can hold; null where it can. */
+  readonly cannotTrack: string | null;
   readonly bitmaps: readonly DirtyBitmap[];
   /** QEMU's own description of the image, kept in the point for a stranger. */
   readonly image: unknown;

@@ -20,6 +20,11 @@ export function bitmapName(targetId: string, disk: string, random: string): stri
   return `qmpbackup-${targetId}-${disk}-${random}`;
 }
 
+/** On the disks of a libvirt domain a bitmap has the name of its checkpoint, which is the same on all of them. */
+export function checkpointName(targetId: string, random: string): string {
+  return `qmpbackup-${targetId}-${random}`;
+}
+
 /** Bitmaps made by us or by the Python tool of the same name. */
 export function isOurBitmap(name: string): boolean {
   return name.startsWith('qmpbackup-');
@@ -27,6 +32,11 @@ export function isOurBitmap(name: string): boolean {
 
 export function jobId(attempt: string, disk: string): string {
   return `qmpbackup-${attempt}-${disk}`;
+}
+
+/** The one job of a libvirt domain. */
+export function domainJobId(attempt: string): string {
+  return jobId(attempt, 'domain');
 }
 
 /** Jobs of ours: whoever holds the VM's lock knows that no live run owns them, whichever target they served. */
@@ -72,6 +82,11 @@ export function isOurExport(id: string): boolean {
 /** The folder of one attempt's scratch images. */
 export function scratchFolderName(attempt: string): string {
   return `qmpbackup-${attempt}.scratch`;
+}
+
+/** The attempt whose scratch folder a path leads through, or undefined where it leads through none. */
+export function attemptOfScratch(path: string): string | undefined {
+  return /\/qmpbackup-([0-9a-f]{12})\.scratch\//.exec(path)?.[1];
 }
 
 export function isScratchFolder(name: string): boolean {

@@ -235,6 +235,7 @@ function likelyCause(source: SourceDisk, parent: PointDisk): string {
 }
 
 function whyUntrackable(source: SourceDisk): string | undefined {
+  if (source.cannotTrack !== null) return source.cannotTrack;
   if (source.format === 'qcow2' && source.compat === '0.10') {
     return 'qcow2 version 2 cannot hold bitmaps, so every backup is full (convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE)';
   }

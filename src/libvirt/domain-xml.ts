@@ -15,6 +15,13 @@ export interface DomainDefinition {
   /** The file that keeps UEFI variables. */
   readonly nvram: string | null;
   readonly hasTpm: boolean;
+  /** `pc-i440fx-7.2`. */
+  readonly machine: string | null;
+  /** Bytes. */
+  readonly memory: number | null;
+  readonly cpus: number | null;
+  /** Whom the QEMU of a running domain runs as, where libvirt says it. */
+  readonly owner: { readonly uid: number; readonly gid: number } | null;
 }
 
 /** `absent`: no channel for it. What is not running says `configured`. */
@@ -68,6 +75,10 @@ export function parseDomain(xml: string): DomainDefinition {
     agent: agentChannel(devices),
     nvram: textAt(domain, 'os', 'nvram') ?? attribute(find(domain, 'os', 'nvram', 'source'), 'file'),
     hasTpm: findAll(devices, 'tpm').length > 0,
+    machine: attribute(find(domain, 'os', 'type'), 'machine'),
+    memory: bytesAt(find(domain, 'memory')),
+    cpus: numberOf(textAt(domain, 'vcpu')),
+    owner: ownerOf(domain),
   };
 }
 
@@ -87,6 +98,23 @@ function parseDisk(disk: XmlElement): DomainDisk | undefined {
     alias: attribute(find(disk, 'alias'), 'name'),
     backing: backingOf(disk),
   };
+}
+
+function numberOf(text: string | null): number | null {
+  return text !== null && /^\d+$/.test(text.trim()) ? Number(text) : null;
+}
+
+/** libvirt itself always tells KiB. */
+function bytesAt(memory: XmlElement | undefined): number | null {
+  const kib = numberOf(memory?.text ?? null);
+  return kib === null || (attribute(memory, 'unit') ?? 'KiB') !== 'KiB' ? null : kib * 1024;
+}
+
+/** `<seclabel model='dac'><label>+64055:+106</label></seclabel>`. */
+function ownerOf(domain: XmlElement): DomainDefinition['owner'] {
+  const label = findAll(domain, 'seclabel').find((each) => attribute(each, 'model') === 'dac');
+  const [, uid, gid] = /^\+(\d+):\+(\d+)$/.exec(textAt(label ?? domain, 'label') ?? '') ?? [];
+  return label === undefined || uid === undefined || gid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
 }
 
 function deviceOf(device: string | null): DomainDisk['device'] {

@@ -1,7 +1,7 @@
 /**
  * What can go wrong with virsh:
  *   QmpBackupError ─┬─ LibvirtUnreachable · DomainNotFound   (unreachable)
- *                   └─ VirshMissing · VirshTimeout · VirshError · LibvirtAnswerError   (failed)
+ *                   └─ VirshMissing · VirshTimeout · VirshError · LibvirtAnswerError · DomainNotThawed   (failed)
  */
 import { QmpBackupError } from '../errors.js';
 
@@ -87,6 +87,15 @@ export class VirshError extends QmpBackupError {
   get brokenBitmap(): { readonly checkpoint: string; readonly target: string } | undefined {
     const [, checkpoint, target] = BROKEN_BITMAP.exec(this.words) ?? [];
     return checkpoint === undefined || target === undefined ? undefined : { checkpoint, target };
+  }
+}
+
+/** The guest may still be frozen: its programs hang on their next write until somebody thaws it. */
+export class DomainNotThawed extends QmpBackupError {
+  constructor(name: string, why: string) {
+    super('failed', `it could not be confirmed that the guest is thawed: ${why}`, {
+      hint: `its file systems may still be frozen; thaw by hand: virsh domfsthaw ${name}`,
+    });
   }
 }
 

@@ -6,11 +6,14 @@ import type { RepairAction } from '../domain/reconcile.js';
 import type { SpaceNeed } from '../domain/space.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import type { TargetWatch } from './target-watch.js';
-import type { Freeze, Instant } from './take-point.js';
-import type { VmAccess } from './vm-session.js';
+import type { Freeze, Instant } from './instant.js';
+import type { VmAddress } from './route.js';
 
 /** What a backup is asked, what it reports on the way, what comes of it, and what its stages share. */
-export interface BackupOptions extends BackupRequest, Omit<VmAccess, 'what' | 'endDeadJobsMs'> {
+export interface BackupOptions extends BackupRequest {
+  readonly vm: VmAddress;
+  readonly breakLock: boolean;
+  readonly trace?: ((direction: '>' | '<', message: unknown) => void) | undefined;
   readonly target: string;
   readonly monthly: boolean;
   /** `--vm-name`. */

@@ -28,8 +28,7 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
   return unwinding(async (unwind) => {
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
-    const endDeadJobsMs = options.dryRun ? null : Math.min(options.stallTimeoutMs, ENDING_MS);
-    const route = await openQmpRoute({ ...options, what: `backup into ${options.target}`, endDeadJobsMs }, unwind);
+    const route = await openRoute(options, unwind);
     const watch = startWatch(options, AbortSignal.any([context.signal, route.signal]));
     unwind.defer(() => Promise.resolve(watch.close()));
     unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
@@ -53,6 +52,20 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
     const result = await (options.dryRun ? watch.whileAnswering(rehearse(run, route)) : perform(run, route, unwind));
     return { ...result, warnings };
   });
+}
+
+async function openRoute(options: BackupOptions, unwind: Unwind): Promise<Route> {
+  const access = { breakLock: options.breakLock, what: `backup into ${options.target}` };
+  switch (options.vm.kind) {
+    case 'monitor': {
+      const endDeadJobsMs = options.dryRun ? null : Math.min(options.stallTimeoutMs, ENDING_MS);
+      return openQmpRoute({ ...options.vm, ...access, endDeadJobsMs, trace: options.trace }, unwind);
+    }
+    case 'domain': {
+      const { openDomainRoute } = await import('./domain-route.js');
+      return openDomainRoute({ ...options.vm, ...access }, unwind);
+    }
+  }
 }
 
 /** Milliseconds for each step of the clean-up after a run was given up. */

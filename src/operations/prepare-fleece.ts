@@ -6,6 +6,7 @@ import { addBitmaps, fleecedOf, type TransactionDisk } from '../qemu/transaction
 import { freeSpace } from '../repository/free-space.js';
 import { limitScratch, makeScratch } from '../repository/scratch.js';
 import type { SocketOwner } from '../repository/peer.js';
+import type { BackupRun } from './backup-run.js';
 import { eachDisk } from './each-disk.js';
 import type { QmpRun } from './qmp-run.js';
 
@@ -34,7 +35,7 @@ export async function prepareFleece(
 }
 
 /** The images have their limits; but others use that file system, too. */
-async function watchScratch({ options, watch, signal }: QmpRun, folder: string): Promise<void> {
+export async function watchScratch({ options, watch, signal }: BackupRun, folder: string): Promise<void> {
   const { free, total } = await freeSpace(folder, { timeoutMs: options.stallTimeoutMs, signal });
   const reserve = options.reserve ?? defaultReserve({ total });
   watch.watch({ path: folder, what: `the scratch space ${folder}`, floor: floorOf({ free, reserve }), tight: false });

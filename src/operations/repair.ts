@@ -145,11 +145,19 @@ async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: s
   }
 }
 
+/** A journal's word for a guest that was frozen through libvirt, before the domain's UUID. */
+export const LIBVIRT = 'libvirt:';
+
 /**
  * A guest that was rebooted since, or whose agent is gone for good, is not frozen by us any more: an agent that cannot
  * be asked must not hold up every backup.
  */
 async function thaw(agent: string, warnings: string[]): Promise<void> {
+  if (agent.startsWith(LIBVIRT)) {
+    const domain = agent.slice(LIBVIRT.length);
+    warnings.push(`an earlier run may have left the guest frozen. If it hangs, thaw it: virsh domfsthaw ${domain}`);
+    return;
+  }
   try {
     const { thawNow } = await import('../guest-agent/thaw.js');
     await thawNow(parseEndpoint(agent), { timeoutMs: 5_000 });

@@ -3,13 +3,14 @@ import type { VmState } from '../domain/disk.js';
 import type { FleeceChoice } from '../domain/fleece-choice.js';
 import type { BackupPlan } from '../domain/plan.js';
 import type { RepairAction } from '../domain/reconcile.js';
+import type { Endpoint } from '../qmp/endpoint.js';
 import type { SocketOwner } from '../repository/peer.js';
 import type { Staging } from '../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
 import type { TargetState } from './open-target.js';
 import type { Planned } from './plan-run.js';
 import type { RepairReport } from './repair.js';
-import type { Freeze } from './take-point.js';
+import type { Freeze } from './instant.js';
 
 /**
  * The way to a VM: what differs between one that is reached by QMP and others. Catalog, layout, plan, seal and
@@ -34,6 +35,12 @@ export interface Route {
   /** Removes what the newest point made superfluous. */
   retire(plan: BackupPlan, actions: readonly RepairAction[]): Promise<void>;
 }
+
+/** Which VM, and the way to it. */
+export type VmAddress =
+  | { readonly kind: 'monitor'; readonly monitor: Endpoint }
+  /** Name or UUID; `connect` is libvirt's URI, null virsh's own default. */
+  | { readonly kind: 'domain'; readonly domain: string; readonly connect: string | null };
 
 export interface Repaired {
   readonly vm: VmState;

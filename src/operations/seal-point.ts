@@ -5,8 +5,8 @@ import type { JobOutcome } from '../qemu/job-watch.js';
 import type { TransactionDisk } from '../qemu/transaction.js';
 import type { Staging } from '../repository/staging.js';
 import { eachDisk } from './each-disk.js';
+import type { Instant } from './instant.js';
 import { commitCatalog, sealFile } from './seal-file.js';
-import type { Instant } from './take-point.js';
 
 /**
  * Makes a point valid: images flushed, checked, renamed; then the catalog that names them is written and renamed into
@@ -30,7 +30,7 @@ export interface SealInput {
 
 export async function sealPoint(
   staging: Staging,
-  staged: readonly TransactionDisk[],
+  staged: readonly Pick<TransactionDisk, 'planned' | 'path'>[],
   input: SealInput,
 ): Promise<{ readonly catalog: Catalog; readonly point: Point }> {
   const disks = await eachDisk(staged, (disk) => sealImage(staging, disk, input));
@@ -54,7 +54,7 @@ export async function sealPoint(
 
 async function sealImage(
   staging: Staging,
-  { planned, path }: TransactionDisk,
+  { planned, path }: Pick<TransactionDisk, 'planned' | 'path'>,
   { outcomes, digests, compressed, signal }: SealInput,
 ): Promise<PointDisk> {
   const state = await sealFile(staging, { disk: planned.disk, file: planned.file, path }, { digests, signal });

@@ -2,6 +2,7 @@ import type { VmState } from '../domain/disk.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { FreezeGuard } from '../guest-agent/freeze-guard.js';
 import type { PauseGuard } from '../qemu/pause-guard.js';
+import type { BackupRun } from './backup-run.js';
 import type { Guards } from './take-point.js';
 import type { QmpRun } from './qmp-run.js';
 
@@ -49,7 +50,8 @@ async function startFreezeGuard(run: QmpRun, vm: VmState): Promise<FreezeGuard |
   }
 }
 
-function unfrozen(run: QmpRun, why: string, cause?: unknown): null {
+/** Throws with `--quiesce=require`; else the point is made without a freeze, and a warning says so. */
+export function unfrozen(run: BackupRun, why: string, cause?: unknown): null {
   run.signal.throwIfAborted();
   if (run.options.quiesce === 'require') {
     throw new QmpBackupError('failed', `--quiesce=require: the guest cannot be frozen: ${why}`, {

@@ -208,6 +208,7 @@ function sourceDisk(device: BlockDevice, node: BlockNode, allocated: number): Om
     virtualSize: image['virtual-size'],
     allocated,
     compat: image['format-specific']?.data?.compat ?? null,
+    cannotTrack: null,
     encrypted: node.encrypted === true || image.encrypted === true,
     bitmaps: (node['dirty-bitmaps'] ?? []).flatMap((bitmap): DirtyBitmap[] =>
       bitmap.name === undefined

@@ -33,6 +33,7 @@ export function source(device: string | null, more: Partial<SourceDisk> = {}): S
     virtualSize: 64 * MiB,
     allocated: MiB,
     compat: '1.1',
+    cannotTrack: null,
     encrypted: false,
     bitmaps: [],
     image: {},

@@ -7,8 +7,11 @@ import { PROGRAM } from './cli.js';
  */
 export interface CrashPoint {
   readonly when: 'before' | 'after';
-  /** A function of node:fs/promises, or `send`: a message that is written to a socket. */
-  readonly call: 'mkdir' | 'open' | 'rename' | 'rm' | 'unlink' | 'send';
+  /**
+   * A function of node:fs/promises; `send`: a message that is written to a socket; `spawn`: a program, known by its
+   * name and arguments with blanks between them, which has ended `after`.
+   */
+  readonly call: 'mkdir' | 'open' | 'rename' | 'rm' | 'unlink' | 'send' | 'spawn';
   /** Matches the paths that are given to the function, one a line, or the text of the message. */
   readonly matches: RegExp;
   /** Which of the calls that match; 1, the first, unless told. */
@@ -38,6 +41,7 @@ export async function crashCli(point: CrashPoint, args: readonly string[]): Prom
 }
 
 const PRELOAD = `
+import programs from 'node:child_process';
 import files from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { Socket } from 'node:net';
@@ -54,6 +58,16 @@ if (point.call === 'send') {
     if (hit) die();
     return more;
   };
+} else if (point.call === 'spawn') {
+  const spawn = programs.spawn;
+  programs.spawn = (name, args, options) => {
+    const hit = isIt([name, ...args].join(' '));
+    if (hit && point.when === 'before') die();
+    const child = spawn(name, args, options);
+    if (hit) child.prependListener('exit', die);
+    return child;
+  };
+  syncBuiltinESMExports();
 } else {
   const call = files[point.call];
   files[point.call] = async (...args) => {

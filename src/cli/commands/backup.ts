@@ -7,7 +7,7 @@ import { parseBytes, parseList, parseSeconds } from '../options.js';
 import type { Register } from '../program.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
 import { createProgress } from '../render/progress.js';
-import { agentOf, type CommandContext, packageVersion, requireMonitor } from '../wiring.js';
+import { agentOf, type CommandContext, packageVersion, requireVm } from '../wiring.js';
 
 interface Flags {
   readonly level: BackupOptions['level'];
@@ -118,12 +118,11 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     return;
   }
   const { globals, log, signal, now } = context;
-  const monitor = requireMonitor(globals);
   const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
   const { backup } = await import('../../operations/backup.js');
   const result = await backup(
     {
-      monitor,
+      vm: requireVm(globals),
       agent: agentOf(globals),
       level: flags.level,
       target: flags.target,

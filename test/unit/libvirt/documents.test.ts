@@ -9,6 +9,8 @@ import { parseJobInfo } from '../../../src/libvirt/job-info.js';
 const RUNNING = `<domain type='qemu' id='15' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>we ird &amp; &lt;"'ü</name>
   <uuid>74A1B5C1-eab1-4c2e-ba63-a11b7cc4e265</uuid>
+  <memory unit='KiB'>65536</memory>
+  <vcpu placement='static'>2</vcpu>
   <os>
     <type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type>
     <nvram>/var/lib/libvirt/qemu/nvram/x_VARS.fd</nvram>
@@ -57,6 +59,10 @@ const RUNNING = `<domain type='qemu' id='15' xmlns:qemu='http://libvirt.org/sche
     <tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>
   </devices>
   <qemu:commandline><qemu:arg value='-x'/></qemu:commandline>
+<seclabel type='none' model='none'/>
+  <seclabel type='dynamic' model='dac' relabel='yes'>
+    <label>+64055:+106</label>
+  </seclabel>
 </domain>
 `;
 
@@ -68,6 +74,10 @@ describe('parseDomain', () => {
       type: 'qemu',
       nvram: '/var/lib/libvirt/qemu/nvram/x_VARS.fd',
       hasTpm: true,
+      machine: 'pc-i440fx-7.2',
+      memory: 65_536 * 1024,
+      cpus: 2,
+      owner: { uid: 64055, gid: 106 },
       agent: 'connected',
       disks: [
         {
@@ -113,7 +123,14 @@ describe('parseDomain', () => {
 
   it('a domain that is off, without an agent and without disks', () => {
     const off = `<domain type='kvm'><name>a</name><uuid>74a1b5c1-eab1-4c2e-ba63-a11b7cc4e265</uuid><devices/></domain>`;
-    expect(parseDomain(off)).toMatchObject({ disks: [], agent: 'absent', nvram: null, hasTpm: false });
+    expect(parseDomain(off)).toMatchObject({
+      disks: [],
+      agent: 'absent',
+      nvram: null,
+      hasTpm: false,
+      memory: null,
+      owner: null,
+    });
     const channel = `<devices><channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices>`;
     expect(parseDomain(off.replace('<devices/>', channel)).agent).toBe('configured');
   });

@@ -13,6 +13,7 @@ const source = {
   allocated: 0,
   compat: '1.1',
   encrypted: false,
+  cannotTrack: null,
   bitmaps: [],
   image: { filename: 'd1.img', format: 'qcow2', 'virtual-size': 1024 },
 };

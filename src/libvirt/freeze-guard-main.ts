@@ -1,0 +1,87 @@
+/**
+ * The process of a domain's freeze guard: in a session of its own, deaf to the signals that end a whole group. Once it
+ * has begun to freeze it thaws by itself at the end of its input, or when the limit is over.
+ */
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../errors.js';
+import { freeze, thaw } from './backup.js';
+import { VirshError } from './errors.js';
+import type { FreezeTask, FromFreezeGuard } from './freeze-guard.js';
+import { createVirsh } from './virsh.js';
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+// Nobody may be there to read.
+process.stdout.on('error', () => undefined);
+process.stderr.on('error', () => undefined);
+
+const task = JSON.parse(process.argv[2] ?? '') as FreezeTask;
+const virsh = createVirsh(task.connect ?? undefined);
+/** Milliseconds between two attempts to thaw, and for each. */
+const PAUSE_MS = 100;
+const ATTEMPT_MS = 15_000;
+
+let freezing: Promise<boolean> | undefined;
+let frozenAt: number | undefined;
+let thawing: Promise<void> | undefined;
+let limit: NodeJS.Timeout | undefined;
+
+const lines = createInterface({ input: process.stdin });
+lines.on('line', (line) => {
+  if (line === 'freeze') freezing ??= freezeDomain();
+  if (line === 'thaw') void thawDomain();
+});
+lines.on('close', () => void thawDomain());
+process.stdin.on('error', () => lines.close());
+say({ kind: 'ready' });
+
+/** Whether there is something to thaw. */
+async function freezeDomain(): Promise<boolean> {
+  try {
+    const fileSystems = await freeze(virsh, task.uuid, { timeoutMs: task.freezeTimeoutMs });
+    frozenAt = performance.now();
+    limit = setTimeout(() => void thawDomain(), task.freezeLimitMs);
+    say({ kind: 'frozen', fileSystems });
+    return true;
+  } catch (error) {
+    const refused = error instanceof VirshError && ['no-agent', 'already-frozen', 'not-running'].includes(error.reason);
+    const words = error instanceof VirshError ? error.words : messageOf(error);
+    // A freeze without an answer may have come to pass, or may still.
+    if (!refused && !(await thawUntilDone()).done) return false;
+    say({ kind: 'not-frozen', why: `libvirt could not freeze it: ${words}` });
+    return false;
+  }
+}
+
+function thawDomain(): Promise<void> {
+  thawing ??= (async () => {
+    clearTimeout(limit);
+    if (!(await freezing)) return;
+    const requestedAt = performance.now();
+    const { done, fileSystems } = await thawUntilDone();
+    if (done) say({ kind: 'thawed', fileSystems, frozenMs: requestedAt - (frozenAt ?? requestedAt) });
+  })();
+  return thawing;
+}
+
+async function thawUntilDone(): Promise<{ readonly done: boolean; readonly fileSystems: number }> {
+  const until = performance.now() + task.thawTimeoutMs;
+  for (;;) {
+    try {
+      return { done: true, fileSystems: await thaw(virsh, task.uuid, { timeoutMs: ATTEMPT_MS }) };
+    } catch (error) {
+      // Without QEMU there is no guest that could be frozen.
+      if (error instanceof VirshError && error.reason === 'not-running') return { done: true, fileSystems: 0 };
+      if (performance.now() > until) {
+        say({ kind: 'not-thawed', why: messageOf(error) });
+        process.exitCode = 1;
+        return { done: false, fileSystems: 0 };
+      }
+    }
+    await sleep(PAUSE_MS);
+  }
+}
+
+function say(line: FromFreezeGuard): void {
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+}

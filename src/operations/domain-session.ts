@@ -1,0 +1,125 @@
+import type { JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
+import { attemptOfScratch, domainJobId } from '../domain/names.js';
+import { QmpBackupError } from '../errors.js';
+import { type DomainState, inspectDomain } from '../libvirt/domain.js';
+import type { DomainDisk } from '../libvirt/domain-xml.js';
+import { createVirsh, type Virsh } from '../libvirt/virsh.js';
+import { lockVm } from '../repository/lock.js';
+import type { Unwind } from './unwind.js';
+
+/** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
+export interface DomainSession {
+  readonly virsh: Virsh;
+  readonly uuid: string;
+  readonly connect: string | null;
+  readonly domain: DomainState;
+  readonly state: VmState;
+  /** Aborts when the domain's lock is lost. */
+  readonly signal: AbortSignal;
+}
+
+export interface DomainAccess {
+  /** Name or UUID. */
+  readonly domain: string;
+  /** URI for libvirt; null is virsh's own default. */
+  readonly connect: string | null;
+  readonly breakLock: boolean;
+  readonly what: string;
+}
+
+/** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
+export async function openDomain(
+  { domain: name, connect, breakLock, what }: DomainAccess,
+  unwind: Unwind,
+): Promise<DomainSession> {
+  const virsh = createVirsh(connect ?? undefined);
+  const uuid = (await virsh('domuuid', [], { domain: name })).trim();
+  // The same lock as of a run that reaches this VM by its monitor.
+  const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
+  unwind.defer(() => lock.release());
+  const domain = await inspectDomain(virsh, uuid);
+  return { virsh, uuid, connect, domain, state: vmStateOf(domain), signal: lock.signal };
+}
+
+/** The domain as the plan and the repairs know any VM. Its checkpoints are the bitmaps of its disks. */
+export function vmStateOf(domain: DomainState): VmState {
+  const reasons = domain.disks.map((disk) => ({ disk, reason: whyLeftOut(disk, domain) }));
+  return {
+    machine: {
+      name: domain.name,
+      uuid: domain.uuid,
+      qemuVersion: 'unknown',
+      type: domain.machine,
+      memory: domain.memory,
+      cpus: domain.cpus,
+    },
+    status: domain.state,
+    running: domain.state === 'running',
+    disks: reasons.flatMap(({ disk, reason }) => (reason === null ? [sourceOf(disk, domain)] : [])),
+    leftOut: reasons.flatMap(({ disk, reason }): LeftOut[] => (reason === null ? [] : [{ name: disk.target, reason }])),
+    jobs: ownJobs(domain),
+    ownNodes: [],
+    ownExports: [],
+  };
+}
+
+function whyLeftOut(disk: DomainDisk, { sizes }: DomainState): string | null {
+  if (disk.device === 'cdrom' || disk.device === 'floppy') return `a removable medium (${disk.device})`;
+  if (disk.device === 'lun') return 'a SCSI device passed through to the guest, which QEMU cannot read for a backup';
+  if (disk.source === null) return 'no medium';
+  if (disk.readOnly) return 'read-only';
+  if (disk.transient) return 'transient: its changes are dropped when the domain ends';
+  return sizes.get(disk.target) ? null : 'libvirt cannot tell its size: its image may be gone';
+}
+
+function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
+  const { target, source, alias, format, backing } = disk;
+  const size = domain.sizes.get(target) ?? { capacity: 0, allocation: 0 };
+  const file = source?.path ?? source?.description ?? target;
+  return {
+    device: target,
+    qdev: alias,
+    node: target,
+    root: target,
+    underJob: false,
+    format: format ?? 'raw',
+    file,
+    virtualSize: size.capacity,
+    // libvirt tells what the top image takes, and a FULL has what is below it, too.
+    allocated: backing.length > 0 ? size.capacity : Math.min(size.allocation, size.capacity),
+    compat: null,
+    encrypted: false,
+    cannotTrack:
+      format === 'qcow2' ? null : `libvirt has no checkpoints for ${format ?? 'raw'} disks, so every backup is full`,
+    bitmaps: domain.checkpoints.flatMap(({ disks }) =>
+      disks.flatMap(({ target: of, bitmap, changedBytes }) =>
+        of === target
+          ? {
+              ...{ name: bitmap, granularity: 65536, count: changedBytes ?? size.capacity },
+              ...{ recording: true, persistent: true, busy: false },
+              inconsistent: domain.active && changedBytes === null,
+            }
+          : [],
+      ),
+    ),
+    image: { filename: file, format: format ?? 'raw', 'virtual-size': size.capacity },
+  };
+}
+
+/** The backup job of a run of ours, known by the folder of its scratch images. */
+function ownJobs({ backup, job }: DomainState): JobState[] {
+  const attempt = backup?.disks.map(({ file }) => attemptOfScratch(file ?? '')).find((each) => each !== undefined);
+  if (attempt === undefined) return [];
+  const status = job?.state ?? 'running';
+  return [{ id: domainJobId(attempt), type: 'backup', status, current: 0, total: 0, error: job?.error ?? null }];
+}
+
+/** libvirt runs one job for a domain at a time, and waits 30 s before it says so. */
+export function refuseForeignJob({ domain, state }: Pick<DomainSession, 'domain' | 'state'>): void {
+  const { job, backup, name } = domain;
+  if (job?.state !== 'running' || state.jobs.length > 0) return;
+  const kind = backup ? `a ${backup.mode} backup` : `a job (${String(job.operation)})`;
+  throw new QmpBackupError('locked', `the domain ${name} is busy with ${kind} of somebody else`, {
+    hint: `Wait until it has ended. See: virsh domjobinfo ${name}; it is ended by: virsh domjobabort ${name}`,
+  });
+}

@@ -1,0 +1,82 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expectCli } from './cli.js';
+import { compareImages } from './lab/compare.js';
+import { createImage } from './lab/disk-images.js';
+import { flush, write } from './lab/guest-writes.js';
+import type { LibvirtLab } from './lab/libvirt.js';
+import type { DomainOptions, LabDomain } from './lab/libvirt-domain.js';
+import type { BackupAnswer } from './scenario.js';
+
+const MiB = 1024 * 1024;
+
+/** A domain with two disks and no guest, a target, and what every test of it asks. */
+export interface DomainScenario {
+  readonly domain: LabDomain;
+  readonly target: string;
+  readonly fileOf: (disk: string) => string;
+  /** Global options that name the domain. */
+  readonly vm: readonly string[];
+  backup(level: string, ...more: string[]): Promise<BackupAnswer>;
+  /** Fails unless the newest point, restored, equals the disks as they are. */
+  expectChainEqualsDisks(): Promise<void>;
+  /** No job, no scratch, no partial file, and no checkpoint but those of the newest file and the newest FULL. */
+  expectNothingLeft(checkpoints: number): Promise<void>;
+  checkpoints(): Promise<readonly string[]>;
+}
+
+let count = 0;
+
+export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOptions> = {}): Promise<DomainScenario> {
+  count += 1;
+  const name = `domain-${count}`;
+  const dir = join(lab.dir, 'images');
+  const target = join(lab.dir, `target-${count}`);
+  const fileOf = (disk: string): string => join(dir, `${name}-${disk}.qcow2`);
+  const disks = ['vda', 'vdb'].map((disk) => ({ target: disk, file: fileOf(disk) }));
+  for (const { file } of disks) await createImage({ file, format: 'qcow2', size: 64 * MiB });
+  const domain = await lab.define({ name, disks, ...more });
+  await domain.start();
+  const vm = ['--connect', lab.uri, '--domain', name];
+  const self: DomainScenario = {
+    domain,
+    target,
+    fileOf,
+    vm,
+    backup: async (level, ...options) =>
+      (
+        await expectCli(0, ['--json', ...vm, 'backup', '--level', level, '--target', target, ...options])
+      ).json<BackupAnswer>(),
+    expectChainEqualsDisks: async () => {
+      const output = join(lab.dir, `restored-${Math.random().toString(36).slice(2)}`);
+      await expectCli(0, ['restore', '--target', target, '--output', output]);
+      for (const { target: disk, file } of disks) {
+        if ((await domain.state()) !== 'shut off') await flush(domain, disk);
+        await compareImages(join(output, `${disk}.qcow2`), file);
+      }
+    },
+    checkpoints: async () => {
+      const { stdout } = await lab.virsh(['checkpoint-list', '--name', domain.uuid]);
+      return stdout.split('\n').filter((line) => line.trim() !== '');
+    },
+    expectNothingLeft: async (checkpoints) => {
+      const left = [
+        ...(await readdir(dir)),
+        ...(await readdir('/var/tmp')),
+        ...(await readdir(target, { recursive: true })),
+      ];
+      const stray = left.filter((file) => /\.scratch|\.partial$|run\.json|lock/.test(file));
+      if (stray.length > 0) throw new Error(`files are left: ${stray.join(', ')}`);
+      const { stdout: job } = await lab.virsh(['domjobinfo', domain.uuid], { allowed: [0, 1] });
+      if ((await domain.state()) !== 'shut off' && !/Job type:\s+None/.test(job))
+        throw new Error(`a job is left: ${job}`);
+      const names = await self.checkpoints();
+      if (names.length > checkpoints) throw new Error(`checkpoints are left: ${names.join(', ')}`);
+    },
+  };
+  return self;
+}
+
+export async function writeBothDisks({ domain }: DomainScenario, offset: number, pattern: number): Promise<void> {
+  for (const disk of ['vda', 'vdb']) await write(domain, disk, { offset: offset * MiB, length: MiB, pattern });
+}
