@@ -2,19 +2,28 @@ import { defineConfig } from 'vitest/config';
 
 // Which QEMU, also where a test starts one itself.
 const setupFiles = ['test/support/lab/chosen-qemu.ts'];
-// Suites by intent: unit has no socket, process or clock; the others run real peers and so need more time, and they
-// run two files at a time, for two cores.
-const slow = { setupFiles, testTimeout: 180_000, hookTimeout: 180_000, maxWorkers: 2 };
+// Suites by intent: unit has no socket, process or clock; the others run real peers and so need more time. Three files
+// at a time keep two cores busy: most tests also wait.
+const peers = { setupFiles, maxWorkers: 3, sequence: { groupOrder: 1 } };
+const slow = { ...peers, testTimeout: 180_000, hookTimeout: 180_000 };
 
 export default defineConfig({
   test: {
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
-      { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], setupFiles, testTimeout: 30_000 } },
+      { test: { name: 'contract', include: ['test/contract/**/*.test.ts'], ...peers, testTimeout: 30_000 } },
       { test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...slow } },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...slow } },
       // What is judged by time needs a machine to itself: npm run test:load.
-      { test: { name: 'load', include: ['test/load/**/*.test.ts'], ...slow, maxWorkers: 1 } },
+      {
+        test: {
+          name: 'load',
+          include: ['test/load/**/*.test.ts'],
+          ...slow,
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
+        },
+      },
     ],
   },
 });

@@ -50,7 +50,7 @@ export async function domainOfMonitor(
 }
 
 /** Empty when the process has ended or cannot be looked at. */
-async function commandLineOf(pid: number): Promise<string[]> {
+export async function commandLineOf(pid: number): Promise<string[]> {
   try {
     return (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
   } catch (error) {

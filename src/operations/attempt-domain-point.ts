@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CATALOG_SCHEMA, type Journal } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
 import { checkpointName, domainJobId, scratchFolderName } from '../domain/names.js';
+import type { NbdSource } from '../domain/nbd-address.js';
 import type { PlannedDisk } from '../domain/plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { beginBackup, endBackup } from '../libvirt/backup.js';
@@ -27,6 +28,7 @@ import { LIBVIRT } from './repair.js';
 import type { Done } from './route.js';
 import { sealPoint } from './seal-point.js';
 import { unfrozen } from './start-guards.js';
+import { compareWithInstant } from './verify-point.js';
 
 export interface DomainRun extends BackupRun {
   readonly session: DomainSession;
@@ -83,6 +85,9 @@ export async function attemptDomainPoint(
     const taken = { ...instant, transactionMs, pausedMs: null };
     context.report({ kind: 'started', instant: taken });
     const outcomes = await pullAll(run, staged);
+    if (options.verify !== null) {
+      for (const disk of staged) await compareWithInstant(run, planned, disk, sourceOf(run, disk));
+    }
     await requireOwnJob(run);
     await endBackup(virsh, uuid, { sleep });
     for (const folder of folders) await removeScratch(folder);
@@ -246,6 +251,10 @@ async function pullAll(run: DomainRun, staged: readonly StagedDisk[]): Promise<r
   }
 }
 
+function sourceOf(run: DomainRun, { pull }: Pick<StagedDisk, 'pull'>): NbdSource {
+  return { address: { kind: 'unix', path: socketOf(run) }, exportName: exportOf(pull).exportName };
+}
+
 async function pullOne(
   run: DomainRun,
   { planned, path, pull }: StagedDisk,
@@ -254,8 +263,8 @@ async function pullOne(
 ): Promise<Pulled> {
   const { compress, speedLimit: rateLimit } = run.options;
   const begun = performance.now();
-  const { exportName, dirtyContext } = exportOf(pull);
-  const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
+  const { dirtyContext } = exportOf(pull);
+  const source = sourceOf(run, { pull });
   const common = { signal, rateLimit, compress };
   let copied = planned.source.allocated;
   try {

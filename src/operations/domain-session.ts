@@ -114,6 +114,14 @@ function ownJobs({ backup, job }: DomainState): JobState[] {
   return [{ id: domainJobId(attempt), type: 'backup', status, current: 0, total: 0, error: job?.error ?? null }];
 }
 
+/** Only a QEMU that runs can keep an instant. */
+export function refuseInactive({ domain: { active, name, state } }: Pick<DomainSession, 'domain'>): void {
+  if (active) return;
+  throw new QmpBackupError('unsafe', `the domain ${name} is ${state}: libvirt backs up only what runs or is paused`, {
+    hint: `Nothing was changed. Start it: virsh start ${name} (with --paused its guest does not run)`,
+  });
+}
+
 /** libvirt runs one job for a domain at a time, and waits 30 s before it says so. */
 export function refuseForeignJob({ domain, state }: Pick<DomainSession, 'domain' | 'state'>): void {
   const { job, backup, name } = domain;

@@ -3,6 +3,7 @@ import type { Journal } from '../domain/catalog.js';
 import { lineOf } from '../domain/chain.js';
 import { exportName } from '../domain/names.js';
 import type { PlannedDisk } from '../domain/plan.js';
+import { type NbdSource, nbdNode } from '../domain/nbd-address.js';
 import { sampleWindows, type Window } from '../domain/sample-windows.js';
 import { QmpBackupError } from '../errors.js';
 import { nameOfNode, nodeOf, readInFull, windowOf } from '../qemu-img/image-view.js';
@@ -11,6 +12,8 @@ import { exportNode, startNbdServer } from '../qemu/nbd-export.js';
 import type { TransactionDisk } from '../qemu/transaction.js';
 import { QmpCommandError } from '../qmp/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
+import type { BackupRun } from './backup-run.js';
+import type { Planned } from './plan-run.js';
 import type { QmpPlan, QmpRun } from './qmp-run.js';
 
 /**
@@ -55,15 +58,24 @@ async function serve(run: QmpRun, socket: string, journal: Journal): Promise<voi
 async function verifyDisk(
   run: QmpRun,
   planned: QmpPlan,
-  { planned: disk, path, fleece }: TransactionDisk,
+  disk: TransactionDisk,
   { socket, index }: { readonly socket: string; readonly index: number },
 ): Promise<void> {
-  const { virtualSize } = disk.source;
-  const windows = run.options.verify === 'sample' ? sampleWindows(virtualSize, Math.random) : null;
-  run.context.report({ kind: 'verifying', disk: disk.disk, share: shareText(windows) });
   const name = exportName(run.attempt, index);
-  await exportNode(run.session.client, fleece?.nodes.snapshot ?? '', name);
-  const instant = readInFull({ driver: 'nbd', server: { type: 'unix', path: socket }, export: name });
+  await exportNode(run.session.client, disk.fleece?.nodes.snapshot ?? '', name);
+  await compareWithInstant(run, planned, disk, { address: { kind: 'unix', path: socket }, exportName: name });
+}
+
+/** Compares a new image, with all that it builds on, with the frozen instant of its disk. Throws where they differ. */
+export async function compareWithInstant(
+  run: BackupRun,
+  planned: Planned,
+  { planned: disk, path }: Pick<TransactionDisk, 'planned' | 'path'>,
+  source: NbdSource,
+): Promise<void> {
+  const windows = run.options.verify === 'sample' ? sampleWindows(disk.source.virtualSize, Math.random) : null;
+  run.context.report({ kind: 'verifying', disk: disk.disk, share: shareText(windows) });
+  const instant = readInFull(nbdNode(source));
   const image = readInFull(nodeOf([...filesBelow(planned, disk), basename(path)]));
   const pairs = windows?.map((window) => [windowOf(instant, window), windowOf(image, window)] as const);
   for (const [a, b] of pairs ?? [[instant, image] as const]) {
@@ -78,7 +90,7 @@ async function verifyDisk(
 }
 
 /** What the new image builds on, FULL first. */
-function filesBelow({ catalog }: QmpPlan, { parent, file }: PlannedDisk): readonly string[] {
+function filesBelow({ catalog }: Planned, { parent, file }: PlannedDisk): readonly string[] {
   if (!catalog || !parent) return [];
   const line = lineOf(catalog, parent);
   if ('missing' in line)

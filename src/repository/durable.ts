@@ -17,7 +17,7 @@ export async function replaceFile(
   text: string,
   { mode, owner }: { readonly mode: number; readonly owner?: Owner | undefined },
 ): Promise<void> {
-  const temporary = `${path}.tmp`;
+  const temporary = temporaryOf(path);
   try {
     await rm(temporary, { force: true });
     // Exclusive: never through a link that somebody put there.
@@ -35,6 +35,19 @@ export async function replaceFile(
     throw fileError('write', path, error);
   }
   await syncFolder(dirname(path));
+}
+
+/** Removes what a run that died while it replaced `path` left beside it. Only for who holds the lock on that place. */
+export async function removeTemporary(path: string): Promise<void> {
+  try {
+    await rm(temporaryOf(path), { force: true });
+  } catch (error) {
+    throw fileError('remove', temporaryOf(path), error);
+  }
+}
+
+function temporaryOf(path: string): string {
+  return `${path}.tmp`;
 }
 
 /** Flushes a file by a descriptor of our own, whoever wrote it: the kernel then writes out all its pages. */

@@ -2,8 +2,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { removeTemporary } from './durable.js';
 import { codeOf, fileError } from './file-errors.js';
-import { LOCK_NAME } from './layout.js';
+import { catalogPath, journalPath, LOCK_NAME } from './layout.js';
 import { freeLock, type Holder, lockFileSystem, readHolder, sweepAttempts } from './lock-folder.js';
 import { describeOwner, judgeOwner, lookAtProcess, type LockOwner, thisProcess } from './lock-owner.js';
 import { vmLockFolder } from './vm-lock-folder.js';
@@ -38,7 +39,15 @@ export async function lockTarget(target: string, options: LockOptions): Promise<
   } catch (error) {
     throw fileError('lock', target, error);
   }
-  return acquire(join(folder, LOCK_NAME), `the target ${target}`, options);
+  const lock = await acquire(join(folder, LOCK_NAME), `the target ${target}`, options);
+  try {
+    // A run that died while it wrote one of them; what it wrote was not whole.
+    for (const path of [catalogPath(folder), journalPath(folder)]) await removeTemporary(path);
+    return lock;
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
 }
 
 /**

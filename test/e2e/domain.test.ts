@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -68,6 +69,19 @@ describe('a running domain', () => {
     await scenario.expectNothingLeft(2);
   });
 
+  it('--verify compares each point with the frozen instant; --compress takes less space', async () => {
+    const scenario = await withFull();
+    await writeBothDisks(scenario, 20, 0x41);
+    const { stderr } = await expectCli(0, [
+      ...[...scenario.vm, 'backup', '--level', 'inc', '--verify', '--compress', '--target', scenario.target],
+    ]);
+    expect(stderr).toContain('comparing all of it');
+    await scenario.expectChainEqualsDisks();
+    await scenario.backup('full', '--verify=sample', '--compress');
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
   it('--dry-run says what would be done and changes nothing', async () => {
     const scenario = await withFull();
     const catalog = await readFile(join(scenario.target, 'catalog.json'), 'utf8');
@@ -79,6 +93,36 @@ describe('a running domain', () => {
     expect(stdout).toContain('INC');
     expect(await readFile(join(scenario.target, 'catalog.json'), 'utf8')).toBe(catalog);
     expect(await scenario.checkpoints()).toEqual(checkpoints);
+  });
+});
+
+describe('what a domain cannot do', () => {
+  const refused = async (code: number, args: readonly string[]): Promise<string> => {
+    const target = join(lab.dir, 'never-made');
+    const { stderr } = await expectCli(code, [...args, '--target', target]);
+    expect(existsSync(target)).toBe(false);
+    return stderr;
+  };
+
+  it('says so before anything is changed: off, unknown, without scratch images, no libvirt', async () => {
+    const { vm, domain } = await domainScenario(lab);
+    expect(await refused(2, [...vm, 'backup', '--level', 'full', '--fleece', 'never'])).toContain('--fleece-dir');
+    await domain.destroy();
+    expect(await refused(13, [...vm, 'backup', '--level', 'full'])).toContain('is shut off');
+    const unknown = ['--connect', lab.uri, '--domain', 'no such thing', 'backup', '--level', 'full'];
+    expect(await refused(12, unknown)).toContain('no such thing');
+    const nowhere = ['--connect', 'qemu+unix:///system?socket=/nowhere', '--domain', 'a', 'backup', '--level', 'full'];
+    expect(await refused(12, nowhere)).toContain('/nowhere');
+    expect(await refused(2, ['--socket', '/run/x', ...vm, 'backup', '--level', 'full'])).toContain('--domain');
+  });
+
+  it('the monitor of a domain is refused, with the option to use', async () => {
+    const { domain, vm } = await domainScenario(lab);
+    const id = (await lab.virsh(['domid', domain.uuid])).stdout.trim();
+    const monitor = join(lab.dir, 'var/lib/libvirt/qemu', `domain-${id}-${domain.name}`, 'monitor.sock');
+    expect(await refused(13, ['--socket', monitor, 'backup', '--level', 'full'])).toContain(`--domain ${domain.name}`);
+    await expectCli(13, ['--socket', monitor, 'info', '--show', 'blockdev']);
+    await expectCli(0, [...vm, 'backup', '--level', 'full', '--target', join(lab.dir, 'by-name')]);
   });
 });
 

@@ -3,7 +3,7 @@ import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
+import { type Readable, Transform } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ImageFormat } from './disk-images.js';
 import { ensureGuest, Guest, type GuestImages, type Workload } from './guest.js';
@@ -145,7 +145,23 @@ function follow(file: string): { output: Output; tail: ChildProcessByStdio<null,
   const tail = spawn('setpriv', ['--pdeathsig', 'KILL', 'tail', from, '--follow=name', file], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  return { output: new Output(tail.stdout), tail };
+  return { output: new Output(tail.stdout.setEncoding('utf8').pipe(withoutNotes())), tail };
+}
+
+/** libvirt's own notes, each behind a time stamp, come at any time between the lines of QEMU. */
+const NOTE = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\+\d+: /;
+
+function withoutNotes(): Transform {
+  let rest = '';
+  return new Transform({
+    decodeStrings: false,
+    transform(text: string, _encoding, done) {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      done(null, lines.flatMap((line) => (NOTE.test(line) ? [] : [`${line}\n`])).join(''));
+    },
+    flush: (done) => done(null, rest),
+  });
 }
 
 async function agentAnswers(lab: LibvirtLab, uuid: string): Promise<void> {
