@@ -104,7 +104,12 @@ export function requireVm(globals: GlobalOptions): VmAddress {
 }
 
 /** The monitor that `--socket` names. */
-export function requireMonitor({ socket }: GlobalOptions): Endpoint {
+export function requireMonitor({ socket, domain }: GlobalOptions): Endpoint {
+  if (socket === undefined && domain !== undefined) {
+    throw new QmpBackupError('usage', 'this command does not know --domain: it asks a monitor', {
+      hint: 'backup is the command for libvirt domains; others need --socket.',
+    });
+  }
   if (socket === undefined) {
     throw new QmpBackupError('usage', 'no VM was given', {
       hint: 'Name its QMP monitor, --socket /run/vm.qmp or --socket tcp:HOST:PORT, or its libvirt domain, --domain NAME',

@@ -275,7 +275,7 @@ async function pullOne(
       const bitmap = dirtyContext.replace(/^qemu:dirty-bitmap:/, '');
       const done = await pullIncrement(
         { source, bitmap, target: path },
-        { ...common, onProgress: ({ done: bytes, total }) => onProgress(bytes, total) },
+        { ...common, folder: socketFolder(run), onProgress: ({ done: bytes, total }) => onProgress(bytes, total) },
       );
       copied = done.total;
     }

@@ -28,6 +28,8 @@ export interface PullFullOptions extends PullImageOptions {
 export interface PullIncrementOptions extends PullImageOptions {
   readonly onProgress?: ((progress: PullProgress) => void) | undefined;
   readonly deadlines?: NbdDeadlines | undefined;
+  /** Where the private folder of the writing qemu-nbd is made; default the system's folder for temporary files. */
+  readonly folder?: string | undefined;
 }
 
 export interface Increment {
@@ -72,6 +74,7 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
     const server = await startQemuNbd({
       node: nodeOf(target, options.compress ?? false),
       detectZeroes: true,
+      ...(options.folder === undefined ? {} : { folder: options.folder }),
       ...(signal ? { signal } : {}),
     });
     try {
