@@ -1,0 +1,151 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { expectCli, startCli } from '../support/cli.js';
+import { type CrashPoint, crashCli } from '../support/crash-point.js';
+import { type DomainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
+import { write } from '../support/lab/guest-writes.js';
+import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+
+const MiB = 1024 * 1024;
+
+let lab: LibvirtLab;
+beforeAll(async () => {
+  lab = await startLibvirt();
+});
+afterAll(async () => {
+  await lab.close();
+});
+
+describe('SIGKILL at a step', () => {
+  const steps: readonly (CrashPoint & { readonly name: string; readonly sealed?: boolean })[] = [
+    { name: 'after the journal', when: 'after', call: 'rename', matches: /run\.json$/ },
+    { name: 'while staging', when: 'after', call: 'open', matches: /\.partial/ },
+    { name: 'before the backup begins', when: 'before', call: 'spawn', matches: /backup-begin/ },
+    { name: 'after the backup began', when: 'after', call: 'spawn', matches: /backup-begin/ },
+    { name: 'while it is pulled', when: 'after', call: 'spawn', matches: /^setpriv .*qemu-nbd/ },
+    { name: 'before the job ends', when: 'before', call: 'spawn', matches: /domjobabort/ },
+    { name: 'after the job ended', when: 'after', call: 'spawn', matches: /domjobabort/ },
+    { name: 'before an image has its name', when: 'before', call: 'rename', matches: /INC-\d+\.qcow2$/ },
+    { name: 'before the catalog', when: 'before', call: 'rename', matches: /catalog\.json$/ },
+    { name: 'after the catalog', when: 'after', call: 'rename', matches: /catalog\.json$/, sealed: true },
+    { name: 'after a checkpoint went', when: 'after', call: 'spawn', matches: /checkpoint-delete/, sealed: true },
+    { name: 'after the journal went', when: 'after', call: 'rm', matches: /run\.json$/, sealed: true },
+  ];
+
+  it('of an INC, each one in turn on one chain: the next run is incremental and loses nothing', async () => {
+    const scenario = await domainWithFull(lab);
+    await writeBothDisks(scenario, 60, 0x3f);
+    await scenario.backup('inc');
+    let number = 2;
+    for (const [index, { name, sealed = false, ...step }] of steps.entries()) {
+      try {
+        await writeBothDisks(scenario, 10 + 2 * index, 0x40 + index);
+        await crashCli(step, [...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target]);
+        await writeBothDisks(scenario, 11 + 2 * index, 0x80 + index);
+        if (sealed) number += 1;
+        const { point } = await scenario.backup('inc');
+        expect(point).toMatchObject({ number, level: 'inc' });
+        await scenario.expectNothingLeft(2);
+        number += 1;
+      } catch (error) {
+        throw new Error(`killed ${name}: ${(error as Error).message}`, { cause: error });
+      }
+    }
+    await scenario.expectChainEqualsDisks();
+  });
+});
+
+describe('what fails in the middle', () => {
+  /** A run that is pulling: slow enough to be met there. */
+  const slowInc = (scenario: DomainScenario) =>
+    startCli([
+      ...[...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target],
+      ...['--speed-limit', '2M', '--no-digest'],
+    ]);
+  const untilPulling = async (scenario: DomainScenario): Promise<void> => {
+    for (let tries = 0; tries < 300; tries += 1) {
+      const { stdout } = await lab.virsh(['domjobinfo', scenario.domain.uuid], { allowed: [0, 1] });
+      if (/Operation:\s+Backup/.test(stdout)) return;
+      await sleep(100);
+    }
+    throw new Error('no job was seen');
+  };
+  const bigChange = async (scenario: DomainScenario): Promise<void> => {
+    await write(scenario.domain, 'vda', { offset: 16 * MiB, length: 24 * MiB, pattern: 0x61 });
+    await writeBothDisks(scenario, 50, 0x62);
+  };
+
+  it('the job is ended by somebody: no point, and the next run is incremental', async () => {
+    const scenario = await domainWithFull(lab);
+    await bigChange(scenario);
+    const run = slowInc(scenario);
+    await untilPulling(scenario);
+    await sleep(1000);
+    await lab.virsh(['domjobabort', scenario.domain.uuid]);
+    expect((await run).exitCode).toBe(1);
+    expect((await scenario.backup('inc')).point.number).toBe(1);
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('QEMU is killed: no point counts, and auto goes on with a FULL', async () => {
+    const scenario = await domainWithFull(lab);
+    await bigChange(scenario);
+    const run = slowInc(scenario);
+    await untilPulling(scenario);
+    await sleep(1000);
+    await scenario.domain.kill();
+    expect((await run).exitCode).toBe(1);
+    await scenario.domain.start();
+    expect((await scenario.backup('auto')).point.disks.map(({ level }) => level)).toEqual(['full', 'full']);
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('libvirtd is killed and started again: the run ends with a point or an error, and nothing is lost', async () => {
+    const scenario = await domainWithFull(lab);
+    await bigChange(scenario);
+    const run = slowInc(scenario);
+    await untilPulling(scenario);
+    await sleep(500);
+    await lab.stopDaemon('kill');
+    await sleep(500);
+    await lab.startDaemon();
+    expect([0, 1]).toContain((await run).exitCode);
+    await writeBothDisks(scenario, 52, 0x63);
+    expect((await scenario.backup('inc')).point.level).toBe('inc');
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('SIGTERM ends the run with 143 and undoes it', async () => {
+    const scenario = await domainWithFull(lab);
+    await bigChange(scenario);
+    const run = slowInc(scenario);
+    await untilPulling(scenario);
+    await sleep(1000);
+    run.kill('SIGTERM');
+    expect((await run).exitCode).toBe(143);
+    await scenario.expectNothingLeft(2);
+    expect((await scenario.backup('inc')).point.number).toBe(1);
+    await scenario.expectChainEqualsDisks();
+  });
+
+  it('somebody else has a backup job: refused at once, and theirs goes on', async () => {
+    const scenario = await domainWithFull(lab);
+    const file = join(lab.dir, 'foreign.xml');
+    const disks = `<disks><disk name='vda' type='file'><scratch file='${join(lab.dir, 'foreign.scr')}'/></disk></disks>`;
+    const server = `<server transport='unix' socket='${join(lab.dir, 'foreign.sock')}'/>`;
+    await writeFile(file, `<domainbackup mode='pull'>${server}${disks}</domainbackup>`);
+    await lab.virsh(['backup-begin', scenario.domain.uuid, file]);
+    const refused = await expectCli(11, [...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target]);
+    expect(refused.stderr).toContain('somebody else');
+    expect((await lab.virsh(['domjobinfo', scenario.domain.uuid])).stdout).toContain('Backup');
+    await lab.virsh(['domjobabort', scenario.domain.uuid]);
+    await sleep(500);
+    await scenario.backup('inc');
+    await scenario.expectChainEqualsDisks();
+  });
+});
