@@ -26,6 +26,17 @@ export class QmpBackupError extends Error {
   }
 }
 
+/** The guest may still be frozen: its programs hang on their next write until somebody thaws it. */
+export class NotThawed extends QmpBackupError {
+  /** `byHand`: a shell line that thaws it. */
+  constructor(reason: unknown, byHand: string) {
+    super('failed', `it could not be confirmed that the guest is thawed: ${messageOf(reason)}`, {
+      hint: `its file systems may still be frozen; thaw by hand: ${byHand}`,
+      cause: reason,
+    });
+  }
+}
+
 /** The words of anything that was thrown, for use inside another message. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

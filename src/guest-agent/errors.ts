@@ -1,10 +1,10 @@
 /**
  * What can go wrong with a guest agent:
  *   QmpBackupError ─┬─ GuestAgentError   one request or the connection failed; `kind` says how
- *                   └─ GuestNotThawed    nobody can say that the guest writes again; the hint says how to thaw by hand
+ *                   └─ NotThawed ── GuestNotThawed   nobody can say that the guest writes again; the hint says how to thaw by hand
  * Both travel between guard and parent as plain data.
  */
-import { type ErrorCode, QmpBackupError, messageOf } from '../errors.js';
+import { type ErrorCode, NotThawed, QmpBackupError, messageOf } from '../errors.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 
 /**
@@ -42,13 +42,10 @@ export class GuestAgentError extends QmpBackupError {
   }
 }
 
-/** The guest may still be frozen: its programs hang on their next write until somebody thaws it. */
-export class GuestNotThawed extends QmpBackupError {
+/** As far as the agent can tell; the hint names its socket. */
+export class GuestNotThawed extends NotThawed {
   constructor(endpoint: Endpoint, reason: unknown) {
-    super('failed', `it could not be confirmed that the guest is thawed: ${messageOf(reason)}`, {
-      hint: `its file systems may still be frozen; thaw by hand: ${thawByHand(endpoint)}`,
-      cause: reason,
-    });
+    super(reason, thawByHand(endpoint));
   }
 }
 

@@ -1,9 +1,10 @@
 /**
  * What can go wrong with virsh:
  *   QmpBackupError ─┬─ LibvirtUnreachable · DomainNotFound   (unreachable)
- *                   └─ VirshMissing · VirshTimeout · VirshError · LibvirtAnswerError · DomainNotThawed   (failed)
+ *                   ├─ VirshMissing · VirshTimeout · VirshError · LibvirtAnswerError   (failed)
+ *                   └─ NotThawed ── DomainNotThawed   (failed)
  */
-import { QmpBackupError } from '../errors.js';
+import { NotThawed, QmpBackupError } from '../errors.js';
 
 export class VirshMissing extends QmpBackupError {
   constructor(cause: unknown) {
@@ -90,12 +91,10 @@ export class VirshError extends QmpBackupError {
   }
 }
 
-/** The guest may still be frozen: its programs hang on their next write until somebody thaws it. */
-export class DomainNotThawed extends QmpBackupError {
+/** As far as libvirt can tell. */
+export class DomainNotThawed extends NotThawed {
   constructor(name: string, why: string) {
-    super('failed', `it could not be confirmed that the guest is thawed: ${why}`, {
-      hint: `its file systems may still be frozen; thaw by hand: virsh domfsthaw ${name}`,
-    });
+    super(why, `virsh domfsthaw ${name}`);
   }
 }
 

@@ -11,7 +11,6 @@ import { exportOf, type PullDisk } from '../libvirt/backup-xml.js';
 import type { DomainFreezeGuard } from '../libvirt/freeze-guard.js';
 import { inspectDomain, jobOf, runningBackup } from '../libvirt/domain.js';
 import { LibvirtUnreachable, VirshError, VirshTimeout } from '../libvirt/errors.js';
-import { createImage } from '../qemu-img/steps.js';
 import { writeJournal } from '../repository/journal-file.js';
 import { makeScratch, removeScratch, scratchImage } from '../repository/scratch.js';
 import type { Staging } from '../repository/staging.js';
@@ -26,18 +25,16 @@ import { watchScratch } from './prepare-fleece.js';
 import { pullFull, pullIncrement } from './pull-image.js';
 import { LIBVIRT } from './repair.js';
 import type { Done } from './route.js';
-import { sealPoint } from './seal-point.js';
+import { sealPoint, type StagedImage } from './seal-point.js';
 import { unfrozen } from './start-guards.js';
+import { stageImage } from './stage-point.js';
 import { compareWithInstant } from './verify-point.js';
 
 export interface DomainRun extends BackupRun {
   readonly session: DomainSession;
 }
 
-interface StagedDisk {
-  readonly planned: PlannedDisk;
-  /** Absolute path of the `.partial` image. */
-  readonly path: string;
+interface StagedDisk extends StagedImage {
   readonly pull: PullDisk;
 }
 
@@ -92,21 +89,7 @@ export async function attemptDomainPoint(
     await endBackup(virsh, uuid, { sleep });
     for (const folder of folders) await removeScratch(folder);
     context.report({ kind: 'sealing' });
-    const sealed = await sealPoint(staging, staged, {
-      target: run.target,
-      targetId: planned.targetId,
-      tool: options.tool,
-      catalog: planned.catalog,
-      plan: planned.plan,
-      attempt: run.attempt,
-      identity: run.identity,
-      vm,
-      instant: taken,
-      outcomes,
-      compressed: options.compress,
-      digests: options.digests,
-      signal: run.signal,
-    });
+    const sealed = await sealPoint(run, planned, staging, staged, { vm, instant: taken, outcomes });
     return { ...sealed, freeze: instant.freeze, pausedMs: null, transactionMs };
   } catch (error) {
     await guard?.release();
@@ -176,15 +159,7 @@ function stage(
 ): Promise<readonly StagedDisk[]> {
   const { options, signal } = run;
   return eachDisk(plan.disks, async (planned) => {
-    await staging.makeDiskFolder(planned.disk);
-    const path = await staging.reserve(planned.disk, planned.file);
-    await createImage(path, {
-      size: planned.source.virtualSize,
-      ...(planned.parent ? { backing: planned.parent.file } : {}),
-      ...(options.compress ? { compressionType: 'zstd' as const } : {}),
-      signal,
-    });
-    await staging.adopt(planned.disk, planned.file);
+    const path = await stageImage(staging, planned, { compressionType: options.compress ? 'zstd' : null, signal });
     const index = plan.disks.indexOf(planned);
     const { node: target } = planned.source;
     const pull = { target, since: planned.copyBitmap, scratch: scratchImage(places[index] ?? '', index) };

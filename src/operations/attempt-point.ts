@@ -67,21 +67,7 @@ export async function attemptPoint(
     if (options.verify !== null) await verifyPoint(run, planned, staged, serving);
     if (fleecing.fleece) await endFleecing(run, serving);
     context.report({ kind: 'sealing' });
-    const sealed = await sealPoint(staging, staged, {
-      target: run.target,
-      targetId: planned.targetId,
-      tool: options.tool,
-      catalog: planned.catalog,
-      plan,
-      attempt: run.attempt,
-      identity: run.identity,
-      vm,
-      instant,
-      outcomes,
-      compressed: options.compress,
-      digests: options.digests,
-      signal: run.signal,
-    });
+    const sealed = await sealPoint(run, planned, staging, staged, { vm, instant, outcomes });
     const { freeze, pausedMs, transactionMs } = instant;
     return { ...sealed, freeze, pausedMs, transactionMs };
   } catch (error) {

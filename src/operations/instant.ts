@@ -1,8 +1,6 @@
 import type { Consistency } from '../domain/catalog.js';
-import { messageOf, QmpBackupError } from '../errors.js';
-import { GuestNotThawed } from '../guest-agent/errors.js';
+import { messageOf, NotThawed, QmpBackupError } from '../errors.js';
 import type { FreezeStatus } from '../guest-agent/client.js';
-import { DomainNotThawed } from '../libvirt/errors.js';
 
 /** How the instant of a point was taken. */
 export interface Instant {
@@ -95,8 +93,7 @@ async function freeze(guard: Freezer, options: InstantOptions): Promise<{ readon
   } catch (error) {
     if (!(error instanceof QmpBackupError)) throw error;
     // A guest that may still be frozen is no case for going on.
-    if (error.code === 'interrupted' || error instanceof GuestNotThawed || error instanceof DomainNotThawed)
-      throw error;
+    if (error.code === 'interrupted' || error instanceof NotThawed) throw error;
     if (options.requireFreeze) {
       throw new QmpBackupError('failed', `--quiesce=require: the guest was not frozen: ${messageOf(error)}`, {
         cause: error,

@@ -1,62 +1,60 @@
 import type { Catalog, Point, PointDisk } from '../domain/catalog.js';
+import type { VmState } from '../domain/disk.js';
+import { rememberedIdentity } from '../domain/identity.js';
 import type { BackupPlan, PlannedDisk } from '../domain/plan.js';
-import { rememberedIdentity, type VmIdentity } from '../domain/identity.js';
 import type { JobOutcome } from '../qemu/job-watch.js';
-import type { TransactionDisk } from '../qemu/transaction.js';
 import type { Staging } from '../repository/staging.js';
+import type { BackupRun } from './backup-run.js';
 import { eachDisk } from './each-disk.js';
 import type { Instant } from './instant.js';
+import type { Planned } from './plan-run.js';
 import { commitCatalog, sealFile } from './seal-file.js';
+
+/** One image of a point, written and not yet sealed. */
+export interface StagedImage {
+  readonly planned: PlannedDisk;
+  /** Absolute path of the `.partial` file. */
+  readonly path: string;
+}
+
+/** What became of the plan. */
+export interface Taken {
+  readonly vm: Pick<VmState, 'status' | 'machine'>;
+  readonly instant: Instant;
+  readonly outcomes: readonly (JobOutcome & { readonly durationMs: number })[];
+}
 
 /**
  * Makes a point valid: images flushed, checked, renamed; then the catalog that names them is written and renamed into
  * place. That rename is the commit point.
  */
-export interface SealInput {
-  readonly target: string;
-  readonly targetId: string;
-  readonly tool: string;
-  readonly catalog: Catalog | undefined;
-  readonly plan: BackupPlan;
-  readonly attempt: string;
-  readonly identity: VmIdentity;
-  readonly vm: { readonly status: string; readonly machine: Point['machine'] };
-  readonly instant: Instant;
-  readonly outcomes: readonly (JobOutcome & { readonly durationMs: number })[];
-  readonly compressed: boolean;
-  readonly digests: boolean;
-  readonly signal: AbortSignal;
-}
-
 export async function sealPoint(
+  run: BackupRun,
+  { catalog: before, targetId, plan }: Planned,
   staging: Staging,
-  staged: readonly Pick<TransactionDisk, 'planned' | 'path'>[],
-  input: SealInput,
+  staged: readonly StagedImage[],
+  taken: Taken,
 ): Promise<{ readonly catalog: Catalog; readonly point: Point }> {
-  const disks = await eachDisk(staged, (disk) => sealImage(staging, disk, input));
-  input.signal.throwIfAborted();
-  const point = pointOf(input, disks);
+  const disks = await eachDisk(staged, (image) => sealImage(run, staging, image, taken));
+  run.signal.throwIfAborted();
+  const point = pointOf(run.attempt, plan, taken, disks);
   const catalog: Catalog = {
-    ...(input.catalog ?? {
-      schema: 1,
-      targetId: input.targetId,
-      createdAt: input.instant.at,
-      points: [],
-      retired: [],
-    }),
-    tool: input.tool,
-    vm: rememberedIdentity(input.catalog?.vm, input.identity),
-    points: [...(input.catalog?.points ?? []), point],
+    ...(before ?? { schema: 1, targetId, createdAt: taken.instant.at, points: [], retired: [] }),
+    tool: run.options.tool,
+    vm: rememberedIdentity(before?.vm, run.identity),
+    points: [...(before?.points ?? []), point],
   };
-  await commitCatalog(input.target, catalog, point.id);
+  await commitCatalog(run.target, catalog, point.id);
   return { catalog, point };
 }
 
 async function sealImage(
+  { options, signal }: BackupRun,
   staging: Staging,
-  { planned, path }: Pick<TransactionDisk, 'planned' | 'path'>,
-  { outcomes, digests, compressed, signal }: SealInput,
+  { planned, path }: StagedImage,
+  { outcomes }: Taken,
 ): Promise<PointDisk> {
+  const { digests, compress: compressed } = options;
   const state = await sealFile(staging, { disk: planned.disk, file: planned.file, path }, { digests, signal });
   const outcome = outcomes.find(({ job }) => job === planned.job);
   return {
@@ -93,7 +91,7 @@ function entryOf(
   };
 }
 
-function pointOf({ plan, attempt, instant, vm }: SealInput, disks: PointDisk[]): Point {
+function pointOf(attempt: string, plan: BackupPlan, { instant, vm }: Taken, disks: PointDisk[]): Point {
   return {
     id: attempt,
     chain: plan.chain,

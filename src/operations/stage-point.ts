@@ -29,18 +29,28 @@ export async function stagePoint(
   },
 ): Promise<readonly TransactionDisk[]> {
   return eachDisk(disks, async (planned) => {
-    await staging.makeDiskFolder(planned.disk);
-    const path = await staging.reserve(planned.disk, planned.file);
-    await createImage(path, {
-      size: planned.source.virtualSize,
-      ...(planned.parent ? { backing: planned.parent.file } : {}),
-      signal: options.signal,
-      ...(options.compressionType ? { compressionType: options.compressionType } : {}),
-    });
-    await staging.adopt(planned.disk, planned.file);
+    const path = await stageImage(staging, planned, options);
     const aio = await probeOrExplain(client, path, options);
     return { planned, path, aio, fleece: options.fleeced.get(planned.disk) ?? null };
   });
+}
+
+/** The empty image of one disk, linked to its parent, which is not opened; returns its absolute path. */
+export async function stageImage(
+  staging: Staging,
+  planned: PlannedDisk,
+  { compressionType, signal }: { readonly compressionType: 'zstd' | null; readonly signal: AbortSignal },
+): Promise<string> {
+  await staging.makeDiskFolder(planned.disk);
+  const path = await staging.reserve(planned.disk, planned.file);
+  await createImage(path, {
+    size: planned.source.virtualSize,
+    ...(planned.parent ? { backing: planned.parent.file } : {}),
+    signal,
+    ...(compressionType ? { compressionType } : {}),
+  });
+  await staging.adopt(planned.disk, planned.file);
+  return path;
 }
 
 type ProbeOptions = Pick<Parameters<typeof stagePoint>[3], 'qemuUser' | 'mayHang' | 'warn'>;

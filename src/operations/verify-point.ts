@@ -14,6 +14,7 @@ import { QmpCommandError } from '../qmp/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
 import type { BackupRun } from './backup-run.js';
 import type { Planned } from './plan-run.js';
+import type { StagedImage } from './seal-point.js';
 import type { QmpPlan, QmpRun } from './qmp-run.js';
 
 /**
@@ -70,7 +71,7 @@ async function verifyDisk(
 export async function compareWithInstant(
   run: BackupRun,
   planned: Planned,
-  { planned: disk, path }: Pick<TransactionDisk, 'planned' | 'path'>,
+  { planned: disk, path }: StagedImage,
   source: NbdSource,
 ): Promise<void> {
   const windows = run.options.verify === 'sample' ? sampleWindows(disk.source.virtualSize, Math.random) : null;
