@@ -217,7 +217,7 @@ describe('the target', () => {
     await fill();
     await leavingNoTrace(lab, async () => {
       const failed =
-        /the backup of d1 failed: (No space left on device|File too large)|the space on the target .* runs out/;
+        /the backup of d[12] failed: (No space left on device|File too large)|the space on the target .* runs out/;
       const words = [failed, /hint: .*no change is lost/];
       await expectRefused(1, [...backupArgs(lab, lab.vm.socket, 'inc'), ...blindly], ...words);
     });
