@@ -2,7 +2,7 @@
  * Many runs of `backup --level auto` in a row on one VM: what one run leaves behind, however little, adds up here. Looks
  * after each run at QEMU (open files, memory, bitmaps, jobs, nodes), at the names that were given and at the times.
  */
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expectCli } from './cli.js';
 import { compareImages } from './lab/compare.js';
@@ -14,10 +14,24 @@ export interface SoakOptions {
   /** For images, sockets and the target; see makeLabDir. */
   readonly dir: string;
   readonly runs: number;
+  /** How many more runs are timed, each beside a run on a VM with a short chain. */
+  readonly pairs?: number;
   /** Called with the version of QEMU before the first run. */
   readonly onStart?: (version: string) => void;
-  /** Called after each run. */
+  /** Called after each run, those of `pairs` not. */
   readonly onRun?: (sample: SoakSample) => void;
+}
+
+export interface Soak {
+  readonly samples: readonly SoakSample[];
+  /** Run after run in turn: what else the machine does meanwhile is the same for both. */
+  readonly pairs: readonly Pair[];
+}
+
+export interface Pair {
+  readonly long: SoakSample;
+  /** A run with a number from 5 on, on a VM and a target of its own. */
+  readonly short: SoakSample;
 }
 
 /** What was seen after one run. */
@@ -59,41 +73,97 @@ const DISKS = ['d1', 'd2'] as const;
  * Throws when a run fails, is no INC of its predecessor, gives a name that was given before, or leaves anything in QEMU
  * but two bitmaps per disk; and when the chain does not equal the disks in the end.
  */
-export async function soak({ dir, runs, onStart, onRun }: SoakOptions): Promise<readonly SoakSample[]> {
-  const target = join(dir, 'target');
-  const disks = DISKS.map((id, index) => ({
-    id,
-    file: join(dir, `${id}.qcow2`),
-    ...(index === 1 && { via: 'blockdev' as const }),
-  }));
-  for (const { file } of disks) await createImage({ file, format: 'qcow2', size: DISK_BYTES });
-  const vm = await startQemu({ dir: join(dir, 'vm'), disks, name: 'soak' });
+export async function soak({ dir, runs, pairs = 0, onStart, onRun }: SoakOptions): Promise<Soak> {
+  const long = await Course.begin(join(dir, 'long'));
   try {
-    const { major, minor, micro } = vm.control.greeting.qemuVersion;
-    onStart?.(`${major}.${minor}.${micro}`);
+    onStart?.(long.qemuVersion);
     const samples: SoakSample[] = [];
-    const names = new Names();
     for (let run = 1; run <= runs; run += 1) {
-      await changeDisks(vm, run);
-      const begun = performance.now();
-      const { stdout } = await expectCli(0, [
-        ...['--json', '--quiet', '--socket', vm.socket],
-        ...['backup', '--level', 'auto', '--target', target],
-      ]);
-      const runMs = performance.now() - begun;
-      const answer = JSON.parse(stdout) as Answer;
-      names.take(answer, run);
-      await expectOnlyBitmaps(vm, names);
-      const { openFiles, rssKiB } = await usageOf(vm.pid);
-      const files = (await readdir(target, { recursive: true })).length;
-      const sample = { run, openFiles, rssKiB, transactionMs: answer.transactionMs, runMs, files };
+      const sample = await long.run();
       samples.push(sample);
       onRun?.(sample);
     }
-    await expectChainEqualsDisks(vm, target, join(dir, 'restored'));
-    return samples;
+    const timed = pairs === 0 ? [] : await timeBesideShort(long, join(dir, 'short'), pairs);
+    await long.expectChainEqualsDisks();
+    return { samples, pairs: timed };
   } finally {
-    await vm.kill();
+    await long.end();
+  }
+}
+
+async function timeBesideShort(long: Course, dir: string, pairs: number): Promise<readonly Pair[]> {
+  const short = await Course.begin(dir);
+  try {
+    for (let run = 1; run < FIRST; run += 1) await short.run();
+    const timed: Pair[] = [];
+    while (timed.length < pairs) timed.push({ long: await long.run(), short: await short.run() });
+    return timed;
+  } finally {
+    await short.end();
+  }
+}
+
+/** One VM with two disks, and its target. */
+class Course {
+  readonly #dir: string;
+  readonly #vm: Vm;
+  readonly #names = new Names();
+  #run = 0;
+
+  static async begin(dir: string): Promise<Course> {
+    await mkdir(dir);
+    const disks = DISKS.map((id, index) => ({
+      id,
+      file: join(dir, `${id}.qcow2`),
+      ...(index === 1 && { via: 'blockdev' as const }),
+    }));
+    for (const { file } of disks) await createImage({ file, format: 'qcow2', size: DISK_BYTES });
+    return new Course(dir, await startQemu({ dir: join(dir, 'vm'), disks, name: 'soak' }));
+  }
+
+  private constructor(dir: string, vm: Vm) {
+    this.#dir = dir;
+    this.#vm = vm;
+  }
+
+  get qemuVersion(): string {
+    const { major, minor, micro } = this.#vm.control.greeting.qemuVersion;
+    return `${major}.${minor}.${micro}`;
+  }
+
+  get #target(): string {
+    return join(this.#dir, 'target');
+  }
+
+  async run(): Promise<SoakSample> {
+    const vm = this.#vm;
+    const run = (this.#run += 1);
+    await changeDisks(vm, run);
+    const begun = performance.now();
+    const { stdout } = await expectCli(0, [
+      ...['--json', '--quiet', '--socket', vm.socket],
+      ...['backup', '--level', 'auto', '--target', this.#target],
+    ]);
+    const runMs = performance.now() - begun;
+    const answer = JSON.parse(stdout) as Answer;
+    this.#names.take(answer, run);
+    await expectOnlyBitmaps(vm, this.#names);
+    const { openFiles, rssKiB } = await usageOf(vm.pid);
+    const files = (await readdir(this.#target, { recursive: true })).length;
+    return { run, openFiles, rssKiB, transactionMs: answer.transactionMs, runMs, files };
+  }
+
+  async expectChainEqualsDisks(): Promise<void> {
+    const output = join(this.#dir, 'restored');
+    await expectCli(0, ['restore', '--target', this.#target, '--output', output], { timeout: 600_000 });
+    for (const { id, file } of this.#vm.options.disks) {
+      await flush(this.#vm, id);
+      await compareImages(join(output, `${id}.qcow2`), file ?? '');
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.#vm.kill();
   }
 }
 
@@ -104,23 +174,39 @@ const WINDOW = 20;
 const FIRST = 5;
 
 /**
- * What grew from runs 5 to 24 to the last 20, in words; nothing when nothing did. Times only when they are `timed`: on a
- * machine that has other work to do they say nothing.
+ * What grew, in words; nothing when nothing did. Open files and memory from runs 5 to 24 to the last 20; times where
+ * they were taken in pairs, since on a machine that has other work to do those of one hour say nothing about the next.
  */
-export function growth(samples: readonly SoakSample[], { timed }: { readonly timed: boolean }): readonly string[] {
+export function growth({ samples, pairs }: Soak): readonly string[] {
   const first = samples.slice(FIRST - 1, FIRST - 1 + WINDOW);
   const last = samples.slice(-WINDOW);
   if (samples.length < FIRST - 1 + 2 * WINDOW) throw new Error(`${samples.length} runs are too few to see growth`);
-  const grown = (what: string, of: (sample: SoakSample) => number, factor: number): string[] => {
-    const [before, after] = [median(first.map(of)), median(last.map(of))];
-    return after <= before * factor ? [] : [`${what}: ${before.toFixed(1)} at first, ${after.toFixed(1)} in the end`];
-  };
+  const grown = (what: string, [before, after]: readonly [number, number], factor: number): string[] =>
+    after <= before * factor ? [] : [`${what}: ${before.toFixed(1)} at first, ${after.toFixed(1)} in the end`];
   return [
-    ...grown('open files of QEMU', ({ openFiles }) => openFiles, 1),
-    ...grown('memory of QEMU in KiB', ({ rssKiB }) => rssKiB, GROWTH),
-    ...(timed ? grown('the transaction in ms', ({ transactionMs }) => transactionMs, GROWTH) : []),
-    ...(timed ? grown('a run in ms', ({ runMs }) => runMs, GROWTH) : []),
+    ...grown('open files of QEMU', [medianOf(first, 'openFiles'), medianOf(last, 'openFiles')], 1),
+    ...grown('memory of QEMU in KiB', [medianOf(first, 'rssKiB'), medianOf(last, 'rssKiB')], GROWTH),
+    ...(pairs.length === 0 ? [] : grown('the transaction in ms', inPairs(pairs, 'transactionMs'), GROWTH)),
+    ...(pairs.length === 0 ? [] : grown('a run in ms', inPairs(pairs, 'runMs'), GROWTH)),
   ];
+}
+
+/** Medians with the short and the long chain. */
+export function inPairs(pairs: readonly Pair[], key: keyof SoakSample): readonly [number, number] {
+  return [
+    medianOf(
+      pairs.map(({ short }) => short),
+      key,
+    ),
+    medianOf(
+      pairs.map(({ long }) => long),
+      key,
+    ),
+  ];
+}
+
+function medianOf(samples: readonly SoakSample[], key: keyof SoakSample): number {
+  return median(samples.map((sample) => sample[key]));
 }
 
 export function median(values: readonly number[]): number {
@@ -185,12 +271,4 @@ async function usageOf(pid: number): Promise<{ readonly openFiles: number; reado
   const rss = /^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1];
   if (rss === undefined) throw new Error(`/proc/${pid}/status has no VmRSS`);
   return { openFiles: files.length, rssKiB: Number(rss) };
-}
-
-async function expectChainEqualsDisks(vm: Vm, target: string, output: string): Promise<void> {
-  await expectCli(0, ['restore', '--target', target, '--output', output], { timeout: 600_000 });
-  for (const { id, file } of vm.options.disks) {
-    await flush(vm, id);
-    await compareImages(join(output, `${id}.qcow2`), file ?? '');
-  }
 }
