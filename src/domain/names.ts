@@ -101,6 +101,11 @@ export function pointFileName(level: Level, number: number): string {
 
 export const PARTIAL_SUFFIX = '.partial';
 
+/** Whether a path is that of an image that a run of ours is making. */
+export function isImageInTheMaking(path: string): boolean {
+  return /\/(?:FULL|INC|DIFF|COPY)-\d{1,15}\.qcow2\.partial$/.test(path);
+}
+
 /** The number in `FULL-1480542683.qcow2`, `INC-1480542683-disk1.qcow2`, `FULL-1480542683`; undefined for others. */
 export function numberInName(file: string): number | undefined {
   const match = /^(?:FULL|INC|DIFF|COPY)-(\d{1,15})(?:[.-]|$)/.exec(file);

@@ -57,6 +57,15 @@ export async function endBackup(
 
 const POLL_MS = 20;
 
+/** Limits the push of one disk, in bytes per second, from now on. No error where it has ended already. */
+export async function limitJob(virsh: Virsh, uuid: string, target: string, bytesPerSecond: number): Promise<void> {
+  try {
+    await virsh('blockjob', ['--path', target, '--bandwidth', String(bytesPerSecond), '--bytes'], { domain: uuid });
+  } catch (error) {
+    if (!(error instanceof VirshError) || error.reason !== 'no-job') throw error;
+  }
+}
+
 /**
  * Deletes a checkpoint and its bitmaps, consistent or not; other checkpoints lose nothing by it, since every bitmap
  * goes on recording by itself. `metadataOnly` leaves bitmaps alone and is the only way while the domain is off.

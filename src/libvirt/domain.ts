@@ -100,6 +100,14 @@ export async function lastJobOf(virsh: Virsh, uuid: string): Promise<JobInfo | n
   return job.state === 'none' ? null : job;
 }
 
+/**
+ * Resolves when libvirt is done with whatever it is carrying out for the domain: the end of a job may be told before its
+ * images are closed, and a question that QEMU itself has to answer waits for that.
+ */
+export async function settled(virsh: Virsh, uuid: string): Promise<void> {
+  await virsh('domblkinfo', ['--all'], { domain: uuid });
+}
+
 /** The backup job that is running, or null. */
 export async function runningBackup(virsh: Virsh, uuid: string): Promise<RunningBackup | null> {
   try {

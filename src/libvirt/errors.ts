@@ -112,7 +112,7 @@ const BROKEN_BITMAP = /(?:missing or broken )?bitmap '([^']+)' (?:for disk|not f
 
 const REASONS: readonly (readonly [RegExp, VirshReason])[] = [
   [/cannot acquire state change lock|another job .*active/i, 'job-active'],
-  [/no job is active|no domain backup job present/, 'no-job'],
+  [/no job is active|no domain backup job present|does not have an active block job/, 'no-job'],
   [/missing or broken bitmap|not found in backing chain/, 'bitmap-broken'],
   [
     /no domain checkpoint with matching name|Checkpoint '.*' for incremental backup of disk '.*' not found/,

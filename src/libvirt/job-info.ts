@@ -26,6 +26,24 @@ const STATES: Readonly<Record<string, JobInfo['state']>> = {
 /** VIR_DOMAIN_JOB_OPERATION_BACKUP. */
 const BACKUP = 9;
 
+/** virDomainJobOperation. */
+const OPERATIONS: Readonly<Record<number, string>> = {
+  1: 'its start',
+  2: 'a save',
+  3: 'a restore from a save',
+  4: 'an incoming migration',
+  5: 'an outgoing migration',
+  6: 'a snapshot',
+  7: 'a return to a snapshot',
+  8: 'a memory dump',
+  10: 'the removal of a snapshot',
+};
+
+export function operationInWords(operation: JobInfo['operation']): string {
+  if (operation === 'backup') return 'a backup';
+  return OPERATIONS[operation ?? 0] ?? `a job (libvirt operation ${operation})`;
+}
+
 export function parseJobInfo(text: string): JobInfo {
   const values = new Map(
     text.split('\n').flatMap((line): [string, string][] => {

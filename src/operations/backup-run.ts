@@ -13,6 +13,10 @@ import type { VmAddress } from './route.js';
 export interface BackupOptions extends BackupRequest {
   readonly vm: VmAddress;
   readonly breakLock: boolean;
+  /** Who writes the images of a libvirt domain: this process, or QEMU. */
+  readonly method: 'pull' | 'push';
+  /** A backup job of somebody else that runs on a libvirt domain is ended. */
+  readonly killJob: boolean;
   readonly trace?: ((direction: '>' | '<', message: unknown) => void) | undefined;
   readonly target: string;
   readonly monthly: boolean;

@@ -1,43 +1,50 @@
 import { checkpointName } from '../domain/names.js';
-import { QmpBackupError } from '../errors.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
-import type { BackupRun } from './backup-run.js';
+import type { BackupOptions } from './backup-run.js';
+import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, repairDomain } from './domain-repair.js';
 import { type DomainAccess, openDomain, refuseForeignJob, refuseInactive } from './domain-session.js';
+import { endForeignJob } from './foreign-job.js';
+import { PULL } from './pull-copy.js';
+import { PUSH } from './push-copy.js';
 import { observeRepairs } from './repair.js';
 import type { Route } from './route.js';
 import type { Unwind } from './unwind.js';
 
-/** A libvirt domain: a checkpoint and a pull backup in one call, and our own hands write the files. */
-export async function openDomainRoute(access: DomainAccess, unwind: Unwind): Promise<Route> {
+const METHODS: Readonly<Record<BackupOptions['method'], CopyMethod>> = { pull: PULL, push: PUSH };
+
+/** A libvirt domain: a checkpoint and a backup in one call, and the files written as `--method` says. */
+export async function openDomainRoute(
+  access: DomainAccess,
+  { method: name, killJob }: Pick<BackupOptions, 'method' | 'killJob'>,
+  unwind: Unwind,
+): Promise<Route> {
+  const method = METHODS[name];
   const session = await openDomain(access, unwind);
   const { uuid, domain, state } = session;
   refuseInactive(session);
-  refuseForeignJob(session);
+  refuseForeignJob(session, { mayEndBackups: killJob });
+  // Files that root makes for a QEMU that runs as somebody else must belong to that user, where QEMU writes them.
+  const isRoot = process.getuid?.() === 0;
   return {
     state,
     signal: session.signal,
     subject: `the domain ${domain.name} (${uuid})`,
-    // The files are written by this process.
-    imageOwner: undefined,
+    imageOwner: method === PUSH && isRoot ? (domain.owner ?? undefined) : undefined,
     bitmapName: (targetId, _disk, attempt) => checkpointName(targetId, attempt),
     observeRepairs: (target) => observeRepairs(target, state),
-    repair: (target, vm) => repairDomain(session, target, vm),
+    repair: async (target, vm) => {
+      const ended = await endForeignJob(session);
+      const { vm: repaired, report } = await repairDomain(session, target, vm);
+      return { vm: repaired, report: { ...report, warnings: [...ended, ...report.warnings] } };
+    },
     prepare: (run, planned) => {
-      refuseWithout(run.options);
+      method.refuse(run.options);
       return Promise.resolve({
-        fleecing: { fleece: true, why: 'libvirt keeps what the guest overwrites in scratch images while it is pulled' },
-        take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, staging, vm),
+        fleecing: method.fleecing,
+        take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
       });
     },
     retire: (_plan, actions) => dropCheckpoints(session, actions),
   };
-}
-
-/** Without scratch images libvirt cannot keep an instant. */
-function refuseWithout({ fleece }: BackupRun['options']): void {
-  if (fleece !== 'never') return;
-  throw new QmpBackupError('usage', '--fleece never is not possible for a libvirt domain', {
-    hint: 'A pull backup keeps what the guest overwrites in scratch images; name their folder with --fleece-dir.',
-  });
 }

@@ -1,8 +1,9 @@
 import type { JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
-import { attemptOfScratch, domainJobId } from '../domain/names.js';
+import { attemptOfScratch, domainJobId, isImageInTheMaking } from '../domain/names.js';
 import { QmpBackupError } from '../errors.js';
 import { type DomainState, inspectDomain } from '../libvirt/domain.js';
 import type { DomainDisk } from '../libvirt/domain-xml.js';
+import { operationInWords } from '../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../libvirt/virsh.js';
 import { lockVm } from '../repository/lock.js';
 import type { Unwind } from './unwind.js';
@@ -106,13 +107,22 @@ function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
   };
 }
 
-/** The backup job of a run of ours, known by the folder of its scratch images. */
+/** The backup job of a run of ours: a pull is known by the folder of its scratch images, a push by what it writes. */
 function ownJobs({ backup, job }: DomainState): JobState[] {
-  const attempt = backup?.disks.map(({ file }) => attemptOfScratch(file ?? '')).find((each) => each !== undefined);
+  const attempts = backup?.disks.flatMap(({ file }) => attemptOf(backup.mode, file ?? '') ?? []) ?? [];
+  const [attempt] = attempts;
   if (attempt === undefined) return [];
   const status = job?.state ?? 'running';
   return [{ id: domainJobId(attempt), type: 'backup', status, current: 0, total: 0, error: job?.error ?? null }];
 }
+
+function attemptOf(mode: 'pull' | 'push', file: string): string | undefined {
+  if (mode === 'pull') return attemptOfScratch(file);
+  return isImageInTheMaking(file) ? UNTOLD_ATTEMPT : undefined;
+}
+
+/** The name of an image does not tell which attempt made it. */
+const UNTOLD_ATTEMPT = '0'.repeat(12);
 
 /** Only a QEMU that runs can keep an instant. */
 export function refuseInactive({ domain: { active, name, state } }: Pick<DomainSession, 'domain'>): void {
@@ -122,12 +132,23 @@ export function refuseInactive({ domain: { active, name, state } }: Pick<DomainS
   });
 }
 
+type JobView = Pick<DomainSession, 'domain' | 'state'>;
+
 /** libvirt runs one job for a domain at a time, and waits 30 s before it says so. */
-export function refuseForeignJob({ domain, state }: Pick<DomainSession, 'domain' | 'state'>): void {
-  const { job, backup, name } = domain;
-  if (job?.state !== 'running' || state.jobs.length > 0) return;
-  const kind = backup ? `a ${backup.mode} backup` : `a job (${String(job.operation)})`;
+export function refuseForeignJob(view: JobView, { mayEndBackups }: { readonly mayEndBackups: boolean }): void {
+  const { job, backup, name } = view.domain;
+  if (!isForeign(view) || (mayEndBackups && isForeignBackup(view))) return;
+  const kind = backup ? `a ${backup.mode} backup` : operationInWords(job?.operation ?? null);
+  const ended = backup ? '--kill-job ends it' : `it is ended by: virsh domjobabort ${name}`;
   throw new QmpBackupError('locked', `the domain ${name} is busy with ${kind} of somebody else`, {
-    hint: `Wait until it has ended. See: virsh domjobinfo ${name}; it is ended by: virsh domjobabort ${name}`,
+    hint: `Wait until it has ended. See: virsh domjobinfo ${name}; ${ended}`,
   });
+}
+
+export function isForeignBackup(view: JobView): boolean {
+  return isForeign(view) && view.domain.backup !== null;
+}
+
+function isForeign({ domain: { job }, state }: JobView): boolean {
+  return job?.state === 'running' && state.jobs.length === 0;
 }

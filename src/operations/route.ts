@@ -4,7 +4,7 @@ import type { FleeceChoice } from '../domain/fleece-choice.js';
 import type { BackupPlan } from '../domain/plan.js';
 import type { RepairAction } from '../domain/reconcile.js';
 import type { Endpoint } from '../qmp/endpoint.js';
-import type { SocketOwner } from '../repository/peer.js';
+import type { Owner } from '../repository/ownership.js';
 import type { Staging } from '../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
 import type { TargetState } from './open-target.js';
@@ -24,7 +24,7 @@ export interface Route {
   /** For whoever finds a lock held. */
   readonly subject: string;
   /** To whom files must belong so that the VM's process can open them; undefined leaves them to this user. */
-  readonly imageOwner: SocketOwner | undefined;
+  readonly imageOwner: Owner | undefined;
   /** The name of the bitmap that tracks what changes since the point of `attempt`. */
   bitmapName(targetId: string, disk: string, attempt: string): string;
   /** What a dead run left, as far as it is in the VM or named by the target's journal. Changes nothing. */

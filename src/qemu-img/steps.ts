@@ -78,6 +78,12 @@ export async function map(view: string, options: LongStepOptions): Promise<reado
   return parseMap(stdout);
 }
 
+/** Bytes that an image holds itself, what it holds as zeros included. Its parents are not opened. */
+export async function allocatedIn(path: string, options: StepOptions = {}): Promise<number> {
+  const extents = await map(viewOf([path]), { ...options, cwd: '/' });
+  return extents.reduce((sum, { present, length }) => (present ? sum + length : sum), 0);
+}
+
 export interface ConvertOptions extends LongStepOptions {
   /** The target is there and empty: it is written into as it is, and what reads as zeros is left out. */
   readonly existing?: boolean | undefined;

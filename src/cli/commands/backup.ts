@@ -35,6 +35,8 @@ interface Flags {
   readonly verify?: boolean | string;
   readonly dryRun?: boolean;
   readonly breakLock?: boolean;
+  readonly method: BackupOptions['method'];
+  readonly killJob?: boolean;
 }
 
 export const backupCommand: Register = (program, run) => {
@@ -78,6 +80,15 @@ export const backupCommand: Register = (program, run) => {
     .option('--no-digest', 'do not record a sha256 of each file')
     .option('--dry-run', 'say what would be done, and why')
     .option('--break-lock', 'take a lock that another host holds')
+    .addOption(
+      new Option(
+        '--method <method>',
+        "--domain only; push: QEMU itself writes the backup, and the guest's writes wait for the target meanwhile",
+      )
+        .choices(['pull', 'push'])
+        .default('pull'),
+    )
+    .option('--kill-job', '--domain only: end a backup job of somebody else that is running')
     .addHelpText('after', EXAMPLES);
   for (const { flags, instead } of REFUSED) command.addOption(new Option(flags, instead).hideHelp());
   command.action(run<Flags>((flags, context) => runBackup(flags, context)));
@@ -89,7 +100,8 @@ Examples:
   qmpbackup --socket /run/vm.qmp --agent-socket /run/vm.qga backup --level inc --quiesce --target /backup/vm
   qmpbackup --socket tcp:127.0.0.1:4444 backup --level full --include disk1 --speed-limit 50M --target /backup/vm
   qmpbackup --socket /run/vm.qmp backup --level auto --fleece always --verify --target /mnt/nfs/vm
-  qmpbackup --socket /run/vm.qmp backup --level auto --dry-run --target /backup/vm`;
+  qmpbackup --socket /run/vm.qmp backup --level auto --dry-run --target /backup/vm
+  qmpbackup --domain web1 backup --level auto --method push --target /backup/web1`;
 
 /** Options of the Python tool that have no place here, each with what to do instead. */
 const REFUSED = [
@@ -122,7 +134,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   const { backup } = await import('../../operations/backup.js');
   const result = await backup(
     {
-      vm: requireVm(globals),
+      ...domainOptions(requireVm(globals), flags),
       agent: agentOf(globals),
       level: flags.level,
       target: flags.target,
@@ -197,6 +209,20 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     },
   );
   context.answer({ ...result }, () => renderBackup(result));
+}
+
+function domainOptions(
+  vm: BackupOptions['vm'],
+  { method, killJob = false }: Flags,
+): Pick<BackupOptions, 'vm' | 'method' | 'killJob'> {
+  const option = killJob ? '--kill-job' : method === 'push' ? '--method push' : null;
+  if (vm.kind === 'domain' || option === null) return { vm, method, killJob };
+  throw new QmpBackupError('usage', `${option} is for libvirt domains`, {
+    hint:
+      option === '--kill-job'
+        ? 'Leave it out: jobs of others on a VM do not hold up a backup by --socket.'
+        : 'Leave it out: a backup by --socket is always written by QEMU.',
+  });
 }
 
 function verifyShare(value: boolean | string | undefined): BackupOptions['verify'] {

@@ -1,0 +1,39 @@
+import type { FleeceChoice } from '../domain/fleece-choice.js';
+import type { Backup } from '../libvirt/backup.js';
+import type { BackupOptions, BackupRun } from './backup-run.js';
+import type { DomainSession } from './domain-session.js';
+import type { Planned } from './plan-run.js';
+import type { StagedImage } from './seal-point.js';
+
+export interface DomainRun extends BackupRun {
+  readonly session: DomainSession;
+}
+
+/** `--method`: who writes the images of a domain's point, once libvirt keeps their instant. */
+export interface CopyMethod {
+  readonly fleecing: FleeceChoice;
+  /** @throws QmpBackupError `usage` for options that this method cannot keep */
+  refuse(options: BackupOptions): void;
+  copyFor(run: DomainRun, planned: Planned): DomainCopy;
+}
+
+/** The copy of one attempt. */
+export interface DomainCopy {
+  /** Absolute folders outside of the target that it needs: made before the begin, removed with all in them at the end. */
+  readonly folders: readonly string[];
+  /** What libvirt is to begin, in the order of the staged images. */
+  backup(staged: readonly StagedImage[]): Backup;
+  /**
+   * From the begin to the end of the job: resolves when every image is whole, closed by whoever wrote it, and proved
+   * where that was asked for.
+   */
+  finish(staged: readonly StagedImage[]): Promise<readonly Copied[]>;
+}
+
+export interface Copied {
+  readonly job: string;
+  /** Bytes. */
+  readonly copied: number;
+  readonly error: null;
+  readonly durationMs: number;
+}

@@ -1,0 +1,112 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { domainJobId } from '../domain/names.js';
+import { QmpBackupError } from '../errors.js';
+import { limitJob } from '../libvirt/backup.js';
+import type { RunningBackup } from '../libvirt/backup-xml.js';
+import { jobOf, lastJobOf, runningBackup, settled } from '../libvirt/domain.js';
+import { whyNotWhole } from '../libvirt/push-end.js';
+import { allocatedIn } from '../qemu-img/steps.js';
+import type { BackupOptions } from './backup-run.js';
+import type { Copied, CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import { eachDisk } from './each-disk.js';
+import type { StagedImage } from './seal-point.js';
+
+/** `--method push`: libvirt's own push backup, by which QEMU writes into the staged images. */
+export const PUSH: CopyMethod = {
+  fleecing: {
+    fleece: false,
+    why: '--method push: before each guest write QEMU copies the old data to the target, so the guest waits for it',
+  },
+  refuse,
+  copyFor: pushCopy,
+};
+
+function pushCopy(run: DomainRun): DomainCopy {
+  const { virsh, uuid } = run.session;
+  const disksOf = (staged: readonly StagedImage[]) =>
+    staged.map(({ planned: { source, copyBitmap }, path }) => ({ target: source.node, since: copyBitmap, file: path }));
+  return {
+    folders: [],
+    backup: (staged) => ({ mode: 'push', reuse: true, disks: disksOf(staged) }),
+    finish: async (staged) => {
+      const begun = performance.now();
+      const { speedLimit } = run.options;
+      if (speedLimit > 0) {
+        for (const { planned } of staged) await limitJob(virsh, uuid, planned.source.node, speedLimit);
+      }
+      await follow(run, staged, begun);
+      // Nobody may read the images before QEMU has closed them.
+      await settled(virsh, uuid);
+      const durationMs = performance.now() - begun;
+      return eachDisk(staged, async ({ planned, path }): Promise<Copied> => {
+        const copied = planned.copyBitmap === null ? planned.source.allocated : await allocatedIn(path, run);
+        return { job: planned.job, copied, error: null, durationMs };
+      });
+    },
+  };
+}
+
+/** Milliseconds between two looks: an eighth of what it has taken so far, within these. */
+const FIRST_LOOK_MS = 20;
+const LAST_LOOK_MS = 1_000;
+
+/** Resolves when our job has ended well. */
+async function follow(run: DomainRun, staged: readonly StagedImage[], begun: number): Promise<void> {
+  const { virsh, uuid } = run.session;
+  const { another, seenAt } = await untilGone(run, staged, begun).finally(() => run.watch.jobsEnded());
+  const why = another
+    ? 'another one runs in its place'
+    : whyNotWhole(await lastJobOf(virsh, uuid), { seenForMs: seenAt - begun });
+  if (why === null) return;
+  throw new QmpBackupError('failed', `the backup of the domain failed: ${why}`, {
+    hint: 'No point was made and no change is lost: the next run copies it all.',
+  });
+}
+
+/** Looks at the job, which is ours by its files, until it is no longer there; tells when it was seen last. */
+async function untilGone(
+  run: DomainRun,
+  staged: readonly StagedImage[],
+  begun: number,
+): Promise<{ readonly another: boolean; readonly seenAt: number }> {
+  const { virsh, uuid } = run.session;
+  for (let seenAt = begun; ;) {
+    run.signal.throwIfAborted();
+    const asked = performance.now();
+    const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
+    if (backup === null) return { another: false, seenAt };
+    if (!isOf(backup, staged)) return { another: true, seenAt };
+    seenAt = asked;
+    const { bytes: done, total } = job?.copied ?? { bytes: 0, total: 0 };
+    run.watch.sawJobs([
+      { ...{ id: domainJobId(run.attempt), type: 'backup', status: 'running' }, current: done, total, error: null },
+    ]);
+    run.context.report({ kind: 'progress', disks: [{ disk: 'all disks', done, total }] });
+    const ms = Math.min(LAST_LOOK_MS, Math.max(FIRST_LOOK_MS, (performance.now() - begun) / 8));
+    await sleep(ms, undefined, { signal: run.signal }).catch(() => run.signal.throwIfAborted());
+  }
+}
+
+function isOf({ mode, disks }: RunningBackup, staged: readonly StagedImage[]): boolean {
+  return mode === 'push' && staged.every(({ path }) => disks.some(({ file }) => file === path));
+}
+
+/** What only a pull can keep, each with the reason. */
+function refuse({ fleece, fleeceDir, verify, compress }: BackupOptions): void {
+  const refused = [
+    [
+      verify !== null,
+      '--verify',
+      'libvirt shows nobody the instant that it pushes, so there is nothing to compare with',
+    ],
+    [compress, '--compress', 'libvirt cannot have QEMU compress what it pushes'],
+    [fleece === 'always', '--fleece always', 'a push goes straight to the target'],
+    [fleeceDir !== null, '--fleece-dir', 'a push has no scratch images'],
+  ] as const;
+  const found = refused.find(([given]) => given);
+  if (!found) return;
+  const [, option, why] = found;
+  throw new QmpBackupError('usage', `${option} is not possible with --method push: ${why}`, {
+    hint: 'Leave one of the two out: --method pull, the default, can do it.',
+  });
+}
