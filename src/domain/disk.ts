@@ -14,6 +14,8 @@ export interface DirtyBitmap {
   readonly busy: boolean;
   /** QEMU did not close the image cleanly; the only valid operation is to remove the bitmap. */
   readonly inconsistent: boolean;
+  /** It may as well be missing: libvirt does not tell the one from the other. */
+  readonly unsure?: boolean;
 }
 
 /** A writable block device of the VM with a medium, as one row of `query-block` and its format node. */
@@ -31,6 +33,8 @@ export interface SourceDisk {
   readonly format: string;
   /** Image file as QEMU names it (may be relative to QEMU's working directory, or a `json:` name). */
   readonly file: string;
+  /** Files below the image, nearest first, where the way to the VM tells them. */
+  readonly backing?: readonly string[];
   readonly virtualSize: number;
   /** Bytes allocated in the image and all its backing files, at most `virtualSize`. */
   readonly allocated: number;

@@ -213,6 +213,9 @@ function whyNoParent(input: PlanInput, { source }: KnownSource, parent: PointDis
   const { name } = parent.bitmap;
   const bitmap = source.bitmaps.find((each) => each.name === name);
   if (!bitmap) return `the bitmap of ${parent.file} is gone${likelyCause(source, parent)}`;
+  if (bitmap.inconsistent && bitmap.unsure) {
+    return `the bitmap of ${parent.file} is missing or inconsistent: QEMU was killed, or the image was replaced or rolled back`;
+  }
   if (bitmap.inconsistent) {
     return `the bitmap of ${parent.file} is inconsistent: QEMU was killed or did not close the image cleanly`;
   }

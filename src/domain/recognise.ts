@@ -21,11 +21,20 @@ export function recognise(catalog: Catalog | undefined, sources: readonly Source
     known.delete(id);
   };
 
-  const carriers = sources.map((source) => ({ source, disk: diskByBitmap(catalog, source) }));
+  const carriers = sources.map((source) => ({ source, disks: disksByBitmap(catalog, source) }));
+  // Where the bitmap is of several disks, only the file says which of them this one is.
+  for (const { source, disks } of carriers) {
+    const id = disks.length > 1 ? disks.find((each) => known.get(each)?.file === source.file) : undefined;
+    if (id !== undefined) assign(source, id);
+  }
   for (const [id, remembered] of [...known]) {
-    const claimants = carriers.filter(({ disk }) => disk === id).map(({ source }) => source);
+    const claimants = carriers.filter(({ source, disks }) => disks.includes(id) && !ids.has(source));
     // A cloned image carries its original's bitmap too: the device then says which of the two the disk is.
-    const source = closest(claimants, remembered) ?? claimants[0];
+    const source =
+      closest(
+        claimants.map((each) => each.source),
+        remembered,
+      ) ?? claimants.find(({ disks }) => disks.length === 1)?.source;
     if (source) assign(source, id);
   }
   for (const trait of TRAITS) {
@@ -43,8 +52,35 @@ export function recognise(catalog: Catalog | undefined, sources: readonly Source
       id = unused(newDiskId(source), taken);
       taken.add(id);
     }
-    return { id, source };
+    return { id, source: withProvenBitmaps(catalog, id, source) };
   });
+}
+
+/**
+ * On all disks of a libvirt domain the bitmap of one checkpoint has one name. So there it proves nothing: it counts only
+ * where this file, or one below it, is known as that disk's. Another image under the disk's name would get a wrong parent.
+ */
+function withProvenBitmaps(catalog: Catalog | undefined, id: string, source: SourceDisk): SourceDisk {
+  const shared = sharedNames(catalog);
+  if (!source.bitmaps.some(({ name }) => shared.has(name))) return source;
+  const entries = catalog?.points.flatMap(({ disks }) => disks.filter(({ disk }) => disk === id)) ?? [];
+  const files = new Set(entries.map((entry) => entry.source.file));
+  if ([source.file, ...(source.backing ?? [])].some((file) => files.has(file))) return source;
+  return { ...source, bitmaps: source.bitmaps.filter(({ name }) => !shared.has(name)) };
+}
+
+/** Names of bitmaps that were recorded for more than one disk of a point. */
+function sharedNames(catalog: Catalog | undefined): ReadonlySet<string> {
+  const shared = new Set<string>();
+  for (const { disks } of catalog?.points ?? []) {
+    const seen = new Set<string>();
+    for (const { bitmap } of disks) {
+      if (bitmap === null) continue;
+      if (seen.has(bitmap.name)) shared.add(bitmap.name);
+      seen.add(bitmap.name);
+    }
+  }
+  return shared;
 }
 
 interface Traits {
@@ -70,14 +106,17 @@ function closest(claimants: readonly SourceDisk[], remembered: DiskSource): Sour
   return undefined;
 }
 
-/** The disk whose file recorded a bitmap that `source` carries. A clone has older ones of its original beside its own. */
-function diskByBitmap(catalog: Catalog | undefined, source: SourceDisk): string | undefined {
+/**
+ * The disk whose file recorded a bitmap that `source` carries; several where one name is of several disks. A clone has
+ * older ones of its original beside its own.
+ */
+function disksByBitmap(catalog: Catalog | undefined, source: SourceDisk): readonly string[] {
   const carried = new Set(source.bitmaps.map(({ name }) => name));
   for (const { disks } of catalog?.points.toReversed() ?? []) {
     const entry = disks.find(({ bitmap }) => bitmap !== null && carried.has(bitmap.name));
-    if (entry) return entry.disk;
+    if (entry) return disks.filter(({ bitmap }) => bitmap?.name === entry.bitmap?.name).map(({ disk }) => disk);
   }
-  return undefined;
+  return [];
 }
 
 /** Device name, else an explicit node name, else the id of the guest device, else the image's file name. */

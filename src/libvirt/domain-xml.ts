@@ -10,6 +10,8 @@ export interface DomainDefinition {
   readonly uuid: string;
   /** `kvm`, `qemu`: libvirt's driver. Backup jobs exist for these. */
   readonly type: string;
+  /** A QEMU process has the disks open; also one whose guest has crashed and that is kept (`on_crash`). */
+  readonly active: boolean;
   readonly disks: readonly DomainDisk[];
   readonly agent: AgentChannel;
   /** The file that keeps UEFI variables. */
@@ -71,6 +73,7 @@ export function parseDomain(xml: string): DomainDefinition {
     name,
     uuid: uuid.toLowerCase(),
     type: attribute(domain, 'type') ?? '',
+    active: attribute(domain, 'id') !== null,
     disks: findAll(devices, 'disk').flatMap((disk) => parseDisk(disk) ?? []),
     agent: agentChannel(devices),
     nvram: textAt(domain, 'os', 'nvram') ?? attribute(find(domain, 'os', 'nvram', 'source'), 'file'),

@@ -1,5 +1,6 @@
 /** What a domain is at this moment, asked of virsh with queries only: nothing here changes a domain or taints it. */
-import { LibvirtAnswerError, VirshError } from './errors.js';
+import { QmpBackupError } from '../errors.js';
+import { DomainNotFound, LibvirtAnswerError, VirshError } from './errors.js';
 import { parseBackup, type RunningBackup } from './backup-xml.js';
 import { parseCheckpoint, type Checkpoint } from './checkpoint-xml.js';
 import { parseDomain, type DomainDefinition } from './domain-xml.js';
@@ -11,8 +12,6 @@ export interface DomainState extends DomainDefinition {
   readonly state: string;
   /** `booted`, `user`, `I/O error`, `crashed` …; empty when libvirt says none. */
   readonly stateReason: string;
-  /** A QEMU process has the disks open. */
-  readonly active: boolean;
   /** What `virsh dumpxml` said, for the point. */
   readonly xml: string;
   /** By target; null where libvirt cannot tell (a drive without a medium, an image that is gone). */
@@ -45,6 +44,23 @@ export async function listDomains(virsh: Virsh): Promise<ListedDomain[]> {
 }
 
 /**
+ * The one domain of that name or UUID. virsh would take an id first, and give a domain called `3` to whoever is the third
+ * to be started.
+ *
+ * @throws DomainNotFound; QmpBackupError `usage` where one domain is called by the UUID of another.
+ */
+export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<ListedDomain> {
+  const wanted = nameOrUuid.trim();
+  const found = (await listDomains(virsh)).filter(({ uuid, name }) => name === wanted || uuid === wanted.toLowerCase());
+  const [domain, other] = found;
+  if (!domain) throw new DomainNotFound(nameOrUuid, 'libvirt has none of that name or UUID');
+  if (!other) return domain;
+  throw new QmpBackupError('usage', `${nameOrUuid} is the name of one domain and the UUID of another`, {
+    hint: `Call them otherwise: ${found.map(({ uuid, name }) => `${uuid} is the UUID of ${name}`).join('; ')}`,
+  });
+}
+
+/**
  * A domain by name or UUID. Checkpoints of a running domain say with `changedBytes` whether each bitmap is usable.
  *
  * @throws DomainNotFound, LibvirtUnreachable, VirshTimeout, VirshError, LibvirtAnswerError
@@ -54,7 +70,7 @@ export async function inspectDomain(virsh: Virsh, nameOrUuid: string): Promise<D
   const definition = parseDomain(xml);
   const { uuid } = definition;
   const { state, reason } = parseState(await virsh('domstate', ['--reason'], { domain: uuid }));
-  const active = !['shut off', 'crashed'].includes(state);
+  const { active } = definition;
   const [sizes, checkpoints, job] = await Promise.all([
     virsh('domblkinfo', ['--all'], { domain: uuid }).then(parseSizes),
     listCheckpoints(virsh, uuid, { sizes: active }),

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { virshFailure, VirshMissing, VirshTimeout } from './errors.js';
 
 export interface VirshCall {
-  /** Milliseconds; default 45 s. */
+  /** Milliseconds; default what `createVirsh` was given. */
   readonly timeoutMs?: number | undefined;
   /** UUID (or, for the first look, name) of the domain that the command is about. */
   readonly domain?: string | undefined;
@@ -26,10 +26,14 @@ export type Virsh = (command: string, args?: readonly string[], call?: VirshCall
 /** A command that must change a domain waits up to 30 s inside libvirtd while another job holds it. */
 const DEADLINE_MS = 45_000;
 
-/** `uri` as for `virsh --connect`; without one virsh takes its own default. */
-export function createVirsh(uri?: string): Virsh {
+/**
+ * `uri` as for `virsh --connect`; without one virsh takes its own default. No command waits longer than `limitMs`, nor
+ * than 45 s, unless its call says so.
+ */
+export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
+  const deadlineMs = Math.min(limitMs, DEADLINE_MS);
   return async (command, args = [], call = {}) => {
-    const { domain, timeoutMs = DEADLINE_MS, documents = {} } = call;
+    const { domain, timeoutMs = deadlineMs, documents = {} } = call;
     return withFiles(documents, async (files) => {
       const all = [
         ...(uri === undefined ? [] : ['--connect', uri]),

@@ -63,7 +63,7 @@ async function openRoute(options: BackupOptions, unwind: Unwind): Promise<Route>
     }
     case 'domain': {
       const { openDomainRoute } = await import('./domain-route.js');
-      return openDomainRoute({ ...options.vm, ...access }, options, unwind);
+      return openDomainRoute({ ...options.vm, ...access, timeoutMs: options.stallTimeoutMs }, options, unwind);
     }
   }
 }

@@ -1,7 +1,7 @@
 import type { JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
 import { attemptOfScratch, domainJobId, isImageInTheMaking } from '../domain/names.js';
 import { QmpBackupError } from '../errors.js';
-import { type DomainState, inspectDomain } from '../libvirt/domain.js';
+import { type DomainState, findDomain, inspectDomain } from '../libvirt/domain.js';
 import type { DomainDisk } from '../libvirt/domain-xml.js';
 import { operationInWords } from '../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../libvirt/virsh.js';
@@ -26,15 +26,17 @@ export interface DomainAccess {
   readonly connect: string | null;
   readonly breakLock: boolean;
   readonly what: string;
+  /** How long libvirt may take for one answer, in milliseconds; default 45 s, which is the most. */
+  readonly timeoutMs?: number | undefined;
 }
 
 /** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
 export async function openDomain(
-  { domain: name, connect, breakLock, what }: DomainAccess,
+  { domain: name, connect, breakLock, what, timeoutMs }: DomainAccess,
   unwind: Unwind,
 ): Promise<DomainSession> {
-  const virsh = createVirsh(connect ?? undefined);
-  const uuid = (await virsh('domuuid', [], { domain: name })).trim();
+  const virsh = createVirsh(connect ?? undefined, timeoutMs);
+  const { uuid } = await findDomain(virsh, name);
   // The same lock as of a run that reaches this VM by its monitor.
   const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
   unwind.defer(() => lock.release());
@@ -85,6 +87,7 @@ function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
     underJob: false,
     format: format ?? 'raw',
     file,
+    backing: backing.flatMap((each) => each.source?.path ?? each.source?.description ?? []),
     virtualSize: size.capacity,
     // libvirt tells what the top image takes, and a FULL has what is below it, too.
     allocated: backing.length > 0 ? size.capacity : Math.min(size.allocation, size.capacity),
@@ -99,6 +102,7 @@ function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
               ...{ name: bitmap, granularity: 65536, count: changedBytes ?? size.capacity },
               ...{ recording: true, persistent: true, busy: false },
               inconsistent: domain.active && changedBytes === null,
+              unsure: true,
             }
           : [],
       ),

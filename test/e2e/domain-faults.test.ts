@@ -4,9 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
 import { type CrashPoint, crashCli } from '../support/crash-point.js';
-import { type DomainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
+import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { write } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { mountSmall } from '../support/mounts.js';
 
 const MiB = 1024 * 1024;
 
@@ -131,6 +132,75 @@ describe('what fails in the middle', () => {
     await scenario.expectNothingLeft(2);
     expect((await scenario.backup('inc')).point.number).toBe(1);
     await scenario.expectChainEqualsDisks();
+  });
+
+  it.each(['full', 'inc'])(
+    'the NBD connection of a %s is cut: no point, and the next run is incremental',
+    async (level) => {
+      const scenario = await domainWithFull(lab);
+      await bigChange(scenario);
+      const run = startCli([
+        ...[...scenario.vm, 'backup', '--level', level, '--target', scenario.target],
+        ...['--speed-limit', '2M', '--no-digest'],
+      ]);
+      await untilPulling(scenario);
+      await sleep(700);
+      await lab.virsh(['qemu-monitor-command', scenario.domain.uuid, '{"execute":"nbd-server-stop"}']);
+      const { exitCode, stderr } = await run;
+      expect(exitCode).toBe(1);
+      expect(stderr).toMatch(/the backup of vda failed: .*\n.*no change is lost/);
+      await scenario.expectNothingLeft(1);
+      expect((await scenario.backup('inc')).point.number).toBe(1);
+      await scenario.expectChainEqualsDisks();
+      await scenario.expectNothingLeft(2);
+    },
+  );
+
+  it('the target gets full, of a FULL and of an INC: no point, nothing left, and the next run is incremental', async () => {
+    const scenario = await domainScenario(lab);
+    const small = await mountSmall(scenario.target, 64 * MiB);
+    const blindly = ['--reserve', '0', '--force', '--no-digest'];
+    await bigChange(scenario);
+    const fails = async (level: string): Promise<void> => {
+      await small.fillBut(10 * MiB);
+      const args = [...scenario.vm, 'backup', '--level', level, '--target', scenario.target, ...blindly];
+      const { stderr } = await expectCli(1, args);
+      expect(stderr).toMatch(/No space left on device|ENOSPC|the space on the target .* runs out/);
+      expect(stderr).toMatch(/hint: .*no change is lost/);
+      expect(await scenario.domain.state()).toBe('running');
+      await small.empty();
+    };
+    await fails('full');
+    await scenario.expectNothingLeft(0);
+    expect((await scenario.backup('auto', ...blindly)).point).toMatchObject({ number: 0, level: 'full' });
+    await bigChange(scenario);
+    await fails('inc');
+    await scenario.expectNothingLeft(1);
+    await writeBothDisks(scenario, 54, 0x64);
+    expect((await scenario.backup('inc', ...blindly)).point).toMatchObject({ number: 1, level: 'inc' });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('libvirtd hangs: the run ends by its deadlines and says so, and the next one is incremental', async () => {
+    const scenario = await domainWithFull(lab);
+    await bigChange(scenario);
+    const args = [...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target, '--stall-timeout', '3'];
+    const run = startCli([...args, '--speed-limit', '8M', '--no-digest']);
+    await untilPulling(scenario);
+    const libvirtd = (await lab.pidOf('libvirtd')) ?? 0;
+    process.kill(libvirtd, 'SIGSTOP');
+    try {
+      const { exitCode, stderr } = await run;
+      expect(exitCode).toBe(1);
+      expect(stderr).toMatch(/libvirt was lost|did not end within/);
+      expect((await expectCli(1, args)).stderr).toContain('virsh list did not end within 3 s');
+    } finally {
+      process.kill(libvirtd, 'SIGCONT');
+    }
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
   });
 
   it('somebody else has a backup job: refused at once, and theirs goes on', async () => {

@@ -6,7 +6,7 @@ import { compareImages } from './lab/compare.js';
 import { createImage } from './lab/disk-images.js';
 import { flush, write } from './lab/guest-writes.js';
 import type { LibvirtLab } from './lab/libvirt.js';
-import type { DomainOptions, LabDomain } from './lab/libvirt-domain.js';
+import type { DomainDisk, DomainOptions, LabDomain } from './lab/libvirt-domain.js';
 import type { BackupAnswer } from './scenario.js';
 
 const MiB = 1024 * 1024;
@@ -30,13 +30,12 @@ let count = 0;
 
 export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOptions> = {}): Promise<DomainScenario> {
   count += 1;
-  const name = `domain-${count}`;
+  const name = more.name ?? `domain-${count}`;
   const dir = join(lab.dir, 'images');
   const target = join(lab.dir, `target-${count}`);
-  const fileOf = (disk: string): string => join(dir, `${name}-${disk}.qcow2`);
-  const disks = ['vda', 'vdb'].map((disk) => ({ target: disk, file: fileOf(disk) }));
-  for (const { file } of disks) await createImage({ file, format: 'qcow2', size: 64 * MiB });
-  const domain = await lab.define({ name, disks, ...more });
+  const disks = more.disks ?? (await emptyDisks(dir, name));
+  const fileOf = (disk: string): string => disks.find(({ target: each }) => each === disk)?.file ?? '';
+  const domain = await lab.define({ ...more, name, disks });
   await domain.start();
   const vm = ['--connect', lab.uri, '--domain', name];
   const self: DomainScenario = {
@@ -51,7 +50,7 @@ export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOption
     expectChainEqualsDisks: async () => {
       const output = join(lab.dir, `restored-${Math.random().toString(36).slice(2)}`);
       await expectCli(0, ['restore', '--target', target, '--output', output]);
-      for (const { target: disk, file } of disks) {
+      for (const { target: disk, file = '' } of disks) {
         if ((await domain.state()) !== 'shut off') await flush(domain, disk);
         await compareImages(join(output, `${disk}.qcow2`), file);
       }
@@ -75,6 +74,12 @@ export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOption
   return self;
 }
 
+async function emptyDisks(dir: string, name: string): Promise<readonly DomainDisk[]> {
+  const disks = ['vda', 'vdb'].map((target) => ({ target, file: join(dir, `${name}-${target}.qcow2`) }));
+  for (const { file } of disks) await createImage({ file, format: 'qcow2', size: 64 * MiB });
+  return disks;
+}
+
 /** Runs of other tests have theirs there too, but none for long. */
 async function expectNoSockets(): Promise<void> {
   const folders = async (): Promise<string[]> => (await readdir('/var/tmp')).filter((name) => /\.scratch$/.test(name));
@@ -89,8 +94,8 @@ async function expectNoSockets(): Promise<void> {
 const SOCKETS_MS = 60_000;
 
 /** A domain with something on its disks, and a FULL in its target. */
-export async function domainWithFull(lab: LibvirtLab): Promise<DomainScenario> {
-  const scenario = await domainScenario(lab);
+export async function domainWithFull(lab: LibvirtLab, more: Partial<DomainOptions> = {}): Promise<DomainScenario> {
+  const scenario = await domainScenario(lab, more);
   await write(scenario.domain, 'vda', { offset: 0, length: 8 * MiB, pattern: 0x11 });
   await write(scenario.domain, 'vdb', { offset: MiB, length: 3 * MiB, pattern: 0x12 });
   const { point } = await scenario.backup('auto');

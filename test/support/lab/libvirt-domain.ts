@@ -15,7 +15,7 @@ import { run } from './programs.js';
 export interface DomainDisk {
   /** vda, vdb …: always virtio. */
   readonly target: string;
-  /** Absolute path; none is an empty drive. */
+  /** Absolute path, also of a block device; none is an empty drive. */
   readonly file?: string;
   /** qcow2 unless told; raw for a cdrom. */
   readonly format?: ImageFormat;
@@ -32,6 +32,8 @@ export interface DomainOptions {
   readonly guest?: { readonly workload?: readonly Workload[] } | true;
   /** More elements inside of <devices>. */
   readonly devices?: string;
+  /** What becomes of the domain when its guest panics; `destroy` unless told. */
+  readonly onCrash?: 'destroy' | 'preserve';
 }
 
 export interface LabDomain extends WritableVm {
@@ -176,7 +178,7 @@ async function agentAnswers(lab: LibvirtLab, uuid: string): Promise<void> {
 }
 
 async function domainXml(options: Defined, control: string): Promise<string> {
-  const { name, uuid, disks, devices = '' } = options;
+  const { name, uuid, disks, devices = '', onCrash = 'destroy' } = options;
   const images = options.guest === undefined ? undefined : await ensureGuest();
   const workload = options.guest === undefined || options.guest === true ? [] : (options.guest.workload ?? []);
   const { stdout: emulator } = await run('sh', ['-c', 'command -v qemu-system-x86_64']);
@@ -195,7 +197,7 @@ async function domainXml(options: Defined, control: string): Promise<string> {
   </os>
   <features><acpi/></features>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>Nehalem</model></cpu>
-  <on_crash>destroy</on_crash>
+  <on_crash>${onCrash}</on_crash>
   <devices>
     <emulator>${escapeXml(emulator.trim())}</emulator>
 ${disks.map(diskXml).join('\n')}
@@ -219,16 +221,22 @@ function boot({ kernel, initramfs }: GuestImages, words: string): string {
     <cmdline>${escapeXml(words)}</cmdline>`;
 }
 
-function diskXml(disk: DomainDisk): string {
+export function diskXml(disk: DomainDisk): string {
   const { target, file, device = 'disk', format = device === 'disk' ? 'qcow2' : 'raw', xml = '' } = disk;
-  return `    <disk type='file' device='${device}'>
+  const [type, attribute] = file?.startsWith('/dev/') ? ['block', 'dev'] : ['file', 'file'];
+  return `    <disk type='${type}' device='${device}'>
       <driver name='qemu' type='${format}' discard='unmap'/>
-      ${file === undefined ? '' : `<source file='${escapeXml(file)}'/>`}
+      ${file === undefined ? '' : `<source ${attribute}='${escapeXml(file)}'/>`}
       <target dev='${target}' bus='${device === 'cdrom' ? 'ide' : 'virtio'}'/>
       ${xml}
     </disk>`;
 }
 
 export function escapeXml(text: string): string {
-  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll("'", '&apos;').replaceAll('"', '&quot;');
+  return text
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll("'", '&apos;')
+    .replaceAll('"', '&quot;')
+    .replaceAll('\n', '&#10;');
 }

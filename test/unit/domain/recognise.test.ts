@@ -65,3 +65,54 @@ describe('a known disk', () => {
     expect(ids(cloned, sources)).toEqual(['c', 'a']);
   });
 });
+
+describe('where all disks of a point have one bitmap name, as those of a libvirt domain', () => {
+  const shared = { name: 'qmpbackup-00112233445566aa-0123456789ab', persistent: true };
+  const known = catalog([
+    point(0, [entry('vda', 'FULL-1.qcow2', { bitmap: shared }), entry('vdb', 'FULL-1.qcow2', { bitmap: shared })]),
+  ]);
+  const carrying = (target: string, file: string, backing: readonly string[] = []) =>
+    source(target, { file, backing, bitmaps: [bitmap(shared.name)] });
+  const seen = (...args: Parameters<typeof recognise>): (readonly [string, boolean])[] =>
+    recognise(...args).map(({ id, source: { bitmaps } }) => [id, bitmaps.length > 0]);
+
+  it('disks as they were are what they were', () => {
+    const sources = [carrying('vda', '/images/vda.qcow2'), carrying('vdb', '/images/vdb.qcow2')];
+    expect(seen(known, sources)).toEqual([
+      ['vda', true],
+      ['vdb', true],
+    ]);
+  });
+
+  it('images that changed places keep their folders', () => {
+    const sources = [carrying('vda', '/images/vdb.qcow2'), carrying('vdb', '/images/vda.qcow2')];
+    expect(seen(known, sources)).toEqual([
+      ['vdb', true],
+      ['vda', true],
+    ]);
+  });
+
+  it('a disk that took over the name of one that is gone is still the one it was', () => {
+    expect(seen(known, [carrying('vda', '/images/vdb.qcow2')])).toEqual([['vdb', true]]);
+  });
+
+  it('another image under the name of a disk is that disk, but its bitmap proves nothing', () => {
+    const sources = [carrying('vda', '/images/other.qcow2'), carrying('vdb', '/images/vdb.qcow2')];
+    expect(seen(known, sources)).toEqual([
+      ['vda', false],
+      ['vdb', true],
+    ]);
+  });
+
+  it('a snapshot above the image is proven by it, and so is what the snapshot was merged into', () => {
+    const above = carrying('vda', '/images/vda.s1', ['/images/vda.qcow2']);
+    expect(seen(known, [above])).toEqual([['vda', true]]);
+    const later = catalog([
+      ...known.points,
+      point(1, [
+        entry('vda', 'INC-2.qcow2', { bitmap: shared, source: { ...entry('vda', '').source, file: '/images/vda.s1' } }),
+      ]),
+    ]);
+    expect(seen(later, [carrying('vda', '/images/vda.qcow2')])).toEqual([['vda', true]]);
+  });
+});

@@ -72,6 +72,7 @@ describe('parseDomain', () => {
       name: `we ird & <"'ü`,
       uuid: '74a1b5c1-eab1-4c2e-ba63-a11b7cc4e265',
       type: 'qemu',
+      active: true,
       nvram: '/var/lib/libvirt/qemu/nvram/x_VARS.fd',
       hasTpm: true,
       machine: 'pc-i440fx-7.2',
