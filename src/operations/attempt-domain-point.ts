@@ -134,9 +134,10 @@ async function begin(
     await beginBackup(virsh, uuid, copy.backup(staged), tracked.length > 0 ? checkpoint : undefined);
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
+    const advice = copy.adviceFor(error.words);
     throw new QmpBackupError('failed', `libvirt did not begin the backup: ${error.words}`, {
       cause: error,
-      hint: 'No point was made and no change is lost.',
+      hint: `No point was made and no change is lost.${advice === null ? '' : ` ${advice}`}`,
     });
   }
 }

@@ -23,6 +23,8 @@ export interface DomainCopy {
   readonly folders: readonly string[];
   /** What libvirt is to begin, in the order of the staged images. */
   backup(staged: readonly StagedImage[]): Backup;
+  /** What can be done where libvirt did not begin, by its words; null where only those tell. */
+  adviceFor(words: string): string | null;
   /**
    * From the begin to the end of the job: resolves when every image is whole, closed by whoever wrote it, and proved
    * where that was asked for.

@@ -41,6 +41,7 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
   return {
     folders: [...new Set([socketFolder(run), ...places])],
     backup: (staged) => ({ mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) }),
+    adviceFor: () => null,
     finish: async (staged) => {
       const disks = staged.map((image) => ({ ...image, pull: pullOf(image) }));
       const outcomes = await pullAll(run, disks);

@@ -6,9 +6,11 @@ import type { RunningBackup } from '../libvirt/backup-xml.js';
 import { jobOf, lastJobOf, runningBackup, settled } from '../libvirt/domain.js';
 import { whyNotWhole } from '../libvirt/push-end.js';
 import { allocatedIn } from '../qemu-img/steps.js';
+import { diskFolder } from '../repository/layout.js';
 import type { BackupOptions } from './backup-run.js';
 import type { Copied, CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
 import { eachDisk } from './each-disk.js';
+import type { Planned } from './plan-run.js';
 import type { StagedImage } from './seal-point.js';
 
 /** `--method push`: libvirt's own push backup, by which QEMU writes into the staged images. */
@@ -21,13 +23,14 @@ export const PUSH: CopyMethod = {
   copyFor: pushCopy,
 };
 
-function pushCopy(run: DomainRun): DomainCopy {
+function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
   const { virsh, uuid } = run.session;
   const disksOf = (staged: readonly StagedImage[]) =>
     staged.map(({ planned: { source, copyBitmap }, path }) => ({ target: source.node, since: copyBitmap, file: path }));
   return {
     folders: [],
     backup: (staged) => ({ mode: 'push', reuse: true, disks: disksOf(staged) }),
+    adviceFor: (words) => (/Permission denied/.test(words) ? accessAdvice(run, planned) : null),
     finish: async (staged) => {
       const begun = performance.now();
       const { speedLimit } = run.options;
@@ -89,6 +92,14 @@ async function untilGone(
 
 function isOf({ mode, disks }: RunningBackup, staged: readonly StagedImage[]): boolean {
   return mode === 'push' && staged.every(({ path }) => disks.some(({ file }) => file === path));
+}
+
+/** Folders that a pull has made belong to whoever ran it, and those that are there already are not given away. */
+function accessAdvice({ target, session }: DomainRun, { plan }: Planned): string {
+  const { owner } = session.domain;
+  const folders = [target, ...plan.disks.map(({ disk }) => diskFolder(target, disk))].map((folder) => `'${folder}'`);
+  const command = owner ? `: chown ${owner.uid}:${owner.gid} ${folders.join(' ')}` : '';
+  return `The user that QEMU runs as needs access to every folder of the path${command}`;
 }
 
 /** What only a pull can keep, each with the reason. */
