@@ -3,6 +3,7 @@ import type { Backup } from '../libvirt/backup.js';
 import type { BackupOptions, BackupRun } from './backup-run.js';
 import type { DomainSession } from './domain-session.js';
 import type { Planned } from './plan-run.js';
+import type { TargetFacts } from './route.js';
 import type { StagedImage } from './seal-point.js';
 
 export interface DomainRun extends BackupRun {
@@ -14,6 +15,8 @@ export interface CopyMethod {
   readonly fleecing: FleeceChoice;
   /** @throws QmpBackupError `usage` for options that this method cannot keep */
   refuse(options: BackupOptions): void;
+  /** What it means for the guest that the target is where it is, in words; null where nothing. */
+  riskOf(target: TargetFacts): string | null;
   copyFor(run: DomainRun, planned: Planned): DomainCopy;
 }
 

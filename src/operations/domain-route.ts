@@ -38,8 +38,10 @@ export async function openDomainRoute(
       const { vm: repaired, report } = await repairDomain(session, target, vm);
       return { vm: repaired, report: { ...report, warnings: [...ended, ...report.warnings] } };
     },
-    prepare: (run, planned) => {
+    prepare: (run, planned, facts) => {
       method.refuse(run.options);
+      const risk = method.riskOf(facts);
+      if (risk !== null) run.warn(risk);
       return Promise.resolve({
         fleecing: method.fleecing,
         take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),

@@ -25,6 +25,7 @@ export const PULL: CopyMethod = {
       hint: 'A pull backup keeps what the guest overwrites in scratch images; name their folder with --fleece-dir.',
     });
   },
+  riskOf: () => null,
   copyFor: pullCopy,
 };
 

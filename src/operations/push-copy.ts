@@ -20,6 +20,10 @@ export const PUSH: CopyMethod = {
     why: '--method push: before each guest write QEMU copies the old data to the target, so the guest waits for it',
   },
   refuse,
+  riskOf: ({ network }) =>
+    network
+      ? 'the target is on a network file system: should it hang, the guest hangs with it (--method pull keeps them apart)'
+      : null,
   copyFor: pushCopy,
 };
 

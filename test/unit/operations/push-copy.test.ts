@@ -20,6 +20,11 @@ describe('what a push cannot keep', () => {
     );
   });
 
+  it('warns of a target that may hang, for the guest waits for it', () => {
+    expect(PUSH.riskOf({ network: true, spaceIsShort: false })).toContain('--method pull');
+    expect(PUSH.riskOf({ network: false, spaceIsShort: true })).toBeNull();
+  });
+
   it('the rest passes, --fleece never too', () => {
     expect(() => PUSH.refuse(options({ fleece: 'never' }))).not.toThrow();
   });
