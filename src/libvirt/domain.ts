@@ -105,8 +105,15 @@ export async function listCheckpoints(
 
 /** The job of the domain: null when there is none. */
 export async function jobOf(virsh: Virsh, uuid: string): Promise<JobInfo | null> {
-  const job = parseJobInfo(await virsh('domjobinfo', ['--rawstats'], { domain: uuid }));
-  return job.state === 'none' ? null : job;
+  for (let tries = 1; ; tries += 1) {
+    try {
+      const job = parseJobInfo(await virsh('domjobinfo', ['--rawstats'], { domain: uuid }));
+      return job.state === 'none' ? null : job;
+    } catch (error) {
+      // A call takes longer than a job takes to change.
+      if (!(error instanceof VirshError) || error.reason !== 'job-changing' || tries === 50) throw error;
+    }
+  }
 }
 
 /** How the last job ended; libvirt tells it until the next one begins. Null when there was none since the start. */

@@ -56,6 +56,8 @@ export type VirshReason =
   | 'job-active'
   /** There is no job that could be ended or described. */
   | 'no-job'
+  /** A backup job is just beginning or ending, and cannot be described for some milliseconds. */
+  | 'job-changing'
   /** The domain is shut off, or paused where that matters. */
   | 'not-running'
   | 'no-checkpoint'
@@ -113,6 +115,7 @@ const BROKEN_BITMAP = /(?:missing or broken )?bitmap '([^']+)' (?:for disk|not f
 const REASONS: readonly (readonly [RegExp, VirshReason])[] = [
   [/cannot acquire state change lock|another job .*active/i, 'job-active'],
   [/no job is active|no domain backup job present|does not have an active block job/, 'no-job'],
+  [/backup job data missing/, 'job-changing'],
   [/missing or broken bitmap|not found in backing chain/, 'bitmap-broken'],
   [
     /no domain checkpoint with matching name|Checkpoint '.*' for incremental backup of disk '.*' not found/,

@@ -11,6 +11,8 @@ describe('virshFailure', () => {
     ['cannot acquire state change lock (held by monitor=remoteDispatchDomainBackupBegin)', 'job-active'],
     ['Requested operation is not valid: no job is active on the domain', 'no-job'],
     ['Domain backup job id not found: no domain backup job present', 'no-job'],
+    ['invalid argument: disk vdb does not have an active block job', 'no-job'],
+    ['internal error: backup job data missing', 'job-changing'],
     ['Requested operation is not valid: domain is not running', 'not-running'],
     ['Operation not supported: cannot perform disk backup for inactive domain', 'not-running'],
     ['Operation not supported: cannot delete checkpoint for inactive domain', 'not-running'],
