@@ -10,19 +10,25 @@ import { inspectVm } from '../src/qemu/inspect.js';
 import { dismissJob, watchJobs } from '../src/qemu/job-watch.js';
 import { createImage } from '../test/support/lab/disk-images.js';
 import { write, writeFile, writeZeroes } from '../test/support/lab/guest-writes.js';
-import { makeLabDir, projectRoot } from '../test/support/lab/programs.js';
+import { makeLabDir } from '../test/support/lab/programs.js';
 import { startQemu, type Vm } from '../test/support/lab/qemu.js';
 import { FakeAgent } from '../test/support/fake-agent.js';
+import { benchDomain } from './bench-domain.js';
+import { MiB, print, type Ran, ratio, runTool, Samples, seconds } from './bench-samples.js';
 
 /**
  * Speed as ratios: each number beside a bare QMP job, a bare `node -e 0` and `qemu-img convert` of the same run, with
  * the runs interleaved and medians taken. Wants an idle machine. `QMPBACKUP_PEER="command with {socket} and {target}"`
  * puts another tool beside the INC of nothing.
  */
-const MiB = 1024 * 1024;
 const GiB = 1024 * MiB;
-const PROGRAM = join(projectRoot(), 'bin', 'qmpbackup.js');
-const { values: flags } = parseArgs({ options: { runs: { type: 'string', default: '5' } } });
+const { values: flags } = parseArgs({
+  options: {
+    runs: { type: 'string', default: '5' },
+    domain: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+});
 const RUNS = Number(flags.runs);
 
 const dir = await makeLabDir();
@@ -51,7 +57,7 @@ async function benchCopying(): Promise<void> {
       runTool(['--quiet', '--socket', vm.socket, 'backup', '--level', level, '--target', target, ...more]);
     const full = await backup('full', '--no-digest');
     times.addMs('FULL, no digest', full.ms);
-    times.memory(full.peakBytes);
+    times.memory(full.peakBytes, 150);
     const { size } = await stat(await newestFile(target));
     times.note('size of the FULL', `${(size / MiB).toFixed(0)} MiB for 1536 MiB of data and 256 MiB of written zeros`);
 
@@ -81,14 +87,14 @@ async function benchCopying(): Promise<void> {
         target,
       ]);
       times.note('FULL with digest', `${(digested.ms / 1000).toFixed(2)} s`);
-      times.memory(digested.peakBytes);
+      times.memory(digested.peakBytes, 150);
       await rm(target, { recursive: true });
     }
   }
   await vm.kill();
 
   const { ms } = times;
-  print('copying, a disk of 4 GiB', [
+  print('copying, a disk of 4 GiB', RUNS, [
     ['node -e 0', seconds(ms('node -e 0')), ''],
     ['bare FULL job', seconds(ms('bare FULL job')), ''],
     [
@@ -153,7 +159,7 @@ async function benchFreeze(count: number): Promise<void> {
   }
   await agent.close();
   await vm.kill();
-  print(`freeze answer to thaw request, ${count} disks`, rows);
+  print(`freeze answer to thaw request, ${count} disks`, RUNS, rows);
 }
 
 // --- peers ---------------------------------------------------------------------------------------------------------
@@ -228,26 +234,6 @@ async function takeAway(vm: Vm, staged: readonly TransactionDisk[]): Promise<voi
 
 // --- tool ----------------------------------------------------------------------------------------------------------
 
-interface Ran {
-  readonly ms: number;
-  readonly peakBytes: number;
-  readonly stdout: string;
-}
-
-async function runTool(args: readonly string[]): Promise<Ran> {
-  const begun = performance.now();
-  const child = execa(process.execPath, [PROGRAM, ...args]);
-  let peakBytes = 0;
-  const poll = setInterval(() => {
-    readFile(`/proc/${child.pid}/status`, 'utf8').then(
-      (text) => (peakBytes = Math.max(peakBytes, Number(/VmHWM:\s+(\d+)/.exec(text)?.[1] ?? 0) * 1024)),
-      () => clearInterval(poll),
-    );
-  }, 25);
-  const { stdout } = await child.finally(() => clearInterval(poll));
-  return { ms: performance.now() - begun, peakBytes, stdout };
-}
-
 async function newestFile(target: string): Promise<string> {
   const catalog = JSON.parse(await readFile(join(target, 'catalog.json'), 'utf8')) as {
     points: { disks: { disk: string; file: string }[] }[];
@@ -270,62 +256,18 @@ async function writeZeroData(vm: Vm): Promise<void> {
   await writeZeroes(vm, 'disk', { offset: 3.5 * GiB, length: 16 * MiB });
 }
 
-// --- numbers -------------------------------------------------------------------------------------------------------
-
-class Samples {
-  readonly #samples = new Map<string, number[]>();
-  readonly #notes = new Map<string, string>();
-  #peak = 0;
-
-  async add(name: string, body: () => Promise<unknown>): Promise<void> {
-    const begun = performance.now();
-    await body();
-    this.addMs(name, performance.now() - begun);
-  }
-
-  addMs(name: string, ms: number): void {
-    this.#samples.set(name, [...(this.#samples.get(name) ?? []), ms]);
-  }
-
-  note(name: string, text: string): void {
-    this.#notes.set(name, text);
-  }
-
-  memory(bytes: number): void {
-    this.#peak = Math.max(this.#peak, bytes);
-    this.note('peak memory of the tool', `${(this.#peak / MiB).toFixed(0)} MiB (at most 150)`);
-  }
-
-  notes(): string[][] {
-    return [...this.#notes].map(([name, text]) => [name, text, '']);
-  }
-
-  /** The median. */
-  readonly ms = (name: string): number => {
-    const sorted = (this.#samples.get(name) ?? []).toSorted((a, b) => a - b);
-    return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
-  };
-}
-
-function seconds(ms: number): string {
-  return `${(ms / 1000).toFixed(2)} s`;
-}
-
-function ratio(a: number, b: number): string {
-  return (a / b).toFixed(2);
-}
-
-function print(heading: string, rows: readonly (readonly string[])[]): void {
-  process.stdout.write(`\n${heading} (medians of ${RUNS})\n`);
-  for (const [name = '', value = '', note = ''] of rows) {
-    process.stdout.write(`  ${name.padEnd(26)} ${value.padEnd(12)} ${note}\n`);
+async function bench(): Promise<void> {
+  try {
+    if (!flags.domain) {
+      await benchCopying();
+      for (const disks of [2, 8]) await benchFreeze(disks);
+    }
+    await benchDomain(RUNS);
+  } finally {
+    for (const vm of started) await vm.kill();
+    await rm(dir, { recursive: true, force: true });
   }
 }
 
-try {
-  await benchCopying();
-  for (const disks of [2, 8]) await benchFreeze(disks);
-} finally {
-  for (const vm of started) await vm.kill();
-  await rm(dir, { recursive: true, force: true });
-}
+if (flags.help) process.stdout.write('npm run bench -- [--runs N (5)] [--domain: only the part with libvirt]\n');
+else await bench();

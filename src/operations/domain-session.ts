@@ -66,12 +66,16 @@ export function vmStateOf(domain: DomainState): VmState {
   };
 }
 
-function whyLeftOut(disk: DomainDisk, { sizes }: DomainState): string | null {
+function whyLeftOut(disk: DomainDisk, { sizes, disks }: DomainState): string | null {
   if (disk.device === 'cdrom' || disk.device === 'floppy') return `a removable medium (${disk.device})`;
   if (disk.device === 'lun') return 'a SCSI device passed through to the guest, which QEMU cannot read for a backup';
   if (disk.source === null) return 'no medium';
   if (disk.readOnly) return 'read-only';
   if (disk.transient) return 'transient: its changes are dropped when the domain ends';
+  const { path } = disk.source;
+  // QEMU cannot lock it for a job, and libvirt 9.0 dies of that when the job of another disk had begun.
+  const twin = disks.find(({ target, source }) => target !== disk.target && path !== null && source?.path === path);
+  if (twin) return `its image is also that of ${twin.target}, and QEMU makes no backup of one that is open twice`;
   return sizes.get(disk.target) ? null : 'libvirt cannot tell its size: its image may be gone';
 }
 

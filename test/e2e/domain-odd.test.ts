@@ -188,7 +188,12 @@ describe('disks and names that are not as usual', () => {
       { target: 'vdb', file: two },
       { target: 'vdc', file: raw, format: 'raw' },
     ];
-    const scenario = await domainScenario(lab, { name: `-${odd}`, disks });
+    const twice = join(lab.dir, 'images', 'twice.raw');
+    await createImage({ file: twice, format: 'raw', size: 32 * MiB });
+    const shared = ['vdd', 'vde'].map(
+      (target) => ({ target, file: twice, format: 'raw', xml: '<shareable/>' }) as const,
+    );
+    const scenario = await domainScenario(lab, { name: `-${odd}`, disks, devices: shared.map(diskXml).join('') });
     const change = async (offset: number, pattern: number): Promise<void> => {
       for (const { target } of disks) {
         await write(scenario.domain, target, { offset: offset * MiB, length: MiB, pattern });
@@ -200,6 +205,9 @@ describe('disks and names that are not as usual', () => {
     const answer = await scenario.backup('auto');
     expect(levels(answer)).toEqual(['vda inc', 'vdb inc', 'vdc full']);
     expect(answer.point.disks[2]?.reason).toContain('raw');
+    expect(answer.plan.leftOut.map(({ name, reason }) => `${name}: ${reason}`).join()).toMatch(
+      /vdd: .*vde.*vde: .*vdd/,
+    );
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
   });
@@ -251,12 +259,19 @@ describe('states of a domain', () => {
     await scenario.expectNothingLeft(2);
   });
 
-  it('with snapshots', async () => {
+  it('with an external snapshot: goes on incrementally in the overlay', async () => {
     const scenario = await domainWithFull(lab);
-    const { domain } = scenario;
-    await lab.virsh(['snapshot-create-as', domain.uuid, 's1', '--disk-only']);
+    const { domain, target } = scenario;
     await writeBothDisks(scenario, 20, 0x51);
-    const answer = await scenario.backup('auto');
-    expect(levels(answer)).toEqual(['vda inc', 'vdb inc']);
+    await lab.virsh(['snapshot-create-as', domain.uuid, 's1', '--disk-only']);
+    await writeBothDisks(scenario, 22, 0x52);
+    expect(levels(await scenario.backup('auto'))).toEqual(['vda inc', 'vdb inc']);
+    const output = join(lab.dir, 'of-overlays');
+    await expectCli(0, ['restore', '--target', target, '--output', output]);
+    await domain.destroy();
+    for (const disk of ['vda', 'vdb']) {
+      const overlay = scenario.fileOf(disk).replace(/qcow2$/, 's1');
+      await run('qemu-img', ['compare', join(output, `${disk}.qcow2`), overlay]);
+    }
   });
 });
