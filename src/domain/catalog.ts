@@ -54,6 +54,32 @@ const pointDisk = v.object({
   }),
 });
 
+/** A path of plain names, `tpm2/tpm2-00.permall`. */
+const innerPath = v.pipe(
+  v.string(),
+  v.check((value) => value.split('/').every(isComponent), 'is not a plain path'),
+);
+
+/** A file in the target's `definition` folder. Its digest is always recorded: these are small. */
+const definitionFile = v.object({
+  kind: v.picklist(['domain', 'live', 'checkpoint', 'nvram', 'tpm']),
+  file: component,
+  /** Of TPM state: where it was below the folder of the domain's state. */
+  path: v.nullable(innerPath),
+  /** Bytes. */
+  size: bytes,
+  sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+});
+
+/** What was kept of a libvirt domain beside its disks. */
+const definition = v.object({
+  files: v.array(definitionFile),
+  /** Started with the host; null where libvirt did not tell. */
+  autostart: v.nullable(v.boolean()),
+  /** What could not be read, in words. */
+  missing: v.array(v.string()),
+});
+
 /** Every field of a point and what it may be; `isPlainPoint` is the same, quicker. */
 export const pointSchema = v.object({
   /** Attempt id of the run that made it; unique. */
@@ -76,6 +102,8 @@ export const pointSchema = v.object({
   disks: v.pipe(v.array(pointDisk), v.minLength(1)),
   /** Disks of the point before that the VM no longer had. */
   removed: v.array(component),
+  /** Of a libvirt domain only. */
+  definition: v.optional(definition),
 });
 
 /**
@@ -117,6 +145,8 @@ const catalog = v.pipe(
 export type Catalog = v.InferOutput<typeof catalog>;
 export type Point = v.InferOutput<typeof pointSchema>;
 export type PointDisk = v.InferOutput<typeof pointDisk>;
+export type PointDefinition = v.InferOutput<typeof definition>;
+export type DefinitionFile = v.InferOutput<typeof definitionFile>;
 export type Level = v.InferOutput<typeof level>;
 export type Consistency = Point['consistency'];
 export type DiskSource = PointDisk['source'];

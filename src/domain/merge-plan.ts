@@ -2,6 +2,7 @@ import { QmpBackupError } from '../errors.js';
 import type { Catalog, Level, Point, PointDisk } from './catalog.js';
 import { describedSource } from './chain.js';
 import { listNames } from './listed-names.js';
+import { DEFINITION_FOLDER } from './names.js';
 
 /**
  * What a rebase merges, and what the catalog says before, during and after it. A merge moves the content of a line
@@ -238,18 +239,24 @@ export function settleMerge(
   return { ...settled, points: settled.points.map(withLevelOfDisks) };
 }
 
-/** Files whose content has moved on and that no entry needs any more: to be removed, then `dropMerged`. */
+/**
+ * Files whose content has moved on and that no entry needs any more, and the definitions of points of which nothing is
+ * left: to be removed, then `dropMerged`.
+ */
 export function leftovers(catalog: Catalog): readonly { readonly disk: string; readonly file: string }[] {
   const entries = catalog.points.flatMap(({ disks }) => disks);
   const needed = new Set(entries.filter(({ state }) => state !== 'merged').map(({ disk, file }) => `${disk}/${file}`));
-  return entries
-    .filter(({ state, disk, file }) => state === 'merged' && !needed.has(`${disk}/${file}`))
-    .map(({ disk, file }) => ({ disk, file }));
+  const merged = entries.filter(({ state, disk, file }) => state === 'merged' && !needed.has(`${disk}/${file}`));
+  const definitions = catalog.points.filter(isMerged).flatMap(({ definition }) => definition?.files ?? []);
+  return [
+    ...merged.map(({ disk, file }) => ({ disk, file })),
+    ...definitions.map(({ file }) => ({ disk: DEFINITION_FOLDER, file })),
+  ];
 }
 
 /** Points of which nothing is left go, and their bitmaps are retired. Only after the leftovers were removed. */
 export function dropMerged(catalog: Catalog): Catalog {
-  const gone = catalog.points.filter(({ disks }) => disks.every(({ state }) => state === 'merged'));
+  const gone = catalog.points.filter(isMerged);
   if (gone.length === 0) return catalog;
   const bitmaps = gone.flatMap(({ disks }) => disks).flatMap(({ bitmap }) => (bitmap ? [bitmap.name] : []));
   return {
@@ -257,6 +264,10 @@ export function dropMerged(catalog: Catalog): Catalog {
     points: catalog.points.filter((point) => !gone.includes(point)),
     retired: [...new Set([...catalog.retired, ...bitmaps])],
   };
+}
+
+function isMerged({ disks }: Point): boolean {
+  return disks.every(({ state }) => state === 'merged');
 }
 
 function mapEntries(catalog: Catalog, disk: string, change: (entry: PointDisk) => PointDisk): Catalog {

@@ -99,6 +99,25 @@ export function pointFileName(level: Level, number: number): string {
   return `${LEVEL_NAMES[level]}-${number}.qcow2`;
 }
 
+/** The folder in a target that holds the definitions of a libvirt domain. libvirt gives no disk such a name. */
+export const DEFINITION_FOLDER = 'definition';
+
+/** What is kept of a domain beside its disks; `live` is its XML as it ran. */
+export type DefinitionKind = 'domain' | 'live' | 'checkpoint' | 'nvram' | 'tpm';
+
+const DEFINITION_NAMES: Readonly<Record<DefinitionKind, (number: number, index: number) => string>> = {
+  domain: (number) => `DOMAIN-${number}.xml`,
+  live: (number) => `LIVE-${number}.xml`,
+  checkpoint: (number) => `CHECKPOINT-${number}.xml`,
+  nvram: (number) => `NVRAM-${number}.bin`,
+  tpm: (number, index) => `TPM-${number}-${index}.bin`,
+};
+
+/** `index` tells the files of one kind apart. */
+export function definitionFileName(kind: DefinitionKind, number: number, index: number): string {
+  return DEFINITION_NAMES[kind](number, index);
+}
+
 export const PARTIAL_SUFFIX = '.partial';
 
 /** Whether a path is that of an image that a run of ours is making. */
@@ -108,7 +127,7 @@ export function isImageInTheMaking(path: string): boolean {
 
 /** The number in `FULL-1480542683.qcow2`, `INC-1480542683-disk1.qcow2`, `FULL-1480542683`; undefined for others. */
 export function numberInName(file: string): number | undefined {
-  const match = /^(?:FULL|INC|DIFF|COPY)-(\d{1,15})(?:[.-]|$)/.exec(file);
+  const match = /^(?:FULL|INC|DIFF|COPY|DOMAIN|LIVE|CHECKPOINT|NVRAM|TPM)-(\d{1,15})(?:[.-]|$)/.exec(file);
   return match?.[1] === undefined ? undefined : Number(match[1]);
 }
 

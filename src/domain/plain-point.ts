@@ -1,4 +1,4 @@
-import type { Point, PointDisk } from './catalog.js';
+import type { DefinitionFile, Point, PointDefinition, PointDisk } from './catalog.js';
 import { isComponent } from './names.js';
 
 /**
@@ -13,6 +13,7 @@ const isText: Test = (value) => typeof value === 'string';
 const isFlag: Test = (value) => typeof value === 'boolean';
 const isNumber: Test = (value) => typeof value === 'number' && !Number.isNaN(value);
 const isCount: Test = (value) => Number.isInteger(value) && (value as number) >= 0;
+const isDigest: Test = (value) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value);
 const isName: Test = (value) => typeof value === 'string' && isComponent(value);
 const isLevel = oneOf('full', 'inc', 'diff', 'copy');
 
@@ -34,7 +35,7 @@ const DISK: Tests<Omit<PointDisk, 'suspect'>> = {
   size: isCount,
   allocated: isCount,
   mtimeMs: isNumber,
-  sha256: orNull((value) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value)),
+  sha256: orNull(isDigest),
   changed: isCount,
   durationMs: (value) => typeof value === 'number' && value >= 0,
   plaintextOfEncrypted: isFlag,
@@ -49,7 +50,7 @@ const DISK: Tests<Omit<PointDisk, 'suspect'>> = {
   }),
 };
 
-const POINT: Tests<Point> = {
+const POINT: Tests<Omit<Point, 'definition'>> = {
   id: isText,
   chain: orNull(isText),
   number: isCount,
@@ -69,8 +70,26 @@ const POINT: Tests<Point> = {
   removed: listOf(isName, 0),
 };
 
+const DEFINITION: Tests<PointDefinition> = {
+  files: listOf(
+    object<DefinitionFile>({
+      kind: oneOf('domain', 'live', 'checkpoint', 'nvram', 'tpm'),
+      file: isName,
+      path: orNull((value) => typeof value === 'string' && value.split('/').every(isComponent)),
+      size: isCount,
+      sha256: isDigest,
+    }),
+    0,
+  ),
+  autostart: orNull(isFlag),
+  missing: listOf(isText, 0),
+};
+
+const isPointOfQmp = object(POINT);
+const isPointOfDomain = object<Required<Point>>({ ...POINT, definition: object(DEFINITION) });
+
 /** Whether a value read from JSON is a point with just the fields that the schema knows, and as it demands them. */
-export const isPlainPoint: Test = object(POINT);
+export const isPlainPoint: Test = (value) => isPointOfQmp(value) || isPointOfDomain(value);
 
 function object<T>(tests: Tests<T>): Test {
   const entries = Object.entries<Test>(tests);

@@ -16,7 +16,7 @@ export interface DomainDefinition {
   readonly agent: AgentChannel;
   /** The file that keeps UEFI variables. */
   readonly nvram: string | null;
-  readonly hasTpm: boolean;
+  readonly tpm: TpmState;
   /** `pc-i440fx-7.2`. */
   readonly machine: string | null;
   /** Bytes. */
@@ -25,6 +25,12 @@ export interface DomainDefinition {
   /** Whom the QEMU of a running domain runs as, where libvirt says it. */
   readonly owner: { readonly uid: number; readonly gid: number } | null;
 }
+
+/**
+ * Where the state of its TPM is: `default` is libvirt's own place, known by the domain's UUID; `elsewhere` a place that
+ * the definition names; `none` where there is no TPM, or one of the host.
+ */
+export type TpmState = 'none' | 'default' | 'elsewhere';
 
 /** `absent`: no channel for it. What is not running says `configured`. */
 export type AgentChannel = 'absent' | 'configured' | 'connected' | 'disconnected';
@@ -77,7 +83,7 @@ export function parseDomain(xml: string): DomainDefinition {
     disks: findAll(devices, 'disk').flatMap((disk) => parseDisk(disk) ?? []),
     agent: agentChannel(devices),
     nvram: textAt(domain, 'os', 'nvram') ?? attribute(find(domain, 'os', 'nvram', 'source'), 'file'),
-    hasTpm: findAll(devices, 'tpm').length > 0,
+    tpm: tpmState(find(devices, 'tpm', 'backend')),
     machine: attribute(find(domain, 'os', 'type'), 'machine'),
     memory: bytesAt(find(domain, 'memory')),
     cpus: numberOf(textAt(domain, 'vcpu')),
@@ -122,6 +128,11 @@ function ownerOf(domain: XmlElement): DomainDefinition['owner'] {
 
 function deviceOf(device: string | null): DomainDisk['device'] {
   return device === 'cdrom' || device === 'floppy' || device === 'lun' ? device : 'disk';
+}
+
+function tpmState(backend: XmlElement | undefined): TpmState {
+  if (attribute(backend, 'type') !== 'emulator') return 'none';
+  return find(backend, 'source') ? 'elsewhere' : 'default';
 }
 
 /** The last <backingStore/> of a chain is empty: it says that there is nothing below. */

@@ -89,6 +89,17 @@ export function dumpDefinition(
   return virsh('dumpxml', ['--inactive', ...(options.secure ? ['--security-info'] : [])], { domain: uuid });
 }
 
+/** Whether libvirt starts the domain with the host; null where it does not tell. */
+export async function startsWithHost(virsh: Virsh, uuid: string): Promise<boolean | null> {
+  const [, word] = /^Autostart:\s+(\w+)$/m.exec(await virsh('dominfo', [], { domain: uuid })) ?? [];
+  return word === 'enable' ? true : word === 'disable' ? false : null;
+}
+
+/** A checkpoint in libvirt's own words, as `checkpoint-create --redefine` takes it. */
+export function dumpCheckpoint(virsh: Virsh, uuid: string, name: string): Promise<string> {
+  return virsh('checkpoint-dumpxml', ['--checkpointname', name, '--no-domain'], { domain: uuid });
+}
+
 /** `sizes` asks for `changedBytes`, which only a running domain can answer. */
 export async function listCheckpoints(
   virsh: Virsh,

@@ -10,10 +10,15 @@ export interface XmlElement {
   /** With its prefix, as `qemu:commandline`. */
   readonly name: string;
   readonly attributes: ReadonlyMap<string, string>;
+  /** Elements and the text between them, in order. Comments are not kept. */
+  readonly nodes: readonly XmlNode[];
+  /** The elements of `nodes`. */
   readonly children: readonly XmlElement[];
-  /** Text directly inside; between the children of an element that is what sets them in lines. */
+  /** The text of `nodes`; between the children of an element that is what sets them in lines. */
   readonly text: string;
 }
+
+export type XmlNode = string | XmlElement;
 
 const OPTIONS: FastXmlParser.X2jOptions = {
   preserveOrder: true,
@@ -34,8 +39,8 @@ export function parseXml(text: string, root: string): XmlElement {
   } catch (cause) {
     throw new LibvirtAnswerError(`the <${root}> of libvirt`, text, { cause });
   }
-  const found = elements(rows).find(({ name }) => name === root);
-  if (!found) throw new LibvirtAnswerError(`the <${root}> of libvirt`, text);
+  const found = nodesOf(rows).find((node) => typeof node !== 'string' && node.name === root);
+  if (found === undefined || typeof found === 'string') throw new LibvirtAnswerError(`the <${root}> of libvirt`, text);
   return found;
 }
 
@@ -82,20 +87,29 @@ function library(): typeof FastXmlParser {
 }
 
 /** preserveOrder gives rows like `[{ disk: [...children], ':@': { type: 'file' } }, { '#text': '…' }]`. */
-function elements(rows: unknown): XmlElement[] {
-  return records(rows).flatMap((row) => {
+function nodesOf(rows: unknown): XmlNode[] {
+  return records(rows).flatMap((row): XmlNode[] => {
+    const text = row[TEXT];
+    if (typeof text === 'string') return [text];
     const name = Object.keys(row).find((key) => key !== ATTRIBUTES && key !== TEXT);
     if (name === undefined) return [];
     const attributes = records([row[ATTRIBUTES]]).flatMap((values) => Object.entries(values));
-    return {
-      name,
-      attributes: new Map(attributes.map(([key, value]) => [key, String(value)])),
-      children: elements(row[name]),
-      text: records(row[name])
-        .map((child) => (typeof child[TEXT] === 'string' ? child[TEXT] : ''))
-        .join(''),
-    };
+    return [makeElement(name, new Map(attributes.map(([key, value]) => [key, String(value)])), nodesOf(row[name]))];
   });
+}
+
+export function makeElement(
+  name: string,
+  attributes: ReadonlyMap<string, string>,
+  nodes: readonly XmlNode[],
+): XmlElement {
+  return {
+    name,
+    attributes,
+    nodes,
+    children: nodes.filter((node) => typeof node !== 'string'),
+    text: nodes.filter((node) => typeof node === 'string').join(''),
+  };
 }
 
 const ATTRIBUTES = ':@';

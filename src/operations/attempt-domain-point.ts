@@ -1,6 +1,6 @@
 import { CATALOG_SCHEMA, type Journal } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
-import { checkpointName, domainJobId } from '../domain/names.js';
+import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../domain/names.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { beginBackup } from '../libvirt/backup.js';
 import type { DomainFreezeGuard } from '../libvirt/freeze-guard.js';
@@ -10,6 +10,13 @@ import { writeJournal } from '../repository/journal-file.js';
 import { makeScratch, removeScratch } from '../repository/scratch.js';
 import type { Staging } from '../repository/staging.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import {
+  type DefinitionPlan,
+  journalled,
+  planDefinition,
+  sealDefinition,
+  takeDefinition,
+} from './domain-definition.js';
 import { repairDomain } from './domain-repair.js';
 import { vmStateOf } from './domain-session.js';
 import { eachDisk } from './each-disk.js';
@@ -37,7 +44,9 @@ export async function attemptDomainPoint(
   const guard = await startGuard(run, vm);
   try {
     const copy = method.copyFor(run, planned);
-    const journal = journalOf(run, planned, copy.folders);
+    const tracked = planned.plan.disks.some(({ newBitmap }) => newBitmap !== null);
+    const definition = await planDefinition(run.session, run.target, { now: context.now(), checkpoint: tracked });
+    const journal = journalOf(run, planned, copy.folders, definition);
     await writeJournal(run.target, journal);
     const staged = await stage(run, planned, staging);
     for (const folder of copy.folders) {
@@ -62,6 +71,9 @@ export async function attemptDomainPoint(
         transactionMs = performance.now() - begun;
       },
     );
+    const name = checkpointName(planned.targetId, run.attempt);
+    const kept = await takeDefinition(run.session, definition, name);
+    for (const what of kept.missing) run.warn(`the point does not have ${what}`);
     await guard?.release();
     if (guard) await writeJournal(run.target, journal);
     const taken = { ...instant, transactionMs, pausedMs: null };
@@ -69,7 +81,10 @@ export async function attemptDomainPoint(
     const outcomes = await copy.finish(staged);
     for (const folder of copy.folders) await removeScratch(folder);
     context.report({ kind: 'sealing' });
-    const sealed = await sealPoint(run, planned, staging, staged, { vm, instant: taken, outcomes });
+    const sealed = await sealPoint(run, planned, staging, staged, {
+      ...{ vm, instant: taken, outcomes },
+      definition: await sealDefinition(staging, kept),
+    });
     return { ...sealed, freeze: instant.freeze, pausedMs: null, transactionMs };
   } catch (error) {
     await guard?.release();
@@ -91,7 +106,7 @@ async function startGuard(run: DomainRun, vm: VmState): Promise<DomainFreezeGuar
 
 const THAW_MS = 60_000;
 
-function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[]): Journal {
+function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[], definition: DefinitionPlan): Journal {
   return {
     schema: CATALOG_SCHEMA,
     attempt: run.attempt,
@@ -99,11 +114,14 @@ function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[]
     what: `backup --level ${run.options.level}`,
     monitor: `libvirt domain ${run.session.uuid}`,
     vm: run.identity,
-    disks: plan.disks.map(({ disk, newBitmap, file }) => ({
-      ...{ disk, bitmap: newBitmap?.name ?? null, file },
-      job: domainJobId(run.attempt),
-    })),
-    madeFolders: plan.disks.map(({ disk }) => disk),
+    disks: [
+      ...plan.disks.map(({ disk, newBitmap, file }) => ({
+        ...{ disk, bitmap: newBitmap?.name ?? null, file },
+        job: domainJobId(run.attempt),
+      })),
+      ...journalled(definition, run.attempt),
+    ],
+    madeFolders: [...plan.disks.map(({ disk }) => disk), DEFINITION_FOLDER],
     freezes: null,
     stops: false,
     scratch: [...scratch],

@@ -13,10 +13,19 @@ import { readForeignFolder } from '../repository/foreign-folder.js';
 import { diskFolder } from '../repository/layout.js';
 import { lockTarget } from '../repository/lock.js';
 import { refuseUnsealedFiles } from './dead-run.js';
+import type { Definer } from './define-domain.js';
 import { lockForReading } from './disk-folder.js';
 import { foreignFiles, readMergeNote, refuseUnfinished } from './foreign-disk.js';
 import type { MergeDeps } from './merge.js';
 import { type LineFile, refuseAlteredLine } from './proven-line.js';
+import {
+  type DefinitionRequest,
+  type DefinitionSource,
+  placesFor,
+  readDefinition,
+  writeDefinition,
+  type WrittenDefinition,
+} from './restore-definition.js';
 import {
   copyLine,
   defaultCopyDeps,
@@ -29,7 +38,7 @@ import { type Unwind, unwinding } from './unwind.js';
 
 /**
  * Writes all disks of a point as new standalone images `<output>/<disk>.qcow2`, and `machine.json`, which tells how the
- * VM was. All of it or nothing; the backup is only read.
+ * VM was; of a libvirt domain also its definition. All of it or nothing; the backup is only read.
  */
 export interface RestoreOptions extends RestoreRequest {
   readonly target: string;
@@ -37,6 +46,7 @@ export interface RestoreOptions extends RestoreRequest {
   /** Bytes per second; undefined or 0 is no limit. */
   readonly rateLimit?: number | undefined;
   readonly breakLock: boolean;
+  readonly definition: DefinitionRequest;
 }
 
 export type RestoreEvent =
@@ -62,6 +72,8 @@ export interface RestoreResult {
   readonly disks: readonly RestoredDisk[];
   /** Path of `machine.json`. */
   readonly machine: string;
+  /** Of a libvirt domain. */
+  readonly definition: (WrittenDefinition & { readonly defined: boolean }) | null;
 }
 
 export interface RestoreContext {
@@ -110,7 +122,11 @@ export function restore(
     };
     const catalog = await deps.readCatalog(target);
     const source = catalog ? await recordedSource(run, catalog) : await foreignSource(run);
-    return undoneOnFailure((undo) => write(run, source, undo));
+    const definer = await definerFor(run, source);
+    const result = await undoneOnFailure((undo) => write(run, source, undo));
+    if (!definer || !result.definition) return result;
+    await definer.define(result.definition);
+    return { ...result, definition: { ...result.definition, defined: true } };
   });
 }
 
@@ -128,8 +144,23 @@ interface Run {
 /** What is to be written, proven to be what was backed up. */
 interface Source {
   readonly point: string;
-  readonly disks: readonly { readonly disk: string; readonly dir: string; readonly line: readonly LineFile[] }[];
+  readonly disks: readonly SourceDisk[];
   readonly machine: object;
+  readonly definition: DefinitionSource | null;
+}
+
+interface SourceDisk {
+  readonly disk: string;
+  /** The target of a libvirt domain's disk. */
+  readonly device: string | null;
+  readonly dir: string;
+  readonly line: readonly LineFile[];
+}
+
+async function definerFor({ options, warn }: Run, { definition }: Source): Promise<Definer | null> {
+  if (!options.definition.define || !definition) return null;
+  const { openDefiner } = await import('./define-domain.js');
+  return openDefiner(options.definition, definition, warn);
 }
 
 async function realTarget(target: string): Promise<string> {
@@ -150,16 +181,20 @@ async function recordedSource(run: Run, catalog: Catalog): Promise<Source> {
   const plan = planRestore(catalog, options);
   const point = nameOf(plan.point, catalog);
   for (const disk of plan.absent) warn(`${point} does not hold ${disk}, which has files in other points`);
-  const disks: Source['disks'][number][] = [];
+  const disks: SourceDisk[] = [];
   for (const { entry, line } of plan.disks) {
     const dir = diskFolder(target, entry.disk);
     await refuseLinkedFolder(dir);
     await refuseAlteredLine({ dir, target }, line, signal, deps);
     const suspect = line.find((each) => each.suspect !== undefined);
     if (suspect) warn(`${entry.disk} is suspect: ${suspect.file} was ${suspect.suspect}`);
-    disks.push({ disk: entry.disk, dir, line });
+    disks.push({ disk: entry.disk, device: entry.source.device, dir, line });
   }
-  return { point, disks, machine: machineOf(plan) };
+  const asked = { point: plan.point, called: point };
+  return {
+    ...{ point, disks, machine: machineOf(plan) },
+    definition: await readDefinition(target, asked, options.definition, warn),
+  };
 }
 
 /** The disks are read in their folders, which must be those of this target. */
@@ -203,10 +238,10 @@ async function foreignSource(run: Run): Promise<Source> {
   if (found.length === 0) await requireCatalog(target);
   const plan = planForeignRestore(found, options);
   plan.warnings.forEach(warn);
-  const disks: Source['disks'][number][] = [];
+  const disks: SourceDisk[] = [];
   for (const { disk, dir, chain } of plan.disks) {
     refuseUnfinished(dir, await deps.readMergeNote(dir));
-    disks.push({ disk, dir, line: await foreignFiles(dir, chain, undefined) });
+    disks.push({ disk, device: null, dir, line: await foreignFiles(dir, chain, undefined) });
   }
   const machine = {
     schema: MACHINE_SCHEMA,
@@ -218,7 +253,11 @@ async function foreignSource(run: Run): Promise<Source> {
       virtualSize: line.at(-1)?.virtualSize ?? null,
     })),
   };
-  return { point: plan.point, disks, machine };
+  const asked = { point: null, called: plan.point };
+  return {
+    ...{ point: plan.point, disks, machine },
+    definition: await readDefinition(target, asked, options.definition, warn),
+  };
 }
 
 /** Each sub-folder with backup files is a disk; a folder that holds such files itself may hold those of several. */
@@ -255,9 +294,12 @@ async function write(run: Run, source: Source, undo: Unwind): Promise<RestoreRes
   }));
   const machine = join(output, 'machine.json');
   for (const path of [...disks.map((each) => each.path), machine]) await refuseExisting(path);
+  const { definition } = source;
+  const places = definition && (await placesFor(output, definition));
   context.report({ kind: 'planned', point: source.point, disks });
 
-  await makeFolder(output, undo);
+  // QEMU of libvirt runs as another user, who must get through to the disks that libvirt makes its own.
+  await makeFolder(output, undo, { mode: options.definition.define ? 0o711 : 0o700 });
   for (const [index, { disk, dir, line }] of source.disks.entries()) {
     const onProgress = (percent: number): void => context.report({ kind: 'progress', disk, percent });
     const path = disks[index]?.path ?? join(output, imageName(disk));
@@ -265,8 +307,12 @@ async function write(run: Run, source: Source, undo: Unwind): Promise<RestoreRes
   }
   signal.throwIfAborted();
   for (const { path } of disks) await promoteCopy(path, undo, deps);
+  const images = new Map(source.disks.map(({ disk, device }) => [device ?? disk, join(output, imageName(disk))]));
+  const written = definition && places && (await writeDefinition(definition, places, images, undo));
+  written?.notes.forEach(run.warn);
   await replaceFile(machine, `${JSON.stringify(source.machine, null, 2)}\n`, { mode: 0o600 });
-  return { output, point: source.point, disks, machine };
+  const { point } = source;
+  return { output, point, disks, machine, definition: written && { ...written, defined: false } };
 }
 
 function imageName(disk: string): string {

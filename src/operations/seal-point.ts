@@ -1,4 +1,4 @@
-import type { Catalog, Point, PointDisk } from '../domain/catalog.js';
+import type { Catalog, Point, PointDefinition, PointDisk } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
 import { rememberedIdentity } from '../domain/identity.js';
 import type { BackupPlan, PlannedDisk } from '../domain/plan.js';
@@ -22,6 +22,8 @@ export interface Taken {
   readonly vm: Pick<VmState, 'status' | 'machine'>;
   readonly instant: Instant;
   readonly outcomes: readonly (JobOutcome & { readonly durationMs: number })[];
+  /** Of a libvirt domain, its files under their names. */
+  readonly definition?: PointDefinition;
 }
 
 /**
@@ -91,7 +93,7 @@ function entryOf(
   };
 }
 
-function pointOf(attempt: string, plan: BackupPlan, { instant, vm }: Taken, disks: PointDisk[]): Point {
+function pointOf(attempt: string, plan: BackupPlan, { instant, vm, definition }: Taken, disks: PointDisk[]): Point {
   return {
     id: attempt,
     chain: plan.chain,
@@ -103,5 +105,6 @@ function pointOf(attempt: string, plan: BackupPlan, { instant, vm }: Taken, disk
     machine: vm.machine,
     disks,
     removed: [...plan.removed],
+    ...(definition && { definition }),
   };
 }

@@ -73,10 +73,14 @@ export async function refuseExisting(path: string): Promise<void> {
 }
 
 /** Makes a folder for new images, with those above it; what was made is taken away again if it stayed empty. */
-export async function makeFolder(path: string, undo: Unwind): Promise<void> {
+export async function makeFolder(
+  path: string,
+  undo: Unwind,
+  { mode = 0o700 }: { readonly mode?: number } = {},
+): Promise<void> {
   let first: string | undefined;
   try {
-    first = await mkdir(path, { recursive: true, mode: 0o700 });
+    first = await mkdir(path, { recursive: true, mode });
   } catch (error) {
     throw new QmpBackupError('unsafe', `the folder ${path} cannot be made: ${messageOf(error)}`, {
       cause: error,

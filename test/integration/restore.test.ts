@@ -59,6 +59,7 @@ function bring(lab: Lab, call: Call = {}): ReturnType<typeof restore> {
       until,
       disks,
       breakLock: false,
+      definition: { define: false, name: null, connect: null },
     },
     { signal: new AbortController().signal, report: (event) => void call.events?.push(event) },
     { ...defaultRestoreDeps, ...call.deps },

@@ -14,6 +14,8 @@ interface Flags {
   readonly disk?: readonly string[];
   readonly rateLimit?: number;
   readonly breakLock?: boolean;
+  readonly define?: boolean;
+  readonly name?: string;
 }
 
 export const restoreCommand: Register = (program, run) => {
@@ -26,6 +28,8 @@ export const restoreCommand: Register = (program, run) => {
     .option('--until <name>', 'the point that holds this file')
     .option('--disk <ids>', 'only these disks: a comma list of disk ids', parseList)
     .option('--rate-limit <bytes>', 'bytes per second; also 20M', parseBytes)
+    .option('--define', 'define the domain in libvirt (--connect), with the restored disks')
+    .option('--name <name>', 'a name for the domain beside the original; with a UUID and MAC addresses of its own')
     .option('--break-lock', 'take a lock that another host holds')
     .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runRestore));
@@ -35,10 +39,14 @@ const EXAMPLES = `
 Examples:
   qmpbackup restore --target /backup/vm --output /var/lib/restored
   qmpbackup restore --target /backup/vm --output /var/lib/restored --point 3 --disk disk1
-  qmpbackup restore --target /backup/vm --output /var/lib/restored --until INC-1480542701.qcow2`;
+  qmpbackup restore --target /backup/vm --output /var/lib/restored --until INC-1480542701.qcow2
+  qmpbackup restore --target /backup/vm --output /var/lib/libvirt/images/again --define --name again
+
+Of a libvirt domain its definition is written beside the disks, <name>.xml, with their new paths. --define defines it too,
+and refuses where a domain of that name or UUID is there. Disks that are not restored are left out of it.`;
 
 async function runRestore(flags: Flags, context: CommandContext): Promise<void> {
-  const { log, signal } = context;
+  const { log, signal, globals } = context;
   const { restore } = await import('../../operations/restore.js');
   const percent = createPercent(log);
   const result = await restore(
@@ -50,6 +58,11 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
       disks: flags.disk,
       rateLimit: flags.rateLimit,
       breakLock: flags.breakLock ?? false,
+      definition: {
+        define: flags.define ?? false,
+        name: flags.name ?? null,
+        connect: globals.connect ?? null,
+      },
     },
     {
       signal,
@@ -72,12 +85,21 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
   context.answer({ ...result }, () => render(result));
 }
 
-function render({ point, output, disks, machine }: RestoreResult): string {
+function render({ point, output, disks, machine, definition }: RestoreResult): string {
   const rows = disks.map(({ disk, path, files, virtualSize }) => [
     `  ${disk}`,
     formatBytes(virtualSize),
     `from ${files.length} ${files.length === 1 ? 'file' : 'files'}`,
     path,
   ]);
-  return [`restored ${point} into ${output}`, table(rows), `how the machine was: ${machine}`].join('\n');
+  return [
+    `restored ${point} into ${output}`,
+    table(rows),
+    `how the machine was: ${machine}`,
+    ...(definition ? [describeDefinition(definition)] : []),
+  ].join('\n');
+}
+
+function describeDefinition({ name, uuid, xml, defined }: NonNullable<RestoreResult['definition']>): string {
+  return defined ? `defined the domain ${name} (${uuid}) by ${xml}` : `the definition of the domain ${name}: ${xml}`;
 }

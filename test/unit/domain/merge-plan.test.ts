@@ -139,6 +139,23 @@ describe('the catalog of a merge', () => {
     expect(leftovers(done)).toEqual([]);
   });
 
+  it('takes the definitions of a domain away with their points', () => {
+    const named = (number: number) => ({
+      files: [{ kind: 'domain' as const, file: `DOMAIN-${number}.xml`, path: null, size: 1, sha256: 'b'.repeat(64) }],
+      autostart: true,
+      missing: [],
+    });
+    const { points, ...rest } = chain();
+    const held = { ...rest, points: points.map((each) => ({ ...each, definition: named(each.number) })) };
+    const found = plan(held, 'INC-2');
+    const settled = settleMerge(markMerging(held, 'a', found), 'a', found, facts('FULL-0.qcow2', 'INC-3.qcow2'));
+    expect(leftovers(settled).filter(({ disk }) => disk === 'definition')).toEqual([
+      { disk: 'definition', file: 'DOMAIN-0.xml' },
+      { disk: 'definition', file: 'DOMAIN-1.xml' },
+    ]);
+    expect(dropMerged(settled).points.map(({ definition }) => definition)).toEqual([named(2), named(3)]);
+  });
+
   it('keeps QEMU’s description of the image, which only whole files have', () => {
     const files = [FULL, INC1, INC2].map((each) => ({
       ...each,

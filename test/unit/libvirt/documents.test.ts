@@ -74,7 +74,7 @@ describe('parseDomain', () => {
       type: 'qemu',
       active: true,
       nvram: '/var/lib/libvirt/qemu/nvram/x_VARS.fd',
-      hasTpm: true,
+      tpm: 'default',
       machine: 'pc-i440fx-7.2',
       memory: 65_536 * 1024,
       cpus: 2,
@@ -128,7 +128,7 @@ describe('parseDomain', () => {
       disks: [],
       agent: 'absent',
       nvram: null,
-      hasTpm: false,
+      tpm: 'none',
       memory: null,
       owner: null,
     });
