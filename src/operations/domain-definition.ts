@@ -138,14 +138,19 @@ export async function takeDefinition(
       return null;
     }
   };
+  const checkpointOf = async (): Promise<Buffer | null> => {
+    try {
+      return Buffer.from(await dumpCheckpoint(virsh, uuid, checkpoint));
+    } catch (error) {
+      if (!(error instanceof VirshError)) throw error;
+      missing.push(`the XML of its checkpoint: ${error.words}`);
+      return null;
+    }
+  };
   const taken = await Promise.all(
     pieces.map(async ({ kind, file, path, from }): Promise<DefinitionPiece | null> => {
       const bytes =
-        from === null
-          ? Buffer.from(await dumpCheckpoint(virsh, uuid, checkpoint))
-          : 'text' in from
-            ? Buffer.from(from.text)
-            : await read(kind, from.place);
+        from === null ? await checkpointOf() : 'text' in from ? Buffer.from(from.text) : await read(kind, from.place);
       return bytes === null ? null : { kind, file, path, bytes };
     }),
   );

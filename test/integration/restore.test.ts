@@ -2,7 +2,13 @@ import { mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/p
 import { join } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import { defaultRebaseDeps, rebase } from '../../src/operations/rebase.js';
-import { defaultRestoreDeps, restore, type RestoreDeps, type RestoreEvent } from '../../src/operations/restore.js';
+import {
+  defaultRestoreDeps,
+  restore,
+  type RestoreDeps,
+  type RestoreEvent,
+  type RestoreOptions,
+} from '../../src/operations/restore.js';
 import { MiB, point } from '../support/builders.js';
 import {
   expectSame,
@@ -47,6 +53,7 @@ interface Call {
   readonly deps?: Partial<RestoreDeps>;
   readonly events?: RestoreEvent[];
   readonly output?: string;
+  readonly definition?: Partial<RestoreOptions['definition']>;
 }
 
 function bring(lab: Lab, call: Call = {}): ReturnType<typeof restore> {
@@ -59,7 +66,7 @@ function bring(lab: Lab, call: Call = {}): ReturnType<typeof restore> {
       until,
       disks,
       breakLock: false,
-      definition: { define: false, name: null, connect: null },
+      definition: { define: false, name: null, connect: null, ...call.definition },
     },
     { signal: new AbortController().signal, report: (event) => void call.events?.push(event) },
     { ...defaultRestoreDeps, ...call.deps },
@@ -94,6 +101,18 @@ suite('restore', () => {
         { disk: 'vdb', file: 'vdb.qcow2', virtualSize: 16 * MiB },
       ],
     });
+  });
+
+  it('defines no domain of what was no domain, with a catalog or without, and says so', async () => {
+    const lab = await twoDisks();
+    for (const definition of [{ define: true }, { name: 'other' }]) {
+      const refused = await refusal(bring(lab, { definition }));
+      expect(refused).toMatchObject({ code: 'usage', hint: expect.stringContaining('--domain') as string });
+      expect(refused.message).toContain('point 2 has no definition of a domain');
+    }
+    await rm(join(lab.target, 'catalog.json'));
+    expect(await refusal(bring(lab, { definition: { define: true } }))).toMatchObject({ code: 'usage' });
+    await expect(stat(join(lab.root, 'out'))).rejects.toThrow('ENOENT');
   });
 
   it('writes an older point by number or by file, and single disks', async () => {

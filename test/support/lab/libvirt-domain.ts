@@ -30,6 +30,8 @@ export interface DomainOptions {
   readonly disks: readonly DomainDisk[];
   /** The real guest; without it the firmware finds nothing to boot, and writes come from guest-writes. */
   readonly guest?: { readonly workload?: readonly Workload[] } | true;
+  /** More elements inside of <os>. */
+  readonly os?: string;
   /** More elements inside of <devices>. */
   readonly devices?: string;
   /** What becomes of the domain when its guest panics; `destroy` unless told. */
@@ -178,7 +180,7 @@ async function agentAnswers(lab: LibvirtLab, uuid: string): Promise<void> {
 }
 
 async function domainXml(options: Defined, control: string): Promise<string> {
-  const { name, uuid, disks, devices = '', onCrash = 'destroy' } = options;
+  const { name, uuid, disks, os = '', devices = '', onCrash = 'destroy' } = options;
   const images = options.guest === undefined ? undefined : await ensureGuest();
   const workload = options.guest === undefined || options.guest === true ? [] : (options.guest.workload ?? []);
   const { stdout: emulator } = await run('sh', ['-c', 'command -v qemu-system-x86_64']);
@@ -193,7 +195,7 @@ async function domainXml(options: Defined, control: string): Promise<string> {
   <memory unit='MiB'>${images ? 512 : 64}</memory>
   <vcpu>1</vcpu>
   <os>
-    <type arch='x86_64' machine='pc'>hvm</type>${images ? boot(images, words.join(' ')) : ''}
+    <type arch='x86_64' machine='pc'>hvm</type>${images ? boot(images, words.join(' ')) : os}
   </os>
   <features><acpi/></features>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>Nehalem</model></cpu>

@@ -31,14 +31,15 @@ export interface LibvirtLab {
   close(): Promise<void>;
 }
 
-export async function startLibvirt(): Promise<LibvirtLab> {
+/** `programs`: a folder whose programs the daemons find before all others. */
+export async function startLibvirt({ programs }: { readonly programs?: string } = {}): Promise<LibvirtLab> {
   const dir = await makeLabDir();
   const uri = `qemu+unix:///system?socket=${join(dir, 'run/libvirt/libvirt-sock')}`;
   const script = join(projectRoot(), 'scripts/start-libvirt');
   // The kernel ends the script when this process dies, and the whole pid namespace with it.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', script, '--foreground', dir], {
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { ...process.env, ...LAB_ENV },
+    env: { ...process.env, ...LAB_ENV, ...(programs && { PATH: `${programs}:${LAB_ENV['PATH']}` }) },
     detached: true,
   });
   let said = '';
