@@ -47,12 +47,13 @@ async function measure(bench: Bench, runs: number): Promise<void> {
       ...[...vm, 'backup', '--level', level, '--target', target, ...more],
     ];
     await pulled(bench, async (socket) => {
-      await times.add('nbdcopy', () => nbdcopy(socket, join(lab.dir, 'copied.qcow2')));
-      await times.add('qemu-img convert', () =>
-        convert(`nbd+unix:///vda?socket=${socket}`, join(lab.dir, 'converted')),
-      );
+      // What was copied goes at once, so that nobody pays for what another has not written out yet.
+      const to = join(lab.dir, 'copied.qcow2');
+      await times.add('nbdcopy', () => nbdcopy(socket, to));
+      await rm(to);
+      await times.add('qemu-img convert', () => convert(`nbd+unix:///vda?socket=${socket}`, to));
+      await rm(to);
     });
-    for (const name of ['copied.qcow2', 'converted']) await rm(join(lab.dir, name));
     times.addMs('FULL', (await runTool(backup('full', '--no-digest'))).ms);
     await write(domain, 'vda', { offset: 2 * GiB, length: 64 * MiB, pattern: run + 1 });
     times.addMs('push INC by virsh', await pushIncrement(bench));

@@ -66,18 +66,21 @@ export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<List
  * @throws DomainNotFound, LibvirtUnreachable, VirshTimeout, VirshError, LibvirtAnswerError
  */
 export async function inspectDomain(virsh: Virsh, nameOrUuid: string): Promise<DomainState> {
-  const xml = await virsh('dumpxml', [], { domain: nameOrUuid });
-  const definition = parseDomain(xml);
-  const { uuid } = definition;
-  const { state, reason } = parseState(await virsh('domstate', ['--reason'], { domain: uuid }));
-  const { active } = definition;
-  const [sizes, checkpoints, job] = await Promise.all([
-    virsh('domblkinfo', ['--all'], { domain: uuid }).then(parseSizes),
-    listCheckpoints(virsh, uuid, { sizes: active }),
-    active ? jobOf(virsh, uuid) : null,
+  const domain = { domain: nameOrUuid };
+  // All at once: each call of virsh takes longer to start than to be answered.
+  const [xml, { state, reason }, sizes, names, job] = await Promise.all([
+    virsh('dumpxml', [], domain),
+    virsh('domstate', ['--reason'], domain).then(parseState),
+    virsh('domblkinfo', ['--all'], domain).then(parseSizes),
+    checkpointNames(virsh, nameOrUuid),
+    jobOf(virsh, nameOrUuid),
   ]);
-  const backup = job?.operation === 'backup' ? await runningBackup(virsh, uuid) : null;
-  return { ...definition, state, stateReason: reason, active, xml, sizes, checkpoints, job, backup };
+  const definition = parseDomain(xml);
+  const [checkpoints, backup] = await Promise.all([
+    dumpCheckpoints(virsh, nameOrUuid, names, { sizes: definition.active }),
+    job?.operation === 'backup' ? runningBackup(virsh, nameOrUuid) : null,
+  ]);
+  return { ...definition, state, stateReason: reason, xml, sizes, checkpoints, job, backup };
 }
 
 /** The domain as it will be started next, with passwords if `secure` (a right of its own in libvirt). */
@@ -106,23 +109,42 @@ export async function listCheckpoints(
   uuid: string,
   options: { readonly sizes: boolean },
 ): Promise<Checkpoint[]> {
-  const names = (await virsh('checkpoint-list', ['--name', '--topological'], { domain: uuid })).split('\n');
-  const dump = async (name: string): Promise<Checkpoint> => {
-    const args = ['--checkpointname', name, '--no-domain', ...(options.sizes ? ['--size'] : [])];
-    return parseCheckpoint(await virsh('checkpoint-dumpxml', args, { domain: uuid }));
-  };
-  return Promise.all(names.map((line) => line.trim()).flatMap((name) => (name === '' ? [] : dump(name))));
+  return dumpCheckpoints(virsh, uuid, await checkpointNames(virsh, uuid), options);
 }
 
-/** The job of the domain: null when there is none. */
+async function checkpointNames(virsh: Virsh, uuid: string): Promise<readonly string[]> {
+  const text = await virsh('checkpoint-list', ['--name', '--topological'], { domain: uuid });
+  return text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((name) => name !== '');
+}
+
+function dumpCheckpoints(
+  virsh: Virsh,
+  uuid: string,
+  names: readonly string[],
+  options: { readonly sizes: boolean },
+): Promise<Checkpoint[]> {
+  return Promise.all(
+    names.map(async (name) => {
+      const args = ['--checkpointname', name, '--no-domain', ...(options.sizes ? ['--size'] : [])];
+      return parseCheckpoint(await virsh('checkpoint-dumpxml', args, { domain: uuid }));
+    }),
+  );
+}
+
+/** The job of the domain: null when there is none, or no QEMU that could have one. */
 export async function jobOf(virsh: Virsh, uuid: string): Promise<JobInfo | null> {
   for (let tries = 1; ; tries += 1) {
     try {
       const job = parseJobInfo(await virsh('domjobinfo', ['--rawstats'], { domain: uuid }));
       return job.state === 'none' ? null : job;
     } catch (error) {
+      if (!(error instanceof VirshError)) throw error;
+      if (error.reason === 'not-running') return null;
       // A call takes longer than a job takes to change.
-      if (!(error instanceof VirshError) || error.reason !== 'job-changing' || tries === 50) throw error;
+      if (error.reason !== 'job-changing' || tries === 50) throw error;
     }
   }
 }

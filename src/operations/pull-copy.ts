@@ -158,7 +158,7 @@ async function pullOne(
  */
 async function requireOwnJob(run: DomainRun): Promise<void> {
   const { virsh, uuid } = run.session;
-  const [backup, job] = [await runningBackup(virsh, uuid), await jobOf(virsh, uuid)];
+  const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
   if (backup?.socket === socketOf(run) && job?.state === 'running' && job.error === null) return;
   const why = job?.error ?? (backup ? 'another one runs in its place' : 'somebody ended it');
   throw new QmpBackupError('failed', `the backup job of the domain did not last until all was read: ${why}`, {

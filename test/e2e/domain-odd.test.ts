@@ -171,7 +171,7 @@ describe('a disk that changed', () => {
 });
 
 describe('disks and names that are not as usual', () => {
-  it('a data file, a raw disk, a block device, one file name twice, and characters that need quotes', async () => {
+  it('a data file, a raw disk, an image that is open twice, one file name twice, and characters that need quotes', async () => {
     const odd = `we ird & <"'>%;#,:=$(ü)`;
     const dirs = [odd, 'two'].map((each) => join(lab.dir, 'images', each));
     for (const dir of dirs) await mkdir(dir);

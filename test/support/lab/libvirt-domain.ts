@@ -15,7 +15,7 @@ import { run } from './programs.js';
 export interface DomainDisk {
   /** vda, vdb …: always virtio. */
   readonly target: string;
-  /** Absolute path, also of a block device; none is an empty drive. */
+  /** Absolute path; none is an empty drive. */
   readonly file?: string;
   /** qcow2 unless told; raw for a cdrom. */
   readonly format?: ImageFormat;
@@ -225,10 +225,9 @@ function boot({ kernel, initramfs }: GuestImages, words: string): string {
 
 export function diskXml(disk: DomainDisk): string {
   const { target, file, device = 'disk', format = device === 'disk' ? 'qcow2' : 'raw', xml = '' } = disk;
-  const [type, attribute] = file?.startsWith('/dev/') ? ['block', 'dev'] : ['file', 'file'];
-  return `    <disk type='${type}' device='${device}'>
+  return `    <disk type='file' device='${device}'>
       <driver name='qemu' type='${format}' discard='unmap'/>
-      ${file === undefined ? '' : `<source ${attribute}='${escapeXml(file)}'/>`}
+      ${file === undefined ? '' : `<source file='${escapeXml(file)}'/>`}
       <target dev='${target}' bus='${device === 'cdrom' ? 'ide' : 'virtio'}'/>
       ${xml}
     </disk>`;
