@@ -9,7 +9,13 @@ import { mergeCommand } from './commands/merge.js';
 import { recoverCommand } from './commands/recover.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { restoreCommand } from './commands/restore.js';
-import { type CommandContext, createContext, type GlobalOptions, packageVersion } from './wiring.js';
+import {
+  type CommandContext,
+  createContext,
+  type GlobalOptions,
+  packageVersion,
+  refuseContradiction,
+} from './wiring.js';
 
 /** What a command file adds to the program: its options and help, and what runs them. */
 export type Register = (program: Command, run: Runner) => void;
@@ -53,6 +59,7 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
   const run: Runner = (body) => async (options, command) => {
     const context = await createContext(command.name(), command.optsWithGlobals<GlobalOptions>(), signal);
     onContext(context);
+    refuseContradiction(context.globals);
     await body(options, context);
   };
   for (const register of COMMANDS) register(program, run);

@@ -93,29 +93,39 @@ async function painter(when: 'auto' | 'always' | 'never'): Promise<(level: LogLe
   };
 }
 
-/** The VM that `--socket` or `--domain` names. */
-export function requireVm(globals: GlobalOptions): VmAddress {
-  const { socket, domain, connect } = globals;
-  if (domain === undefined) return { kind: 'monitor', monitor: requireMonitor(globals) };
+/** Global options that exclude each other, whatever the command makes of them. */
+export function refuseContradiction({ socket, agentSocket, domain }: GlobalOptions): void {
+  if (domain === undefined) return;
+  if (domain.trim() === '') {
+    throw new QmpBackupError('usage', '--domain names no domain', { hint: 'virsh list --all shows the names.' });
+  }
   if (socket !== undefined) {
     throw new QmpBackupError('usage', '--socket and --domain name a VM each', { hint: 'Give one of them.' });
   }
-  return { kind: 'domain', domain, connect: connect ?? null };
+  if (agentSocket !== undefined) {
+    throw new QmpBackupError('usage', '--agent-socket does not go with --domain', {
+      hint: 'Leave it out: libvirt holds the agent of its domains, and is asked to freeze and to thaw.',
+    });
+  }
 }
 
-/** The monitor that `--socket` names. */
-export function requireMonitor({ socket, domain }: GlobalOptions): Endpoint {
-  if (socket === undefined && domain !== undefined) {
-    throw new QmpBackupError('usage', 'this command does not know --domain: it asks a monitor', {
-      hint: 'backup is the command for libvirt domains; others need --socket.',
+/** The VM that `--socket` or `--domain` names; null where neither was given. */
+export function vmOf({ socket, domain, connect }: GlobalOptions): VmAddress | null {
+  if (domain !== undefined) return { kind: 'domain', domain, connect: connect ?? null };
+  if (connect !== undefined) {
+    throw new QmpBackupError('usage', '--connect chooses the libvirt of a domain, and none was given', {
+      hint: 'Name the domain with --domain NAME, or leave --connect out.',
     });
   }
-  if (socket === undefined) {
-    throw new QmpBackupError('usage', 'no VM was given', {
-      hint: 'Name its QMP monitor, --socket /run/vm.qmp or --socket tcp:HOST:PORT, or its libvirt domain, --domain NAME',
-    });
-  }
-  return parseEndpoint(socket);
+  return socket === undefined ? null : { kind: 'monitor', monitor: parseEndpoint(socket) };
+}
+
+export function requireVm(globals: GlobalOptions): VmAddress {
+  const vm = vmOf(globals);
+  if (vm) return vm;
+  throw new QmpBackupError('usage', 'no VM was given', {
+    hint: 'Name its QMP monitor, --socket /run/vm.qmp or --socket tcp:HOST:PORT, or its libvirt domain, --domain NAME',
+  });
 }
 
 export function agentOf({ agentSocket }: GlobalOptions): Endpoint | null {

@@ -1,4 +1,5 @@
 import type { Level } from './catalog.js';
+import type { DomainFacts } from './domain-facts.js';
 import type { VmState } from './disk.js';
 import type { FleeceChoice } from './fleece-choice.js';
 import type { RepairAction } from './reconcile.js';
@@ -9,7 +10,7 @@ import type { RepairAction } from './reconcile.js';
  */
 export interface Finding {
   readonly level: 'error' | 'warning' | 'info';
-  /** A disk id, or `VM`, `agent`, `target`, `host`. */
+  /** A disk id, or `VM`, `agent`, `scratch`, `target`, `host`. */
   readonly subject: string;
   readonly what: string;
   /** What to do about it, or null where nothing has to be done. */
@@ -29,9 +30,11 @@ export interface DoctorFacts {
   readonly clockStepMs: number;
   /** Version of qemu-img. */
   readonly qemuImg: string | Failure;
-  /** Undefined when no VM was given. */
+  /** Undefined when no monitor was given. */
   readonly vm: VmFacts | Failure | undefined;
-  /** Undefined when no agent was given or it was not asked. */
+  /** Undefined when no libvirt domain was given. */
+  readonly domain: DomainFacts | Failure | undefined;
+  /** Undefined when no agent was given or it was not asked; that of a domain is libvirt's. */
   readonly agent: AgentFacts | Failure | undefined;
   /** Undefined when no target was given. */
   readonly target: TargetFacts | Failure | undefined;

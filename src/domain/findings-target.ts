@@ -18,8 +18,15 @@ export function judgeTarget(target: TargetFacts, now: string): readonly Finding[
       say('error', content.otherVm, 'Choose another --target; if it is the same VM, give its old name with --vm-name.');
     }
     for (const warning of content.warnings) say('warning', warning, null);
-    if (content.repairs.length > 0) {
-      const steps = `${content.repairs.length} ${content.repairs.length === 1 ? 'step' : 'steps'}`;
+    const lost = content.repairs.filter(({ kind }) => kind === 'redefine-checkpoint');
+    if (lost.length > 0) {
+      const what = `libvirt has forgotten ${lost.length === 1 ? 'a checkpoint' : `${lost.length} checkpoints`} that its newest files need`;
+      const todo = 'The next backup tells libvirt again; or now: qmpbackup recover (--dry-run tells each step)';
+      say('warning', what, todo);
+    }
+    const left = content.repairs.length - lost.length;
+    if (left > 0) {
+      const steps = `${left} ${left === 1 ? 'step' : 'steps'}`;
       const todo = 'The next backup repairs it; or now: qmpbackup recover (--dry-run tells each step)';
       say('warning', `a run that died left something behind: ${steps} of repair`, todo);
     }

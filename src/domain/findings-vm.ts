@@ -45,7 +45,7 @@ function judgeQemu({ state, missingCommands, jobSparesGuest, canFleece, user }: 
 }
 
 /** More bitmaps than this on a disk are no longer the chains of a few targets; each takes memory and time to store. */
-const MANY_BITMAPS = 8;
+export const MANY_BITMAPS = 8;
 
 function judgeDisk(id: string, source: SourceDisk): Finding[] {
   const found: Finding[] = [];
@@ -86,7 +86,7 @@ function judgeDisk(id: string, source: SourceDisk): Finding[] {
 }
 
 /** Two devices on one image, or an image that is written while another one builds on it. */
-function judgeSharing(disks: readonly SourceDisk[], idOf: (source: SourceDisk) => string): Finding[] {
+export function judgeSharing(disks: readonly SourceDisk[], idOf: (source: SourceDisk) => string): Finding[] {
   return disks.flatMap((source, index) => {
     const found: Finding[] = [];
     const twin = disks.slice(index + 1).find(({ node, file }) => node === source.node || file === source.file);

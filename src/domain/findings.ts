@@ -1,4 +1,5 @@
-import { type DoctorFacts, failure, type Finding, isFailure } from './doctor-facts.js';
+import { type DoctorFacts, failure, type Failure, type Finding, isFailure } from './doctor-facts.js';
+import { judgeDomain } from './findings-domain.js';
 import { judgeTarget } from './findings-target.js';
 import { judgeVm } from './findings-vm.js';
 import { listNames } from './listed-names.js';
@@ -12,22 +13,29 @@ const CLOCK_STEP_MS = 1_000;
 export function judge(facts: DoctorFacts): readonly Finding[] {
   const found = [
     ...judgeHost(facts),
-    ...(facts.vm === undefined ? [] : isFailure(facts.vm) ? [failure('VM', facts.vm)] : judgeVm(facts.vm)),
+    ...judged('VM', facts.vm, judgeVm),
+    ...judged('VM', facts.domain, judgeDomain),
     ...leftInVm(facts),
     ...judgeAgent(facts),
-    ...(facts.target === undefined
-      ? []
-      : isFailure(facts.target)
-        ? [failure('target', facts.target)]
-        : judgeTarget(facts.target, facts.now)),
+    ...judged('target', facts.target, (target) => judgeTarget(target, facts.now)),
   ];
   return (['error', 'warning', 'info'] as const).flatMap((level) => found.filter((each) => each.level === level));
 }
 
+function judged<T extends object>(
+  subject: string,
+  facts: T | Failure | undefined,
+  judge: (facts: T) => readonly Finding[],
+): readonly Finding[] {
+  if (facts === undefined) return [];
+  return isFailure(facts) ? [failure(subject, facts)] : judge(facts);
+}
+
 /** Where the target tells what is to be repaired, this is part of it. */
-function leftInVm({ vm, target }: DoctorFacts): Finding[] {
-  if (vm === undefined || isFailure(vm) || (target && !isFailure(target) && !isFailure(target.content))) return [];
-  const { jobs, ownNodes, ownExports } = vm.state;
+function leftInVm({ vm, domain, target }: DoctorFacts): Finding[] {
+  const seen = vm ?? domain;
+  if (seen === undefined || isFailure(seen) || (target && !isFailure(target) && !isFailure(target.content))) return [];
+  const { jobs, ownNodes, ownExports } = seen.state;
   const left = [...jobs.filter(isOurJob).map(({ id }) => id), ...ownNodes.map(({ node }) => node), ...ownExports];
   if (left.length === 0) return [];
   const what = `a run that died left jobs or nodes behind: ${listNames(left)}`;

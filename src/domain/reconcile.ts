@@ -1,6 +1,6 @@
 import type { Catalog, Journal } from './catalog.js';
 import { knownDisks, latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
-import type { JobState, OwnNode, SourceDisk, VmState } from './disk.js';
+import type { DirtyBitmap, JobState, OwnNode, SourceDisk, VmState } from './disk.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
 /**
@@ -35,9 +35,20 @@ export type RepairAction =
   /** Absolute path. */
   | { readonly kind: 'delete-scratch'; readonly folder: string }
   | { readonly kind: 'remove-bitmap'; readonly node: string; readonly bitmap: string; readonly why: string }
+  | RedefineCheckpoint
   | { readonly kind: 'delete-file'; readonly disk: string; readonly file: string }
   | { readonly kind: 'delete-folder'; readonly disk: string }
   | { readonly kind: 'remove-journal' };
+
+/** libvirt has forgotten a checkpoint that the newest files need, and whose bitmaps may still be in the images. */
+export interface RedefineCheckpoint {
+  readonly kind: 'redefine-checkpoint';
+  readonly checkpoint: string;
+  /** When its point was made; ISO 8601. */
+  readonly createdAt: string;
+  /** Targets of the disks whose files were sealed with it, as far as the domain still has them. */
+  readonly disks: readonly string[];
+}
 
 export function reconcile(observed: Observed): readonly RepairAction[] {
   const { journal, catalog } = observed;
@@ -209,12 +220,14 @@ function bitmapsWhere(sources: readonly SourceDisk[], why: (name: string) => str
 
 /**
  * The VM as the repairs will leave it, for a dry run to plan with. QEMU does not tell which bitmap a job reads, so with
- * the jobs of a dead run all of our bitmaps count as free.
+ * the jobs of a dead run all of our bitmaps count as free. Whether the bitmaps of a forgotten checkpoint are whole is
+ * known only when it is redefined: here they are taken for whole.
  */
 export function afterRepairs(vm: VmState, actions: readonly RepairAction[]): VmState {
   const ended = new Set(actions.flatMap((action) => (action.kind === 'end-job' ? [action.job] : [])));
   const removed = actions.filter((action) => action.kind === 'remove-bitmap');
   const filters = actions.filter((action) => action.kind === 'take-out-filter');
+  const redefined = actions.filter((action) => action.kind === 'redefine-checkpoint');
   return {
     ...vm,
     jobs: vm.jobs.filter(({ id }) => !ended.has(id)),
@@ -223,9 +236,19 @@ export function afterRepairs(vm: VmState, actions: readonly RepairAction[]): VmS
     disks: vm.disks.map((disk) => ({
       ...disk,
       root: filters.find(({ filter }) => filter === disk.root)?.node ?? disk.root,
-      bitmaps: disk.bitmaps
-        .filter(({ name }) => !removed.some(({ node, bitmap }) => node === disk.node && bitmap === name))
-        .map((bitmap) => ({ ...bitmap, busy: bitmap.busy && !(ended.size > 0 && isOurBitmap(bitmap.name)) })),
+      bitmaps: [
+        ...disk.bitmaps
+          .filter(({ name }) => !removed.some(({ node, bitmap }) => node === disk.node && bitmap === name))
+          .map((bitmap) => ({ ...bitmap, busy: bitmap.busy && !(ended.size > 0 && isOurBitmap(bitmap.name)) })),
+        ...redefined
+          .filter(({ disks }) => disks.includes(disk.node))
+          .map(({ checkpoint }) => checkpointBitmap(checkpoint, disk.virtualSize)),
+      ],
     })),
   };
+}
+
+/** A checkpoint on one disk of a libvirt domain, as the bitmap that it is. `count` is what it marks at most. */
+export function checkpointBitmap(name: string, count: number): DirtyBitmap {
+  return { name, granularity: 65536, count, recording: true, persistent: true, busy: false, inconsistent: false };
 }

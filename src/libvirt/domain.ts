@@ -61,24 +61,24 @@ export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<List
 }
 
 /**
- * A domain by name or UUID. Checkpoints of a running domain say with `changedBytes` whether each bitmap is usable.
+ * A domain by its UUID. Checkpoints of a running domain say with `changedBytes` whether each bitmap is usable.
  *
  * @throws DomainNotFound, LibvirtUnreachable, VirshTimeout, VirshError, LibvirtAnswerError
  */
-export async function inspectDomain(virsh: Virsh, nameOrUuid: string): Promise<DomainState> {
-  const domain = { domain: nameOrUuid };
+export async function inspectDomain(virsh: Virsh, uuid: string): Promise<DomainState> {
+  const domain = { domain: uuid };
   // All at once: each call of virsh takes longer to start than to be answered.
   const [xml, { state, reason }, sizes, names, job] = await Promise.all([
     virsh('dumpxml', [], domain),
     virsh('domstate', ['--reason'], domain).then(parseState),
     virsh('domblkinfo', ['--all'], domain).then(parseSizes),
-    checkpointNames(virsh, nameOrUuid),
-    jobOf(virsh, nameOrUuid),
+    checkpointNames(virsh, uuid),
+    jobOf(virsh, uuid),
   ]);
   const definition = parseDomain(xml);
   const [checkpoints, backup] = await Promise.all([
-    dumpCheckpoints(virsh, nameOrUuid, names, { sizes: definition.active }),
-    job?.operation === 'backup' ? runningBackup(virsh, nameOrUuid) : null,
+    dumpCheckpoints(virsh, uuid, names, { sizes: definition.active }),
+    job?.operation === 'backup' ? runningBackup(virsh, uuid) : null,
   ]);
   return { ...definition, state, stateReason: reason, xml, sizes, checkpoints, job, backup };
 }

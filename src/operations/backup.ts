@@ -14,6 +14,7 @@ import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './ba
 import { readTarget, refuseOtherVm, targetFolder } from './open-target.js';
 import { planRun } from './plan-run.js';
 import { openQmpRoute } from './qmp-route.js';
+import { refuseLibvirtAgent } from './refuse-libvirt.js';
 import { repairOtherMonths } from './repair-months.js';
 import type { Route } from './route.js';
 import { TargetWatch } from './target-watch.js';
@@ -58,6 +59,7 @@ async function openRoute(options: BackupOptions, unwind: Unwind): Promise<Route>
   const access = { breakLock: options.breakLock, what: `backup into ${options.target}` };
   switch (options.vm.kind) {
     case 'monitor': {
+      if (options.agent) await refuseLibvirtAgent(options.agent);
       const endDeadJobsMs = options.dryRun ? null : Math.min(options.stallTimeoutMs, ENDING_MS);
       return openQmpRoute({ ...options.vm, ...access, endDeadJobsMs, trace: options.trace }, unwind);
     }

@@ -7,15 +7,16 @@ import { removeImageBitmap, imageBitmaps } from '../qemu-img/bitmaps.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
-import type { Endpoint } from '../qmp/endpoint.js';
+import type { QmpClient } from '../qmp/client.js';
 import { repairVm } from './repair.js';
-import { unwinding } from './unwind.js';
+import type { VmAddress } from './route.js';
+import { type Unwind, unwinding } from './unwind.js';
 import { ENDING_MS, openVm, type VmAccess } from './vm-session.js';
 
-/** Removes our bitmaps from a VM or from images of a VM that is off. */
+/** Removes our bitmaps from a VM (from a libvirt domain its checkpoints), or from images of a VM that is off. */
 export interface CleanupOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
-  readonly monitor: Endpoint | null;
-  /** Images of a VM that is off, instead of a monitor. */
+  readonly vm: VmAddress | null;
+  /** Images of a VM that is off, instead of a VM. */
   readonly images: readonly string[];
   readonly uuid: string | null;
   /** Targets whose needed bitmaps stay; null without `--stale`. */
@@ -24,7 +25,7 @@ export interface CleanupOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' 
 }
 
 export interface JudgedBitmap {
-  /** Node name, or image path. */
+  /** Node name, target of a domain's disk, or image path. */
   readonly where: string;
   readonly bitmap: string;
   readonly removed: boolean;
@@ -40,40 +41,56 @@ export interface CleanupResult {
   readonly repairs: readonly RepairAction[];
 }
 
-interface Found {
+export interface FoundBitmap {
   readonly where: string;
   readonly bitmap: string;
   readonly remove: () => Promise<void>;
 }
 
+export interface FoundInVm {
+  readonly bitmaps: readonly FoundBitmap[];
+  readonly repairs: readonly RepairAction[];
+}
+
 export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
   return unwinding(async (unwind) => {
     const staleOf = options.staleTargets === null ? null : await catalogsOf(options.staleTargets);
-    const found: Found[] = [];
-    let repairs: readonly RepairAction[] = [];
+    const found: FoundBitmap[] = [];
     for (const image of options.images) {
       for (const { name } of await imageBitmaps(image)) {
         found.push({ where: image, bitmap: name, remove: () => removeImageBitmap(image, name) });
       }
     }
-    if (options.monitor) {
-      const endDeadJobsMs = options.dryRun ? null : ENDING_MS;
-      const access = { ...options, monitor: options.monitor, what: 'cleanup', endDeadJobsMs };
-      const { client, state } = await openVm(access, unwind);
-      repairs = reconcileVm(state);
-      const vm = options.dryRun ? afterRepairs(state, repairs) : (await repairVm(client, state)).vm;
-      for (const { node, bitmaps } of vm.disks) {
-        for (const { name } of bitmaps) {
-          found.push({ where: node, bitmap: name, remove: () => removeBitmap(client, node, name) });
-        }
-      }
-    }
-    return { ...(await removeJudged(found, { uuid: options.uuid, staleOf }, options.dryRun)), repairs };
+    const inVm = options.vm ? await findInVm(options.vm, options, unwind) : { bitmaps: [], repairs: [] };
+    const all = [...found, ...inVm.bitmaps];
+    const removed = await removeJudged(all, { uuid: options.uuid, staleOf }, options.dryRun);
+    return { ...removed, repairs: inVm.repairs };
   });
 }
 
+async function findInVm(vm: VmAddress, options: CleanupOptions, unwind: Unwind): Promise<FoundInVm> {
+  const { dryRun } = options;
+  if (vm.kind === 'domain') {
+    const { findInDomain } = await import('./domain-cleanup.js');
+    return findInDomain({ ...options, ...vm }, unwind);
+  }
+  const endDeadJobsMs = dryRun ? null : ENDING_MS;
+  const session = await openVm({ ...options, monitor: vm.monitor, what: 'cleanup', endDeadJobsMs }, unwind);
+  const { client, state } = session;
+  const repairs = reconcileVm(state);
+  const { disks } = dryRun ? afterRepairs(state, repairs) : (await repairVm(client, state)).vm;
+  return {
+    bitmaps: disks.flatMap(({ node, bitmaps }) => bitmaps.map(({ name }) => onNode(client, node, name))),
+    repairs,
+  };
+}
+
+function onNode(client: QmpClient, node: string, bitmap: string): FoundBitmap {
+  return { where: node, bitmap, remove: () => removeBitmap(client, node, bitmap) };
+}
+
 async function removeJudged(
-  found: readonly Found[],
+  found: readonly FoundBitmap[],
   choice: Parameters<typeof judgeBitmap>[1],
   dryRun: boolean,
 ): Promise<Omit<CleanupResult, 'repairs'>> {

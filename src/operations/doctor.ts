@@ -1,9 +1,9 @@
 import { resolve } from 'node:path';
 import { type DoctorFacts, type Failure, type Finding, isFailure, type VmFacts } from '../domain/doctor-facts.js';
+import type { DomainFacts } from '../domain/domain-facts.js';
 import { judge } from '../domain/findings.js';
 import { identityOf, type VmIdentity } from '../domain/identity.js';
 import { recognise } from '../domain/recognise.js';
-import { QmpBackupError } from '../errors.js';
 import { canFreeze, GuestAgent } from '../guest-agent/client.js';
 import { qemuImgVersion } from '../qemu-img/version.js';
 import { type QemuFeatures, readFeatures } from '../qemu/features.js';
@@ -12,15 +12,20 @@ import { run } from '../qmp/commands.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import { QmpCommandError } from '../qmp/errors.js';
 import { makeProbeFile } from '../repository/probe-file.js';
-import { lookAtTarget, type Probed } from './look-at-target.js';
+import { type DomainWay, lookAtTarget, type Probed } from './look-at-target.js';
 import { targetFolder } from './open-target.js';
-import { unwinding } from './unwind.js';
+import { orFailure } from './or-failure.js';
+import { refuseLibvirtAgent } from './refuse-libvirt.js';
+import type { VmAddress } from './route.js';
+import { type Unwind, unwinding } from './unwind.js';
 import { openVm, type VmAccess, type VmSession } from './vm-session.js';
 
 /** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
 export interface DoctorOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
-  readonly monitor: Endpoint | null;
+  readonly vm: VmAddress | null;
   readonly agent: Endpoint | null;
+  /** Where the scratch images of a domain would lie; null is beside its images. */
+  readonly fleeceDir: string | null;
   readonly target: string | null;
   readonly monthly: boolean;
   /** `--vm-name`. */
@@ -47,10 +52,12 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
     options.target === null ? null : targetFolder(resolve(options.target), options.monthly, identity, () => month);
 
   const qemuImg = await orFailure(qemuImgVersion());
-  const seen = options.monitor ? await orFailure(lookAtVm(options, options.monitor, folderOf, signal)) : undefined;
+  const seen = options.vm ? await orFailure(lookAtVm(options, options.vm, folderOf, signal)) : undefined;
   signal.throwIfAborted();
   const identity = seen && !isFailure(seen) ? seen.identity : { uuid: null, name: null, label: options.label };
-  const vm = seen && (isFailure(seen) ? seen : seen.vm);
+  const ofMonitor = options.vm?.kind === 'monitor';
+  const vm = seen && (isFailure(seen) ? (ofMonitor ? seen : undefined) : seen.vm);
+  const domain = seen && (isFailure(seen) ? (ofMonitor ? undefined : seen) : seen.domain);
   // A run that holds the VM may be freezing the guest, and the agent serves one client: it was asked by lookAtVm only.
   const agent = seen && !isFailure(seen) ? seen.agent : undefined;
   const target =
@@ -60,14 +67,15 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
           Promise.resolve().then(async () => {
             const folder = folderOf(identity) ?? '';
             const probed = seen && !isFailure(seen) ? seen.probed : await probe(folder, undefined);
-            const state = vm && !isFailure(vm) ? vm.state : null;
+            const state = seen && !isFailure(seen) ? (seen.vm ?? seen.domain)?.state : undefined;
             return lookAtTarget(folder, {
               monthly: options.monthly,
               identity,
-              vm: state,
+              vm: state ?? null,
               probed,
               now: context.now(),
               features: seen && !isFailure(seen) ? seen.features : null,
+              domain: seen && !isFailure(seen) ? seen.way : null,
             });
           }),
         );
@@ -78,6 +86,7 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
     clockStepMs: now.getTime() - wall - (performance.now() - monotonic),
     qemuImg,
     vm: withKnownIds(vm, target && !isFailure(target) ? target.ids : new Map()),
+    domain: withKnownIds(domain, target && !isFailure(target) ? target.ids : new Map()),
     agent,
     target: target && (isFailure(target) ? target : target.facts),
   };
@@ -85,8 +94,10 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
 }
 
 interface SeenVm {
-  readonly features: QemuFeatures;
-  readonly vm: VmFacts;
+  readonly features: QemuFeatures | null;
+  readonly vm: VmFacts | undefined;
+  readonly domain: DomainFacts | undefined;
+  readonly way: DomainWay | null;
   readonly identity: VmIdentity;
   readonly agent: DoctorFacts['agent'];
   readonly probed: Probed | null;
@@ -95,11 +106,13 @@ interface SeenVm {
 /** All that needs the VM's lock, which is held no longer than this. */
 function lookAtVm(
   options: DoctorOptions,
-  monitor: Endpoint,
+  address: VmAddress,
   folderOf: (identity: VmIdentity) => string | null,
   signal: AbortSignal,
 ): Promise<SeenVm> {
   return unwinding(async (unwind) => {
+    if (address.kind === 'domain') return lookAtDomain(options, address, folderOf, unwind);
+    const { monitor } = address;
     const session = await openVm({ ...options, monitor, what: 'doctor', endDeadJobsMs: null }, unwind);
     signal.throwIfAborted();
     const { client, state, owner } = session;
@@ -112,6 +125,8 @@ function lookAtVm(
     return {
       identity,
       features,
+      domain: undefined,
+      way: null,
       agent,
       probed: folder === null ? null : await probe(folder, session),
       vm: {
@@ -124,6 +139,32 @@ function lookAtVm(
       },
     };
   });
+}
+
+/** The files of a domain's backup are written by this process, so QEMU is not asked about the target. */
+async function lookAtDomain(
+  options: DoctorOptions,
+  address: Extract<VmAddress, { readonly kind: 'domain' }>,
+  folderOf: (identity: VmIdentity) => string | null,
+  unwind: Unwind,
+): Promise<SeenVm> {
+  const { lookAtDomainClosely } = await import('./look-at-domain.js');
+  const { observeDomainRepairs } = await import('./domain-repair.js');
+  const { session, facts, fleecing } = await lookAtDomainClosely({ ...options, ...address, what: 'doctor' }, unwind);
+  const identity = identityOf(facts.state.machine, options.label);
+  const folder = folderOf(identity);
+  return {
+    identity,
+    features: null,
+    vm: undefined,
+    domain: facts,
+    agent: undefined,
+    probed: folder === null ? null : await probe(folder, undefined),
+    way: {
+      observe: (target) => observeDomainRepairs(session, target, facts.state),
+      fleecing,
+    },
+  };
 }
 
 const NEEDED_COMMANDS = [
@@ -170,6 +211,7 @@ const AGENT_MS = 3_000;
 
 /** Asks, and never freezes. */
 async function lookAtAgent(endpoint: Endpoint, signal: AbortSignal): Promise<Exclude<DoctorFacts['agent'], undefined>> {
+  await refuseLibvirtAgent(endpoint);
   const agent = await GuestAgent.connect(endpoint, { timeoutMs: AGENT_MS, signal });
   try {
     const info = await agent.info(AGENT_MS);
@@ -182,20 +224,10 @@ async function lookAtAgent(endpoint: Endpoint, signal: AbortSignal): Promise<Exc
 }
 
 /** The ids that the target gave to the disks, where it knows them. */
-function withKnownIds(
-  vm: VmFacts | Failure | undefined,
+function withKnownIds<T extends Pick<VmFacts, 'disks'>>(
+  vm: T | Failure | undefined,
   ids: ReadonlyMap<string, string>,
-): VmFacts | Failure | undefined {
+): T | Failure | undefined {
   if (!vm || isFailure(vm)) return vm;
   return { ...vm, disks: vm.disks.map(({ id, node }) => ({ id: ids.get(node) ?? id, node })) };
-}
-
-/** What cannot be looked at is a finding, and the rest is looked at all the same. */
-export async function orFailure<T>(look: Promise<T>): Promise<T | Failure> {
-  try {
-    return await look;
-  } catch (error) {
-    if (!(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
-    return { failed: error.message, hint: error.hint ?? null };
-  }
 }

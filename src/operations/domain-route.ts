@@ -2,12 +2,11 @@ import { checkpointName } from '../domain/names.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions } from './backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
-import { dropCheckpoints, repairDomain } from './domain-repair.js';
+import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
 import { type DomainAccess, openDomain, refuseForeignJob, refuseInactive } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
 import { PULL } from './pull-copy.js';
 import { PUSH } from './push-copy.js';
-import { observeRepairs } from './repair.js';
 import type { Route } from './route.js';
 import type { Unwind } from './unwind.js';
 
@@ -32,7 +31,7 @@ export async function openDomainRoute(
     subject: `the domain ${domain.name} (${uuid})`,
     imageOwner: method === PUSH && isRoot ? (domain.owner ?? undefined) : undefined,
     bitmapName: (targetId, _disk, attempt) => checkpointName(targetId, attempt),
-    observeRepairs: (target) => observeRepairs(target, state),
+    observeRepairs: (target) => observeDomainRepairs(session, target, state),
     repair: async (target, vm) => {
       const ended = await endForeignJob(session);
       const { vm: repaired, report } = await repairDomain(session, target, vm);

@@ -1,11 +1,13 @@
 import type { JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
-import { attemptOfScratch, domainJobId, isImageInTheMaking } from '../domain/names.js';
+import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../domain/names.js';
+import { checkpointBitmap } from '../domain/reconcile.js';
 import { QmpBackupError } from '../errors.js';
 import { type DomainState, findDomain, inspectDomain } from '../libvirt/domain.js';
 import type { DomainDisk } from '../libvirt/domain-xml.js';
 import { operationInWords } from '../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../libvirt/virsh.js';
 import { lockVm } from '../repository/lock.js';
+import { withImageBitmaps } from './off-bitmaps.js';
 import type { Unwind } from './unwind.js';
 
 /** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
@@ -28,6 +30,17 @@ export interface DomainAccess {
   readonly what: string;
   /** How long libvirt may take for one answer, in milliseconds; default 45 s, which is the most. */
   readonly timeoutMs?: number | undefined;
+}
+
+/**
+ * A look that changes nothing and needs no lock: libvirt answers many at a time, also while a run has the domain.
+ *
+ * @throws DomainNotFound, LibvirtUnreachable
+ */
+export async function lookAtDomain({ domain, connect }: Pick<DomainAccess, 'domain' | 'connect'>): Promise<VmState> {
+  const virsh = createVirsh(connect ?? undefined);
+  const seen = await inspectDomain(virsh, (await findDomain(virsh, domain)).uuid);
+  return seen.active ? vmStateOf(seen) : withImageBitmaps(vmStateOf(seen));
 }
 
 /** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
@@ -60,7 +73,7 @@ export function vmStateOf(domain: DomainState): VmState {
     running: domain.state === 'running',
     disks: reasons.flatMap(({ disk, reason }) => (reason === null ? [sourceOf(disk, domain)] : [])),
     leftOut: reasons.flatMap(({ disk, reason }): LeftOut[] => (reason === null ? [] : [{ name: disk.target, reason }])),
-    jobs: ownJobs(domain),
+    jobs: jobsOf(domain),
     ownNodes: [],
     ownExports: [],
   };
@@ -103,25 +116,40 @@ function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
       disks.flatMap(({ target: of, bitmap, changedBytes }) =>
         of === target
           ? {
-              ...{ name: bitmap, granularity: 65536, count: changedBytes ?? size.capacity },
-              ...{ recording: true, persistent: true, busy: false },
+              ...checkpointBitmap(bitmap, changedBytes ?? size.capacity),
               inconsistent: domain.active && changedBytes === null,
               unsure: true,
             }
           : [],
       ),
     ),
-    image: { filename: file, format: format ?? 'raw', 'virtual-size': size.capacity },
+    image: {
+      filename: file,
+      format: format ?? 'raw',
+      'virtual-size': size.capacity,
+      ...(backing[0]?.source?.path && { 'full-backing-filename': backing[0].source.path }),
+    },
   };
 }
 
-/** The backup job of a run of ours: a pull is known by the folder of its scratch images, a push by what it writes. */
-function ownJobs({ backup, job }: DomainState): JobState[] {
-  const attempts = backup?.disks.flatMap(({ file }) => attemptOf(backup.mode, file ?? '') ?? []) ?? [];
-  const [attempt] = attempts;
-  if (attempt === undefined) return [];
-  const status = job?.state ?? 'running';
-  return [{ id: domainJobId(attempt), type: 'backup', status, current: 0, total: 0, error: job?.error ?? null }];
+/**
+ * The one job of the domain. Of a backup of a run of ours: a pull is known by the folder of its scratch images, a push by
+ * what it writes.
+ */
+function jobsOf({ backup, job }: DomainState): JobState[] {
+  const [attempt] = backup?.disks.flatMap(({ file }) => attemptOf(backup.mode, file ?? '') ?? []) ?? [];
+  if (attempt === undefined && job?.state !== 'running') return [];
+  return [
+    {
+      id: attempt === undefined ? 'job of the domain' : domainJobId(attempt),
+      type: backup ? 'backup' : operationInWords(job?.operation ?? null),
+      status: job?.state ?? 'running',
+      // A pull has no progress that libvirt could know.
+      current: job?.copied?.bytes ?? 0,
+      total: job?.copied?.total ?? 0,
+      error: job?.error ?? null,
+    },
+  ];
 }
 
 function attemptOf(mode: 'pull' | 'push', file: string): string | undefined {
@@ -158,5 +186,5 @@ export function isForeignBackup(view: JobView): boolean {
 }
 
 function isForeign({ domain: { job }, state }: JobView): boolean {
-  return job?.state === 'running' && state.jobs.length === 0;
+  return job?.state === 'running' && !state.jobs.some(isOurJob);
 }

@@ -1,6 +1,7 @@
 import type { VmState } from '../domain/disk.js';
 import { isOurBitmap } from '../domain/names.js';
-import { unwinding } from './unwind.js';
+import type { VmAddress } from './route.js';
+import { type Unwind, unwinding } from './unwind.js';
 import { openVm, type VmAccess } from './vm-session.js';
 
 /** What the VM has, and why a device is left out. Changes nothing. */
@@ -10,10 +11,24 @@ export interface VmInfo {
   readonly tracked: readonly string[];
 }
 
-export function info(access: Omit<VmAccess, 'what' | 'endDeadJobsMs'>): Promise<VmInfo> {
+export interface InfoOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
+  readonly vm: VmAddress;
+}
+
+export function info(options: InfoOptions): Promise<VmInfo> {
   return unwinding(async (unwind) => {
-    const { state } = await openVm({ ...access, what: 'info', endDeadJobsMs: null }, unwind);
+    const state = await stateOf(options, unwind);
     const tracked = state.disks.filter(({ bitmaps }) => bitmaps.some(({ name }) => isOurBitmap(name)));
     return { vm: state, tracked: tracked.map(({ device, node, qdev }) => device ?? qdev ?? node) };
   });
+}
+
+/** A monitor has one client at a time, which takes the VM's lock; libvirt answers many, also while a run has the domain. */
+async function stateOf({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<VmState> {
+  if (vm.kind === 'domain') {
+    const { lookAtDomain } = await import('./domain-session.js');
+    return lookAtDomain(vm);
+  }
+  const session = await openVm({ ...access, monitor: vm.monitor, what: 'info', endDeadJobsMs: null }, unwind);
+  return session.state;
 }

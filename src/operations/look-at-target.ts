@@ -9,12 +9,12 @@ import {
   type TargetContent,
   type TargetFacts,
 } from '../domain/doctor-facts.js';
-import { chooseFleece } from '../domain/fleece-choice.js';
+import { chooseFleece, type FleeceChoice } from '../domain/fleece-choice.js';
 import { type VmIdentity, whyAnotherVm } from '../domain/identity.js';
 import { bitmapName } from '../domain/names.js';
 import { planBackup } from '../domain/plan.js';
 import { recognise } from '../domain/recognise.js';
-import { afterRepairs } from '../domain/reconcile.js';
+import { afterRepairs, type RepairAction } from '../domain/reconcile.js';
 import { defaultReserve, spaceNeeded } from '../domain/space.js';
 import { QmpBackupError } from '../errors.js';
 import type { QemuFeatures } from '../qemu/features.js';
@@ -37,6 +37,15 @@ interface LookOptions {
   readonly now: Date;
   /** What this QEMU can do, where it was asked. */
   readonly features: QemuFeatures | null;
+  /** Where the VM is a libvirt domain; null elsewhere. */
+  readonly domain: DomainWay | null;
+}
+
+export interface DomainWay {
+  /** What a dead run left, and what libvirt forgot. */
+  observe(target: TargetState): Promise<readonly RepairAction[]>;
+  /** How the next backup keeps the instant. */
+  readonly fleecing: FleeceChoice;
 }
 
 export interface SeenTarget {
@@ -76,7 +85,7 @@ export async function lookAtTarget(folder: string, options: LookOptions): Promis
 
 async function contentOf(
   state: TargetState,
-  { identity, vm }: LookOptions,
+  { identity, vm, domain }: LookOptions,
   { brokenLines }: CheckedParents,
 ): Promise<TargetContent> {
   const { catalog, journal } = state;
@@ -88,7 +97,7 @@ async function contentOf(
     points: catalog?.points.length ?? 0,
     lastPointAt: catalog?.points.at(-1)?.createdAt ?? null,
     otherVm,
-    repairs: otherVm === null ? await observeRepairs(state, vm ?? idle) : [],
+    repairs: otherVm === null ? await (domain ? domain.observe(state) : observeRepairs(state, vm ?? idle)) : [],
     broken: [...brokenLines].map(([file, why]) => ({ file, why })),
     warnings: state.warnings,
   };
@@ -100,7 +109,7 @@ async function planFor(
   { repairs }: TargetContent,
   { brokenLines, catalog }: CheckedParents,
   { free, reserve, network }: SpaceFacts,
-  { now, features }: LookOptions,
+  { now, features, domain }: LookOptions,
 ): Promise<PlanFacts | Failure> {
   const vm = afterRepairs(seen, repairs);
   const known = recognise(catalog, vm.disks);
@@ -121,16 +130,18 @@ async function planFor(
       brokenLines,
     });
     const need = spaceNeeded(plan.disks);
-    const fleece = chooseFleece({
-      mode: 'auto',
-      verify: false,
-      network,
-      speedLimit: 0,
-      // As a run decides it.
-      spaceIsShort: free - need < 2 * reserve,
-      obstacle: obstacleOf(features, plan.disks),
-      jobBreaksItself: features?.driveBackup.onCbwError ?? false,
-    });
+    const fleece =
+      domain?.fleecing ??
+      chooseFleece({
+        mode: 'auto',
+        verify: false,
+        network,
+        speedLimit: 0,
+        // As a run decides it.
+        spaceIsShort: free - need < 2 * reserve,
+        obstacle: obstacleOf(features, plan.disks),
+        jobBreaksItself: features?.driveBackup.onCbwError ?? false,
+      });
     return {
       disks: plan.disks.map(({ disk, level, reason }) => ({ disk, level, reason })),
       known: [...knownDisks(catalog).keys()],

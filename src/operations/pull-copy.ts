@@ -1,4 +1,4 @@
-import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { scratchFolderName } from '../domain/names.js';
 import type { NbdSource } from '../domain/nbd-address.js';
@@ -9,6 +9,7 @@ import { exportOf, type PullDisk } from '../libvirt/backup-xml.js';
 import { jobOf, runningBackup } from '../libvirt/domain.js';
 import { scratchImage } from '../repository/scratch.js';
 import type { Copied, CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import { scratchPlace, TEMPORARY } from './domain-scratch.js';
 import { eachDisk } from './each-disk.js';
 import type { Planned } from './plan-run.js';
 import { pullFull, pullIncrement } from './pull-image.js';
@@ -60,20 +61,13 @@ interface PulledDisk extends StagedImage {
   readonly pull: PullDisk;
 }
 
-/** Beside the disk's image, where QEMU may write; for disks that are no files in a place for large temporary files. */
 function scratchFolder({ options, attempt }: DomainRun, { source }: PlannedDisk): string {
-  const place =
-    options.fleeceDir === null
-      ? isAbsolute(source.file)
-        ? dirname(source.file)
-        : '/var/tmp'
-      : resolve(options.fleeceDir);
-  return join(place.startsWith('/dev') ? '/var/tmp' : place, scratchFolderName(attempt));
+  return join(scratchPlace(options.fleeceDir, source), scratchFolderName(attempt));
 }
 
 /** The path of a unix socket must be short. */
 function socketFolder({ attempt }: DomainRun): string {
-  return join('/var/tmp', scratchFolderName(attempt));
+  return join(TEMPORARY, scratchFolderName(attempt));
 }
 
 function socketOf(run: DomainRun): string {

@@ -12,21 +12,22 @@ import { filePath, monthsWithJournal } from '../repository/layout.js';
 import { lockTarget } from '../repository/lock.js';
 import { lockForReading } from './disk-folder.js';
 import { listFiles, readTarget, refuseOtherVm, type TargetState } from './open-target.js';
-import { carryOutInTarget, observeRepairs, repair, repairVm } from './repair.js';
+import { carryOutInTarget } from './repair.js';
+import { openForRepair, type RepairAccess, type VmInRepair } from './open-for-repair.js';
+import { refuseLibvirtAgent } from './refuse-libvirt.js';
+import type { VmAddress } from './route.js';
 import { type Unwind, unwinding } from './unwind.js';
-import { ENDING_MS, openVm, type VmAccess, type VmSession } from './vm-session.js';
 
 /** Repairs what a dead run left behind, on its own: the same repair that every backup begins with. */
-export interface RecoverOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
+export interface RecoverOptions extends Omit<RepairAccess, 'what'> {
   readonly target: string;
   /** Null where the VM cannot be asked: then only what needs no QEMU is repaired. */
-  readonly monitor: Endpoint | null;
+  readonly vm: VmAddress | null;
   /** Where the guest's agent is now; null is where the dead run had it. */
   readonly agent: Endpoint | null;
   readonly monthly: boolean;
   /** `--vm-name`. */
   readonly label: string | null;
-  readonly dryRun: boolean;
 }
 
 export interface RecoverContext {
@@ -66,8 +67,9 @@ export function recover(options: RecoverOptions, context: RecoverContext): Promi
     const root = resolve(options.target);
     await freeSpace(root, { timeoutMs: ANSWER_MS, signal: context.signal });
     await requireFolder(root);
-    return options.monitor
-      ? recoverWithVm(options, options.monitor, root, context, unwind)
+    if (options.agent) await refuseLibvirtAgent(options.agent);
+    return options.vm
+      ? recoverWithVm(options, options.vm, root, context, unwind)
       : recoverOffline(options, root, context, unwind);
   });
 }
@@ -77,13 +79,12 @@ const ANSWER_MS = 60_000;
 
 async function recoverWithVm(
   options: RecoverOptions,
-  monitor: Endpoint,
+  address: VmAddress,
   root: string,
   context: RecoverContext,
   unwind: Unwind,
 ): Promise<RecoverResult> {
-  const endDeadJobsMs = options.dryRun ? null : ENDING_MS;
-  const session = await openVm({ ...options, monitor, what: `recover of ${root}`, endDeadJobsMs }, unwind);
+  const session = await openForRepair(address, { ...options, what: `recover of ${root}` }, unwind);
   const identity = identityOf(session.state.machine, options.label);
   const folders = options.monthly ? await monthsWithJournal(root, nameFor(identity)) : [root];
   const signal = AbortSignal.any([context.signal, session.signal]);
@@ -106,11 +107,11 @@ async function recoverWithVm(
 }
 
 async function repairRest(
-  { client }: VmSession,
+  session: VmInRepair,
   vm: VmState,
   { warn }: RecoverContext,
 ): Promise<readonly RepairAction[]> {
-  const { report } = await repairVm(client, vm);
+  const { report } = await session.repairAlone(vm);
   report.warnings.forEach(warn);
   return report.actions;
 }
@@ -121,17 +122,12 @@ interface Repaired {
   readonly warnings: readonly string[];
 }
 
-async function repairOrSay(
-  { client }: VmSession,
-  state: TargetState,
-  seen: VmState,
-  dryRun: boolean,
-): Promise<Repaired> {
+async function repairOrSay(session: VmInRepair, state: TargetState, seen: VmState, dryRun: boolean): Promise<Repaired> {
   if (dryRun) {
-    const actions = await observeRepairs(state, seen);
+    const actions = await session.observe(state, seen);
     return { vm: afterRepairs(seen, actions), actions, warnings: [] };
   }
-  const { vm, report } = await repair(client, state, seen);
+  const { vm, report } = await session.repair(state, seen);
   return { vm, ...report };
 }
 
@@ -209,7 +205,7 @@ function nameFor(identity: VmIdentity): string {
   const name = displayName(identity);
   if (name !== null) return name;
   throw new QmpBackupError('usage', '--monthly needs the name of the VM, which is that of its folder', {
-    hint: 'Give it with --vm-name NAME, or the VM itself with --socket.',
+    hint: 'Give it with --vm-name NAME, or the VM itself with --socket or --domain.',
   });
 }
 

@@ -114,6 +114,7 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
     case 'take-out-filter':
     case 'remove-node':
     case 'remove-bitmap':
+    case 'redefine-checkpoint':
       return;
   }
 }
@@ -141,6 +142,7 @@ async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: s
     case 'delete-folder':
     case 'delete-scratch':
     case 'remove-journal':
+    case 'redefine-checkpoint':
       return;
   }
 }

@@ -3,13 +3,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmState } from '../domain/disk.js';
 import { isOurJob } from '../domain/names.js';
 import { QmpBackupError } from '../errors.js';
-import { commandLineOf, hintOfCommandLine, hintOfPath } from '../libvirt/monitor.js';
 import { inspectVm, readJobs, readUuid } from '../qemu/inspect.js';
 import { stopJobs } from '../qemu/job-watch.js';
 import { QmpClient } from '../qmp/client.js';
 import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { lockVm } from '../repository/lock.js';
 import { ownerOfSocket, type SocketOwner } from '../repository/peer.js';
+import { refuseLibvirtMonitor, refuseLibvirtQemu } from './refuse-libvirt.js';
 import type { Unwind } from './unwind.js';
 
 /** A VM that this run has to itself: its lock is held, its monitor is open, and it has been looked at once. */
@@ -43,10 +43,11 @@ export async function openVm(
     return held.signal;
   };
   const owner = monitor.kind === 'unix' ? await ownerOfSocket(monitor.path) : undefined;
-  await refuseLibvirt(monitor, owner);
+  await refuseLibvirtMonitor(monitor, owner);
   const signals = [await lock(await monitorKey(monitor))];
   const client = await connectMonitor(monitor, trace);
   unwind.defer(() => client.close());
+  if (!owner) await refuseLibvirtQemu(client, monitor);
   const uuid = await readUuid(client);
   // A VM may have a second monitor, and a run through that one must not take our jobs for those of a dead run.
   if (owner) signals.push(await lock(`process ${owner.pid}`));
@@ -54,16 +55,6 @@ export async function openVm(
   await (endDeadJobsMs === null ? refuseHangingJobs(client) : endDeadJobs(client, endDeadJobsMs));
   const state = await inspectVm(client);
   return { client, endpoint: monitor, owner, state, signal: AbortSignal.any(signals) };
-}
-
-/** libvirt counts on being the only one who changes its VMs, and on its own monitor it is the only one who is heard. */
-async function refuseLibvirt(monitor: Endpoint, owner: SocketOwner | undefined): Promise<void> {
-  if (monitor.kind !== 'unix') return;
-  const hint = hintOfPath(monitor.path) ?? (owner && hintOfCommandLine(await commandLineOf(owner.pid)));
-  if (!hint) return;
-  throw new QmpBackupError('unsafe', `the VM at ${monitor.path} belongs to libvirt: it is the domain ${hint.name}`, {
-    hint: `Nothing was changed. Name the domain instead of the socket: --domain ${hint.name}`,
-  });
 }
 
 export function connectMonitor(monitor: Endpoint, trace?: VmAccess['trace']): Promise<QmpClient> {

@@ -3,15 +3,25 @@ import { viewOf } from './image-view.js';
 import { runShort } from './runner.js';
 import { parseImageInfo } from './image-info.js';
 
-/** Persistent bitmaps of an image that no QEMU has open. A QEMU that does is reported in qemu-img's own words. */
+/** A persistent bitmap of an image. */
 export interface ImageBitmap {
   readonly name: string;
   /** The image was not closed cleanly; the bitmap can only be removed. */
   readonly inconsistent: boolean;
 }
 
-export async function imageBitmaps(image: string): Promise<readonly ImageBitmap[]> {
-  const { stdout } = await runShort(['info', '--output=json', viewOf([resolve(image)])]);
+/**
+ * The bitmaps of an image that no QEMU has open: one that does is reported in qemu-img's own words. With `shared` of one
+ * that may be open: then those that QEMU found in it and has not removed.
+ */
+export async function imageBitmaps(
+  image: string,
+  { shared = false }: { readonly shared?: boolean } = {},
+): Promise<readonly ImageBitmap[]> {
+  const { stdout } = await runShort([
+    ...['info', '--output=json', ...(shared ? ['--force-share'] : [])],
+    viewOf([resolve(image)]),
+  ]);
   const { all } = parseImageInfo(stdout);
   const { 'format-specific': specific } = all as { readonly 'format-specific'?: { readonly data?: unknown } };
   const { bitmaps } = (specific?.data ?? {}) as { readonly bitmaps?: readonly BitmapInfo[] };

@@ -16,6 +16,7 @@ import { exportOf, type PullBackup } from '../../src/libvirt/backup-xml.js';
 import type { NewCheckpoint } from '../../src/libvirt/checkpoint-xml.js';
 import {
   dumpDefinition,
+  findDomain,
   inspectDomain,
   jobOf,
   lastJobOf,
@@ -23,7 +24,8 @@ import {
   listDomains,
 } from '../../src/libvirt/domain.js';
 import { DomainNotFound, LibvirtUnreachable, VirshError, VirshTimeout } from '../../src/libvirt/errors.js';
-import { domainOfMonitor } from '../../src/libvirt/monitor.js';
+import { commandLineOf, hintOfCommandLine, hintOfPath } from '../../src/libvirt/monitor.js';
+import { askAgent, askConnection, listSnapshots } from '../../src/libvirt/surroundings.js';
 import { createVirsh, type Virsh } from '../../src/libvirt/virsh.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
@@ -104,7 +106,7 @@ describe('errors', () => {
 describe('a domain', () => {
   it('is listed and described, with names that need quoting', async () => {
     await expect(listDomains(virsh)).resolves.toEqual([{ uuid: domain.uuid, name: NAME }]);
-    const state = await inspectDomain(virsh, NAME);
+    const state = await inspectDomain(virsh, domain.uuid);
     expect(state).toMatchObject({
       name: NAME,
       uuid: domain.uuid,
@@ -136,15 +138,35 @@ describe('a domain', () => {
     expect(state.sizes.get('hda')).toBeNull();
   });
 
-  it('is found by the path of its monitor, and by the QEMU that listens there', async () => {
-    const path = join(lab.dir, 'var/lib/libvirt/qemu', `domain-1-${NAME}`, 'monitor.sock');
-    expect(existsSync(path)).toBe(true);
-    const found = { uuid: domain.uuid, name: NAME };
-    await expect(domainOfMonitor(virsh, { path, pid: undefined })).resolves.toEqual(found);
-    await expect(domainOfMonitor(virsh, { path: '/run/x.sock', pid: await domain.pid() })).resolves.toEqual(found);
-    await expect(domainOfMonitor(virsh, { path: '/run/x.sock', pid: process.pid })).resolves.toBeUndefined();
-    const other = path.replace('domain-1-', 'domain-7-');
-    await expect(domainOfMonitor(virsh, { path: other, pid: undefined })).rejects.toThrow(DomainNotFound);
+  it('is found by its name first, then by its UUID, never by an id', async () => {
+    await expect(findDomain(virsh, NAME)).resolves.toBe(domain.uuid);
+    await expect(findDomain(virsh, domain.uuid.toUpperCase())).resolves.toBe(domain.uuid);
+    const { stdout: id } = await lab.virsh(['domid', domain.uuid]);
+    await expect(findDomain(virsh, id.trim())).rejects.toThrow(DomainNotFound);
+  });
+
+  it('has sockets of libvirt, whose paths tell its name as its QEMU does', async () => {
+    const { stdout: id } = await lab.virsh(['domid', domain.uuid]);
+    const short = `domain-${id.trim()}-${NAME}`;
+    const monitor = join(lab.dir, 'var/lib/libvirt/qemu', short, 'monitor.sock');
+    const agent = join(lab.dir, 'var/lib/libvirt/qemu/channel/target', short, 'org.qemu.guest_agent.0');
+    for (const path of [monitor, agent]) {
+      expect(existsSync(path)).toBe(true);
+      expect(hintOfPath(path)).toEqual({ name: NAME, whole: true });
+    }
+    expect(hintOfCommandLine(await commandLineOf(await domain.pid()))).toEqual({ name: NAME, whole: true });
+    expect(hintOfCommandLine(await commandLineOf(process.pid))).toBeUndefined();
+  });
+
+  it('says what is around it, without a taint', async () => {
+    await expect(askConnection(virsh)).resolves.toMatchObject({
+      uri: lab.uri,
+      version: expect.stringMatching(/^libvirt \d+\.\d+\.\d+ with QEMU \d/) as string,
+    });
+    await expect(listSnapshots(virsh, domain.uuid)).resolves.toEqual({ internal: [], external: [] });
+    await expect(askAgent(virsh, domain.uuid, { timeoutMs: 8_000 })).rejects.toMatchObject({ reason: 'no-agent' });
+    expect((await lab.virsh(['dominfo', domain.uuid])).stdout).not.toMatch(/custom/);
+    await expect(askConnection(createVirsh('test:///default'))).rejects.toMatchObject({ code: 'unsafe' });
   });
 });
 

@@ -4,7 +4,7 @@ import type { CleanupResult } from '../../operations/cleanup.js';
 import { collect } from '../options.js';
 import type { Register } from '../program.js';
 import { repairText } from '../render/repairs.js';
-import { type CommandContext, requireMonitor } from '../wiring.js';
+import { type CommandContext, requireVm, vmOf } from '../wiring.js';
 
 interface Flags {
   readonly removeBitmaps?: boolean;
@@ -20,13 +20,15 @@ interface Flags {
 export const cleanupCommand: Register = (program, run) => {
   program
     .command('cleanup')
-    .description('remove our bitmaps from a VM, and jobs of a dead run that use them; never those of others')
+    .description(
+      'remove our bitmaps (of a domain: checkpoints) from a VM, and jobs of a dead run that use them; never those of others',
+    )
     .option('--remove-bitmaps', 'remove bitmaps: all of ours, or those that the other options choose')
     .addOption(new Option('--remove-bitmap').hideHelp())
     .option('--uuid <id>', 'only bitmaps whose name holds this target or chain id')
     .option('--stale', 'only bitmaps of the targets given that none of their files needs')
     .option('--target <dir>', 'with --stale: a target whose needed bitmaps stay; repeatable', collect)
-    .option('--image <file>', 'an image of a VM that is off, instead of --socket; repeatable', collect)
+    .option('--image <file>', 'an image of a VM that is off, instead of --socket or --domain; repeatable', collect)
     .option('--dry-run', 'say what would be removed')
     .option('--break-lock', 'take a lock that another host holds')
     .addHelpText('after', EXAMPLES)
@@ -37,6 +39,7 @@ const EXAMPLES = `
 Examples:
   qmpbackup --socket /run/vm.qmp cleanup --remove-bitmaps --stale --target /backup/vm
   qmpbackup --socket /run/vm.qmp cleanup --remove-bitmaps --dry-run
+  qmpbackup --domain web1 cleanup --remove-bitmaps --stale --target /backup/web1
   qmpbackup cleanup --remove-bitmaps --image /var/lib/vm/disk1.qcow2`;
 
 async function runCleanup(flags: Flags, context: CommandContext): Promise<void> {
@@ -49,10 +52,10 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
     });
   }
   const images = flags.image ?? [];
-  const monitor = images.length > 0 && context.globals.socket === undefined ? null : requireMonitor(context.globals);
+  const vm = images.length > 0 ? vmOf(context.globals) : requireVm(context.globals);
   const { cleanup } = await import('../../operations/cleanup.js');
   const result = await cleanup({
-    monitor,
+    vm,
     images,
     uuid: flags.uuid ?? null,
     staleTargets: flags.stale ? (flags.target ?? []) : null,

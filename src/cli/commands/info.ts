@@ -1,7 +1,7 @@
 import { Option } from 'commander';
 import type { Register } from '../program.js';
 import type { InfoTopic } from '../render/info.js';
-import { type CommandContext, requireMonitor } from '../wiring.js';
+import { type CommandContext, requireVm } from '../wiring.js';
 
 interface Flags {
   readonly show: InfoTopic;
@@ -18,14 +18,19 @@ export const infoCommand: Register = (program, run) => {
         .default('blockdev'),
     )
     .option('--break-lock', 'take a lock that another host holds')
-    .addHelpText('after', '\nExamples:\n  qmpbackup --socket /run/vm.qmp info --show bitmaps')
+    .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runInfo));
 };
+
+const EXAMPLES = `
+Examples:
+  qmpbackup --socket /run/vm.qmp info --show bitmaps
+  qmpbackup --domain web1 info --show jobs`;
 
 async function runInfo(flags: Flags, context: CommandContext): Promise<void> {
   const { info } = await import('../../operations/info.js');
   const { renderInfo } = await import('../render/info.js');
-  const { trace } = context;
-  const result = await info({ monitor: requireMonitor(context.globals), breakLock: flags.breakLock ?? false, trace });
-  context.answer({ show: flags.show, ...result }, () => renderInfo(result, flags.show));
+  const { globals, trace } = context;
+  const result = await info({ vm: requireVm(globals), breakLock: flags.breakLock ?? false, trace });
+  context.answer({ show: flags.show, ...result }, () => renderInfo(result, flags.show, globals.domain ?? null));
 }

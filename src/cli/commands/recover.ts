@@ -4,7 +4,7 @@ import { isApart, runApart } from '../apart.js';
 import type { Register } from '../program.js';
 import { repairText } from '../render/repairs.js';
 import { formatTime } from '../render/units.js';
-import { agentOf, type CommandContext, requireMonitor } from '../wiring.js';
+import { agentOf, type CommandContext, vmOf } from '../wiring.js';
 
 interface Flags {
   readonly target: string;
@@ -20,7 +20,10 @@ export const recoverCommand: Register = (program, run) => {
     .description('repair what a run that died left behind in the VM and in a target; each backup does it too')
     .requiredOption('--target <dir>', 'folder of the backups')
     .option('--monthly', 'every month of this VM, <target>/<vm name>/<YYYY-MM>, in which a run died')
-    .option('--vm-name <name>', 'what the VM is called that has no name, or that is not asked (no --socket)')
+    .option(
+      '--vm-name <name>',
+      'what the VM is called that has no name, or that is not asked (no --socket or --domain)',
+    )
     .option('--dry-run', 'say what would be repaired')
     .option('--break-lock', 'take a lock that another host holds')
     .addHelpText('after', EXAMPLES)
@@ -28,12 +31,13 @@ export const recoverCommand: Register = (program, run) => {
 };
 
 const EXAMPLES = `
-Without --socket only what needs no QEMU is repaired (exit code 3 when that is not all): files of the dead run that no
+Without --socket or --domain only what needs no QEMU is repaired (exit code 3 when that is not all): files of the dead run that no
 QEMU writes any more go, and a guest that it froze is thawed. run.json stays for a run that can ask the VM.
 
 Examples:
   qmpbackup --socket /run/vm.qmp recover --target /backup/vm --dry-run
   qmpbackup --socket /run/vm.qmp --agent-socket /run/vm.qga recover --target /backup --monthly
+  qmpbackup --domain web1 recover --target /backup/web1
   qmpbackup recover --target /backup/vm`;
 
 async function runRecover(flags: Flags, context: CommandContext): Promise<void> {
@@ -42,12 +46,12 @@ async function runRecover(flags: Flags, context: CommandContext): Promise<void> 
     process.exitCode = await runApart();
     return;
   }
-  const monitor = globals.socket === undefined ? null : requireMonitor(globals);
+  const vm = vmOf(globals);
   const { recover } = await import('../../operations/recover.js');
   const result = await recover(
     {
       target: flags.target,
-      monitor,
+      vm,
       agent: agentOf(globals),
       monthly: flags.monthly ?? false,
       label: flags.vmName ?? null,
@@ -73,6 +77,8 @@ function renderTarget({ target, run, actions, left }: RecoveredTarget, dryRun: b
   const lines = [...actions.map((action) => repairText(action, dryRun)), ...left].map((line) => `  ${line}`);
   if (lines.length === 0) return [];
   const counts = run?.sealed ? 'after its point was sealed' : 'before its point was sealed';
-  const who = run ? `${run.what} of ${formatTime(run.startedAt)} died ${counts}` : 'jobs of a run into another target';
+  const forgotten = actions.every(({ kind }) => kind === 'redefine-checkpoint');
+  const others = forgotten ? 'libvirt has forgotten what it needs' : 'jobs of a run into another target';
+  const who = run ? `${run.what} of ${formatTime(run.startedAt)} died ${counts}` : others;
   return [`${target}: ${who}`, ...lines];
 }

@@ -6,12 +6,13 @@ import { formatBytes } from './units.js';
 
 export type InfoTopic = 'blockdev' | 'bitmaps' | 'jobs';
 
-export function renderInfo(info: VmInfo, topic: InfoTopic): string {
+/** `domain` is the name by which a libvirt domain was given, else null. */
+export function renderInfo(info: VmInfo, topic: InfoTopic, domain: string | null): string {
   switch (topic) {
     case 'blockdev':
       return renderDevices(info);
     case 'bitmaps':
-      return renderBitmaps(info);
+      return renderBitmaps(info, domain);
     case 'jobs':
       return renderJobs(info);
   }
@@ -31,7 +32,9 @@ function renderDevices({ vm }: VmInfo): string {
   return [table([['DISK', 'DEVICE', 'GUEST DEVICE', 'NODE', 'FORMAT', 'SIZE', 'IMAGE'], ...rows]), ...out].join('\n');
 }
 
-function renderBitmaps({ vm, tracked }: VmInfo): string {
+function renderBitmaps({ vm, tracked }: VmInfo, domain: string | null): string {
+  // Only a QEMU that runs has counted.
+  const most = vm.status === 'shut off' || vm.status === 'crashed' ? 'up to ' : '';
   const rows = vm.disks.flatMap((disk) =>
     disk.bitmaps.map((bitmap) => {
       const notes = [
@@ -41,12 +44,17 @@ function renderBitmaps({ vm, tracked }: VmInfo): string {
         ...(bitmap.busy ? ['busy'] : []),
         ...(isOurBitmap(bitmap.name) ? [] : ['not ours']),
       ];
-      return [newDiskId(disk), bitmap.name, formatBytes(bitmap.count), notes.join(', ')];
+      return [newDiskId(disk), bitmap.name, most + formatBytes(bitmap.count), notes.join(', ')];
     }),
   );
   if (rows.length === 0) return 'no bitmaps';
-  const note = `\n${tracked.join(', ')}: a tracked disk refuses to go back to an internal snapshot (loadvm, qemu-img snapshot -a).
-To allow it: qmpbackup --socket … cleanup --remove-bitmaps; the next backup is then full.`;
+  const refused =
+    domain === null
+      ? 'a tracked disk refuses to go back to an internal snapshot (loadvm, qemu-img snapshot -a)'
+      : 'going back to an internal snapshot ends the domain, as QEMU refuses it where there are bitmaps';
+  const vmName = domain === null ? '--socket …' : `--domain ${domain}`;
+  const note = `\n${tracked.join(', ')}: ${refused}.
+To allow it: qmpbackup ${vmName} cleanup --remove-bitmaps; the next backup is then full.`;
   return table([['DISK', 'BITMAP', 'CHANGED', ''], ...rows]) + (tracked.length > 0 ? note : '');
 }
 

@@ -5,7 +5,7 @@ export function repairText(action: RepairAction, would: boolean): string {
   const said = (done: string, todo: string): string => (would ? `would ${todo}` : done);
   switch (action.kind) {
     case 'thaw':
-      return `${said('asked', 'ask')} the guest agent at ${action.agent} to thaw the guest`;
+      return `${said('asked', 'ask')} ${whoThaws(action.agent)} to thaw the guest`;
     case 'continue':
       return `${said('let', 'let')} the VM go on, which the run had stopped`;
     case 'end-job':
@@ -24,6 +24,12 @@ export function repairText(action: RepairAction, would: boolean): string {
       return `${said('removed', 'remove')} the block node ${action.node} from the VM`;
     case 'remove-bitmap':
       return `${said('removed', 'remove')} the bitmap ${action.bitmap} from ${action.node}: ${action.why}`;
+    case 'redefine-checkpoint': {
+      const on = `${action.checkpoint} on ${action.disks.join(', ')}, which it had forgotten`;
+      return would
+        ? `would tell libvirt again of the checkpoint ${on}, as far as its bitmaps are whole`
+        : `told libvirt again of the checkpoint ${on}`;
+    }
     case 'delete-file':
       return `${said('deleted', 'delete')} ${action.disk}/${action.file}, which belongs to no point`;
     case 'delete-folder':
@@ -31,4 +37,10 @@ export function repairText(action: RepairAction, would: boolean): string {
     case 'remove-journal':
       return `${said('removed', 'remove')} run.json, the journal of that run`;
   }
+}
+
+/** A guest that was frozen through libvirt has the domain's UUID in the place of an address. */
+function whoThaws(agent: string): string {
+  const domain = /^libvirt:(.*)$/.exec(agent)?.[1];
+  return domain === undefined ? `the guest agent at ${agent}` : `libvirt (domain ${domain})`;
 }

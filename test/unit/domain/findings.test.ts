@@ -45,7 +45,16 @@ function targetFacts(more: Partial<TargetFacts> = {}, content: object = {}): Tar
 const agent = { version: '7.2', missing: [], status: 'thawed' } as const;
 
 function facts(more: Partial<DoctorFacts> = {}): DoctorFacts {
-  return { now: NOW, clockStepMs: 1, qemuImg: '7.2.22', vm: vmFacts(), agent, target: targetFacts(), ...more };
+  return {
+    now: NOW,
+    clockStepMs: 1,
+    qemuImg: '7.2.22',
+    vm: vmFacts(),
+    domain: undefined,
+    agent,
+    target: targetFacts(),
+    ...more,
+  };
 }
 
 /** What is found beside the good news, as `level subject: what -> todo`. */

@@ -10,8 +10,8 @@ describe('checkpoints that libvirt has forgotten', () => {
   const known = catalog([point(0, [full('vda'), full('vdb')])]);
 
   it('are those that the newest files need and no disk shows, with the disks that the domain still has', () => {
-    expect(lostCheckpoints(known, disks())).toMatchObject([{ name: NAME, disks: ['vda', 'vdb'] }]);
-    expect(lostCheckpoints(known, disks().slice(1))).toMatchObject([{ name: NAME, disks: ['vdb'] }]);
+    expect(lostCheckpoints(known, disks())).toMatchObject([{ checkpoint: NAME, disks: ['vda', 'vdb'] }]);
+    expect(lostCheckpoints(known, disks().slice(1))).toMatchObject([{ checkpoint: NAME, disks: ['vdb'] }]);
   });
 
   it('are none where libvirt shows them, where nothing is known, and where the disks are gone', () => {

@@ -52,11 +52,20 @@ describe('virshFailure', () => {
   });
 });
 
-describe('monitors of libvirt', () => {
-  it('are known by their path', () => {
+describe('sockets of libvirt', () => {
+  it('of guest agents are known by their path', () => {
+    for (const folder of ['/var/lib/libvirt/qemu/channel/target/domain-3-web', '/run/libvirt/qemu/channel/3-web']) {
+      expect(hintOfPath(`${folder}/org.qemu.guest_agent.0`)).toEqual({ name: 'web', whole: true });
+    }
+    expect(hintOfPath('/run/vm/org.qemu.guest_agent.0')).toBeUndefined();
+  });
+
+  it('of monitors are known by their path', () => {
     const path = '/var/lib/libvirt/qemu/domain-15-we ird & <"\'ü/monitor.sock';
-    expect(hintOfPath(path)).toEqual({ domain: '15', name: `we ird & <"'ü` });
-    expect(hintOfPath('/run/user/0/libvirt/qemu/lib/domain-1-a-b/monitor.sock')).toEqual({ domain: '1', name: 'a-b' });
+    expect(hintOfPath(path)).toEqual({ name: `we ird & <"'ü`, whole: true });
+    expect(hintOfPath('/run/user/0/libvirt/qemu/lib/domain-1-a-b/monitor.sock')).toMatchObject({ name: 'a-b' });
+    const cut = '/var/lib/libvirt/qemu/domain-1-a-name-of-twenty-cha/monitor.sock';
+    expect(hintOfPath(cut)).toEqual({ name: 'a-name-of-twenty-cha', whole: false });
     expect(hintOfPath('/run/vm/monitor.sock')).toBeUndefined();
     expect(hintOfPath('/var/lib/libvirt/qemu/domain-1-a/agent.sock')).toBeUndefined();
   });
@@ -74,7 +83,7 @@ describe('monitors of libvirt', () => {
       '-uuid',
       uuid,
     ];
-    expect(hintOfCommandLine(args)).toEqual({ domain: uuid, name: 'a,b' });
+    expect(hintOfCommandLine(args)).toEqual({ name: 'a,b', whole: true });
     expect(hintOfCommandLine(args.filter((arg) => arg !== key))).toBeUndefined();
     expect(hintOfCommandLine(['qemu', '-name', 'a', '-uuid', uuid, '-object', key])).toBeUndefined();
     expect(hintOfCommandLine([])).toBeUndefined();
