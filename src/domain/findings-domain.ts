@@ -78,8 +78,8 @@ function judgeDisk(id: string, source: SourceDisk, { shareable, backing, active 
     say('warning', source.cannotTrack, 'Convert the image to qcow2, or expect a full backup each time.');
   }
   if (shareable.includes(source.node)) {
-    const todo = 'Leave it out with --exclude, or back it up with --level full while nobody else writes.';
-    say('warning', 'others may write to it (shareable), and what they write is in no bitmap', todo);
+    const todo = 'Leave it out with --exclude, or back it up while nobody else writes.';
+    say('warning', 'others may write to it (shareable), also while it is copied: the copy may be of no instant', todo);
   }
   const below = backing[source.node] ?? 0;
   if (below > 0) {

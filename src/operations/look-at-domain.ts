@@ -66,7 +66,7 @@ export async function lookAtDomainClosely(
   };
 }
 
-const STILL = { fleece: false, why: 'nobody writes to the images of a domain that is off' } as const;
+const STILL = { fleece: false, why: 'the VM is off, so nothing overwrites what is copied' } as const;
 
 /** An agent that hangs holds up libvirt's next words to it for as long as it hangs, so it is asked one question. */
 async function lookAtAgent(virsh: Virsh, { uuid, agent, state }: DomainState): Promise<DomainAgentFacts> {

@@ -35,6 +35,7 @@ export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOption
   const target = join(lab.dir, `target-${count}`);
   const disks = more.disks ?? (await emptyDisks(dir, name));
   const fileOf = (disk: string): string => disks.find(({ target: each }) => each === disk)?.file ?? '';
+  const others = await socketFolders();
   const domain = await lab.define({ ...more, name, disks });
   await domain.start();
   const vm = ['--connect', lab.uri, '--domain', name];
@@ -63,7 +64,7 @@ export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOption
       const left = [...(await readdir(dir)), ...(await readdir(target, { recursive: true }))];
       const stray = left.filter((file) => /\.scratch|\.partial$|run\.json|lock/.test(file));
       if (stray.length > 0) throw new Error(`files are left: ${stray.join(', ')}`);
-      await expectNoSockets();
+      await expectNoSockets(others);
       const { stdout: job } = await lab.virsh(['domjobinfo', domain.uuid], { allowed: [0, 1] });
       if ((await domain.state()) !== 'shut off' && !/Job type:\s+None/.test(job))
         throw new Error(`a job is left: ${job}`);
@@ -80,12 +81,15 @@ async function emptyDisks(dir: string, name: string): Promise<readonly DomainDis
   return disks;
 }
 
-/** Runs of other tests have theirs there too, but none for long. */
-async function expectNoSockets(): Promise<void> {
-  const folders = async (): Promise<string[]> => (await readdir('/var/tmp')).filter((name) => /\.scratch$/.test(name));
-  let left = await folders();
+async function socketFolders(): Promise<readonly string[]> {
+  return (await readdir('/var/tmp')).filter((name) => /\.scratch$/.test(name));
+}
+
+/** Runs of other tests have theirs there too, but none for long; `others` were there before the domain. */
+async function expectNoSockets(others: readonly string[]): Promise<void> {
+  let left = (await socketFolders()).filter((name) => !others.includes(name));
   for (const until = Date.now() + SOCKETS_MS; left.length > 0; await sleep(200)) {
-    const now = await folders();
+    const now = await socketFolders();
     left = left.filter((name) => now.includes(name));
     if (left.length > 0 && Date.now() > until) throw new Error(`folders are left in /var/tmp: ${left.join(', ')}`);
   }
