@@ -44,7 +44,8 @@ function judgeLife({ state, uri, version, active, stateReason }: DomainFacts): F
   }
   const job = state.jobs.find((each) => !isOurJob(each));
   if (job) {
-    const todo = `Wait until it has ended: virsh domjobinfo ${name}`;
+    const ended = job.type === 'backup' ? ', or end it with --kill-job' : '';
+    const todo = `Wait until it has ended: virsh domjobinfo ${name}${ended}`;
     const what = `libvirt runs one job for a domain at a time, and somebody else's is ${job.status} (${job.type})`;
     found.push({ level: 'error', subject, what, todo });
   }
@@ -130,6 +131,7 @@ function judgeAnswer(answer: DomainAgentFacts['answer'], name: string, crash: st
   }
   if (isFailure(answer)) return [{ ...failure(subject, answer), level: 'warning', what: `${answer.failed}; ${crash}` }];
   const { fileSystems } = answer;
+  if (fileSystems === 0) return [info(subject, 'the agent answers, and has no file system to freeze')];
   return [info(subject, `the agent answers: ${fileSystems} ${fileSystems === 1 ? 'file system' : 'file systems'}`)];
 }
 

@@ -138,9 +138,10 @@ describe('a domain', () => {
     expect(state.sizes.get('hda')).toBeNull();
   });
 
-  it('is found by its name first, then by its UUID, never by an id', async () => {
-    await expect(findDomain(virsh, NAME)).resolves.toBe(domain.uuid);
-    await expect(findDomain(virsh, domain.uuid.toUpperCase())).resolves.toBe(domain.uuid);
+  it('is found by its name or its UUID, never by an id', async () => {
+    const found = { uuid: domain.uuid, name: NAME };
+    await expect(findDomain(virsh, NAME)).resolves.toEqual(found);
+    await expect(findDomain(virsh, domain.uuid.toUpperCase())).resolves.toEqual(found);
     const { stdout: id } = await lab.virsh(['domid', domain.uuid]);
     await expect(findDomain(virsh, id.trim())).rejects.toThrow(DomainNotFound);
   });

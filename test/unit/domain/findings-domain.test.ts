@@ -104,6 +104,7 @@ describe('the agent of a domain', () => {
       expect.stringMatching(/^info agent: the domain has no channel .*-> Give the domain/),
     ]);
     expect(of('disconnected')).toEqual([expect.stringMatching(/^warning agent: no agent is connected/)]);
+    expect(of('connected', { fileSystems: 0 })).toEqual([expect.stringMatching(/^info agent: .*no file system/)]);
     expect(of('connected', 'frozen')).toEqual([expect.stringMatching(/^error agent: the guest is frozen/)]);
     expect(of('connected', { failed: 'it hangs', hint: null })).toEqual([
       expect.stringMatching(/^warning agent: it hangs; --quiesce would/),
