@@ -1,17 +1,33 @@
 import type { JobInfo } from './job-info.js';
 
+/** One image that was pushed, by what it holds itself. Bytes. */
+export interface PushedImage {
+  readonly held: number;
+  /** What the push had to copy at the least: all of a full one, and what had changed when it was planned. */
+  readonly least: number;
+}
+
+const CLUSTER = 65_536;
+
 /**
- * libvirt tells how the last job ended, and not which one that was. One of somebody else that began after ours had
- * ended is told by its time: it cannot have run for as long as ours was seen to run.
+ * libvirt tells how the last job ended, and not which one that was: somebody may have ended ours and begun another since.
+ * That one cannot have run for as long as ours was seen to run, nor copied just what our images hold.
  *
  * @returns why a push that is no longer there cannot be taken as whole, or null where it ended well
  */
-export function whyNotWhole(last: JobInfo | null, { seenForMs }: { readonly seenForMs: number }): string | null {
+export function whyNotWhole(
+  last: JobInfo | null,
+  { seenForMs, images }: { readonly seenForMs: number; readonly images: readonly PushedImage[] },
+): string | null {
   if (last === null) return 'libvirt no longer knows how its job ended';
-  const { operation, elapsedMs, state, error } = last;
-  if (operation !== 'backup' || elapsedMs === null || elapsedMs < Math.floor(seenForMs)) {
-    return 'how its job ended is not known, since another one has ended after it';
-  }
-  if (state === 'completed') return error;
-  return state === 'cancelled' ? 'somebody ended its job' : (error ?? `its job ended as ${state}`);
+  const { operation, elapsedMs, state, error, copied } = last;
+  if (operation !== 'backup' || elapsedMs === null || elapsedMs < Math.floor(seenForMs)) return ANOTHER;
+  if (state === 'cancelled') return 'somebody ended its job';
+  if (state !== 'completed' || error !== null) return error ?? `its job ended as ${state}`;
+  // The last cluster of a disk may be a part of one.
+  const held = images.reduce((sum, image) => sum + image.held, 0);
+  if (copied === null || Math.abs(copied.bytes - held) > CLUSTER * images.length) return ANOTHER;
+  return images.some((image) => image.held + CLUSTER < image.least) ? ANOTHER : null;
 }
+
+const ANOTHER = 'how its job ended is not known, since another one has ended after it';

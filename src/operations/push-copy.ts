@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { domainJobId } from '../domain/names.js';
+import type { PlannedDisk } from '../domain/plan.js';
 import { QmpBackupError } from '../errors.js';
 import { limitJob } from '../libvirt/backup.js';
 import type { RunningBackup } from '../libvirt/backup-xml.js';
@@ -41,13 +42,19 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
       if (speedLimit > 0) {
         for (const { planned } of staged) await limitJob(virsh, uuid, planned.source.node, speedLimit);
       }
-      await follow(run, staged, begun);
+      const { seenForMs } = await untilGone(run, staged, begun).finally(() => run.watch.jobsEnded());
+      const last = await lastJobOf(virsh, uuid);
       // Nobody may read the images before QEMU has closed them.
       await settled(virsh, uuid);
       const durationMs = performance.now() - begun;
-      return eachDisk(staged, async ({ planned, path }): Promise<Copied> => {
-        const copied = planned.copyBitmap === null ? planned.source.allocated : await allocatedIn(path, run);
-        return { job: planned.job, copied, error: null, durationMs };
+      const ended = last?.state === 'completed' ? staged : [];
+      const images = await eachDisk(ended, async ({ planned, path }) => ({
+        ...{ planned, held: await allocatedIn(path, run), least: leastOf(planned) },
+      }));
+      const why = whyNotWhole(last, { seenForMs, images });
+      if (why !== null) throw failed(why);
+      return images.map(({ planned: { job, copyBitmap, source }, held }): Copied => {
+        return { job, copied: copyBitmap === null ? source.allocated : held, error: null, durationMs };
       });
     },
   };
@@ -57,33 +64,32 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
 const FIRST_LOOK_MS = 20;
 const LAST_LOOK_MS = 1_000;
 
-/** Resolves when our job has ended well. */
-async function follow(run: DomainRun, staged: readonly StagedImage[], begun: number): Promise<void> {
-  const { virsh, uuid } = run.session;
-  const { another, seenAt } = await untilGone(run, staged, begun).finally(() => run.watch.jobsEnded());
-  const why = another
-    ? 'another one runs in its place'
-    : whyNotWhole(await lastJobOf(virsh, uuid), { seenForMs: seenAt - begun });
-  if (why === null) return;
-  throw new QmpBackupError('failed', `the backup of the domain failed: ${why}`, {
+/** A full push writes all of the disk, also what is empty; a bitmap that was seen only grows until the begin. */
+function leastOf({ source, copyBitmap }: PlannedDisk): number {
+  if (copyBitmap === null) return source.virtualSize;
+  return source.bitmaps.find(({ name }) => name === copyBitmap)?.count ?? 0;
+}
+
+function failed(why: string): QmpBackupError {
+  return new QmpBackupError('failed', `the backup of the domain failed: ${why}`, {
     hint: 'No point was made and no change is lost: the next run copies it all.',
   });
 }
 
-/** Looks at the job, which is ours by its files, until it is no longer there; tells when it was seen last. */
+/** Looks at the job, which is ours by its files, until it is no longer there; tells for how long it was seen. */
 async function untilGone(
   run: DomainRun,
   staged: readonly StagedImage[],
   begun: number,
-): Promise<{ readonly another: boolean; readonly seenAt: number }> {
+): Promise<{ readonly seenForMs: number }> {
   const { virsh, uuid } = run.session;
-  for (let seenAt = begun; ;) {
+  for (let seenForMs = 0; ;) {
     run.signal.throwIfAborted();
     const asked = performance.now();
     const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
-    if (backup === null) return { another: false, seenAt };
-    if (!isOf(backup, staged)) return { another: true, seenAt };
-    seenAt = asked;
+    if (backup === null) return { seenForMs };
+    if (!isOf(backup, staged)) throw failed('another one runs in its place');
+    seenForMs = asked - begun;
     const { bytes: done, total } = job?.copied ?? { bytes: 0, total: 0 };
     run.watch.sawJobs([
       { ...{ id: domainJobId(run.attempt), type: 'backup', status: 'running' }, current: done, total, error: null },
