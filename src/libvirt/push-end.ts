@@ -24,9 +24,9 @@ export function whyNotWhole(
   if (operation !== 'backup' || elapsedMs === null || elapsedMs < Math.floor(seenForMs)) return ANOTHER;
   if (state === 'cancelled') return 'somebody ended its job';
   if (state !== 'completed' || error !== null) return error ?? `its job ended as ${state}`;
-  // The last cluster of a disk may be a part of one.
   const held = images.reduce((sum, image) => sum + image.held, 0);
-  if (copied === null || Math.abs(copied.bytes - held) > CLUSTER * images.length) return ANOTHER;
+  // Where nothing had to be copied libvirt tells no number. The last cluster of a disk may be a part of one.
+  if (Math.abs((copied?.bytes ?? 0) - held) > CLUSTER * images.length) return ANOTHER;
   return images.some((image) => image.held + CLUSTER < image.least) ? ANOTHER : null;
 }
 

@@ -43,6 +43,8 @@ describe('a push', () => {
     await writeBothDisks(scenario, 22, 0x42);
     await scenario.backup('inc', ...PUSH);
     await scenario.expectChainEqualsDisks();
+    const nothing = await scenario.backup('inc', ...PUSH);
+    expect(nothing.point).toMatchObject({ level: 'inc', disks: [{ changed: 0 }, { changed: 0 }] });
     await scenario.expectNothingLeft(2);
   });
 

@@ -20,7 +20,10 @@ describe('whyNotWhole', () => {
   it('takes a push that ended well, also one that ended before it was seen', () => {
     expect(whyNotWhole(last(3, 332), seen(310.4))).toBeNull();
     expect(whyNotWhole(last(3, 12), seen(0))).toBeNull();
-    expect(whyNotWhole(last(3, 12, 'success: 1', 9, 0), { seenForMs: 0, images: [{ held: 0, least: 0 }] })).toBeNull();
+    // It says nothing of bytes where there were none.
+    const nothing = parseJobInfo('Job type: 3\noperation: 9\ntime_elapsed: 12\nsuccess: 1\n');
+    expect(whyNotWhole(nothing, { seenForMs: 0, images: [{ held: 0, least: 0 }] })).toBeNull();
+    expect(whyNotWhole(nothing, seen(0))).not.toBeNull();
   });
 
   it('takes a last cluster that is a part of one', () => {
