@@ -45,7 +45,8 @@ export async function attemptDomainPoint(
   try {
     const copy = method.copyFor(run, planned);
     const tracked = planned.plan.disks.some(({ newBitmap }) => newBitmap !== null);
-    const definition = await planDefinition(run.session, run.target, { now: context.now(), checkpoint: tracked });
+    const checkpoint = tracked ? checkpointName(planned.targetId, run.attempt) : null;
+    const definition = await planDefinition(run.session, run.target, { now: context.now(), checkpoint });
     const journal = journalOf(run, planned, copy.folders, definition);
     await writeJournal(run.target, journal);
     const staged = await stage(run, planned, staging);
@@ -71,8 +72,7 @@ export async function attemptDomainPoint(
         transactionMs = performance.now() - begun;
       },
     );
-    const name = checkpointName(planned.targetId, run.attempt);
-    const kept = await takeDefinition(run.session, definition, name);
+    const kept = await takeDefinition(run.session, definition);
     for (const what of kept.missing) run.warn(`the point does not have ${what}`);
     await guard?.release();
     if (guard) await writeJournal(run.target, journal);

@@ -34,18 +34,18 @@ export interface DefinitionPlan {
 }
 
 type PlannedPiece = Omit<DefinitionPiece, 'bytes'> & {
-  /** Text that is known already, or the file to read at the instant; null is asked of libvirt after it. */
-  readonly from: { readonly text: string } | { readonly place: string } | null;
+  /** Text that is known already, the file to read at the instant, or the checkpoint to ask libvirt for after it. */
+  readonly from: { readonly text: string } | { readonly place: string } | { readonly checkpoint: string };
 };
 
 /** Where libvirt of the system keeps the state of emulated TPMs, in a folder for each UUID. */
 export const TPM_STATE = '/var/lib/libvirt/swtpm';
 
-/** All that can be known before the instant. `checkpoint`: whether the point will have one. */
+/** All that can be known before the instant. `checkpoint`: name of the one that the point will have. */
 export async function planDefinition(
   session: DomainSession,
   target: string,
-  { now, checkpoint }: { readonly now: Date; readonly checkpoint: boolean },
+  { now, checkpoint }: { readonly now: Date; readonly checkpoint: string | null },
 ): Promise<DefinitionPlan> {
   const { virsh, uuid, domain } = session;
   const missing: string[] = [];
@@ -74,7 +74,7 @@ export async function planDefinition(
     pieces: [
       piece('domain', { text: inactive }),
       ...(domain.active ? [piece('live', { text: domain.xml })] : []),
-      ...(checkpoint ? [piece('checkpoint', null)] : []),
+      ...(checkpoint === null ? [] : [piece('checkpoint', { checkpoint })]),
       ...(nvram === null ? [] : [piece('nvram', { place: nvram })]),
       ...tpm.map((path, index) => piece('tpm', { place: join(TPM_STATE, uuid, path) }, path, index)),
     ],
@@ -127,7 +127,6 @@ export interface TakenDefinition {
 export async function takeDefinition(
   { virsh, uuid }: DomainSession,
   { autostart, pieces, missing: before }: DefinitionPlan,
-  checkpoint: string,
 ): Promise<TakenDefinition> {
   const missing = [...before];
   const read = async (kind: DefinitionKind, place: string): Promise<Buffer | null> => {
@@ -138,7 +137,7 @@ export async function takeDefinition(
       return null;
     }
   };
-  const checkpointOf = async (): Promise<Buffer | null> => {
+  const asked = async (checkpoint: string): Promise<Buffer | null> => {
     try {
       return Buffer.from(await dumpCheckpoint(virsh, uuid, checkpoint));
     } catch (error) {
@@ -147,10 +146,14 @@ export async function takeDefinition(
       return null;
     }
   };
+  const bytesOf = async ({ kind, from }: PlannedPiece): Promise<Buffer | null> => {
+    if ('text' in from) return Buffer.from(from.text);
+    return 'place' in from ? read(kind, from.place) : asked(from.checkpoint);
+  };
   const taken = await Promise.all(
-    pieces.map(async ({ kind, file, path, from }): Promise<DefinitionPiece | null> => {
-      const bytes =
-        from === null ? await checkpointOf() : 'text' in from ? Buffer.from(from.text) : await read(kind, from.place);
+    pieces.map(async (piece): Promise<DefinitionPiece | null> => {
+      const { kind, file, path } = piece;
+      const bytes = await bytesOf(piece);
       return bytes === null ? null : { kind, file, path, bytes };
     }),
   );
