@@ -134,11 +134,10 @@ describe('what fails in the middle', () => {
     await scenario.expectChainEqualsDisks();
   });
 
-  it.each(['full', 'inc'])(
-    'the NBD connection of a %s is cut: no point, and the next run is incremental',
-    async (level) => {
-      const scenario = await domainWithFull(lab);
-      await bigChange(scenario);
+  it('the NBD connection of a FULL and of an INC is cut: no point, and the next run is incremental', async () => {
+    const scenario = await domainWithFull(lab);
+    await bigChange(scenario);
+    for (const level of ['full', 'inc']) {
       const run = startCli([
         ...[...scenario.vm, 'backup', '--level', level, '--target', scenario.target],
         ...['--speed-limit', '2M', '--no-digest'],
@@ -148,13 +147,13 @@ describe('what fails in the middle', () => {
       await lab.virsh(['qemu-monitor-command', scenario.domain.uuid, '{"execute":"nbd-server-stop"}']);
       const { exitCode, stderr } = await run;
       expect(exitCode).toBe(1);
-      expect(stderr).toMatch(/the backup of vda failed: .*\n.*no change is lost/);
+      expect(stderr).toMatch(/the backup of vd[ab] failed: .*\n.*no change is lost/);
       await scenario.expectNothingLeft(1);
-      expect((await scenario.backup('inc')).point.number).toBe(1);
-      await scenario.expectChainEqualsDisks();
-      await scenario.expectNothingLeft(2);
-    },
-  );
+    }
+    expect((await scenario.backup('inc')).point.number).toBe(1);
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
 
   it('the target gets full, of a FULL and of an INC: no point, nothing left, and the next run is incremental', async () => {
     const scenario = await domainScenario(lab);

@@ -3,6 +3,7 @@ import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Catalog } from '../../src/domain/catalog.js';
+import type { BackupPlan } from '../../src/domain/plan.js';
 import { expectCli } from '../support/cli.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { createImage } from '../support/lab/disk-images.js';
@@ -48,23 +49,16 @@ describe('an image that was put back', () => {
     await writeBothDisks(scenario, 21, 0x52);
     await whileOff(scenario, () => keep('of point 1'));
     await writeBothDisks(scenario, 22, 0x53);
-    await keep('while running');
     await whileOff(scenario, () => putBack('of point 1', 'vda', 'vdb'));
     await writeBothDisks(scenario, 23, 0x54);
     expect(levels(await scenario.backup('inc'))).toEqual(['vda inc', 'vdb inc']);
-    await scenario.expectChainEqualsDisks();
 
     await whileOff(scenario, () => putBack('of point 0', 'vdb'));
     await writeBothDisks(scenario, 24, 0x55);
-    const refused = await expectCli(13, [...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target]);
-    expect(refused.stderr).toMatch(/vdb: the bitmap of INC-\d+\.qcow2 is .*rolled back/);
-    expect(levels(await scenario.backup('auto'))).toEqual(['vda inc', 'vdb full']);
-    await scenario.expectChainEqualsDisks();
-    await scenario.expectNothingLeft(2);
-
-    await whileOff(scenario, () => putBack('while running', 'vda'));
-    await writeBothDisks(scenario, 25, 0x56);
-    expect(levels(await scenario.backup('auto'))).toEqual(['vda full', 'vdb inc']);
+    const answer = await scenario.backup('auto');
+    expect(levels(answer)).toEqual(['vda inc', 'vdb full']);
+    expect(answer.point.disks[1]?.reason).toMatch(/the bitmap of INC-\d+\.qcow2 is missing .*rolled back/);
+    // What vda had after its image was put back is in the increments that this restores.
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
   });
@@ -101,8 +95,6 @@ describe('a domain that ran elsewhere', () => {
       domain.forget();
       await writeBothDisks(scenario, 24, 0x54);
       expect((await scenario.backup('inc')).point).toMatchObject({ number: 2, level: 'inc' });
-      await scenario.expectChainEqualsDisks();
-      await scenario.expectNothingLeft(2);
     } finally {
       await elsewhere.close();
     }
@@ -128,7 +120,6 @@ describe('a disk that changed', () => {
     await lab.virsh(['blockresize', scenario.domain.uuid, 'vda', '96M']);
     await write(scenario.domain, 'vda', { offset: 80 * MiB, length: MiB, pattern: 0x51 });
     expect(levels(await scenario.backup('inc'))).toEqual(['vda inc', 'vdb inc']);
-    await scenario.expectChainEqualsDisks();
     await whileOff(scenario, () => createImage({ file: scenario.fileOf('vdb'), format: 'qcow2', size: 32 * MiB }));
     await writeBothDisks(scenario, 24, 0x52);
     const answer = await scenario.backup('auto');
@@ -217,24 +208,16 @@ describe('disks and names that are not as usual', () => {
     const first = await domainScenario(lab, { uuid });
     const id = (await lab.virsh(['domid', first.domain.uuid])).stdout.trim();
     const second = await domainScenario(lab, { name: id });
-    await second.backup('full');
-    const { point } = await second.backup('inc');
-    expect(point.disks.map(({ source }) => source.file)).toEqual(['vda', 'vdb'].map((disk) => second.fileOf(disk)));
-    const byUuid = (id: string) => [
-      '--connect',
-      lab.uri,
-      '--domain',
-      id,
-      'backup',
-      '--level',
-      'full',
-      '--dry-run',
-      '--target',
-      first.target,
-    ];
-    await expectCli(0, byUuid(uuid.toUpperCase()));
+    const planned = async (vm: string) => {
+      const args = ['--json', '--connect', lab.uri, '--domain', vm, 'backup', '--level', 'full', '--dry-run'];
+      const answer = await expectCli(0, [...args, '--target', first.target]);
+      return answer.json<{ plan: BackupPlan }>().plan.disks.map(({ source }) => source.file);
+    };
+    expect(await planned(id)).toEqual(['vda', 'vdb'].map((disk) => second.fileOf(disk)));
+    expect(await planned(uuid.toUpperCase())).toEqual(['vda', 'vdb'].map((disk) => first.fileOf(disk)));
     await lab.define({ name: uuid, disks: [] });
-    const refused = await expectCli(2, byUuid(uuid));
+    const asked = ['--connect', lab.uri, '--domain', uuid, 'backup', '--level', 'full', '--target', first.target];
+    const refused = await expectCli(2, asked);
     expect(refused.stderr).toContain(first.domain.name);
   });
 });
@@ -245,9 +228,7 @@ describe('states of a domain', () => {
     const { domain } = scenario;
     await writeBothDisks(scenario, 1, 0x41);
     await lab.virsh(['suspend', domain.uuid]);
-    await scenario.backup('full');
-    await writeBothDisks(scenario, 2, 0x42);
-    expect((await scenario.backup('inc')).point).toMatchObject({ level: 'inc', consistency: 'crash' });
+    expect((await scenario.backup('full')).point).toMatchObject({ consistency: 'crash' });
     expect(await domain.state()).toBe('paused');
     await lab.virsh(['resume', domain.uuid]);
     await writeBothDisks(scenario, 3, 0x43);
