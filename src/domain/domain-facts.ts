@@ -14,6 +14,8 @@ export interface DomainFacts {
   readonly active: boolean;
   /** `booted`, `I/O error` …; empty when libvirt says none. */
   readonly stateReason: string;
+  /** Targets of writable hard disks that are left out of backups all the same. */
+  readonly missed: readonly string[];
   /** Targets of disks to which others may write, too. */
   readonly shareable: readonly string[];
   /** How many images each disk's top image builds on, by target, where libvirt says it. */

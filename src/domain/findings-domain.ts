@@ -15,7 +15,10 @@ export function judgeDomain(facts: DomainFacts): readonly Finding[] {
     ...judgeMoments(facts),
     ...state.disks.flatMap((source) => judgeDisk(idOf(source), source, facts)),
     ...judgeSharing(state.disks, idOf),
-    ...state.leftOut.map(({ name, reason }) => info(name, `left out of backups: ${reason}`)),
+    ...state.leftOut.map(({ name, reason }) => {
+      const left = info(name, `left out of backups: ${reason}`);
+      return facts.missed.includes(name) ? { ...left, level: 'warning' as const } : left;
+    }),
     ...judgeAgent(facts),
     ...facts.scratch.flatMap(judgeScratch),
   ];

@@ -56,6 +56,7 @@ export async function lookAtDomainClosely(
       disks: recognise(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
       active: domain.active,
       stateReason: domain.stateReason,
+      missed: missedOf(domain, state),
       shareable: domain.disks.filter(({ shareable }) => shareable).map(({ target }) => target),
       backing: Object.fromEntries(domain.disks.map(({ target, backing }) => [target, backing.length])),
       foreignCheckpoints: domain.checkpoints.map(({ name }) => name).filter((name) => !isOurBitmap(name)),
@@ -64,6 +65,13 @@ export async function lookAtDomainClosely(
       scratch,
     },
   };
+}
+
+function missedOf({ disks }: DomainState, { leftOut }: DomainFacts['state']): readonly string[] {
+  const names = new Set(leftOut.map(({ name }) => name));
+  return disks
+    .filter(({ device, source, readOnly, transient }) => device === 'disk' && source && !readOnly && !transient)
+    .flatMap(({ target }) => (names.has(target) ? [target] : []));
 }
 
 const STILL = { fleece: false, why: 'the VM is off, so nothing overwrites what is copied' } as const;

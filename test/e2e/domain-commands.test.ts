@@ -111,7 +111,8 @@ describe('doctor --domain', () => {
       { target: 'vda', file: await image('odd-a.qcow2') },
       { target: 'vdb', file: await image('odd-b.qcow2') },
       { target: 'vdc', file: await image('odd-c.raw', 'raw'), format: 'raw' as const, xml: '<shareable/>' },
-      { target: 'vdd', file: join(images, 'odd-c.raw'), format: 'raw' as const, xml: '<shareable/>' },
+      { target: 'vdd', file: await image('odd-d.raw', 'raw'), format: 'raw' as const, xml: '<shareable/>' },
+      { target: 'vde', file: join(images, 'odd-d.raw'), format: 'raw' as const, xml: '<shareable/>' },
       { target: 'hda', device: 'cdrom' as const },
     ];
     const odd = await domainScenario(lab, { name: 'odd', disks });
@@ -131,7 +132,7 @@ describe('doctor --domain', () => {
     expect(stdout).toMatch(/^error {4}scratch: cannot make scratch images in .*nowhere.* -> .*--fleece-dir/m);
     expect(stdout).toMatch(/^warning {2}vdc: others may write to it/m);
     expect(stdout).toMatch(/^warning {2}vdc: libvirt has no checkpoints for raw disks/m);
-    expect(stdout).toMatch(/^warning {2}vdc: .* use the same image/m);
+    expect(stdout).toMatch(/^warning {2}vde: left out of backups: its image is also that of vdd/m);
     expect(stdout).toMatch(/^info {5}hda: left out of backups/m);
     expect(stdout).toMatch(/^info {5}VM: checkpoints of others are left alone: virtnbdbackup\.0$/m);
     expect((await expectCli(0, [...vm, 'info', '--show', 'jobs'])).stdout).toMatch(

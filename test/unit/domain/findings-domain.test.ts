@@ -14,6 +14,7 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
     version: 'libvirt 9.0.0 with QEMU 7.2.22',
     active: true,
     stateReason: 'booted',
+    missed: [],
     shareable: [],
     backing: { vda: 0 },
     foreignCheckpoints: [],
@@ -87,6 +88,17 @@ describe('a disk of a domain', () => {
     expect(of(ours(1, true))).toEqual([expect.stringMatching(/^warning vda: checkpoints whose bitmaps are missing/)]);
     expect(of(ours(9, false))).toEqual([expect.stringMatching(/^warning vda: it carries 9 checkpoints of ours/)]);
     expect(of({ bitmaps: [bitmap('virtnbdbackup.0', { inconsistent: true })] })).toEqual([]);
+  });
+
+  it('that is left out is told, and a writable hard disk warned of', () => {
+    const leftOut = [
+      { name: 'hda', reason: 'a removable medium (cdrom)' },
+      { name: 'vdb', reason: 'its image is also that of vdc' },
+    ];
+    expect(found({ missed: ['vdb'] }, { leftOut })).toEqual([
+      expect.stringMatching(/^info hda: left out/),
+      expect.stringMatching(/^warning vdb: left out of backups: its image/),
+    ]);
   });
 
   it('whose image another disk uses, too', () => {
