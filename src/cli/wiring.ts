@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
 import { type ErrorCode, QmpBackupError } from '../errors.js';
-import type { VmAddress } from '../operations/route.js';
+import type { AskedVm } from '../operations/route.js';
 import { createLog, type Log, type LogLevel } from './log.js';
 
 /** The only composition root: global options, clock, signals and printers become what a command needs. */
@@ -110,7 +110,7 @@ export function refuseContradiction({ socket, agentSocket, domain }: GlobalOptio
 }
 
 /** The VM that `--socket` or `--domain` names; null where neither was given. */
-export function vmOf({ socket, domain, connect }: GlobalOptions): VmAddress | null {
+export function vmOf({ socket, domain, connect }: GlobalOptions): AskedVm | null {
   if (domain !== undefined) return { kind: 'domain', domain, connect: connect ?? null };
   if (connect !== undefined) {
     throw new QmpBackupError('usage', '--connect chooses the libvirt of a domain, and none was given', {
@@ -120,7 +120,7 @@ export function vmOf({ socket, domain, connect }: GlobalOptions): VmAddress | nu
   return socket === undefined ? null : { kind: 'monitor', monitor: parseEndpoint(socket) };
 }
 
-export function requireVm(globals: GlobalOptions): VmAddress {
+export function requireVm(globals: GlobalOptions): AskedVm {
   const vm = vmOf(globals);
   if (vm) return vm;
   throw new QmpBackupError('usage', 'no VM was given', {

@@ -32,7 +32,10 @@ function judgeLife({ state, uri, version, active, stateReason }: DomainFacts): F
   found.push(info(subject, `${version}; the domain is ${state.status}${why}`));
   if (!active) {
     found.push(
-      info(subject, 'it is off: a backup reads its images as they lie, without a checkpoint, and is marked offline'),
+      info(
+        subject,
+        'it is off: a backup reads its images as they lie; --start-paused starts it, paused, for a checkpoint',
+      ),
     );
   }
   if (state.status === 'paused' && stateReason === 'I/O error') {

@@ -9,13 +9,13 @@ import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 import type { QmpClient } from '../qmp/client.js';
 import { repairVm } from './repair.js';
-import type { VmAddress } from './route.js';
+import type { AskedVm } from './route.js';
 import { type Unwind, unwinding } from './unwind.js';
 import { ENDING_MS, openVm, type VmAccess } from './vm-session.js';
 
 /** Removes our bitmaps from a VM (from a libvirt domain its checkpoints), or from images of a VM that is off. */
 export interface CleanupOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
-  readonly vm: VmAddress | null;
+  readonly vm: AskedVm | null;
   /** Images of a VM that is off, instead of a VM. */
   readonly images: readonly string[];
   readonly uuid: string | null;
@@ -68,7 +68,7 @@ export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
   });
 }
 
-async function findInVm(vm: VmAddress, options: CleanupOptions, unwind: Unwind): Promise<FoundInVm> {
+async function findInVm(vm: AskedVm, options: CleanupOptions, unwind: Unwind): Promise<FoundInVm> {
   const { dryRun } = options;
   if (vm.kind === 'domain') {
     const { findInDomain } = await import('./domain-cleanup.js');

@@ -16,13 +16,13 @@ import { type DomainWay, lookAtTarget, type Probed } from './look-at-target.js';
 import { targetFolder } from './open-target.js';
 import { orFailure } from './or-failure.js';
 import { refuseLibvirtAgent } from './refuse-libvirt.js';
-import type { VmAddress } from './route.js';
+import type { AskedVm } from './route.js';
 import { type Unwind, unwinding } from './unwind.js';
 import { openVm, type VmAccess, type VmSession } from './vm-session.js';
 
 /** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
 export interface DoctorOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
-  readonly vm: VmAddress | null;
+  readonly vm: AskedVm | null;
   readonly agent: Endpoint | null;
   /** Where the scratch images of a domain would lie; null is beside its images. */
   readonly fleeceDir: string | null;
@@ -106,7 +106,7 @@ interface SeenVm {
 /** All that needs the VM's lock, which is held no longer than this. */
 function lookAtVm(
   options: DoctorOptions,
-  address: VmAddress,
+  address: AskedVm,
   folderOf: (identity: VmIdentity) => string | null,
   signal: AbortSignal,
 ): Promise<SeenVm> {
@@ -144,7 +144,7 @@ function lookAtVm(
 /** The files of a domain's backup are written by this process, so QEMU is not asked about the target. */
 async function lookAtDomain(
   options: DoctorOptions,
-  address: Extract<VmAddress, { readonly kind: 'domain' }>,
+  address: Extract<AskedVm, { readonly kind: 'domain' }>,
   folderOf: (identity: VmIdentity) => string | null,
   unwind: Unwind,
 ): Promise<SeenVm> {

@@ -1,5 +1,5 @@
 import { isAbsolute } from 'node:path';
-import type { VmAddress } from './route.js';
+import type { AskedVm } from './route.js';
 import { isOurBitmap } from '../domain/names.js';
 import { reconcileVm } from '../domain/reconcile.js';
 import { redefineCheckpoint } from '../libvirt/backup.js';
@@ -9,7 +9,7 @@ import { dropCheckpoint, repairDomainAlone } from './domain-repair.js';
 import { type DomainSession, openDomain } from './domain-session.js';
 import type { Unwind } from './unwind.js';
 
-type DomainAddress = Extract<VmAddress, { readonly kind: 'domain' }>;
+type DomainAddress = Extract<AskedVm, { readonly kind: 'domain' }>;
 
 /**
  * The checkpoints of a domain, disk by disk, and bitmaps of ours in its images that libvirt has no checkpoint for: it

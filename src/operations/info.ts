@@ -1,6 +1,6 @@
 import type { VmState } from '../domain/disk.js';
 import { isOurBitmap } from '../domain/names.js';
-import type { VmAddress } from './route.js';
+import type { AskedVm } from './route.js';
 import { type Unwind, unwinding } from './unwind.js';
 import { openVm, type VmAccess } from './vm-session.js';
 
@@ -12,7 +12,7 @@ export interface VmInfo {
 }
 
 export interface InfoOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
-  readonly vm: VmAddress;
+  readonly vm: AskedVm;
 }
 
 export function info(options: InfoOptions): Promise<VmInfo> {

@@ -2,7 +2,7 @@ import type { VmState } from '../domain/disk.js';
 import type { RepairAction } from '../domain/reconcile.js';
 import { observeRepairs, repair, repairVm } from './repair.js';
 import type { TargetState } from './open-target.js';
-import type { Repaired, VmAddress } from './route.js';
+import type { Repaired, AskedVm } from './route.js';
 import type { Unwind } from './unwind.js';
 import { ENDING_MS, openVm, type VmAccess } from './vm-session.js';
 
@@ -22,7 +22,7 @@ export interface RepairAccess extends Omit<VmAccess, 'monitor' | 'endDeadJobsMs'
   readonly dryRun: boolean;
 }
 
-export async function openForRepair(vm: VmAddress, access: RepairAccess, unwind: Unwind): Promise<VmInRepair> {
+export async function openForRepair(vm: AskedVm, access: RepairAccess, unwind: Unwind): Promise<VmInRepair> {
   if (vm.kind === 'domain') {
     const { openDomain } = await import('./domain-session.js');
     const { observeDomainRepairs, repairDomain, repairDomainAlone } = await import('./domain-repair.js');

@@ -15,14 +15,14 @@ import { listFiles, readTarget, refuseOtherVm, type TargetState } from './open-t
 import { carryOutInTarget } from './repair.js';
 import { openForRepair, type RepairAccess, type VmInRepair } from './open-for-repair.js';
 import { refuseLibvirtAgent } from './refuse-libvirt.js';
-import type { VmAddress } from './route.js';
+import type { AskedVm } from './route.js';
 import { type Unwind, unwinding } from './unwind.js';
 
 /** Repairs what a dead run left behind, on its own: the same repair that every backup begins with. */
 export interface RecoverOptions extends Omit<RepairAccess, 'what'> {
   readonly target: string;
   /** Null where the VM cannot be asked: then only what needs no QEMU is repaired. */
-  readonly vm: VmAddress | null;
+  readonly vm: AskedVm | null;
   /** Where the guest's agent is now; null is where the dead run had it. */
   readonly agent: Endpoint | null;
   readonly monthly: boolean;
@@ -79,7 +79,7 @@ const ANSWER_MS = 60_000;
 
 async function recoverWithVm(
   options: RecoverOptions,
-  address: VmAddress,
+  address: AskedVm,
   root: string,
   context: RecoverContext,
   unwind: Unwind,

@@ -42,6 +42,9 @@ export type VmAddress =
   /** Name or UUID; `connect` is libvirt's URI, null virsh's own default. */
   | { readonly kind: 'domain'; readonly domain: string; readonly connect: string | null };
 
+/** One that is asked, by its monitor or through libvirt. */
+export type AskedVm = Extract<VmAddress, { readonly kind: 'monitor' | 'domain' }>;
+
 export interface Repaired {
   readonly vm: VmState;
   readonly report: RepairReport;

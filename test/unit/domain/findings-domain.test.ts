@@ -43,7 +43,7 @@ describe('a domain with which all is well', () => {
 
 describe('a domain', () => {
   it('that is off, paused by an I/O error, or of a session', () => {
-    expect(found({ active: false }, { status: 'shut off', running: false }).join('\n')).toMatch(/marked offline/);
+    expect(found({ active: false }, { status: 'shut off', running: false }).join('\n')).toMatch(/as they lie/);
     expect(found({ stateReason: 'I/O error' }, { status: 'paused', running: false }).join('\n')).toMatch(
       /^warning VM: a write of its guest failed.* -> .*virsh resume/m,
     );
