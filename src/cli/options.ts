@@ -1,4 +1,6 @@
 import { InvalidArgumentError } from 'commander';
+import { resolve } from 'node:path';
+import { isComponent } from '../domain/names.js';
 
 /** Parsers of option values; a bad value is refused in words. */
 
@@ -37,4 +39,27 @@ export function parseList(text: string, previous: readonly string[] = []): reado
 
 export function collect(text: string, previous: readonly string[] = []): readonly string[] {
   return [...previous, text];
+}
+
+/** `NAME=FILE`, also `NAME=raw:FILE` and `NAME=qcow2:FILE`. */
+export interface ImageOption {
+  readonly name: string;
+  /** Absolute. */
+  readonly path: string;
+  readonly format: 'qcow2' | 'raw' | null;
+}
+
+/** The option may be given several times, each with another name and file. */
+export function parseImages(text: string, previous: readonly ImageOption[] = []): readonly ImageOption[] {
+  const [, name, format, file] = /^([^=]+)=(?:(raw|qcow2):)?(.+)$/s.exec(text) ?? [];
+  if (name === undefined || file === undefined) {
+    throw new InvalidArgumentError('give NAME=FILE, such as disk1=/var/lib/vm/disk1.qcow2.');
+  }
+  if (!isComponent(name)) {
+    throw new InvalidArgumentError(`${name} is no disk id: letters, digits and . _ + : @ - only.`);
+  }
+  const path = resolve(file);
+  const twin = previous.find((each) => each.name === name || each.path === path);
+  if (twin) throw new InvalidArgumentError(`${twin.name}=${twin.path} was given before.`);
+  return [...previous, { name, path, format: format === 'raw' || format === 'qcow2' ? format : null }];
 }

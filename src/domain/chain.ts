@@ -19,6 +19,14 @@ export function latestFile(catalog: Catalog, disk: string, chain?: string): Poin
   return latest(catalog, disk, chain, () => true);
 }
 
+/**
+ * The newest file of `disk` in `chain` (any chain when undefined) that was sealed with a bitmap. Files without one, as of
+ * a VM that was off, are passed over: an older bitmap has gone on recording what changed since its own file.
+ */
+export function latestTracked(catalog: Catalog, disk: string, chain?: string): PointDisk | undefined {
+  return latest(catalog, disk, chain, (entry) => entry.bitmap !== null);
+}
+
 /** The newest FULL file of `disk` in `chain` (any chain when undefined). */
 export function latestFull(catalog: Catalog, disk: string, chain?: string): PointDisk | undefined {
   return latest(catalog, disk, chain, (entry) => entry.level === 'full');
@@ -94,11 +102,11 @@ export function knownDisks(catalog: Catalog | undefined): ReadonlyMap<string, Po
   return disks;
 }
 
-/** Names of the bitmaps that go on being needed: per disk those of its latest file and of its latest FULL. */
+/** Names of the bitmaps that go on being needed: per disk those of its latest file that has one, and of its latest FULL. */
 export function neededBitmaps(catalog: Catalog): ReadonlySet<string> {
   const names = new Set<string>();
   for (const disk of knownDisks(catalog).keys()) {
-    for (const entry of [latestFile(catalog, disk), latestFull(catalog, disk)]) {
+    for (const entry of [latestTracked(catalog, disk), latestFull(catalog, disk)]) {
       if (entry?.bitmap) names.add(entry.bitmap.name);
     }
   }

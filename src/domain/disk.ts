@@ -16,10 +16,14 @@ export interface DirtyBitmap {
   readonly inconsistent: boolean;
   /** It may as well be missing: libvirt does not tell the one from the other. */
   readonly unsure?: boolean;
+  /** Why what it has recorded cannot be read, although it is in order. */
+  readonly unreadable?: string;
 }
 
 /** A writable block device of the VM with a medium, as one row of `query-block` and its format node. */
 export interface SourceDisk {
+  /** The disk id, where a person has given it. */
+  readonly id?: string;
   /** Device name of a `-drive` (`ide0-hd0`), or null. */
   readonly device: string | null;
   /** QOM path or id of the guest device, or null when no guest device is attached. */

@@ -1,6 +1,6 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog, Level, PointDisk } from './catalog.js';
-import { currentChain, knownDisks, latestFile, latestFull, pointsOfChain } from './chain.js';
+import { currentChain, knownDisks, latestFile, latestFull, latestTracked, pointsOfChain } from './chain.js';
 import type { LeftOut, SourceDisk, VmState } from './disk.js';
 import { jobId, nextNumber, pointFileName } from './names.js';
 import { explicitNode, type KnownSource } from './recognise.js';
@@ -50,8 +50,8 @@ export interface PlanInput {
   readonly vm: VmState;
   readonly known: readonly KnownSource[];
   readonly catalog: Catalog | undefined;
-  /** The name of a disk's new bitmap. */
-  readonly bitmapName: (disk: string) => string;
+  /** The name of a disk's new bitmap; null where none can be added, because the VM is off. */
+  readonly bitmapName: ((disk: string) => string) | null;
   readonly attempt: string;
   readonly nowSeconds: number;
   /** Names of the files that each disk folder holds. */
@@ -80,7 +80,7 @@ export function planBackup(input: PlanInput): BackupPlan {
     disks,
     leftOut,
     removed: removedDisks(input),
-    warnings: warningsOf(disks),
+    warnings: warningsOf(disks, input.bitmapName === null),
   };
 }
 
@@ -189,13 +189,18 @@ function decide(input: PlanInput, chain: string | undefined, disk: KnownSource):
   if (level === 'copy') return { level, reason: 'a copy was asked for', parent: null, fellBack: false };
   if (level === 'full') return { level, reason: 'a full backup was asked for', parent: null, fellBack: false };
   const wanted = level === 'diff' ? 'diff' : 'inc';
-  const of = wanted === 'diff' ? latestFull : latestFile;
+  const of = wanted === 'diff' ? latestFull : latestParent;
   const parent = input.catalog && chain !== undefined ? of(input.catalog, disk.id, chain) : undefined;
   const unsafe = parent ? whyNoParent(input, disk, parent) : whyNoFile(input, disk, chain);
   if (unsafe !== undefined || !parent) {
     return { level: 'full', reason: unsafe ?? 'it has no earlier backup', parent: null, fellBack: true };
   }
   return { level: wanted, reason: `changes since ${parent.file}`, parent, fellBack: false };
+}
+
+/** The newest file that a bitmap of its own tracks; where none does, the newest, to say why it is no parent. */
+function latestParent(catalog: Catalog, disk: string, chain: string): PointDisk | undefined {
+  return latestTracked(catalog, disk, chain) ?? latestFile(catalog, disk, chain);
 }
 
 function whyNoFile({ catalog }: PlanInput, disk: KnownSource, chain: string | undefined): string {
@@ -216,6 +221,7 @@ function whyNoParent(input: PlanInput, { source }: KnownSource, parent: PointDis
   if (bitmap.inconsistent && bitmap.unsure) {
     return `the bitmap of ${parent.file} is missing or inconsistent: QEMU was killed, or the image was replaced or rolled back`;
   }
+  if (bitmap.unreadable !== undefined) return `the bitmap of ${parent.file} cannot be used: ${bitmap.unreadable}`;
   if (bitmap.inconsistent) {
     return `the bitmap of ${parent.file} is inconsistent: QEMU was killed or did not close the image cleanly`;
   }
@@ -260,6 +266,7 @@ function refuseWhereUnsafe(request: BackupRequest, decisions: readonly (KnownSou
 
 function planned(input: PlanInput, decision: KnownSource & Decision): PlannedDisk {
   const { id, source, level, reason, parent } = decision;
+  const { bitmapName } = input;
   const tracked = level !== 'copy' && whyUntrackable(source) === undefined;
   return {
     disk: id,
@@ -269,7 +276,7 @@ function planned(input: PlanInput, decision: KnownSource & Decision): PlannedDis
     file: pointFileName(level, nextNumber(input.nowSeconds, input.files.get(id) ?? [])),
     parent,
     copyBitmap: parent?.bitmap?.name ?? null,
-    newBitmap: tracked ? { name: input.bitmapName(id), persistent: source.format === 'qcow2' } : null,
+    newBitmap: tracked && bitmapName ? { name: bitmapName(id), persistent: source.format === 'qcow2' } : null,
     job: jobId(input.attempt, id),
   };
 }
@@ -281,7 +288,7 @@ function removedDisks({ catalog, known }: PlanInput): readonly string[] {
   return newest?.disks.map(({ disk }) => disk).filter((disk) => !present.has(disk)) ?? [];
 }
 
-function warningsOf(disks: readonly PlannedDisk[]): readonly string[] {
+function warningsOf(disks: readonly PlannedDisk[], off: boolean): readonly string[] {
   return disks.flatMap(({ disk, source, newBitmap, level }) => {
     const warnings: string[] = [];
     if (newBitmap && !newBitmap.persistent) {
@@ -289,7 +296,11 @@ function warningsOf(disks: readonly PlannedDisk[]): readonly string[] {
         `${disk}: a ${source.format} image cannot store a bitmap; increments are possible only until QEMU ends`,
       );
     }
-    if (!newBitmap && level !== 'copy') warnings.push(`${disk}: ${whyUntrackable(source) ?? 'it cannot be tracked'}`);
+    const untrackable = whyUntrackable(source);
+    if (!newBitmap && level !== 'copy' && untrackable) warnings.push(`${disk}: ${untrackable}`);
+    else if (off && level === 'full') {
+      warnings.push(`${disk}: while the VM is off nothing begins to track changes, so the next backup is full too`);
+    }
     if (source.encrypted) warnings.push(`${disk}: the source is encrypted, its backup is not`);
     return warnings;
   });

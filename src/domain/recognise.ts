@@ -4,8 +4,8 @@ import type { SourceDisk } from './disk.js';
 import { asComponent } from './names.js';
 
 /**
- * Which disk of the catalog each block device is. A disk is recognised first by the bitmap it carries, then by what
- * the catalog remembers of its device. Recorded names identify; they never address.
+ * Which disk of the catalog each block device is. A disk is recognised first by the bitmap it carries, then by the id
+ * that a person gave it, then by what the catalog remembers of its device. Recorded names identify; they never address.
  */
 export interface KnownSource {
   /** Names the disk's folder; chosen when the disk is first seen. */
@@ -22,20 +22,26 @@ export function recognise(catalog: Catalog | undefined, sources: readonly Source
   };
 
   const carriers = sources.map((source) => ({ source, disks: disksByBitmap(catalog, source) }));
-  // Where the bitmap is of several disks, only the file says which of them this one is.
+  // Where the bitmap is of several disks, only the file, or a person, says which of them this one is.
   for (const { source, disks } of carriers) {
-    const id = disks.length > 1 ? disks.find((each) => known.get(each)?.file === source.file) : undefined;
+    const isIt = (each: string): boolean => each === source.id || known.get(each)?.file === source.file;
+    const id = disks.length > 1 ? disks.find(isIt) : undefined;
     if (id !== undefined) assign(source, id);
   }
   for (const [id, remembered] of [...known]) {
     const claimants = carriers.filter(({ source, disks }) => disks.includes(id) && !ids.has(source));
     // A cloned image carries its original's bitmap too: the device then says which of the two the disk is.
     const source =
+      claimants.find((each) => each.source.id === id)?.source ??
       closest(
         claimants.map((each) => each.source),
         remembered,
-      ) ?? claimants.find(({ disks }) => disks.length === 1)?.source;
+      ) ??
+      claimants.find(({ disks }) => disks.length === 1)?.source;
     if (source) assign(source, id);
+  }
+  for (const source of sources) {
+    if (source.id !== undefined && !ids.has(source) && known.has(source.id)) assign(source, source.id);
   }
   for (const trait of TRAITS) {
     for (const source of sources) {
@@ -123,7 +129,7 @@ function disksByBitmap(catalog: Catalog | undefined, source: SourceDisk): readon
 export function newDiskId(source: SourceDisk): string {
   const node = explicitNode(source.node);
   const guestDevice = source.qdev === null ? null : guestDeviceId(source.qdev);
-  return asComponent(source.device ?? node ?? guestDevice ?? baseName(source.file));
+  return asComponent(source.id ?? source.device ?? node ?? guestDevice ?? baseName(source.file));
 }
 
 /** Whether the disk has a name that stays when its image or the command line changes around it. */

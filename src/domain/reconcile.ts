@@ -1,5 +1,5 @@
 import type { Catalog, Journal } from './catalog.js';
-import { knownDisks, latestFile, neededBitmaps, recordedBitmaps } from './chain.js';
+import { knownDisks, latestTracked, neededBitmaps, recordedBitmaps } from './chain.js';
 import type { DirtyBitmap, JobState, OwnNode, SourceDisk, VmState } from './disk.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
@@ -158,7 +158,7 @@ export function retire({
   const older = new Set(olderMonths.flatMap((month) => [...recordedBitmaps(month)]));
   const latest = new Set(
     [...knownDisks(catalog).keys()]
-      .map((disk) => latestFile(catalog, disk)?.bitmap?.name)
+      .map((disk) => latestTracked(catalog, disk)?.bitmap?.name)
       .filter((name) => name !== undefined),
   );
   return sources.flatMap((source) => {

@@ -29,7 +29,7 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
   return unwinding(async (unwind) => {
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
-    const route = await openRoute(options, unwind);
+    const route = await openRoute(options, context.signal, unwind);
     const watch = startWatch(options, AbortSignal.any([context.signal, route.signal]));
     unwind.defer(() => Promise.resolve(watch.close()));
     unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
@@ -55,7 +55,7 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
   });
 }
 
-async function openRoute(options: BackupOptions, unwind: Unwind): Promise<Route> {
+async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Unwind): Promise<Route> {
   const access = { breakLock: options.breakLock, what: `backup into ${options.target}` };
   switch (options.vm.kind) {
     case 'monitor': {
@@ -66,6 +66,10 @@ async function openRoute(options: BackupOptions, unwind: Unwind): Promise<Route>
     case 'domain': {
       const { openDomainRoute } = await import('./domain-route.js');
       return openDomainRoute({ ...options.vm, ...access, timeoutMs: options.stallTimeoutMs }, options, unwind);
+    }
+    case 'images': {
+      const { openImagesRoute } = await import('./images-route.js');
+      return openImagesRoute({ ...options.vm, ...access, signal }, unwind);
     }
   }
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Catalog } from '../domain/catalog.js';
-import { currentChain, latestFile, latestFull, lineOf, withModificationTimes } from '../domain/chain.js';
+import { currentChain, latestFull, latestTracked, lineOf, withModificationTimes } from '../domain/chain.js';
 import type { VmState } from '../domain/disk.js';
 import { type BackupPlan, planBackup } from '../domain/plan.js';
 import { recognise } from '../domain/recognise.js';
@@ -28,6 +28,7 @@ export async function planRun(
   vm: VmState,
 ): Promise<Planned & Prepared> {
   const { options, context, target, attempt } = run;
+  const { bitmapName } = route;
   const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
   const known = recognise(state.catalog, vm.disks);
   const [files, { brokenLines, catalog }] = await Promise.all([
@@ -46,7 +47,7 @@ export async function planRun(
     vm,
     known,
     catalog,
-    bitmapName: (disk) => route.bitmapName(targetId, disk, attempt),
+    bitmapName: bitmapName && ((disk) => bitmapName(targetId, disk, attempt)),
     attempt,
     nowSeconds: Math.floor(context.now().getTime() / 1000),
     files,
@@ -78,7 +79,7 @@ export async function checkParents(
   const chain = currentChain(catalog);
   if (!catalog || chain === undefined) return { brokenLines, catalog };
   const times = new Map<string, number>();
-  const parents = disks.flatMap((id) => [latestFile(catalog, id, chain), latestFull(catalog, id, chain)]);
+  const parents = disks.flatMap((id) => [latestTracked(catalog, id, chain), latestFull(catalog, id, chain)]);
   await Promise.all(
     [...new Set(parents)].map(async (parent) => {
       if (!parent) return;

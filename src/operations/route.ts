@@ -7,6 +7,7 @@ import type { Endpoint } from '../qmp/endpoint.js';
 import type { Owner } from '../repository/ownership.js';
 import type { Staging } from '../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
+import type { NamedImage } from './images-route.js';
 import type { TargetState } from './open-target.js';
 import type { Planned } from './plan-run.js';
 import type { RepairReport } from './repair.js';
@@ -25,8 +26,8 @@ export interface Route {
   readonly subject: string;
   /** To whom files must belong so that the VM's process can open them; undefined leaves them to this user. */
   readonly imageOwner: Owner | undefined;
-  /** The name of the bitmap that tracks what changes since the point of `attempt`. */
-  bitmapName(targetId: string, disk: string, attempt: string): string;
+  /** The name of the bitmap that tracks what changes since the point of `attempt`; null where none can be added. */
+  readonly bitmapName: ((targetId: string, disk: string, attempt: string) => string) | null;
   /** What a dead run left, as far as it is in the VM or named by the target's journal. Changes nothing. */
   observeRepairs(target: TargetState): Promise<readonly RepairAction[]>;
   repair(target: TargetState, vm: VmState): Promise<Repaired>;
@@ -40,7 +41,9 @@ export interface Route {
 export type VmAddress =
   | { readonly kind: 'monitor'; readonly monitor: Endpoint }
   /** Name or UUID; `connect` is libvirt's URI, null virsh's own default. */
-  | { readonly kind: 'domain'; readonly domain: string; readonly connect: string | null };
+  | { readonly kind: 'domain'; readonly domain: string; readonly connect: string | null }
+  /** The images of a VM that is off. */
+  | { readonly kind: 'images'; readonly images: readonly NamedImage[] };
 
 /** One that is asked, by its monitor or through libvirt. */
 export type AskedVm = Extract<VmAddress, { readonly kind: 'monitor' | 'domain' }>;

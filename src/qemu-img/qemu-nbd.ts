@@ -1,6 +1,6 @@
 /**
- * Runs one qemu-nbd for one client. It ends when the client leaves, when it is told to, or with this process, however
- * that died. Its socket lies in a folder of its own that nobody else may enter.
+ * Runs one qemu-nbd, for one client unless told. It ends when that client leaves, when it is told to, or with this
+ * process, however that died. Its socket lies in a folder of its own that nobody else may enter.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -14,6 +14,8 @@ export interface QemuNbdOptions {
   /** The block node to serve. Names in it should be absolute. */
   readonly node: object;
   readonly readOnly?: boolean;
+  /** Serves until it is told to end, and several clients at a time. */
+  readonly persistent?: boolean;
   /** A persistent dirty bitmap to export beside the data, as `qemu:dirty-bitmap:NAME`. */
   readonly bitmap?: string;
   /** A write of zeros becomes an explicit zero cluster, without space of its own. */
@@ -54,6 +56,7 @@ const KILL_MS = 2_000;
 const DYING_MS = 500;
 const POLL_MS = 5;
 const MAX_WORDS = 4000;
+const MANY_CLIENTS = 8;
 
 /** @throws QmpBackupError `failed` in qemu-nbd's words; the signal's reason. */
 export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
@@ -64,6 +67,7 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
   const args = [
     ...[`--socket=${socketPath}`, `--pid-file=${pidFile}`],
     ...(options.readOnly ? ['--read-only'] : []),
+    ...(options.persistent ? ['--persistent', `--shared=${MANY_CLIENTS}`] : []),
     ...(options.bitmap === undefined ? [] : [`--bitmap=${options.bitmap}`]),
     ...(options.detectZeroes ? ['--detect-zeroes=on'] : []),
     nameOfNode(options.node),

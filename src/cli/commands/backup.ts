@@ -3,11 +3,11 @@ import { QmpBackupError } from '../../errors.js';
 import type { BackupOptions } from '../../operations/backup-run.js';
 import { isLocal } from '../../repository/mounts.js';
 import { isApart, runApart } from '../apart.js';
-import { parseBytes, parseList, parseSeconds } from '../options.js';
+import { type ImageOption, parseBytes, parseImages, parseList, parseSeconds } from '../options.js';
 import type { Register } from '../program.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
 import { createProgress } from '../render/progress.js';
-import { agentOf, type CommandContext, packageVersion, requireVm } from '../wiring.js';
+import { agentOf, type CommandContext, type GlobalOptions, packageVersion, requireVm } from '../wiring.js';
 
 interface Flags {
   readonly level: BackupOptions['level'];
@@ -37,12 +37,13 @@ interface Flags {
   readonly breakLock?: boolean;
   readonly method: BackupOptions['method'];
   readonly killJob?: boolean;
+  readonly offline?: readonly ImageOption[];
 }
 
 export const backupCommand: Register = (program, run) => {
   const command = program
     .command('backup')
-    .description('take one restore point of all disks of a running VM')
+    .description('take one restore point of all disks of a VM')
     .addOption(
       new Option('--level <level>', 'auto: incremental where that is safe, full where not')
         .choices(['full', 'inc', 'diff', 'auto', 'copy'])
@@ -50,6 +51,11 @@ export const backupCommand: Register = (program, run) => {
     )
     .requiredOption('--target <dir>', 'folder of the backups')
     .option('--monthly', 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>')
+    .option(
+      '--offline <disk=file>',
+      'instead of --socket: an image of a VM that is off, by disk id; only read; repeatable',
+      parseImages,
+    )
     .option('--include <disks>', 'only these disks: a comma list of disk ids, devices, nodes or file names', parseList)
     .option('--exclude <disks>', 'all disks but these', parseList)
     .option('--quiesce [require]', 'freeze the guest by its agent; with =require the run fails where that fails')
@@ -101,7 +107,8 @@ Examples:
   qmpbackup --socket tcp:127.0.0.1:4444 backup --level full --include disk1 --speed-limit 50M --target /backup/vm
   qmpbackup --socket /run/vm.qmp backup --level auto --fleece always --verify --target /mnt/nfs/vm
   qmpbackup --socket /run/vm.qmp backup --level auto --dry-run --target /backup/vm
-  qmpbackup --domain web1 backup --level auto --method push --target /backup/web1`;
+  qmpbackup --domain web1 backup --level auto --method push --target /backup/web1
+  qmpbackup backup --level auto --offline disk1=/var/lib/vm/disk1.qcow2 --offline disk2=/dev/vg/disk2 --target /backup/vm`;
 
 /** Options of the Python tool that have no place here, each with what to do instead. */
 const REFUSED = [
@@ -134,7 +141,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   const { backup } = await import('../../operations/backup.js');
   const result = await backup(
     {
-      ...domainOptions(requireVm(globals), flags),
+      ...domainOptions(vmOf(flags, globals), flags),
       agent: agentOf(globals),
       level: flags.level,
       target: flags.target,
@@ -223,6 +230,16 @@ function domainOptions(
         ? 'Leave it out: jobs of others on a VM do not hold up a backup by --socket.'
         : 'Leave it out: a backup by --socket is always written by QEMU.',
   });
+}
+
+function vmOf({ offline }: Flags, globals: GlobalOptions): BackupOptions['vm'] {
+  if (!offline) return requireVm(globals);
+  if (globals.socket !== undefined || globals.domain !== undefined) {
+    throw new QmpBackupError('usage', '--offline names the disks of a VM that is off, --socket and --domain a VM', {
+      hint: 'Give one of them. A libvirt domain that is off is backed up by --domain alone.',
+    });
+  }
+  return { kind: 'images', images: offline };
 }
 
 function verifyShare(value: boolean | string | undefined): BackupOptions['verify'] {

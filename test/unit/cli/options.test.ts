@@ -1,7 +1,21 @@
 import { describe, expect, it } from 'vitest';
 import { exitCodeOf } from '../../../src/cli/exit-codes.js';
-import { parseBytes, parseList, parseSeconds } from '../../../src/cli/options.js';
+import { parseBytes, parseImages, parseList, parseSeconds } from '../../../src/cli/options.js';
 import { type ErrorCode, QmpBackupError } from '../../../src/errors.js';
+
+describe('images', () => {
+  it('are named, with a format where that is said, and each once', () => {
+    const one = parseImages('disk1=/a=b.qcow2');
+    expect(one).toEqual([{ name: 'disk1', path: '/a=b.qcow2', format: null }]);
+    expect(parseImages('d2=raw:/dev/vg/d2', one)[1]).toEqual({ name: 'd2', path: '/dev/vg/d2', format: 'raw' });
+    expect(() => parseImages('disk1=/other', one)).toThrow('given before');
+    expect(() => parseImages('other=/a=b.qcow2', one)).toThrow('given before');
+  });
+
+  it.each(['/a.qcow2', 'disk1=', '=/a', '../x=/a'])('refuses %j', (text) => {
+    expect(() => parseImages(text)).toThrow();
+  });
+});
 
 describe('bytes', () => {
   it.each([

@@ -1,7 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readCatalogValue } from '../../../src/domain/catalog.js';
-import { describedSource, latestFile, latestFull, lineOf, neededBitmaps } from '../../../src/domain/chain.js';
+import {
+  describedSource,
+  latestFile,
+  latestFull,
+  latestTracked,
+  lineOf,
+  neededBitmaps,
+} from '../../../src/domain/chain.js';
 import { nextNumber, numberInName } from '../../../src/domain/names.js';
 import { catalog, entry, point } from '../../support/builders.js';
 
@@ -37,6 +44,14 @@ describe('the parent of a disk', () => {
 
   it('needs the bitmaps of the latest file and of the latest FULL, and no others', () => {
     expect([...neededBitmaps(held)].sort()).toEqual([a0, a1, b0, b2].map(({ bitmap }) => bitmap!.name).sort());
+  });
+
+  it('passes over files without a bitmap, as of a VM that was off, and keeps the bitmap of the one before', () => {
+    const off = entry('a', 'INC-5.qcow2', { parent: 'INC-2.qcow2', bitmap: null });
+    const after = catalog([...held.points, point(3, [off], { consistency: 'offline' })]);
+    expect(latestFile(after, 'a', 'c1')).toBe(off);
+    expect(latestTracked(after, 'a', 'c1')).toBe(a1);
+    expect(neededBitmaps(after)).toEqual(neededBitmaps(held));
   });
 
   it('a gap or a loop in a line is named', () => {

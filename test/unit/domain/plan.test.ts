@@ -34,6 +34,31 @@ describe('the level of each disk', () => {
     expect(plan.disks[0]!.newBitmap!.name).toMatch(/-a-abcdefabcdef$/);
   });
 
+  it('while the VM is off adds no bitmap, and the next point builds on the last file that has one', () => {
+    const sources = [source('a', { bitmaps: tracked })];
+    const off = planBackup(planInput('inc', sources, chain, { bitmapName: null }));
+    expect(off.disks[0]).toMatchObject({ level: 'inc', parent: inc, copyBitmap: inc.bitmap!.name, newBitmap: null });
+    expect(off.warnings).toEqual([]);
+    const offline = point(2, [entry('a', 'INC-3.qcow2', { parent: inc.file, bitmap: null })]);
+    const next = planBackup(planInput('inc', sources, catalog([...chain.points, offline])));
+    expect(next.disks[0]).toMatchObject({ level: 'inc', parent: inc, copyBitmap: inc.bitmap!.name });
+  });
+
+  it('is FULL after a FULL of a VM that was off, of which both runs say why', () => {
+    const sources = [source('a', { bitmaps: tracked })];
+    const off = planBackup(planInput('full', sources, chain, { bitmapName: null }));
+    expect(off.warnings).toEqual([expect.stringContaining('the next backup is full too')]);
+    const offline = point(0, [entry('a', 'FULL-3.qcow2', { bitmap: null })], { chain: 'c2' });
+    const next = planBackup(planInput('auto', sources, catalog([...chain.points, offline])));
+    expect(next.disks[0]).toMatchObject({ level: 'full', reason: 'FULL-3.qcow2 was taken without a bitmap' });
+  });
+
+  it('is FULL where the bitmap cannot be read for what it has recorded', () => {
+    const layered = [bitmap(inc.bitmap!.name, { unreadable: 'it lies in several layers' })];
+    const plan = planBackup(planInput('auto', [source('a', { bitmaps: layered })], chain, { bitmapName: null }));
+    expect(plan.disks[0]).toMatchObject({ level: 'full', reason: expect.stringContaining('several layers') as string });
+  });
+
   it('is DIFF from the bitmap of the newest FULL', () => {
     const plan = planBackup(planInput('diff', [source('a', { bitmaps: tracked })], chain));
     expect(plan.disks[0]).toMatchObject({ level: 'diff', copyBitmap: full.bitmap!.name, parent: full });

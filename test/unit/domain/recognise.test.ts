@@ -34,6 +34,14 @@ describe('a known disk', () => {
   const b = entry('b', 'FULL-1.qcow2');
   const known = catalog([point(0, [a, b])]);
 
+  it('is known by the id that a person gave it, unless its bitmap says otherwise', () => {
+    const named = (id: string, more: Parameters<typeof source>[1] = {}) =>
+      source(id, { id, qdev: null, node: id, file: `/elsewhere/${id}`, ...more });
+    expect(ids(known, [named('b'), named('c')])).toEqual(['b', 'c']);
+    expect(ids(known, [named('b', { bitmaps: [bitmap(a.bitmap!.name)] })])).toEqual(['a']);
+    expect(ids(undefined, [named('x')])).toEqual(['x']);
+  });
+
   it('is known by its bitmap first: swapped images keep their folders', () => {
     const sources = [
       source('a', { bitmaps: [bitmap(b.bitmap!.name)] }),

@@ -1,0 +1,161 @@
+import { join } from 'node:path';
+import { CATALOG_SCHEMA, type Catalog, type Journal } from '../domain/catalog.js';
+import { knownDisks } from '../domain/chain.js';
+import type { VmState } from '../domain/disk.js';
+import { scratchFolderName } from '../domain/names.js';
+import type { NbdSource } from '../domain/nbd-address.js';
+import type { PlannedDisk } from '../domain/plan.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { NbdClient } from '../nbd/client.js';
+import { type QemuNbd, startQemuNbd } from '../qemu-img/qemu-nbd.js';
+import { refusingWriters, restingNode } from '../qemu-img/resting-image.js';
+import { readJournal, writeJournal } from '../repository/journal-file.js';
+import { makeScratch, removeScratch } from '../repository/scratch.js';
+import type { Staging } from '../repository/staging.js';
+import type { BackupRun } from './backup-run.js';
+import { eachDisk } from './each-disk.js';
+import { readTarget } from './open-target.js';
+import type { Planned } from './plan-run.js';
+import { type PulledDisk, pullDisks } from './pull-disks.js';
+import { bitmapsOfDead, repairResting } from './resting-repair.js';
+import { imageFile } from './resting-disks.js';
+import type { RestingVm } from './resting-route.js';
+import type { Done } from './route.js';
+import { sealPoint } from './seal-point.js';
+import { stageImage } from './stage-point.js';
+import { compareWithInstant } from './verify-point.js';
+
+/**
+ * Journal, every image open, staging, pull, seal. The instant is when the last image is open: from then on none of them
+ * can change.
+ */
+export async function attemptRestingPoint(
+  run: BackupRun,
+  resting: RestingVm,
+  found: Planned,
+  staging: Staging,
+  vm: VmState,
+): Promise<Done> {
+  const { options, context } = run;
+  run.signal.throwIfAborted();
+  const servers: QemuNbd[] = [];
+  try {
+    const left = await leftByDeadRun(run, found.catalog);
+    const planned = rememberedBy(found, left);
+    const folder = join('/var/tmp', scratchFolderName(run.attempt));
+    await writeJournal(run.target, journalOf(run, planned, folder, left));
+    await makeScratch(folder, undefined);
+    const opened: Pick<PulledDisk, 'planned' | 'source'>[] = [];
+    for (const disk of planned.plan.disks) {
+      opened.push({ planned: disk, source: await open(run, disk, folder, servers) });
+    }
+    const instant = { at: context.now().toISOString(), consistency: resting.consistency, ...UNDISTURBED };
+    context.report({ kind: 'started', instant });
+    const compressionType = options.compress ? 'zstd' : null;
+    const disks = await eachDisk(opened, async (disk): Promise<PulledDisk> => {
+      const path = await stageImage(staging, disk.planned, { compressionType, signal: run.signal });
+      return { ...disk, path, bitmap: disk.planned.copyBitmap };
+    });
+    const outcomes = await pullDisks(run, disks, folder);
+    if (options.verify !== null) {
+      for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
+    }
+    for (const server of servers) await server.kill();
+    await removeScratch(folder);
+    context.report({ kind: 'sealing' });
+    const sealed = await sealPoint(run, planned, staging, disks, { vm, instant, outcomes });
+    return { ...sealed, ...UNDISTURBED };
+  } catch (error) {
+    for (const server of servers) await server.kill();
+    throw await undone(run, vm, error);
+  }
+}
+
+const UNDISTURBED = { transactionMs: 0, freeze: null, pausedMs: null };
+
+interface DeadRun {
+  readonly monitor: string;
+  readonly disks: Journal['disks'];
+}
+
+async function leftByDeadRun({ target }: BackupRun, catalog: Catalog | undefined): Promise<DeadRun> {
+  const journal = await readJournal(target);
+  return { monitor: journal?.monitor ?? '', disks: bitmapsOfDead({ journal, catalog }) };
+}
+
+/**
+ * The plan with what the catalog remembers: of a disk that is known, how the running VM names it, and of a run that
+ * died, the bitmaps that it may have left in the images, as retired ones.
+ */
+function rememberedBy(planned: Planned, { disks: left }: DeadRun): Planned {
+  const { catalog, plan } = planned;
+  const known = knownDisks(catalog);
+  const named = (disk: PlannedDisk): PlannedDisk => {
+    const { device, qdev, node } = known.get(disk.disk)?.source ?? disk.source;
+    return { ...disk, source: { ...disk.source, device, qdev, node: node ?? disk.source.node } };
+  };
+  const stray = left.flatMap(({ bitmap }) => (bitmap === null ? [] : [bitmap]));
+  return {
+    ...planned,
+    plan: { ...plan, disks: plan.disks.map(named) },
+    catalog: catalog && { ...catalog, retired: [...new Set([...catalog.retired, ...stray])] },
+  };
+}
+
+function journalOf(run: BackupRun, { plan }: Planned, folder: string, left: DeadRun): Journal {
+  return {
+    schema: CATALOG_SCHEMA,
+    attempt: run.attempt,
+    startedAt: run.context.now().toISOString(),
+    what: `backup --level ${run.options.level} of a VM that is off`,
+    // Nothing of this run is in any QEMU.
+    monitor: left.disks.length > 0 ? left.monitor : '',
+    vm: run.identity,
+    disks: [...plan.disks.map(({ disk, file, job }) => ({ disk, bitmap: null, job, file })), ...left.disks],
+    madeFolders: plan.disks.map(({ disk }) => disk),
+    freezes: null,
+    stops: false,
+    scratch: [folder],
+    servesNbd: false,
+  };
+}
+
+/** Serves one image, read-only: as long as it does, no QEMU can open it for writing. */
+async function open(
+  run: BackupRun,
+  { source, copyBitmap }: PlannedDisk,
+  folder: string,
+  servers: QemuNbd[],
+): Promise<NbdSource> {
+  const file = await imageFile({ path: source.file, format: source.format });
+  const server = await refusingWriters(source.file, () =>
+    startQemuNbd({
+      node: restingNode(file),
+      ...{ readOnly: true, persistent: true, folder, signal: run.signal },
+      ...(copyBitmap === null ? {} : { bitmap: copyBitmap }),
+    }),
+  );
+  servers.push(server);
+  const address = { kind: 'unix' as const, path: server.socketPath };
+  const client = await NbdClient.connect(address, { signal: run.signal });
+  const { size } = client.export;
+  await client.close();
+  if (size !== Math.ceil(source.virtualSize / 512) * 512) {
+    throw new QmpBackupError('failed', `${source.file} was changed while the backup began`, {
+      hint: 'Nothing was kept of this run. Run it again.',
+    });
+  }
+  return { address, exportName: '' };
+}
+
+/** The undo of a failed attempt is the repair that the next run would make; where it cannot be made now, that one does. */
+async function undone(run: BackupRun, vm: VmState, error: unknown): Promise<unknown> {
+  if (run.watch.givenUp.aborted) return run.watch.givenUp.reason;
+  try {
+    const { warnings } = await repairResting(await readTarget(run.target, run.options.monthly), vm);
+    warnings.forEach(run.warn);
+  } catch (failure) {
+    run.warn(`the run could not be undone now (${messageOf(failure)}); the next run does it by the journal`);
+  }
+  return error;
+}
