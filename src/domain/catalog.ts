@@ -204,6 +204,8 @@ const journal = v.object({
   scratch: v.optional(v.array(v.string()), []),
   /** The run starts QEMU's NBD server. */
   servesNbd: v.optional(v.boolean(), false),
+  /** The libvirt domain (UUID) that the run starts, paused, and ends again. */
+  starts: v.optional(v.string()),
 });
 
 /** `run.json`: what a run may leave behind in QEMU and in the target, written before it changes anything. */

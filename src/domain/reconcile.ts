@@ -38,6 +38,8 @@ export type RepairAction =
   | RedefineCheckpoint
   | { readonly kind: 'delete-file'; readonly disk: string; readonly file: string }
   | { readonly kind: 'delete-folder'; readonly disk: string }
+  /** A libvirt domain (UUID) that the run had started paused. */
+  | { readonly kind: 'end-domain'; readonly domain: string }
   | { readonly kind: 'remove-journal' };
 
 /** libvirt has forgotten a checkpoint that the newest files need, and whose bitmaps may still be in the images. */
@@ -61,6 +63,10 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
     // What a run that died after its seal had left to do. Without a journal that is for the next seal: a run that is
     // refused changes nothing.
     ...(journal ? retire(observed) : []),
+    // When libvirt has no more to do in it, and while the journal still says so.
+    ...(journal?.starts !== undefined && observed.status === 'paused'
+      ? [{ kind: 'end-domain', domain: journal.starts } as const]
+      : []),
     ...(journal ? [{ kind: 'remove-journal' } as const] : []),
   ];
 }
@@ -183,7 +189,7 @@ export interface OfflineRepairs {
   readonly waiting: Journal | null;
 }
 
-/** The journal of a run that has nothing in any QEMU: an import. */
+/** The journal of a run that has nothing in any QEMU: an import, or a backup of a VM that was off. */
 export function isWithoutVm({ monitor }: Journal): boolean {
   return monitor === '';
 }
@@ -198,7 +204,10 @@ export function reconcileOffline(
   const withoutVm = journal !== undefined && isWithoutVm(journal);
   const possible = all.filter(
     ({ kind }) =>
-      kind === 'thaw' || kind === 'delete-file' || kind === 'delete-folder' || (withoutVm && kind === 'remove-journal'),
+      kind === 'thaw' ||
+      kind === 'delete-file' ||
+      kind === 'delete-folder' ||
+      (withoutVm && (kind === 'delete-scratch' || kind === 'remove-journal')),
   );
   const isInUse = (action: RepairAction): boolean =>
     action.kind === 'delete-file' && inUse.has(`${action.disk}/${action.file}`);

@@ -126,6 +126,7 @@ function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[]
     stops: false,
     scratch: [...scratch],
     servesNbd: false,
+    ...(run.session.startedPaused ? { starts: run.session.uuid } : {}),
   };
 }
 

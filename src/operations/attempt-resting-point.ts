@@ -39,10 +39,10 @@ export async function attemptRestingPoint(
   const { options, context } = run;
   run.signal.throwIfAborted();
   const servers: QemuNbd[] = [];
+  const folder = join('/var/tmp', scratchFolderName(run.attempt));
   try {
     const left = await leftByDeadRun(run, found.catalog);
     const planned = rememberedBy(found, left);
-    const folder = join('/var/tmp', scratchFolderName(run.attempt));
     await writeJournal(run.target, journalOf(run, planned, folder, left));
     await makeScratch(folder, undefined);
     const opened: Pick<PulledDisk, 'planned' | 'source'>[] = [];
@@ -67,6 +67,8 @@ export async function attemptRestingPoint(
     return { ...sealed, ...UNDISTURBED };
   } catch (error) {
     for (const server of servers) await server.kill();
+    // Here and not by the journal alone: the target may be what is gone.
+    await removeScratch(folder).catch((failure: unknown) => run.warn(messageOf(failure)));
     throw await undone(run, vm, error);
   }
 }

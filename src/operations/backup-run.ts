@@ -17,6 +17,8 @@ export interface BackupOptions extends BackupRequest {
   readonly method: 'pull' | 'push';
   /** A backup job of somebody else that runs on a libvirt domain is ended. */
   readonly killJob: boolean;
+  /** A libvirt domain that is off is started, paused, for as long as its backup takes. */
+  readonly startPaused: boolean;
   readonly trace?: ((direction: '>' | '<', message: unknown) => void) | undefined;
   readonly target: string;
   readonly monthly: boolean;

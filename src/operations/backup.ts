@@ -65,7 +65,8 @@ async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Un
     }
     case 'domain': {
       const { openDomainRoute } = await import('./domain-route.js');
-      return openDomainRoute({ ...options.vm, ...access, timeoutMs: options.stallTimeoutMs }, options, unwind);
+      const timeoutMs = options.stallTimeoutMs;
+      return openDomainRoute({ ...options.vm, ...access, timeoutMs, signal }, options, unwind);
     }
     case 'images': {
       const { openImagesRoute } = await import('./images-route.js');
@@ -143,12 +144,14 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
   state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, route.state.disks);
   const others = await repairOtherMonths(locked, route, route.state);
-  const { vm, report } = await route.repair(state, others.vm);
+  const { vm: repaired, report } = await route.repair(state, others.vm);
   report.warnings.forEach(run.warn);
   const repairs = [...others.actions, ...report.actions];
   if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
 
-  const planned = await planRun(locked, route, state, vm);
+  const other = await route.ready?.(locked, repaired, unwind);
+  const [way, vm] = other ? [other, other.state] : [route, repaired];
+  const planned = await planRun(locked, way, state, vm);
   const { space } = planned;
   watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
   const done = await planned.take(locked, staging, vm);
@@ -163,7 +166,7 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
     outcome: { target, plan: planned.plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
     tidyUp: async () => {
       // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      await route.retire(planned.plan, retire(seen));
+      await way.retire(planned.plan, retire(seen));
       await removeJournal(target);
     },
   };

@@ -10,6 +10,7 @@ import type { DomainSession } from './domain-session.js';
 import { vmStateOf } from './domain-session.js';
 import type { TargetState } from './open-target.js';
 import { removeFromImages } from './off-bitmaps.js';
+import { endStarted } from './start-paused.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from './repair.js';
 
 /** What a dead run left, and the checkpoints that libvirt forgot: only a running domain can say if their bitmaps are whole. */
@@ -20,7 +21,8 @@ export async function observeDomainRepairs(
 ): Promise<readonly RepairAction[]> {
   const actions = await observeRepairs(target, vm);
   const gone = new Set(actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : [])));
-  const lost = domain.active ? lostCheckpoints(target.catalog, vm.disks) : [];
+  const runsOn = domain.active && !actions.some(({ kind }) => kind === 'end-domain');
+  const lost = runsOn ? lostCheckpoints(target.catalog, vm.disks) : [];
   return [...actions, ...lost.filter(({ checkpoint }) => !gone.has(checkpoint))];
 }
 
@@ -68,6 +70,11 @@ async function carriedOut(
         const disks = await redefineLost(session, action);
         if (disks.length > 0) done.push({ ...action, disks });
         continue;
+      }
+      case 'end-domain': {
+        const warning = action.domain === session.uuid ? await endStarted(session) : null;
+        if (warning !== null) warnings.push(warning);
+        break;
       }
       default:
         await carryOutInTarget(target, action, warnings);

@@ -1,28 +1,57 @@
+import type { VmState } from '../domain/disk.js';
 import { checkpointName } from '../domain/names.js';
+import type { RepairAction } from '../domain/reconcile.js';
+import { inspectDomain } from '../libvirt/domain.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
-import type { BackupOptions } from './backup-run.js';
+import type { BackupOptions, BackupRun } from './backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
-import { type DomainAccess, openDomain, refuseForeignJob, refuseInactive } from './domain-session.js';
+import { restingDomain } from './domain-resting.js';
+import { type DomainAccess, type DomainSession, openDomain, refuseForeignJob, vmStateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
+import { readTarget } from './open-target.js';
 import { PULL } from './pull-copy.js';
 import { PUSH } from './push-copy.js';
+import { bitmapsOfDead } from './resting-repair.js';
+import { restingRoute } from './resting-route.js';
 import type { Route } from './route.js';
+import { endStarted, startForBackup } from './start-paused.js';
 import type { Unwind } from './unwind.js';
 
 const METHODS: Readonly<Record<BackupOptions['method'], CopyMethod>> = { pull: PULL, push: PUSH };
 
-/** A libvirt domain: a checkpoint and a backup in one call, and the files written as `--method` says. */
+interface Way {
+  readonly method: CopyMethod;
+  readonly startPaused: boolean;
+  /** Ends looks at images. */
+  readonly signal: AbortSignal;
+}
+
+/** A libvirt domain, running or off. */
 export async function openDomainRoute(
-  access: DomainAccess,
-  { method: name, killJob }: Pick<BackupOptions, 'method' | 'killJob'>,
+  access: DomainAccess & Pick<Way, 'signal'>,
+  { method: name, killJob, startPaused }: Pick<BackupOptions, 'method' | 'killJob' | 'startPaused'>,
   unwind: Unwind,
 ): Promise<Route> {
-  const method = METHODS[name];
+  const way: Way = { method: METHODS[name], startPaused, signal: access.signal };
   const session = await openDomain(access, unwind);
-  const { uuid, domain, state } = session;
-  refuseInactive(session);
+  if (!session.domain.active) return offRoute(session, way);
   refuseForeignJob(session, { mayEndBackups: killJob });
+  return {
+    ...runningRoute(session, way),
+    ready: async (run, { status }, inner) => {
+      if (status !== 'shut off') return null;
+      // The repair has ended it: a run that died had started it.
+      const domain = await inspectDomain(session.virsh, session.uuid);
+      const route = await offRoute({ ...session, domain, state: vmStateOf(domain) }, way);
+      return (await route.ready?.(run, route.state, inner)) ?? route;
+    },
+  };
+}
+
+/** One that has a QEMU: a checkpoint and a backup in one call, and the files written as `--method` says. */
+function runningRoute(session: DomainSession, { method }: Way): Route {
+  const { uuid, domain, state } = session;
   // Files that root makes for a QEMU that runs as somebody else must belong to that user, where QEMU writes them.
   const isRoot = process.getuid?.() === 0;
   return {
@@ -30,7 +59,7 @@ export async function openDomainRoute(
     signal: session.signal,
     subject: `the domain ${domain.name} (${uuid})`,
     imageOwner: method === PUSH && isRoot ? (domain.owner ?? undefined) : undefined,
-    bitmapName: (targetId, _disk, attempt) => checkpointName(targetId, attempt),
+    bitmapName: checkpoint,
     observeRepairs: (target) => observeDomainRepairs(session, target, state),
     repair: async (target, vm) => {
       const ended = await endForeignJob(session);
@@ -48,4 +77,47 @@ export async function openDomainRoute(
     },
     retire: (_plan, actions) => dropCheckpoints(session, actions),
   };
+}
+
+function checkpoint(targetId: string, _disk: string, attempt: string): string {
+  return checkpointName(targetId, attempt);
+}
+
+/** One that is off is read from its images; with `--start-paused` it runs for as long as its backup takes. */
+async function offRoute(session: DomainSession, way: Way): Promise<Route> {
+  const route = restingRoute(await restingDomain(session, way.signal));
+  if (!way.startPaused) return route;
+  return {
+    ...route,
+    bitmapName: checkpoint,
+    ready: async (run, _vm, unwind) => {
+      const started = await startForBackup(run, session, unwind);
+      const running = runningRoute(started, way);
+      return {
+        ...running,
+        state: await repairStarted(run, started),
+        retire: async (plan, actions) => {
+          await running.retire(plan, actions);
+          const warning = await endStarted(started);
+          if (warning !== null) run.warn(warning);
+        },
+      };
+    },
+  };
+}
+
+/** What could not be repaired while it was off: bitmaps of a run that died, and checkpoints that libvirt has forgotten. */
+async function repairStarted(run: BackupRun, session: DomainSession): Promise<VmState> {
+  const target = await readTarget(run.target, run.options.monthly);
+  const why = 'made by a run that died';
+  await dropCheckpoints(
+    session,
+    bitmapsOfDead(target).flatMap(({ disk: node, bitmap }): RepairAction[] =>
+      bitmap === null ? [] : [{ kind: 'remove-bitmap', node, bitmap, why }],
+    ),
+  );
+  const state = vmStateOf(await inspectDomain(session.virsh, session.uuid));
+  const { vm, report } = await repairDomain(session, { ...target, journal: undefined }, state);
+  report.warnings.forEach(run.warn);
+  return vm;
 }

@@ -17,6 +17,8 @@ export interface DomainSession {
   readonly connect: string | null;
   readonly domain: DomainState;
   readonly state: VmState;
+  /** This run has started it, paused. */
+  readonly startedPaused?: true;
   /** Aborts when the domain's lock is lost. */
   readonly signal: AbortSignal;
 }
@@ -159,14 +161,6 @@ function attemptOf(mode: 'pull' | 'push', file: string): string | undefined {
 
 /** The name of an image does not tell which attempt made it. */
 const UNTOLD_ATTEMPT = '0'.repeat(12);
-
-/** Only a QEMU that runs can keep an instant. */
-export function refuseInactive({ domain: { active, name, state } }: Pick<DomainSession, 'domain'>): void {
-  if (active) return;
-  throw new QmpBackupError('unsafe', `the domain ${name} is ${state}: libvirt backs up only what runs or is paused`, {
-    hint: `Nothing was changed. Start it: virsh start ${name} (with --paused its guest does not run)`,
-  });
-}
 
 type JobView = Pick<DomainSession, 'domain' | 'state'>;
 

@@ -1,18 +1,16 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { scratchFolderName } from '../domain/names.js';
-import type { NbdSource } from '../domain/nbd-address.js';
 import type { PlannedDisk } from '../domain/plan.js';
-import { messageOf, QmpBackupError } from '../errors.js';
+import { QmpBackupError } from '../errors.js';
 import { endBackup } from '../libvirt/backup.js';
 import { exportOf, type PullDisk } from '../libvirt/backup-xml.js';
 import { jobOf, runningBackup } from '../libvirt/domain.js';
 import { scratchImage } from '../repository/scratch.js';
-import type { Copied, CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
 import { scratchPlace, TEMPORARY } from './domain-scratch.js';
-import { eachDisk } from './each-disk.js';
 import type { Planned } from './plan-run.js';
-import { pullFull, pullIncrement } from './pull-image.js';
+import { type PulledDisk, pullDisks } from './pull-disks.js';
 import type { StagedImage } from './seal-point.js';
 import { compareWithInstant } from './verify-point.js';
 
@@ -45,20 +43,20 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
     backup: (staged) => ({ mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) }),
     adviceFor: () => null,
     finish: async (staged) => {
-      const disks = staged.map((image) => ({ ...image, pull: pullOf(image) }));
-      const outcomes = await pullAll(run, disks);
+      const disks = staged.map((image): PulledDisk => {
+        const { exportName, dirtyContext } = exportOf(pullOf(image));
+        const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
+        return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
+      });
+      const outcomes = await pullDisks(run, disks, socketFolder(run));
       if (run.options.verify !== null) {
-        for (const disk of disks) await compareWithInstant(run, planned, disk, sourceOf(run, disk));
+        for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
       }
       await requireOwnJob(run);
       await endBackup(run.session.virsh, run.session.uuid, { sleep });
       return outcomes;
     },
   };
-}
-
-interface PulledDisk extends StagedImage {
-  readonly pull: PullDisk;
 }
 
 function scratchFolder({ options, attempt }: DomainRun, { source }: PlannedDisk): string {
@@ -72,78 +70,6 @@ function socketFolder({ attempt }: DomainRun): string {
 
 function socketOf(run: DomainRun): string {
   return join(socketFolder(run), 'nbd.sock');
-}
-
-/** All disks at once. Throws at the first that fails; the others have ended by then. */
-async function pullAll(run: DomainRun, staged: readonly PulledDisk[]): Promise<readonly Copied[]> {
-  const stop = new AbortController();
-  const signal = AbortSignal.any([run.signal, stop.signal]);
-  const progress = new Map(staged.map(({ planned }) => [planned.disk, { disk: planned.disk, done: 0, total: 0 }]));
-  const timer = setInterval(
-    () => {
-      const disks = [...progress.values()];
-      run.watch.sawJobs(
-        disks.map(({ disk, done, total }) => ({
-          ...{ id: disk, type: 'backup', status: 'running', current: done, total, error: null },
-        })),
-      );
-      run.context.report({ kind: 'progress', disks });
-    },
-    Math.min(run.options.progressIntervalMs, 1_000),
-  );
-  try {
-    return await eachDisk(staged, async (disk) => {
-      try {
-        return await pullOne(run, disk, signal, (done, total) => {
-          progress.set(disk.planned.disk, { disk: disk.planned.disk, done, total });
-        });
-      } catch (error) {
-        stop.abort(error);
-        throw error;
-      }
-    });
-  } finally {
-    clearInterval(timer);
-    run.watch.jobsEnded();
-  }
-}
-
-function sourceOf(run: DomainRun, { pull }: Pick<PulledDisk, 'pull'>): NbdSource {
-  return { address: { kind: 'unix', path: socketOf(run) }, exportName: exportOf(pull).exportName };
-}
-
-async function pullOne(
-  run: DomainRun,
-  { planned, path, pull }: PulledDisk,
-  signal: AbortSignal,
-  onProgress: (done: number, total: number) => void,
-): Promise<Copied> {
-  const { compress, speedLimit: rateLimit } = run.options;
-  const begun = performance.now();
-  const { dirtyContext } = exportOf(pull);
-  const source = sourceOf(run, { pull });
-  const common = { signal, rateLimit, compress };
-  let copied = planned.source.allocated;
-  try {
-    if (dirtyContext === null) {
-      const total = planned.source.virtualSize;
-      await pullFull(source, path, { ...common, onProgress: (percent) => onProgress((percent * total) / 100, total) });
-    } else {
-      const bitmap = dirtyContext.replace(/^qemu:dirty-bitmap:/, '');
-      const done = await pullIncrement(
-        { source, bitmap, target: path },
-        { ...common, folder: socketFolder(run), onProgress: ({ done: bytes, total }) => onProgress(bytes, total) },
-      );
-      copied = done.total;
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    throw new QmpBackupError('failed', `the backup of ${planned.disk} failed: ${messageOf(error)}`, {
-      cause: error,
-      hint: 'No point was made and no change is lost: the next run copies it all.',
-    });
-  }
-  return { job: planned.job, copied, error: null, durationMs: performance.now() - begun };
 }
 
 /**

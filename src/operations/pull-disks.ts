@@ -1,6 +1,7 @@
 import type { NbdSource } from '../domain/nbd-address.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { BackupRun } from './backup-run.js';
+import type { Copied } from './domain-copy.js';
 import { eachDisk } from './each-disk.js';
 import { pullFull, pullIncrement } from './pull-image.js';
 import type { StagedImage } from './seal-point.js';
@@ -12,20 +13,12 @@ export interface PulledDisk extends StagedImage {
   readonly bitmap: string | null;
 }
 
-export interface Pulled {
-  readonly job: string;
-  /** Bytes. */
-  readonly copied: number;
-  readonly error: null;
-  readonly durationMs: number;
-}
-
 /** All disks at once; `folder` is for sockets. Throws at the first that fails; the others have ended by then. */
 export async function pullDisks(
   run: BackupRun,
   disks: readonly PulledDisk[],
   folder: string,
-): Promise<readonly Pulled[]> {
+): Promise<readonly Copied[]> {
   const stop = new AbortController();
   const signal = AbortSignal.any([run.signal, stop.signal]);
   const progress = new Map(disks.map(({ planned }) => [planned.disk, { disk: planned.disk, done: 0, total: 0 }]));
@@ -61,7 +54,7 @@ async function pullOne(
   { planned, path, source, bitmap }: PulledDisk,
   { folder, signal }: { readonly folder: string; readonly signal: AbortSignal },
   onProgress: (done: number, total: number) => void,
-): Promise<Pulled> {
+): Promise<Copied> {
   const common = { signal, rateLimit: options.speedLimit, compress: options.compress };
   const begun = performance.now();
   let copied = planned.source.allocated;

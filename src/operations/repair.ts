@@ -115,6 +115,7 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
     case 'remove-node':
     case 'remove-bitmap':
     case 'redefine-checkpoint':
+    case 'end-domain':
       return;
   }
 }
@@ -141,6 +142,7 @@ async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: s
     case 'delete-file':
     case 'delete-folder':
     case 'delete-scratch':
+    case 'end-domain':
     case 'remove-journal':
     case 'redefine-checkpoint':
       return;

@@ -20,7 +20,7 @@ export interface RestingDisk extends Omit<ImageFile, 'blockDevice'> {
 /** @throws QmpBackupError `unsafe` where the image is missing, no image, or in use */
 export async function restingSource(disk: RestingDisk, signal: AbortSignal): Promise<SourceDisk> {
   const image = await imageFile(disk);
-  const { virtualSize, allocated, compat, encrypted, bitmaps, description } = await lookAtResting(image);
+  const { virtualSize, allocated, compat, encrypted, bitmaps, backing, description } = await lookAtResting(image);
   const { name, named, path, format, cannotTrack } = disk;
   const read: DirtyBitmap[] = [];
   for (const bitmap of bitmaps) {
@@ -32,6 +32,7 @@ export async function restingSource(disk: RestingDisk, signal: AbortSignal): Pro
     ...{ device: name, qdev: null, node: name, root: name, underJob: false },
     ...{ format, file: path, virtualSize, allocated, compat, encrypted, cannotTrack },
     bitmaps: read,
+    backing,
     image: description,
   };
 }

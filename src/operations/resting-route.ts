@@ -5,6 +5,7 @@ import { QmpBackupError } from '../errors.js';
 import { attemptRestingPoint } from './attempt-resting-point.js';
 import { observeRestingRepairs, repairResting } from './resting-repair.js';
 import type { Route } from './route.js';
+import { unfrozen } from './start-guards.js';
 
 /** A VM that is off, whichever way it is known. */
 export interface RestingVm {
@@ -13,6 +14,8 @@ export interface RestingVm {
   readonly subject: string;
   /** What a point of it promises. */
   readonly consistency: Consistency;
+  /** Why the guest was not at rest when it ended; null where it may have been. */
+  readonly unclean: string | null;
   /** What to do about a disk whose image only the VM itself can read. */
   readonly instead: string;
 }
@@ -33,6 +36,7 @@ export function restingRoute(resting: RestingVm): Route {
     repair: async (target, vm) => ({ vm, report: await repairResting(target, vm) }),
     prepare: (run, planned) => {
       refuseUnreadable(planned.plan, resting);
+      if (resting.unclean !== null) unfrozen(run, resting.unclean);
       for (const { disk, source } of planned.plan.disks) {
         if (source.id === undefined || source.id === disk) continue;
         run.warn(

@@ -12,6 +12,7 @@ import type { TargetState } from './open-target.js';
 import type { Planned } from './plan-run.js';
 import type { RepairReport } from './repair.js';
 import type { Freeze } from './instant.js';
+import type { Unwind } from './unwind.js';
 
 /**
  * The way to a VM: what differs between one that is reached by QMP and others. Catalog, layout, plan, seal and
@@ -31,6 +32,11 @@ export interface Route {
   /** What a dead run left, as far as it is in the VM or named by the target's journal. Changes nothing. */
   observeRepairs(target: TargetState): Promise<readonly RepairAction[]>;
   repair(target: TargetState, vm: VmState): Promise<Repaired>;
+  /**
+   * The VM as it is to be backed up, once the target is locked and all is repaired, where that is not how it was found.
+   * What it changes, it gives back by `unwind`.
+   */
+  readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Route | null>;
   /** Decides how the instant is kept for the copy. Changes nothing. */
   prepare(run: BackupRun, planned: Planned, facts: TargetFacts): Promise<Prepared>;
   /** Removes what the newest point made superfluous. */

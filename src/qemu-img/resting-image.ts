@@ -20,6 +20,8 @@ export interface RestingImage {
   readonly compat: string | null;
   readonly encrypted: boolean;
   readonly bitmaps: readonly RestingBitmap[];
+  /** The files that it builds on, nearest first. */
+  readonly backing: readonly string[];
   /** What qemu-img said of the top image. */
   readonly description: unknown;
 }
@@ -70,6 +72,7 @@ export async function lookAtResting(image: ImageFile): Promise<RestingImage> {
       recording: flags.includes('auto'),
       inLayers: namesBelow.has(name),
     })),
+    backing: below.flatMap(({ all }) => (all as { readonly filename?: string }).filename ?? []),
     description: top.all,
   };
 }

@@ -92,11 +92,9 @@ describe('what a domain cannot do', () => {
     return stderr;
   };
 
-  it('says so before anything is changed: off, unknown, without scratch images, no libvirt', async () => {
-    const { vm, domain } = await domainScenario(lab);
+  it('says so before anything is changed: unknown, without scratch images, no libvirt', async () => {
+    const { vm } = await domainScenario(lab);
     expect(await refused(2, [...vm, 'backup', '--level', 'full', '--fleece', 'never'])).toContain('--fleece-dir');
-    await domain.destroy();
-    expect(await refused(13, [...vm, 'backup', '--level', 'full'])).toContain('is shut off');
     const unknown = ['--connect', lab.uri, '--domain', 'no such thing', 'backup', '--level', 'full'];
     expect(await refused(12, unknown)).toContain('no such thing');
     const nowhere = ['--connect', 'qemu+unix:///system?socket=/nowhere', '--domain', 'a', 'backup', '--level', 'full'];

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli, startCli } from '../support/cli.js';
+import { crashCli } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { run } from '../support/lab/programs.js';
@@ -124,6 +125,19 @@ describe('the disks of a VM that is off', () => {
     expect((await lab.backup('inc')).point.level).toBe('inc');
     await lab.expectChainEqualsDisks();
     await lab.expectNothingLeft(2);
+  });
+
+  it('after a SIGKILL in the middle the next run takes away what is left', async () => {
+    const lab = await withFull();
+    await writeBoth(lab, 20, 0x21);
+    await lab.vm.stop();
+    const args = ['backup', '--level', 'inc', '--target', lab.target, ...images(lab)];
+    await crashCli({ when: 'before', call: 'spawn', matches: /^setpriv .*--detect-zeroes/ }, args);
+    const journal = JSON.parse(await readFile(join(lab.target, 'run.json'), 'utf8')) as { readonly scratch: string[] };
+    expect((await offline(lab, 'inc')).point.number).toBe(1);
+    expect(journal.scratch.filter((folder) => existsSync(folder))).toEqual([]);
+    await expectNoLeftovers(lab);
+    await expectPointEqualsImages(lab);
   });
 
   it('what a VM has open is refused, and nothing is changed', async () => {

@@ -38,6 +38,7 @@ interface Flags {
   readonly method: BackupOptions['method'];
   readonly killJob?: boolean;
   readonly offline?: readonly ImageOption[];
+  readonly startPaused?: boolean;
 }
 
 export const backupCommand: Register = (program, run) => {
@@ -56,6 +57,7 @@ export const backupCommand: Register = (program, run) => {
       'instead of --socket: an image of a VM that is off, by disk id; only read; repeatable',
       parseImages,
     )
+    .option('--start-paused', 'start a libvirt domain that is off, paused, for as long as its backup takes')
     .option('--include <disks>', 'only these disks: a comma list of disk ids, devices, nodes or file names', parseList)
     .option('--exclude <disks>', 'all disks but these', parseList)
     .option('--quiesce [require]', 'freeze the guest by its agent; with =require the run fails where that fails')
@@ -142,6 +144,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   const result = await backup(
     {
       ...domainOptions(vmOf(flags, globals), flags),
+      startPaused: flags.startPaused ?? false,
       agent: agentOf(globals),
       level: flags.level,
       target: flags.target,
@@ -232,7 +235,17 @@ function domainOptions(
   });
 }
 
-function vmOf({ offline }: Flags, globals: GlobalOptions): BackupOptions['vm'] {
+function vmOf({ offline, startPaused, method }: Flags, globals: GlobalOptions): BackupOptions['vm'] {
+  if (startPaused && globals.domain === undefined) {
+    throw new QmpBackupError('usage', '--start-paused starts a libvirt domain, and none was given', {
+      hint: 'Name it with --domain.',
+    });
+  }
+  if (startPaused && method === 'push') {
+    throw new QmpBackupError('usage', '--start-paused goes with --method pull', {
+      hint: 'Whom the files have to belong to, so that QEMU can write them, is known only of a domain that runs.',
+    });
+  }
   if (!offline) return requireVm(globals);
   if (globals.socket !== undefined || globals.domain !== undefined) {
     throw new QmpBackupError('usage', '--offline names the disks of a VM that is off, --socket and --domain a VM', {

@@ -34,6 +34,8 @@ export function repairText(action: RepairAction, would: boolean): string {
       return `${said('deleted', 'delete')} ${action.disk}/${action.file}, which belongs to no point`;
     case 'delete-folder':
       return `${said('removed', 'remove')} the folder ${action.disk} if it was empty`;
+    case 'end-domain':
+      return `${said('ended', 'end')} the domain ${action.domain}, which the run had started paused`;
     case 'remove-journal':
       return `${said('removed', 'remove')} run.json, the journal of that run`;
   }

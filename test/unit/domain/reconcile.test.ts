@@ -72,6 +72,20 @@ describe('a run that died before its point was sealed', () => {
   });
 });
 
+describe('a run that had started its domain paused', () => {
+  const starts = journal('abcdefabcdef', [], { starts: 'uuid' });
+
+  it('has it ended as the last step before the journal goes, unless it went on since', () => {
+    expect(reconcile(observed({ journal: starts, status: 'paused' }))).toEqual([
+      { kind: 'end-domain', domain: 'uuid' },
+      { kind: 'remove-journal' },
+    ]);
+    for (const status of ['running', 'shut off']) {
+      expect(reconcile(observed({ journal: starts, status }))).toEqual([{ kind: 'remove-journal' }]);
+    }
+  });
+});
+
 describe('a run that died after its point was sealed', () => {
   it('keeps its files and bitmap; the bitmap that it retired goes', () => {
     const sealed = catalog([point(0, [full]), point(1, [inc]), point(2, [inc2])]);
@@ -99,6 +113,13 @@ describe('bitmaps', () => {
   });
 
   const october = catalog([point(0, [entry('a', 'FULL-1.qcow2', { bitmap: { name: 'october', persistent: true } })])]);
+
+  it('of the newest file that has one stay when the VM was off for the point after it', () => {
+    const off = entry('a', 'INC-3.qcow2', { parent: 'INC-2.qcow2', bitmap: null });
+    const held = catalog([point(0, [full]), point(1, [inc]), point(2, [off])]);
+    const sources = [source('a', { bitmaps: [bitmap(full.bitmap!.name), bitmap(inc.bitmap!.name)] })];
+    expect(retire({ catalog: held, olderMonths: [], sources })).toEqual([]);
+  });
 
   it('of an older month go once this month has a sealed FULL with its bitmap in place', () => {
     const november = catalog([point(0, [full])]);

@@ -1,0 +1,28 @@
+import type { SourceDisk } from '../domain/disk.js';
+import { hasManagedSave } from '../libvirt/domain.js';
+import type { DomainSession } from './domain-session.js';
+import { eachDisk } from './each-disk.js';
+import { restingSource } from './resting-disks.js';
+import type { RestingVm } from './resting-route.js';
+
+/** A domain that is off: its images tell what libvirt cannot, whether the bitmaps of its checkpoints are whole. */
+export async function restingDomain(session: DomainSession, interrupt: AbortSignal): Promise<RestingVm> {
+  const { virsh, uuid, domain, state } = session;
+  const signal = AbortSignal.any([session.signal, interrupt]);
+  const saved = await hasManagedSave(virsh, uuid);
+  const disks = await eachDisk(state.disks, (disk) => atRest(disk, signal));
+  return {
+    state: { ...state, disks },
+    signal: session.signal,
+    subject: `the domain ${domain.name} (${uuid})`,
+    consistency: saved ? 'crash' : 'offline',
+    unclean: saved ? 'its memory is saved apart (virsh managedsave)' : null,
+    instead: 'start the domain paused for it: --start-paused',
+  };
+}
+
+/** What is no file of this host stays as libvirt describes it. */
+async function atRest(disk: SourceDisk, signal: AbortSignal): Promise<SourceDisk> {
+  const { node: name, file: path, format, cannotTrack } = disk;
+  return path.startsWith('/') ? restingSource({ name, named: false, path, format, cannotTrack }, signal) : disk;
+}

@@ -1,0 +1,84 @@
+import { CATALOG_SCHEMA } from '../domain/catalog.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { destroyGracefully, hasHardlyRun, hasManagedSave, inspectDomain, startPaused } from '../libvirt/domain.js';
+import { readJournal, removeJournal, writeJournal } from '../repository/journal-file.js';
+import type { BackupRun } from './backup-run.js';
+import { type DomainSession, vmStateOf } from './domain-session.js';
+import { bitmapsOfDead } from './resting-repair.js';
+import type { Unwind } from './unwind.js';
+
+/**
+ * Starts a domain that is off, before its first instruction, so that libvirt can make a checkpoint. It is ended again
+ * when the run ends, however that comes, and by the next run where this one is killed: the journal says so before.
+ *
+ * @throws QmpBackupError `unsafe` where starting it would use up its saved memory; VirshError
+ */
+export async function startForBackup(run: BackupRun, session: DomainSession, unwind: Unwind): Promise<DomainSession> {
+  const { virsh, uuid, domain } = session;
+  if (await hasManagedSave(virsh, uuid)) {
+    throw new QmpBackupError('unsafe', `--start-paused: the memory of ${domain.name} is saved (virsh managedsave)`, {
+      hint: 'Nothing was changed. Starting it would use the saved memory up. Leave --start-paused out.',
+    });
+  }
+  await writeStarting(run, uuid);
+  unwind.defer(() => endIfBegun(run, session));
+  await startPaused(virsh, uuid);
+  const started = await inspectDomain(virsh, uuid);
+  return { ...session, domain: started, state: vmStateOf(started), startedPaused: true };
+}
+
+/** The bitmaps that an earlier run left in the images stay in the journal until they are removed. */
+async function writeStarting(run: BackupRun, uuid: string): Promise<void> {
+  const { target, attempt, context, options, identity } = run;
+  await writeJournal(target, {
+    schema: CATALOG_SCHEMA,
+    attempt,
+    startedAt: context.now().toISOString(),
+    what: `backup --level ${options.level} --start-paused`,
+    monitor: `libvirt domain ${uuid}`,
+    vm: identity,
+    disks: bitmapsOfDead({ journal: await readJournal(target), catalog: undefined }),
+    madeFolders: [],
+    freezes: null,
+    stops: false,
+    scratch: [],
+    servesNbd: false,
+    starts: uuid,
+  });
+}
+
+/** After a failure before the attempt began; what came later has ended it already. */
+async function endIfBegun(run: BackupRun, session: DomainSession): Promise<void> {
+  const warning = await endStarted(session);
+  if (warning !== null) run.warn(warning);
+  const journal = await readJournal(run.target);
+  // One with scratch folders is that of the attempt, whose undo has failed: it stays.
+  if (journal?.attempt !== run.attempt || journal.scratch.length > 0) return;
+  if (journal.disks.length === 0) await removeJournal(run.target);
+  else await writeJournal(run.target, { ...journal, starts: undefined });
+}
+
+/**
+ * Ends a domain that a run of ours has started, unless somebody let it go on since; QEMU stores its bitmaps. Returns a
+ * warning for a domain that is left as it is.
+ */
+export async function endStarted({ virsh, uuid }: Pick<DomainSession, 'virsh' | 'uuid'>): Promise<string | null> {
+  const domain = await inspectDomain(virsh, uuid);
+  if (!domain.active) return null;
+  if (domain.state !== 'paused' || !(await hasHardlyRun(virsh, uuid))) {
+    return `the domain ${domain.name}, which was started paused for a backup, was let go on by somebody: it is left as it is`;
+  }
+  try {
+    await destroyGracefully(virsh, uuid);
+    return null;
+  } catch (error) {
+    throw new QmpBackupError(
+      'failed',
+      `the domain ${domain.name} was started paused and does not end: ${messageOf(error)}`,
+      {
+        cause: error,
+        hint: `End it: virsh destroy --graceful ${domain.name}`,
+      },
+    );
+  }
+}

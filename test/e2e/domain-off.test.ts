@@ -1,0 +1,141 @@
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { expectCli } from '../support/cli.js';
+import { crashCli } from '../support/crash-point.js';
+import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
+import { write } from '../support/lab/guest-writes.js';
+import { run } from '../support/lab/programs.js';
+import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+
+const MiB = 1024 * 1024;
+
+let lab: LibvirtLab;
+beforeAll(async () => {
+  lab = await startLibvirt();
+});
+afterAll(async () => {
+  await lab.close();
+});
+
+function sums({ fileOf }: DomainScenario): Promise<string[]> {
+  return Promise.all(
+    ['vda', 'vdb'].map(async (disk) =>
+      createHash('sha256')
+        .update(await readFile(fileOf(disk)))
+        .digest('hex'),
+    ),
+  );
+}
+
+describe('a domain that is off', () => {
+  it('goes into its chain by its bitmaps, only read, and goes on incrementally when it runs again', async () => {
+    const scenario = await domainWithFull(lab);
+    await writeBothDisks(scenario, 20, 0x51);
+    await scenario.domain.destroy();
+    const before = await sums(scenario);
+    const checkpoints = await scenario.checkpoints();
+    const { point } = await scenario.backup('inc', '--verify');
+    expect(point).toMatchObject({ number: 1, consistency: 'offline' });
+    expect(point.disks.map(({ disk, level, changed }) => [disk, level, changed])).toEqual([
+      ['vda', 'inc', MiB],
+      ['vdb', 'inc', MiB],
+    ]);
+    await scenario.expectChainEqualsDisks();
+    expect(await sums(scenario)).toEqual(before);
+    expect(await scenario.checkpoints()).toEqual(checkpoints);
+    await scenario.domain.start();
+    await writeBothDisks(scenario, 22, 0x52);
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 2, level: 'inc', chain: point.chain });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('gets a FULL where its QEMU was killed, and where an external snapshot parts its bitmap', async () => {
+    const killed = await domainWithFull(lab);
+    await killed.domain.destroy();
+    await killed.domain.start();
+    await killed.domain.kill();
+    const { point } = await killed.backup('auto');
+    expect(point.disks[0]).toMatchObject({
+      level: 'full',
+      reason: expect.stringContaining('QEMU was killed') as string,
+    });
+    await killed.expectChainEqualsDisks();
+
+    const snapped = await domainWithFull(lab);
+    await writeBothDisks(snapped, 20, 0x51);
+    await lab.virsh(['snapshot-create-as', snapped.domain.uuid, 's1', '--disk-only']);
+    await writeBothDisks(snapped, 22, 0x52);
+    await snapped.domain.destroy();
+    const { point: after } = await snapped.backup('auto');
+    expect(after.disks[0]).toMatchObject({ level: 'full', reason: expect.stringContaining('layers') as string });
+    const output = join(lab.dir, 'snapped');
+    await expectCli(0, ['restore', '--target', snapped.target, '--output', output]);
+    for (const disk of ['vda', 'vdb']) {
+      const top = snapped.fileOf(disk).replace(/qcow2$/, 's1');
+      await run('qemu-img', ['compare', join(output, `${disk}.qcow2`), top]);
+    }
+  });
+
+  it('with its memory saved is marked crash, and is not started for a backup', async () => {
+    const scenario = await domainScenario(lab);
+    await lab.virsh(['managedsave', scenario.domain.uuid]);
+    const { point, warnings } = await scenario.backup('auto');
+    expect(point.consistency).toBe('crash');
+    expect(warnings.join()).toContain('managedsave');
+    const args = [...scenario.vm, 'backup', '--level', 'auto', '--start-paused', '--target', scenario.target];
+    expect((await expectCli(13, args)).stderr).toContain('saved');
+    expect((await lab.virsh(['dominfo', scenario.domain.uuid])).stdout).toMatch(/Managed save:\s+yes/);
+    await scenario.expectNothingLeft(0);
+  });
+});
+
+describe('--start-paused', () => {
+  it('starts the domain for its checkpoint and ends it again; what follows is incremental', async () => {
+    const scenario = await domainScenario(lab);
+    const { domain } = scenario;
+    await domain.destroy();
+    expect((await scenario.backup('full', '--start-paused')).point.level).toBe('full');
+    expect(await domain.state()).toBe('shut off');
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc', consistency: 'offline' });
+    // Refused before it was begun: the domain is off again each time.
+    const refused = [...scenario.vm, 'backup', '--level', 'inc', '--start-paused', '--target', join(lab.dir, 'new')];
+    await expectCli(13, refused);
+    expect(await domain.state()).toBe('shut off');
+    const usage = [...scenario.vm, 'backup', '--level', 'inc', '--start-paused', '--fleece', 'never'];
+    await expectCli(2, [...usage, '--target', scenario.target]);
+    expect(await domain.state()).toBe('shut off');
+    await domain.start();
+    await writeBothDisks(scenario, 22, 0x52);
+    expect((await scenario.backup('inc')).point.level).toBe('inc');
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('of a run that is killed is ended by the next one, unless somebody let it go on', async () => {
+    const scenario = await domainScenario(lab);
+    const { domain, vm, target } = scenario;
+    await domain.destroy();
+    const steps: readonly RegExp[] = [/ start .*--paused/, / backup-begin/, / checkpoint-delete| destroy .*--graceful/];
+    for (const [index, matches] of steps.entries()) {
+      const when = index === 2 ? 'before' : 'after';
+      const args = [...vm, 'backup', '--level', 'full', '--start-paused', '--target', target];
+      await crashCli({ when, call: 'spawn', matches }, args);
+      expect(await domain.state()).toBe('paused');
+      expect((await scenario.backup('auto')).point.consistency).toBe('offline');
+      expect(await domain.state()).toBe('shut off');
+    }
+    await scenario.expectNothingLeft(1);
+    const again = [...vm, 'backup', '--level', 'full', '--start-paused', '--target', target];
+    await crashCli({ when: 'after', call: 'spawn', matches: / start .*--paused/ }, again);
+    await lab.virsh(['resume', domain.uuid]);
+    await write(domain, 'vda', { offset: 0, length: MiB, pattern: 0x33 });
+    await lab.virsh(['suspend', domain.uuid]);
+    const { warnings } = await scenario.backup('auto');
+    expect(warnings.join()).toContain('let go on by somebody');
+    expect(await domain.state()).toBe('paused');
+    await scenario.expectNothingLeft(2);
+  });
+});
