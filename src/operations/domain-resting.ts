@@ -1,4 +1,5 @@
 import type { SourceDisk } from '../domain/disk.js';
+import { QmpBackupError } from '../errors.js';
 import { hasManagedSave } from '../libvirt/domain.js';
 import type { DomainSession } from './domain-session.js';
 import { eachDisk } from './each-disk.js';
@@ -9,6 +10,7 @@ import type { RestingVm } from './resting-route.js';
 export async function restingDomain(session: DomainSession, interrupt: AbortSignal): Promise<RestingVm> {
   const { virsh, uuid, domain, state } = session;
   const signal = AbortSignal.any([session.signal, interrupt]);
+  refuseMissing(session);
   const saved = await hasManagedSave(virsh, uuid);
   const disks = await eachDisk(state.disks, (disk) => atRest(disk, signal));
   return {
@@ -25,4 +27,16 @@ export async function restingDomain(session: DomainSession, interrupt: AbortSign
 async function atRest(disk: SourceDisk, signal: AbortSignal): Promise<SourceDisk> {
   const { node: name, file: path, format, cannotTrack } = disk;
   return path.startsWith('/') ? restingSource({ name, named: false, path, format, cannotTrack }, signal) : disk;
+}
+
+/** libvirt leaves out what it cannot read; of storage that is not mounted a backup without it would say nothing. */
+function refuseMissing({ domain, state }: DomainSession): void {
+  const gone = domain.disks.find(
+    ({ target, device, source, readOnly, transient }) =>
+      device === 'disk' && !readOnly && !transient && source?.path && state.leftOut.some(({ name }) => name === target),
+  );
+  if (!gone) return;
+  throw new QmpBackupError('unsafe', `the image of ${gone.target} cannot be read: ${gone.source?.path}`, {
+    hint: 'Nothing was changed. See whether its storage is mounted.',
+  });
 }

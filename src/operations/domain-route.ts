@@ -15,7 +15,7 @@ import { PUSH } from './push-copy.js';
 import { bitmapsOfDead } from './resting-repair.js';
 import { restingRoute } from './resting-route.js';
 import type { Route } from './route.js';
-import { endStarted, startForBackup } from './start-paused.js';
+import { startForBackup } from './start-paused.js';
 import type { Unwind } from './unwind.js';
 
 const METHODS: Readonly<Record<BackupOptions['method'], CopyMethod>> = { pull: PULL, push: PUSH };
@@ -91,15 +91,14 @@ async function offRoute(session: DomainSession, way: Way): Promise<Route> {
     ...route,
     bitmapName: checkpoint,
     ready: async (run, _vm, unwind) => {
-      const started = await startForBackup(run, session, unwind);
+      const { session: started, end } = await startForBackup(run, session, unwind);
       const running = runningRoute(started, way);
       return {
         ...running,
         state: await repairStarted(run, started),
         retire: async (plan, actions) => {
           await running.retire(plan, actions);
-          const warning = await endStarted(started);
-          if (warning !== null) run.warn(warning);
+          await end();
         },
       };
     },

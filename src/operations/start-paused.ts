@@ -1,11 +1,18 @@
 import { CATALOG_SCHEMA } from '../domain/catalog.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { destroyGracefully, hasHardlyRun, hasManagedSave, inspectDomain, startPaused } from '../libvirt/domain.js';
+import { LibvirtUnreachable, VirshTimeout } from '../libvirt/errors.js';
 import { readJournal, removeJournal, writeJournal } from '../repository/journal-file.js';
 import type { BackupRun } from './backup-run.js';
 import { type DomainSession, vmStateOf } from './domain-session.js';
 import { bitmapsOfDead } from './resting-repair.js';
 import type { Unwind } from './unwind.js';
+
+export interface Started {
+  readonly session: DomainSession;
+  /** When all is done in it. */
+  readonly end: () => Promise<void>;
+}
 
 /**
  * Starts a domain that is off, before its first instruction, so that libvirt can make a checkpoint. It is ended again
@@ -13,7 +20,7 @@ import type { Unwind } from './unwind.js';
  *
  * @throws QmpBackupError `unsafe` where starting it would use up its saved memory; VirshError
  */
-export async function startForBackup(run: BackupRun, session: DomainSession, unwind: Unwind): Promise<DomainSession> {
+export async function startForBackup(run: BackupRun, session: DomainSession, unwind: Unwind): Promise<Started> {
   const { virsh, uuid, domain } = session;
   if (await hasManagedSave(virsh, uuid)) {
     throw new QmpBackupError('unsafe', `--start-paused: the memory of ${domain.name} is saved (virsh managedsave)`, {
@@ -21,10 +28,27 @@ export async function startForBackup(run: BackupRun, session: DomainSession, unw
     });
   }
   await writeStarting(run, uuid);
-  unwind.defer(() => endIfBegun(run, session));
-  await startPaused(virsh, uuid);
+  let unknown = false;
+  let ended = false;
+  const end = async (): Promise<void> => {
+    const warning = await endStarted(session);
+    if (warning !== null) run.warn(warning);
+    ended = true;
+  };
+  unwind.defer(async () => {
+    if (ended) return;
+    await end();
+    // What may come up yet, the next run ends.
+    if (!unknown) await forgetStarting(run);
+  });
+  try {
+    await startPaused(virsh, uuid);
+  } catch (error) {
+    unknown = error instanceof VirshTimeout || error instanceof LibvirtUnreachable;
+    throw error;
+  }
   const started = await inspectDomain(virsh, uuid);
-  return { ...session, domain: started, state: vmStateOf(started), startedPaused: true };
+  return { session: { ...session, domain: started, state: vmStateOf(started), startedPaused: true }, end };
 }
 
 /** The bitmaps that an earlier run left in the images stay in the journal until they are removed. */
@@ -47,15 +71,13 @@ async function writeStarting(run: BackupRun, uuid: string): Promise<void> {
   });
 }
 
-/** After a failure before the attempt began; what came later has ended it already. */
-async function endIfBegun(run: BackupRun, session: DomainSession): Promise<void> {
-  const warning = await endStarted(session);
-  if (warning !== null) run.warn(warning);
-  const journal = await readJournal(run.target);
+/** After a failure before the attempt began: whatever came later has a journal of its own. */
+async function forgetStarting({ target, attempt }: BackupRun): Promise<void> {
+  const journal = await readJournal(target);
   // One with scratch folders is that of the attempt, whose undo has failed: it stays.
-  if (journal?.attempt !== run.attempt || journal.scratch.length > 0) return;
-  if (journal.disks.length === 0) await removeJournal(run.target);
-  else await writeJournal(run.target, { ...journal, starts: undefined });
+  if (journal?.attempt !== attempt || journal.scratch.length > 0) return;
+  if (journal.disks.length === 0) await removeJournal(target);
+  else await writeJournal(target, { ...journal, starts: undefined });
 }
 
 /**
