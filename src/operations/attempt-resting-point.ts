@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { CATALOG_SCHEMA, type Catalog, type Journal } from '../domain/catalog.js';
 import { knownDisks } from '../domain/chain.js';
 import type { VmState } from '../domain/disk.js';
-import { scratchFolderName } from '../domain/names.js';
+import { DEFINITION_FOLDER, scratchFolderName } from '../domain/names.js';
 import type { NbdSource } from '../domain/nbd-address.js';
 import type { PlannedDisk } from '../domain/plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
@@ -13,6 +13,13 @@ import { readJournal, writeJournal } from '../repository/journal-file.js';
 import { makeScratch, removeScratch } from '../repository/scratch.js';
 import type { Staging } from '../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
+import {
+  type DefinitionPlan,
+  journalled,
+  planDefinition,
+  sealDefinition,
+  takeDefinition,
+} from './domain-definition.js';
 import { eachDisk } from './each-disk.js';
 import { readTarget } from './open-target.js';
 import type { Planned } from './plan-run.js';
@@ -42,13 +49,18 @@ export async function attemptRestingPoint(
   const folder = join('/var/tmp', scratchFolderName(run.attempt));
   try {
     const left = await leftByDeadRun(run, found.catalog);
-    const planned = rememberedBy(found, left);
-    await writeJournal(run.target, journalOf(run, planned, folder, left));
+    const planned = rememberedBy(run, found, left);
+    const { session } = resting;
+    const definition =
+      session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: false }));
+    await writeJournal(run.target, journalOf(run, planned, folder, left, definition));
     await makeScratch(folder, undefined);
     const opened: Pick<PulledDisk, 'planned' | 'source'>[] = [];
     for (const disk of planned.plan.disks) {
       opened.push({ planned: disk, source: await open(run, disk, folder, servers) });
     }
+    const kept = definition && (await takeDefinition(session, definition, NO_CHECKPOINT));
+    for (const what of kept?.missing ?? []) run.warn(`the point does not have ${what}`);
     const instant = { at: context.now().toISOString(), consistency: resting.consistency, ...UNDISTURBED };
     context.report({ kind: 'started', instant });
     const compressionType = options.compress ? 'zstd' : null;
@@ -63,7 +75,10 @@ export async function attemptRestingPoint(
     for (const server of servers) await server.kill();
     await removeScratch(folder);
     context.report({ kind: 'sealing' });
-    const sealed = await sealPoint(run, planned, staging, disks, { vm, instant, outcomes });
+    const sealed = await sealPoint(run, planned, staging, disks, {
+      ...{ vm, instant, outcomes },
+      ...(kept && { definition: await sealDefinition(staging, kept) }),
+    });
     return { ...sealed, ...UNDISTURBED };
   } catch (error) {
     for (const server of servers) await server.kill();
@@ -73,6 +88,7 @@ export async function attemptRestingPoint(
   }
 }
 
+const NO_CHECKPOINT = '';
 const UNDISTURBED = { transactionMs: 0, freeze: null, pausedMs: null };
 
 interface DeadRun {
@@ -89,22 +105,33 @@ async function leftByDeadRun({ target }: BackupRun, catalog: Catalog | undefined
  * The plan with what the catalog remembers: of a disk that is known, how the running VM names it, and of a run that
  * died, the bitmaps that it may have left in the images, as retired ones.
  */
-function rememberedBy(planned: Planned, { disks: left }: DeadRun): Planned {
-  const { catalog, plan } = planned;
+function rememberedBy({ options, identity, context }: BackupRun, planned: Planned, { disks: left }: DeadRun): Planned {
+  const { catalog, plan, targetId } = planned;
   const known = knownDisks(catalog);
   const named = (disk: PlannedDisk): PlannedDisk => {
     const { device, qdev, node } = known.get(disk.disk)?.source ?? disk.source;
     return { ...disk, source: { ...disk.source, device, qdev, node: node ?? disk.source.node } };
   };
   const stray = left.flatMap(({ bitmap }) => (bitmap === null ? [] : [bitmap]));
+  const fresh = {
+    ...{ schema: CATALOG_SCHEMA as typeof CATALOG_SCHEMA, tool: options.tool, targetId, vm: identity },
+    ...{ createdAt: context.now().toISOString(), points: [], retired: [] },
+  };
+  const before = catalog ?? (stray.length > 0 ? fresh : undefined);
   return {
     ...planned,
     plan: { ...plan, disks: plan.disks.map(named) },
-    catalog: catalog && { ...catalog, retired: [...new Set([...catalog.retired, ...stray])] },
+    catalog: before && { ...before, retired: [...new Set([...before.retired, ...stray])] },
   };
 }
 
-function journalOf(run: BackupRun, { plan }: Planned, folder: string, left: DeadRun): Journal {
+function journalOf(
+  run: BackupRun,
+  { plan }: Planned,
+  folder: string,
+  left: DeadRun,
+  definition: DefinitionPlan | null,
+): Journal {
   return {
     schema: CATALOG_SCHEMA,
     attempt: run.attempt,
@@ -113,8 +140,12 @@ function journalOf(run: BackupRun, { plan }: Planned, folder: string, left: Dead
     // Nothing of this run is in any QEMU.
     monitor: left.disks.length > 0 ? left.monitor : '',
     vm: run.identity,
-    disks: [...plan.disks.map(({ disk, file, job }) => ({ disk, bitmap: null, job, file })), ...left.disks],
-    madeFolders: plan.disks.map(({ disk }) => disk),
+    disks: [
+      ...plan.disks.map(({ disk, file, job }) => ({ disk, bitmap: null, job, file })),
+      ...(definition ? journalled(definition, run.attempt) : []),
+      ...left.disks,
+    ],
+    madeFolders: [...plan.disks.map(({ disk }) => disk), ...(definition ? [DEFINITION_FOLDER] : [])],
     freezes: null,
     stops: false,
     scratch: [folder],

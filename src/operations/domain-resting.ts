@@ -16,6 +16,7 @@ export async function restingDomain(session: DomainSession, interrupt: AbortSign
   return {
     state: { ...state, disks },
     signal: session.signal,
+    session,
     subject: `the domain ${domain.name} (${uuid})`,
     consistency: saved ? 'crash' : 'offline',
     unclean: saved ? 'its memory is saved apart (virsh managedsave)' : null,

@@ -54,7 +54,7 @@ export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Pro
     },
     signal,
     subject: images.map(({ path }) => path).join(', '),
-    ...{ consistency: 'offline', unclean: null },
+    ...{ consistency: 'offline', unclean: null, session: null },
     instead: 'back the VM up while it runs (--socket)',
   });
 }

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
-import { crashCli } from '../support/crash-point.js';
+import { type CrashPoint, crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
@@ -37,7 +37,7 @@ describe('a domain that is off', () => {
     const before = await sums(scenario);
     const checkpoints = await scenario.checkpoints();
     const { point } = await scenario.backup('inc', '--verify');
-    expect(point).toMatchObject({ number: 1, consistency: 'offline' });
+    expect(point).toMatchObject({ number: 1, consistency: 'offline', definition: { missing: [] } });
     expect(point.disks.map(({ disk, level, changed }) => [disk, level, changed])).toEqual([
       ['vda', 'inc', MiB],
       ['vdb', 'inc', MiB],
@@ -118,11 +118,13 @@ describe('--start-paused', () => {
     const scenario = await domainScenario(lab);
     const { domain, vm, target } = scenario;
     await domain.destroy();
-    const steps: readonly RegExp[] = [/ start .*--paused/, / backup-begin/, / checkpoint-delete| destroy .*--graceful/];
-    for (const [index, matches] of steps.entries()) {
-      const when = index === 2 ? 'before' : 'after';
+    const steps: readonly CrashPoint[] = [
+      { when: 'after', call: 'spawn', matches: / backup-begin/ },
+      { when: 'before', call: 'spawn', matches: / destroy .*--graceful/ },
+    ];
+    for (const step of steps) {
       const args = [...vm, 'backup', '--level', 'full', '--start-paused', '--target', target];
-      await crashCli({ when, call: 'spawn', matches }, args);
+      await crashCli(step, args);
       expect(await domain.state()).toBe('paused');
       expect((await scenario.backup('auto')).point.consistency).toBe('offline');
       expect(await domain.state()).toBe('shut off');
