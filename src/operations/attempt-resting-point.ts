@@ -51,15 +51,14 @@ export async function attemptRestingPoint(
     const left = await leftByDeadRun(run, found.catalog);
     const planned = rememberedBy(run, found, left);
     const { session } = resting;
-    const definition =
-      session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: false }));
+    const definition = session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: null }));
     await writeJournal(run.target, journalOf(run, planned, folder, left, definition));
     await makeScratch(folder, undefined);
     const opened: Pick<PulledDisk, 'planned' | 'source'>[] = [];
     for (const disk of planned.plan.disks) {
       opened.push({ planned: disk, source: await open(run, disk, folder, servers) });
     }
-    const kept = definition && (await takeDefinition(session, definition, NO_CHECKPOINT));
+    const kept = definition && (await takeDefinition(session, definition));
     for (const what of kept?.missing ?? []) run.warn(`the point does not have ${what}`);
     const instant = { at: context.now().toISOString(), consistency: resting.consistency, ...UNDISTURBED };
     context.report({ kind: 'started', instant });
@@ -88,7 +87,6 @@ export async function attemptRestingPoint(
   }
 }
 
-const NO_CHECKPOINT = '';
 const UNDISTURBED = { transactionMs: 0, freeze: null, pausedMs: null };
 
 interface DeadRun {

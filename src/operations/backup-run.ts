@@ -7,11 +7,11 @@ import type { SpaceNeed } from '../domain/space.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import type { TargetWatch } from './target-watch.js';
 import type { Freeze, Instant } from './instant.js';
-import type { VmAddress } from './route.js';
+import type { BackupSource } from './route.js';
 
 /** What a backup is asked, what it reports on the way, what comes of it, and what its stages share. */
 export interface BackupOptions extends BackupRequest {
-  readonly vm: VmAddress;
+  readonly vm: BackupSource;
   readonly breakLock: boolean;
   /** Who writes the images of a libvirt domain: this process, or QEMU. */
   readonly method: 'pull' | 'push';

@@ -47,9 +47,10 @@ export interface Route {
 export type VmAddress =
   | { readonly kind: 'monitor'; readonly monitor: Endpoint }
   /** Name or UUID; `connect` is libvirt's URI, null virsh's own default. */
-  | { readonly kind: 'domain'; readonly domain: string; readonly connect: string | null }
-  /** The images of a VM that is off. */
-  | { readonly kind: 'images'; readonly images: readonly NamedImage[] };
+  | { readonly kind: 'domain'; readonly domain: string; readonly connect: string | null };
+
+/** What a backup is made of: a VM, or the images of one that is off. */
+export type BackupSource = VmAddress | { readonly kind: 'images'; readonly images: readonly NamedImage[] };
 
 /** One that is asked, by its monitor or through libvirt. */
 export type AskedVm = Extract<VmAddress, { readonly kind: 'monitor' | 'domain' }>;
