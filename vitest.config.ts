@@ -5,7 +5,7 @@ const setupFiles = ['test/support/lab/chosen-qemu.ts'];
 // Suites by intent: unit has no socket, process or clock; the others run real peers and so need more time. Three files
 // at a time keep two cores busy: most tests also wait.
 const peers = { setupFiles, maxWorkers: 3, sequence: { groupOrder: 1 } };
-const slow = { ...peers, testTimeout: 180_000, hookTimeout: 180_000 };
+const slow = { ...peers, testTimeout: 300_000, hookTimeout: 180_000 };
 
 export default defineConfig({
   test: {
