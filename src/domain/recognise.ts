@@ -52,13 +52,14 @@ export function recognise(catalog: Catalog | undefined, sources: readonly Source
   }
 
   const taken = new Set([...knownDisks(catalog).keys()]);
+  const shared = sharedNames(catalog);
   return sources.map((source) => {
     let id = ids.get(source);
     if (id === undefined) {
       id = unused(newDiskId(source), taken);
       taken.add(id);
     }
-    return { id, source: withProvenBitmaps(catalog, id, source) };
+    return { id, source: withProvenBitmaps(catalog, shared, id, source) };
   });
 }
 
@@ -66,8 +67,12 @@ export function recognise(catalog: Catalog | undefined, sources: readonly Source
  * On all disks of a libvirt domain the bitmap of one checkpoint has one name. So there it proves nothing: it counts only
  * where this file, or one below it, is known as that disk's. Another image under the disk's name would get a wrong parent.
  */
-function withProvenBitmaps(catalog: Catalog | undefined, id: string, source: SourceDisk): SourceDisk {
-  const shared = sharedNames(catalog);
+function withProvenBitmaps(
+  catalog: Catalog | undefined,
+  shared: ReadonlySet<string>,
+  id: string,
+  source: SourceDisk,
+): SourceDisk {
   if (!source.bitmaps.some(({ name }) => shared.has(name))) return source;
   const entries = catalog?.points.flatMap(({ disks }) => disks.filter(({ disk }) => disk === id)) ?? [];
   const files = new Set(entries.map((entry) => entry.source.file));

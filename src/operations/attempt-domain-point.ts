@@ -1,14 +1,16 @@
-import { CATALOG_SCHEMA, type Journal } from '../domain/catalog.js';
+import type { Journal } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../domain/names.js';
-import { messageOf, QmpBackupError } from '../errors.js';
+import { QmpBackupError } from '../errors.js';
 import { beginBackup } from '../libvirt/backup.js';
+import type { NewCheckpoint } from '../libvirt/checkpoint-xml.js';
 import type { DomainFreezeGuard } from '../libvirt/freeze-guard.js';
 import { inspectDomain } from '../libvirt/domain.js';
 import { LibvirtUnreachable, VirshError, VirshTimeout } from '../libvirt/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
 import { makeScratch, removeScratch } from '../repository/scratch.js';
 import type { Staging } from '../repository/staging.js';
+import { monitorOfDomain, newJournal } from './attempt-journal.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
 import {
   type DefinitionPlan,
@@ -21,7 +23,6 @@ import { repairDomain } from './domain-repair.js';
 import { vmStateOf } from './domain-session.js';
 import { eachDisk } from './each-disk.js';
 import { takeInstant } from './instant.js';
-import { readTarget } from './open-target.js';
 import type { Planned } from './plan-run.js';
 import { watchScratch } from './prepare-fleece.js';
 import { LIBVIRT } from './repair.js';
@@ -29,6 +30,7 @@ import type { Done } from './route.js';
 import { sealPoint, type StagedImage } from './seal-point.js';
 import { unfrozen } from './start-guards.js';
 import { stageImage } from './stage-point.js';
+import { undoAttempt } from './undo-attempt.js';
 
 /** Journal, staging, [freeze] backup-begin with its checkpoint [thaw], copy, end of the job, seal. */
 export async function attemptDomainPoint(
@@ -44,9 +46,11 @@ export async function attemptDomainPoint(
   const guard = await startGuard(run, vm);
   try {
     const copy = method.copyFor(run, planned);
-    const tracked = planned.plan.disks.some(({ newBitmap }) => newBitmap !== null);
-    const checkpoint = tracked ? checkpointName(planned.targetId, run.attempt) : null;
-    const definition = await planDefinition(run.session, run.target, { now: context.now(), checkpoint });
+    const checkpoint = checkpointOf(run, planned);
+    const definition = await planDefinition(run.session, run.target, {
+      now: context.now(),
+      checkpoint: checkpoint?.name ?? null,
+    });
     const journal = journalOf(run, planned, copy.folders, definition);
     await writeJournal(run.target, journal);
     const staged = await stage(run, planned, staging);
@@ -68,7 +72,7 @@ export async function attemptDomainPoint(
       },
       async () => {
         const begun = performance.now();
-        await begin(run, planned, copy, staged);
+        await begin(run, checkpoint, copy, staged);
         transactionMs = performance.now() - begun;
       },
     );
@@ -108,12 +112,7 @@ const THAW_MS = 60_000;
 
 function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[], definition: DefinitionPlan): Journal {
   return {
-    schema: CATALOG_SCHEMA,
-    attempt: run.attempt,
-    startedAt: run.context.now().toISOString(),
-    what: `backup --level ${run.options.level}`,
-    monitor: `libvirt domain ${run.session.uuid}`,
-    vm: run.identity,
+    ...newJournal(run, monitorOfDomain(run.session.uuid)),
     disks: [
       ...plan.disks.map(({ disk, newBitmap, file }) => ({
         ...{ disk, bitmap: newBitmap?.name ?? null, file },
@@ -122,12 +121,17 @@ function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[]
       ...journalled(definition, run.attempt),
     ],
     madeFolders: [...plan.disks.map(({ disk }) => disk), DEFINITION_FOLDER],
-    freezes: null,
-    stops: false,
     scratch: [...scratch],
-    servesNbd: false,
     ...(run.session.startedPaused ? { starts: run.session.uuid } : {}),
   };
+}
+
+/** Of the disks that will be tracked; null where there is none. */
+function checkpointOf({ session, attempt }: DomainRun, { plan, targetId }: Planned): NewCheckpoint | null {
+  const tracked = plan.disks.filter(({ newBitmap }) => newBitmap !== null).map(({ source }) => source.node);
+  if (tracked.length === 0) return null;
+  const others = session.domain.disks.map(({ target }) => target).filter((target) => !tracked.includes(target));
+  return { name: checkpointName(targetId, attempt), disks: tracked, without: others };
 }
 
 function stage(run: DomainRun, { plan }: Planned, staging: Staging): Promise<readonly StagedImage[]> {
@@ -140,17 +144,13 @@ function stage(run: DomainRun, { plan }: Planned, staging: Staging): Promise<rea
 
 /** The begin may have reached libvirt where its answer did not reach us; the undo looks. */
 async function begin(
-  run: DomainRun,
-  { plan, targetId }: Planned,
+  { session: { virsh, uuid } }: DomainRun,
+  checkpoint: NewCheckpoint | null,
   copy: DomainCopy,
   staged: readonly StagedImage[],
 ): Promise<void> {
-  const { virsh, uuid, domain } = run.session;
-  const tracked = plan.disks.filter(({ newBitmap }) => newBitmap !== null).map(({ source }) => source.node);
-  const others = domain.disks.map(({ target }) => target).filter((target) => !tracked.includes(target));
-  const checkpoint = { name: checkpointName(targetId, run.attempt), disks: tracked, without: others };
   try {
-    await beginBackup(virsh, uuid, copy.backup(staged), tracked.length > 0 ? checkpoint : undefined);
+    await beginBackup(virsh, uuid, copy.backup(staged), checkpoint ?? undefined);
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
     const advice = copy.adviceFor(error.words);
@@ -170,24 +170,18 @@ async function resume({ session: { virsh, uuid }, warn }: DomainRun): Promise<vo
   warn('the guest was paused when the space for its backup gave out; it goes on now');
 }
 
-/** The undo of a failed attempt is the repair that the next run would make; where it cannot be made now, that one does. */
 async function undone(run: DomainRun, before: VmState, error: unknown): Promise<unknown> {
-  if (run.watch.givenUp.aborted) return run.watch.givenUp.reason;
-  const { virsh, uuid } = run.session;
-  try {
-    const state = await readTarget(run.target, run.options.monthly);
-    const domain = await inspectDomain(virsh, uuid);
-    const { report } = await repairDomain({ ...run.session, domain }, state, vmStateOf(domain));
+  const failure = await undoAttempt(run, error, async (target) => {
+    const domain = await inspectDomain(run.session.virsh, run.session.uuid);
+    const { report } = await repairDomain({ ...run.session, domain }, target, vmStateOf(domain));
     report.warnings.forEach(run.warn);
     if (before.running && domain.state === 'paused' && domain.stateReason === 'I/O error') await resume(run);
-  } catch (failure) {
-    run.warn(`the run could not be undone now (${messageOf(failure)}); the next run does it by the journal`);
-  }
-  if (error instanceof LibvirtUnreachable || error instanceof VirshTimeout) {
-    return new QmpBackupError('failed', `libvirt was lost during the backup: ${error.message}`, {
-      cause: error,
+  });
+  if (failure instanceof LibvirtUnreachable || failure instanceof VirshTimeout) {
+    return new QmpBackupError('failed', `libvirt was lost during the backup: ${failure.message}`, {
+      cause: failure,
       hint: 'No point was made and no change is lost. Run it again when libvirt answers.',
     });
   }
-  return error;
+  return failure;
 }

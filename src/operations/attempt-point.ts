@@ -1,5 +1,5 @@
 import { dirname, resolve } from 'node:path';
-import { CATALOG_SCHEMA, type Journal } from '../domain/catalog.js';
+import type { Journal } from '../domain/catalog.js';
 import type { VmState } from '../domain/disk.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { inspectVm } from '../qemu/inspect.js';
@@ -9,8 +9,8 @@ import { QmpConnectionLost } from '../qmp/errors.js';
 import { writeJournal } from '../repository/journal-file.js';
 import type { SocketOwner } from '../repository/peer.js';
 import type { Staging } from '../repository/staging.js';
+import { newJournal } from './attempt-journal.js';
 import { followJobs } from './follow-jobs.js';
-import { readTarget } from './open-target.js';
 import { prepareFleece } from './prepare-fleece.js';
 import { repair, takeFleecingOut } from './repair.js';
 import { sealPoint } from './seal-point.js';
@@ -20,6 +20,7 @@ import { verifyPoint } from './verify-point.js';
 import { type Guards, takePoint } from './take-point.js';
 import type { QmpPlan, QmpRun } from './qmp-run.js';
 import type { Done } from './route.js';
+import { undoAttempt } from './undo-attempt.js';
 
 /** Journal, staging, transaction, jobs, seal. A failure before the commit point drops the attempt's own traces. */
 export async function attemptPoint(
@@ -91,18 +92,10 @@ async function endFleecing(run: QmpRun, journal: Journal): Promise<void> {
 
 function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan): Journal {
   return {
-    schema: CATALOG_SCHEMA,
-    attempt: run.attempt,
-    startedAt: run.context.now().toISOString(),
-    what: `backup --level ${run.options.level}`,
-    monitor: addressOf(run.session.endpoint),
-    vm: run.identity,
+    ...newJournal(run, addressOf(run.session.endpoint)),
     disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
     madeFolders: plan.disks.map(({ disk }) => disk),
-    freezes: null,
-    stops: false,
     scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch)))],
-    servesNbd: false,
   };
 }
 
@@ -116,26 +109,17 @@ function addressOf(endpoint: Endpoint): string {
   return describeEndpoint(endpoint.kind === 'unix' ? { ...endpoint, path: resolve(endpoint.path) } : endpoint);
 }
 
-/**
- * The undo of a failed attempt is the same repair that the next run would make. Where it cannot be made now, the
- * journal stays and the next run makes it.
- */
 async function undone(run: QmpRun, error: unknown): Promise<unknown> {
-  // What hangs cannot be undone; and QEMU would hang too if it were asked for the nodes of a target that hangs.
-  if (run.watch.givenUp.aborted) return run.watch.givenUp.reason;
   const { client } = run.session;
-  try {
-    const state = await readTarget(run.target, run.options.monthly);
-    const { report } = await repair(client, state, await inspectVm(client));
+  const failure = await undoAttempt(run, error, async (target) => {
+    const { report } = await repair(client, target, await inspectVm(client));
     report.warnings.forEach(run.warn);
-  } catch (failure) {
-    run.warn(`the run could not be undone now (${messageOf(failure)}); the next run does it by the journal`);
-  }
-  if (error instanceof QmpConnectionLost) {
-    return new QmpBackupError('failed', `the VM's monitor was lost during the backup: ${error.message}`, {
-      cause: error,
+  });
+  if (failure instanceof QmpConnectionLost) {
+    return new QmpBackupError('failed', `the VM's monitor was lost during the backup: ${failure.message}`, {
+      cause: failure,
       hint: 'No point was made and no change is lost. Run it again when the VM is up.',
     });
   }
-  return error;
+  return failure;
 }

@@ -1,8 +1,7 @@
-import { join } from 'node:path';
 import { CATALOG_SCHEMA, type Catalog, type Journal } from '../domain/catalog.js';
 import { knownDisks } from '../domain/chain.js';
 import type { VmState } from '../domain/disk.js';
-import { DEFINITION_FOLDER, scratchFolderName } from '../domain/names.js';
+import { DEFINITION_FOLDER } from '../domain/names.js';
 import type { NbdSource } from '../domain/nbd-address.js';
 import type { PlannedDisk } from '../domain/plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
@@ -12,6 +11,7 @@ import { refusingWriters, restingNode } from '../qemu-img/resting-image.js';
 import { readJournal, writeJournal } from '../repository/journal-file.js';
 import { makeScratch, removeScratch } from '../repository/scratch.js';
 import type { Staging } from '../repository/staging.js';
+import { newJournal } from './attempt-journal.js';
 import type { BackupRun } from './backup-run.js';
 import {
   type DefinitionPlan,
@@ -20,8 +20,8 @@ import {
   sealDefinition,
   takeDefinition,
 } from './domain-definition.js';
+import { temporaryFolder } from './domain-scratch.js';
 import { eachDisk } from './each-disk.js';
-import { readTarget } from './open-target.js';
 import type { Planned } from './plan-run.js';
 import { type PulledDisk, pullDisks } from './pull-disks.js';
 import { bitmapsOfDead, repairResting } from './resting-repair.js';
@@ -30,6 +30,7 @@ import type { RestingVm } from './resting-route.js';
 import type { Done } from './route.js';
 import { sealPoint } from './seal-point.js';
 import { stageImage } from './stage-point.js';
+import { undoAttempt } from './undo-attempt.js';
 import { compareWithInstant } from './verify-point.js';
 
 /**
@@ -46,7 +47,7 @@ export async function attemptRestingPoint(
   const { options, context } = run;
   run.signal.throwIfAborted();
   const servers: QemuNbd[] = [];
-  const folder = join('/var/tmp', scratchFolderName(run.attempt));
+  const folder = temporaryFolder(run.attempt);
   try {
     const left = await leftByDeadRun(run, found.catalog);
     const planned = rememberedBy(run, found, left);
@@ -83,7 +84,9 @@ export async function attemptRestingPoint(
     for (const server of servers) await server.kill();
     // Here and not by the journal alone: the target may be what is gone.
     await removeScratch(folder).catch((failure: unknown) => run.warn(messageOf(failure)));
-    throw await undone(run, vm, error);
+    throw await undoAttempt(run, error, async (target) => {
+      (await repairResting(target, vm)).warnings.forEach(run.warn);
+    });
   }
 }
 
@@ -131,23 +134,15 @@ function journalOf(
   definition: DefinitionPlan | null,
 ): Journal {
   return {
-    schema: CATALOG_SCHEMA,
-    attempt: run.attempt,
-    startedAt: run.context.now().toISOString(),
-    what: `backup --level ${run.options.level} of a VM that is off`,
     // Nothing of this run is in any QEMU.
-    monitor: left.disks.length > 0 ? left.monitor : '',
-    vm: run.identity,
+    ...newJournal(run, left.disks.length > 0 ? left.monitor : '', ' of a VM that is off'),
     disks: [
       ...plan.disks.map(({ disk, file, job }) => ({ disk, bitmap: null, job, file })),
       ...(definition ? journalled(definition, run.attempt) : []),
       ...left.disks,
     ],
     madeFolders: [...plan.disks.map(({ disk }) => disk), ...(definition ? [DEFINITION_FOLDER] : [])],
-    freezes: null,
-    stops: false,
     scratch: [folder],
-    servesNbd: false,
   };
 }
 
@@ -177,16 +172,4 @@ async function open(
     });
   }
   return { address, exportName: '' };
-}
-
-/** The undo of a failed attempt is the repair that the next run would make; where it cannot be made now, that one does. */
-async function undone(run: BackupRun, vm: VmState, error: unknown): Promise<unknown> {
-  if (run.watch.givenUp.aborted) return run.watch.givenUp.reason;
-  try {
-    const { warnings } = await repairResting(await readTarget(run.target, run.options.monthly), vm);
-    warnings.forEach(run.warn);
-  } catch (failure) {
-    run.warn(`the run could not be undone now (${messageOf(failure)}); the next run does it by the journal`);
-  }
-  return error;
 }

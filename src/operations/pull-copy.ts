@@ -8,7 +8,7 @@ import { exportOf, type PullDisk } from '../libvirt/backup-xml.js';
 import { jobOf, runningBackup } from '../libvirt/domain.js';
 import { scratchImage } from '../repository/scratch.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
-import { scratchPlace, TEMPORARY } from './domain-scratch.js';
+import { scratchPlace, temporaryFolder } from './domain-scratch.js';
 import type { Planned } from './plan-run.js';
 import { type PulledDisk, pullDisks } from './pull-disks.js';
 import type { StagedImage } from './seal-point.js';
@@ -65,7 +65,7 @@ function scratchFolder({ options, attempt }: DomainRun, { source }: PlannedDisk)
 
 /** The path of a unix socket must be short. */
 function socketFolder({ attempt }: DomainRun): string {
-  return join(TEMPORARY, scratchFolderName(attempt));
+  return temporaryFolder(attempt);
 }
 
 function socketOf(run: DomainRun): string {

@@ -1,8 +1,8 @@
-import { CATALOG_SCHEMA } from '../domain/catalog.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { destroyGracefully, hasHardlyRun, hasManagedSave, inspectDomain, startPaused } from '../libvirt/domain.js';
 import { LibvirtUnreachable, VirshTimeout } from '../libvirt/errors.js';
 import { readJournal, removeJournal, writeJournal } from '../repository/journal-file.js';
+import { monitorOfDomain, newJournal } from './attempt-journal.js';
 import type { BackupRun } from './backup-run.js';
 import { type DomainSession, vmStateOf } from './domain-session.js';
 import { bitmapsOfDead } from './resting-repair.js';
@@ -53,20 +53,9 @@ export async function startForBackup(run: BackupRun, session: DomainSession, unw
 
 /** The bitmaps that an earlier run left in the images stay in the journal until they are removed. */
 async function writeStarting(run: BackupRun, uuid: string): Promise<void> {
-  const { target, attempt, context, options, identity } = run;
-  await writeJournal(target, {
-    schema: CATALOG_SCHEMA,
-    attempt,
-    startedAt: context.now().toISOString(),
-    what: `backup --level ${options.level} --start-paused`,
-    monitor: `libvirt domain ${uuid}`,
-    vm: identity,
-    disks: bitmapsOfDead({ journal: await readJournal(target), catalog: undefined }),
-    madeFolders: [],
-    freezes: null,
-    stops: false,
-    scratch: [],
-    servesNbd: false,
+  await writeJournal(run.target, {
+    ...newJournal(run, monitorOfDomain(uuid), ' --start-paused'),
+    disks: bitmapsOfDead({ journal: await readJournal(run.target), catalog: undefined }),
     starts: uuid,
   });
 }
