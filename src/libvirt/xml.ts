@@ -1,6 +1,6 @@
 /**
- * XML as a tree of elements, in document order, all values as text. fast-xml-parser is loaded with the first document:
- * only runs on a libvirt domain pay for it, and its one CommonJS file loads in a quarter of the time of its ES modules.
+ * XML as a tree of elements, in document order, all values as text. fast-xml-parser is loaded with the first document,
+ * or before by `loadParser`: only runs on a libvirt domain pay for it, and its one CommonJS file loads in a quarter of the time of its ES modules.
  */
 import { createRequire } from 'node:module';
 import type * as FastXmlParser from 'fast-xml-parser';
@@ -42,6 +42,11 @@ export function parseXml(text: string, root: string): XmlElement {
   const found = nodesOf(rows).find((node) => typeof node !== 'string' && node.name === root);
   if (found === undefined || typeof found === 'string') throw new LibvirtAnswerError(`the <${root}> of libvirt`, text);
   return found;
+}
+
+/** For who waits for libvirt anyway. */
+export function loadParser(): void {
+  library();
 }
 
 /** The first element at a path of names below this one. */

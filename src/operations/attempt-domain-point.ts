@@ -21,7 +21,7 @@ import {
 } from './domain-definition.js';
 import { repairDomain } from './domain-repair.js';
 import { vmStateOf } from './domain-session.js';
-import { eachDisk } from './each-disk.js';
+import { allOf, eachDisk } from './all-of.js';
 import { takeInstant } from './instant.js';
 import type { Planned } from './plan-run.js';
 import { watchScratch } from './prepare-fleece.js';
@@ -32,7 +32,7 @@ import { unfrozen } from './start-guards.js';
 import { stageImage } from './stage-point.js';
 import { undoAttempt } from './undo-attempt.js';
 
-/** Journal, staging, [freeze] backup-begin with its checkpoint [thaw], copy, end of the job, seal. */
+/** Journal, staging, [freeze] backup-begin with its checkpoint [thaw], copy, seal with the end of the job. */
 export async function attemptDomainPoint(
   run: DomainRun,
   planned: Planned,
@@ -76,24 +76,27 @@ export async function attemptDomainPoint(
         transactionMs = performance.now() - begun;
       },
     );
-    const kept = await takeDefinition(run.session, definition);
-    for (const what of kept.missing) run.warn(`the point does not have ${what}`);
     await guard?.release();
     if (guard) await writeJournal(run.target, journal);
     const taken = { ...instant, transactionMs, pausedMs: null };
     context.report({ kind: 'started', instant: taken });
-    const outcomes = await copy.finish(staged);
-    for (const folder of copy.folders) await removeScratch(folder);
+    const [kept, outcomes] = await allOf([takeDefinition(run.session, definition), copy.finish(staged)]);
+    for (const what of kept.missing) run.warn(`the point does not have ${what}`);
     context.report({ kind: 'sealing' });
-    const sealed = await sealPoint(run, planned, staging, staged, {
-      ...{ vm, instant: taken, outcomes },
-      definition: await sealDefinition(staging, kept),
+    const sealed = await sealPoint(run, planned, staging, staged, { vm, instant: taken, outcomes }, async () => {
+      const [sealedDefinition] = await allOf([sealDefinition(staging, kept), endCopy(copy)]);
+      return sealedDefinition;
     });
     return { ...sealed, freeze: instant.freeze, pausedMs: null, transactionMs };
   } catch (error) {
     await guard?.release();
     throw await undone(run, vm, error);
   }
+}
+
+async function endCopy(copy: DomainCopy): Promise<void> {
+  await copy.end();
+  for (const folder of copy.folders) await removeScratch(folder);
 }
 
 /** The guard for the freeze, ready; null where nothing is frozen. */

@@ -21,7 +21,7 @@ import {
   takeDefinition,
 } from './domain-definition.js';
 import { temporaryFolder } from './domain-scratch.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 import type { Planned } from './plan-run.js';
 import { type PulledDisk, pullDisks } from './pull-disks.js';
 import { bitmapsOfDead, repairResting } from './resting-repair.js';
@@ -52,14 +52,14 @@ export async function attemptRestingPoint(
     const left = await leftByDeadRun(run, found.catalog);
     const planned = rememberedBy(run, found, left);
     const { session } = resting;
-    const definition = session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: null }));
-    await writeJournal(run.target, journalOf(run, planned, folder, left, definition));
+    const asked = session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: null }));
+    await writeJournal(run.target, journalOf(run, planned, folder, left, asked));
     await makeScratch(folder, undefined);
     const opened: Pick<PulledDisk, 'planned' | 'source'>[] = [];
     for (const disk of planned.plan.disks) {
       opened.push({ planned: disk, source: await open(run, disk, folder, servers) });
     }
-    const kept = definition && (await takeDefinition(session, definition));
+    const kept = asked && (await takeDefinition(session, asked));
     for (const what of kept?.missing ?? []) run.warn(`the point does not have ${what}`);
     const instant = { at: context.now().toISOString(), consistency: resting.consistency, ...UNDISTURBED };
     context.report({ kind: 'started', instant });
@@ -75,10 +75,8 @@ export async function attemptRestingPoint(
     for (const server of servers) await server.kill();
     await removeScratch(folder);
     context.report({ kind: 'sealing' });
-    const sealed = await sealPoint(run, planned, staging, disks, {
-      ...{ vm, instant, outcomes },
-      ...(kept && { definition: await sealDefinition(staging, kept) }),
-    });
+    const definition = async () => kept && sealDefinition(staging, kept);
+    const sealed = await sealPoint(run, planned, staging, disks, { vm, instant, outcomes }, definition);
     return { ...sealed, ...UNDISTURBED };
   } catch (error) {
     for (const server of servers) await server.kill();

@@ -9,11 +9,11 @@ import { askFileSystem, freeSpace } from '../repository/free-space.js';
 import { removeJournal } from '../repository/journal-file.js';
 import { lockTarget } from '../repository/lock.js';
 import { Staging } from '../repository/staging.js';
+import { allOf } from './all-of.js';
 import { targetInWords } from './check-space.js';
 import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './backup-run.js';
 import { readTarget, refuseOtherVm, targetFolder } from './open-target.js';
 import { planRun } from './plan-run.js';
-import { openQmpRoute } from './qmp-route.js';
 import { refuseLibvirtAgent } from './refuse-libvirt.js';
 import { repairOtherMonths } from './repair-months.js';
 import type { Route } from './route.js';
@@ -61,12 +61,18 @@ async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Un
     case 'monitor': {
       if (options.agent) await refuseLibvirtAgent(options.agent);
       const endDeadJobsMs = options.dryRun ? null : Math.min(options.stallTimeoutMs, ENDING_MS);
+      const { openQmpRoute } = await import('./qmp-route.js');
       return openQmpRoute({ ...options.vm, ...access, endDeadJobsMs, trace: options.trace }, unwind);
     }
     case 'domain': {
-      const { openDomainRoute } = await import('./domain-route.js');
+      const { openDomain } = await import('./domain-session.js');
       const timeoutMs = options.stallTimeoutMs;
-      return openDomainRoute({ ...options.vm, ...access, timeoutMs, signal }, options, unwind);
+      const [session, { domainRoute }] = await allOf([
+        openDomain({ ...options.vm, ...access, timeoutMs }, unwind),
+        // Loaded while libvirt is asked.
+        import('./domain-route.js'),
+      ]);
+      return domainRoute(session, options, signal);
     }
     case 'images': {
       const { openImagesRoute } = await import('./images-route.js');

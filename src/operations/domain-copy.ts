@@ -29,10 +29,12 @@ export interface DomainCopy {
   /** What can be done where libvirt did not begin, by its words; null where only those tell. */
   adviceFor(words: string): string | null;
   /**
-   * From the begin to the end of the job: resolves when every image is whole, closed by whoever wrote it, and proved
-   * where that was asked for.
+   * After the begin: resolves when every image is whole, closed by whoever wrote it, and proved where that was asked
+   * for, and when the job is known to have lasted until then.
    */
   finish(staged: readonly StagedImage[]): Promise<readonly Copied[]>;
+  /** After that: resolves when there is no job any more. */
+  end(): Promise<void>;
 }
 
 export interface Copied {

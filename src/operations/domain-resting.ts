@@ -2,7 +2,7 @@ import type { SourceDisk } from '../domain/disk.js';
 import { QmpBackupError } from '../errors.js';
 import { hasManagedSave } from '../libvirt/domain.js';
 import type { DomainSession } from './domain-session.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 import { restingSource } from './resting-disks.js';
 import type { RestingVm } from './resting-route.js';
 

@@ -7,7 +7,7 @@ import type { BackupOptions, BackupRun } from './backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
 import { restingDomain } from './domain-resting.js';
-import { type DomainAccess, type DomainSession, openDomain, refuseForeignJob, vmStateOf } from './domain-session.js';
+import { type DomainSession, refuseForeignJob, vmStateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
 import { readTarget } from './open-target.js';
 import { PULL } from './pull-copy.js';
@@ -16,7 +16,6 @@ import { bitmapsOfDead } from './resting-repair.js';
 import { restingRoute } from './resting-route.js';
 import type { Route } from './route.js';
 import { startForBackup } from './start-paused.js';
-import type { Unwind } from './unwind.js';
 
 const METHODS: Readonly<Record<BackupOptions['method'], CopyMethod>> = { pull: PULL, push: PUSH };
 
@@ -28,13 +27,12 @@ interface Way {
 }
 
 /** A libvirt domain, running or off. */
-export async function openDomainRoute(
-  access: DomainAccess & Pick<Way, 'signal'>,
+export async function domainRoute(
+  session: DomainSession,
   { method: name, killJob, startPaused }: Pick<BackupOptions, 'method' | 'killJob' | 'startPaused'>,
-  unwind: Unwind,
+  signal: AbortSignal,
 ): Promise<Route> {
-  const way: Way = { method: METHODS[name], startPaused, signal: access.signal };
-  const session = await openDomain(access, unwind);
+  const way: Way = { method: METHODS[name], startPaused, signal };
   if (!session.domain.active) return offRoute(session, way);
   refuseForeignJob(session, { mayEndBackups: killJob });
   return {

@@ -6,6 +6,7 @@ import { type DomainState, findDomain, inspectDomain } from '../libvirt/domain.j
 import type { DomainDisk } from '../libvirt/domain-xml.js';
 import { operationInWords } from '../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../libvirt/virsh.js';
+import { loadParser } from '../libvirt/xml.js';
 import { lockVm } from '../repository/lock.js';
 import { withImageBitmaps } from './off-bitmaps.js';
 import type { Unwind } from './unwind.js';
@@ -51,7 +52,9 @@ export async function openDomain(
   unwind: Unwind,
 ): Promise<DomainSession> {
   const virsh = createVirsh(connect ?? undefined, timeoutMs);
-  const { uuid } = await findDomain(virsh, name);
+  const found = findDomain(virsh, name);
+  loadParser();
+  const { uuid } = await found;
   // The same lock as of a run that reaches this VM by its monitor.
   const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
   unwind.defer(() => lock.release());

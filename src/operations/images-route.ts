@@ -1,7 +1,7 @@
 import { realpath } from 'node:fs/promises';
 import type { Machine } from '../domain/disk.js';
 import { lockVm } from '../repository/lock.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 import { guessFormat, imageFile, restingSource } from './resting-disks.js';
 import { restingRoute } from './resting-route.js';
 import type { Route } from './route.js';

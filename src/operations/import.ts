@@ -11,7 +11,7 @@ import { lockTarget } from '../repository/lock.js';
 import { ownerFor } from '../repository/ownership.js';
 import { Staging } from '../repository/staging.js';
 import { readStreamFolder } from '../repository/stream-folder.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 import {
   catalogOf,
   type ImportContext,

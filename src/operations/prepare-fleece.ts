@@ -7,7 +7,7 @@ import { freeSpace } from '../repository/free-space.js';
 import { limitScratch, makeScratch } from '../repository/scratch.js';
 import type { SocketOwner } from '../repository/peer.js';
 import type { BackupRun } from './backup-run.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 import type { QmpRun } from './qmp-run.js';
 
 /**

@@ -53,9 +53,9 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
         for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
       }
       await requireOwnJob(run);
-      await endBackup(run.session.virsh, run.session.uuid, { sleep });
       return outcomes;
     },
+    end: () => endBackup(run.session.virsh, run.session.uuid, { sleep }),
   };
 }
 

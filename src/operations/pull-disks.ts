@@ -2,7 +2,7 @@ import type { NbdSource } from '../domain/nbd-address.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { BackupRun } from './backup-run.js';
 import type { Copied } from './domain-copy.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 import { pullFull, pullIncrement } from './pull-image.js';
 import type { StagedImage } from './seal-point.js';
 

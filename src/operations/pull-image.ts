@@ -12,6 +12,7 @@ import { type PullProgress, pull, sinkOf } from '../nbd/pull.js';
 import { nameOfNode } from '../qemu-img/image-view.js';
 import { startQemuNbd } from '../qemu-img/qemu-nbd.js';
 import { convert } from '../qemu-img/steps.js';
+import { takesDirectIo } from '../repository/direct-io.js';
 
 export interface PullImageOptions {
   readonly signal?: AbortSignal | undefined;
@@ -51,7 +52,13 @@ const SECTOR = 512;
  * @throws QmpBackupError `failed` in the words of qemu-img; the signal's reason.
  */
 export async function pullFull(source: NbdSource, target: string, options: PullFullOptions = {}): Promise<void> {
-  await convert(nameOfNode(nbdNode(source)), target, { ...options, existing: true, cwd: '/' });
+  const direct = await writesDirectly(target, options);
+  await convert(nameOfNode(nbdNode(source)), target, { ...options, direct, existing: true, cwd: '/' });
+}
+
+/** Compressed clusters are small and lie close together: without the cache each would be read and written again. */
+async function writesDirectly(target: string, { compress }: PullImageOptions): Promise<boolean> {
+  return !compress && (await takesDirectIo(target));
 }
 
 /**
@@ -66,13 +73,14 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
   const { signal, deadlines = {} } = options;
   const common = { deadlines, ...(signal ? { signal } : {}) };
   const contexts = [ALLOCATION, dirtyBitmap(bitmap)];
+  const direct = await writesDirectly(target, options);
   const from = await NbdClient.connect(source.address, { ...common, exportName: source.exportName, contexts });
   try {
     const { size } = from.export;
     const { zero, dirty = [] } = await readExtents(from, bitmap);
     const ranges = rangesOfIncrement({ dirty, zero }, { size, clusterSize: CLUSTER_SIZE });
     const server = await startQemuNbd({
-      node: nodeOf(target, options.compress ?? false),
+      node: nodeOf(target, { direct, compress: options.compress ?? false }),
       detectZeroes: true,
       ...(options.folder === undefined ? {} : { folder: options.folder }),
       ...(signal ? { signal } : {}),
@@ -102,8 +110,12 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
  * Without its parent the image opens fast, and nothing of the parent gets into a cluster. Zeros become zero clusters
  * all the same: an image of this version takes a parent that is not open into account (7.2 and 10.0).
  */
-function nodeOf(filename: string, compress: boolean): object {
-  const image = { driver: 'qcow2', backing: null, file: { driver: 'file', filename } };
+function nodeOf(
+  filename: string,
+  { direct, compress }: { readonly direct: boolean; readonly compress: boolean },
+): object {
+  const cache = direct ? { cache: { direct } } : {};
+  const image = { driver: 'qcow2', backing: null, ...cache, file: { driver: 'file', filename, ...cache } };
   return compress ? { driver: 'compress', file: image } : image;
 }
 

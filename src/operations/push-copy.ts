@@ -10,7 +10,7 @@ import { allocatedIn } from '../qemu-img/steps.js';
 import { diskFolder } from '../repository/layout.js';
 import type { BackupOptions } from './backup-run.js';
 import type { Copied, CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 import type { Planned } from './plan-run.js';
 import type { StagedImage } from './seal-point.js';
 
@@ -57,6 +57,8 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
         return { job, copied: copyBitmap === null ? source.allocated : held, error: null, durationMs };
       });
     },
+    // It ended with the copy.
+    end: () => Promise.resolve(),
   };
 }
 

@@ -4,7 +4,7 @@ import { dismissJob } from '../qemu/job-watch.js';
 import { describeEndpoint } from '../qmp/endpoint.js';
 import { attemptPoint } from './attempt-point.js';
 import { chooseFleecing } from './choose-fleecing.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 import { observeRepairs, repair } from './repair.js';
 import type { Route } from './route.js';
 import type { Unwind } from './unwind.js';

@@ -6,6 +6,7 @@ import { sha256File } from '../repository/digest.js';
 import { syncFile } from '../repository/durable.js';
 import { fileState } from '../repository/file-state.js';
 import type { Staging } from '../repository/staging.js';
+import { allOf } from './all-of.js';
 
 /** The last two steps of every point, however its images were written: images made whole, and the catalog that names them. */
 export type SealedFile = Pick<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256'>;
@@ -16,9 +17,12 @@ export async function sealFile(
   { disk, file, path }: { readonly disk: string; readonly file: string; readonly path: string },
   { digests, signal }: { readonly digests: boolean; readonly signal: AbortSignal },
 ): Promise<SealedFile> {
-  // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
-  await syncFile(path);
-  const [report, sha256] = await Promise.all([check(path, { signal }), digests ? sha256File(path, { signal }) : null]);
+  const [report, sha256] = await allOf([
+    check(path, { signal }),
+    digests ? sha256File(path, { signal }) : null,
+    // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
+    syncFile(path),
+  ]);
   if (report.corruptions > 0 || report.checkErrors > 0) {
     throw new QmpBackupError('failed', `${disk}: qemu-img check found damage in the new image`, {
       hint: 'The point was not kept. Check the storage of the target.',

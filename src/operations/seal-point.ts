@@ -5,7 +5,7 @@ import type { BackupPlan, PlannedDisk } from '../domain/plan.js';
 import type { JobOutcome } from '../qemu/job-watch.js';
 import type { Staging } from '../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
-import { eachDisk } from './each-disk.js';
+import { allOf, eachDisk } from './all-of.js';
 import type { Instant } from './instant.js';
 import type { Planned } from './plan-run.js';
 import { commitCatalog, sealFile } from './seal-file.js';
@@ -22,13 +22,12 @@ export interface Taken {
   readonly vm: Pick<VmState, 'status' | 'machine'>;
   readonly instant: Instant;
   readonly outcomes: readonly (JobOutcome & { readonly durationMs: number })[];
-  /** Of a libvirt domain, its files under their names. */
-  readonly definition?: PointDefinition;
 }
 
 /**
  * Makes a point valid: images flushed, checked, renamed; then the catalog that names them is written and renamed into
- * place. That rename is the commit point.
+ * place. That rename is the commit point. `rest` is what else must be done before it, beside the images; of a libvirt
+ * domain it gives the definition, its files under their names.
  */
 export async function sealPoint(
   run: BackupRun,
@@ -36,10 +35,14 @@ export async function sealPoint(
   staging: Staging,
   staged: readonly StagedImage[],
   taken: Taken,
+  rest?: () => Promise<PointDefinition | null>,
 ): Promise<{ readonly catalog: Catalog; readonly point: Point }> {
-  const disks = await eachDisk(staged, (image) => sealImage(run, staging, image, taken));
+  const [disks, definition] = await allOf([
+    eachDisk(staged, (image) => sealImage(run, staging, image, taken)),
+    rest?.() ?? null,
+  ]);
   run.signal.throwIfAborted();
-  const point = pointOf(run.attempt, plan, taken, disks);
+  const point = pointOf(run.attempt, plan, taken, disks, definition);
   const catalog: Catalog = {
     ...(before ?? { schema: 1, targetId, createdAt: taken.instant.at, points: [], retired: [] }),
     tool: run.options.tool,
@@ -93,7 +96,13 @@ function entryOf(
   };
 }
 
-function pointOf(attempt: string, plan: BackupPlan, { instant, vm, definition }: Taken, disks: PointDisk[]): Point {
+function pointOf(
+  attempt: string,
+  plan: BackupPlan,
+  { instant, vm }: Taken,
+  disks: PointDisk[],
+  definition: PointDefinition | null,
+): Point {
   return {
     id: attempt,
     chain: plan.chain,

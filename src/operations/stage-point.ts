@@ -8,7 +8,7 @@ import type { QmpClient } from '../qmp/client.js';
 import { QmpCommandError } from '../qmp/errors.js';
 import type { SocketOwner } from '../repository/peer.js';
 import type { Staging } from '../repository/staging.js';
-import { eachDisk } from './each-disk.js';
+import { eachDisk } from './all-of.js';
 
 /**
  * Makes the new images, empty and linked to their parents, and proves that QEMU can write to them: all of it before

@@ -171,6 +171,54 @@ describe('a domain', () => {
   });
 });
 
+describe('questions that are asked at once', () => {
+  const questions: readonly (readonly [string, readonly string[]])[] = [
+    ['domstate', ['--reason']],
+    ['checkpoint-list', ['--name']],
+    ['domjobinfo', ['--rawstats']],
+    ['dumpxml', []],
+    ['domblkinfo', ['--all']],
+  ];
+  const ask = ([command, args]: (typeof questions)[number]): Promise<string> =>
+    virsh(command, args, { domain: domain.uuid });
+
+  it('are answered as each by itself', async () => {
+    const alone: string[] = [];
+    for (const question of questions) alone.push(await ask(question));
+    await expect(Promise.all(questions.map(ask))).resolves.toEqual(alone);
+    expect(alone.map((text) => text.trim().split('\n')[0])).toEqual([
+      ...['running (booted)', '', 'Job type: 0'],
+      expect.stringContaining('<domain ') as string,
+      expect.stringContaining('Target') as string,
+    ]);
+  });
+
+  it('each get their own error', async () => {
+    const answers = await Promise.allSettled([
+      ask(['domstate', []]),
+      ask(['backup-dumpxml', []]),
+      virsh('domstate', [], { domain: 'nosuch' }),
+      ask(['checkpoint-dumpxml', ['--checkpointname', 'none']]),
+    ]);
+    expect(answers).toMatchObject([
+      { status: 'fulfilled', value: 'running\n\n' },
+      { status: 'rejected', reason: { command: 'backup-dumpxml', reason: 'no-job' } },
+      { status: 'rejected', reason: { domain: 'nosuch', code: 'unreachable' } },
+      { status: 'rejected', reason: { command: 'checkpoint-dumpxml', reason: 'no-checkpoint' } },
+    ]);
+  });
+
+  it('may have names that virsh would take for more than one word', async () => {
+    const names = ['two words', "o'ne", 'a;domstate', 'back\\slash', '#', '"'];
+    const answers = await Promise.allSettled(
+      names.map((name) => ask(['checkpoint-dumpxml', ['--checkpointname', name]])),
+    );
+    expect(answers.map((answer) => answer.status === 'rejected' && (answer.reason as VirshError).words)).toEqual(
+      names.map((name) => expect.stringContaining(`'${name}'`) as string),
+    );
+  });
+});
+
 describe('a pull backup', () => {
   it('takes a full and increments of different parents at one instant, and ends without a trace', async () => {
     await mark('p1');

@@ -19,10 +19,11 @@ import { type PullSink, pull, sinkOf } from '../../src/nbd/pull.js';
 import { pullFull, pullIncrement } from '../../src/operations/pull-image.js';
 import { startQemuNbd } from '../../src/qemu-img/qemu-nbd.js';
 import { check, createImage } from '../../src/qemu-img/steps.js';
+import { takesDirectIo } from '../../src/repository/direct-io.js';
 import { built } from '../support/built.js';
 import { type Extents, FakeNbdServer } from '../support/fake-nbd-server.js';
 import { run } from '../support/lab/programs.js';
-import { mountSmall } from '../support/mounts.js';
+import { mountSmall, mountWithoutDirectIo } from '../support/mounts.js';
 import { afterTest, labDir } from '../support/scenario.js';
 
 const KiB = 1024;
@@ -204,6 +205,21 @@ describe('a FULL and an increment', () => {
     const { stdout } = await run('qemu-img', ['map', '--output=json', path('small')]);
     // Compressed data is at no offset of the file that could be told.
     expect(stdout).not.toContain('"offset"');
+  });
+
+  it('hold where the file system of the images takes no direct I/O, too', async () => {
+    const whole = dir;
+    dir = join(whole, 'ram');
+    try {
+      await mountWithoutDirectIo(dir);
+      await makeDisk(12 * MiB, BEFORE, AFTER);
+      await expect(takesDirectIo(path('inc'))).resolves.toBe(false);
+      await pullInc();
+      await expect(isSame('inc')).resolves.toBe(true);
+      await expect(isSame('full')).resolves.toBe(false);
+    } finally {
+      dir = whole;
+    }
   });
 
   it('hold for a disk whose size no sector divides', async () => {

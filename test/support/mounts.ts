@@ -36,6 +36,13 @@ export async function mountSmall(folder: string, size: number): Promise<SmallTar
   };
 }
 
+/** A file system that takes no direct I/O. */
+export async function mountWithoutDirectIo(folder: string): Promise<void> {
+  await mkdir(folder);
+  await run('mount', ['-t', 'ramfs', '-o', 'mode=0755', 'qmplab', folder]);
+  afterTest(() => run('umount', ['-l', folder]));
+}
+
 export interface HangingTarget {
   /** From now on whatever touches the target hangs. */
   hang(): void;

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { eachDisk } from '../../../src/operations/each-disk.js';
+import { allOf, eachDisk } from '../../../src/operations/all-of.js';
 
 it('hands the results back in the order of the disks', async () => {
   await expect(eachDisk([3, 1, 2], (disk) => Promise.resolve(disk * 2))).resolves.toEqual([6, 2, 4]);
@@ -23,4 +23,9 @@ it('throws the first failure, and only when every disk has ended', async () => {
   };
   await expect(eachDisk(['slow', 'broken'], (disk) => steps[disk]!())).rejects.toThrow('first');
   expect(ended).toEqual(['slow']);
+});
+
+it('hands back results of different kinds, values among them', async () => {
+  const [text, count, nothing] = await allOf([Promise.resolve('a'), 2, null]);
+  expect([text.toUpperCase(), count + 1, nothing]).toEqual(['A', 3, null]);
 });
