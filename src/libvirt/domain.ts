@@ -92,6 +92,30 @@ export function dumpDefinition(
   return virsh('dumpxml', ['--inactive', ...(options.secure ? ['--security-info'] : [])], { domain: uuid });
 }
 
+/** What libvirt keeps of a domain for its next start. */
+export interface KeptDefinition {
+  readonly xml: string;
+  /** Null where libvirt does not tell. */
+  readonly autostart: boolean | null;
+  /** Why `xml` is without its passwords, in libvirt's words; null where it has them. */
+  readonly noPasswords: string | null;
+}
+
+/** With the passwords of its displays, without which a restored domain would let everybody in. */
+export async function keptDefinition(virsh: Virsh, uuid: string): Promise<KeptDefinition> {
+  const [definition, autostart] = await Promise.all([dumpWithPasswords(virsh, uuid), startsWithHost(virsh, uuid)]);
+  return { ...definition, autostart };
+}
+
+async function dumpWithPasswords(virsh: Virsh, uuid: string): Promise<Omit<KeptDefinition, 'autostart'>> {
+  try {
+    return { xml: await dumpDefinition(virsh, uuid, { secure: true }), noPasswords: null };
+  } catch (error) {
+    if (!(error instanceof VirshError)) throw error;
+    return { xml: await dumpDefinition(virsh, uuid), noPasswords: error.words };
+  }
+}
+
 /** Whether libvirt starts the domain with the host; null where it does not tell. */
 export async function startsWithHost(virsh: Virsh, uuid: string): Promise<boolean | null> {
   const [, word] = /^Autostart:\s+(\w+)$/m.exec(await virsh('dominfo', [], { domain: uuid })) ?? [];

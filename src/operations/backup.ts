@@ -65,10 +65,10 @@ async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Un
       return openQmpRoute({ ...options.vm, ...access, endDeadJobsMs, trace: options.trace }, unwind);
     }
     case 'domain': {
-      const { openDomain } = await import('./domain-session.js');
+      const { openDomainForBackup } = await import('./domain-session.js');
       const timeoutMs = options.stallTimeoutMs;
       const [session, { domainRoute }] = await allOf([
-        openDomain({ ...options.vm, ...access, timeoutMs }, unwind),
+        openDomainForBackup({ ...options.vm, ...access, timeoutMs }, unwind),
         // Loaded while libvirt is asked.
         import('./domain-route.js'),
       ]);

@@ -1,13 +1,13 @@
 import type { FleeceChoice } from '../domain/fleece-choice.js';
 import type { Backup } from '../libvirt/backup.js';
 import type { BackupOptions, BackupRun } from './backup-run.js';
-import type { DomainSession } from './domain-session.js';
+import type { BackupSession } from './domain-session.js';
 import type { Planned } from './plan-run.js';
 import type { TargetFacts } from './route.js';
 import type { StagedImage } from './seal-point.js';
 
 export interface DomainRun extends BackupRun {
-  readonly session: DomainSession;
+  readonly session: BackupSession;
 }
 
 /** `--method`: who writes the images of a domain's point, once libvirt keeps their instant. */
@@ -29,11 +29,14 @@ export interface DomainCopy {
   /** What can be done where libvirt did not begin, by its words; null where only those tell. */
   adviceFor(words: string): string | null;
   /**
-   * After the begin: resolves when every image is whole, closed by whoever wrote it, and proved where that was asked
-   * for, and when the job is known to have lasted until then.
+   * After the begin: resolves when every image is written, closed by whoever wrote it, and proved where that was asked
+   * for.
    */
   finish(staged: readonly StagedImage[]): Promise<readonly Copied[]>;
-  /** After that: resolves when there is no job any more. */
+  /**
+   * After that: resolves when there is no job any more. No point may count before: it rejects where the job did not last
+   * until all was copied.
+   */
   end(): Promise<void>;
 }
 

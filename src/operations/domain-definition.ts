@@ -8,7 +8,7 @@ import {
   nextNumber,
 } from '../domain/names.js';
 import { messageOf } from '../errors.js';
-import { dumpCheckpoint, dumpDefinition, startsWithHost } from '../libvirt/domain.js';
+import { dumpCheckpoint } from '../libvirt/domain.js';
 import { parseDomain } from '../libvirt/domain-xml.js';
 import { VirshError } from '../libvirt/errors.js';
 import {
@@ -19,7 +19,7 @@ import {
   readAtRest,
 } from '../repository/definition-files.js';
 import type { Staging } from '../repository/staging.js';
-import type { DomainSession } from './domain-session.js';
+import type { BackupSession, DomainSession } from './domain-session.js';
 import { listFiles } from './open-target.js';
 
 /**
@@ -43,17 +43,16 @@ export const TPM_STATE = '/var/lib/libvirt/swtpm';
 
 /** All that can be known before the instant. `checkpoint`: name of the one that the point will have. */
 export async function planDefinition(
-  session: DomainSession,
+  session: BackupSession,
   target: string,
   { now, checkpoint }: { readonly now: Date; readonly checkpoint: string | null },
 ): Promise<DefinitionPlan> {
-  const { virsh, uuid, domain } = session;
+  const { uuid, domain, kept } = session;
   const missing: string[] = [];
-  const [inactive, autostart, files] = await Promise.all([
-    definitionOf(session, missing),
-    startsWithHost(virsh, uuid),
-    listFiles(target, [DEFINITION_FOLDER]),
-  ]);
+  if (kept.noPasswords !== null) {
+    missing.push(`the passwords in the definition of the domain, which libvirt does not tell: ${kept.noPasswords}`);
+  }
+  const files = await listFiles(target, [DEFINITION_FOLDER]);
   const number = nextNumber(Math.floor(now.getTime() / 1000), files.get(DEFINITION_FOLDER) ?? []);
   const piece = (
     kind: DefinitionKind,
@@ -64,32 +63,21 @@ export async function planDefinition(
     ...{ kind, path, from },
     file: definitionFileName(kind, number, index),
   });
-  const defined = parseDomain(inactive);
+  const defined = parseDomain(kept.xml);
   const nvram = domain.nvram ?? defined.nvram;
   const state = defined.tpm === 'none' ? domain.tpm : defined.tpm;
   const tpm = await tpmFiles(uuid, state, missing);
   return {
-    autostart,
+    autostart: kept.autostart,
     missing,
     pieces: [
-      piece('domain', { text: inactive }),
+      piece('domain', { text: kept.xml }),
       ...(domain.active ? [piece('live', { text: domain.xml })] : []),
       ...(checkpoint === null ? [] : [piece('checkpoint', { checkpoint })]),
       ...(nvram === null ? [] : [piece('nvram', { place: nvram })]),
       ...tpm.map((path, index) => piece('tpm', { place: join(TPM_STATE, uuid, path) }, path, index)),
     ],
   };
-}
-
-/** With the passwords of its displays, without which a restored domain would let everybody in. */
-async function definitionOf({ virsh, uuid }: DomainSession, missing: string[]): Promise<string> {
-  try {
-    return await dumpDefinition(virsh, uuid, { secure: true });
-  } catch (error) {
-    if (!(error instanceof VirshError)) throw error;
-    missing.push(`the passwords in the definition of the domain, which libvirt does not tell: ${error.words}`);
-    return dumpDefinition(virsh, uuid);
-  }
 }
 
 async function tpmFiles(

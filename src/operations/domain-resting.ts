@@ -1,13 +1,13 @@
 import type { SourceDisk } from '../domain/disk.js';
 import { QmpBackupError } from '../errors.js';
 import { hasManagedSave } from '../libvirt/domain.js';
-import type { DomainSession } from './domain-session.js';
+import type { BackupSession, DomainSession } from './domain-session.js';
 import { eachDisk } from './all-of.js';
 import { restingSource } from './resting-disks.js';
 import type { RestingVm } from './resting-route.js';
 
 /** A domain that is off: its images tell what libvirt cannot, whether the bitmaps of its checkpoints are whole. */
-export async function restingDomain(session: DomainSession, interrupt: AbortSignal): Promise<RestingVm> {
+export async function restingDomain(session: BackupSession, interrupt: AbortSignal): Promise<RestingVm> {
   const { virsh, uuid, domain, state } = session;
   const signal = AbortSignal.any([session.signal, interrupt]);
   refuseMissing(session);

@@ -7,7 +7,7 @@ import type { BackupOptions, BackupRun } from './backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
 import { restingDomain } from './domain-resting.js';
-import { type DomainSession, refuseForeignJob, vmStateOf } from './domain-session.js';
+import { type BackupSession, type DomainSession, refuseForeignJob, vmStateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
 import { readTarget } from './open-target.js';
 import { PULL } from './pull-copy.js';
@@ -28,7 +28,7 @@ interface Way {
 
 /** A libvirt domain, running or off. */
 export async function domainRoute(
-  session: DomainSession,
+  session: BackupSession,
   { method: name, killJob, startPaused }: Pick<BackupOptions, 'method' | 'killJob' | 'startPaused'>,
   signal: AbortSignal,
 ): Promise<Route> {
@@ -48,7 +48,7 @@ export async function domainRoute(
 }
 
 /** One that has a QEMU: a checkpoint and a backup in one call, and the files written as `--method` says. */
-function runningRoute(session: DomainSession, { method }: Way): Route {
+function runningRoute(session: BackupSession, { method }: Way): Route {
   const { uuid, domain, state } = session;
   // Files that root makes for a QEMU that runs as somebody else must belong to that user, where QEMU writes them.
   const isRoot = process.getuid?.() === 0;
@@ -82,7 +82,7 @@ function checkpoint(targetId: string, _disk: string, attempt: string): string {
 }
 
 /** One that is off is read from its images; with `--start-paused` it runs for as long as its backup takes. */
-async function offRoute(session: DomainSession, way: Way): Promise<Route> {
+async function offRoute(session: BackupSession, way: Way): Promise<Route> {
   const route = restingRoute(await restingDomain(session, way.signal));
   if (!way.startPaused) return route;
   return {

@@ -2,12 +2,13 @@ import type { JobState, LeftOut, SourceDisk, VmState } from '../domain/disk.js';
 import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../domain/names.js';
 import { checkpointBitmap } from '../domain/reconcile.js';
 import { QmpBackupError } from '../errors.js';
-import { type DomainState, findDomain, inspectDomain } from '../libvirt/domain.js';
+import { type DomainState, findDomain, inspectDomain, type KeptDefinition, keptDefinition } from '../libvirt/domain.js';
 import type { DomainDisk } from '../libvirt/domain-xml.js';
 import { operationInWords } from '../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../libvirt/virsh.js';
 import { loadParser } from '../libvirt/xml.js';
 import { lockVm } from '../repository/lock.js';
+import { allOf } from './all-of.js';
 import { withImageBitmaps } from './off-bitmaps.js';
 import type { Unwind } from './unwind.js';
 
@@ -22,6 +23,11 @@ export interface DomainSession {
   readonly startedPaused?: true;
   /** Aborts when the domain's lock is lost. */
   readonly signal: AbortSignal;
+}
+
+/** One for a backup, whose point holds the definition, too. */
+export interface BackupSession extends DomainSession {
+  readonly kept: KeptDefinition;
 }
 
 export interface DomainAccess {
@@ -47,10 +53,25 @@ export async function lookAtDomain({ domain, connect }: Pick<DomainAccess, 'doma
 }
 
 /** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
-export async function openDomain(
+export async function openDomain(access: DomainAccess, unwind: Unwind): Promise<DomainSession> {
+  const locked = await lockDomain(access, unwind);
+  return sessionOf(access, locked, await inspectDomain(locked.virsh, locked.uuid));
+}
+
+/** As `openDomain`. */
+export async function openDomainForBackup(access: DomainAccess, unwind: Unwind): Promise<BackupSession> {
+  const locked = await lockDomain(access, unwind);
+  const { virsh, uuid } = locked;
+  const [domain, kept] = await allOf([inspectDomain(virsh, uuid), keptDefinition(virsh, uuid)]);
+  return { ...sessionOf(access, locked, domain), kept };
+}
+
+type LockedDomain = Pick<DomainSession, 'virsh' | 'uuid' | 'signal'>;
+
+async function lockDomain(
   { domain: name, connect, breakLock, what, timeoutMs }: DomainAccess,
   unwind: Unwind,
-): Promise<DomainSession> {
+): Promise<LockedDomain> {
   const virsh = createVirsh(connect ?? undefined, timeoutMs);
   const found = findDomain(virsh, name);
   loadParser();
@@ -58,8 +79,11 @@ export async function openDomain(
   // The same lock as of a run that reaches this VM by its monitor.
   const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
   unwind.defer(() => lock.release());
-  const domain = await inspectDomain(virsh, uuid);
-  return { virsh, uuid, connect, domain, state: vmStateOf(domain), signal: lock.signal };
+  return { virsh, uuid, signal: lock.signal };
+}
+
+function sessionOf({ connect }: DomainAccess, locked: LockedDomain, domain: DomainState): DomainSession {
+  return { ...locked, connect, domain, state: vmStateOf(domain) };
 }
 
 /** The domain as the plan and the repairs know any VM. Its checkpoints are the bitmaps of its disks. */

@@ -52,10 +52,12 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
       if (run.options.verify !== null) {
         for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
       }
-      await requireOwnJob(run);
       return outcomes;
     },
-    end: () => endBackup(run.session.virsh, run.session.uuid, { sleep }),
+    end: async () => {
+      await requireOwnJob(run);
+      await endBackup(run.session.virsh, run.session.uuid, { sleep });
+    },
   };
 }
 

@@ -3,7 +3,7 @@ import type { VmState } from '../domain/disk.js';
 import type { BackupPlan } from '../domain/plan.js';
 import { QmpBackupError } from '../errors.js';
 import { attemptRestingPoint } from './attempt-resting-point.js';
-import type { DomainSession } from './domain-session.js';
+import type { BackupSession } from './domain-session.js';
 import { observeRestingRepairs, repairResting } from './resting-repair.js';
 import type { Route } from './route.js';
 import { unfrozen } from './start-guards.js';
@@ -18,7 +18,7 @@ export interface RestingVm {
   /** Why the guest was not at rest when it ended; null where it may have been. */
   readonly unclean: string | null;
   /** The libvirt domain that it is, whose definition is a part of the point. */
-  readonly session: DomainSession | null;
+  readonly session: BackupSession | null;
   /** What to do about a disk whose image only the VM itself can read. */
   readonly instead: string;
 }

@@ -4,12 +4,12 @@ import { LibvirtUnreachable, VirshTimeout } from '../libvirt/errors.js';
 import { readJournal, removeJournal, writeJournal } from '../repository/journal-file.js';
 import { monitorOfDomain, newJournal } from './attempt-journal.js';
 import type { BackupRun } from './backup-run.js';
-import { type DomainSession, vmStateOf } from './domain-session.js';
+import { type BackupSession, type DomainSession, vmStateOf } from './domain-session.js';
 import { bitmapsOfDead } from './resting-repair.js';
 import type { Unwind } from './unwind.js';
 
 export interface Started {
-  readonly session: DomainSession;
+  readonly session: BackupSession;
   /** When all is done in it. */
   readonly end: () => Promise<void>;
 }
@@ -20,7 +20,7 @@ export interface Started {
  *
  * @throws QmpBackupError `unsafe` where starting it would use up its saved memory; VirshError
  */
-export async function startForBackup(run: BackupRun, session: DomainSession, unwind: Unwind): Promise<Started> {
+export async function startForBackup(run: BackupRun, session: BackupSession, unwind: Unwind): Promise<Started> {
   const { virsh, uuid, domain } = session;
   if (await hasManagedSave(virsh, uuid)) {
     throw new QmpBackupError('unsafe', `--start-paused: the memory of ${domain.name} is saved (virsh managedsave)`, {
