@@ -1,10 +1,16 @@
 /** The public library surface: the operations behind the commands, and what they take, report and throw. */
 export { backup } from './operations/backup.js';
-export type { BackupContext, BackupEvent, BackupOptions, BackupResult, DiskProgress } from './operations/backup-run.js';
+export type {
+  BackupContext,
+  BackupEvent,
+  BackupOptions,
+  BackupResult,
+  DiskProgress,
+} from './operations/point/backup-run.js';
 export { cleanup } from './operations/cleanup.js';
 export type { CleanupOptions, CleanupResult } from './operations/cleanup.js';
 export { importStreams } from './operations/import.js';
-export type { ImportContext, ImportEvent, ImportOptions, ImportResult } from './operations/import-run.js';
+export type { ImportContext, ImportEvent, ImportOptions, ImportResult } from './operations/importing/import-run.js';
 export { info } from './operations/info.js';
 export type { VmInfo } from './operations/info.js';
 export { list } from './operations/list.js';

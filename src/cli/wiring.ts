@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
 import { type ErrorCode, QmpBackupError } from '../errors.js';
-import type { AskedVm } from '../operations/route.js';
+import type { AskedVm } from '../operations/point/route.js';
 import { createLog, type Log, type LogLevel } from './log.js';
 
 /** The only composition root: global options, clock, signals and printers become what a command needs. */

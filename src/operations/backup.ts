@@ -9,17 +9,17 @@ import { askFileSystem, freeSpace } from '../repository/free-space.js';
 import { removeJournal } from '../repository/journal-file.js';
 import { lockTarget } from '../repository/lock.js';
 import { Staging } from '../repository/staging.js';
-import { allOf } from './all-of.js';
-import { targetInWords } from './check-space.js';
-import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './backup-run.js';
-import { readTarget, refuseOtherVm, targetFolder } from './open-target.js';
-import { planRun } from './plan-run.js';
-import { refuseLibvirtAgent } from './refuse-libvirt.js';
-import { repairOtherMonths } from './repair-months.js';
-import type { Route } from './route.js';
-import { TargetWatch } from './target-watch.js';
-import { type Unwind, unwinding } from './unwind.js';
-import { ENDING_MS } from './vm-session.js';
+import { allOf } from './flow/all-of.js';
+import { targetInWords } from './point/check-space.js';
+import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './point/backup-run.js';
+import { readTarget, refuseOtherVm, targetFolder } from './target/open-target.js';
+import { planRun } from './point/plan-run.js';
+import { refuseLibvirtAgent } from './by-monitor/refuse-libvirt.js';
+import { repairOtherMonths } from './repair/repair-months.js';
+import type { Route } from './point/route.js';
+import { TargetWatch } from './point/target-watch.js';
+import { type Unwind, unwinding } from './flow/unwind.js';
+import { ENDING_MS } from './by-monitor/vm-session.js';
 
 /**
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
@@ -61,21 +61,21 @@ async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Un
     case 'monitor': {
       if (options.agent) await refuseLibvirtAgent(options.agent);
       const endDeadJobsMs = options.dryRun ? null : Math.min(options.stallTimeoutMs, ENDING_MS);
-      const { openQmpRoute } = await import('./qmp-route.js');
+      const { openQmpRoute } = await import('./by-monitor/qmp-route.js');
       return openQmpRoute({ ...options.vm, ...access, endDeadJobsMs, trace: options.trace }, unwind);
     }
     case 'domain': {
-      const { openDomainForBackup } = await import('./domain-session.js');
+      const { openDomainForBackup } = await import('./by-libvirt/domain-session.js');
       const timeoutMs = options.stallTimeoutMs;
       const [session, { domainRoute }] = await allOf([
         openDomainForBackup({ ...options.vm, ...access, timeoutMs }, unwind),
         // Loaded while libvirt is asked.
-        import('./domain-route.js'),
+        import('./by-libvirt/domain-route.js'),
       ]);
       return domainRoute(session, options, signal);
     }
     case 'images': {
-      const { openImagesRoute } = await import('./images-route.js');
+      const { openImagesRoute } = await import('./at-rest/images-route.js');
       return openImagesRoute({ ...options.vm, ...access, signal }, unwind);
     }
   }

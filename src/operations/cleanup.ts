@@ -8,10 +8,10 @@ import { removeBitmap } from '../qemu/bitmaps.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 import type { QmpClient } from '../qmp/client.js';
-import { repairVm } from './repair.js';
-import type { AskedVm } from './route.js';
-import { type Unwind, unwinding } from './unwind.js';
-import { ENDING_MS, openVm, type VmAccess } from './vm-session.js';
+import { repairVm } from './repair/repair.js';
+import type { AskedVm } from './point/route.js';
+import { type Unwind, unwinding } from './flow/unwind.js';
+import { ENDING_MS, openVm, type VmAccess } from './by-monitor/vm-session.js';
 
 /** Removes our bitmaps from a VM (from a libvirt domain its checkpoints), or from images of a VM that is off. */
 export interface CleanupOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
@@ -71,7 +71,7 @@ export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
 async function findInVm(vm: AskedVm, options: CleanupOptions, unwind: Unwind): Promise<FoundInVm> {
   const { dryRun } = options;
   if (vm.kind === 'domain') {
-    const { findInDomain } = await import('./domain-cleanup.js');
+    const { findInDomain } = await import('./by-libvirt/domain-cleanup.js');
     return findInDomain({ ...options, ...vm }, unwind);
   }
   const endDeadJobsMs = dryRun ? null : ENDING_MS;

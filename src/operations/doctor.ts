@@ -12,13 +12,13 @@ import { run } from '../qmp/commands.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import { QmpCommandError } from '../qmp/errors.js';
 import { makeProbeFile } from '../repository/probe-file.js';
-import { type DomainWay, lookAtTarget, type Probed } from './look-at-target.js';
-import { targetFolder } from './open-target.js';
-import { orFailure } from './or-failure.js';
-import { refuseLibvirtAgent } from './refuse-libvirt.js';
-import type { AskedVm } from './route.js';
-import { type Unwind, unwinding } from './unwind.js';
-import { openVm, type VmAccess, type VmSession } from './vm-session.js';
+import { type DomainWay, lookAtTarget, type Probed } from './target/look-at-target.js';
+import { targetFolder } from './target/open-target.js';
+import { orFailure } from './flow/or-failure.js';
+import { refuseLibvirtAgent } from './by-monitor/refuse-libvirt.js';
+import type { AskedVm } from './point/route.js';
+import { type Unwind, unwinding } from './flow/unwind.js';
+import { openVm, type VmAccess, type VmSession } from './by-monitor/vm-session.js';
 
 /** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
 export interface DoctorOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
@@ -148,8 +148,8 @@ async function lookAtDomain(
   folderOf: (identity: VmIdentity) => string | null,
   unwind: Unwind,
 ): Promise<SeenVm> {
-  const { lookAtDomainClosely } = await import('./look-at-domain.js');
-  const { observeDomainRepairs } = await import('./domain-repair.js');
+  const { lookAtDomainClosely } = await import('./by-libvirt/look-at-domain.js');
+  const { observeDomainRepairs } = await import('./by-libvirt/domain-repair.js');
   const { session, facts, fleecing } = await lookAtDomainClosely({ ...options, ...address, what: 'doctor' }, unwind);
   const identity = identityOf(facts.state.machine, options.label);
   const folder = folderOf(identity);

@@ -11,7 +11,7 @@ import { lockTarget } from '../repository/lock.js';
 import { ownerFor } from '../repository/ownership.js';
 import { Staging } from '../repository/staging.js';
 import { readStreamFolder } from '../repository/stream-folder.js';
-import { eachDisk } from './all-of.js';
+import { eachDisk } from './flow/all-of.js';
 import {
   catalogOf,
   type ImportContext,
@@ -23,12 +23,12 @@ import {
   type NamedPoint,
   randomId,
   resultOf,
-} from './import-run.js';
-import { type ImportFile, importStream } from './import-stream.js';
-import { listFiles, readTarget } from './open-target.js';
-import { carryOutInTarget } from './repair.js';
-import { commitCatalog } from './seal-file.js';
-import { unwinding } from './unwind.js';
+} from './importing/import-run.js';
+import { type ImportFile, importStream } from './importing/import-stream.js';
+import { listFiles, readTarget } from './target/open-target.js';
+import { carryOutInTarget } from './repair/repair.js';
+import { commitCatalog } from './point/seal-file.js';
+import { unwinding } from './flow/unwind.js';
 
 /**
  * Turns the folder of another tool into a chain in a new target: every backup in it a point, all of them valid at once

@@ -1,8 +1,8 @@
 import type { VmState } from '../domain/disk.js';
 import { isOurBitmap } from '../domain/names.js';
-import type { AskedVm } from './route.js';
-import { type Unwind, unwinding } from './unwind.js';
-import { openVm, type VmAccess } from './vm-session.js';
+import type { AskedVm } from './point/route.js';
+import { type Unwind, unwinding } from './flow/unwind.js';
+import { openVm, type VmAccess } from './by-monitor/vm-session.js';
 
 /** What the VM has, and why a device is left out. Changes nothing. */
 export interface VmInfo {
@@ -26,7 +26,7 @@ export function info(options: InfoOptions): Promise<VmInfo> {
 /** A monitor has one client at a time, which takes the VM's lock; libvirt answers many, also while a run has the domain. */
 async function stateOf({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<VmState> {
   if (vm.kind === 'domain') {
-    const { lookAtDomain } = await import('./domain-session.js');
+    const { lookAtDomain } = await import('./by-libvirt/domain-session.js');
     return lookAtDomain(vm);
   }
   const session = await openVm({ ...access, monitor: vm.monitor, what: 'info', endDeadJobsMs: null }, unwind);

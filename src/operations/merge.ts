@@ -7,10 +7,10 @@ import { readCatalog } from '../repository/catalog-file.js';
 import { checkLine } from '../repository/file-state.js';
 import { readForeignFolder } from '../repository/foreign-folder.js';
 import { lockTarget } from '../repository/lock.js';
-import { refuseUnsealedFiles } from './dead-run.js';
-import { type DiskFolder, locateDisk, lockForReading } from './disk-folder.js';
-import { chosenChain, foreignFiles, readMergeNote, refuseUnfinished } from './foreign-disk.js';
-import { refuseAlteredLine } from './proven-line.js';
+import { refuseUnsealedFiles } from './repair/dead-run.js';
+import { type DiskFolder, locateDisk, lockForReading } from './target/disk-folder.js';
+import { chosenChain, foreignFiles, readMergeNote, refuseUnfinished } from './restoring/foreign-disk.js';
+import { refuseAlteredLine } from './restoring/proven-line.js';
 import {
   type CopyDeps,
   copyLine,
@@ -19,8 +19,8 @@ import {
   promoteCopy,
   refuseExisting,
   undoneOnFailure,
-} from './standalone-copy.js';
-import { unwinding } from './unwind.js';
+} from './restoring/standalone-copy.js';
+import { unwinding } from './flow/unwind.js';
 
 /** Writes the state of one disk into a new standalone image. The backup is only read. */
 export interface MergeOptions {

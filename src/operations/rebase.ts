@@ -10,9 +10,9 @@ import { syncFile, syncFolder } from '../repository/durable.js';
 import { checkLine, fileState } from '../repository/file-state.js';
 import { readForeignFolder } from '../repository/foreign-folder.js';
 import { lockTarget } from '../repository/lock.js';
-import { refuseUnsealedFiles, unsealedRun } from './dead-run.js';
-import { type DiskFolder, locateDisk, lockForReading, pathIn } from './disk-folder.js';
-import { chosenChain, readMergeNote, removeMergeNote, writeMergeNote } from './foreign-disk.js';
+import { refuseUnsealedFiles, unsealedRun } from './repair/dead-run.js';
+import { type DiskFolder, locateDisk, lockForReading, pathIn } from './target/disk-folder.js';
+import { chosenChain, readMergeNote, removeMergeNote, writeMergeNote } from './restoring/foreign-disk.js';
 import {
   catalogLedger,
   finishNote,
@@ -21,8 +21,8 @@ import {
   type Ledger,
   type LedgerDeps,
   NOTHING,
-} from './merge-ledger.js';
-import { unwinding } from './unwind.js';
+} from './restoring/merge-ledger.js';
+import { unwinding } from './flow/unwind.js';
 
 /**
  * Merges FULL <- … <- head of one disk into the FULL file. Any step may be the last one of a run that is killed: the

@@ -10,13 +10,13 @@ import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { freeSpace } from '../repository/free-space.js';
 import { filePath, monthsWithJournal } from '../repository/layout.js';
 import { lockTarget } from '../repository/lock.js';
-import { lockForReading } from './disk-folder.js';
-import { listFiles, readTarget, refuseOtherVm, type TargetState } from './open-target.js';
-import { carryOutInTarget } from './repair.js';
-import { openForRepair, type RepairAccess, type VmInRepair } from './open-for-repair.js';
-import { refuseLibvirtAgent } from './refuse-libvirt.js';
-import type { AskedVm } from './route.js';
-import { type Unwind, unwinding } from './unwind.js';
+import { lockForReading } from './target/disk-folder.js';
+import { listFiles, readTarget, refuseOtherVm, type TargetState } from './target/open-target.js';
+import { carryOutInTarget } from './repair/repair.js';
+import { openForRepair, type RepairAccess, type VmInRepair } from './repair/open-for-repair.js';
+import { refuseLibvirtAgent } from './by-monitor/refuse-libvirt.js';
+import type { AskedVm } from './point/route.js';
+import { type Unwind, unwinding } from './flow/unwind.js';
 
 /** Repairs what a dead run left behind, on its own: the same repair that every backup begins with. */
 export interface RecoverOptions extends Omit<RepairAccess, 'what'> {

@@ -7,12 +7,23 @@ import { replaceFile } from '../repository/durable.js';
 import { checkLine } from '../repository/file-state.js';
 import { readForeignFolder } from '../repository/foreign-folder.js';
 import { lockTarget } from '../repository/lock.js';
-import type { Definer } from './define-domain.js';
-import { lockForReading } from './disk-folder.js';
-import { readMergeNote } from './foreign-disk.js';
+import type { Definer } from './by-libvirt/define-domain.js';
+import { lockForReading } from './target/disk-folder.js';
+import { readMergeNote } from './restoring/foreign-disk.js';
 import type { MergeDeps } from './merge.js';
-import { type DefinitionRequest, placesFor, writeDefinition, type WrittenDefinition } from './restore-definition.js';
-import { foreignSource, imageName, recordedSource, type RestoreRun, type RestoreSource } from './restore-source.js';
+import {
+  type DefinitionRequest,
+  placesFor,
+  writeDefinition,
+  type WrittenDefinition,
+} from './restoring/restore-definition.js';
+import {
+  foreignSource,
+  imageName,
+  recordedSource,
+  type RestoreRun,
+  type RestoreSource,
+} from './restoring/restore-source.js';
 import {
   copyLine,
   defaultCopyDeps,
@@ -20,8 +31,8 @@ import {
   promoteCopy,
   refuseExisting,
   undoneOnFailure,
-} from './standalone-copy.js';
-import { type Unwind, unwinding } from './unwind.js';
+} from './restoring/standalone-copy.js';
+import { type Unwind, unwinding } from './flow/unwind.js';
 
 /**
  * Writes all disks of a point as new standalone images `<output>/<disk>.qcow2`, and `machine.json`, which tells how the
@@ -119,7 +130,7 @@ export function restore(
 
 async function definerFor({ options, warn }: RestoreRun, { definition }: RestoreSource): Promise<Definer | null> {
   if (!options.definition.define || !definition) return null;
-  const { openDefiner } = await import('./define-domain.js');
+  const { openDefiner } = await import('./by-libvirt/define-domain.js');
   return openDefiner(options.definition, definition, warn);
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import { QmpBackupError } from '../../src/errors.js';
 import { defaultMergeDeps, merge, type MergeDeps, type MergeEvent } from '../../src/operations/merge.js';
-import { MERGE_NOTE } from '../../src/operations/foreign-disk.js';
+import { MERGE_NOTE } from '../../src/operations/restoring/foreign-disk.js';
 import { defaultRebaseDeps, rebase } from '../../src/operations/rebase.js';
 import { lockTarget } from '../../src/repository/lock.js';
 import { MiB } from '../support/builders.js';

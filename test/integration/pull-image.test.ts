@@ -16,7 +16,7 @@ import { NbdClient } from '../../src/nbd/client.js';
 import { NbdConnectionLost, NbdServerError } from '../../src/nbd/errors.js';
 import { ALLOCATION, dirtyBitmap, readExtents } from '../../src/nbd/meta-contexts.js';
 import { type PullSink, pull, sinkOf } from '../../src/nbd/pull.js';
-import { pullFull, pullIncrement } from '../../src/operations/pull-image.js';
+import { pullFull, pullIncrement } from '../../src/operations/point/pull-image.js';
 import { startQemuNbd } from '../../src/qemu-img/qemu-nbd.js';
 import { check, createImage } from '../../src/qemu-img/steps.js';
 import { takesDirectIo } from '../../src/repository/direct-io.js';

@@ -6,7 +6,7 @@ import { describe as suite, expect, it } from 'vitest';
 import type { Catalog, PointDisk } from '../../src/domain/catalog.js';
 import { latestFile, latestFull, lineOf } from '../../src/domain/chain.js';
 import { defaultRebaseDeps, rebase, type RebaseDeps, type RebaseEvent } from '../../src/operations/rebase.js';
-import { MERGE_NOTE } from '../../src/operations/foreign-disk.js';
+import { MERGE_NOTE } from '../../src/operations/restoring/foreign-disk.js';
 import { requireCatalog } from '../../src/repository/catalog-file.js';
 import { checkLine } from '../../src/repository/file-state.js';
 import { lockTarget } from '../../src/repository/lock.js';

@@ -1,6 +1,6 @@
 import { Option } from 'commander';
 import { QmpBackupError } from '../../errors.js';
-import type { BackupOptions } from '../../operations/backup-run.js';
+import type { BackupOptions } from '../../operations/point/backup-run.js';
 import { isLocal } from '../../repository/mounts.js';
 import { isApart, runApart } from '../apart.js';
 import { type ImageOption, parseBytes, parseImages, parseList, parseSeconds } from '../options.js';

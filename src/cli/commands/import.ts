@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander';
-import type { ImportResult } from '../../operations/import-run.js';
+import type { ImportResult } from '../../operations/importing/import-run.js';
 import type { Register } from '../program.js';
 import { createPercent } from '../render/progress.js';
 import { table } from '../render/table.js';

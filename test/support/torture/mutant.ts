@@ -21,7 +21,7 @@ export const KNOWN_BUGS: readonly KnownBug[] = [
   },
   {
     name: 'seals before the jobs end',
-    file: 'operations/follow-jobs.js',
+    file: 'operations/by-monitor/follow-jobs.js',
     text: 'const outcomes = await watchJobs(',
     by: 'const outcomes = plan.disks.map(({ job }) => ({ job, copied: 0, error: null })) ?? await watchJobs(',
   },

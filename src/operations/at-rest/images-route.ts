@@ -1,0 +1,62 @@
+import { realpath } from 'node:fs/promises';
+import type { Machine } from '../../domain/disk.js';
+import { lockVm } from '../../repository/lock.js';
+import { eachDisk } from '../flow/all-of.js';
+import { guessFormat, imageFile, restingSource } from './resting-disks.js';
+import { restingRoute } from './resting-route.js';
+import type { Route } from '../point/route.js';
+import type { Unwind } from '../flow/unwind.js';
+
+/** An image of a VM that is off, as `--offline` names it. */
+export interface NamedImage {
+  /** The disk id. */
+  readonly name: string;
+  /** Absolute. */
+  readonly path: string;
+  /** Null where it is to be told from the image. */
+  readonly format: 'qcow2' | 'raw' | null;
+}
+
+export interface ImagesAccess {
+  readonly images: readonly NamedImage[];
+  readonly breakLock: boolean;
+  readonly what: string;
+  readonly signal: AbortSignal;
+}
+
+/** `--offline`: the disks of a VM that is off and that nobody else knows. */
+export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Promise<Route> {
+  const { images, breakLock, what } = access;
+  const signals: AbortSignal[] = [];
+  const keys = await Promise.all(
+    images.map(async ({ path }) => {
+      await imageFile({ path, format: 'raw' });
+      return `image ${await realpath(path)}`;
+    }),
+  );
+  // In one order, whatever order they were named in.
+  for (const key of [...new Set(keys)].sort()) {
+    const lock = await lockVm(key, { breakLock, what });
+    unwind.defer(() => lock.release());
+    signals.push(lock.signal);
+  }
+  const signal = AbortSignal.any(signals);
+  const disks = await eachDisk(images, async ({ name, path, format }) =>
+    restingSource(
+      { name, named: true, path, format: format ?? (await guessFormat(path)), cannotTrack: null },
+      AbortSignal.any([signal, access.signal]),
+    ),
+  );
+  return restingRoute({
+    state: {
+      ...{ machine: NOBODY, status: 'off', running: false, disks },
+      ...{ leftOut: [], jobs: [], ownNodes: [], ownExports: [] },
+    },
+    signal,
+    subject: images.map(({ path }) => path).join(', '),
+    ...{ consistency: 'offline', unclean: null, session: null },
+    instead: 'back the VM up while it runs (--socket)',
+  });
+}
+
+const NOBODY: Machine = { name: null, uuid: null, qemuVersion: 'unknown', type: null, memory: null, cpus: null };

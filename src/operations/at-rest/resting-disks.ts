@@ -1,0 +1,87 @@
+import { open, stat } from 'node:fs/promises';
+import type { DirtyBitmap, SourceDisk } from '../../domain/disk.js';
+import { totalLength } from '../../domain/extents.js';
+import { isOurBitmap } from '../../domain/names.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import { NbdClient } from '../../nbd/client.js';
+import { ALLOCATION, dirtyBitmap, readExtents } from '../../nbd/meta-contexts.js';
+import { startQemuNbd } from '../../qemu-img/qemu-nbd.js';
+import { type ImageFile, lookAtResting, type RestingBitmap, restingNode } from '../../qemu-img/resting-image.js';
+
+/** A disk of a VM that is off. */
+export interface RestingDisk extends Omit<ImageFile, 'blockDevice'> {
+  /** What names it in the VM: a libvirt target, or what a person says. */
+  readonly name: string;
+  /** The name is the disk id. */
+  readonly named: boolean;
+  readonly cannotTrack: string | null;
+}
+
+/** @throws QmpBackupError `unsafe` where the image is missing, no image, or in use */
+export async function restingSource(disk: RestingDisk, signal: AbortSignal): Promise<SourceDisk> {
+  const image = await imageFile(disk);
+  const { virtualSize, allocated, compat, encrypted, bitmaps, backing, description } = await lookAtResting(image);
+  const { name, named, path, format, cannotTrack } = disk;
+  const read: DirtyBitmap[] = [];
+  for (const bitmap of bitmaps) {
+    const readable = isOurBitmap(bitmap.name) && !bitmap.inconsistent && !bitmap.inLayers && !encrypted;
+    read.push(dirtyBitmapOf(bitmap, readable ? await dirtyBytes(image, bitmap.name, signal) : virtualSize));
+  }
+  return {
+    ...(named ? { id: name } : {}),
+    ...{ device: name, qdev: null, node: name, root: name, underJob: false },
+    ...{ format, file: path, virtualSize, allocated, compat, encrypted, cannotTrack },
+    bitmaps: read,
+    backing,
+    image: description,
+  };
+}
+
+/** What QEMU opens for this disk. */
+export async function imageFile({ path, format }: Pick<RestingDisk, 'path' | 'format'>): Promise<ImageFile> {
+  try {
+    const found = await stat(path);
+    if (!found.isFile() && !found.isBlockDevice()) throw new Error('it is neither a file nor a block device');
+    return { path, format, blockDevice: found.isBlockDevice() };
+  } catch (error) {
+    throw new QmpBackupError('unsafe', `the image ${path} cannot be read: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'Nothing was changed. Check the path, and that this user may read it.',
+    });
+  }
+}
+
+const QCOW2_MAGIC = 'QFI\u00fb';
+
+/** `qcow2` for what begins like one, as QEMU guesses; else `raw`. */
+export async function guessFormat(path: string): Promise<'qcow2' | 'raw'> {
+  await imageFile({ path, format: 'raw' });
+  const handle = await open(path, 'r');
+  try {
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(4), 0, 4, 0);
+    return buffer.toString('latin1', 0, bytesRead) === QCOW2_MAGIC ? 'qcow2' : 'raw';
+  } finally {
+    await handle.close();
+  }
+}
+
+function dirtyBitmapOf({ inLayers, ...bitmap }: RestingBitmap, count: number): DirtyBitmap {
+  const layers = 'it lies in several layers (an external snapshot was made), and only the running VM adds them up';
+  return { ...bitmap, count, persistent: true, busy: false, ...(inLayers ? { unreadable: layers } : {}) };
+}
+
+/** What a bitmap marks, in bytes: no program tells it without serving it. */
+async function dirtyBytes(image: ImageFile, bitmap: string, signal: AbortSignal): Promise<number> {
+  const server = await startQemuNbd({ node: restingNode(image), readOnly: true, bitmap, signal });
+  try {
+    const contexts = [ALLOCATION, dirtyBitmap(bitmap)];
+    const client = await NbdClient.connect({ kind: 'unix', path: server.socketPath }, { contexts, signal });
+    try {
+      return totalLength((await readExtents(client, bitmap)).dirty ?? []);
+    } finally {
+      await client.close();
+    }
+  } finally {
+    await server.kill();
+  }
+}

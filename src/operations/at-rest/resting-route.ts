@@ -1,0 +1,68 @@
+import type { Consistency } from '../../domain/catalog.js';
+import type { VmState } from '../../domain/disk.js';
+import type { BackupPlan } from '../../domain/plan.js';
+import { QmpBackupError } from '../../errors.js';
+import { attemptRestingPoint } from './attempt-resting-point.js';
+import type { BackupSession } from '../by-libvirt/domain-session.js';
+import { observeRestingRepairs, repairResting } from './resting-repair.js';
+import type { Route } from '../point/route.js';
+import { unfrozen } from '../point/start-guards.js';
+
+/** A VM that is off, whichever way it is known. */
+export interface RestingVm {
+  readonly state: VmState;
+  readonly signal: AbortSignal;
+  readonly subject: string;
+  /** What a point of it promises. */
+  readonly consistency: Consistency;
+  /** Why the guest was not at rest when it ended; null where it may have been. */
+  readonly unclean: string | null;
+  /** The libvirt domain that it is, whose definition is a part of the point. */
+  readonly session: BackupSession | null;
+  /** What to do about a disk whose image only the VM itself can read. */
+  readonly instead: string;
+}
+
+/**
+ * A VM that is off: its images are read through qemu-nbd and never written to, by which no QEMU can open them for
+ * writing meanwhile. No bitmap is added, none removed (docs/decisions/0011).
+ */
+export function restingRoute(resting: RestingVm): Route {
+  const { state, signal, subject } = resting;
+  return {
+    state,
+    signal,
+    subject,
+    imageOwner: undefined,
+    bitmapName: null,
+    observeRepairs: (target) => observeRestingRepairs(target, state),
+    repair: async (target, vm) => ({ vm, report: await repairResting(target, vm) }),
+    prepare: (run, planned) => {
+      refuseUnreadable(planned.plan, resting);
+      if (resting.unclean !== null) unfrozen(run, resting.unclean);
+      for (const { disk, source } of planned.plan.disks) {
+        if (source.id === undefined || source.id === disk) continue;
+        run.warn(
+          `${source.file} was named ${source.id}, and by its bitmap it is ${disk} of this target: taken as that`,
+        );
+      }
+      return Promise.resolve({
+        fleecing: { fleece: false, why: 'the VM is off, so nothing overwrites what is copied' },
+        take: (locked, staging, vm) => attemptRestingPoint(locked, resting, planned, staging, vm),
+      });
+    },
+    // What the point made superfluous stays in the images until the next one of the running VM.
+    retire: () => Promise.resolve(),
+  };
+}
+
+function refuseUnreadable({ disks }: BackupPlan, { instead }: RestingVm): void {
+  const encrypted = disks.find(({ source }) => source.encrypted);
+  const elsewhere = disks.find(({ source }) => !source.file.startsWith('/'));
+  const found = encrypted ?? elsewhere;
+  if (!found) return;
+  const why = encrypted ? 'is encrypted, and only the VM has its key' : `is ${found.source.file}, no file of this host`;
+  throw new QmpBackupError('unsafe', `${found.disk} cannot be read while the VM is off: its image ${why}`, {
+    hint: `Nothing was changed. Leave the disk out with --exclude ${found.disk}, or ${instead}`,
+  });
+}

@@ -1,0 +1,190 @@
+import type { Journal } from '../../domain/catalog.js';
+import type { VmState } from '../../domain/disk.js';
+import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../domain/names.js';
+import { QmpBackupError } from '../../errors.js';
+import { beginBackup } from '../../libvirt/backup.js';
+import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
+import type { DomainFreezeGuard } from '../../libvirt/freeze-guard.js';
+import { inspectDomain } from '../../libvirt/domain.js';
+import { LibvirtUnreachable, VirshError, VirshTimeout } from '../../libvirt/errors.js';
+import { writeJournal } from '../../repository/journal-file.js';
+import { makeScratch, removeScratch } from '../../repository/scratch.js';
+import type { Staging } from '../../repository/staging.js';
+import { monitorOfDomain, newJournal } from '../point/attempt-journal.js';
+import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import {
+  type DefinitionPlan,
+  journalled,
+  planDefinition,
+  sealDefinition,
+  takeDefinition,
+} from './domain-definition.js';
+import { repairDomain } from './domain-repair.js';
+import { vmStateOf } from './domain-session.js';
+import { allOf, eachDisk } from '../flow/all-of.js';
+import { takeInstant } from '../point/instant.js';
+import type { Planned } from '../point/plan-run.js';
+import { watchScratch } from '../by-monitor/prepare-fleece.js';
+import { LIBVIRT } from '../repair/repair.js';
+import type { Done } from '../point/route.js';
+import { sealPoint, type StagedImage } from '../point/seal-point.js';
+import { unfrozen } from '../point/start-guards.js';
+import { stageImage } from '../point/stage-point.js';
+import { undoAttempt } from '../point/undo-attempt.js';
+
+/** Journal, staging, [freeze] backup-begin with its checkpoint [thaw], copy, seal with the end of the job. */
+export async function attemptDomainPoint(
+  run: DomainRun,
+  planned: Planned,
+  method: CopyMethod,
+  staging: Staging,
+  vm: VmState,
+): Promise<Done> {
+  const { options, context } = run;
+  const { uuid } = run.session;
+  run.signal.throwIfAborted();
+  const guard = await startGuard(run, vm);
+  try {
+    const copy = method.copyFor(run, planned);
+    const checkpoint = checkpointOf(run, planned);
+    const definition = await planDefinition(run.session, run.target, {
+      now: context.now(),
+      checkpoint: checkpoint?.name ?? null,
+    });
+    const journal = journalOf(run, planned, copy.folders, definition);
+    await writeJournal(run.target, journal);
+    const staged = await stage(run, planned, staging);
+    for (const folder of copy.folders) {
+      await makeScratch(folder, run.session.domain.owner ?? undefined);
+      await watchScratch(run, folder);
+    }
+    run.signal.throwIfAborted();
+    if (guard) await writeJournal(run.target, { ...journal, freezes: `${LIBVIRT}${uuid}` });
+    let transactionMs = 0;
+    const instant = await takeInstant(
+      guard,
+      {
+        now: context.now,
+        requireFreeze: options.quiesce === 'require',
+        signal: run.signal,
+        warn: run.warn,
+        settle: (error) => Promise.resolve(error),
+      },
+      async () => {
+        const begun = performance.now();
+        await begin(run, checkpoint, copy, staged);
+        transactionMs = performance.now() - begun;
+      },
+    );
+    await guard?.release();
+    if (guard) await writeJournal(run.target, journal);
+    const taken = { ...instant, transactionMs, pausedMs: null };
+    context.report({ kind: 'started', instant: taken });
+    const [kept, outcomes] = await allOf([takeDefinition(run.session, definition), copy.finish(staged)]);
+    for (const what of kept.missing) run.warn(`the point does not have ${what}`);
+    context.report({ kind: 'sealing' });
+    const sealed = await sealPoint(run, planned, staging, staged, { vm, instant: taken, outcomes }, async () => {
+      const [sealedDefinition] = await allOf([sealDefinition(staging, kept), endCopy(copy)]);
+      return sealedDefinition;
+    });
+    return { ...sealed, freeze: instant.freeze, pausedMs: null, transactionMs };
+  } catch (error) {
+    await guard?.release();
+    throw await undone(run, vm, error);
+  }
+}
+
+async function endCopy(copy: DomainCopy): Promise<void> {
+  await copy.end();
+  for (const folder of copy.folders) await removeScratch(folder);
+}
+
+/** The guard for the freeze, ready; null where nothing is frozen. */
+async function startGuard(run: DomainRun, vm: VmState): Promise<DomainFreezeGuard | null> {
+  const { quiesce, freezeTimeoutMs, freezeLimitMs } = run.options;
+  const { uuid, connect, domain } = run.session;
+  if (quiesce === 'no') return null;
+  if (!vm.running) return unfrozen(run, `the domain is not running (${vm.status})`);
+  if (domain.agent === 'absent') return unfrozen(run, 'the domain has no channel for a guest agent');
+  const { DomainFreezeGuard } = await import('../../libvirt/freeze-guard.js');
+  const limits = { freezeTimeoutMs, freezeLimitMs, thawTimeoutMs: THAW_MS };
+  return DomainFreezeGuard.start({ connect, uuid, name: domain.name, ...limits });
+}
+
+const THAW_MS = 60_000;
+
+function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[], definition: DefinitionPlan): Journal {
+  return {
+    ...newJournal(run, monitorOfDomain(run.session.uuid)),
+    disks: [
+      ...plan.disks.map(({ disk, newBitmap, file }) => ({
+        ...{ disk, bitmap: newBitmap?.name ?? null, file },
+        job: domainJobId(run.attempt),
+      })),
+      ...journalled(definition, run.attempt),
+    ],
+    madeFolders: [...plan.disks.map(({ disk }) => disk), DEFINITION_FOLDER],
+    scratch: [...scratch],
+    ...(run.session.startedPaused ? { starts: run.session.uuid } : {}),
+  };
+}
+
+/** Of the disks that will be tracked; null where there is none. */
+function checkpointOf({ session, attempt }: DomainRun, { plan, targetId }: Planned): NewCheckpoint | null {
+  const tracked = plan.disks.filter(({ newBitmap }) => newBitmap !== null).map(({ source }) => source.node);
+  if (tracked.length === 0) return null;
+  const others = session.domain.disks.map(({ target }) => target).filter((target) => !tracked.includes(target));
+  return { name: checkpointName(targetId, attempt), disks: tracked, without: others };
+}
+
+function stage(run: DomainRun, { plan }: Planned, staging: Staging): Promise<readonly StagedImage[]> {
+  const { options, signal } = run;
+  return eachDisk(plan.disks, async (planned) => {
+    const path = await stageImage(staging, planned, { compressionType: options.compress ? 'zstd' : null, signal });
+    return { planned, path };
+  });
+}
+
+/** The begin may have reached libvirt where its answer did not reach us; the undo looks. */
+async function begin(
+  { session: { virsh, uuid } }: DomainRun,
+  checkpoint: NewCheckpoint | null,
+  copy: DomainCopy,
+  staged: readonly StagedImage[],
+): Promise<void> {
+  try {
+    await beginBackup(virsh, uuid, copy.backup(staged), checkpoint ?? undefined);
+  } catch (error) {
+    if (!(error instanceof VirshError)) throw error;
+    const advice = copy.adviceFor(error.words);
+    throw new QmpBackupError('failed', `libvirt did not begin the backup: ${error.words}`, {
+      cause: error,
+      hint: `No point was made and no change is lost.${advice === null ? '' : ` ${advice}`}`,
+    });
+  }
+}
+
+/**
+ * A guest whose write did not fit into a full scratch image is paused by libvirt; once the job has ended it goes on,
+ * writes again and has seen no error.
+ */
+async function resume({ session: { virsh, uuid }, warn }: DomainRun): Promise<void> {
+  await virsh('resume', [], { domain: uuid });
+  warn('the guest was paused when the space for its backup gave out; it goes on now');
+}
+
+async function undone(run: DomainRun, before: VmState, error: unknown): Promise<unknown> {
+  const failure = await undoAttempt(run, error, async (target) => {
+    const domain = await inspectDomain(run.session.virsh, run.session.uuid);
+    const { report } = await repairDomain({ ...run.session, domain }, target, vmStateOf(domain));
+    report.warnings.forEach(run.warn);
+    if (before.running && domain.state === 'paused' && domain.stateReason === 'I/O error') await resume(run);
+  });
+  if (failure instanceof LibvirtUnreachable || failure instanceof VirshTimeout) {
+    return new QmpBackupError('failed', `libvirt was lost during the backup: ${failure.message}`, {
+      cause: failure,
+      hint: 'No point was made and no change is lost. Run it again when libvirt answers.',
+    });
+  }
+  return failure;
+}

@@ -1,0 +1,49 @@
+import type { FleeceChoice } from '../../domain/fleece-choice.js';
+import type { Backup } from '../../libvirt/backup.js';
+import type { BackupOptions, BackupRun } from '../point/backup-run.js';
+import type { BackupSession } from './domain-session.js';
+import type { Planned } from '../point/plan-run.js';
+import type { TargetFacts } from '../point/route.js';
+import type { StagedImage } from '../point/seal-point.js';
+
+export interface DomainRun extends BackupRun {
+  readonly session: BackupSession;
+}
+
+/** `--method`: who writes the images of a domain's point, once libvirt keeps their instant. */
+export interface CopyMethod {
+  readonly fleecing: FleeceChoice;
+  /** @throws QmpBackupError `usage` for options that this method cannot keep */
+  refuse(options: BackupOptions): void;
+  /** What it means for the guest that the target is where it is, in words; null where nothing. */
+  riskOf(target: TargetFacts): string | null;
+  copyFor(run: DomainRun, planned: Planned): DomainCopy;
+}
+
+/** The copy of one attempt. */
+export interface DomainCopy {
+  /** Absolute folders outside of the target that it needs: made before the begin, removed with all in them at the end. */
+  readonly folders: readonly string[];
+  /** What libvirt is to begin, in the order of the staged images. */
+  backup(staged: readonly StagedImage[]): Backup;
+  /** What can be done where libvirt did not begin, by its words; null where only those tell. */
+  adviceFor(words: string): string | null;
+  /**
+   * After the begin: resolves when every image is written, closed by whoever wrote it, and proved where that was asked
+   * for.
+   */
+  finish(staged: readonly StagedImage[]): Promise<readonly Copied[]>;
+  /**
+   * After that: resolves when there is no job any more. No point may count before: it rejects where the job did not last
+   * until all was copied.
+   */
+  end(): Promise<void>;
+}
+
+export interface Copied {
+  readonly job: string;
+  /** Bytes. */
+  readonly copied: number;
+  readonly error: null;
+  readonly durationMs: number;
+}

@@ -1,0 +1,165 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { VmState } from '../../domain/disk.js';
+import { lostCheckpoints } from '../../domain/lost-checkpoints.js';
+import { type RedefineCheckpoint, reconcileVm, type RepairAction } from '../../domain/reconcile.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
+import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
+import { VirshError } from '../../libvirt/errors.js';
+import type { DomainSession } from './domain-session.js';
+import { vmStateOf } from './domain-session.js';
+import type { TargetState } from '../target/open-target.js';
+import { removeFromImages } from '../at-rest/off-bitmaps.js';
+import { endStarted } from './start-paused.js';
+import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair/repair.js';
+
+/** What a dead run left, and the checkpoints that libvirt forgot: only a running domain can say if their bitmaps are whole. */
+export async function observeDomainRepairs(
+  { domain }: Pick<DomainSession, 'domain'>,
+  target: TargetState,
+  vm: VmState,
+): Promise<readonly RepairAction[]> {
+  const actions = await observeRepairs(target, vm);
+  const gone = new Set(actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : [])));
+  const runsOn = domain.active && !actions.some(({ kind }) => kind === 'end-domain');
+  const lost = runsOn ? lostCheckpoints(target.catalog, vm.disks) : [];
+  return [...actions, ...lost.filter(({ checkpoint }) => !gone.has(checkpoint))];
+}
+
+/** Carries out on a libvirt domain what reconcile decided: a job is its backup job, a bitmap is a checkpoint. */
+export async function repairDomain(
+  session: DomainSession,
+  target: TargetState,
+  vm: VmState,
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
+  return carriedOut(session, target.target, vm, await observeDomainRepairs(session, target, vm));
+}
+
+/** Ends the job of a dead run, where no target is known. */
+export async function repairDomainAlone(
+  session: DomainSession,
+  vm: VmState,
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
+  return carriedOut(session, '', vm, reconcileVm(vm));
+}
+
+/** The domain is looked at again only where something was done. */
+async function carriedOut(
+  session: DomainSession,
+  target: string,
+  vm: VmState,
+  actions: readonly RepairAction[],
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
+  if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
+  const warnings: string[] = [];
+  const done: RepairAction[] = [];
+  const dropped = new Set<string>();
+  for (const action of actions) {
+    switch (action.kind) {
+      case 'thaw':
+        await thawAgain(session, warnings);
+        break;
+      case 'end-job':
+        await endBackup(session.virsh, session.uuid, { sleep });
+        break;
+      case 'remove-bitmap':
+        if (!dropped.has(action.bitmap)) await dropOrWarn(session, action.bitmap, warnings);
+        dropped.add(action.bitmap);
+        break;
+      case 'redefine-checkpoint': {
+        const disks = await redefineLost(session, action);
+        if (disks.length > 0) done.push({ ...action, disks });
+        continue;
+      }
+      case 'end-domain': {
+        const warning = action.domain === session.uuid ? await endStarted(session) : null;
+        if (warning !== null) warnings.push(warning);
+        break;
+      }
+      default:
+        await carryOutInTarget(target, action, warnings);
+    }
+    done.push(action);
+  }
+  return { vm: vmStateOf(await inspectDomain(session.virsh, session.uuid)), report: { actions: done, warnings } };
+}
+
+/**
+ * libvirt forgets checkpoints with the domain (undefined, or moved to another host); the bitmaps live on in the images.
+ * Only those are taken back that libvirt itself finds there and consistent. Resolves to their disks.
+ */
+async function redefineLost(
+  { virsh, uuid, domain }: DomainSession,
+  { checkpoint: name, createdAt, disks: lost }: RedefineCheckpoint,
+): Promise<readonly string[]> {
+  const creationTime = Math.floor(Date.parse(createdAt) / 1000);
+  let disks = [...lost];
+  while (disks.length > 0) {
+    const without = domain.disks.map(({ target }) => target).filter((target) => !disks.includes(target));
+    try {
+      await redefineCheckpoint(virsh, uuid, { name, creationTime, disks, without }, { validate: true });
+      return disks;
+    } catch (error) {
+      if (!(error instanceof VirshError) || error.reason !== 'bitmap-broken') throw error;
+      const broken = error.brokenBitmap?.target;
+      if (broken === undefined || !disks.includes(broken)) return [];
+      disks = disks.filter((target) => target !== broken);
+    }
+  }
+  return [];
+}
+
+/** Deletes the checkpoints whose bitmaps the actions remove: each once, for all disks that have it. */
+export async function dropCheckpoints(session: DomainSession, actions: readonly RepairAction[]): Promise<void> {
+  const names = actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : []));
+  for (const name of new Set(names)) await dropCheckpoint(session, name);
+}
+
+/** An image of a domain that is off and cannot be written now must not hold up the rest: its checkpoint stays known. */
+async function dropOrWarn(session: DomainSession, name: string, warnings: string[]): Promise<void> {
+  try {
+    await dropCheckpoint(session, name);
+  } catch (error) {
+    if (session.domain.active || !(error instanceof QmpBackupError)) throw error;
+    const todo = 'later: qmpbackup cleanup --remove-bitmaps --stale';
+    warnings.push(`the bitmap ${name} of an earlier run cannot be removed now: ${messageOf(error)}; ${todo}`);
+  }
+}
+
+/**
+ * libvirt deletes a checkpoint only when every disk of it has its bitmap. Where one is missing, it is told of those
+ * that are there first, so that none stays behind. Of a domain that is off it deletes what it knows and no bitmap:
+ * those go from the images first.
+ */
+export async function dropCheckpoint(session: DomainSession, name: string): Promise<void> {
+  const { virsh, uuid } = session;
+  try {
+    if (!session.domain.active) await removeFromImages(session.domain.disks, name);
+    await deleteCheckpoint(virsh, uuid, name, { metadataOnly: !session.domain.active });
+    return;
+  } catch (error) {
+    if (!(error instanceof VirshError)) throw error;
+    if (error.reason === 'no-checkpoint') return;
+    if (error.reason !== 'bitmap-broken') throw error;
+  }
+  const checkpoint = (await listCheckpoints(virsh, uuid, { sizes: true })).find((each) => each.name === name);
+  const left = checkpoint?.disks.filter(({ changedBytes }) => changedBytes !== null).map(({ target }) => target) ?? [];
+  if (checkpoint && left.length > 0) {
+    const others = session.domain.disks.map(({ target }) => target).filter((target) => !left.includes(target));
+    await redefineCheckpoint(virsh, uuid, { ...checkpoint, disks: left, without: others }, { validate: false });
+  }
+  await deleteCheckpoint(virsh, uuid, name, { metadataOnly: left.length === 0 });
+}
+
+/** An agent that cannot be asked must not hold up every backup: a guest that was started anew is not frozen. */
+async function thawAgain({ virsh, uuid, domain }: DomainSession, warnings: string[]): Promise<void> {
+  if (!domain.active) return;
+  try {
+    await thaw(virsh, uuid, { timeoutMs: THAW_MS });
+  } catch (error) {
+    const words = `an earlier run may have left the guest frozen, and it cannot be thawed: ${messageOf(error)}`;
+    warnings.push(`${words}. If the guest hangs, thaw it: virsh domfsthaw ${domain.name}`);
+  }
+}
+
+const THAW_MS = 15_000;

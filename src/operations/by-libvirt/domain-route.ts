@@ -1,0 +1,120 @@
+import type { VmState } from '../../domain/disk.js';
+import { checkpointName } from '../../domain/names.js';
+import type { RepairAction } from '../../domain/reconcile.js';
+import { inspectDomain } from '../../libvirt/domain.js';
+import { attemptDomainPoint } from './attempt-domain-point.js';
+import type { BackupOptions, BackupRun } from '../point/backup-run.js';
+import type { CopyMethod } from './domain-copy.js';
+import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
+import { restingDomain } from '../at-rest/domain-resting.js';
+import { type BackupSession, type DomainSession, refuseForeignJob, vmStateOf } from './domain-session.js';
+import { endForeignJob } from './foreign-job.js';
+import { readTarget } from '../target/open-target.js';
+import { PULL } from './pull-copy.js';
+import { PUSH } from './push-copy.js';
+import { bitmapsOfDead } from '../at-rest/resting-repair.js';
+import { restingRoute } from '../at-rest/resting-route.js';
+import type { Route } from '../point/route.js';
+import { startForBackup } from './start-paused.js';
+
+const METHODS: Readonly<Record<BackupOptions['method'], CopyMethod>> = { pull: PULL, push: PUSH };
+
+interface Way {
+  readonly method: CopyMethod;
+  readonly startPaused: boolean;
+  /** Ends looks at images. */
+  readonly signal: AbortSignal;
+}
+
+/** A libvirt domain, running or off. */
+export async function domainRoute(
+  session: BackupSession,
+  { method: name, killJob, startPaused }: Pick<BackupOptions, 'method' | 'killJob' | 'startPaused'>,
+  signal: AbortSignal,
+): Promise<Route> {
+  const way: Way = { method: METHODS[name], startPaused, signal };
+  if (!session.domain.active) return offRoute(session, way);
+  refuseForeignJob(session, { mayEndBackups: killJob });
+  return {
+    ...runningRoute(session, way),
+    ready: async (run, { status }, inner) => {
+      if (status !== 'shut off') return null;
+      // The repair has ended it: a run that died had started it.
+      const domain = await inspectDomain(session.virsh, session.uuid);
+      const route = await offRoute({ ...session, domain, state: vmStateOf(domain) }, way);
+      return (await route.ready?.(run, route.state, inner)) ?? route;
+    },
+  };
+}
+
+/** One that has a QEMU: a checkpoint and a backup in one call, and the files written as `--method` says. */
+function runningRoute(session: BackupSession, { method }: Way): Route {
+  const { uuid, domain, state } = session;
+  // Files that root makes for a QEMU that runs as somebody else must belong to that user, where QEMU writes them.
+  const isRoot = process.getuid?.() === 0;
+  return {
+    state,
+    signal: session.signal,
+    subject: `the domain ${domain.name} (${uuid})`,
+    imageOwner: method === PUSH && isRoot ? (domain.owner ?? undefined) : undefined,
+    bitmapName: checkpoint,
+    observeRepairs: (target) => observeDomainRepairs(session, target, state),
+    repair: async (target, vm) => {
+      const ended = await endForeignJob(session);
+      const { vm: repaired, report } = await repairDomain(session, target, vm);
+      return { vm: repaired, report: { ...report, warnings: [...ended, ...report.warnings] } };
+    },
+    prepare: (run, planned, facts) => {
+      method.refuse(run.options);
+      const risk = method.riskOf(facts);
+      if (risk !== null) run.warn(risk);
+      return Promise.resolve({
+        fleecing: method.fleecing,
+        take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
+      });
+    },
+    retire: (_plan, actions) => dropCheckpoints(session, actions),
+  };
+}
+
+function checkpoint(targetId: string, _disk: string, attempt: string): string {
+  return checkpointName(targetId, attempt);
+}
+
+/** One that is off is read from its images; with `--start-paused` it runs for as long as its backup takes. */
+async function offRoute(session: BackupSession, way: Way): Promise<Route> {
+  const route = restingRoute(await restingDomain(session, way.signal));
+  if (!way.startPaused) return route;
+  return {
+    ...route,
+    bitmapName: checkpoint,
+    ready: async (run, _vm, unwind) => {
+      const { session: started, end } = await startForBackup(run, session, unwind);
+      const running = runningRoute(started, way);
+      return {
+        ...running,
+        state: await repairStarted(run, started),
+        retire: async (plan, actions) => {
+          await running.retire(plan, actions);
+          await end();
+        },
+      };
+    },
+  };
+}
+
+/** What could not be repaired while it was off: bitmaps of a run that died, and checkpoints that libvirt has forgotten. */
+async function repairStarted(run: BackupRun, session: DomainSession): Promise<VmState> {
+  const target = await readTarget(run.target, run.options.monthly);
+  const why = 'made by a run that died';
+  await dropCheckpoints(
+    session,
+    bitmapsOfDead(target).flatMap(({ disk: node, bitmap }): RepairAction[] =>
+      bitmap === null ? [] : [{ kind: 'remove-bitmap', node, bitmap, why }],
+    ),
+  );
+  const state = vmStateOf(await inspectDomain(session.virsh, session.uuid));
+  const { vm, report } = await repairDomain(session, { ...target, journal: undefined }, state);
+  report.warnings.forEach(run.warn);
+  return vm;
+}

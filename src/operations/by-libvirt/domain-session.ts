@@ -1,0 +1,217 @@
+import type { JobState, LeftOut, SourceDisk, VmState } from '../../domain/disk.js';
+import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../../domain/names.js';
+import { checkpointBitmap } from '../../domain/reconcile.js';
+import { QmpBackupError } from '../../errors.js';
+import {
+  type DomainState,
+  findDomain,
+  inspectDomain,
+  type KeptDefinition,
+  keptDefinition,
+} from '../../libvirt/domain.js';
+import type { DomainDisk } from '../../libvirt/domain-xml.js';
+import { operationInWords } from '../../libvirt/job-info.js';
+import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
+import { loadParser } from '../../libvirt/xml.js';
+import { lockVm } from '../../repository/lock.js';
+import { allOf } from '../flow/all-of.js';
+import { withImageBitmaps } from '../at-rest/off-bitmaps.js';
+import type { Unwind } from '../flow/unwind.js';
+
+/** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
+export interface DomainSession {
+  readonly virsh: Virsh;
+  readonly uuid: string;
+  readonly connect: string | null;
+  readonly domain: DomainState;
+  readonly state: VmState;
+  /** This run has started it, paused. */
+  readonly startedPaused?: true;
+  /** Aborts when the domain's lock is lost. */
+  readonly signal: AbortSignal;
+}
+
+/** One for a backup, whose point holds the definition, too. */
+export interface BackupSession extends DomainSession {
+  readonly kept: KeptDefinition;
+}
+
+export interface DomainAccess {
+  /** Name or UUID. */
+  readonly domain: string;
+  /** URI for libvirt; null is virsh's own default. */
+  readonly connect: string | null;
+  readonly breakLock: boolean;
+  readonly what: string;
+  /** How long libvirt may take for one answer, in milliseconds; default 45 s, which is the most. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/**
+ * A look that changes nothing and needs no lock: libvirt answers many at a time, also while a run has the domain.
+ *
+ * @throws DomainNotFound, LibvirtUnreachable
+ */
+export async function lookAtDomain({ domain, connect }: Pick<DomainAccess, 'domain' | 'connect'>): Promise<VmState> {
+  const virsh = createVirsh(connect ?? undefined);
+  const seen = await inspectDomain(virsh, (await findDomain(virsh, domain)).uuid);
+  return seen.active ? vmStateOf(seen) : withImageBitmaps(vmStateOf(seen));
+}
+
+/** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
+export async function openDomain(access: DomainAccess, unwind: Unwind): Promise<DomainSession> {
+  const locked = await lockDomain(access, unwind);
+  return sessionOf(access, locked, await inspectDomain(locked.virsh, locked.uuid));
+}
+
+/** As `openDomain`. */
+export async function openDomainForBackup(access: DomainAccess, unwind: Unwind): Promise<BackupSession> {
+  const locked = await lockDomain(access, unwind);
+  const { virsh, uuid } = locked;
+  const [domain, kept] = await allOf([inspectDomain(virsh, uuid), keptDefinition(virsh, uuid)]);
+  return { ...sessionOf(access, locked, domain), kept };
+}
+
+type LockedDomain = Pick<DomainSession, 'virsh' | 'uuid' | 'signal'>;
+
+async function lockDomain(
+  { domain: name, connect, breakLock, what, timeoutMs }: DomainAccess,
+  unwind: Unwind,
+): Promise<LockedDomain> {
+  const virsh = createVirsh(connect ?? undefined, timeoutMs);
+  const found = findDomain(virsh, name);
+  loadParser();
+  const { uuid } = await found;
+  // The same lock as of a run that reaches this VM by its monitor.
+  const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
+  unwind.defer(() => lock.release());
+  return { virsh, uuid, signal: lock.signal };
+}
+
+function sessionOf({ connect }: DomainAccess, locked: LockedDomain, domain: DomainState): DomainSession {
+  return { ...locked, connect, domain, state: vmStateOf(domain) };
+}
+
+/** The domain as the plan and the repairs know any VM. Its checkpoints are the bitmaps of its disks. */
+export function vmStateOf(domain: DomainState): VmState {
+  const reasons = domain.disks.map((disk) => ({ disk, reason: whyLeftOut(disk, domain) }));
+  return {
+    machine: {
+      name: domain.name,
+      uuid: domain.uuid,
+      qemuVersion: 'unknown',
+      type: domain.machine,
+      memory: domain.memory,
+      cpus: domain.cpus,
+    },
+    status: domain.state,
+    running: domain.state === 'running',
+    disks: reasons.flatMap(({ disk, reason }) => (reason === null ? [sourceOf(disk, domain)] : [])),
+    leftOut: reasons.flatMap(({ disk, reason }): LeftOut[] => (reason === null ? [] : [{ name: disk.target, reason }])),
+    jobs: jobsOf(domain),
+    ownNodes: [],
+    ownExports: [],
+  };
+}
+
+function whyLeftOut(disk: DomainDisk, { sizes, disks }: DomainState): string | null {
+  if (disk.device === 'cdrom' || disk.device === 'floppy') return `a removable medium (${disk.device})`;
+  if (disk.device === 'lun') return 'a SCSI device passed through to the guest, which QEMU cannot read for a backup';
+  if (disk.source === null) return 'no medium';
+  if (disk.readOnly) return 'read-only';
+  if (disk.transient) return 'transient: its changes are dropped when the domain ends';
+  const { path } = disk.source;
+  // QEMU cannot lock it for a job, and libvirt 9.0 dies of that when the job of another disk had begun.
+  const twin = disks.find(({ target, source }) => target !== disk.target && path !== null && source?.path === path);
+  if (twin) return `its image is also that of ${twin.target}, and QEMU makes no backup of one that is open twice`;
+  return sizes.get(disk.target) ? null : 'libvirt cannot tell its size: its image may be gone';
+}
+
+function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
+  const { target, source, alias, format, backing } = disk;
+  const size = domain.sizes.get(target) ?? { capacity: 0, allocation: 0 };
+  const file = source?.path ?? source?.description ?? target;
+  return {
+    device: target,
+    qdev: alias,
+    node: target,
+    root: target,
+    underJob: false,
+    format: format ?? 'raw',
+    file,
+    backing: backing.flatMap((each) => each.source?.path ?? each.source?.description ?? []),
+    virtualSize: size.capacity,
+    // libvirt tells what the top image takes, and a FULL has what is below it, too.
+    allocated: backing.length > 0 ? size.capacity : Math.min(size.allocation, size.capacity),
+    compat: null,
+    encrypted: false,
+    cannotTrack:
+      format === 'qcow2' ? null : `libvirt has no checkpoints for ${format ?? 'raw'} disks, so every backup is full`,
+    bitmaps: domain.checkpoints.flatMap(({ disks }) =>
+      disks.flatMap(({ target: of, bitmap, changedBytes }) =>
+        of === target
+          ? {
+              ...checkpointBitmap(bitmap, changedBytes ?? size.capacity),
+              inconsistent: domain.active && changedBytes === null,
+              unsure: true,
+            }
+          : [],
+      ),
+    ),
+    image: {
+      filename: file,
+      format: format ?? 'raw',
+      'virtual-size': size.capacity,
+      ...(backing[0]?.source?.path && { 'full-backing-filename': backing[0].source.path }),
+    },
+  };
+}
+
+/**
+ * The one job of the domain. Of a backup of a run of ours: a pull is known by the folder of its scratch images, a push by
+ * what it writes.
+ */
+function jobsOf({ backup, job }: DomainState): JobState[] {
+  const [attempt] = backup?.disks.flatMap(({ file }) => attemptOf(backup.mode, file ?? '') ?? []) ?? [];
+  if (attempt === undefined && job?.state !== 'running') return [];
+  return [
+    {
+      id: attempt === undefined ? 'job of the domain' : domainJobId(attempt),
+      type: backup ? 'backup' : operationInWords(job?.operation ?? null),
+      status: job?.state ?? 'running',
+      // A pull has no progress that libvirt could know.
+      current: job?.copied?.bytes ?? 0,
+      total: job?.copied?.total ?? 0,
+      error: job?.error ?? null,
+    },
+  ];
+}
+
+function attemptOf(mode: 'pull' | 'push', file: string): string | undefined {
+  if (mode === 'pull') return attemptOfScratch(file);
+  return isImageInTheMaking(file) ? UNTOLD_ATTEMPT : undefined;
+}
+
+/** The name of an image does not tell which attempt made it. */
+const UNTOLD_ATTEMPT = '0'.repeat(12);
+
+type JobView = Pick<DomainSession, 'domain' | 'state'>;
+
+/** libvirt runs one job for a domain at a time, and waits 30 s before it says so. */
+export function refuseForeignJob(view: JobView, { mayEndBackups }: { readonly mayEndBackups: boolean }): void {
+  const { job, backup, name } = view.domain;
+  if (!isForeign(view) || (mayEndBackups && isForeignBackup(view))) return;
+  const kind = backup ? `a ${backup.mode} backup` : operationInWords(job?.operation ?? null);
+  const ended = backup ? '--kill-job ends it' : `it is ended by: virsh domjobabort ${name}`;
+  throw new QmpBackupError('locked', `the domain ${name} is busy with ${kind} of somebody else`, {
+    hint: `Wait until it has ended. See: virsh domjobinfo ${name}; ${ended}`,
+  });
+}
+
+export function isForeignBackup(view: JobView): boolean {
+  return isForeign(view) && view.domain.backup !== null;
+}
+
+function isForeign({ domain: { job }, state }: JobView): boolean {
+  return job?.state === 'running' && !state.jobs.some(isOurJob);
+}

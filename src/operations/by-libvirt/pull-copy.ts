@@ -1,0 +1,89 @@
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { scratchFolderName } from '../../domain/names.js';
+import type { PlannedDisk } from '../../domain/plan.js';
+import { QmpBackupError } from '../../errors.js';
+import { endBackup } from '../../libvirt/backup.js';
+import { exportOf, type PullDisk } from '../../libvirt/backup-xml.js';
+import { jobOf, runningBackup } from '../../libvirt/domain.js';
+import { scratchImage } from '../../repository/scratch.js';
+import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import { scratchPlace, temporaryFolder } from './domain-scratch.js';
+import type { Planned } from '../point/plan-run.js';
+import { type PulledDisk, pullDisks } from '../point/pull-disks.js';
+import type { StagedImage } from '../point/seal-point.js';
+import { compareWithInstant } from '../point/verify-point.js';
+
+/** libvirt serves the instant over NBD and keeps what the guest overwrites in scratch images; our own hands write. */
+export const PULL: CopyMethod = {
+  fleecing: { fleece: true, why: 'libvirt keeps what the guest overwrites in scratch images while it is pulled' },
+  refuse: ({ fleece }) => {
+    // Without scratch images libvirt cannot keep an instant.
+    if (fleece !== 'never') return;
+    throw new QmpBackupError('usage', '--fleece never is not possible for a libvirt domain', {
+      hint: 'A pull backup keeps what the guest overwrites in scratch images; name their folder with --fleece-dir.',
+    });
+  },
+  riskOf: () => null,
+  copyFor: pullCopy,
+};
+
+function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
+  const places = planned.plan.disks.map((disk) => scratchFolder(run, disk));
+  const pullOf = ({ planned: disk }: StagedImage): PullDisk => {
+    const index = planned.plan.disks.indexOf(disk);
+    return {
+      target: disk.source.node,
+      since: disk.copyBitmap,
+      scratch: scratchImage(places[index] ?? '', index),
+    };
+  };
+  return {
+    folders: [...new Set([socketFolder(run), ...places])],
+    backup: (staged) => ({ mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) }),
+    adviceFor: () => null,
+    finish: async (staged) => {
+      const disks = staged.map((image): PulledDisk => {
+        const { exportName, dirtyContext } = exportOf(pullOf(image));
+        const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
+        return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
+      });
+      const outcomes = await pullDisks(run, disks, socketFolder(run));
+      if (run.options.verify !== null) {
+        for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
+      }
+      return outcomes;
+    },
+    end: async () => {
+      await requireOwnJob(run);
+      await endBackup(run.session.virsh, run.session.uuid, { sleep });
+    },
+  };
+}
+
+function scratchFolder({ options, attempt }: DomainRun, { source }: PlannedDisk): string {
+  return join(scratchPlace(options.fleeceDir, source), scratchFolderName(attempt));
+}
+
+/** The path of a unix socket must be short. */
+function socketFolder({ attempt }: DomainRun): string {
+  return temporaryFolder(attempt);
+}
+
+function socketOf(run: DomainRun): string {
+  return join(socketFolder(run), 'nbd.sock');
+}
+
+/**
+ * After a job was cancelled its export may stay up and serve the disk as it is now, silently: so a pull counts only
+ * where the job is still there and ours, without an error.
+ */
+async function requireOwnJob(run: DomainRun): Promise<void> {
+  const { virsh, uuid } = run.session;
+  const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
+  if (backup?.socket === socketOf(run) && job?.state === 'running' && job.error === null) return;
+  const why = job?.error ?? (backup ? 'another one runs in its place' : 'somebody ended it');
+  throw new QmpBackupError('failed', `the backup job of the domain did not last until all was read: ${why}`, {
+    hint: 'No point was made and no change is lost: the next run copies it all.',
+  });
+}

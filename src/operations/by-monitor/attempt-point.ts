@@ -1,0 +1,125 @@
+import { dirname, resolve } from 'node:path';
+import type { Journal } from '../../domain/catalog.js';
+import type { VmState } from '../../domain/disk.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import { inspectVm } from '../../qemu/inspect.js';
+import { dismissJob } from '../../qemu/job-watch.js';
+import { describeEndpoint, type Endpoint } from '../../qmp/endpoint.js';
+import { QmpConnectionLost } from '../../qmp/errors.js';
+import { writeJournal } from '../../repository/journal-file.js';
+import type { SocketOwner } from '../../repository/peer.js';
+import type { Staging } from '../../repository/staging.js';
+import { newJournal } from '../point/attempt-journal.js';
+import { followJobs } from './follow-jobs.js';
+import { prepareFleece } from './prepare-fleece.js';
+import { repair, takeFleecingOut } from '../repair/repair.js';
+import { sealPoint } from '../point/seal-point.js';
+import { stagePoint } from '../point/stage-point.js';
+import { releaseGuards, startGuards } from '../point/start-guards.js';
+import { verifyPoint } from '../point/verify-point.js';
+import { type Guards, takePoint } from './take-point.js';
+import type { QmpPlan, QmpRun } from './qmp-run.js';
+import type { Done } from '../point/route.js';
+import { undoAttempt } from '../point/undo-attempt.js';
+
+/** Journal, staging, transaction, jobs, seal. A failure before the commit point drops the attempt's own traces. */
+export async function attemptPoint(
+  run: QmpRun,
+  planned: QmpPlan,
+  staging: Staging,
+  vm: VmState,
+  qemuUser: SocketOwner | undefined,
+): Promise<Done> {
+  const { options, session, context } = run;
+  const { plan, fleecing } = planned;
+  run.signal.throwIfAborted();
+  const guards = await startGuards(run, vm, fleecing.fleece);
+  try {
+    const journal = journalOf(run, planned);
+    await writeJournal(run.target, journal);
+    const staged = await stagePoint(session.client, staging, plan.disks, {
+      compressionType: options.compress ? (fleecing.features?.compressionType ?? null) : null,
+      qemuUser,
+      signal: run.signal,
+      mayHang: planned.network,
+      warn: run.warn,
+      fleeced: fleecing.disks,
+    });
+    if (fleecing.fleece) await prepareFleece(run, staged, qemuUser);
+    run.signal.throwIfAborted();
+    // Only for the instant itself: a later run must not thaw or continue what somebody else has frozen or stopped since.
+    const guarded = guards.freeze !== null || guards.pause !== null;
+    if (guarded) await writeJournal(run.target, { ...journal, ...atStake(run, guards) });
+    const instant = await takePoint(session.client, staged, guards, {
+      speed: options.speedLimit,
+      compress: options.compress,
+      jobOnCbwError: fleecing.features?.driveBackup.onCbwError ?? false,
+      timeoutMs: TRANSACTION_TIMEOUT_MS,
+      now: context.now,
+      requireFreeze: options.quiesce === 'require',
+      signal: run.signal,
+      warn: run.warn,
+    });
+    await releaseGuards(guards);
+    if (guarded) await writeJournal(run.target, journal);
+    context.report({ kind: 'started', instant });
+    const outcomes = await followJobs(run, planned);
+    const serving: Journal = { ...journal, servesNbd: options.verify !== null };
+    if (options.verify !== null) await verifyPoint(run, planned, staged, serving);
+    if (fleecing.fleece) await endFleecing(run, serving);
+    context.report({ kind: 'sealing' });
+    const sealed = await sealPoint(run, planned, staging, staged, { vm, instant, outcomes });
+    const { freeze, pausedMs, transactionMs } = instant;
+    return { ...sealed, freeze, pausedMs, transactionMs };
+  } catch (error) {
+    await releaseGuards(guards).catch((failure: unknown) => run.warn(messageOf(failure)));
+    throw await undone(run, error);
+  }
+}
+
+/**
+ * Milliseconds until the transaction's outcome counts as unknown. The guest does not wait for it: the guard thaws at its
+ * own limit, and a transaction that ends well after that makes a crash point.
+ */
+const TRANSACTION_TIMEOUT_MS = 9_000;
+
+/** The jobs have ended: the guest needs the filters no longer, and their scratch images may go. */
+async function endFleecing(run: QmpRun, journal: Journal): Promise<void> {
+  const { client } = run.session;
+  await Promise.all(journal.disks.map(({ job }) => dismissJob(client, job)));
+  (await takeFleecingOut(client, journal)).forEach(run.warn);
+}
+
+function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan): Journal {
+  return {
+    ...newJournal(run, addressOf(run.session.endpoint)),
+    disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
+    madeFolders: plan.disks.map(({ disk }) => disk),
+    scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch)))],
+  };
+}
+
+/** What a run that dies within the instant leaves to be thawed and continued. */
+function atStake({ options }: QmpRun, { freeze, pause }: Guards): Pick<Journal, 'freezes' | 'stops'> {
+  return { freezes: freeze && options.agent ? addressOf(options.agent) : null, stops: pause !== null };
+}
+
+/** As a later run in another folder can use it. */
+function addressOf(endpoint: Endpoint): string {
+  return describeEndpoint(endpoint.kind === 'unix' ? { ...endpoint, path: resolve(endpoint.path) } : endpoint);
+}
+
+async function undone(run: QmpRun, error: unknown): Promise<unknown> {
+  const { client } = run.session;
+  const failure = await undoAttempt(run, error, async (target) => {
+    const { report } = await repair(client, target, await inspectVm(client));
+    report.warnings.forEach(run.warn);
+  });
+  if (failure instanceof QmpConnectionLost) {
+    return new QmpBackupError('failed', `the VM's monitor was lost during the backup: ${failure.message}`, {
+      cause: failure,
+      hint: 'No point was made and no change is lost. Run it again when the VM is up.',
+    });
+  }
+  return failure;
+}

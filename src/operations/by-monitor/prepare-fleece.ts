@@ -1,0 +1,42 @@
+import { dirname } from 'node:path';
+import { defaultReserve, floorOf } from '../../domain/space.js';
+import { createImage } from '../../qemu-img/steps.js';
+import { prepareFilter } from '../../qemu/fleece.js';
+import { addBitmaps, fleecedOf, type TransactionDisk } from '../../qemu/transaction.js';
+import { freeSpace } from '../../repository/free-space.js';
+import { limitScratch, makeScratch } from '../../repository/scratch.js';
+import type { SocketOwner } from '../../repository/peer.js';
+import type { BackupRun } from '../point/backup-run.js';
+import { eachDisk } from '../flow/all-of.js';
+import type { QmpRun } from './qmp-run.js';
+
+/**
+ * Fleecing as far as it can be done while the guest runs and before any freeze: the new bitmaps record, the scratch
+ * images are open, the filters are made and in nobody's way.
+ */
+export async function prepareFleece(
+  run: QmpRun,
+  disks: readonly TransactionDisk[],
+  qemuUser: SocketOwner | undefined,
+): Promise<void> {
+  const { client } = run.session;
+  const fleeced = fleecedOf(disks);
+  for (const folder of new Set(fleeced.map(({ fleece }) => dirname(fleece.scratch)))) {
+    await makeScratch(folder, qemuUser);
+    await watchScratch(run, folder);
+  }
+  await addBitmaps(client, disks);
+  await eachDisk(fleeced, async (disk) => {
+    const { scratch, limit } = disk.fleece;
+    await createImage(scratch, { size: disk.planned.source.virtualSize });
+    await limitScratch(scratch, limit, qemuUser);
+    await prepareFilter(client, disk, { cbwTimeoutS: Math.ceil(run.options.cbwTimeoutMs / 1000) });
+  });
+}
+
+/** The images have their limits; but others use that file system, too. */
+export async function watchScratch({ options, watch, signal }: BackupRun, folder: string): Promise<void> {
+  const { free, total } = await freeSpace(folder, { timeoutMs: options.stallTimeoutMs, signal });
+  const reserve = options.reserve ?? defaultReserve({ total });
+  watch.watch({ path: folder, what: `the scratch space ${folder}`, floor: floorOf({ free, reserve }), tight: false });
+}

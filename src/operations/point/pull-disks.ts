@@ -1,0 +1,81 @@
+import type { NbdSource } from '../../domain/nbd-address.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import type { BackupRun } from './backup-run.js';
+import type { Copied } from '../by-libvirt/domain-copy.js';
+import { eachDisk } from '../flow/all-of.js';
+import { pullFull, pullIncrement } from './pull-image.js';
+import type { StagedImage } from './seal-point.js';
+
+/** An image to be filled, and where its bytes are. */
+export interface PulledDisk extends StagedImage {
+  readonly source: NbdSource;
+  /** The dirty bitmap's name in the export; null for all of the disk. */
+  readonly bitmap: string | null;
+}
+
+/** All disks at once; `folder` is for sockets. Throws at the first that fails; the others have ended by then. */
+export async function pullDisks(
+  run: BackupRun,
+  disks: readonly PulledDisk[],
+  folder: string,
+): Promise<readonly Copied[]> {
+  const stop = new AbortController();
+  const signal = AbortSignal.any([run.signal, stop.signal]);
+  const progress = new Map(disks.map(({ planned }) => [planned.disk, { disk: planned.disk, done: 0, total: 0 }]));
+  const look = (): void => {
+    const seen = [...progress.values()];
+    run.watch.sawJobs(
+      seen.map(({ disk, done, total }) => ({
+        ...{ id: disk, type: 'backup', status: 'running', current: done, total, error: null },
+      })),
+    );
+    run.context.report({ kind: 'progress', disks: seen });
+  };
+  const timer = setInterval(look, Math.min(run.options.progressIntervalMs, 1_000));
+  try {
+    return await eachDisk(disks, async (disk) => {
+      try {
+        return await pullOne(run, disk, { folder, signal }, (done, total) => {
+          progress.set(disk.planned.disk, { disk: disk.planned.disk, done, total });
+        });
+      } catch (error) {
+        stop.abort(error);
+        throw error;
+      }
+    });
+  } finally {
+    clearInterval(timer);
+    run.watch.jobsEnded();
+  }
+}
+
+async function pullOne(
+  { options }: BackupRun,
+  { planned, path, source, bitmap }: PulledDisk,
+  { folder, signal }: { readonly folder: string; readonly signal: AbortSignal },
+  onProgress: (done: number, total: number) => void,
+): Promise<Copied> {
+  const common = { signal, rateLimit: options.speedLimit, compress: options.compress };
+  const begun = performance.now();
+  let copied = planned.source.allocated;
+  try {
+    if (bitmap === null) {
+      const total = planned.source.virtualSize;
+      await pullFull(source, path, { ...common, onProgress: (percent) => onProgress((percent * total) / 100, total) });
+    } else {
+      const increment = { source, bitmap, target: path };
+      const done = await pullIncrement(increment, {
+        ...{ ...common, folder },
+        onProgress: ({ done: bytes, total }) => onProgress(bytes, total),
+      });
+      copied = done.total;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new QmpBackupError('failed', `the backup of ${planned.disk} failed: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'No point was made and no change is lost: the next run copies it all.',
+    });
+  }
+  return { job: planned.job, copied, error: null, durationMs: performance.now() - begun };
+}

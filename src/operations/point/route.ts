@@ -1,0 +1,81 @@
+import type { Catalog, Point } from '../../domain/catalog.js';
+import type { VmState } from '../../domain/disk.js';
+import type { FleeceChoice } from '../../domain/fleece-choice.js';
+import type { BackupPlan } from '../../domain/plan.js';
+import type { RepairAction } from '../../domain/reconcile.js';
+import type { Endpoint } from '../../qmp/endpoint.js';
+import type { Owner } from '../../repository/ownership.js';
+import type { Staging } from '../../repository/staging.js';
+import type { BackupRun } from './backup-run.js';
+import type { NamedImage } from '../at-rest/images-route.js';
+import type { TargetState } from '../target/open-target.js';
+import type { Planned } from './plan-run.js';
+import type { RepairReport } from '../repair/repair.js';
+import type { Freeze } from './instant.js';
+import type { Unwind } from '../flow/unwind.js';
+
+/**
+ * The way to a VM: what differs between one that is reached by QMP and others. Catalog, layout, plan, seal and
+ * retention do not know which it is.
+ */
+export interface Route {
+  /** The VM as it was looked at once, under its lock. */
+  readonly state: VmState;
+  /** Aborts when the VM's lock is lost. */
+  readonly signal: AbortSignal;
+  /** For whoever finds a lock held. */
+  readonly subject: string;
+  /** To whom files must belong so that the VM's process can open them; undefined leaves them to this user. */
+  readonly imageOwner: Owner | undefined;
+  /** The name of the bitmap that tracks what changes since the point of `attempt`; null where none can be added. */
+  readonly bitmapName: ((targetId: string, disk: string, attempt: string) => string) | null;
+  /** What a dead run left, as far as it is in the VM or named by the target's journal. Changes nothing. */
+  observeRepairs(target: TargetState): Promise<readonly RepairAction[]>;
+  repair(target: TargetState, vm: VmState): Promise<Repaired>;
+  /**
+   * The VM as it is to be backed up, once the target is locked and all is repaired, where that is not how it was found.
+   * What it changes, it gives back by `unwind`.
+   */
+  readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Route | null>;
+  /** Decides how the instant is kept for the copy. Changes nothing. */
+  prepare(run: BackupRun, planned: Planned, facts: TargetFacts): Promise<Prepared>;
+  /** Removes what the newest point made superfluous. */
+  retire(plan: BackupPlan, actions: readonly RepairAction[]): Promise<void>;
+}
+
+/** Which VM, and the way to it. */
+export type VmAddress =
+  | { readonly kind: 'monitor'; readonly monitor: Endpoint }
+  /** Name or UUID; `connect` is libvirt's URI, null virsh's own default. */
+  | { readonly kind: 'domain'; readonly domain: string; readonly connect: string | null };
+
+/** What a backup is made of: a VM, or the images of one that is off. */
+export type BackupSource = VmAddress | { readonly kind: 'images'; readonly images: readonly NamedImage[] };
+
+/** One that is asked, by its monitor or through libvirt. */
+export type AskedVm = Extract<VmAddress, { readonly kind: 'monitor' | 'domain' }>;
+
+export interface Repaired {
+  readonly vm: VmState;
+  readonly report: RepairReport;
+}
+
+export interface TargetFacts {
+  /** The target is on a file system that may hang. */
+  readonly network: boolean;
+  readonly spaceIsShort: boolean;
+}
+
+export interface Prepared {
+  readonly fleecing: FleeceChoice;
+  /** Makes the point and seals it; a failure before the commit point undoes what was begun. */
+  readonly take: (run: BackupRun, staging: Staging, vm: VmState) => Promise<Done>;
+}
+
+export interface Done {
+  readonly catalog: Catalog;
+  readonly point: Point;
+  readonly freeze: Freeze | null;
+  readonly pausedMs: number | null;
+  readonly transactionMs: number;
+}

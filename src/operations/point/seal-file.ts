@@ -1,0 +1,49 @@
+import type { Catalog, PointDisk } from '../../domain/catalog.js';
+import { QmpBackupError } from '../../errors.js';
+import { check } from '../../qemu-img/steps.js';
+import { readCatalog, writeCatalog } from '../../repository/catalog-file.js';
+import { sha256File } from '../../repository/digest.js';
+import { syncFile } from '../../repository/durable.js';
+import { fileState } from '../../repository/file-state.js';
+import type { Staging } from '../../repository/staging.js';
+import { allOf } from '../flow/all-of.js';
+
+/** The last two steps of every point, however its images were written: images made whole, and the catalog that names them. */
+export type SealedFile = Pick<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256'>;
+
+/** Flushes and checks the partial image at `path`, takes its digest where wanted, and gives it its name. */
+export async function sealFile(
+  staging: Staging,
+  { disk, file, path }: { readonly disk: string; readonly file: string; readonly path: string },
+  { digests, signal }: { readonly digests: boolean; readonly signal: AbortSignal },
+): Promise<SealedFile> {
+  const [report, sha256] = await allOf([
+    check(path, { signal }),
+    digests ? sha256File(path, { signal }) : null,
+    // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
+    syncFile(path),
+  ]);
+  if (report.corruptions > 0 || report.checkErrors > 0) {
+    throw new QmpBackupError('failed', `${disk}: qemu-img check found damage in the new image`, {
+      hint: 'The point was not kept. Check the storage of the target.',
+    });
+  }
+  signal.throwIfAborted();
+  await staging.promote(disk, file);
+  const state = await fileState(staging.filePath(disk, file));
+  if (!state) throw new QmpBackupError('failed', `${file} vanished from the target while it was sealed`);
+  return { size: state.size, allocated: state.allocated, mtimeMs: state.mtimeMs, sha256 };
+}
+
+/**
+ * Once the rename has been attempted nothing is undone by guesswork: an error after it (of the folder's fsync, say) is
+ * settled by reading the catalog again.
+ */
+export async function commitCatalog(target: string, catalog: Catalog, point: string): Promise<void> {
+  try {
+    await writeCatalog(target, catalog);
+  } catch (error) {
+    const now = await readCatalog(target);
+    if (!now?.points.some(({ id }) => id === point)) throw error;
+  }
+}

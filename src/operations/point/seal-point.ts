@@ -1,0 +1,119 @@
+import type { Catalog, Point, PointDefinition, PointDisk } from '../../domain/catalog.js';
+import type { VmState } from '../../domain/disk.js';
+import { rememberedIdentity } from '../../domain/identity.js';
+import type { BackupPlan, PlannedDisk } from '../../domain/plan.js';
+import type { JobOutcome } from '../../qemu/job-watch.js';
+import type { Staging } from '../../repository/staging.js';
+import type { BackupRun } from './backup-run.js';
+import { allOf, eachDisk } from '../flow/all-of.js';
+import type { Instant } from './instant.js';
+import type { Planned } from './plan-run.js';
+import { commitCatalog, sealFile } from './seal-file.js';
+
+/** One image of a point, written and not yet sealed. */
+export interface StagedImage {
+  readonly planned: PlannedDisk;
+  /** Absolute path of the `.partial` file. */
+  readonly path: string;
+}
+
+/** What became of the plan. */
+export interface Taken {
+  readonly vm: Pick<VmState, 'status' | 'machine'>;
+  readonly instant: Instant;
+  readonly outcomes: readonly (JobOutcome & { readonly durationMs: number })[];
+}
+
+/**
+ * Makes a point valid: images flushed, checked, renamed; then the catalog that names them is written and renamed into
+ * place. That rename is the commit point. `rest` is what else must be done before it, beside the images; of a libvirt
+ * domain it gives the definition, its files under their names.
+ */
+export async function sealPoint(
+  run: BackupRun,
+  { catalog: before, targetId, plan }: Planned,
+  staging: Staging,
+  staged: readonly StagedImage[],
+  taken: Taken,
+  rest?: () => Promise<PointDefinition | null>,
+): Promise<{ readonly catalog: Catalog; readonly point: Point }> {
+  const [disks, definition] = await allOf([
+    eachDisk(staged, (image) => sealImage(run, staging, image, taken)),
+    rest?.() ?? null,
+  ]);
+  run.signal.throwIfAborted();
+  const point = pointOf(run.attempt, plan, taken, disks, definition);
+  const catalog: Catalog = {
+    ...(before ?? { schema: 1, targetId, createdAt: taken.instant.at, points: [], retired: [] }),
+    tool: run.options.tool,
+    vm: rememberedIdentity(before?.vm, run.identity),
+    points: [...(before?.points ?? []), point],
+  };
+  await commitCatalog(run.target, catalog, point.id);
+  return { catalog, point };
+}
+
+async function sealImage(
+  { options, signal }: BackupRun,
+  staging: Staging,
+  { planned, path }: StagedImage,
+  { outcomes }: Taken,
+): Promise<PointDisk> {
+  const { digests, compress: compressed } = options;
+  const state = await sealFile(staging, { disk: planned.disk, file: planned.file, path }, { digests, signal });
+  const outcome = outcomes.find(({ job }) => job === planned.job);
+  return {
+    ...entryOf(planned),
+    ...state,
+    changed: outcome?.copied ?? 0,
+    durationMs: Math.round(outcome?.durationMs ?? 0),
+    compressed,
+  };
+}
+
+function entryOf(
+  planned: PlannedDisk,
+): Omit<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256' | 'changed' | 'durationMs' | 'compressed'> {
+  const { source } = planned;
+  return {
+    disk: planned.disk,
+    level: planned.level,
+    reason: planned.reason,
+    state: 'whole',
+    file: planned.file,
+    parent: planned.parent?.file ?? null,
+    bitmap: planned.newBitmap,
+    virtualSize: source.virtualSize,
+    plaintextOfEncrypted: source.encrypted,
+    source: {
+      device: source.device,
+      qdev: source.qdev,
+      node: source.node,
+      file: source.file,
+      format: source.format,
+      image: planned.parent ? null : source.image,
+    },
+  };
+}
+
+function pointOf(
+  attempt: string,
+  plan: BackupPlan,
+  { instant, vm }: Taken,
+  disks: PointDisk[],
+  definition: PointDefinition | null,
+): Point {
+  return {
+    id: attempt,
+    chain: plan.chain,
+    number: plan.number,
+    level: plan.level,
+    createdAt: instant.at,
+    consistency: instant.consistency,
+    vmStatus: vm.status,
+    machine: vm.machine,
+    disks,
+    removed: [...plan.removed],
+    ...(definition && { definition }),
+  };
+}

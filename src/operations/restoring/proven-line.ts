@@ -1,0 +1,50 @@
+import type { PointDisk } from '../../domain/catalog.js';
+import { QmpBackupError } from '../../errors.js';
+import { examine } from '../../qemu-img/examine.js';
+import type { checkLine } from '../../repository/file-state.js';
+import type { DiskFolder } from '../target/disk-folder.js';
+
+/** The files that a state needs, FULL first, proven to be what was backed up before qemu-img reads them. */
+export interface LineFile {
+  readonly file: string;
+  readonly parent: string | null;
+  /** Bytes. */
+  readonly virtualSize: number;
+}
+
+/**
+ * Compares the files of a line with the catalog, then looks at their headers.
+ *
+ * @throws QmpBackupError `unsafe`, by name
+ */
+export async function refuseAlteredLine(
+  { dir, target }: Pick<DiskFolder, 'dir' | 'target'>,
+  line: readonly PointDisk[],
+  signal: AbortSignal,
+  deps: { readonly checkLine: typeof checkLine },
+): Promise<void> {
+  const checked = await deps.checkLine(target, line, { signal });
+  if (!checked.ok) {
+    throw new QmpBackupError('unsafe', `${checked.file} cannot be used: ${checked.why}`, {
+      hint: 'Put back the file as it was backed up, or use a point that does not need it.',
+    });
+  }
+  await examineLine(dir, line);
+}
+
+/**
+ * Looks at every header of a line before qemu-img opens it.
+ *
+ * @throws QmpBackupError as `examine`, and `unsafe` for another disk size than recorded
+ */
+async function examineLine(dir: string, line: readonly LineFile[]): Promise<void> {
+  for (const { file, parent, virtualSize } of line) {
+    const header = await examine(dir, { file, links: [parent] });
+    if (header.virtualSize === virtualSize) continue;
+    throw new QmpBackupError(
+      'unsafe',
+      `${file} is a disk of ${header.virtualSize} bytes, the catalog says ${virtualSize}`,
+      { hint: 'The file is not the one that was backed up. Put that one back.' },
+    );
+  }
+}
