@@ -118,8 +118,13 @@ async function dumpWithPasswords(virsh: Virsh, uuid: string): Promise<Omit<KeptD
 
 /** Whether libvirt starts the domain with the host; null where it does not tell. */
 export async function startsWithHost(virsh: Virsh, uuid: string): Promise<boolean | null> {
-  const [, word] = /^Autostart:\s+(\w+)$/m.exec(await virsh('dominfo', [], { domain: uuid })) ?? [];
-  return word === 'enable' ? true : word === 'disable' ? false : null;
+  try {
+    const [, word] = /^Autostart:\s+(\w+)$/m.exec(await virsh('dominfo', [], { domain: uuid })) ?? [];
+    return word === 'enable' ? true : word === 'disable' ? false : null;
+  } catch (error) {
+    if (error instanceof VirshError) return null;
+    throw error;
+  }
 }
 
 /** A checkpoint in libvirt's own words, as `checkpoint-create --redefine` takes it. */

@@ -70,12 +70,14 @@ interface Words {
   readonly args: readonly string[];
 }
 
-/** What changes nothing, so that it can be asked again. */
+/**
+ * What changes nothing, so that it can be asked again, and is answered at once. `domblkinfo` may have to wait for
+ * whoever is changing the domain.
+ */
 const QUERIES: ReadonlySet<string> = new Set([
   'backup-dumpxml',
   'checkpoint-dumpxml',
   'checkpoint-list',
-  'domblkinfo',
   'dominfo',
   'domjobinfo',
   'domstate',

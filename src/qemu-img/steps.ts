@@ -23,6 +23,8 @@ export interface LongStepOptions extends StepOptions {
   /** Bytes per second; 0 or absent is no limit. */
   readonly rateLimit?: number | undefined;
   readonly onProgress?: ((percent: number) => void) | undefined;
+  /** As in `runner.ts`. */
+  readonly onWork?: ((cpuNs: number) => void) | undefined;
 }
 
 /** A check reads all metadata of an image, which takes long on slow storage: milliseconds. */

@@ -363,6 +363,28 @@ describe('a pull that dies', () => {
     await expectReleased();
   });
 
+  it('takes CPU time as long as it gets on, however slowly, and none while its source hangs', async () => {
+    let hangs = false;
+    const source = await fakeSource(() => (hangs ? 'hang' : undefined));
+    /** The CPU time of a FULL, second by second, for six seconds. */
+    const workOf = async (name: string): Promise<readonly number[]> => {
+      await createImage(path(name), { size });
+      const end = new AbortController();
+      const seen: number[] = [];
+      const onWork = (cpuNs: number): void => {
+        if (seen.push(cpuNs) === 6) end.abort(new Error('seen'));
+      };
+      const options = { signal: end.signal, onWork, rateLimit: MiB / 2 };
+      await expect(pullFull(source, path(name), options)).rejects.toThrow('seen');
+      return seen;
+    };
+    const slow = await workOf('slow');
+    expect(slow.at(-1)).toBeGreaterThan(slow[1]!);
+    hangs = true;
+    const hung = await workOf('hung');
+    expect(hung.at(-1)).toBe(hung.at(-2));
+  });
+
   it('fails with ENOSPC where the target is full', async () => {
     const small = join(dir, 'small');
     const target = await mountSmall(small, 4 * MiB);

@@ -59,8 +59,7 @@ export async function attemptRestingPoint(
     for (const disk of planned.plan.disks) {
       opened.push({ planned: disk, source: await open(run, disk, folder, servers) });
     }
-    const kept = asked && (await takeDefinition(session, asked));
-    for (const what of kept?.missing ?? []) run.warn(`the point does not have ${what}`);
+    const kept = asked && (await takeDefinition(asked));
     const instant = { at: context.now().toISOString(), consistency: resting.consistency, ...UNDISTURBED };
     context.report({ kind: 'started', instant });
     const compressionType = options.compress ? 'zstd' : null;
@@ -75,7 +74,7 @@ export async function attemptRestingPoint(
     for (const server of servers) await server.kill();
     await removeScratch(folder);
     context.report({ kind: 'sealing' });
-    const definition = async () => kept && sealDefinition(staging, kept);
+    const definition = async () => session && kept && sealDefinition(session, staging, kept, run.warn);
     const sealed = await sealPoint(run, planned, staging, disks, { vm, instant, outcomes }, definition);
     return { ...sealed, ...UNDISTURBED };
   } catch (error) {

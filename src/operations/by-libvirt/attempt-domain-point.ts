@@ -76,16 +76,16 @@ export async function attemptDomainPoint(
         transactionMs = performance.now() - begun;
       },
     );
+    const kept = await takeDefinition(definition);
     await guard?.release();
     if (guard) await writeJournal(run.target, journal);
     const taken = { ...instant, transactionMs, pausedMs: null };
     context.report({ kind: 'started', instant: taken });
-    const [kept, outcomes] = await allOf([takeDefinition(run.session, definition), copy.finish(staged)]);
-    for (const what of kept.missing) run.warn(`the point does not have ${what}`);
+    const outcomes = await copy.finish(staged);
     context.report({ kind: 'sealing' });
     const sealed = await sealPoint(run, planned, staging, staged, { vm, instant: taken, outcomes }, async () => {
-      const [sealedDefinition] = await allOf([sealDefinition(staging, kept), endCopy(copy)]);
-      return sealedDefinition;
+      const [inPoint] = await allOf([sealDefinition(run.session, staging, kept, run.warn), endCopy(copy)]);
+      return inPoint;
     });
     return { ...sealed, freeze: instant.freeze, pausedMs: null, transactionMs };
   } catch (error) {

@@ -107,16 +107,17 @@ export function journalled({ pieces }: DefinitionPlan, attempt: string): Journal
 
 export interface TakenDefinition {
   readonly autostart: boolean | null;
-  readonly pieces: readonly DefinitionPiece[];
+  readonly pieces: readonly TakenPiece[];
   readonly missing: readonly string[];
 }
 
-/** Right after the instant: files first, then what does not change any more. */
-export async function takeDefinition(
-  { virsh, uuid }: DomainSession,
-  { autostart, pieces, missing: before }: DefinitionPlan,
-): Promise<TakenDefinition> {
-  const missing = [...before];
+type TakenPiece = Omit<DefinitionPiece, 'bytes'> & {
+  readonly from: { readonly bytes: Buffer } | { readonly checkpoint: string };
+};
+
+/** Right after the instant: what changes with the guest. */
+export async function takeDefinition(plan: DefinitionPlan): Promise<TakenDefinition> {
+  const missing = [...plan.missing];
   const read = async (kind: DefinitionKind, place: string): Promise<Buffer | null> => {
     try {
       return await readAtRest(place);
@@ -125,6 +126,27 @@ export async function takeDefinition(
       return null;
     }
   };
+  const taken = await Promise.all(
+    plan.pieces.map(async ({ from, ...piece }): Promise<TakenPiece | null> => {
+      if ('checkpoint' in from) return { ...piece, from };
+      const bytes = 'text' in from ? Buffer.from(from.text) : await read(piece.kind, from.place);
+      return bytes && { ...piece, from: { bytes } };
+    }),
+  );
+  return { autostart: plan.autostart, missing, pieces: taken.filter((each) => each !== null) };
+}
+
+/**
+ * Into the target, under their names; until the catalog names them they are no part of any point. Warns of what is
+ * missing.
+ */
+export async function sealDefinition(
+  { virsh, uuid }: DomainSession,
+  staging: Staging,
+  { autostart, pieces, missing: before }: TakenDefinition,
+  warn: (text: string) => void,
+): Promise<PointDefinition> {
+  const missing = [...before];
   const asked = async (checkpoint: string): Promise<Buffer | null> => {
     try {
       return Buffer.from(await dumpCheckpoint(virsh, uuid, checkpoint));
@@ -134,24 +156,16 @@ export async function takeDefinition(
       return null;
     }
   };
-  const bytesOf = async ({ kind, from }: PlannedPiece): Promise<Buffer | null> => {
-    if ('text' in from) return Buffer.from(from.text);
-    return 'place' in from ? read(kind, from.place) : asked(from.checkpoint);
-  };
-  const taken = await Promise.all(
-    pieces.map(async (piece): Promise<DefinitionPiece | null> => {
-      const { kind, file, path } = piece;
-      const bytes = await bytesOf(piece);
-      return bytes === null ? null : { kind, file, path, bytes };
+  const whole = await Promise.all(
+    pieces.map(async ({ from, ...piece }): Promise<DefinitionPiece | null> => {
+      const bytes = 'bytes' in from ? from.bytes : await asked(from.checkpoint);
+      return bytes && { ...piece, bytes };
     }),
   );
-  return { autostart, missing, pieces: taken.filter((each) => each !== null) };
-}
-
-/** Into the target, under their names. Until the catalog names them they are no part of any point. */
-export async function sealDefinition(
-  staging: Staging,
-  { autostart, pieces, missing }: TakenDefinition,
-): Promise<PointDefinition> {
-  return { files: [...(await keepPieces(staging, pieces))], autostart, missing: [...missing] };
+  for (const what of missing) warn(`the point does not have ${what}`);
+  const files = await keepPieces(
+    staging,
+    whole.filter((each) => each !== null),
+  );
+  return { files: [...files], autostart, missing };
 }

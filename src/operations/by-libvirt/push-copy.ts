@@ -93,9 +93,7 @@ async function untilGone(
     if (!isOf(backup, staged)) throw failed('another one runs in its place');
     seenForMs = asked - begun;
     const { bytes: done, total } = job?.copied ?? { bytes: 0, total: 0 };
-    run.watch.sawJobs([
-      { ...{ id: domainJobId(run.attempt), type: 'backup', status: 'running' }, current: done, total, error: null },
-    ]);
+    run.watch.sawJobs([{ id: domainJobId(run.attempt), status: 'running', current: done }]);
     run.context.report({ kind: 'progress', disks: [{ disk: 'all disks', done, total }] });
     const ms = Math.min(LAST_LOOK_MS, Math.max(FIRST_LOOK_MS, (performance.now() - begun) / 8));
     await sleep(ms, undefined, { signal: run.signal }).catch(() => run.signal.throwIfAborted());

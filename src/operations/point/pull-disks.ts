@@ -22,12 +22,11 @@ export async function pullDisks(
   const stop = new AbortController();
   const signal = AbortSignal.any([run.signal, stop.signal]);
   const progress = new Map(disks.map(({ planned }) => [planned.disk, { disk: planned.disk, done: 0, total: 0 }]));
+  const work = new Map<string, number>();
   const look = (): void => {
     const seen = [...progress.values()];
     run.watch.sawJobs(
-      seen.map(({ disk, done, total }) => ({
-        ...{ id: disk, type: 'backup', status: 'running', current: done, total, error: null },
-      })),
+      seen.map(({ disk, done }) => ({ id: disk, status: 'running', current: done, work: work.get(disk) ?? 0 })),
     );
     run.context.report({ kind: 'progress', disks: seen });
   };
@@ -35,8 +34,11 @@ export async function pullDisks(
   try {
     return await eachDisk(disks, async (disk) => {
       try {
-        return await pullOne(run, disk, { folder, signal }, (done, total) => {
-          progress.set(disk.planned.disk, { disk: disk.planned.disk, done, total });
+        return await pullOne(run, disk, {
+          folder,
+          signal,
+          onProgress: (done, total) => progress.set(disk.planned.disk, { disk: disk.planned.disk, done, total }),
+          onWork: (cpuNs) => work.set(disk.planned.disk, cpuNs),
         });
       } catch (error) {
         stop.abort(error);
@@ -49,11 +51,17 @@ export async function pullDisks(
   }
 }
 
+interface PullOptions {
+  readonly folder: string;
+  readonly signal: AbortSignal;
+  readonly onProgress: (done: number, total: number) => void;
+  readonly onWork: (cpuNs: number) => void;
+}
+
 async function pullOne(
   { options }: BackupRun,
   { planned, path, source, bitmap }: PulledDisk,
-  { folder, signal }: { readonly folder: string; readonly signal: AbortSignal },
-  onProgress: (done: number, total: number) => void,
+  { folder, signal, onProgress, onWork }: PullOptions,
 ): Promise<Copied> {
   const common = { signal, rateLimit: options.speedLimit, compress: options.compress };
   const begun = performance.now();
@@ -61,7 +69,10 @@ async function pullOne(
   try {
     if (bitmap === null) {
       const total = planned.source.virtualSize;
-      await pullFull(source, path, { ...common, onProgress: (percent) => onProgress((percent * total) / 100, total) });
+      await pullFull(source, path, {
+        ...{ ...common, onWork },
+        onProgress: (percent) => onProgress((percent * total) / 100, total),
+      });
     } else {
       const increment = { source, bitmap, target: path };
       const done = await pullIncrement(increment, {

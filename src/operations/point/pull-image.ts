@@ -22,8 +22,10 @@ export interface PullImageOptions {
 }
 
 export interface PullFullOptions extends PullImageOptions {
-  /** Percent, 0 to 100. */
+  /** Percent, 0 to 100, in steps of one. */
   readonly onProgress?: ((percent: number) => void) | undefined;
+  /** Every second, the CPU time that was taken: grows as long as the pull gets on. */
+  readonly onWork?: ((cpuNs: number) => void) | undefined;
 }
 
 export interface PullIncrementOptions extends PullImageOptions {

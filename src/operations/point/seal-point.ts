@@ -37,9 +37,20 @@ export async function sealPoint(
   taken: Taken,
   rest?: () => Promise<PointDefinition | null>,
 ): Promise<{ readonly catalog: Catalog; readonly point: Point }> {
+  const failed = new AbortController();
+  const orEnd = async <T>(step: Promise<T>): Promise<T> => {
+    try {
+      return await step;
+    } catch (error) {
+      // A digest may take hours.
+      failed.abort(error);
+      throw error;
+    }
+  };
+  const sealing = { ...run, signal: AbortSignal.any([run.signal, failed.signal]) };
   const [disks, definition] = await allOf([
-    eachDisk(staged, (image) => sealImage(run, staging, image, taken)),
-    rest?.() ?? null,
+    eachDisk(staged, (image) => orEnd(sealImage(sealing, staging, image, taken))),
+    rest && orEnd(rest()),
   ]);
   run.signal.throwIfAborted();
   const point = pointOf(run.attempt, plan, taken, disks, definition);
@@ -101,7 +112,7 @@ function pointOf(
   plan: BackupPlan,
   { instant, vm }: Taken,
   disks: PointDisk[],
-  definition: PointDefinition | null,
+  definition: PointDefinition | null | undefined,
 ): Point {
   return {
     id: attempt,

@@ -19,6 +19,11 @@ export interface WatchedPlace {
   readonly tight: boolean;
 }
 
+export type SeenJob = Pick<JobState, 'id' | 'status' | 'current'> & {
+  /** Grows while the job gets on, also where `current` does not: it may come in large steps. */
+  readonly work?: number;
+};
+
 export interface WatchOptions {
   /** How long a file system may not answer, and no job get on, in milliseconds. */
   readonly stallMs: number;
@@ -82,8 +87,8 @@ export class TargetWatch {
   }
 
   /** The jobs of the run as they are now: from the first call on until `jobsEnded` they have to get on. */
-  sawJobs(jobs: readonly JobState[]): void {
-    const seen = JSON.stringify(jobs.map(({ id, status, current }) => [id, status, current]).sort());
+  sawJobs(jobs: readonly SeenJob[]): void {
+    const seen = JSON.stringify(jobs.map(({ id, status, current, work }) => [id, status, current, work]).sort());
     if (seen !== this.#jobs?.seen) this.#jobs = { seen, since: this.#clock };
   }
 

@@ -125,6 +125,15 @@ describe('jobs', () => {
     expect(ending(watch.signal)).toContain('no job got on for 10 s');
   });
 
+  it('get on as well where only their work grows', async () => {
+    const watch = watching(() => 99 * MiB);
+    for (let second = 0; second < 60; second += 1) {
+      watch.sawJobs([{ ...job(1), work: Math.floor(second / 5) }]);
+      await vi.advanceTimersByTimeAsync(1_000);
+    }
+    expect(ending(watch.signal)).toBe('no');
+  });
+
   it('that a limit slows down get on in the steps that it allows', async () => {
     const watch = watching(() => 99 * MiB, { speedLimit: MiB });
     watch.sawJobs([job(1)]);
