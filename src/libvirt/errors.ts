@@ -115,6 +115,8 @@ const BROKEN_BITMAP = /(?:missing or broken )?bitmap '([^']+)' (?:for disk|not f
 const REASONS: readonly (readonly [RegExp, VirshReason])[] = [
   [/cannot acquire state change lock|another job .*active/i, 'job-active'],
   [/no job is active|no domain backup job present|does not have an active block job/, 'no-job'],
+  // QEMU of a job that has just come to its end, before libvirt has heard of it.
+  [/in state 'concluded' cannot accept command verb/, 'no-job'],
   [/backup job data missing/, 'job-changing'],
   [/missing or broken bitmap|not found in backing chain/, 'bitmap-broken'],
   [

@@ -12,6 +12,10 @@ describe('virshFailure', () => {
     ['Requested operation is not valid: no job is active on the domain', 'no-job'],
     ['Domain backup job id not found: no domain backup job present', 'no-job'],
     ['invalid argument: disk vdb does not have an active block job', 'no-job'],
+    [
+      "internal error: unable to execute QEMU command 'block-job-set-speed': Job 'backup-vda-libvirt-1-format' in state 'concluded' cannot accept command verb 'set-speed'",
+      'no-job',
+    ],
     ['internal error: backup job data missing', 'job-changing'],
     ['Requested operation is not valid: domain is not running', 'not-running'],
     ['Operation not supported: cannot perform disk backup for inactive domain', 'not-running'],
