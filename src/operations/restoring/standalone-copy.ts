@@ -5,7 +5,6 @@ import { messageOf, QmpBackupError } from '../../errors.js';
 import { readHeader } from '../../qemu-img/examine.js';
 import { viewOf } from '../../qemu-img/image-view.js';
 import { convert } from '../../qemu-img/steps.js';
-import { takesDirectIo } from '../../repository/direct-io.js';
 import { renameDurably, syncFile } from '../../repository/durable.js';
 import type { LineFile } from './proven-line.js';
 import { Unwind } from '../flow/unwind.js';
@@ -42,8 +41,7 @@ export async function copyLine(
   const partial = `${target}${PARTIAL_SUFFIX}`;
   await reserve(partial);
   undo.defer(() => rm(partial, { force: true }));
-  const direct = await takesDirectIo(partial);
-  await deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, direct, cwd: dir });
+  await deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, cwd: dir });
   // qemu-img writes without flushing.
   await deps.syncFile(partial);
   const { virtualSize, backingFile } = await readHeader(partial, partial);
