@@ -3,9 +3,10 @@
  * same change, a restore beside `qemu-img convert`. Runs are interleaved.
  */
 import { execa } from 'execa';
-import { open, rm, writeFile as writeText } from 'node:fs/promises';
+import { rm, writeFile as writeText } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { syncFile } from '../src/repository/durable.js';
 import { createImage } from '../test/support/lab/disk-images.js';
 import { write, writeFile } from '../test/support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../test/support/lab/libvirt.js';
@@ -64,7 +65,7 @@ async function measure(bench: Bench, runs: number): Promise<void> {
     // A restore is on the disk when it ends.
     await times.add('convert of the point', async () => {
       await convert(join(output, 'vda.qcow2'), join(lab.dir, 'again'));
-      await flushed(join(lab.dir, 'again'));
+      await syncFile(join(lab.dir, 'again'));
     });
     for (const path of [output, join(lab.dir, 'again')]) await rm(path, { recursive: true });
     if (run === 0) {
@@ -150,12 +151,6 @@ async function nbdcopy(socket: string, to: string): Promise<void> {
   await execa('qemu-img', ['create', '-q', '-f', 'qcow2', to, String(4 * GiB)]);
   const server = ['[', 'qemu-nbd', '-f', 'qcow2', to, ']'];
   await execa('nbdcopy', ['--destination-is-zero', '--', `nbd+unix:///vda?socket=${socket}`, ...server]);
-}
-
-async function flushed(path: string): Promise<void> {
-  const file = await open(path, 'r+');
-  await file.sync();
-  await file.close();
 }
 
 async function convert(from: string, to: string): Promise<void> {

@@ -117,7 +117,7 @@ async function dumpWithPasswords(virsh: Virsh, uuid: string): Promise<Omit<KeptD
 }
 
 /** Whether libvirt starts the domain with the host; null where it does not tell. */
-export async function startsWithHost(virsh: Virsh, uuid: string): Promise<boolean | null> {
+async function startsWithHost(virsh: Virsh, uuid: string): Promise<boolean | null> {
   try {
     const [, word] = /^Autostart:\s+(\w+)$/m.exec(await virsh('dominfo', [], { domain: uuid })) ?? [];
     return word === 'enable' ? true : word === 'disable' ? false : null;

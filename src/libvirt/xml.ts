@@ -1,6 +1,7 @@
 /**
  * XML as a tree of elements, in document order, all values as text. fast-xml-parser is loaded with the first document,
- * or before by `loadParser`: only runs on a libvirt domain pay for it, and its one CommonJS file loads in a quarter of the time of its ES modules.
+ * or before by `loadParser`: only runs on a libvirt domain pay for it, and its one CommonJS file loads in a quarter of
+ * the time of its ES modules.
  */
 import { createRequire } from 'node:module';
 import type * as FastXmlParser from 'fast-xml-parser';

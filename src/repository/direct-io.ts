@@ -1,7 +1,8 @@
 import { constants } from 'node:fs';
 import { open, statfs } from 'node:fs/promises';
+import { typeOf } from './free-space.js';
 
-/** `f_type` of statfs(2). Behind others a server may refuse such writes, compression may be left out (btrfs), or nothing be gained. */
+/** Behind others a server may refuse such writes, compression may be left out (btrfs), or nothing be gained. */
 const MEASURED: ReadonlySet<number> = new Set([
   0xef53, // ext4
   0x58465342, // xfs
@@ -13,8 +14,7 @@ const MEASURED: ReadonlySet<number> = new Set([
  */
 export async function takesDirectIo(path: string): Promise<boolean> {
   try {
-    const { type } = await statfs(path, { bigint: true });
-    if (!MEASURED.has(Number(BigInt.asUintN(32, type)))) return false;
+    if (!MEASURED.has(typeOf(await statfs(path, { bigint: true })))) return false;
     await (await open(path, constants.O_RDWR | constants.O_DIRECT | constants.O_NOFOLLOW)).close();
     return true;
   } catch {

@@ -64,11 +64,15 @@ export function readStats(stats: Pick<BigIntStatsFs, 'type' | 'bsize' | 'blocks'
   return {
     free: Number(stats.bavail * stats.bsize),
     total: Number(stats.blocks * stats.bsize),
-    network: NETWORK.has(Number(BigInt.asUintN(32, stats.type))),
+    network: NETWORK.has(typeOf(stats)),
   };
 }
 
-/** `f_type` of statfs(2). */
+/** `f_type` of statfs(2): 32 bits, which may come with a sign. */
+export function typeOf({ type }: Pick<BigIntStatsFs, 'type'>): number {
+  return Number(BigInt.asUintN(32, type));
+}
+
 const NETWORK: ReadonlySet<number> = new Set([
   0x6969, // nfs
   0x517b, // smb

@@ -76,7 +76,7 @@ export async function attemptDomainPoint(
         transactionMs = performance.now() - begun;
       },
     );
-    const kept = await takeDefinition(definition);
+    const takenDefinition = await takeDefinition(definition);
     await guard?.release();
     if (guard) await writeJournal(run.target, journal);
     const taken = { ...instant, transactionMs, pausedMs: null };
@@ -84,8 +84,9 @@ export async function attemptDomainPoint(
     const outcomes = await copy.finish(staged);
     context.report({ kind: 'sealing' });
     const sealed = await sealPoint(run, planned, staging, staged, { vm, instant: taken, outcomes }, async () => {
-      const [inPoint] = await allOf([sealDefinition(run.session, staging, kept, run.warn), endCopy(copy)]);
-      return inPoint;
+      const sealing = sealDefinition(run.session, staging, takenDefinition, run.warn);
+      const [sealedDefinition] = await allOf([sealing, endCopy(copy)]);
+      return sealedDefinition;
     });
     return { ...sealed, freeze: instant.freeze, pausedMs: null, transactionMs };
   } catch (error) {

@@ -20,6 +20,25 @@ export async function allOf<const T extends readonly unknown[]>(
   return results as { -readonly [K in keyof T]: Awaited<T[K]> };
 }
 
+/** For steps of `allOf` that would go on for long: the first that fails aborts the signal of all. */
+export function endingTogether(outer: AbortSignal): {
+  readonly signal: AbortSignal;
+  readonly step: <T>(step: Promise<T>) => Promise<T>;
+} {
+  const failed = new AbortController();
+  return {
+    signal: AbortSignal.any([outer, failed.signal]),
+    step: async (step) => {
+      try {
+        return await step;
+      } catch (error) {
+        failed.abort(error);
+        throw error;
+      }
+    },
+  };
+}
+
 /** One step for all disks at a time. */
 export function eachDisk<T, R>(disks: readonly T[], step: (disk: T) => Promise<R>): Promise<R[]> {
   return allOf(disks.map(step));

@@ -2,7 +2,7 @@ import type { NbdSource } from '../../domain/nbd-address.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { BackupRun } from './backup-run.js';
 import type { Copied } from '../by-libvirt/domain-copy.js';
-import { eachDisk } from '../flow/all-of.js';
+import { eachDisk, endingTogether } from '../flow/all-of.js';
 import { pullFull, pullIncrement } from './pull-image.js';
 import type { StagedImage } from './seal-point.js';
 
@@ -19,8 +19,7 @@ export async function pullDisks(
   disks: readonly PulledDisk[],
   folder: string,
 ): Promise<readonly Copied[]> {
-  const stop = new AbortController();
-  const signal = AbortSignal.any([run.signal, stop.signal]);
+  const { signal, step } = endingTogether(run.signal);
   const progress = new Map(disks.map(({ planned }) => [planned.disk, { disk: planned.disk, done: 0, total: 0 }]));
   const work = new Map<string, number>();
   const look = (): void => {
@@ -32,18 +31,14 @@ export async function pullDisks(
   };
   const timer = setInterval(look, Math.min(run.options.progressIntervalMs, 1_000));
   try {
-    return await eachDisk(disks, async (disk) => {
-      try {
-        return await pullOne(run, disk, {
-          folder,
-          signal,
-          onProgress: (done, total) => progress.set(disk.planned.disk, { disk: disk.planned.disk, done, total }),
-          onWork: (cpuNs) => work.set(disk.planned.disk, cpuNs),
-        });
-      } catch (error) {
-        stop.abort(error);
-        throw error;
-      }
+    return await eachDisk(disks, (pulled) => {
+      const { disk } = pulled.planned;
+      const options = {
+        ...{ folder, signal },
+        onProgress: (done: number, total: number) => void progress.set(disk, { disk, done, total }),
+        onWork: (cpuNs: number) => void work.set(disk, cpuNs),
+      };
+      return step(pullOne(run, pulled, options));
     });
   } finally {
     clearInterval(timer);

@@ -2,7 +2,7 @@
  * Fills one new image from one NBD export: a FULL by `qemu-img convert`, which was measured to be the fastest, an
  * increment by our own client, which reads what a dirty bitmap names and writes through a qemu-nbd on the image.
  */
-import { rangesOfIncrement } from '../../domain/extents.js';
+import { rangesOfIncrement, totalLength } from '../../domain/extents.js';
 import { type NbdSource, nbdNode } from '../../domain/nbd-address.js';
 import { QmpBackupError } from '../../errors.js';
 import { NbdClient, type NbdDeadlines } from '../../nbd/client.js';
@@ -101,7 +101,7 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
     } finally {
       await server.kill();
     }
-    const total = ranges.reduce((sum, { length }) => sum + length, 0);
+    const total = totalLength(ranges);
     return { done: total, total };
   } finally {
     await from.close();

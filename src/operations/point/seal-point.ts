@@ -5,7 +5,7 @@ import type { BackupPlan, PlannedDisk } from '../../domain/plan.js';
 import type { JobOutcome } from '../../qemu/job-watch.js';
 import type { Staging } from '../../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
-import { allOf, eachDisk } from '../flow/all-of.js';
+import { allOf, eachDisk, endingTogether } from '../flow/all-of.js';
 import type { Instant } from './instant.js';
 import type { Planned } from './plan-run.js';
 import { commitCatalog, sealFile } from './seal-file.js';
@@ -37,20 +37,11 @@ export async function sealPoint(
   taken: Taken,
   rest?: () => Promise<PointDefinition | null>,
 ): Promise<{ readonly catalog: Catalog; readonly point: Point }> {
-  const failed = new AbortController();
-  const orEnd = async <T>(step: Promise<T>): Promise<T> => {
-    try {
-      return await step;
-    } catch (error) {
-      // A digest may take hours.
-      failed.abort(error);
-      throw error;
-    }
-  };
-  const sealing = { ...run, signal: AbortSignal.any([run.signal, failed.signal]) };
+  // A digest may take hours.
+  const { signal, step } = endingTogether(run.signal);
   const [disks, definition] = await allOf([
-    eachDisk(staged, (image) => orEnd(sealImage(sealing, staging, image, taken))),
-    rest && orEnd(rest()),
+    eachDisk(staged, (image) => step(sealImage({ ...run, signal }, staging, image, taken))),
+    rest && step(rest()),
   ]);
   run.signal.throwIfAborted();
   const point = pointOf(run.attempt, plan, taken, disks, definition);
