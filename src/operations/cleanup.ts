@@ -8,7 +8,7 @@ import { removeBitmap } from '../qemu/bitmaps.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 import type { QmpClient } from '../qmp/client.js';
-import { repairVm } from './repair/repair.js';
+import { repairVm } from './by-monitor/repair-vm.js';
 import type { AskedVm } from './point/route.js';
 import { type Unwind, unwinding } from './flow/unwind.js';
 import { ENDING_MS, openVm, type VmAccess } from './by-monitor/vm-session.js';

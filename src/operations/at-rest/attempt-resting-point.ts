@@ -29,9 +29,9 @@ import { imageFile } from './resting-disks.js';
 import type { RestingVm } from './resting-route.js';
 import type { Done } from '../point/route.js';
 import { sealPoint } from '../point/seal-point.js';
-import { stageImage } from '../point/stage-point.js';
+import { stageImage } from '../point/stage-image.js';
 import { undoAttempt } from '../point/undo-attempt.js';
-import { compareWithInstant } from '../point/verify-point.js';
+import { compareWithInstant } from '../point/compare-with-instant.js';
 
 /**
  * Journal, every image open, staging, pull, seal. The instant is when the last image is open: from then on none of them

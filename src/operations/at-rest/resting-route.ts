@@ -6,7 +6,7 @@ import { attemptRestingPoint } from './attempt-resting-point.js';
 import type { BackupSession } from '../by-libvirt/domain-session.js';
 import { observeRestingRepairs, repairResting } from './resting-repair.js';
 import type { Route } from '../point/route.js';
-import { unfrozen } from '../point/start-guards.js';
+import { unfrozen } from '../point/unfrozen.js';
 
 /** A VM that is off, whichever way it is known. */
 export interface RestingVm {

@@ -24,12 +24,12 @@ import { vmStateOf } from './domain-session.js';
 import { allOf, eachDisk } from '../flow/all-of.js';
 import { takeInstant } from '../point/instant.js';
 import type { Planned } from '../point/plan-run.js';
-import { watchScratch } from '../by-monitor/prepare-fleece.js';
+import { watchScratch } from '../point/watch-scratch.js';
 import { LIBVIRT } from '../repair/repair.js';
 import type { Done } from '../point/route.js';
 import { sealPoint, type StagedImage } from '../point/seal-point.js';
-import { unfrozen } from '../point/start-guards.js';
-import { stageImage } from '../point/stage-point.js';
+import { unfrozen } from '../point/unfrozen.js';
+import { stageImage } from '../point/stage-image.js';
 import { undoAttempt } from '../point/undo-attempt.js';
 
 /** Journal, staging, [freeze] backup-begin with its checkpoint [thaw], copy, seal with the end of the job. */

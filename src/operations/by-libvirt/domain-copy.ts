@@ -4,7 +4,7 @@ import type { BackupOptions, BackupRun } from '../point/backup-run.js';
 import type { BackupSession } from './domain-session.js';
 import type { Planned } from '../point/plan-run.js';
 import type { TargetFacts } from '../point/route.js';
-import type { StagedImage } from '../point/seal-point.js';
+import type { Copied, StagedImage } from '../point/seal-point.js';
 
 export interface DomainRun extends BackupRun {
   readonly session: BackupSession;
@@ -38,12 +38,4 @@ export interface DomainCopy {
    * until all was copied.
    */
   end(): Promise<void>;
-}
-
-export interface Copied {
-  readonly job: string;
-  /** Bytes. */
-  readonly copied: number;
-  readonly error: null;
-  readonly durationMs: number;
 }

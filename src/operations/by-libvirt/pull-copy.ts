@@ -12,7 +12,7 @@ import { scratchPlace, temporaryFolder } from './domain-scratch.js';
 import type { Planned } from '../point/plan-run.js';
 import { type PulledDisk, pullDisks } from '../point/pull-disks.js';
 import type { StagedImage } from '../point/seal-point.js';
-import { compareWithInstant } from '../point/verify-point.js';
+import { compareWithInstant } from '../point/compare-with-instant.js';
 
 /** libvirt serves the instant over NBD and keeps what the guest overwrites in scratch images; our own hands write. */
 export const PULL: CopyMethod = {

@@ -9,10 +9,10 @@ import { whyNotWhole } from '../../libvirt/push-end.js';
 import { allocatedIn } from '../../qemu-img/steps.js';
 import { diskFolder } from '../../repository/layout.js';
 import type { BackupOptions } from '../point/backup-run.js';
-import type { Copied, CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
 import { eachDisk } from '../flow/all-of.js';
 import type { Planned } from '../point/plan-run.js';
-import type { StagedImage } from '../point/seal-point.js';
+import type { Copied, StagedImage } from '../point/seal-point.js';
 
 /** `--method push`: libvirt's own push backup, by which QEMU writes into the staged images. */
 export const PUSH: CopyMethod = {
@@ -54,7 +54,7 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
       const why = whyNotWhole(last, { seenForMs, images });
       if (why !== null) throw failed(why);
       return images.map(({ planned: { job, copyBitmap, source }, held }): Copied => {
-        return { job, copied: copyBitmap === null ? source.allocated : held, error: null, durationMs };
+        return { job, copied: copyBitmap === null ? source.allocated : held, durationMs };
       });
     },
     // It ended with the copy.

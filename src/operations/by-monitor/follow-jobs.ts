@@ -1,15 +1,11 @@
 import type { JobState } from '../../domain/disk.js';
 import { QmpBackupError } from '../../errors.js';
-import { type JobOutcome, watchJobs } from '../../qemu/job-watch.js';
+import { watchJobs } from '../../qemu/job-watch.js';
+import type { Copied } from '../point/seal-point.js';
 import type { QmpPlan, QmpRun } from './qmp-run.js';
 
-export interface FollowedJob extends JobOutcome {
-  /** Milliseconds from the first look until its end was seen. */
-  readonly durationMs: number;
-}
-
 /** Follows the jobs of a point to their ends. Throws unless all of them ended well, within what the watch allows. */
-export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Promise<readonly FollowedJob[]> {
+export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Promise<readonly Copied[]> {
   const begun = performance.now();
   const ended = new Map<string, number>();
   const onProgress = (jobs: readonly JobState[]): void => {
@@ -41,7 +37,7 @@ export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Prom
       hint: 'No point was made and no change is lost: the next run copies it all.',
     });
   }
-  return outcomes.map((outcome) => ({ ...outcome, durationMs: ended.get(outcome.job) ?? 0 }));
+  return outcomes.map(({ job, copied }) => ({ job, copied, durationMs: ended.get(job) ?? 0 }));
 }
 
 /** What a job hears that reads from a snapshot whose filter has given it up (7.2 and 10.0). */

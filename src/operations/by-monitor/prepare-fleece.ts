@@ -1,13 +1,11 @@
 import { dirname } from 'node:path';
-import { defaultReserve, floorOf } from '../../domain/space.js';
 import { createImage } from '../../qemu-img/steps.js';
 import { prepareFilter } from '../../qemu/fleece.js';
 import { addBitmaps, fleecedOf, type TransactionDisk } from '../../qemu/transaction.js';
-import { freeSpace } from '../../repository/free-space.js';
 import { limitScratch, makeScratch } from '../../repository/scratch.js';
 import type { SocketOwner } from '../../repository/peer.js';
-import type { BackupRun } from '../point/backup-run.js';
 import { eachDisk } from '../flow/all-of.js';
+import { watchScratch } from '../point/watch-scratch.js';
 import type { QmpRun } from './qmp-run.js';
 
 /**
@@ -32,11 +30,4 @@ export async function prepareFleece(
     await limitScratch(scratch, limit, qemuUser);
     await prepareFilter(client, disk, { cbwTimeoutS: Math.ceil(run.options.cbwTimeoutMs / 1000) });
   });
-}
-
-/** The images have their limits; but others use that file system, too. */
-export async function watchScratch({ options, watch, signal }: BackupRun, folder: string): Promise<void> {
-  const { free, total } = await freeSpace(folder, { timeoutMs: options.stallTimeoutMs, signal });
-  const reserve = options.reserve ?? defaultReserve({ total });
-  watch.watch({ path: folder, what: `the scratch space ${folder}`, floor: floorOf({ free, reserve }), tight: false });
 }

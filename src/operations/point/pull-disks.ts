@@ -1,10 +1,9 @@
 import type { NbdSource } from '../../domain/nbd-address.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { BackupRun } from './backup-run.js';
-import type { Copied } from '../by-libvirt/domain-copy.js';
 import { eachDisk, endingTogether } from '../flow/all-of.js';
 import { pullFull, pullIncrement } from './pull-image.js';
-import type { StagedImage } from './seal-point.js';
+import type { Copied, StagedImage } from './seal-point.js';
 
 /** An image to be filled, and where its bytes are. */
 export interface PulledDisk extends StagedImage {
@@ -83,5 +82,5 @@ async function pullOne(
       hint: 'No point was made and no change is lost: the next run copies it all.',
     });
   }
-  return { job: planned.job, copied, error: null, durationMs: performance.now() - begun };
+  return { job: planned.job, copied, durationMs: performance.now() - begun };
 }

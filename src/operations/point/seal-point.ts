@@ -2,7 +2,6 @@ import type { Catalog, Point, PointDefinition, PointDisk } from '../../domain/ca
 import type { VmState } from '../../domain/disk.js';
 import { rememberedIdentity } from '../../domain/identity.js';
 import type { BackupPlan, PlannedDisk } from '../../domain/plan.js';
-import type { JobOutcome } from '../../qemu/job-watch.js';
 import type { Staging } from '../../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
 import { allOf, eachDisk, endingTogether } from '../flow/all-of.js';
@@ -17,11 +16,19 @@ export interface StagedImage {
   readonly path: string;
 }
 
+/** How an image was filled. */
+export interface Copied {
+  readonly job: string;
+  /** Bytes. */
+  readonly copied: number;
+  readonly durationMs: number;
+}
+
 /** What became of the plan. */
 export interface Taken {
   readonly vm: Pick<VmState, 'status' | 'machine'>;
   readonly instant: Instant;
-  readonly outcomes: readonly (JobOutcome & { readonly durationMs: number })[];
+  readonly outcomes: readonly Copied[];
 }
 
 /**

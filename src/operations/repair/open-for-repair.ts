@@ -1,6 +1,7 @@
 import type { VmState } from '../../domain/disk.js';
 import type { RepairAction } from '../../domain/reconcile.js';
-import { observeRepairs, repair, repairVm } from './repair.js';
+import { observeRepairs } from './repair.js';
+import { repair, repairVm } from '../by-monitor/repair-vm.js';
 import type { TargetState } from '../target/open-target.js';
 import type { Repaired, AskedVm } from '../point/route.js';
 import type { Unwind } from '../flow/unwind.js';

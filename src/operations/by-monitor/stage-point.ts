@@ -1,6 +1,5 @@
 import type { PlannedDisk } from '../../domain/plan.js';
 import { QmpBackupError } from '../../errors.js';
-import { createImage } from '../../qemu-img/steps.js';
 import { probeWritable, type TargetAio } from '../../qemu/probe-target.js';
 import type { FleecedDisk } from '../../qemu/fleece.js';
 import type { TransactionDisk } from '../../qemu/transaction.js';
@@ -9,6 +8,7 @@ import { QmpCommandError } from '../../qmp/errors.js';
 import type { SocketOwner } from '../../repository/peer.js';
 import type { Staging } from '../../repository/staging.js';
 import { eachDisk } from '../flow/all-of.js';
+import { stageImage } from '../point/stage-image.js';
 
 /**
  * Makes the new images, empty and linked to their parents, and proves that QEMU can write to them: all of it before
@@ -33,24 +33,6 @@ export async function stagePoint(
     const aio = await probeOrExplain(client, path, options);
     return { planned, path, aio, fleece: options.fleeced.get(planned.disk) ?? null };
   });
-}
-
-/** The empty image of one disk, linked to its parent, which is not opened; returns its absolute path. */
-export async function stageImage(
-  staging: Staging,
-  planned: PlannedDisk,
-  { compressionType, signal }: { readonly compressionType: 'zstd' | null; readonly signal: AbortSignal },
-): Promise<string> {
-  await staging.makeDiskFolder(planned.disk);
-  const path = await staging.reserve(planned.disk, planned.file);
-  await createImage(path, {
-    size: planned.source.virtualSize,
-    ...(planned.parent ? { backing: planned.parent.file } : {}),
-    signal,
-    ...(compressionType ? { compressionType } : {}),
-  });
-  await staging.adopt(planned.disk, planned.file);
-  return path;
 }
 
 type ProbeOptions = Pick<Parameters<typeof stagePoint>[3], 'qemuUser' | 'mayHang' | 'warn'>;

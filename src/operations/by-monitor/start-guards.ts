@@ -2,9 +2,9 @@ import type { VmState } from '../../domain/disk.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { FreezeGuard } from '../../guest-agent/freeze-guard.js';
 import type { PauseGuard } from '../../qemu/pause-guard.js';
-import type { BackupRun } from './backup-run.js';
-import type { Guards } from '../by-monitor/take-point.js';
-import type { QmpRun } from '../by-monitor/qmp-run.js';
+import { unfrozen } from '../point/unfrozen.js';
+import type { QmpRun } from './qmp-run.js';
+import type { Guards } from './take-point.js';
 
 /**
  * The processes that see to it that the guest thaws and the VM goes on, whatever becomes of this one: ready before the
@@ -48,17 +48,4 @@ async function startFreezeGuard(run: QmpRun, vm: VmState): Promise<FreezeGuard |
     if (!(error instanceof QmpBackupError)) throw error;
     return unfrozen(run, messageOf(error), error);
   }
-}
-
-/** Throws with `--quiesce=require`; else the point is made without a freeze, and a warning says so. */
-export function unfrozen(run: BackupRun, why: string, cause?: unknown): null {
-  run.signal.throwIfAborted();
-  if (run.options.quiesce === 'require') {
-    throw new QmpBackupError('failed', `--quiesce=require: the guest cannot be frozen: ${why}`, {
-      cause,
-      hint: 'Nothing was changed. --quiesce alone would go on and mark the point crash.',
-    });
-  }
-  run.warn(`the guest cannot be frozen: ${why}; the point is marked crash`);
-  return null;
 }
