@@ -112,7 +112,7 @@ describe('a push that does not come to its end', () => {
         if (/bandwidth=1048576/.test((await lab.virsh(info, { allowed: [0, 1] })).stdout)) return { run };
         await sleep(50);
       }
-      expect(await run).toMatchObject({ exitCode: 0, stderr: '' });
+      expect((await run).exitCode).toBe(0);
     }
   };
 
