@@ -240,6 +240,27 @@ describe('states of a domain', () => {
     await scenario.expectNothingLeft(2);
   });
 
+  it('with internal snapshots: goes on incrementally, and with a FULL after it went back to one', async () => {
+    const scenario = await domainScenario(lab);
+    const { domain, vm } = scenario;
+    await writeBothDisks(scenario, 1, 0x61);
+    await lab.virsh(['snapshot-create-as', domain.uuid, 'before']);
+    await scenario.backup('full');
+    await writeBothDisks(scenario, 3, 0x62);
+    await lab.virsh(['snapshot-create-as', domain.uuid, 'between']);
+    await writeBothDisks(scenario, 5, 0x63);
+    expect(levels(await scenario.backup('inc'))).toEqual(['vda inc', 'vdb inc']);
+    await scenario.expectChainEqualsDisks();
+
+    // With checkpoints QEMU would refuse, and libvirt end the domain.
+    await expectCli(0, [...vm, 'cleanup', '--remove-bitmaps']);
+    await lab.virsh(['snapshot-revert', domain.uuid, 'before']);
+    expect(await domain.state()).toBe('running');
+    expect(levels(await scenario.backup('auto'))).toEqual(['vda full', 'vdb full']);
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(1);
+  });
+
   it('with an external snapshot: goes on incrementally in the overlay', async () => {
     const scenario = await domainWithFull(lab);
     const { domain, target } = scenario;
