@@ -1,9 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { copyFile, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { expectCli } from '../support/cli.js';
+import { expectCli, PROGRAM } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, writeBothDisks } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
@@ -15,26 +14,14 @@ const FIRMWARE = '/usr/share/seabios/bios-256k.bin';
 const ODD_NAME = `a <b> & "c" it's`;
 
 let lab: LibvirtLab;
-let programs: string;
 let count = 0;
 beforeAll(async () => {
-  await pretendTpmEmulator();
-  lab = await startLibvirt({ programs });
+  lab = await startLibvirt();
   await copyFile(FIRMWARE, join(lab.dir, 'images', 'code.fd'));
 });
 afterAll(async () => {
   await lab.close();
-  await rm(programs, { recursive: true });
 });
-
-/** libvirt defines a domain with a TPM only where it finds these; no test starts one. */
-async function pretendTpmEmulator(): Promise<void> {
-  programs = await mkdtemp(join(tmpdir(), 'qmpbackup-swtpm-'));
-  for (const name of ['swtpm', 'swtpm_setup', 'swtpm_ioctl']) {
-    const answer = { type: name, features: ['tpm-2.0'], version: '0.7.1' };
-    await writeFile(join(programs, name), `#!/bin/sh\necho '${JSON.stringify(answer)}'\n`, { mode: 0o755 });
-  }
-}
 
 interface Firmware {
   readonly scenario: DomainScenario;
@@ -221,6 +208,7 @@ describe('the definition of a domain', () => {
 describe('what libvirt does not keep in the XML', () => {
   /** Where libvirt of the host keeps it; that of the lab cannot be seen from outside. */
   const STATE = '/var/lib/libvirt/swtpm';
+  const TPM = `<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>`;
   const made: string[] = [];
   beforeEach(() => mkdir(STATE, { recursive: true }).then(() => undefined));
   afterAll(() => Promise.all(made.map((folder) => rm(folder, { recursive: true, force: true }))));
@@ -228,11 +216,10 @@ describe('what libvirt does not keep in the XML', () => {
   it('is said where it cannot be read, and put where the restored domain looks for it unless some is there', async () => {
     const { scenario, restore, output, nvram } = await domainWithVariables();
     const { domain } = scenario;
-    // Without a real emulator it cannot run with a TPM: it gets one for its next start.
+    // It gets its TPM for its next start, so that there is no state yet.
     const file = join(lab.dir, 'with-tpm.xml');
     const { stdout: xml } = await lab.virsh(['dumpxml', '--inactive', domain.uuid]);
-    const tpm = `<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm></devices>`;
-    await writeFile(file, xml.replace('</devices>', tpm));
+    await writeFile(file, xml.replace('</devices>', `${TPM}</devices>`));
     await lab.virsh(['define', file]);
     await rm(nvram);
     const first = await expectCli(0, [...scenario.vm, 'backup', '--level', 'full', '--target', scenario.target]);
@@ -264,5 +251,33 @@ describe('what libvirt does not keep in the XML', () => {
     const again = await restore(0, '--define');
     expect(again.stderr).toContain('the state of its TPM was not put into');
     expect(await readFile(join(STATE, domain.uuid, 'tpm2/tpm2-00.permall'), 'utf8')).toBe('newer');
+  });
+
+  it('of an emulated TPM that runs is in the point, and the restored domain starts with it', async () => {
+    const { domain, target, vm } = await domainScenario(lab, { devices: TPM });
+    // As root of the lab, where /var/lib/libvirt is that of its libvirt.
+    const tool = (...args: string[]) =>
+      lab.inside(process.execPath, [PROGRAM, '--json', '--connect', lab.uri, ...args]);
+    const stateOf = (uuid: string): string => join(lab.dir, STATE, uuid, 'tpm2/tpm2-00.permall');
+    // Its firmware writes to the TPM at the start.
+    await lab.virsh(['suspend', domain.uuid]);
+    const state = await readFile(stateOf(domain.uuid));
+    expect((await tool(...vm, 'backup', '--level', 'full', '--target', target)).stderr).not.toContain('TPM');
+
+    const define = async (name: string): Promise<string> => {
+      const output = join(lab.dir, name);
+      const args = ['restore', '--target', target, '--output', output, '--define', '--name', name];
+      const { definition } = JSON.parse((await tool(...args)).stdout) as Answer;
+      expect(state.equals(await readFile(stateOf(definition.uuid)))).toBe(true);
+      return definition.uuid;
+    };
+    const [twin, torn] = [await define('tpm-twin'), await define('tpm-torn')];
+    await domain.destroy();
+    await lab.virsh(['start', twin]);
+    expect((await lab.virsh(['domstate', twin])).stdout).toMatch(/^running/);
+    // The emulator reads what it is given: one that is torn keeps the domain from starting.
+    await writeFile(stateOf(torn), state.subarray(0, 1000));
+    const refused = await lab.virsh(['start', torn], { allowed: [0, 1] });
+    expect(refused).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(/swtpm|TPM/i) as string });
   });
 });

@@ -19,6 +19,8 @@ export interface LibvirtLab {
   /** For `virsh --connect`. */
   readonly uri: string;
   virsh(args: readonly string[], options?: { readonly allowed?: readonly number[] }): Promise<ProgramResult>;
+  /** Runs a program that sees /var/lib/libvirt and so on as the daemons do. */
+  inside(program: string, args: readonly string[]): Promise<ProgramResult>;
   /** Defines a domain, shut off. */
   define(options: DomainOptions): Promise<LabDomain>;
   /** Ends libvirtd; domains live on. `kill` is SIGKILL. */
@@ -31,15 +33,14 @@ export interface LibvirtLab {
   close(): Promise<void>;
 }
 
-/** `programs`: a folder whose programs the daemons find before all others. */
-export async function startLibvirt({ programs }: { readonly programs?: string } = {}): Promise<LibvirtLab> {
+export async function startLibvirt(): Promise<LibvirtLab> {
   const dir = await makeLabDir();
   const uri = `qemu+unix:///system?socket=${join(dir, 'run/libvirt/libvirt-sock')}`;
   const script = join(projectRoot(), 'scripts/start-libvirt');
   // The kernel ends the script when this process dies, and the whole pid namespace with it.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', script, '--foreground', dir], {
     stdio: ['ignore', 'ignore', 'pipe'],
-    env: { ...process.env, ...LAB_ENV, ...(programs && { PATH: `${programs}:${LAB_ENV['PATH']}` }) },
+    env: { ...process.env, ...LAB_ENV },
     detached: true,
   });
   let said = '';
@@ -79,6 +80,7 @@ export async function startLibvirt({ programs }: { readonly programs?: string } 
     dir,
     uri,
     virsh,
+    inside: async (program, args) => run('nsenter', ['--mount', '--target', String(await labPid()), program, ...args]),
     pidOf,
     define: async (options) => {
       const domain = await defineDomain(lab, { uuid: randomUUID(), ...options });
