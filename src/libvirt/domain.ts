@@ -60,27 +60,71 @@ export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<List
   });
 }
 
+/** What a domain will be found to have, most likely. */
+export interface DomainGuess {
+  readonly running: boolean;
+  readonly checkpoints: readonly string[];
+}
+
 /**
- * A domain by its UUID. Checkpoints of a running domain say with `changedBytes` whether each bitmap is usable.
+ * For whoever looks at a domain soon, by the name it was given: to be asked with `findDomain`, in the same call. Null where
+ * libvirt has no answer to that.
+ */
+export async function guessDomain(virsh: Virsh, nameOrUuid: string): Promise<DomainGuess | null> {
+  try {
+    const [state, checkpoints] = await Promise.all([
+      virsh('domstate', [], { domain: nameOrUuid }),
+      checkpointNames(virsh, nameOrUuid),
+    ]);
+    return { running: parseState(state).state === 'running', checkpoints };
+  } catch (error) {
+    if (error instanceof QmpBackupError) return null;
+    throw error;
+  }
+}
+
+/**
+ * A domain by its UUID. Checkpoints of a running domain say with `changedBytes` whether each bitmap is usable. A `guess`
+ * that is right saves a call, and a wrong one changes nothing.
  *
  * @throws DomainNotFound, LibvirtUnreachable, VirshTimeout, VirshError, LibvirtAnswerError
  */
-export async function inspectDomain(virsh: Virsh, uuid: string): Promise<DomainState> {
+export async function inspectDomain(
+  virsh: Virsh,
+  uuid: string,
+  guess: DomainGuess | null = null,
+): Promise<DomainState> {
   const domain = { domain: uuid };
   // All at once: each call of virsh takes longer to start than to be answered.
-  const [xml, { state, reason }, sizes, names, job] = await Promise.all([
+  const [xml, { state, reason }, sizes, names, job, guessed] = await Promise.all([
     virsh('dumpxml', [], domain),
     virsh('domstate', ['--reason'], domain).then(parseState),
     virsh('domblkinfo', ['--all'], domain).then(parseSizes),
     checkpointNames(virsh, uuid),
     jobOf(virsh, uuid),
+    guess?.running ? dumpGuessed(virsh, uuid, guess.checkpoints) : new Map<string, Checkpoint>(),
   ]);
   const definition = parseDomain(xml);
+  const sizesToo = { sizes: definition.active };
   const [checkpoints, backup] = await Promise.all([
-    dumpCheckpoints(virsh, uuid, names, { sizes: definition.active }),
+    Promise.all(
+      names.map(async (name) => (definition.active && guessed.get(name)) || dumpOne(virsh, uuid, name, sizesToo)),
+    ),
     job?.operation === 'backup' ? runningBackup(virsh, uuid) : null,
   ]);
   return { ...definition, state, stateReason: reason, xml, sizes, checkpoints, job, backup };
+}
+
+/** Those of `names` that are there. */
+async function dumpGuessed(
+  virsh: Virsh,
+  uuid: string,
+  names: readonly string[],
+): Promise<ReadonlyMap<string, Checkpoint>> {
+  const asked = await Promise.allSettled(names.map((name) => dumpOne(virsh, uuid, name, { sizes: true })));
+  return new Map(
+    asked.flatMap((each) => (each.status === 'fulfilled' ? [[each.value.name, each.value] as const] : [])),
+  );
 }
 
 /** The domain as it will be started next, with passwords if `secure` (a right of its own in libvirt). */
@@ -138,7 +182,8 @@ export async function listCheckpoints(
   uuid: string,
   options: { readonly sizes: boolean },
 ): Promise<Checkpoint[]> {
-  return dumpCheckpoints(virsh, uuid, await checkpointNames(virsh, uuid), options);
+  const names = await checkpointNames(virsh, uuid);
+  return Promise.all(names.map((name) => dumpOne(virsh, uuid, name, options)));
 }
 
 async function checkpointNames(virsh: Virsh, uuid: string): Promise<readonly string[]> {
@@ -149,18 +194,14 @@ async function checkpointNames(virsh: Virsh, uuid: string): Promise<readonly str
     .filter((name) => name !== '');
 }
 
-function dumpCheckpoints(
+async function dumpOne(
   virsh: Virsh,
   uuid: string,
-  names: readonly string[],
+  name: string,
   options: { readonly sizes: boolean },
-): Promise<Checkpoint[]> {
-  return Promise.all(
-    names.map(async (name) => {
-      const args = ['--checkpointname', name, '--no-domain', ...(options.sizes ? ['--size'] : [])];
-      return parseCheckpoint(await virsh('checkpoint-dumpxml', args, { domain: uuid }));
-    }),
-  );
+): Promise<Checkpoint> {
+  const args = ['--checkpointname', name, '--no-domain', ...(options.sizes ? ['--size'] : [])];
+  return parseCheckpoint(await virsh('checkpoint-dumpxml', args, { domain: uuid }));
 }
 
 /** The job of the domain: null when there is none, or no QEMU that could have one. */

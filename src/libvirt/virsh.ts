@@ -82,6 +82,7 @@ const QUERIES: ReadonlySet<string> = new Set([
   'domjobinfo',
   'domstate',
   'dumpxml',
+  'list',
 ]);
 
 /** A line of virsh is one argument, and the kernel takes no longer one than 128 KiB. */

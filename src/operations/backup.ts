@@ -1,25 +1,10 @@
-import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
-import { identityOf } from '../domain/identity.js';
-import { afterTransaction } from '../domain/plan.js';
-import { afterRepairs, retire } from '../domain/reconcile.js';
-import { floorOf, isTight } from '../domain/space.js';
-import { messageOf } from '../errors.js';
-import { askFileSystem, freeSpace } from '../repository/free-space.js';
-import { removeJournal } from '../repository/journal-file.js';
-import { lockTarget } from '../repository/lock.js';
-import { Staging } from '../repository/staging.js';
+import { freeSpace } from '../repository/free-space.js';
 import { allOf } from './flow/all-of.js';
-import { targetInWords } from './point/check-space.js';
-import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './point/backup-run.js';
-import { readTarget, refuseOtherVm, targetFolder } from './target/open-target.js';
-import { planRun } from './point/plan-run.js';
-import { refuseLibvirtAgent } from './by-monitor/refuse-libvirt.js';
-import { repairOtherMonths } from './repair/repair-months.js';
-import type { Route } from './point/route.js';
-import { TargetWatch } from './point/target-watch.js';
 import { type Unwind, unwinding } from './flow/unwind.js';
-import { ENDING_MS } from './by-monitor/vm-session.js';
+import type * as BackUp from './point/back-up.js';
+import type { BackupContext, BackupOptions, BackupResult } from './point/backup-run.js';
+import type { Route } from './point/route.js';
 
 /**
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
@@ -29,151 +14,36 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
   return unwinding(async (unwind) => {
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
-    const route = await openRoute(options, context.signal, unwind);
-    const watch = startWatch(options, AbortSignal.any([context.signal, route.signal]));
-    unwind.defer(() => Promise.resolve(watch.close()));
-    unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
-    const identity = identityOf(route.state.machine, options.label);
-    const month = options.monthly ? await context.month() : '';
-    const target = targetFolder(resolve(options.target), options.monthly, identity, () => month);
-    const warnings: string[] = [];
-    const run: BackupRun = {
-      options,
-      identity,
-      target,
-      attempt: randomBytes(6).toString('hex'),
-      warn: (text) => {
-        warnings.push(text);
-        context.report({ kind: 'warning', text });
-      },
-      signal: AbortSignal.any([context.signal, route.signal, watch.signal]),
-      watch,
-      context,
-    };
-    const result = await (options.dryRun ? watch.whileAnswering(rehearse(run, route)) : perform(run, route, unwind));
-    return { ...result, warnings };
+    const [route, { backUp }] = await openRoute(options, context.signal, unwind);
+    return backUp(options, context, route, unwind);
   });
 }
 
-async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Unwind): Promise<Route> {
+type Rest = typeof BackUp;
+
+/** The way to the VM, and the rest of a backup, which is loaded while the VM is asked. */
+async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Unwind): Promise<readonly [Route, Rest]> {
+  const { vm } = options;
   const access = { breakLock: options.breakLock, what: `backup into ${options.target}` };
-  switch (options.vm.kind) {
+  const rest = (): Promise<Rest> => import('./point/back-up.js');
+  switch (vm.kind) {
     case 'monitor': {
-      if (options.agent) await refuseLibvirtAgent(options.agent);
-      const endDeadJobsMs = options.dryRun ? null : Math.min(options.stallTimeoutMs, ENDING_MS);
       const { openQmpRoute } = await import('./by-monitor/qmp-route.js');
-      return openQmpRoute({ ...options.vm, ...access, endDeadJobsMs, trace: options.trace }, unwind);
+      return allOf([openQmpRoute({ ...options, ...vm, ...access }, unwind), rest()]);
     }
     case 'domain': {
       const { openDomainForBackup } = await import('./by-libvirt/domain-session.js');
       const timeoutMs = options.stallTimeoutMs;
-      const [session, { domainRoute }] = await allOf([
-        openDomainForBackup({ ...options.vm, ...access, timeoutMs }, unwind),
-        // Loaded while libvirt is asked.
+      const [session, { domainRoute }, loaded] = await allOf([
+        openDomainForBackup({ ...vm, ...access, timeoutMs }, unwind),
         import('./by-libvirt/domain-route.js'),
+        rest(),
       ]);
-      return domainRoute(session, options, signal);
+      return [await domainRoute(session, options, signal), loaded];
     }
     case 'images': {
       const { openImagesRoute } = await import('./at-rest/images-route.js');
-      return openImagesRoute({ ...options.vm, ...access, signal }, unwind);
+      return allOf([openImagesRoute({ ...vm, ...access, signal }, unwind), rest()]);
     }
   }
-}
-
-/** Milliseconds for each step of the clean-up after a run was given up. */
-const LAST_STEP_MS = 1_000;
-
-function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signal: AbortSignal): TargetWatch {
-  const watch = new TargetWatch({ stallMs: stallTimeoutMs, speedLimit, ask: askFileSystem });
-  watch.endBy(signal);
-  // How much must stay free is known when the run is planned.
-  watch.watch({ path: resolve(target), what: targetInWords(target), floor: 0, tight: false });
-  return watch;
-}
-
-type Outcome = Omit<BackupResult, 'warnings'>;
-
-/** `--dry-run`: everything that is decided, nothing that is done. */
-async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
-  const state = await readTarget(run.target, run.options.monthly);
-  state.warnings.forEach(run.warn);
-  refuseOtherVm(state, run.identity, route.state.disks);
-  const repairs = await route.observeRepairs(state);
-  const { plan, space, fleecing } = await planRun(run, route, state, afterRepairs(route.state, repairs));
-  const { fleece, why } = fleecing;
-  return {
-    target: run.target,
-    plan,
-    repairs,
-    fleecing: { fleece, why },
-    space,
-    point: null,
-    freeze: null,
-    pausedMs: null,
-    transactionMs: null,
-  };
-}
-
-async function perform(run: BackupRun, route: Route, unwind: Unwind): Promise<Outcome> {
-  // What was given up may end much later, and has nothing to say any more.
-  const warn = (text: string): void => {
-    if (!run.watch.givenUp.aborted) run.warn(text);
-  };
-  const { outcome, tidyUp } = await run.watch.whileAnswering(makePoint({ ...run, warn }, route, unwind));
-  // The point is sealed, so nothing here can fail the run: what cannot be done now, the next run does by the journal.
-  await run.watch.whileAnswering(tidyUp()).catch((error: unknown) => {
-    run.warn(`the point is sealed, but not all was tidied up (${messageOf(error)}); the next run does it`);
-  });
-  return outcome;
-}
-
-interface Made {
-  readonly outcome: Outcome;
-  readonly tidyUp: () => Promise<void>;
-}
-
-async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<Made> {
-  const { options, target, context, watch } = run;
-  const staging = new Staging(target, route.imageOwner ? { owner: route.imageOwner } : {});
-  unwind.defer(() => staging.undo());
-  await staging.makeTarget();
-  const lock = await lockTarget(target, {
-    breakLock: options.breakLock,
-    what: `backup of ${route.subject}`,
-  });
-  unwind.defer(() => lock.release());
-  watch.endBy(lock.signal);
-  const locked: BackupRun = { ...run, signal: AbortSignal.any([run.signal, lock.signal]) };
-
-  const state = await readTarget(target, options.monthly);
-  state.warnings.forEach(run.warn);
-  refuseOtherVm(state, run.identity, route.state.disks);
-  const others = await repairOtherMonths(locked, route, route.state);
-  const { vm: repaired, report } = await route.repair(state, others.vm);
-  report.warnings.forEach(run.warn);
-  const repairs = [...others.actions, ...report.actions];
-  if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
-
-  const other = await route.ready?.(locked, repaired, unwind);
-  const [way, vm] = other ? [other, other.state] : [route, repaired];
-  const planned = await planRun(locked, way, state, vm);
-  const { space } = planned;
-  watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
-  const done = await planned.take(locked, staging, vm);
-  staging.keep();
-  const sources = afterTransaction(vm.disks, planned.plan);
-  const seen = { catalog: done.catalog, olderMonths: state.olderMonths, sources };
-  const { fleece, why } = planned.fleecing;
-  // Not the catalog, which is in the target and longer with each point.
-  const { point, freeze, pausedMs, transactionMs } = done;
-  const fleecing = { fleece, why };
-  return {
-    outcome: { target, plan: planned.plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
-    tidyUp: async () => {
-      // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      await way.retire(planned.plan, retire(seen));
-      await removeJournal(target);
-    },
-  };
 }

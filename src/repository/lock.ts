@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
+import type * as ProperLockfile from 'proper-lockfile';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { removeTemporary } from './durable.js';
 import { codeOf, fileError } from './file-errors.js';
@@ -121,6 +122,14 @@ function heldBy(subject: string, owner: LockOwner | undefined, hint: string, cau
   return new QmpBackupError('locked', `${subject} is locked by ${who}`, { hint: hint.trim(), cause });
 }
 
+/**
+ * The package that locks; by itself, because commands that lock nothing need not wait for it to load, and for who waits
+ * anyway before it locks.
+ */
+export function loadLocks(): Promise<typeof ProperLockfile> {
+  return import('proper-lockfile');
+}
+
 /** Never by time: whether an owner lives is judged by us, before. */
 const NEVER_STALE = Number.MAX_SAFE_INTEGER;
 /** Milliseconds between two refreshes, and so the time until a lost lock is noticed. */
@@ -128,8 +137,7 @@ const REFRESH_MS = 2_000;
 
 /** Takes a free lock; undefined when somebody was faster. */
 async function take(path: string, subject: string, self: LockOwner): Promise<Lock | undefined> {
-  // Here, because commands that lock nothing need not wait for it to load.
-  const { default: lockfile } = await import('proper-lockfile');
+  const lockfile = await loadLocks();
   const id = randomBytes(8).toString('hex');
   const lost = new AbortController();
   let held = true;

@@ -17,6 +17,7 @@ import type { NewCheckpoint } from '../../src/libvirt/checkpoint-xml.js';
 import {
   dumpDefinition,
   findDomain,
+  guessDomain,
   inspectDomain,
   jobOf,
   lastJobOf,
@@ -257,6 +258,19 @@ describe('a pull backup', () => {
     for (const path of [backup.socket, ...backup.disks.map(({ scratch }) => scratch)])
       expect(existsSync(path)).toBe(false);
     await end();
+  });
+
+  it('is described alike, whatever was guessed of it before', async () => {
+    const guess = await guessDomain(virsh, NAME);
+    expect(guess).toEqual({ running: true, checkpoints: ['p1', 'p2', 'p3'] });
+    await expect(guessDomain(virsh, 'nosuch')).resolves.toBeNull();
+    const asked = await inspectDomain(virsh, domain.uuid);
+    expect(asked.checkpoints.map(({ name }) => name)).toEqual(['p1', 'p2', 'p3']);
+    for (const checkpoints of [['p1', 'p2', 'p3'], ['p2'], ['p3', 'gone', 'p1'], ['gone'], []]) {
+      for (const running of [true, false]) {
+        await expect(inspectDomain(virsh, domain.uuid, { running, checkpoints })).resolves.toEqual(asked);
+      }
+    }
   });
 
   it('of a deleted checkpoint, nothing is lost: its parent has gone on recording', async () => {

@@ -53,11 +53,14 @@ export async function attemptDomainPoint(
     });
     const journal = journalOf(run, planned, copy.folders, definition);
     await writeJournal(run.target, journal);
+    const loading = copy.load();
     const staged = await stage(run, planned, staging);
     for (const folder of copy.folders) {
       await makeScratch(folder, run.session.domain.owner ?? undefined);
       await watchScratch(run, folder);
     }
+    // What takes the time of this process must not hold up the thaw; without a freeze libvirt begins meanwhile.
+    if (guard) await loading;
     run.signal.throwIfAborted();
     if (guard) await writeJournal(run.target, { ...journal, freezes: `${LIBVIRT}${uuid}` });
     let transactionMs = 0;

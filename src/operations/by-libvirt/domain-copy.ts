@@ -13,6 +13,8 @@ export interface DomainRun extends BackupRun {
 /** `--method`: who writes the images of a domain's point, once libvirt keeps their instant. */
 export interface CopyMethod {
   readonly fleecing: FleeceChoice;
+  /** The images are written by the domain's QEMU, and not by this process. */
+  readonly qemuWrites: boolean;
   /** @throws QmpBackupError `usage` for options that this method cannot keep */
   refuse(options: BackupOptions): void;
   /** What it means for the guest that the target is where it is, in words; null where nothing. */
@@ -24,6 +26,8 @@ export interface CopyMethod {
 export interface DomainCopy {
   /** Absolute folders outside of the target that it needs: made before the begin, removed with all in them at the end. */
   readonly folders: readonly string[];
+  /** Loads what `finish` will need, ahead of time. Never rejects. */
+  load(): Promise<void>;
   /** What libvirt is to begin, in the order of the staged images. */
   backup(staged: readonly StagedImage[]): Backup;
   /** What can be done where libvirt did not begin, by its words; null where only those tell. */

@@ -6,18 +6,13 @@ import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
-import { restingDomain } from '../at-rest/domain-resting.js';
 import { type BackupSession, type DomainSession, refuseForeignJob, vmStateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
-import { readTarget } from '../target/open-target.js';
 import { PULL } from './pull-copy.js';
-import { PUSH } from './push-copy.js';
+import { readTarget } from '../target/open-target.js';
 import { bitmapsOfDead } from '../at-rest/resting-repair.js';
-import { restingRoute } from '../at-rest/resting-route.js';
 import type { Route } from '../point/route.js';
 import { startForBackup } from './start-paused.js';
-
-const METHODS: Readonly<Record<BackupOptions['method'], CopyMethod>> = { pull: PULL, push: PUSH };
 
 interface Way {
   readonly method: CopyMethod;
@@ -32,7 +27,8 @@ export async function domainRoute(
   { method: name, killJob, startPaused }: Pick<BackupOptions, 'method' | 'killJob' | 'startPaused'>,
   signal: AbortSignal,
 ): Promise<Route> {
-  const way: Way = { method: METHODS[name], startPaused, signal };
+  const method = name === 'push' ? (await import('./push-copy.js')).PUSH : PULL;
+  const way: Way = { method, startPaused, signal };
   if (!session.domain.active) return offRoute(session, way);
   refuseForeignJob(session, { mayEndBackups: killJob });
   return {
@@ -56,7 +52,7 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
     state,
     signal: session.signal,
     subject: `the domain ${domain.name} (${uuid})`,
-    imageOwner: method === PUSH && isRoot ? (domain.owner ?? undefined) : undefined,
+    imageOwner: method.qemuWrites && isRoot ? (domain.owner ?? undefined) : undefined,
     bitmapName: checkpoint,
     observeRepairs: (target) => observeDomainRepairs(session, target, state),
     repair: async (target, vm) => {
@@ -83,6 +79,10 @@ function checkpoint(targetId: string, _disk: string, attempt: string): string {
 
 /** One that is off is read from its images; with `--start-paused` it runs for as long as its backup takes. */
 async function offRoute(session: BackupSession, way: Way): Promise<Route> {
+  const [{ restingDomain }, { restingRoute }] = await Promise.all([
+    import('../at-rest/domain-resting.js'),
+    import('../at-rest/resting-route.js'),
+  ]);
   const route = restingRoute(await restingDomain(session, way.signal));
   if (!way.startPaused) return route;
   return {

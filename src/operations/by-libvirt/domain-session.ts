@@ -3,8 +3,10 @@ import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../
 import { checkpointBitmap } from '../../domain/reconcile.js';
 import { QmpBackupError } from '../../errors.js';
 import {
+  type DomainGuess,
   type DomainState,
   findDomain,
+  guessDomain,
   inspectDomain,
   type KeptDefinition,
   keptDefinition,
@@ -13,7 +15,7 @@ import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { operationInWords } from '../../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { loadParser } from '../../libvirt/xml.js';
-import { lockVm } from '../../repository/lock.js';
+import { loadLocks, lockVm } from '../../repository/lock.js';
 import { allOf } from '../flow/all-of.js';
 import { withImageBitmaps } from '../at-rest/off-bitmaps.js';
 import type { Unwind } from '../flow/unwind.js';
@@ -61,35 +63,41 @@ export async function lookAtDomain({ domain, connect }: Pick<DomainAccess, 'doma
 /** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
 export async function openDomain(access: DomainAccess, unwind: Unwind): Promise<DomainSession> {
   const locked = await lockDomain(access, unwind);
-  return sessionOf(access, locked, await inspectDomain(locked.virsh, locked.uuid));
+  return sessionOf(access, locked, await inspectDomain(locked.virsh, locked.uuid, locked.guess));
 }
 
 /** As `openDomain`. */
 export async function openDomainForBackup(access: DomainAccess, unwind: Unwind): Promise<BackupSession> {
   const locked = await lockDomain(access, unwind);
-  const { virsh, uuid } = locked;
-  const [domain, kept] = await allOf([inspectDomain(virsh, uuid), keptDefinition(virsh, uuid)]);
+  const { virsh, uuid, guess } = locked;
+  const [domain, kept] = await allOf([inspectDomain(virsh, uuid, guess), keptDefinition(virsh, uuid)]);
   return { ...sessionOf(access, locked, domain), kept };
 }
 
-type LockedDomain = Pick<DomainSession, 'virsh' | 'uuid' | 'signal'>;
+interface LockedDomain extends Pick<DomainSession, 'virsh' | 'uuid' | 'signal'> {
+  readonly guess: DomainGuess | null;
+}
 
 async function lockDomain(
   { domain: name, connect, breakLock, what, timeoutMs }: DomainAccess,
   unwind: Unwind,
 ): Promise<LockedDomain> {
   const virsh = createVirsh(connect ?? undefined, timeoutMs);
-  const found = findDomain(virsh, name);
+  const asked = allOf([findDomain(virsh, name), guessDomain(virsh, name), loadLocks()]);
   loadParser();
-  const { uuid } = await found;
+  const [{ uuid }, guess] = await asked;
   // The same lock as of a run that reaches this VM by its monitor.
   const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
   unwind.defer(() => lock.release());
-  return { virsh, uuid, signal: lock.signal };
+  return { virsh, uuid, guess, signal: lock.signal };
 }
 
-function sessionOf({ connect }: DomainAccess, locked: LockedDomain, domain: DomainState): DomainSession {
-  return { ...locked, connect, domain, state: vmStateOf(domain) };
+function sessionOf(
+  { connect }: DomainAccess,
+  { virsh, uuid, signal }: LockedDomain,
+  domain: DomainState,
+): DomainSession {
+  return { virsh, uuid, signal, connect, domain, state: vmStateOf(domain) };
 }
 
 /** The domain as the plan and the repairs know any VM. Its checkpoints are the bitmaps of its disks. */

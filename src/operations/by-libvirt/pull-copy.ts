@@ -6,6 +6,7 @@ import { QmpBackupError } from '../../errors.js';
 import { endBackup } from '../../libvirt/backup.js';
 import { exportOf, type PullDisk } from '../../libvirt/backup-xml.js';
 import { jobOf, runningBackup } from '../../libvirt/domain.js';
+import { loadLongRuns } from '../../qemu-img/runner.js';
 import { scratchImage } from '../../repository/scratch.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
 import { scratchPlace, temporaryFolder } from './domain-scratch.js';
@@ -17,6 +18,7 @@ import { compareWithInstant } from '../point/compare-with-instant.js';
 /** libvirt serves the instant over NBD and keeps what the guest overwrites in scratch images; our own hands write. */
 export const PULL: CopyMethod = {
   fleecing: { fleece: true, why: 'libvirt keeps what the guest overwrites in scratch images while it is pulled' },
+  qemuWrites: false,
   refuse: ({ fleece }) => {
     // Without scratch images libvirt cannot keep an instant.
     if (fleece !== 'never') return;
@@ -40,6 +42,9 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
   };
   return {
     folders: [...new Set([socketFolder(run), ...places])],
+    load: async () => {
+      if (planned.plan.disks.some(({ copyBitmap }) => copyBitmap === null)) await loadLongRuns();
+    },
     backup: (staged) => ({ mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) }),
     adviceFor: () => null,
     finish: async (staged) => {

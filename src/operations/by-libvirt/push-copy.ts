@@ -20,6 +20,7 @@ export const PUSH: CopyMethod = {
     fleece: false,
     why: '--method push: before each guest write QEMU copies the old data to the target, so the guest waits for it',
   },
+  qemuWrites: true,
   refuse,
   riskOf: ({ network }) =>
     network
@@ -34,6 +35,7 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
     staged.map(({ planned: { source, copyBitmap }, path }) => ({ target: source.node, since: copyBitmap, file: path }));
   return {
     folders: [],
+    load: () => Promise.resolve(),
     backup: (staged) => ({ mode: 'push', reuse: true, disks: disksOf(staged) }),
     adviceFor: (words) => (/Permission denied/.test(words) ? accessAdvice(run, planned) : null),
     finish: async (staged) => {

@@ -7,13 +7,22 @@ import { chooseFleecing } from './choose-fleecing.js';
 import { eachDisk } from '../flow/all-of.js';
 import { observeRepairs } from '../repair/repair.js';
 import { repair } from './repair-vm.js';
+import type { BackupOptions } from '../point/backup-run.js';
 import type { Route } from '../point/route.js';
 import type { Unwind } from '../flow/unwind.js';
-import { openVm, type VmAccess } from './vm-session.js';
+import { refuseLibvirtAgent } from './refuse-libvirt.js';
+import { ENDING_MS, openVm, type VmAccess } from './vm-session.js';
+
+type Access = Omit<VmAccess, 'endDeadJobsMs'> & Pick<BackupOptions, 'agent' | 'dryRun' | 'stallTimeoutMs'>;
 
 /** A VM by its QMP monitor: bitmaps and backup jobs in one transaction, QEMU writes the files. */
-export async function openQmpRoute(access: VmAccess, unwind: Unwind): Promise<Route> {
-  const session = await openVm(access, unwind);
+export async function openQmpRoute(
+  { agent, dryRun, stallTimeoutMs, ...access }: Access,
+  unwind: Unwind,
+): Promise<Route> {
+  if (agent) await refuseLibvirtAgent(agent);
+  const endDeadJobsMs = dryRun ? null : Math.min(stallTimeoutMs, ENDING_MS);
+  const session = await openVm({ ...access, endDeadJobsMs }, unwind);
   const { client } = session;
   // Files that root makes for a QEMU that runs as somebody else must belong to that user.
   const imageOwner = process.getuid?.() === 0 ? session.owner : undefined;

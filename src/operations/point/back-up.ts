@@ -1,0 +1,147 @@
+import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
+import { identityOf } from '../../domain/identity.js';
+import { afterTransaction } from '../../domain/plan.js';
+import { afterRepairs, retire } from '../../domain/reconcile.js';
+import { floorOf, isTight } from '../../domain/space.js';
+import { messageOf } from '../../errors.js';
+import { askFileSystem } from '../../repository/free-space.js';
+import { removeJournal } from '../../repository/journal-file.js';
+import { lockTarget } from '../../repository/lock.js';
+import { Staging } from '../../repository/staging.js';
+import type { Unwind } from '../flow/unwind.js';
+import { repairOtherMonths } from '../repair/repair-months.js';
+import { readTarget, refuseOtherVm, targetFolder } from '../target/open-target.js';
+import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './backup-run.js';
+import { targetInWords } from './check-space.js';
+import { planRun } from './plan-run.js';
+import type { Route } from './route.js';
+import { TargetWatch } from './target-watch.js';
+
+/** All of a backup once the VM is locked and has been looked at: what `backup` loads while it waits for that. */
+export async function backUp(
+  options: BackupOptions,
+  context: BackupContext,
+  route: Route,
+  unwind: Unwind,
+): Promise<BackupResult> {
+  const watch = startWatch(options, AbortSignal.any([context.signal, route.signal]));
+  unwind.defer(() => Promise.resolve(watch.close()));
+  unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
+  const identity = identityOf(route.state.machine, options.label);
+  const month = options.monthly ? await context.month() : '';
+  const target = targetFolder(resolve(options.target), options.monthly, identity, () => month);
+  const warnings: string[] = [];
+  const run: BackupRun = {
+    options,
+    identity,
+    target,
+    attempt: randomBytes(6).toString('hex'),
+    warn: (text) => {
+      warnings.push(text);
+      context.report({ kind: 'warning', text });
+    },
+    signal: AbortSignal.any([context.signal, route.signal, watch.signal]),
+    watch,
+    context,
+  };
+  const result = await (options.dryRun ? watch.whileAnswering(rehearse(run, route)) : perform(run, route, unwind));
+  return { ...result, warnings };
+}
+
+/** Milliseconds for each step of the clean-up after a run was given up. */
+const LAST_STEP_MS = 1_000;
+
+function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signal: AbortSignal): TargetWatch {
+  const watch = new TargetWatch({ stallMs: stallTimeoutMs, speedLimit, ask: askFileSystem });
+  watch.endBy(signal);
+  // How much must stay free is known when the run is planned.
+  watch.watch({ path: resolve(target), what: targetInWords(target), floor: 0, tight: false });
+  return watch;
+}
+
+type Outcome = Omit<BackupResult, 'warnings'>;
+
+/** `--dry-run`: everything that is decided, nothing that is done. */
+async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
+  const state = await readTarget(run.target, run.options.monthly);
+  state.warnings.forEach(run.warn);
+  refuseOtherVm(state, run.identity, route.state.disks);
+  const repairs = await route.observeRepairs(state);
+  const { plan, space, fleecing } = await planRun(run, route, state, afterRepairs(route.state, repairs));
+  const { fleece, why } = fleecing;
+  return {
+    target: run.target,
+    plan,
+    repairs,
+    fleecing: { fleece, why },
+    space,
+    point: null,
+    freeze: null,
+    pausedMs: null,
+    transactionMs: null,
+  };
+}
+
+async function perform(run: BackupRun, route: Route, unwind: Unwind): Promise<Outcome> {
+  // What was given up may end much later, and has nothing to say any more.
+  const warn = (text: string): void => {
+    if (!run.watch.givenUp.aborted) run.warn(text);
+  };
+  const { outcome, tidyUp } = await run.watch.whileAnswering(makePoint({ ...run, warn }, route, unwind));
+  // The point is sealed, so nothing here can fail the run: what cannot be done now, the next run does by the journal.
+  await run.watch.whileAnswering(tidyUp()).catch((error: unknown) => {
+    run.warn(`the point is sealed, but not all was tidied up (${messageOf(error)}); the next run does it`);
+  });
+  return outcome;
+}
+
+interface Made {
+  readonly outcome: Outcome;
+  readonly tidyUp: () => Promise<void>;
+}
+
+async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<Made> {
+  const { options, target, context, watch } = run;
+  const staging = new Staging(target, route.imageOwner ? { owner: route.imageOwner } : {});
+  unwind.defer(() => staging.undo());
+  await staging.makeTarget();
+  const lock = await lockTarget(target, {
+    breakLock: options.breakLock,
+    what: `backup of ${route.subject}`,
+  });
+  unwind.defer(() => lock.release());
+  watch.endBy(lock.signal);
+  const locked: BackupRun = { ...run, signal: AbortSignal.any([run.signal, lock.signal]) };
+
+  const state = await readTarget(target, options.monthly);
+  state.warnings.forEach(run.warn);
+  refuseOtherVm(state, run.identity, route.state.disks);
+  const others = await repairOtherMonths(locked, route, route.state);
+  const { vm: repaired, report } = await route.repair(state, others.vm);
+  report.warnings.forEach(run.warn);
+  const repairs = [...others.actions, ...report.actions];
+  if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
+
+  const other = await route.ready?.(locked, repaired, unwind);
+  const [way, vm] = other ? [other, other.state] : [route, repaired];
+  const planned = await planRun(locked, way, state, vm);
+  const { space } = planned;
+  watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
+  const done = await planned.take(locked, staging, vm);
+  staging.keep();
+  const sources = afterTransaction(vm.disks, planned.plan);
+  const seen = { catalog: done.catalog, olderMonths: state.olderMonths, sources };
+  const { fleece, why } = planned.fleecing;
+  // Not the catalog, which is in the target and longer with each point.
+  const { point, freeze, pausedMs, transactionMs } = done;
+  const fleecing = { fleece, why };
+  return {
+    outcome: { target, plan: planned.plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
+    tidyUp: async () => {
+      // Per disk the bitmaps of its latest file and of its latest FULL stay.
+      await way.retire(planned.plan, retire(seen));
+      await removeJournal(target);
+    },
+  };
+}
