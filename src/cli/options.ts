@@ -1,4 +1,4 @@
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import { resolve } from 'node:path';
 import { isComponent } from '../domain/names.js';
 
@@ -26,6 +26,11 @@ export function parseSeconds(text: string): number {
     throw new InvalidArgumentError('give a number of seconds greater than 0, at most a day.');
   }
   return Math.round(seconds * 1000);
+}
+
+/** An option in seconds whose value is milliseconds; the help names its default as one would give it. */
+export function secondsOption(flags: string, description: string, seconds: number): Option {
+  return new Option(flags, description).argParser(parseSeconds).default(seconds * 1000, `${seconds}`);
 }
 
 /** A comma list; the option may be given several times. */

@@ -27,11 +27,15 @@ export interface DiskExtents {
 
 /**
  * Every extent of the export, by `base:allocation` and, where it is given, a dirty bitmap. The client must have been
- * connected with these contexts.
+ * connected with these contexts. `onPosition` hears, after each answer, up to which byte they are known.
  *
  * @throws as the client's `blockStatus`
  */
-export async function readExtents(client: NbdClient, bitmap?: string): Promise<DiskExtents> {
+export async function readExtents(
+  client: NbdClient,
+  bitmap?: string,
+  onPosition?: (position: number) => void,
+): Promise<DiskExtents> {
   const { size } = client.export;
   const walks = [new Walk(ALLOCATION, READS_AS_ZERO)];
   if (bitmap !== undefined) walks.push(new Walk(dirtyBitmap(bitmap), DIRTY));
@@ -46,6 +50,7 @@ export async function readExtents(client: NbdClient, bitmap?: string): Promise<D
         offset += length;
       }
     }
+    onPosition?.(from);
   }
   const [zero, dirty] = walks;
   return { zero: zero?.spans ?? [], dirty: dirty?.spans };

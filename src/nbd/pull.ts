@@ -16,8 +16,8 @@ export interface PullSink {
   readonly write: (offset: number, data: Buffer) => Promise<void>;
   /** The range must read as zeros afterwards, whatever a parent has there. */
   readonly zero: (offset: number, length: number) => Promise<void>;
-  /** Called once, when all is written: resolves when it is on storage. */
-  readonly finish: () => Promise<void>;
+  /** Resolves when all that was written before is on storage. */
+  readonly flush: () => Promise<void>;
 }
 
 export interface PullProgress {
@@ -31,6 +31,8 @@ export interface PullOptions {
   readonly onProgress?: ((progress: PullProgress) => void) | undefined;
   /** Bytes of data per second; 0 or absent is no limit. */
   readonly rateLimit?: number | undefined;
+  /** Bytes after which the sink is flushed, and waited for, so that what is written is on storage little by little. */
+  readonly flushEvery?: number | undefined;
   /** Pieces that are read or written at once. */
   readonly inFlight?: number;
   /** Bytes of a piece at most; pieces end at multiples of it. */
@@ -44,7 +46,7 @@ const IN_FLIGHT = 16;
 const LONGEST_ZERO = 128 * MiB;
 
 /**
- * Pulls all ranges, then finishes the sink. Where it rejects, requests may still be under way: what they are made of
+ * Pulls all ranges, then flushes the sink. Where it rejects, requests may still be under way: what they are made of
  * (connections, processes) must be ended before the target is touched again.
  *
  * @throws what source or sink throw; the signal's reason.
@@ -55,16 +57,19 @@ export async function pull(
   sink: PullSink,
   options: PullOptions = {},
 ): Promise<void> {
-  const { signal, onProgress, inFlight = IN_FLIGHT, pieceSize = MiB } = options;
+  const { signal, onProgress, flushEvery = Infinity, inFlight = IN_FLIGHT, pieceSize = MiB } = options;
   const total = totalLength(ranges);
   const pieces = piecesOf(ranges, pieceSize);
   const pace = paceOf(options.rateLimit ?? 0);
   let done = 0;
   let failed = false;
+  let unflushed = 0;
+  let flushing: Promise<void> | undefined;
 
   const work = async (): Promise<void> => {
     let slot: Buffer | undefined;
     for (const { kind, offset, length } of pieces) {
+      await flushing;
       if (kind === 'zero') {
         await sink.zero(offset, length);
       } else {
@@ -73,11 +78,17 @@ export async function pull(
         const data = slot.subarray(0, length);
         await source.read(offset, data);
         await sink.write(offset, data);
+        unflushed += length;
       }
       signal?.throwIfAborted();
       if (failed) return;
       done += length;
       onProgress?.({ done, total });
+      if (unflushed >= flushEvery) {
+        unflushed = 0;
+        flushing = sink.flush();
+        await flushing;
+      }
     }
   };
 
@@ -93,15 +104,15 @@ export async function pull(
       }
     }),
   );
-  await sink.finish();
+  await sink.flush();
 }
 
-/** An NBD server that the pulled image is behind. `finish` flushes and reads the reply; closing is the caller's. */
+/** An NBD server that the pulled image is behind. `flush` reads the reply; closing is the caller's. */
 export function sinkOf(client: NbdClient): PullSink {
   return {
     write: (offset, data) => client.write(offset, data),
     zero: (offset, length) => client.writeZeroes(offset, length),
-    finish: () => client.flush(),
+    flush: () => client.flush(),
   };
 }
 
@@ -117,16 +128,25 @@ function* piecesOf(ranges: readonly Range[], pieceSize: number): Generator<Range
   }
 }
 
-/** Holds each piece back until its turn, so that the pieces together keep to the rate. */
+/** Milliseconds: a timer of Node's takes no more than 2^31. */
+const LONGEST_SLEEP = 2 ** 30;
+
+/** Holds each piece back until its turn, so that the pieces together keep to the rate. One sleeps at a time. */
 function paceOf(bytesPerSecond: number): (length: number, signal?: AbortSignal) => Promise<void> {
-  let turn = performance.now();
-  return async (length, signal) => {
-    if (bytesPerSecond <= 0) return;
-    const now = performance.now();
+  let next = performance.now();
+  let line = Promise.resolve();
+  const turn = async (length: number, signal?: AbortSignal): Promise<void> => {
     // Time that passed unused is not made up for later.
-    turn = Math.max(turn, now);
-    const wait = turn - now;
-    turn += (length / bytesPerSecond) * 1000;
-    if (wait > 0) await sleep(wait, undefined, { signal });
+    const begin = Math.max(next, performance.now());
+    next = begin + (length / bytesPerSecond) * 1000;
+    for (let left = begin - performance.now(); left > 0; left = begin - performance.now()) {
+      await sleep(Math.min(left, LONGEST_SLEEP), undefined, { signal });
+    }
+  };
+  return (length, signal) => {
+    if (bytesPerSecond <= 0) return Promise.resolve();
+    const mine = line.then(() => turn(length, signal));
+    line = mine.catch(() => undefined);
+    return mine;
   };
 }

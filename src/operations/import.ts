@@ -11,7 +11,7 @@ import { lockTarget } from '../repository/lock.js';
 import { ownerFor } from '../repository/ownership.js';
 import { Staging } from '../repository/staging.js';
 import { readStreamFolder } from '../repository/stream-folder.js';
-import { eachDisk } from './flow/all-of.js';
+import { eachDisk, endingTogether } from './flow/all-of.js';
 import {
   catalogOf,
   type ImportContext,
@@ -103,21 +103,23 @@ async function writeAll(
   run: ImportRun,
   points: readonly NamedPoint[],
   staging: Staging,
-  signal: AbortSignal,
+  outer: AbortSignal,
 ): Promise<ReadonlyMap<ImportFile, PointDisk>> {
   const { options, context, target } = run;
   const entries = new Map<ImportFile, PointDisk>();
+  const { signal, step } = endingTogether(outer);
   for (const [index, { files }] of points.entries()) {
     await eachDisk(files, async (file) => {
       const { name } = file.from;
       context.report({ kind: 'importing', point: index + 1, of: points.length, file: name });
-      const entry = await importStream(staging, file, {
+      const streamOptions = {
         source: resolve(options.source),
         target,
         digests: options.digests,
         signal,
-        onProgress: (percent) => context.report({ kind: 'progress', file: name, percent }),
-      });
+        onProgress: (percent: number) => context.report({ kind: 'progress', file: name, percent }),
+      };
+      const entry = await step(importStream(staging, file, streamOptions));
       if (entry.suspect !== undefined) {
         warn(run, `${name} is suspect: ${entry.suspect}`);
       }

@@ -19,6 +19,8 @@ export interface CheckReport {
   /** Places that could not be checked. */
   readonly checkErrors: number;
   readonly leaksFixed: number;
+  /** Where the last cluster that is counted ends, in bytes; null where qemu-img does not tell. */
+  readonly imageEnd: number | null;
 }
 
 export interface MapExtent {
@@ -51,6 +53,7 @@ export function parseCheckReport(text: string): CheckReport {
     leaks: numberOf(all, 'leaks'),
     checkErrors: numberOf(all, 'check-errors'),
     leaksFixed: numberOf(all, 'leaks-fixed'),
+    imageEnd: typeof all['image-end-offset'] === 'number' ? all['image-end-offset'] : null,
   };
 }
 

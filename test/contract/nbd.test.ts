@@ -387,7 +387,7 @@ describe('a hostile server', () => {
     expect(second.status).toBe('rejected');
     // And a pull through it ends the same way, with nothing counted as done.
     const again = await connect(fake.address, { deadlines: HASTY });
-    const sink = { write: () => Promise.resolve(), zero: () => Promise.resolve(), finish: () => Promise.reject(new Error('finished')) }; // prettier-ignore
+    const sink = { write: () => Promise.resolve(), zero: () => Promise.resolve(), flush: () => Promise.reject(new Error('finished')) }; // prettier-ignore
     const ranges = [{ offset: 0, length: 4096, kind: 'data' }] as const;
     await expect(pull(again, ranges, sink)).rejects.toThrow(error);
   });

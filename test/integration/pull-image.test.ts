@@ -9,6 +9,7 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import fc from 'fast-check';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Range, rangesOfFull, rangesOfIncrement } from '../../src/domain/extents.js';
 import type { NbdSource } from '../../src/domain/nbd-address.js';
@@ -130,6 +131,26 @@ const AFTER = [
   'write -P 4 6M 512', // new in a cluster that nobody had
 ];
 
+describe('a rate limit', () => {
+  it.each([4, 100 * KiB])('of %i bytes holds, without a warning of Node', async (rateLimit) => {
+    const warnings: string[] = [];
+    const onWarning = ({ name }: Error): void => void warnings.push(name);
+    process.on('warning', onWarning);
+    const end = new AbortController();
+    let read = 0;
+    const source = { read: () => Promise.resolve(void (read += 1)) };
+    const nowhere = { write: () => Promise.resolve(), zero: () => Promise.resolve(), flush: () => Promise.resolve() };
+    const ranges = [{ kind: 'data' as const, offset: 0, length: 64 * MiB }];
+    const pulling = pull(source, ranges, nowhere, { rateLimit, signal: AbortSignal.any([end.signal]) });
+    await sleep(300);
+    end.abort();
+    await expect(pulling).rejects.toThrow();
+    process.off('warning', onWarning);
+    expect(read).toBe(1);
+    expect(warnings).toEqual([]);
+  });
+});
+
 describe('a FULL and an increment', () => {
   it.each([
     ['a round size', 12 * MiB, []],
@@ -146,7 +167,7 @@ describe('a FULL and an increment', () => {
     const progress: number[] = [];
     const total = await pullInc({ onProgress: ({ done }: { done: number }) => progress.push(done) });
     expect(await isSame('inc')).toBe(true);
-    expect(await check(path('inc'))).toEqual({ corruptions: 0, leaks: 0, checkErrors: 0, leaksFixed: 0 });
+    expect(await check(path('inc'))).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0, leaksFixed: 0 });
     expect(progress.at(-1)).toBe((total as { total: number }).total);
     // The parent is as it was, and still the parent.
     expect((await readFile(path('full'))).equals(full)).toBe(true);
@@ -205,6 +226,16 @@ describe('a FULL and an increment', () => {
     const { stdout } = await run('qemu-img', ['map', '--output=json', path('small')]);
     // Compressed data is at no offset of the file that could be told.
     expect(stdout).not.toContain('"offset"');
+  });
+
+  it('hold where they are to be compressed and no cluster divides the disk', async () => {
+    const size = 12 * MiB + 512;
+    await makeDisk(size, BEFORE, [...AFTER, 'write -P 7 12M 512']);
+    await pullInc({ compress: true });
+    expect(await isSame('inc')).toBe(true);
+    await createImage(path('small'), { size });
+    await served({}, (source) => pullFull(source, path('small'), { compress: true }));
+    expect(await isSame('small')).toBe(true);
   });
 
   it('hold where the file system of the images takes no direct I/O, too', async () => {

@@ -92,7 +92,7 @@ describe('the steps', () => {
       backingFormat: 'qcow2',
     });
     await rename(full, join(lab.root, 'away'));
-    expect(await check(inc)).toEqual({ corruptions: 0, leaks: 0, checkErrors: 0, leaksFixed: 0 });
+    expect(await check(inc)).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0, leaksFixed: 0 });
     expect(await info(inc)).toMatchObject({ format: 'qcow2', virtualSize: 2 * MiB });
     await rename(join(lab.root, 'away'), full);
 

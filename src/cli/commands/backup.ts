@@ -3,7 +3,7 @@ import { QmpBackupError } from '../../errors.js';
 import type { BackupOptions } from '../../operations/point/backup-run.js';
 import { isLocal } from '../../repository/mounts.js';
 import { isApart, runApart } from '../apart.js';
-import { type ImageOption, parseBytes, parseImages, parseList, parseSeconds } from '../options.js';
+import { type ImageOption, parseBytes, parseImages, parseList, secondsOption } from '../options.js';
 import type { Register } from '../program.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
 import { createProgress } from '../render/progress.js';
@@ -62,8 +62,8 @@ export const backupCommand: Register = (program, run) => {
     .option('--exclude <disks>', 'all disks but these', parseList)
     .option('--quiesce [require]', 'freeze the guest by its agent; with =require the run fails where that fails')
     .addOption(new Option('--quisce [require]').hideHelp())
-    .option('--freeze-timeout <seconds>', 'how long the agent may take to freeze', parseSeconds, 60_000)
-    .option('--freeze-limit <seconds>', 'the guest is thawed after this long, whatever happens', parseSeconds, 10_000)
+    .addOption(secondsOption('--freeze-timeout <seconds>', 'how long the agent may take to freeze', 60))
+    .addOption(secondsOption('--freeze-limit <seconds>', 'the guest is thawed after this long, whatever happens', 10))
     .option('--speed-limit <bytes>', 'bytes per second for each disk; also 20M', parseBytes, 0)
     .addOption(
       new Option(
@@ -75,16 +75,16 @@ export const backupCommand: Register = (program, run) => {
     )
     .option('--fleece-dir <dir>', "folder of the scratch images (default: beside each disk's image)")
     .option('--reserve <bytes>', 'what stays free on the target (default: the larger of 256M and 1 %)', parseBytes)
-    .option('--cbw-timeout <seconds>', 'how long a guest write may wait for a scratch image', parseSeconds, 10_000)
+    .addOption(secondsOption('--cbw-timeout <seconds>', 'how long a guest write may wait for a scratch image', 10))
     .option('--verify [share]', 'compare the point with the frozen instant before it counts; =sample: parts of it')
     .option('--compress', 'compress the backup (zstd where QEMU has it)')
     .option('--force', 'begin although the space may be too little; the run ends before it is used up')
-    .option('--stall-timeout <seconds>', 'end the run when the target hangs for so long', parseSeconds, 120_000)
+    .addOption(secondsOption('--stall-timeout <seconds>', 'end the run when the target hangs for so long', 120))
     .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
     .option('--exclude-raw', 'leave raw disks out')
     .option('--allow-plaintext', 'back encrypted disks up, decrypted')
     .option('--vm-name <name>', 'what to call a VM that has no name')
-    .option('--progress-interval <seconds>', 'time between two progress lines', parseSeconds, 10_000)
+    .addOption(secondsOption('--progress-interval <seconds>', 'time between two progress lines', 10))
     .option('--no-digest', 'do not record a sha256 of each file')
     .option('--dry-run', 'say what would be done, and why')
     .option('--break-lock', 'take a lock that another host holds')

@@ -1,5 +1,6 @@
 import type { NbdSource } from '../../domain/nbd-address.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
+import type { NbdDeadlines } from '../../nbd/client.js';
 import type { BackupRun } from './backup-run.js';
 import { eachDisk, endingTogether } from '../flow/all-of.js';
 import { pullFull, pullIncrement } from './pull-image.js';
@@ -35,7 +36,7 @@ export async function pullDisks(
       const options = {
         ...{ folder, signal },
         onProgress: (done: number, total: number) => void progress.set(disk, { disk, done, total }),
-        onWork: (cpuNs: number) => void work.set(disk, cpuNs),
+        onWork: (done: number) => void work.set(disk, done),
       };
       return step(pullOne(run, pulled, options));
     });
@@ -49,7 +50,7 @@ interface PullOptions {
   readonly folder: string;
   readonly signal: AbortSignal;
   readonly onProgress: (done: number, total: number) => void;
-  readonly onWork: (cpuNs: number) => void;
+  readonly onWork: (work: number) => void;
 }
 
 async function pullOne(
@@ -57,20 +58,20 @@ async function pullOne(
   { planned, path, source, bitmap }: PulledDisk,
   { folder, signal, onProgress, onWork }: PullOptions,
 ): Promise<Copied> {
-  const common = { signal, rateLimit: options.speedLimit, compress: options.compress };
+  const common = { signal, rateLimit: options.speedLimit, compress: options.compress, onWork };
   const begun = performance.now();
   let copied = planned.source.allocated;
   try {
     if (bitmap === null) {
       const total = planned.source.virtualSize;
       await pullFull(source, path, {
-        ...{ ...common, onWork },
+        ...common,
         onProgress: (percent) => onProgress((percent * total) / 100, total),
       });
     } else {
       const increment = { source, bitmap, target: path };
       const done = await pullIncrement(increment, {
-        ...{ ...common, folder },
+        ...{ ...common, folder, deadlines: deadlinesFor(options) },
         onProgress: ({ done: bytes, total }) => onProgress(bytes, total),
       });
       copied = done.total;
@@ -84,3 +85,12 @@ async function pullOne(
   }
   return { job: planned.job, copied, durationMs: performance.now() - begun };
 }
+
+/** Whether a run gets on, its watch judges: what is behind it gives up only when that has not ended the run. */
+function deadlinesFor({ stallTimeoutMs }: BackupRun['options']): NbdDeadlines {
+  const ms = stallTimeoutMs + WATCH_MS;
+  return { connectMs: ms, requestMs: ms, flushMs: ms };
+}
+
+/** What the watch may need to notice, in milliseconds. */
+const WATCH_MS = 30_000;

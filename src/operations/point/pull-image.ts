@@ -19,13 +19,16 @@ export interface PullImageOptions {
   /** Bytes per second; 0 or absent is no limit. */
   readonly rateLimit?: number | undefined;
   readonly compress?: boolean | undefined;
+  /**
+   * A number that grows as long as the pull gets on, also where its progress does not: of a FULL the CPU time that was
+   * taken, of an increment the bytes of the disk whose extents are known.
+   */
+  readonly onWork?: ((work: number) => void) | undefined;
 }
 
 export interface PullFullOptions extends PullImageOptions {
   /** Percent, 0 to 100, in steps of one. */
   readonly onProgress?: ((percent: number) => void) | undefined;
-  /** Every second, the CPU time that was taken: grows as long as the pull gets on. */
-  readonly onWork?: ((cpuNs: number) => void) | undefined;
 }
 
 export interface PullIncrementOptions extends PullImageOptions {
@@ -45,6 +48,8 @@ export interface Increment {
 
 /** Of the images that a backup makes. */
 const CLUSTER_SIZE = 65_536;
+/** What may lie in the page cache at a time, in bytes: to flush it must not take so long that it looks like a hang. */
+const UNFLUSHED = 64 * 1024 * 1024;
 /** The disk's size in an image is a multiple of it. */
 const SECTOR = 512;
 
@@ -65,7 +70,8 @@ async function writesDirectly(target: string, { compress }: PullImageOptions): P
 
 /**
  * The dirty clusters of the export, and nothing else, into an empty image: what was zeroed becomes zero clusters, which
- * hide the parent's data. When it resolves the image is closed and flushed; where it rejects nobody has it open.
+ * hide the parent's data. When it resolves the image is closed and flushed; where it rejects nobody has it open. Disks
+ * that are no multiple of a cluster are not compressed: QEMU's filter takes whole clusters only.
  *
  * @throws the errors of `nbd/errors.ts`; QmpBackupError `failed` in qemu-nbd's words; by the signal NbdInterrupted or its
  * reason.
@@ -79,10 +85,10 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
   const from = await NbdClient.connect(source.address, { ...common, exportName: source.exportName, contexts });
   try {
     const { size } = from.export;
-    const { zero, dirty = [] } = await readExtents(from, bitmap);
+    const { zero, dirty = [] } = await readExtents(from, bitmap, options.onWork);
     const ranges = rangesOfIncrement({ dirty, zero }, { size, clusterSize: CLUSTER_SIZE });
     const server = await startQemuNbd({
-      node: nodeOf(target, { direct, compress: options.compress ?? false }),
+      node: nodeOf(target, { direct, compress: (options.compress ?? false) && size % CLUSTER_SIZE === 0 }),
       detectZeroes: true,
       ...(options.folder === undefined ? {} : { folder: options.folder }),
       ...(signal ? { signal } : {}),
@@ -91,7 +97,7 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
       const into = await NbdClient.connect({ kind: 'unix', path: server.socketPath }, common);
       try {
         requireSize(into.export.size, size, target);
-        await pull(from, ranges, sinkOf(into), options);
+        await pull(from, ranges, sinkOf(into), { ...options, ...(direct ? {} : { flushEvery: UNFLUSHED }) });
       } finally {
         await into.close();
       }

@@ -1,5 +1,7 @@
+import { stat } from 'node:fs/promises';
 import type { Catalog, PointDisk } from '../../domain/catalog.js';
 import { QmpBackupError } from '../../errors.js';
+import type { CheckReport } from '../../qemu-img/image-info.js';
 import { check } from '../../qemu-img/steps.js';
 import { readCatalog, writeCatalog } from '../../repository/catalog-file.js';
 import { sha256File } from '../../repository/digest.js';
@@ -17,14 +19,16 @@ export async function sealFile(
   { disk, file, path }: { readonly disk: string; readonly file: string; readonly path: string },
   { digests, signal }: { readonly digests: boolean; readonly signal: AbortSignal },
 ): Promise<SealedFile> {
-  const [report, sha256] = await allOf([
+  const [report, { size: written }, sha256] = await allOf([
     check(path, { signal }),
+    stat(path),
     digests ? sha256File(path, { signal }) : null,
     // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
     syncFile(path),
   ]);
-  if (report.corruptions > 0 || report.checkErrors > 0) {
-    throw new QmpBackupError('failed', `${disk}: qemu-img check found damage in the new image`, {
+  const damage = damageOf(report, written);
+  if (damage !== null) {
+    throw new QmpBackupError('failed', `${disk}: qemu-img check found damage in the new image: ${damage}`, {
       hint: 'The point was not kept. Check the storage of the target.',
     });
   }
@@ -33,6 +37,18 @@ export async function sealFile(
   const state = await fileState(staging.filePath(disk, file));
   if (!state) throw new QmpBackupError('failed', `${file} vanished from the target while it was sealed`);
   return { size: state.size, allocated: state.allocated, mtimeMs: state.mtimeMs, sha256 };
+}
+
+/**
+ * In a new image nothing is wasted: a leak, or data behind the last cluster that is counted, is what a writer leaves who
+ * could not write its tables when it closed the image, and did not tell.
+ */
+function damageOf({ corruptions, checkErrors, leaks, imageEnd }: CheckReport, size: number): string | null {
+  if (corruptions > 0) return `${corruptions} errors`;
+  if (checkErrors > 0) return `${checkErrors} places could not be checked`;
+  if (leaks > 0) return `${leaks} clusters belong to nothing`;
+  if (imageEnd !== null && size > imageEnd) return `${size - imageEnd} bytes at its end belong to nothing`;
+  return null;
 }
 
 /**

@@ -25,12 +25,15 @@ describe('answers of qemu-img', () => {
       leaks: 0,
       checkErrors: 0,
       leaksFixed: 0,
+      imageEnd: null,
     });
-    expect(parseCheckReport('{"check-errors":1,"corruptions":2,"leaks":3,"leaks-fixed":4}')).toEqual({
+    const found = '{"image-end-offset":5,"check-errors":1,"corruptions":2,"leaks":3,"leaks-fixed":4}';
+    expect(parseCheckReport(found)).toEqual({
       corruptions: 2,
       leaks: 3,
       checkErrors: 1,
       leaksFixed: 4,
+      imageEnd: 5,
     });
   });
 
