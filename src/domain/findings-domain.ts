@@ -2,9 +2,10 @@ import { formatBytes } from './bytes.js';
 import type { SourceDisk } from './disk.js';
 import { failure, type Finding, isFailure } from './doctor-facts.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
-import { judgeSharing, MANY_BITMAPS } from './findings-vm.js';
+import { judgeImage, judgeSharing, MANY_BITMAPS } from './findings-vm.js';
 import { listNames } from './listed-names.js';
 import { isOurBitmap, isOurJob } from './names.js';
+import { asShellWord } from './shell-word.js';
 
 /** What there is to say about a libvirt domain, its disks, its agent and the place for scratch images. */
 export function judgeDomain(facts: DomainFacts): readonly Finding[] {
@@ -39,7 +40,7 @@ function judgeLife({ state, uri, version, active, stateReason }: DomainFacts): F
     );
   }
   if (state.status === 'paused' && stateReason === 'I/O error') {
-    const todo = `See what its storage lacks, then let it go on: virsh resume ${name}`;
+    const todo = `See what its storage lacks, then let it go on: virsh resume ${asShellWord(name)}`;
     found.push({ level: 'warning', subject, what: 'a write of its guest failed, and it stands still for that', todo });
   }
   if (/\/session(?:\?|$)/.test(uri)) {
@@ -51,7 +52,7 @@ function judgeLife({ state, uri, version, active, stateReason }: DomainFacts): F
   const job = state.jobs.find((each) => !isOurJob(each));
   if (job) {
     const ended = job.type === 'backup' ? ', or end it with --kill-job' : '';
-    const todo = `Wait until it has ended: virsh domjobinfo ${name}${ended}`;
+    const todo = `Wait until it has ended: virsh domjobinfo ${asShellWord(name)}${ended}`;
     const what = `libvirt runs one job for a domain at a time, and somebody else's is ${job.status} (${job.type})`;
     found.push({ level: 'error', subject, what, todo });
   }
@@ -67,7 +68,7 @@ function judgeMoments({ foreignCheckpoints, snapshots, state }: DomainFacts): Fi
   }
   if (snapshots.internal.length > 0) {
     const what = `internal snapshots: ${listNames(snapshots.internal)}; going back to one while there are checkpoints ends the domain`;
-    const todo = `Before going back: qmpbackup --domain ${state.machine.name ?? 'NAME'} cleanup --remove-bitmaps; the next backup is then full.`;
+    const todo = `Before going back: qmpbackup --domain ${asShellWord(state.machine.name ?? 'NAME')} cleanup --remove-bitmaps; the next backup is then full.`;
     found.push({ level: 'warning', subject, what, todo });
   }
   if (snapshots.external.length > 0) {
@@ -77,7 +78,7 @@ function judgeMoments({ foreignCheckpoints, snapshots, state }: DomainFacts): Fi
 }
 
 function judgeDisk(id: string, source: SourceDisk, { shareable, backing, active }: DomainFacts): Finding[] {
-  const found: Finding[] = [];
+  const found = judgeImage(id, source);
   const say = (level: Finding['level'], what: string, todo: string | null): void => {
     found.push({ level, subject: id, what, todo });
   };
@@ -132,7 +133,7 @@ function judgeAnswer(answer: DomainAgentFacts['answer'], name: string, crash: st
   if (answer === null) return [];
   if (answer === 'frozen') {
     const what = 'the guest is frozen: its programs hang at their next write';
-    const todo = `If no other backup is freezing it, thaw it: virsh domfsthaw ${name}`;
+    const todo = `If no other backup is freezing it, thaw it: virsh domfsthaw ${asShellWord(name)}`;
     return [{ level: 'error', subject, what, todo }];
   }
   if (isFailure(answer)) return [{ ...failure(subject, answer), level: 'warning', what: `${answer.failed}; ${crash}` }];

@@ -47,19 +47,28 @@ function judgeQemu({ state, missingCommands, jobSparesGuest, canFleece, user }: 
 /** More bitmaps than this on a disk are no longer the chains of a few targets; each takes memory and time to store. */
 export const MANY_BITMAPS = 8;
 
-function judgeDisk(id: string, source: SourceDisk): Finding[] {
+/** What an image is by itself, whichever way leads to the VM. */
+export function judgeImage(id: string, { encrypted, format, compat }: SourceDisk): Finding[] {
   const found: Finding[] = [];
+  if (encrypted) {
+    const what = 'the image is encrypted, and QEMU would write its backup decrypted';
+    const todo = 'Allow that with --allow-plaintext, or leave the disk out with --exclude.';
+    found.push({ level: 'error', subject: id, what, todo });
+  }
+  if (format === 'qcow2' && compat === '0.10') {
+    const what = 'qcow2 version 2 holds no bitmaps: every backup is full';
+    const todo = 'Convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE';
+    found.push({ level: 'warning', subject: id, what, todo });
+  }
+  return found;
+}
+
+function judgeDisk(id: string, source: SourceDisk): Finding[] {
+  const found = judgeImage(id, source);
   const say = (level: Finding['level'], what: string, todo: string | null): void => {
     found.push({ level, subject: id, what, todo });
   };
-  if (source.encrypted) {
-    const todo = 'Allow that with --allow-plaintext, or leave the disk out with --exclude.';
-    say('error', 'the image is encrypted, and QEMU would write its backup decrypted', todo);
-  }
-  if (source.format === 'qcow2' && source.compat === '0.10') {
-    const todo = 'Convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE';
-    say('warning', 'qcow2 version 2 holds no bitmaps: every backup is full', todo);
-  } else if (source.format !== 'qcow2') {
+  if (source.format !== 'qcow2') {
     const todo = 'Convert the image to qcow2, or expect a full backup after each start of the VM.';
     say('warning', `a ${source.format} image stores no bitmap: increments are possible only until QEMU ends`, todo);
   }

@@ -33,6 +33,20 @@ export interface Qcow2Header {
 export const QCOW2_HEADER_BYTES = 65_536;
 
 const MAGIC = 0x514649fb;
+
+/** Bytes that tell a qcow2 image and its version. */
+export const QCOW2_START = 8;
+
+export function isQcow2(start: Uint8Array): boolean {
+  return start.byteLength >= 4 && new DataView(start.buffer, start.byteOffset, start.byteLength).getUint32(0) === MAGIC;
+}
+
+/** What qemu-img calls `compat`, by the first `QCOW2_START` bytes of an image; null for what is no qcow2 known. */
+export function compatOfQcow2(start: Uint8Array): '0.10' | '1.1' | null {
+  if (!isQcow2(start) || start.byteLength < QCOW2_START) return null;
+  const version = new DataView(start.buffer, start.byteOffset, start.byteLength).getUint32(4);
+  return version === 2 ? '0.10' : version === 3 ? '1.1' : null;
+}
 const VERSION_2_LENGTH = 72;
 const VERSION_3_LENGTH = 104;
 const COMPRESSION_TYPE_OFFSET = 104;

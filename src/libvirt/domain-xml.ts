@@ -47,6 +47,8 @@ export interface DomainDisk {
   readonly shareable: boolean;
   /** Changes are dropped when the domain ends. */
   readonly transient: boolean;
+  /** The image, or one below it, is encrypted, and QEMU gives everybody its clear text. */
+  readonly encrypted: boolean;
   readonly serial: string | null;
   /** Id of the guest device: `virtio-disk0`. Only of a running domain. */
   readonly alias: string | null;
@@ -103,6 +105,7 @@ function parseDisk(disk: XmlElement): DomainDisk | undefined {
     readOnly: find(disk, 'readonly') !== undefined,
     shareable: find(disk, 'shareable') !== undefined,
     transient: find(disk, 'transient') !== undefined,
+    encrypted: isEncrypted(disk),
     serial: textAt(disk, 'serial'),
     alias: attribute(find(disk, 'alias'), 'name'),
     backing: backingOf(disk),
@@ -133,6 +136,13 @@ function deviceOf(device: string | null): DomainDisk['device'] {
 function tpmState(backend: XmlElement | undefined): TpmState {
   if (attribute(backend, 'type') !== 'emulator') return 'none';
   return find(backend, 'source') ? 'elsewhere' : 'default';
+}
+
+/** `<encryption>` stands beside `<source>` or within it. */
+function isEncrypted(image: XmlElement): boolean {
+  if (find(image, 'encryption') ?? find(image, 'source', 'encryption')) return true;
+  const backing = find(image, 'backingStore');
+  return backing !== undefined && isEncrypted(backing);
 }
 
 /** The last <backingStore/> of a chain is empty: it says that there is nothing below. */

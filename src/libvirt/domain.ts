@@ -275,6 +275,20 @@ export async function hasHardlyRun(virsh: Virsh, uuid: string): Promise<boolean>
   return times.length > 0 && times.every((time) => time <= MADE_MS * 1e6) && requests.every((count) => count === 0);
 }
 
+/** libvirt's numbers for `paused (I/O error)`: a write of the guest failed and waits to be tried again. */
+const PAUSED_BY_IO_ERROR = /^\s*state\.state=3\n\s*state\.reason=5$/m;
+
+/**
+ * Lets a guest go on whose write did not fit into a full scratch image; it is tried again, and the guest has seen no
+ * error. Resolves to whether it had stood still; one that is paused for another reason stays paused.
+ */
+export async function resumeStalled(virsh: Virsh, uuid: string): Promise<boolean> {
+  const stats = await virsh('domstats', ['--raw', '--state', uuid]);
+  if (!PAUSED_BY_IO_ERROR.test(stats)) return false;
+  await virsh('resume', [], { domain: uuid });
+  return true;
+}
+
 /** `running (booted)`. */
 function parseState(text: string): { readonly state: string; readonly reason: string } {
   const [, state, reason = ''] = /^(.+?)(?: \((.*)\))?$/.exec(text.trim()) ?? [];

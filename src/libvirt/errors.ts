@@ -5,6 +5,7 @@
  *                   └─ NotThawed ── DomainNotThawed   (failed)
  */
 import { NotThawed, QmpBackupError } from '../errors.js';
+import { asShellWord } from '../domain/shell-word.js';
 
 export class VirshMissing extends QmpBackupError {
   constructor(cause: unknown) {
@@ -96,8 +97,12 @@ export class VirshError extends QmpBackupError {
 /** As far as libvirt can tell. */
 export class DomainNotThawed extends NotThawed {
   constructor(name: string, why: string) {
-    super(why, `virsh domfsthaw ${name}`);
+    super(why, thawByHand(name));
   }
+}
+
+export function thawByHand(domain: string): string {
+  return `virsh domfsthaw ${asShellWord(domain)}`;
 }
 
 /** What libvirt said is not what it says in the versions known. */

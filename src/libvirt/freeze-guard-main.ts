@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
 import { freeze, thaw } from './backup.js';
-import { VirshError } from './errors.js';
+import { thawByHand, VirshError } from './errors.js';
 import type { FreezeTask, FromFreezeGuard } from './freeze-guard.js';
 import { createVirsh } from './virsh.js';
 
@@ -17,9 +17,12 @@ process.stderr.on('error', () => undefined);
 
 const task = JSON.parse(process.argv[2] ?? '') as FreezeTask;
 const virsh = createVirsh(task.connect ?? undefined);
-/** Milliseconds between two attempts to thaw, and for each. */
+/** Milliseconds between two attempts to thaw, at first and once nobody waits for it, and for each. */
 const PAUSE_MS = 100;
+const LONG_PAUSE_MS = 2_000;
 const ATTEMPT_MS = 15_000;
+/** How long it goes on alone, after it has said that it cannot thaw: a freeze of a slow disk may come to pass only then. */
+const LONGEST_MS = 3_600_000;
 
 let freezing: Promise<boolean> | undefined;
 let frozenAt: number | undefined;
@@ -48,7 +51,9 @@ async function freezeDomain(): Promise<boolean> {
     const words = error instanceof VirshError ? error.words : messageOf(error);
     // A freeze without an answer may have come to pass, or may still.
     if (!refused && !(await thawUntilDone()).done) return false;
-    say({ kind: 'not-frozen', why: `libvirt could not freeze it: ${words}` });
+    const frozen = error instanceof VirshError && error.reason === 'already-frozen';
+    const advice = frozen ? `; if no other program freezes it now, thaw it: ${thawByHand(task.name)}` : '';
+    say({ kind: 'not-frozen', why: `libvirt could not freeze it: ${words}${advice}` });
     return false;
   }
 }
@@ -65,20 +70,22 @@ function thawDomain(): Promise<void> {
 }
 
 async function thawUntilDone(): Promise<{ readonly done: boolean; readonly fileSystems: number }> {
-  const until = performance.now() + task.thawTimeoutMs;
+  const begun = performance.now();
+  let said = false;
   for (;;) {
     try {
       return { done: true, fileSystems: await thaw(virsh, task.uuid, { timeoutMs: ATTEMPT_MS }) };
     } catch (error) {
       // Without QEMU there is no guest that could be frozen.
       if (error instanceof VirshError && error.reason === 'not-running') return { done: true, fileSystems: 0 };
-      if (performance.now() > until) {
+      const waited = performance.now() - begun;
+      if (!said && waited > task.thawTimeoutMs) {
         say({ kind: 'not-thawed', why: messageOf(error) });
-        process.exitCode = 1;
-        return { done: false, fileSystems: 0 };
+        said = true;
       }
+      if (waited > LONGEST_MS) return { done: false, fileSystems: 0 };
     }
-    await sleep(PAUSE_MS);
+    await sleep(said ? LONG_PAUSE_MS : PAUSE_MS);
   }
 }
 

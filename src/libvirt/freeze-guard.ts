@@ -17,7 +17,7 @@ export interface FreezeTask {
   readonly freezeTimeoutMs: number;
   /** How long the guest may stay frozen after that, in ms, whatever the parent does. */
   readonly freezeLimitMs: number;
-  /** How long to go on trying to thaw, in ms. */
+  /** How long to try to thaw before that is told, in ms: the guard goes on by itself after that. */
   readonly thawTimeoutMs: number;
 }
 
@@ -118,17 +118,17 @@ export class DomainFreezeGuard {
     await this.#thaw();
   }
 
-  /** Ends the guard, thawing first if need be. */
+  /** Ends the guard, thawing first if need be. One that cannot thaw now goes on with that, and is not waited for. */
   async release(): Promise<void> {
     // The end of its input makes it thaw what is frozen.
     this.#child.stdin?.end();
     const { freezeTimeoutMs, thawTimeoutMs } = this.#task;
-    const timer = setTimeout(
-      () => this.#child.kill('SIGKILL'),
-      (this.#asked ? freezeTimeoutMs + thawTimeoutMs : 0) + MARGIN_MS,
-    );
-    await this.#exited;
-    clearTimeout(timer);
+    const ms = (this.#asked ? freezeTimeoutMs + thawTimeoutMs : 0) + MARGIN_MS;
+    const ended = this.#exited.then(() => true);
+    const left = this.#hear(['not-thawed'], ms).then((heard) => (!heard && this.#gone ? ended : false));
+    if (await Promise.race([ended, left])) return;
+    this.#child.unref();
+    this.#child.stdout?.destroy();
   }
 
   async #thaw(): Promise<DomainThaw> {

@@ -27,6 +27,15 @@ afterAll(async () => {
 const levels = (answer: Awaited<ReturnType<DomainScenario['backup']>>) =>
   answer.point.disks.map(({ disk, level }) => `${disk} ${level}`);
 
+/** QEMU measures its CPU time for that, which the clock of a virtual machine allows at some times only. */
+async function createEncrypted(file: string, key: string): Promise<void> {
+  const options = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
+  const args = ['create', '-q', '-f', 'qcow2', '--object', `secret,id=s,data=${key}`, '-o', options, file, '64M'];
+  await expect
+    .poll(async () => (await run('qemu-img', args, { allowed: [0, 1] })).stderr, { timeout: 30_000 })
+    .toBe('');
+}
+
 /** While it is off. */
 async function whileOff({ domain }: DomainScenario, change: () => Promise<unknown>): Promise<void> {
   await domain.destroy();
@@ -201,6 +210,46 @@ describe('disks and names that are not as usual', () => {
     );
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
+  });
+
+  it('an image of qcow2 version 2: its disk gets a FULL each time, and holds up no other', async () => {
+    const disks = ['vda', 'vdb'].map((target) => ({ target, file: join(lab.dir, 'images', `old-${target}.qcow2`) }));
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', disks[0]!.file, '64M']);
+    await createImage({ file: disks[1]!.file, format: 'qcow2', size: 64 * MiB });
+    const scenario = await domainScenario(lab, { disks });
+    const { domain, target, vm } = scenario;
+    await writeBothDisks(scenario, 1, 0x71);
+    await scenario.backup('auto');
+    await writeBothDisks(scenario, 3, 0x72);
+    const answer = await scenario.backup('auto');
+    expect(levels(answer)).toEqual(['vda full', 'vdb inc']);
+    expect(answer.point.disks[0]).toMatchObject({ reason: expect.stringContaining('qemu-img amend') as string });
+    await scenario.expectChainEqualsDisks();
+    const { stdout } = await expectCli(0, [...vm, 'doctor', '--target', target]);
+    expect(stdout).toContain('qemu-img amend');
+    await domain.destroy();
+  });
+
+  it('an encrypted image is not written decrypted unless that is allowed, however the domain is reached', async () => {
+    const secret = randomUUID();
+    const definition = join(lab.dir, 'secret.xml');
+    const usage = `<usage type='volume'><volume>${secret}</volume></usage>`;
+    await writeFile(definition, `<secret ephemeral='no' private='yes'><uuid>${secret}</uuid>${usage}</secret>`);
+    await lab.virsh(['secret-define', definition]);
+    await lab.virsh(['secret-set-value', secret, Buffer.from('open sesame').toString('base64')]);
+    const file = join(lab.dir, 'images', 'luks.qcow2');
+    await createEncrypted(file, 'open sesame');
+    const xml = `<encryption format='luks'><secret type='passphrase' uuid='${secret}'/></encryption>`;
+    const { domain, vm, target } = await domainScenario(lab, { disks: [{ target: 'vda', file, xml }] });
+    await write(domain, 'vda', { offset: 0, length: MiB, pattern: 0x41 });
+    const backup = [...vm, 'backup', '--level', 'auto', '--target', target];
+    const refused = 'vda: the image is encrypted, and QEMU would write its backup decrypted';
+    expect((await expectCli(13, backup)).stderr).toContain(refused);
+    expect((await expectCli(13, [...backup, '--method', 'push'])).stderr).toContain(refused);
+    expect((await expectCli(1, [...vm, 'doctor'])).stdout).toContain('the image is encrypted');
+    expect((await expectCli(0, [...backup, '--allow-plaintext'])).stderr).toContain('its backup is not');
+    await domain.destroy();
+    expect((await expectCli(13, [...backup, '--start-paused'])).stderr).toContain('encrypted');
   });
 
   it('a name that looks like an id or a UUID is a name', async () => {

@@ -3,6 +3,7 @@ import { newDiskId } from '../../domain/recognise.js';
 import type { VmInfo } from '../../operations/info.js';
 import { table } from './table.js';
 import { formatBytes } from './units.js';
+import { asShellWord } from '../../domain/shell-word.js';
 
 export type InfoTopic = 'blockdev' | 'bitmaps' | 'jobs';
 
@@ -52,7 +53,7 @@ function renderBitmaps({ vm, tracked }: VmInfo, domain: string | null): string {
     domain === null
       ? 'a tracked disk refuses to go back to an internal snapshot (loadvm, qemu-img snapshot -a)'
       : 'going back to an internal snapshot ends the domain, as QEMU refuses it where there are bitmaps';
-  const vmName = domain === null ? '--socket …' : `--domain ${domain}`;
+  const vmName = domain === null ? '--socket …' : `--domain ${asShellWord(domain)}`;
   const note = `\n${tracked.join(', ')}: ${refused}.
 To allow it: qmpbackup ${vmName} cleanup --remove-bitmaps; the next backup is then full.`;
   return table([['DISK', 'BITMAP', 'CHANGED', ''], ...rows]) + (tracked.length > 0 ? note : '');

@@ -1,12 +1,14 @@
-import { open, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import type { DirtyBitmap, SourceDisk } from '../../domain/disk.js';
 import { totalLength } from '../../domain/extents.js';
 import { isOurBitmap } from '../../domain/names.js';
+import { isQcow2, QCOW2_START } from '../../domain/qcow2-header.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { NbdClient } from '../../nbd/client.js';
 import { ALLOCATION, dirtyBitmap, readExtents } from '../../nbd/meta-contexts.js';
 import { startQemuNbd } from '../../qemu-img/qemu-nbd.js';
 import { type ImageFile, lookAtResting, type RestingBitmap, restingNode } from '../../qemu-img/resting-image.js';
+import { firstBytes } from '../../repository/first-bytes.js';
 
 /** A disk of a VM that is off. */
 export interface RestingDisk extends Omit<ImageFile, 'blockDevice'> {
@@ -51,18 +53,10 @@ export async function imageFile({ path, format }: Pick<RestingDisk, 'path' | 'fo
   }
 }
 
-const QCOW2_MAGIC = 'QFI\u00fb';
-
 /** `qcow2` for what begins like one, as QEMU guesses; else `raw`. */
 export async function guessFormat(path: string): Promise<'qcow2' | 'raw'> {
   await imageFile({ path, format: 'raw' });
-  const handle = await open(path, 'r');
-  try {
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(4), 0, 4, 0);
-    return buffer.toString('latin1', 0, bytesRead) === QCOW2_MAGIC ? 'qcow2' : 'raw';
-  } finally {
-    await handle.close();
-  }
+  return isQcow2(await firstBytes(path, QCOW2_START)) ? 'qcow2' : 'raw';
 }
 
 function dirtyBitmapOf({ inLayers, ...bitmap }: RestingBitmap, count: number): DirtyBitmap {

@@ -20,10 +20,14 @@ export async function repairResting(target: TargetState, vm: VmState): Promise<R
   const warnings: string[] = [];
   for (const action of actions) await carryOutInTarget(target.target, action, warnings);
   if (left.length > 0 && target.journal) {
-    const nothing = { madeFolders: [], freezes: null, stops: false, scratch: [], servesNbd: false };
-    await writeJournal(target.target, { ...target.journal, ...nothing, disks: left });
+    await writeJournal(target.target, onlyBitmaps(target.journal, left));
   }
   return { actions, warnings };
+}
+
+/** A journal of which nothing is left to be done but to remove these bitmaps. */
+export function onlyBitmaps(journal: Journal, disks: Journal['disks']): Journal {
+  return { ...journal, madeFolders: [], freezes: null, stops: false, scratch: [], servesNbd: false, disks };
 }
 
 /** The journal's word for the bitmaps of a run that died before its point was sealed. */

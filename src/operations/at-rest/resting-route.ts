@@ -52,7 +52,7 @@ export function restingRoute(resting: RestingVm): Route {
       });
     },
     // What the point made superfluous stays in the images until the next one of the running VM.
-    retire: () => Promise.resolve(),
+    retire: () => Promise.resolve([]),
   };
 }
 

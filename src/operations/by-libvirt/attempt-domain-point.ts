@@ -5,7 +5,7 @@ import { QmpBackupError } from '../../errors.js';
 import { beginBackup } from '../../libvirt/backup.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import type { DomainFreezeGuard } from '../../libvirt/freeze-guard.js';
-import { inspectDomain } from '../../libvirt/domain.js';
+import { inspectDomain, resumeStalled } from '../../libvirt/domain.js';
 import { LibvirtUnreachable, VirshError, VirshTimeout } from '../../libvirt/errors.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import { makeScratch, removeScratch } from '../../repository/scratch.js';
@@ -19,7 +19,7 @@ import {
   sealDefinition,
   takeDefinition,
 } from './domain-definition.js';
-import { repairDomain } from './domain-repair.js';
+import { repairDomain, STOOD_STILL } from './domain-repair.js';
 import { vmStateOf } from './domain-session.js';
 import { allOf, eachDisk } from '../flow/all-of.js';
 import { takeInstant } from '../point/instant.js';
@@ -168,21 +168,15 @@ async function begin(
   }
 }
 
-/**
- * A guest whose write did not fit into a full scratch image is paused by libvirt; once the job has ended it goes on,
- * writes again and has seen no error.
- */
-async function resume({ session: { virsh, uuid }, warn }: DomainRun): Promise<void> {
-  await virsh('resume', [], { domain: uuid });
-  warn('the guest was paused when the space for its backup gave out; it goes on now');
-}
-
 async function undone(run: DomainRun, before: VmState, error: unknown): Promise<unknown> {
   const failure = await undoAttempt(run, error, async (target) => {
     const domain = await inspectDomain(run.session.virsh, run.session.uuid);
     const { report } = await repairDomain({ ...run.session, domain }, target, vmStateOf(domain));
     report.warnings.forEach(run.warn);
-    if (before.running && domain.state === 'paused' && domain.stateReason === 'I/O error') await resume(run);
+    // Also where somebody else has ended the job.
+    if (before.running && domain.active && (await resumeStalled(run.session.virsh, run.session.uuid))) {
+      run.warn(STOOD_STILL);
+    }
   });
   if (failure instanceof LibvirtUnreachable || failure instanceof VirshTimeout) {
     return new QmpBackupError('failed', `libvirt was lost during the backup: ${failure.message}`, {

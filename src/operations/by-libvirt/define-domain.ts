@@ -12,6 +12,7 @@ import {
   type WrittenDefinition,
   writeTpmState,
 } from '../restoring/restore-definition.js';
+import { asShellWord } from '../../domain/shell-word.js';
 
 /** `restore --define`: the restored domain, known to libvirt. No domain that is there is touched. */
 export interface Definer {
@@ -63,7 +64,7 @@ async function define(
     const why = error instanceof VirshError ? error.words : messageOf(error);
     throw new QmpBackupError('failed', `all was restored, but the domain ${written.name} was not defined: ${why}`, {
       cause: error,
-      hint: `The restored files stay. When that is mended: virsh define ${written.xml}`,
+      hint: `The restored files stay. When that is mended: virsh define ${asShellWord(written.xml)}`,
     });
   }
   if (source.tpm.length > 0) await placeTpmState(source, written, warn);

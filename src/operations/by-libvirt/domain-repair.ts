@@ -4,12 +4,14 @@ import { lostCheckpoints } from '../../domain/lost-checkpoints.js';
 import { type RedefineCheckpoint, reconcileVm, type RepairAction } from '../../domain/reconcile.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
-import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
-import { VirshError } from '../../libvirt/errors.js';
+import { inspectDomain, listCheckpoints, resumeStalled } from '../../libvirt/domain.js';
+import { thawByHand, VirshError } from '../../libvirt/errors.js';
 import type { DomainSession } from './domain-session.js';
-import { vmStateOf } from './domain-session.js';
+import { stateOf } from './domain-session.js';
 import type { TargetState } from '../target/open-target.js';
+import { writeJournal } from '../../repository/journal-file.js';
 import { removeFromImages } from '../at-rest/off-bitmaps.js';
+import { onlyBitmaps } from '../at-rest/resting-repair.js';
 import { endStarted } from './start-paused.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair/repair.js';
 
@@ -32,7 +34,7 @@ export async function repairDomain(
   target: TargetState,
   vm: VmState,
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
-  return carriedOut(session, target.target, vm, await observeDomainRepairs(session, target, vm));
+  return carriedOut(session, target, vm, await observeDomainRepairs(session, target, vm));
 }
 
 /** Ends the job of a dead run, where no target is known. */
@@ -40,13 +42,19 @@ export async function repairDomainAlone(
   session: DomainSession,
   vm: VmState,
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
-  return carriedOut(session, '', vm, reconcileVm(vm));
+  return carriedOut(session, { target: '', journal: undefined }, vm, reconcileVm(vm));
 }
 
-/** The domain is looked at again only where something was done. */
+/** libvirt pauses a guest whose old data does not fit into a scratch image, and nothing of libvirt lets it go on. */
+export const STOOD_STILL = 'the guest was paused when the space for its backup gave out; it goes on now';
+
+/**
+ * The domain is looked at again only where something was done. What cannot be done now does not hold up the rest; the
+ * journal stays with just that.
+ */
 async function carriedOut(
   session: DomainSession,
-  target: string,
+  { target, journal }: Pick<TargetState, 'target' | 'journal'>,
   vm: VmState,
   actions: readonly RepairAction[],
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
@@ -54,16 +62,21 @@ async function carriedOut(
   const warnings: string[] = [];
   const done: RepairAction[] = [];
   const dropped = new Set<string>();
+  const stuck = new Set<string>();
+  let frozen = false;
   for (const action of actions) {
     switch (action.kind) {
       case 'thaw':
-        await thawAgain(session, warnings);
+        frozen = !(await thawAgain(session, warnings));
         break;
       case 'end-job':
         await endBackup(session.virsh, session.uuid, { sleep });
+        if (await resumeStalled(session.virsh, session.uuid)) warnings.push(STOOD_STILL);
         break;
       case 'remove-bitmap':
-        if (!dropped.has(action.bitmap)) await dropOrWarn(session, action.bitmap, warnings);
+        if (!dropped.has(action.bitmap) && !(await dropOrWarn(session, action.bitmap, warnings))) {
+          stuck.add(action.bitmap);
+        }
         dropped.add(action.bitmap);
         break;
       case 'redefine-checkpoint': {
@@ -76,12 +89,21 @@ async function carriedOut(
         if (warning !== null) warnings.push(warning);
         break;
       }
+      case 'remove-journal':
+        if (journal && (frozen || stuck.size > 0)) {
+          const freezes = frozen ? journal.freezes : null;
+          const disks = journal.disks.filter(({ bitmap }) => bitmap !== null && stuck.has(bitmap));
+          await writeJournal(target, { ...onlyBitmaps(journal, disks), freezes, starts: undefined });
+          continue;
+        }
+        await carryOutInTarget(target, action, warnings);
+        break;
       default:
         await carryOutInTarget(target, action, warnings);
     }
     done.push(action);
   }
-  return { vm: vmStateOf(await inspectDomain(session.virsh, session.uuid)), report: { actions: done, warnings } };
+  return { vm: await stateOf(await inspectDomain(session.virsh, session.uuid)), report: { actions: done, warnings } };
 }
 
 /**
@@ -115,14 +137,16 @@ export async function dropCheckpoints(session: DomainSession, actions: readonly 
   for (const name of new Set(names)) await dropCheckpoint(session, name);
 }
 
-/** An image of a domain that is off and cannot be written now must not hold up the rest: its checkpoint stays known. */
-async function dropOrWarn(session: DomainSession, name: string, warnings: string[]): Promise<void> {
+/** False for an image of a domain that is off and cannot be written now: its checkpoint stays known. */
+async function dropOrWarn(session: DomainSession, name: string, warnings: string[]): Promise<boolean> {
   try {
     await dropCheckpoint(session, name);
+    return true;
   } catch (error) {
     if (session.domain.active || !(error instanceof QmpBackupError)) throw error;
     const todo = 'later: qmpbackup cleanup --remove-bitmaps --stale';
     warnings.push(`the bitmap ${name} of an earlier run cannot be removed now: ${messageOf(error)}; ${todo}`);
+    return false;
   }
 }
 
@@ -151,14 +175,16 @@ export async function dropCheckpoint(session: DomainSession, name: string): Prom
   await deleteCheckpoint(virsh, uuid, name, { metadataOnly: left.length === 0 });
 }
 
-/** An agent that cannot be asked must not hold up every backup: a guest that was started anew is not frozen. */
-async function thawAgain({ virsh, uuid, domain }: DomainSession, warnings: string[]): Promise<void> {
-  if (!domain.active) return;
+/** False for an agent that cannot be asked now, which must not hold up a backup. */
+async function thawAgain({ virsh, uuid, domain }: DomainSession, warnings: string[]): Promise<boolean> {
+  if (!domain.active) return true;
   try {
     await thaw(virsh, uuid, { timeoutMs: THAW_MS });
+    return true;
   } catch (error) {
     const words = `an earlier run may have left the guest frozen, and it cannot be thawed: ${messageOf(error)}`;
-    warnings.push(`${words}. If the guest hangs, thaw it: virsh domfsthaw ${domain.name}`);
+    warnings.push(`${words}. If the guest hangs, thaw it: ${thawByHand(domain.name)}`);
+    return false;
   }
 }
 

@@ -1,12 +1,13 @@
 import type { VmState } from '../../domain/disk.js';
 import { checkpointName } from '../../domain/names.js';
 import type { RepairAction } from '../../domain/reconcile.js';
-import { inspectDomain } from '../../libvirt/domain.js';
+import { inspectDomain, resumeStalled } from '../../libvirt/domain.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
-import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
-import { type BackupSession, type DomainSession, refuseForeignJob, vmStateOf } from './domain-session.js';
+import { dropCheckpoints, observeDomainRepairs, repairDomain, STOOD_STILL } from './domain-repair.js';
+import { allOf } from '../flow/all-of.js';
+import { type BackupSession, type DomainSession, refuseForeignJob, stateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
 import { PULL } from './pull-copy.js';
 import { readTarget } from '../target/open-target.js';
@@ -37,7 +38,7 @@ export async function domainRoute(
       if (status !== 'shut off') return null;
       // The repair has ended it: a run that died had started it.
       const domain = await inspectDomain(session.virsh, session.uuid);
-      const route = await offRoute({ ...session, domain, state: vmStateOf(domain) }, way);
+      const route = await offRoute({ ...session, domain, state: await stateOf(domain) }, way);
       return (await route.ready?.(run, route.state, inner)) ?? route;
     },
   };
@@ -69,7 +70,13 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
         take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
       });
     },
-    retire: (_plan, actions) => dropCheckpoints(session, actions),
+    retire: async (_plan, actions) => {
+      const [stalled] = await allOf([
+        state.running ? resumeStalled(session.virsh, uuid) : false,
+        dropCheckpoints(session, actions),
+      ]);
+      return stalled ? [STOOD_STILL] : [];
+    },
   };
 }
 
@@ -95,8 +102,9 @@ async function offRoute(session: BackupSession, way: Way): Promise<Route> {
         ...running,
         state: await repairStarted(run, started),
         retire: async (plan, actions) => {
-          await running.retire(plan, actions);
+          const warnings = await running.retire(plan, actions);
           await end();
+          return warnings;
         },
       };
     },
@@ -113,7 +121,7 @@ async function repairStarted(run: BackupRun, session: DomainSession): Promise<Vm
       bitmap === null ? [] : [{ kind: 'remove-bitmap', node, bitmap, why }],
     ),
   );
-  const state = vmStateOf(await inspectDomain(session.virsh, session.uuid));
+  const state = await stateOf(await inspectDomain(session.virsh, session.uuid));
   const { vm, report } = await repairDomain(session, { ...target, journal: undefined }, state);
   report.warnings.forEach(run.warn);
   return vm;

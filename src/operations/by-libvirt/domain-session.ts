@@ -1,5 +1,8 @@
+import { isAbsolute } from 'node:path';
 import type { JobState, LeftOut, SourceDisk, VmState } from '../../domain/disk.js';
+import { isFailure } from '../../domain/doctor-facts.js';
 import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../../domain/names.js';
+import { compatOfQcow2, QCOW2_START } from '../../domain/qcow2-header.js';
 import { checkpointBitmap } from '../../domain/reconcile.js';
 import { QmpBackupError } from '../../errors.js';
 import {
@@ -16,9 +19,12 @@ import { operationInWords } from '../../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { loadParser } from '../../libvirt/xml.js';
 import { loadLocks, lockVm } from '../../repository/lock.js';
+import { firstBytes } from '../../repository/first-bytes.js';
 import { allOf } from '../flow/all-of.js';
+import { orFailure } from '../flow/or-failure.js';
 import { withImageBitmaps } from '../at-rest/off-bitmaps.js';
 import type { Unwind } from '../flow/unwind.js';
+import { asShellWord } from '../../domain/shell-word.js';
 
 /** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
 export interface DomainSession {
@@ -57,7 +63,8 @@ export interface DomainAccess {
 export async function lookAtDomain({ domain, connect }: Pick<DomainAccess, 'domain' | 'connect'>): Promise<VmState> {
   const virsh = createVirsh(connect ?? undefined);
   const seen = await inspectDomain(virsh, (await findDomain(virsh, domain)).uuid);
-  return seen.active ? vmStateOf(seen) : withImageBitmaps(vmStateOf(seen));
+  const state = await stateOf(seen);
+  return seen.active ? state : withImageBitmaps(state);
 }
 
 /** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
@@ -71,7 +78,7 @@ export async function openDomainForBackup(access: DomainAccess, unwind: Unwind):
   const locked = await lockDomain(access, unwind);
   const { virsh, uuid, guess } = locked;
   const [domain, kept] = await allOf([inspectDomain(virsh, uuid, guess), keptDefinition(virsh, uuid)]);
-  return { ...sessionOf(access, locked, domain), kept };
+  return { ...(await sessionOf(access, locked, domain)), kept };
 }
 
 interface LockedDomain extends Pick<DomainSession, 'virsh' | 'uuid' | 'signal'> {
@@ -92,12 +99,28 @@ async function lockDomain(
   return { virsh, uuid, guess, signal: lock.signal };
 }
 
-function sessionOf(
+async function sessionOf(
   { connect }: DomainAccess,
   { virsh, uuid, signal }: LockedDomain,
   domain: DomainState,
-): DomainSession {
-  return { virsh, uuid, signal, connect, domain, state: vmStateOf(domain) };
+): Promise<DomainSession> {
+  return { virsh, uuid, signal, connect, domain, state: await stateOf(domain) };
+}
+
+/** As `vmStateOf`, with what libvirt does not tell: whether its images can hold bitmaps. */
+export async function stateOf(domain: DomainState): Promise<VmState> {
+  const state = vmStateOf(domain);
+  const disks = await Promise.all(
+    state.disks.map(async (disk) => (disk.format === 'qcow2' ? { ...disk, compat: await compatOf(disk.file) } : disk)),
+  );
+  return { ...state, disks };
+}
+
+/** Null where the image is not on this host, or this user may not read it. */
+async function compatOf(image: string): Promise<string | null> {
+  if (!isAbsolute(image)) return null;
+  const start = await orFailure(firstBytes(image, QCOW2_START));
+  return isFailure(start) ? null : compatOfQcow2(start);
 }
 
 /** The domain as the plan and the repairs know any VM. Its checkpoints are the bitmaps of its disks. */
@@ -152,7 +175,7 @@ function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
     // libvirt tells what the top image takes, and a FULL has what is below it, too.
     allocated: backing.length > 0 ? size.capacity : Math.min(size.allocation, size.capacity),
     compat: null,
-    encrypted: false,
+    encrypted: disk.encrypted,
     cannotTrack:
       format === 'qcow2' ? null : `libvirt has no checkpoints for ${format ?? 'raw'} disks, so every backup is full`,
     bitmaps: domain.checkpoints.flatMap(({ disks }) =>
@@ -210,9 +233,9 @@ export function refuseForeignJob(view: JobView, { mayEndBackups }: { readonly ma
   const { job, backup, name } = view.domain;
   if (!isForeign(view) || (mayEndBackups && isForeignBackup(view))) return;
   const kind = backup ? `a ${backup.mode} backup` : operationInWords(job?.operation ?? null);
-  const ended = backup ? '--kill-job ends it' : `it is ended by: virsh domjobabort ${name}`;
+  const ended = backup ? '--kill-job ends it' : `it is ended by: virsh domjobabort ${asShellWord(name)}`;
   throw new QmpBackupError('locked', `the domain ${name} is busy with ${kind} of somebody else`, {
-    hint: `Wait until it has ended. See: virsh domjobinfo ${name}; ${ended}`,
+    hint: `Wait until it has ended. See: virsh domjobinfo ${asShellWord(name)}; ${ended}`,
   });
 }
 

@@ -4,9 +4,10 @@ import { LibvirtUnreachable, VirshTimeout } from '../../libvirt/errors.js';
 import { readJournal, removeJournal, writeJournal } from '../../repository/journal-file.js';
 import { monitorOfDomain, newJournal } from '../point/attempt-journal.js';
 import type { BackupRun } from '../point/backup-run.js';
-import { type BackupSession, type DomainSession, vmStateOf } from './domain-session.js';
+import { type BackupSession, type DomainSession, stateOf } from './domain-session.js';
 import { bitmapsOfDead } from '../at-rest/resting-repair.js';
 import type { Unwind } from '../flow/unwind.js';
+import { asShellWord } from '../../domain/shell-word.js';
 
 export interface Started {
   readonly session: BackupSession;
@@ -48,7 +49,7 @@ export async function startForBackup(run: BackupRun, session: BackupSession, unw
     throw error;
   }
   const started = await inspectDomain(virsh, uuid);
-  return { session: { ...session, domain: started, state: vmStateOf(started), startedPaused: true }, end };
+  return { session: { ...session, domain: started, state: await stateOf(started), startedPaused: true }, end };
 }
 
 /** The bitmaps that an earlier run left in the images stay in the journal until they are removed. */
@@ -88,7 +89,7 @@ export async function endStarted({ virsh, uuid }: Pick<DomainSession, 'virsh' | 
       `the domain ${domain.name} was started paused and does not end: ${messageOf(error)}`,
       {
         cause: error,
-        hint: `End it: virsh destroy --graceful ${domain.name}`,
+        hint: `End it: virsh destroy --graceful ${asShellWord(domain.name)}`,
       },
     );
   }

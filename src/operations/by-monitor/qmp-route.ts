@@ -47,6 +47,7 @@ export async function openQmpRoute(
       await eachDisk(actions, async (action) => {
         if (action.kind === 'remove-bitmap') await removeBitmap(client, action.node, action.bitmap);
       });
+      return [];
     },
   };
 }

@@ -140,7 +140,7 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
     outcome: { target, plan: planned.plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
     tidyUp: async () => {
       // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      await way.retire(planned.plan, retire(seen));
+      (await way.retire(planned.plan, retire(seen))).forEach(run.warn);
       await removeJournal(target);
     },
   };

@@ -39,8 +39,8 @@ export interface Route {
   readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Route | null>;
   /** Decides how the instant is kept for the copy. Changes nothing. */
   prepare(run: BackupRun, planned: Planned, facts: TargetFacts): Promise<Prepared>;
-  /** Removes what the newest point made superfluous. */
-  retire(plan: BackupPlan, actions: readonly RepairAction[]): Promise<void>;
+  /** Removes what the newest point made superfluous; resolves to what else is to be said. */
+  retire(plan: BackupPlan, actions: readonly RepairAction[]): Promise<readonly string[]>;
 }
 
 /** Which VM, and the way to it. */

@@ -110,6 +110,7 @@ describe('parseDomain', () => {
           format: 'raw',
           source: { type: 'network', path: null, description: 'rbd:pool/image' },
           transient: true,
+          encrypted: false,
         },
         {
           ...PLAIN,
@@ -150,6 +151,7 @@ const PLAIN = {
   readOnly: false,
   shareable: false,
   transient: false,
+  encrypted: false,
   serial: null,
   alias: null,
   backing: [],
