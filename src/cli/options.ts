@@ -39,6 +39,8 @@ export function parseList(text: string, previous: readonly string[] = []): reado
     .split(',')
     .map((name) => name.trim())
     .filter((name) => name !== '');
+  // All disks, say, is not what somebody meant who named none.
+  if (names.length === 0) throw new InvalidArgumentError('give at least one name.');
   return [...previous, ...names];
 }
 

@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { QmpBackupError } from '../errors.js';
 import { backupCommand } from './commands/backup.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
@@ -57,6 +58,7 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .addOption(new Option('--color <when>', 'colours').choices(['auto', 'always', 'never']).default('auto'))
     .addHelpText('after', EXAMPLES);
   const run: Runner = (body) => async (options, command) => {
+    refuseEmpty(command);
     const context = await createContext(command.name(), command.optsWithGlobals<GlobalOptions>(), signal);
     onContext(context);
     refuseContradiction(context.globals);
@@ -64,6 +66,18 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
   };
   for (const register of COMMANDS) register(program, run);
   return program;
+}
+
+/** A variable that a script forgot to set must not become the current folder. */
+function refuseEmpty(command: Command): void {
+  const values = command.optsWithGlobals<Record<string, unknown>>();
+  const options = [...command.options, ...(command.parent?.options ?? [])];
+  const empty = options.find((option) => values[option.attributeName()] === '');
+  const name = empty ? (empty.long ?? empty.flags) : command.args.includes('') ? 'an argument' : null;
+  if (name === null) return;
+  throw new QmpBackupError('usage', `${name} has an empty value`, {
+    hint: 'Give one, or leave it out. Is a variable of a script not set?',
+  });
 }
 
 const EXAMPLES = `

@@ -24,7 +24,8 @@ export function judgeTarget(target: TargetFacts, now: string): readonly Finding[
       const todo = 'The next backup tells libvirt again; or now: qmpbackup recover (--dry-run tells each step)';
       say('warning', what, todo);
     }
-    const left = content.repairs.length - lost.length;
+    // What a run that is under way has made is no leftover.
+    const left = lock?.fate === 'alive' ? 0 : content.repairs.length - lost.length;
     if (left > 0) {
       const steps = `${left} ${left === 1 ? 'step' : 'steps'}`;
       const todo = 'The next backup repairs it; or now: qmpbackup recover (--dry-run tells each step)';

@@ -10,7 +10,7 @@ import { lockTarget } from '../repository/lock.js';
 import { refuseUnsealedFiles } from './repair/dead-run.js';
 import { type DiskFolder, locateDisk, lockForReading } from './target/disk-folder.js';
 import { chosenChain, foreignFiles, readMergeNote, refuseUnfinished } from './restoring/foreign-disk.js';
-import { refuseAlteredLine } from './restoring/proven-line.js';
+import { type LineFile, refuseAlteredLine } from './restoring/proven-line.js';
 import {
   type CopyDeps,
   copyLine,
@@ -116,18 +116,14 @@ async function provenLine(
   signal: AbortSignal,
   warn: (text: string) => void,
   deps: MergeDeps,
-): Promise<readonly MergeFile[]> {
+): Promise<readonly LineFile[]> {
   const catalog = await deps.readCatalog(folder.target);
   const files = catalog ? mergeFiles(catalog, folder.disk) : [];
   if (catalog && files.length > 0) {
     const line = lineToRead(files, until);
-    await refuseAlteredLine(
-      folder,
-      line.map((each) => entryOf(catalog, folder.disk, each)),
-      signal,
-      deps,
-    );
-    return line;
+    const entries = line.map((each) => entryOf(catalog, folder.disk, each));
+    await refuseAlteredLine(folder, entries, signal, deps);
+    return line.map((each, index) => ({ ...each, sha256: entries[index]?.sha256 ?? null }));
   }
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   refuseUnfinished(folder.dir, await deps.readMergeNote(folder.dir));

@@ -340,6 +340,19 @@ describe('the request', () => {
       await expectRefused(2, [...full, '--quiesce=maybe'], '--quiesce=maybe', /hint: .*--quiesce=require/);
     });
   });
+
+  it('with an empty value, as of a variable that is not set', async () => {
+    const lab = await scenario();
+    await leavingNoTrace(lab, async () => {
+      const vm = ['--socket', lab.vm.socket];
+      await expectRefused(2, [...vm, 'backup', '--level', 'full', '--target', ''], '--target has an empty value');
+      await expectRefused(2, backupArgs(lab, ''), '--socket has an empty value');
+      await expectRefused(2, [...backupArgs(lab, lab.vm.socket), '--include', ' ,'], /--include .*at least one name/);
+      await expectRefused(2, ['list', '--target', ''], '--target has an empty value');
+      await expectRefused(2, ['restore', '--target', lab.target, '--output='], '--output has an empty value');
+      await expectRefused(2, ['import', '--from', 'virtnbdbackup', '', '--target', lab.target], 'an empty value');
+    });
+  });
 });
 
 describe('the catalog', () => {

@@ -1,5 +1,5 @@
-import { mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, open, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import { defaultRebaseDeps, rebase } from '../../src/operations/rebase.js';
 import {
@@ -61,7 +61,7 @@ function bring(lab: Lab, call: Call = {}): ReturnType<typeof restore> {
   return restore(
     {
       target: lab.target,
-      output: join(lab.root, call.output ?? 'out'),
+      output: resolve(lab.root, call.output ?? 'out'),
       point: wanted,
       until,
       disks,
@@ -162,6 +162,31 @@ suite('restore', () => {
     await writeFile(join(other.root, 'out/vdb.qcow2'), 'precious');
     expect(await refusal(bring(other))).toMatchObject({ code: 'unsafe' });
     expect(await filesIn(join(other.root, 'out'))).toEqual(['vdb.qcow2']);
+  });
+
+  it('proves the bytes of every file, though size and time are as recorded', async () => {
+    const lab = await twoDisks();
+    const file = join(lab.folder('vda'), 'FULL-100.qcow2');
+    const { size } = await stat(file);
+    const reference = join(lab.root, 'reference');
+    await run('cp', ['--preserve=timestamps', file, reference]);
+    const handle = await open(file, 'r+');
+    await handle.write(Buffer.from([0x55]), 0, 1, size - 100);
+    await handle.close();
+    await run('touch', ['--reference', reference, file]);
+    const refused = await refusal(bring(lab));
+    expect(refused).toMatchObject({
+      code: 'damaged',
+      message: expect.stringMatching(/^FULL-100\.qcow2 is damaged/) as string,
+    });
+    expect(await filesIn(lab.root)).not.toContain('out');
+    expect(await bring(lab, { disks: ['vdb'] })).toMatchObject({ disks: [{ disk: 'vdb' }] });
+  });
+
+  it('refuses a folder that cannot be made, at once', async () => {
+    const lab = await twoDisks();
+    const refused = await refusal(bring(lab, { output: '/proc/nowhere/out' }));
+    expect(refused).toMatchObject({ code: 'unsafe', message: expect.stringContaining('/proc/nowhere') as string });
   });
 
   it('refuses a point, file or disk that is not there, and a target without a backup', async () => {

@@ -9,7 +9,7 @@ export function renderList(targets: readonly ListedTarget[], verbose: boolean): 
 }
 
 function renderTarget({ target, vm, points }: ListedTarget, verbose: boolean): string {
-  const heading = `${target}  VM ${displayName(vm) ?? 'without name'}, ${points.length} points`;
+  const heading = `${target}  VM ${displayName(vm) ?? 'without name'}, ${points.length} ${points.length === 1 ? 'point' : 'points'}`;
   const header = ['POINT', 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS', 'DISKS'];
   return [heading, table([header, ...points.map((point) => row(point, verbose))])].join('\n');
 }
@@ -27,7 +27,7 @@ function row({ point, needs, notWhole, suspect }: ListedPoint, verbose: boolean)
     return notes.length === 0 ? disk : `${disk} (${notes.join(', ')})`;
   });
   return [
-    point.chain === null ? 'copy' : `${point.chain}:${point.number}`,
+    point.chain === null ? point.id : `${point.chain}:${point.number}`,
     formatTime(point.createdAt),
     point.level.toUpperCase(),
     point.consistency,

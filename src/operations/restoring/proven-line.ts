@@ -10,6 +10,8 @@ export interface LineFile {
   readonly parent: string | null;
   /** Bytes. */
   readonly virtualSize: number;
+  /** Of its bytes, in hexadecimal; null or absent where none was recorded. */
+  readonly sha256?: string | null;
 }
 
 /**

@@ -1,11 +1,14 @@
-import { lstat, mkdir, open, rm, rmdir } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { existsSync } from 'node:fs';
+import { lstat, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { PARTIAL_SUFFIX } from '../../domain/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { readHeader } from '../../qemu-img/examine.js';
 import { viewOf } from '../../qemu-img/image-view.js';
 import { convert } from '../../qemu-img/steps.js';
+import { sha256File } from '../../repository/digest.js';
 import { renameDurably, syncFile } from '../../repository/durable.js';
+import { allOf, endingTogether } from '../flow/all-of.js';
 import type { LineFile } from './proven-line.js';
 import { Unwind } from '../flow/unwind.js';
 
@@ -23,13 +26,19 @@ export interface CopyOptions {
 
 export interface CopyDeps {
   readonly convert: typeof convert;
+  readonly sha256File: typeof sha256File;
   readonly syncFile: typeof syncFile;
   readonly renameDurably: typeof renameDurably;
 }
 
-export const defaultCopyDeps: CopyDeps = { convert, syncFile, renameDurably };
+export const defaultCopyDeps: CopyDeps = { convert, sha256File, syncFile, renameDurably };
 
-/** Writes the partial image of `target` (an absolute path) from a line in `dir`, FULL first. */
+/**
+ * Writes the partial image of `target` (an absolute path) from a line in `dir`, FULL first, and proves meanwhile that
+ * the files hold what was backed up.
+ *
+ * @throws QmpBackupError `damaged` for a file that does not; `failed` in qemu-img's own words
+ */
 export async function copyLine(
   dir: string,
   line: readonly LineFile[],
@@ -41,13 +50,32 @@ export async function copyLine(
   const partial = `${target}${PARTIAL_SUFFIX}`;
   await reserve(partial);
   undo.defer(() => rm(partial, { force: true }));
-  await deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, cwd: dir });
+  const { signal, step } = endingTogether(options.signal);
+  await allOf([
+    step(deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, signal, cwd: dir })),
+    step(refuseDamage(dir, line, signal, deps)),
+  ]);
   // qemu-img writes without flushing.
   await deps.syncFile(partial);
   const { virtualSize, backingFile } = await readHeader(partial, partial);
   const expected = line.at(-1)?.virtualSize;
   if (virtualSize !== expected || backingFile !== null) {
     throw new QmpBackupError('failed', `${target} came out as a disk of ${virtualSize} bytes instead of ${expected}`);
+  }
+}
+
+/** Bits that storage has lost show in neither size nor time. */
+async function refuseDamage(
+  dir: string,
+  line: readonly LineFile[],
+  signal: AbortSignal,
+  deps: Pick<CopyDeps, 'sha256File'>,
+): Promise<void> {
+  for (const { file, sha256 = null } of line) {
+    if (sha256 === null || (await deps.sha256File(join(dir, file), { signal })) === sha256) continue;
+    throw new QmpBackupError('damaged', `${file} is damaged: its bytes are no longer those that were backed up`, {
+      hint: 'Check the storage. Put the file back from another copy, or use a point that does not need it.',
+    });
   }
 }
 
@@ -78,20 +106,28 @@ export async function makeFolder(
   undo: Unwind,
   { mode = 0o700 }: { readonly mode?: number } = {},
 ): Promise<void> {
-  let first: string | undefined;
   try {
-    first = await mkdir(path, { recursive: true, mode });
+    await makeOne(path, undo, mode);
   } catch (error) {
     throw new QmpBackupError('unsafe', `the folder ${path} cannot be made: ${messageOf(error)}`, {
       cause: error,
       hint: 'Choose a folder that this user can write to.',
     });
   }
-  if (first === undefined) return;
-  const top = first;
-  undo.defer(async () => {
-    for (let each = path; each.startsWith(top); each = dirname(each)) await rmdir(each);
-  });
+}
+
+/** Not by node's own `recursive`, which never ends where a folder that is there takes no new one (/proc, node 20). */
+async function makeOne(path: string, undo: Unwind, mode: number): Promise<void> {
+  try {
+    await mkdir(path, { mode });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
+    if (code !== 'ENOENT' || existsSync(dirname(path))) throw error;
+    await makeOne(dirname(path), undo, mode);
+    await mkdir(path, { mode });
+  }
+  undo.defer(() => rmdir(path));
 }
 
 async function reserve(partial: string): Promise<void> {
