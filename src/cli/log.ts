@@ -7,6 +7,8 @@ export type LogLevel = 'debug' | 'info' | 'warning' | 'error';
 
 export interface Log {
   readonly write: (level: LogLevel, text: string) => void;
+  /** For the record alone: what stdout tells already. */
+  readonly record: (text: string) => void;
   /** A line that the next one overwrites, on a terminal only; empty text takes it away. */
   readonly transient: (text: string) => void;
   readonly close: () => Promise<void>;
@@ -51,16 +53,19 @@ export function createLog(options: LogOptions): Log {
     if (level === 'warning') return true;
     return level === 'debug' ? debug : verbose || debug || !quiet;
   };
+  const record = (level: LogLevel, text: string): void => {
+    if (logfile !== undefined) appendFileSync(logfile, `${now().toISOString()} ${level} ${text}\n`);
+    if (options.syslog) loggers.push(toSyslog(level, text));
+  };
   return {
     write: (level, text) => {
       if (onScreen(level)) {
         clear();
         process.stderr.write(`${paint(level, `${PREFIX[level]}${text}`)}\n`);
       }
-      if (level === 'debug' && !debug) return;
-      if (logfile !== undefined) appendFileSync(logfile, `${now().toISOString()} ${level} ${text}\n`);
-      if (options.syslog) loggers.push(toSyslog(level, text));
+      if (level !== 'debug' || debug) record(level, text);
     },
+    record: (text) => record('info', text),
     transient: (text) => {
       if (quiet || !process.stderr.isTTY) return;
       clear();

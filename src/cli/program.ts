@@ -50,10 +50,10 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .option('--connect <uri>', 'the libvirt that is asked (default: as virsh)')
     .option('--agent-socket <path>', "socket of the VM's guest agent, needed to freeze the guest")
     .option('--json', 'print the answer as one JSON document on stdout')
-    .option('--quiet', 'say only warnings and errors')
+    .option('--quiet', 'say only warnings and errors beside the answer')
     .option('--verbose', 'say more')
     .option('--debug', 'say everything, each QMP message included')
-    .option('--logfile <path>', 'append what is said to this file too')
+    .option('-L, --logfile <path>', 'append what is said to this file too')
     .option('--syslog', 'send what is said to syslog too')
     .addOption(new Option('--color <when>', 'colours').choices(['auto', 'always', 'never']).default('auto'))
     .addHelpText('after', EXAMPLES);

@@ -24,8 +24,10 @@ export interface CommandContext {
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly now: () => Date;
-  /** Prints the answer: `value` as one JSON document with `--json`, else `text`. */
+  /** Prints what was asked for: `value` as one JSON document with `--json`, else `text`. */
   readonly answer: (value: object, text: () => string) => void;
+  /** The same for what was done, which is for the record, too. */
+  readonly done: (value: object, text: () => string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
   readonly endWith: (code: ErrorCode) => void;
   /** What `endWith` was told. */
@@ -52,15 +54,19 @@ export async function createContext(
     now,
   });
   let ending: ErrorCode | undefined;
+  const answer: CommandContext['answer'] = (value, text) => {
+    if (globals.json) process.stdout.write(`${JSON.stringify({ schema: JSON_SCHEMA, command, ...value }, null, 2)}\n`);
+    else process.stdout.write(`${text()}\n`);
+  };
   return {
     globals,
     log,
     signal,
     now,
-    answer: (value, text) => {
-      if (globals.json)
-        process.stdout.write(`${JSON.stringify({ schema: JSON_SCHEMA, command, ...value }, null, 2)}\n`);
-      else process.stdout.write(`${text()}\n`);
+    answer,
+    done: (value, text) => {
+      log.record(text());
+      answer(value, text);
     },
     endWith: (code) => {
       ending = code;

@@ -411,6 +411,14 @@ describe('what is said', () => {
     expect(refused.stderr).toMatch(/^error: there is no disk to back up\nhint: /);
   });
 
+  it('nobody needs to read what it says', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    const piped = 'exec 2>&1; "$@" | true; exit ${PIPESTATUS[0]}';
+    const command = [process.execPath, PROGRAM, '--debug', ...backupArgs(lab, 'full')];
+    expect((await execa('bash', ['-c', piped, 'bash', ...command], { reject: false })).exitCode).toBe(0);
+    expect((await expectCli(0, backupArgs(lab, 'inc'))).stdout).toMatch(/^sealed point 1 /);
+  });
+
   it('colours and progress lines that overwrite themselves are for terminals only', async () => {
     const lab = await scenario([{ id: 'd1' }]);
     const env = { NO_COLOR: '' };
@@ -444,6 +452,8 @@ describe('what is said', () => {
       'info d1: FULL, a full backup was asked for',
       'error --include d9: the VM has no such disk',
     ];
+    // And how it ended.
+    said.push('info sealed point 0 of chain ');
     for (const text of said) expect(lines).toContainEqual(expect.stringMatching(new RegExp(`^${time} ${text}`)));
     expect((await stat(logfile)).mode & 0o777).toBe(0o600);
     await expectCli(0, ['--debug', ...log, ...backupArgs(lab, 'inc')]);

@@ -46,11 +46,11 @@ export const backupCommand: Register = (program, run) => {
     .command('backup')
     .description('take one restore point of all disks of a VM')
     .addOption(
-      new Option('--level <level>', 'auto: incremental where that is safe, full where not')
+      new Option('-l, --level <level>', 'auto: incremental where that is safe, full where not')
         .choices(['full', 'inc', 'diff', 'auto', 'copy'])
         .makeOptionMandatory(),
     )
-    .requiredOption('--target <dir>', 'folder of the backups')
+    .requiredOption('-t, --target <dir>', 'folder of the backups')
     .option('--monthly', 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>')
     .option(
       '--offline <disk=file>',
@@ -58,8 +58,12 @@ export const backupCommand: Register = (program, run) => {
       parseImages,
     )
     .option('--start-paused', 'start a libvirt domain that is off, paused, for as long as its backup takes')
-    .option('--include <disks>', 'only these disks: a comma list of disk ids, devices, nodes or file names', parseList)
-    .option('--exclude <disks>', 'all disks but these', parseList)
+    .option(
+      '-i, --include <disks>',
+      'only these disks: a comma list of disk ids, devices, nodes or file names',
+      parseList,
+    )
+    .option('-e, --exclude <disks>', 'all disks but these', parseList)
     .option('--quiesce [require]', 'freeze the guest by its agent; with =require the run fails where that fails')
     .addOption(new Option('--quisce [require]').hideHelp())
     .addOption(secondsOption('--freeze-timeout <seconds>', 'how long the agent may take to freeze', 60))
@@ -218,7 +222,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
       },
     },
   );
-  context.answer({ ...result }, () => renderBackup(result));
+  context.done({ ...result }, () => renderBackup(result));
 }
 
 function domainOptions(

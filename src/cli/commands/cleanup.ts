@@ -63,7 +63,7 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
     breakLock: flags.breakLock ?? false,
     trace: context.trace,
   });
-  context.answer({ ...result }, () => render(result));
+  context.done({ ...result }, () => render(result));
 }
 
 function render({ bitmaps, needFull, dryRun, repairs }: CleanupResult): string {

@@ -74,7 +74,7 @@ async function runImport(dir: string, flags: Flags, context: CommandContext): Pr
     },
   );
   log.transient('');
-  context.answer({ ...result }, () => render(result));
+  context.done({ ...result }, () => render(result));
 }
 
 function render({ points, source, target, dryRun }: ImportResult): string {

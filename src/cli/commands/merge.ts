@@ -55,7 +55,7 @@ async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
   );
   log.transient('');
   const { files, targetFile } = result;
-  context.answer(
+  context.done(
     { ...result },
     () => `merged ${files.length} ${files.length === 1 ? 'file' : 'files'} into ${targetFile}`,
   );

@@ -79,7 +79,7 @@ async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
     },
   );
   log.transient('');
-  context.answer({ ...result }, () => render(result));
+  context.done({ ...result }, () => render(result));
 }
 
 function render({ full, head, merged, lost, relinked, removed, dryRun }: RebaseResult): string {

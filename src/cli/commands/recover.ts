@@ -61,7 +61,7 @@ async function runRecover(flags: Flags, context: CommandContext): Promise<void> 
     },
     { signal, warn: (text) => log.write('warning', text) },
   );
-  context.answer({ ...result }, () => render(result));
+  context.done({ ...result }, () => render(result));
   if (!result.dryRun && result.targets.some(({ left }) => left.length > 0)) context.endWith('partial');
 }
 

@@ -82,7 +82,7 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
     },
   );
   log.transient('');
-  context.answer({ ...result }, () => render(result));
+  context.done({ ...result }, () => render(result));
 }
 
 function render({ point, output, disks, machine, definition }: RestoreResult): string {
