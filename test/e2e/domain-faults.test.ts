@@ -7,6 +7,7 @@ import { type CrashPoint, crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { write } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { run } from '../support/lab/programs.js';
 import { mountSmall } from '../support/mounts.js';
 
 const MiB = 1024 * 1024;
@@ -55,6 +56,30 @@ describe('SIGKILL at a step', () => {
       }
     }
     await scenario.expectChainEqualsDisks();
+  });
+});
+
+describe('a run that was killed, whose domain was defined anew', () => {
+  it('leaves no bitmap that records for ever', async () => {
+    const scenario = await domainWithFull(lab);
+    const { domain, fileOf, vm, target } = scenario;
+    await writeBothDisks(scenario, 20, 0x31);
+    const inc = [...vm, 'backup', '--level', 'inc', '--target', target];
+    await crashCli({ when: 'after', call: 'spawn', matches: /backup-begin/ }, inc);
+    await domain.destroy();
+    await lab.virsh(['undefine', domain.uuid, '--checkpoints-metadata']);
+    await lab.virsh(['define', join(lab.dir, `${domain.uuid}.xml`)]);
+    await domain.start();
+    await writeBothDisks(scenario, 22, 0x32);
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+    await domain.destroy();
+    for (const disk of ['vda', 'vdb']) {
+      const { stdout } = await run('qemu-img', ['info', '--output=json', fileOf(disk)]);
+      const found = [...stdout.matchAll(/"name": "(qmpbackup-[^"]+)"/g)].map(([, name]) => name);
+      expect(found.sort()).toEqual([...(await scenario.checkpoints())].sort());
+    }
   });
 });
 
@@ -193,7 +218,7 @@ describe('what fails in the middle', () => {
       const { exitCode, stderr } = await run;
       expect(exitCode).toBe(1);
       expect(stderr).toMatch(/libvirt was lost|did not end within/);
-      expect((await expectCli(1, args)).stderr).toContain('virsh list did not end within 3 s');
+      expect((await expectCli(1, args)).stderr).toContain('virsh list, domstate, checkpoint-list did not end within 3 s');
     } finally {
       process.kill(libvirtd, 'SIGCONT');
     }

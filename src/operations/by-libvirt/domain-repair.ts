@@ -11,7 +11,8 @@ import { stateOf } from './domain-session.js';
 import type { TargetState } from '../target/open-target.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import { removeFromImages } from '../at-rest/off-bitmaps.js';
-import { onlyBitmaps } from '../at-rest/resting-repair.js';
+import { bitmapsOfDead, onlyBitmaps } from '../at-rest/resting-repair.js';
+import { forgottenBitmaps, tellAgain } from './forgotten-bitmaps.js';
 import { endStarted } from './start-paused.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair/repair.js';
 
@@ -25,7 +26,22 @@ export async function observeDomainRepairs(
   const gone = new Set(actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : [])));
   const runsOn = domain.active && !actions.some(({ kind }) => kind === 'end-domain');
   const lost = runsOn ? lostCheckpoints(target.catalog, vm.disks) : [];
-  return [...actions, ...lost.filter(({ checkpoint }) => !gone.has(checkpoint))];
+  const forgotten = runsOn ? await forgottenOfDead(domain, target, vm) : [];
+  return [...forgotten, ...actions, ...lost.filter(({ checkpoint }) => !gone.has(checkpoint))];
+}
+
+/** Bitmaps of a run that died that libvirt has forgotten, and that go on recording. */
+async function forgottenOfDead(
+  domain: DomainSession['domain'],
+  target: TargetState,
+  state: VmState,
+): Promise<readonly RepairAction[]> {
+  const names = new Set(bitmapsOfDead(target).map(({ bitmap }) => bitmap));
+  if (domain.checkpoints.some(({ name }) => names.has(name)) || names.size === 0) return [];
+  const why = 'made by a run that died, and libvirt has forgotten it';
+  return (await forgottenBitmaps({ domain, state }))
+    .filter(({ bitmap }) => names.has(bitmap))
+    .map(({ target: node, bitmap }) => ({ kind: 'remove-bitmap', node, bitmap, why }));
 }
 
 /** Carries out on a libvirt domain what reconcile decided: a job is its backup job, a bitmap is a checkpoint. */
@@ -163,7 +179,7 @@ export async function dropCheckpoint(session: DomainSession, name: string): Prom
     return;
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
-    if (error.reason === 'no-checkpoint') return;
+    if (error.reason === 'no-checkpoint') return dropForgotten(session, name);
     if (error.reason !== 'bitmap-broken') throw error;
   }
   const checkpoint = (await listCheckpoints(virsh, uuid, { sizes: true })).find((each) => each.name === name);
@@ -173,6 +189,15 @@ export async function dropCheckpoint(session: DomainSession, name: string): Prom
     await redefineCheckpoint(virsh, uuid, { ...checkpoint, disks: left, without: others }, { validate: false });
   }
   await deleteCheckpoint(virsh, uuid, name, { metadataOnly: left.length === 0 });
+}
+
+/** libvirt removes only bitmaps of checkpoints that it knows. */
+async function dropForgotten(session: DomainSession, name: string): Promise<void> {
+  if (!session.domain.active) return;
+  const targets = (await forgottenBitmaps(session)).flatMap(({ target, bitmap }) => (bitmap === name ? [target] : []));
+  if (targets.length === 0) return;
+  await tellAgain(session, name, targets);
+  await deleteCheckpoint(session.virsh, session.uuid, name);
 }
 
 /** False for an agent that cannot be asked now, which must not hold up a backup. */

@@ -1,0 +1,37 @@
+import { isAbsolute } from 'node:path';
+import { isOurBitmap } from '../../domain/names.js';
+import { redefineCheckpoint } from '../../libvirt/backup.js';
+import { imageBitmaps } from '../../qemu-img/bitmaps.js';
+import type { DomainSession } from './domain-session.js';
+
+/** A bitmap of ours in an image that libvirt has no checkpoint for: it forgets those with the domain. */
+export interface Forgotten {
+  readonly target: string;
+  readonly bitmap: string;
+}
+
+/** A QEMU that runs keeps the names of the bitmaps that it found in an image there until it removes them. */
+export async function forgottenBitmaps({
+  domain,
+  state,
+}: Pick<DomainSession, 'domain' | 'state'>): Promise<readonly Forgotten[]> {
+  const known = new Set(domain.checkpoints.map(({ name }) => name));
+  const images = state.disks.filter(({ format, file }) => format === 'qcow2' && isAbsolute(file));
+  const found = await Promise.all(
+    images.map(async ({ node: target, file }) =>
+      (await imageBitmaps(file, { shared: true })).map(({ name }) => ({ target, bitmap: name })),
+    ),
+  );
+  return found.flat().filter(({ bitmap }) => isOurBitmap(bitmap) && !known.has(bitmap));
+}
+
+/** libvirt removes only bitmaps of checkpoints that it knows, and believes what it is told of them. */
+export async function tellAgain(
+  { virsh, uuid, domain }: DomainSession,
+  name: string,
+  disks: readonly string[],
+): Promise<void> {
+  const without = domain.disks.map(({ target }) => target).filter((target) => !disks.includes(target));
+  const creationTime = Math.floor(Date.now() / 1000);
+  await redefineCheckpoint(virsh, uuid, { name, creationTime, disks, without }, { validate: false });
+}
