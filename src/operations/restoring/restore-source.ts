@@ -106,6 +106,9 @@ export async function foreignSource(run: RestoreRun): Promise<RestoreSource> {
   const found = await foreignDisks(target, deps);
   // There is neither: say so as for any target without a backup.
   if (found.length === 0) await requireCatalog(target);
+  warn(
+    'there is no catalog: names and links of the files alone tell what belongs together, and nothing proves their bytes',
+  );
   const plan = planForeignRestore(found, options);
   plan.warnings.forEach(warn);
   const disks: SourceDisk[] = [];
