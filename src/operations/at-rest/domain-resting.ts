@@ -1,6 +1,6 @@
 import type { SourceDisk } from '../../domain/disk.js';
 import { QmpBackupError } from '../../errors.js';
-import { hasManagedSave } from '../../libvirt/domain.js';
+import { hasManagedSave } from '../../libvirt/domain-life.js';
 import type { BackupSession, DomainSession } from '../by-libvirt/domain-session.js';
 import { eachDisk } from '../flow/all-of.js';
 import { restingSource } from './resting-disks.js';

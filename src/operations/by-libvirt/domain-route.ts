@@ -1,7 +1,8 @@
 import type { VmState } from '../../domain/disk.js';
 import { checkpointName } from '../../domain/names.js';
 import type { RepairAction } from '../../domain/reconcile.js';
-import { inspectDomain, resumeStalled } from '../../libvirt/domain.js';
+import { inspectDomain } from '../../libvirt/domain.js';
+import { resumeStalled } from '../../libvirt/domain-life.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
 import type { CopyMethod } from './domain-copy.js';

@@ -1,5 +1,6 @@
 import { messageOf, QmpBackupError } from '../../errors.js';
-import { destroyGracefully, hasHardlyRun, hasManagedSave, inspectDomain, startPaused } from '../../libvirt/domain.js';
+import { inspectDomain } from '../../libvirt/domain.js';
+import { destroyGracefully, hasHardlyRun, hasManagedSave, startPaused } from '../../libvirt/domain-life.js';
 import { LibvirtUnreachable, VirshTimeout } from '../../libvirt/errors.js';
 import { readJournal, removeJournal, writeJournal } from '../../repository/journal-file.js';
 import { monitorOfDomain, newJournal } from '../point/attempt-journal.js';

@@ -1,0 +1,47 @@
+/** Starts a domain, ends it and lets it go on, and what has to be known for that. */
+import type { Virsh } from './virsh.js';
+
+/** Whether the memory of a domain that is off is kept: its next start goes on from there. */
+export async function hasManagedSave(virsh: Virsh, uuid: string): Promise<boolean> {
+  const uuids = await virsh('list', ['--all', '--with-managed-save', '--uuid']);
+  return uuids.split('\n').some((line) => line.trim() === uuid);
+}
+
+/** Starts a domain that is off, before the first instruction of its guest. */
+export async function startPaused(virsh: Virsh, uuid: string): Promise<void> {
+  await virsh('start', ['--paused'], { domain: uuid });
+}
+
+/** Ends a domain by SIGTERM alone, upon which QEMU closes its images. */
+export async function destroyGracefully(virsh: Virsh, uuid: string): Promise<void> {
+  await virsh('destroy', ['--graceful'], { domain: uuid });
+}
+
+/** Milliseconds that a virtual CPU may have spent on being made. */
+const MADE_MS = 20;
+
+/**
+ * Whether the guest has done nothing since its start: no request to a disk, and no more time on any CPU than making that
+ * takes. libvirt calls it `paused (user)` both before its first instruction and after a `suspend`.
+ */
+export async function hasHardlyRun(virsh: Virsh, uuid: string): Promise<boolean> {
+  const stats = await virsh('domstats', ['--raw', '--vcpu', '--block', uuid]);
+  const values = (key: RegExp): number[] => [...stats.matchAll(key)].map(([, value]) => Number(value));
+  const times = values(/^\s*vcpu\.\d+\.time=(\d+)$/gm);
+  const requests = values(/^\s*block\.\d+\.(?:rd|wr)\.reqs=(\d+)$/gm);
+  return times.length > 0 && times.every((time) => time <= MADE_MS * 1e6) && requests.every((count) => count === 0);
+}
+
+/** libvirt's numbers for `paused (I/O error)`: a write of the guest failed and waits to be tried again. */
+const PAUSED_BY_IO_ERROR = /^\s*state\.state=3\n\s*state\.reason=5$/m;
+
+/**
+ * Lets a guest go on whose write did not fit into a full scratch image; it is tried again, and the guest has seen no
+ * error. Resolves to whether it had stood still; one that is paused for another reason stays paused.
+ */
+export async function resumeStalled(virsh: Virsh, uuid: string): Promise<boolean> {
+  const stats = await virsh('domstats', ['--raw', '--state', uuid]);
+  if (!PAUSED_BY_IO_ERROR.test(stats)) return false;
+  await virsh('resume', [], { domain: uuid });
+  return true;
+}
