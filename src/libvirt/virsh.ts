@@ -3,11 +3,13 @@
  * `--domain UUID`, since a name may look like an option, an id or another domain's UUID. A call takes some 30 ms of CPU to
  * start and hardly any to be answered, so questions that are asked at once share one.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { gathering } from './gathering.js';
 import { virshFailure, VirshMissing, VirshTimeout } from './errors.js';
 
@@ -37,9 +39,13 @@ export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
   const deadlineMs = Math.min(limitMs, DEADLINE_MS);
   const connect = uri === undefined ? [] : ['--connect', uri];
 
-  const run = async ({ command, domain, args }: Words, timeoutMs: number): Promise<string> => {
+  const run = async (
+    { command, domain, args }: Words,
+    timeoutMs: number,
+    files: readonly FileHandle[] = [],
+  ): Promise<string> => {
     const words = [...connect, ...wordsOf({ command, domain, args })];
-    const { exitCode, stdout, stderr } = await runProgram(command, words, timeoutMs);
+    const { exitCode, stdout, stderr } = await runProgram(command, words, timeoutMs, files);
     if (exitCode !== 0) throw virshFailure({ command, domain, uri }, stderr);
     return stdout;
   };
@@ -60,7 +66,9 @@ export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
     if (plain && QUERIES.has(command) && wordsOf({ command, domain, args }).every(isPlainWord)) {
       return together({ command, domain, args });
     }
-    return withFiles(documents, (files) => run({ command, domain, args: [...files, ...args] }, timeoutMs));
+    return withDocuments(documents, (named, files) =>
+      run({ command, domain, args: [...named, ...args] }, timeoutMs, files),
+    );
   };
 }
 
@@ -103,14 +111,20 @@ interface Ended {
   readonly stderr: string;
 }
 
-function runProgram(command: string, args: readonly string[], timeoutMs: number): Promise<Ended> {
+/** `files` are its descriptors from `FIRST_FILE` on. */
+function runProgram(
+  command: string,
+  args: readonly string[],
+  timeoutMs: number,
+  files: readonly FileHandle[] = [],
+): Promise<Ended> {
   return new Promise((resolve, reject) => {
     const child = spawn('virsh', args, {
       env: { ...process.env, LC_ALL: 'C' },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe', ...files.map(({ fd }) => fd)],
       // In a session of its own: a Ctrl-C is for us, and what we then undo goes through virsh.
       detached: true,
-    });
+    }) as ChildProcessByStdio<null, Readable, Readable>;
     let stdout = '';
     let stderr = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
@@ -130,23 +144,40 @@ function runProgram(command: string, args: readonly string[], timeoutMs: number)
   });
 }
 
+const FIRST_FILE = 3;
+
 /** virsh reads documents from files only; a pipe of node is a socket, which cannot be opened by name. */
-async function withFiles<T>(
+async function withDocuments<T>(
   documents: Readonly<Record<string, string>>,
-  use: (args: readonly string[]) => Promise<T>,
+  use: (args: readonly string[], files: readonly FileHandle[]) => Promise<T>,
 ): Promise<T> {
-  const entries = Object.entries(documents);
-  if (entries.length === 0) return use([]);
-  const folder = await mkdtemp(join(tmpdir(), 'qmpbackup-virsh-'));
+  const files: FileHandle[] = [];
   try {
     const args: string[] = [];
-    for (const [index, [option, text]] of entries.entries()) {
-      const file = join(folder, `${index}.xml`);
-      await writeFile(file, text, { mode: 0o600 });
-      args.push(option, file);
+    for (const [option, text] of Object.entries(documents)) {
+      args.push(option, `/proc/self/fd/${FIRST_FILE + files.length}`);
+      files.push(await nameless(text));
     }
-    return await use(args);
+    return await use(args, files);
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    for (const file of files) await file.close();
+  }
+}
+
+/** A file that no crash leaves behind: it has no name. */
+async function nameless(text: string): Promise<FileHandle> {
+  const path = join(tmpdir(), `qmpbackup-virsh-${randomBytes(8).toString('hex')}`);
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, 'wx+', 0o600);
+    await unlink(path);
+    await file.writeFile(text);
+    return file;
+  } catch (error) {
+    await file?.close();
+    throw new QmpBackupError('failed', `no temporary file can be made: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'Set TMPDIR to a folder that this user can write to, with space left.',
+    });
   }
 }

@@ -18,11 +18,12 @@ const WORDS = /failed: Failed to flush the (L2 table|refcount block) cache: No s
 const signal = new AbortController().signal;
 
 let folder: string;
+let staging: Staging;
 let image: string;
 let source: string;
 beforeEach(async () => {
   folder = await labDir();
-  const staging = new Staging(folder);
+  staging = new Staging(folder);
   await staging.makeDiskFolder('vda');
   image = await staging.reserve('vda', 'FULL-1.qcow2');
   await createImage(image, { size: 8 * MiB });
@@ -36,6 +37,7 @@ afterEach(async () => {
   expect(
     (await run('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', source, image], { allowed: [0, 1] })).exitCode,
   ).toBe(1);
+  await staging.undo();
 });
 
 /** The image for qemu-img, on such storage. */
@@ -68,7 +70,6 @@ describe('an image whose tables could not be written when it was closed', () => 
   it('is never sealed, whoever wrote it', async () => {
     await run('qemu-img', ['convert', '-n', '-f', 'raw', '-O', 'qcow2', source, await refusing()]);
     expect((await stat(image)).size).toBeGreaterThan(8 * MiB);
-    const staging = new Staging(folder);
     const sealed = sealFile(staging, { disk: 'vda', file: 'FULL-1.qcow2', path: image }, { digests: false, signal });
     await expect(sealed).rejects.toThrow(/found damage in the new image: \d+ bytes at its end belong to nothing/);
   });
