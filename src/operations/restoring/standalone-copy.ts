@@ -53,7 +53,7 @@ export async function copyLine(
   const { signal, step } = endingTogether(options.signal);
   await allOf([
     step(deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, signal, cwd: dir })),
-    step(refuseDamage(dir, line, signal, deps)),
+    step(refuseDamage(dir, line, { ...options, signal }, deps)),
   ]);
   // qemu-img writes without flushing.
   await deps.syncFile(partial);
@@ -68,11 +68,11 @@ export async function copyLine(
 async function refuseDamage(
   dir: string,
   line: readonly LineFile[],
-  signal: AbortSignal,
+  { signal, rateLimit }: Pick<CopyOptions, 'signal' | 'rateLimit'>,
   deps: Pick<CopyDeps, 'sha256File'>,
 ): Promise<void> {
   for (const { file, sha256 = null } of line) {
-    if (sha256 === null || (await deps.sha256File(join(dir, file), { signal })) === sha256) continue;
+    if (sha256 === null || (await deps.sha256File(join(dir, file), { signal, rateLimit })) === sha256) continue;
     throw new QmpBackupError('damaged', `${file} is damaged: its bytes are no longer those that were backed up`, {
       hint: 'Check the storage. Put the file back from another copy, or use a point that does not need it.',
     });

@@ -19,6 +19,14 @@ describe('sha256File', () => {
     expect(counted).toBe(size);
   });
 
+  it('keeps to a rate', async () => {
+    const path = join(await scratch(), 'a');
+    await writeFile(path, Buffer.alloc(4 * MiB, 7));
+    const begun = performance.now();
+    expect(await sha256File(path, { rateLimit: 16 * MiB })).toBe(await sha256File(path));
+    expect(performance.now() - begun).toBeGreaterThan(200);
+  });
+
   it('ends when it is aborted, with the reason', async () => {
     const path = join(await scratch(), 'a');
     await writeFile(path, Buffer.alloc(8 * MiB));
