@@ -15,12 +15,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 
-// Whoever read what is said may be gone (`| head`): a backup goes on all the same.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-  });
-}
+// Whoever read what is said may be gone (`| head`, a terminal): a backup, or its undo, goes on all the same.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
 if (isApart()) endWithParent();
 

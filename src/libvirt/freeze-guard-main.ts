@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
 import { freeze, thaw } from './backup.js';
-import { thawByHand, VirshError } from './errors.js';
+import { DomainNotFound, thawByHand, VirshError } from './errors.js';
 import type { FreezeTask, FromFreezeGuard } from './freeze-guard.js';
 import { createVirsh } from './virsh.js';
 
@@ -77,7 +77,8 @@ async function thawUntilDone(): Promise<{ readonly done: boolean; readonly fileS
       return { done: true, fileSystems: await thaw(virsh, task.uuid, { timeoutMs: ATTEMPT_MS }) };
     } catch (error) {
       // Without QEMU there is no guest that could be frozen.
-      if (error instanceof VirshError && error.reason === 'not-running') return { done: true, fileSystems: 0 };
+      const gone = error instanceof DomainNotFound || (error instanceof VirshError && error.reason === 'not-running');
+      if (gone) return { done: true, fileSystems: 0 };
       const waited = performance.now() - begun;
       if (!said && waited > task.thawTimeoutMs) {
         say({ kind: 'not-thawed', why: messageOf(error) });

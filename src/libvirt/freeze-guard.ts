@@ -57,6 +57,7 @@ export class DomainFreezeGuard {
   #wake: () => void = () => undefined;
   #gone = false;
   #asked = false;
+  #thawing: Promise<DomainThaw> | undefined;
   #fileSystems = 0;
 
   private constructor(task: FreezeTask) {
@@ -127,11 +128,19 @@ export class DomainFreezeGuard {
     const ended = this.#exited.then(() => true);
     const left = this.#hear(['not-thawed'], ms).then((heard) => (!heard && this.#gone ? ended : false));
     if (await Promise.race([ended, left])) return;
+    // One that hangs, and has nothing to thaw.
+    if (!this.#asked) this.#child.kill('SIGKILL');
     this.#child.unref();
     this.#child.stdout?.destroy();
   }
 
-  async #thaw(): Promise<DomainThaw> {
+  /** Once, however many ask for it. */
+  #thaw(): Promise<DomainThaw> {
+    this.#thawing ??= this.#thawOnce();
+    return this.#thawing;
+  }
+
+  async #thawOnce(): Promise<DomainThaw> {
     this.#say('thaw');
     const heard = await this.#hear(['thawed', 'not-thawed'], this.#task.thawTimeoutMs + MARGIN_MS);
     if (heard?.kind !== 'thawed') {

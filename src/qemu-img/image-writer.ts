@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { nameOfNode } from './image-view.js';
+import { untoldErrors } from './untold-errors.js';
 
 /**
  * Writes into the last of a line of qcow2 files, by qemu-io: what a write does not fill of a cluster comes from the files
@@ -137,7 +138,7 @@ class QemuIo implements DiskSink {
     this.#child.stdin.end('quit\n');
     const code = await this.#exit;
     if (code !== 0) throw this.#ended ?? failed('it ended');
-    if (this.#complaints.trim() !== '') throw failed(this.#words());
+    if (untoldErrors(this.#complaints) !== null) throw failed(this.#words());
   }
 
   async close(): Promise<void> {

@@ -4,6 +4,7 @@ import { promisify } from 'node:util';
 import type * as Execa from 'execa';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { createProgressReader } from './progress-line.js';
+import { untoldErrors } from './untold-errors.js';
 
 /**
  * Runs qemu-img: short runs with a deadline, long ones with progress. Never through a shell, always with LC_ALL=C.
@@ -122,7 +123,8 @@ export async function runLong(args: readonly string[], options: LongRun = {}): P
   signal?.throwIfAborted();
   if (result.code === 'ENOENT') throw notStarted(cwd, result.cause);
   const { exitCode } = result;
-  if (exitCode === 0) refuseUntold(args, result.stderr);
+  const untold = exitCode === 0 ? untoldErrors(result.stderr) : null;
+  if (untold !== null) throw failed(args, untold, undefined);
   if (exitCode !== undefined && allowed.includes(exitCode)) return { exitCode, stdout: '' };
   const words = result.stderr.trim();
   throw failed(args, words === '' ? (result.shortMessage ?? 'it ended without an exit code') : words, result.cause);
@@ -145,15 +147,6 @@ function tellWork(pid: number | undefined, onWork: (cpuNs: number) => void): voi
     // It was not started, has ended, or the kernel does not tell.
     if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
   }
-}
-
-/**
- * What fails while an image that was written is closed, qemu-img says and ends with 0 (7.2): `Failed to flush the L2 table cache`, and the
- * image is one of zeros, without a fault that a check could find.
- */
-function refuseUntold(args: readonly string[], stderr: string): void {
-  const errors = stderr.split('\n').filter((line) => line.trim() !== '' && !line.includes('warning:'));
-  if (errors.length > 0) throw failed(args, errors.join('\n'), undefined);
 }
 
 /** A working directory that is gone looks just as a missing program does. */

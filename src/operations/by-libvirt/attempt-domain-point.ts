@@ -6,7 +6,6 @@ import { beginBackup } from '../../libvirt/backup.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import type { DomainFreezeGuard } from '../../libvirt/freeze-guard.js';
 import { inspectDomain } from '../../libvirt/domain.js';
-import { resumeStalled } from '../../libvirt/domain-life.js';
 import { LibvirtUnreachable, VirshError, VirshTimeout } from '../../libvirt/errors.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import { makeScratch, removeScratch } from '../../repository/scratch.js';
@@ -20,7 +19,7 @@ import {
   sealDefinition,
   takeDefinition,
 } from './domain-definition.js';
-import { repairDomain, STOOD_STILL } from './domain-repair.js';
+import { letGoOn, repairDomain } from './domain-repair.js';
 import { vmStateOf } from './domain-session.js';
 import { allOf, eachDisk } from '../flow/all-of.js';
 import { takeInstant } from '../point/instant.js';
@@ -175,9 +174,7 @@ async function undone(run: DomainRun, before: VmState, error: unknown): Promise<
     const { report } = await repairDomain({ ...run.session, domain }, target, vmStateOf(domain));
     report.warnings.forEach(run.warn);
     // Also where somebody else has ended the job.
-    if (before.running && domain.active && (await resumeStalled(run.session.virsh, run.session.uuid))) {
-      run.warn(STOOD_STILL);
-    }
+    if (before.running && domain.active) (await letGoOn(run.session)).forEach(run.warn);
   });
   if (failure instanceof LibvirtUnreachable || failure instanceof VirshTimeout) {
     return new QmpBackupError('failed', `libvirt was lost during the backup: ${failure.message}`, {

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmState } from '../../domain/disk.js';
 import { lostCheckpoints } from '../../domain/lost-checkpoints.js';
 import { type RedefineCheckpoint, reconcileVm, type RepairAction } from '../../domain/reconcile.js';
+import { asShellWord } from '../../domain/shell-word.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
 import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
@@ -28,8 +29,16 @@ export async function observeDomainRepairs(
   const runsOn = domain.active && !actions.some(({ kind }) => kind === 'end-domain');
   const lost = runsOn ? lostCheckpoints(target.catalog, vm.disks) : [];
   const forgotten = runsOn ? await forgottenOfDead(domain, target, vm) : [];
-  return [...forgotten, ...actions, ...lost.filter(({ checkpoint }) => !gone.has(checkpoint))];
+  // The guest goes on first, and the journal goes last.
+  const first = actions.findIndex(({ kind }) => !GUEST_FIRST.includes(kind));
+  const before = first < 0 ? actions.length : first;
+  return [
+    ...[...actions.slice(0, before), ...forgotten, ...actions.slice(before)],
+    ...lost.filter(({ checkpoint }) => !gone.has(checkpoint)),
+  ];
 }
+
+const GUEST_FIRST: readonly RepairAction['kind'][] = ['continue', 'thaw', 'end-job', 'delete-scratch'];
 
 /** Bitmaps of a run that died that libvirt has forgotten, and that go on recording. */
 async function forgottenOfDead(
@@ -40,7 +49,7 @@ async function forgottenOfDead(
   const names = new Set(bitmapsOfDead(target).map(({ bitmap }) => bitmap));
   if (domain.checkpoints.some(({ name }) => names.has(name)) || names.size === 0) return [];
   const why = 'made by a run that died, and libvirt has forgotten it';
-  return (await forgottenBitmaps({ domain, state }))
+  return (await forgottenBitmaps({ domain, state }, { skipUnreadable: true }))
     .filter(({ bitmap }) => names.has(bitmap))
     .map(({ target: node, bitmap }) => ({ kind: 'remove-bitmap', node, bitmap, why }));
 }
@@ -62,8 +71,21 @@ export async function repairDomainAlone(
   return carriedOut(session, { target: '', journal: undefined }, vm, reconcileVm(vm));
 }
 
-/** libvirt pauses a guest whose old data does not fit into a scratch image, and nothing of libvirt lets it go on. */
-export const STOOD_STILL = 'the guest was paused when the space for its backup gave out; it goes on now';
+/**
+ * libvirt pauses a guest whose old data does not fit into a scratch image, and nothing of libvirt lets it go on. Resolves
+ * to what is to be said of it.
+ */
+export async function letGoOn({ virsh, uuid, domain }: DomainSession): Promise<readonly string[]> {
+  const paused = 'the guest was paused by a write that failed, as when the space for its backup gave out';
+  try {
+    return (await resumeStalled(virsh, uuid)) ? [`${paused}; it goes on now`] : [];
+  } catch (error) {
+    if (!(error instanceof VirshError)) throw error;
+    return [
+      `${paused}, and does not go on: ${error.words}. When that is mended: virsh resume ${asShellWord(domain.name)}`,
+    ];
+  }
+}
 
 /**
  * The domain is looked at again only where something was done. What cannot be done now does not hold up the rest; the
@@ -88,7 +110,7 @@ async function carriedOut(
         break;
       case 'end-job':
         await endBackup(session.virsh, session.uuid, { sleep });
-        if (await resumeStalled(session.virsh, session.uuid)) warnings.push(STOOD_STILL);
+        if (session.domain.backup?.mode === 'pull') warnings.push(...(await letGoOn(session)));
         break;
       case 'remove-bitmap':
         if (!dropped.has(action.bitmap) && !(await dropOrWarn(session, action.bitmap, warnings))) {
@@ -195,7 +217,8 @@ export async function dropCheckpoint(session: DomainSession, name: string): Prom
 /** libvirt removes only bitmaps of checkpoints that it knows. */
 async function dropForgotten(session: DomainSession, name: string): Promise<void> {
   if (!session.domain.active) return;
-  const targets = (await forgottenBitmaps(session)).flatMap(({ target, bitmap }) => (bitmap === name ? [target] : []));
+  const forgotten = await forgottenBitmaps(session, { skipUnreadable: true });
+  const targets = forgotten.flatMap(({ target, bitmap }) => (bitmap === name ? [target] : []));
   if (targets.length === 0) return;
   await tellAgain(session, name, targets);
   await deleteCheckpoint(session.virsh, session.uuid, name);

@@ -2,11 +2,10 @@ import type { VmState } from '../../domain/disk.js';
 import { checkpointName } from '../../domain/names.js';
 import type { RepairAction } from '../../domain/reconcile.js';
 import { inspectDomain } from '../../libvirt/domain.js';
-import { resumeStalled } from '../../libvirt/domain-life.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
-import { dropCheckpoints, observeDomainRepairs, repairDomain, STOOD_STILL } from './domain-repair.js';
+import { dropCheckpoints, letGoOn, observeDomainRepairs, repairDomain } from './domain-repair.js';
 import { allOf } from '../flow/all-of.js';
 import { type BackupSession, type DomainSession, refuseForeignJob, stateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
@@ -72,11 +71,11 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
       });
     },
     retire: async (_plan, actions) => {
-      const [stalled] = await allOf([
-        state.running ? resumeStalled(session.virsh, uuid) : false,
+      const [warnings] = await allOf([
+        state.running && !method.qemuWrites ? letGoOn(session) : [],
         dropCheckpoints(session, actions),
       ]);
-      return stalled ? [STOOD_STILL] : [];
+      return warnings;
     },
   };
 }

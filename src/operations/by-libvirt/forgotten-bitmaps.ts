@@ -1,7 +1,9 @@
 import { isAbsolute } from 'node:path';
+import { isFailure } from '../../domain/doctor-facts.js';
 import { isOurBitmap } from '../../domain/names.js';
 import { redefineCheckpoint } from '../../libvirt/backup.js';
 import { imageBitmaps } from '../../qemu-img/bitmaps.js';
+import { orFailure } from '../flow/or-failure.js';
 import type { DomainSession } from './domain-session.js';
 
 /** A bitmap of ours in an image that libvirt has no checkpoint for: it forgets those with the domain. */
@@ -10,17 +12,22 @@ export interface Forgotten {
   readonly bitmap: string;
 }
 
-/** A QEMU that runs keeps the names of the bitmaps that it found in an image there until it removes them. */
-export async function forgottenBitmaps({
-  domain,
-  state,
-}: Pick<DomainSession, 'domain' | 'state'>): Promise<readonly Forgotten[]> {
+/**
+ * A QEMU that runs keeps the names of the bitmaps that it found in an image there until it removes them. `skipUnreadable`
+ * is for who must not be held up by an image that only QEMU can read.
+ */
+export async function forgottenBitmaps(
+  { domain, state }: Pick<DomainSession, 'domain' | 'state'>,
+  { skipUnreadable = false }: { readonly skipUnreadable?: boolean } = {},
+): Promise<readonly Forgotten[]> {
   const known = new Set(domain.checkpoints.map(({ name }) => name));
   const images = state.disks.filter(({ format, file }) => format === 'qcow2' && isAbsolute(file));
   const found = await Promise.all(
-    images.map(async ({ node: target, file }) =>
-      (await imageBitmaps(file, { shared: true })).map(({ name }) => ({ target, bitmap: name })),
-    ),
+    images.map(async ({ node: target, file }) => {
+      const asked = imageBitmaps(file, { shared: true });
+      const bitmaps = skipUnreadable ? await orFailure(asked) : await asked;
+      return isFailure(bitmaps) ? [] : bitmaps.map(({ name }) => ({ target, bitmap: name }));
+    }),
   );
   return found.flat().filter(({ bitmap }) => isOurBitmap(bitmap) && !known.has(bitmap));
 }
