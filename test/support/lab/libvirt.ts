@@ -80,7 +80,8 @@ export async function startLibvirt(): Promise<LibvirtLab> {
     dir,
     uri,
     virsh,
-    inside: async (program, args) => run('nsenter', ['--mount', '--target', String(await labPid()), program, ...args]),
+    inside: async (program, args) =>
+      run('nsenter', ['--mount', '--pid', '--target', String(await labPid()), program, ...args]),
     pidOf,
     define: async (options) => {
       const domain = await defineDomain(lab, { uuid: randomUUID(), ...options });
