@@ -24,6 +24,7 @@ import {
   QmpTimeout,
   QmpUnreachable,
 } from '../../src/qmp/errors.js';
+import { createEncryptedImage } from '../support/lab/disk-images.js';
 import { FAKE_GREETING, type FakeCall, type FakeQmpOptions, FakeQmpServer } from '../support/fake-qmp-server.js';
 
 const runFile = promisify(execFile);
@@ -493,16 +494,7 @@ describe('reply shapes of a real QEMU', () => {
     await create('-f', 'raw', 'plain.raw', '16M');
     await create('-f', 'raw', 'cd.iso', '1M');
     await create('-f', 'raw', 'flash.raw', '4M');
-    const secret = ['--object', 'secret,id=key,data=secret'];
-    await create(
-      '-f',
-      'qcow2',
-      ...secret,
-      '-o',
-      'encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10',
-      'locked.qcow2',
-      '4M',
-    );
+    await createEncryptedImage(join(dir, 'locked.qcow2'), 4 * 1024 * 1024, 'secret');
     const endpoint = await startQemu(
       [
         ['-machine', 'pc,pflash0=flash', '-blockdev', 'driver=file,filename=flash.raw,node-name=flash,read-only=on'],

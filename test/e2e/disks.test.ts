@@ -6,7 +6,7 @@ import { MiB } from '../support/builders.js';
 import { expectCli, PROGRAM, qmpbackup, startCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
-import { createImage } from '../support/lab/disk-images.js';
+import { createEncryptedImage, createImage } from '../support/lab/disk-images.js';
 import { expectPattern, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type Disk, startQemu } from '../support/lab/qemu.js';
@@ -154,9 +154,7 @@ describe('which disks', () => {
 
   it('an encrypted one would be written decrypted: only if that is allowed, and marked', async () => {
     const file = join(await labDir(), 'secret.qcow2');
-    const key = ['--object', 'secret,id=key,data=abc'];
-    const luks = 'encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10';
-    await run('qemu-img', ['create', '-q', ...key, '-f', 'qcow2', '-o', luks, file, '16M']);
+    await createEncryptedImage(file, 16 * MiB, 'abc');
     const disk: Disk = { id: 'd1', file, format: 'qcow2', options: { 'encrypt.key-secret': 'key' } };
     const lab = await scenario([], { disks: [disk], args: ['-object', 'secret,id=key,data=abc'] });
     await writeSome(lab, 'd1', 1);

@@ -6,7 +6,7 @@ import type { Catalog } from '../../src/domain/catalog.js';
 import type { BackupPlan } from '../../src/domain/plan.js';
 import { expectCli } from '../support/cli.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
-import { createImage } from '../support/lab/disk-images.js';
+import { createEncryptedImage, createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { diskXml, type DomainDisk } from '../support/lab/libvirt-domain.js';
@@ -26,15 +26,6 @@ afterAll(async () => {
 
 const levels = (answer: Awaited<ReturnType<DomainScenario['backup']>>) =>
   answer.point.disks.map(({ disk, level }) => `${disk} ${level}`);
-
-/** QEMU measures its CPU time for that, which the clock of a virtual machine allows at some times only. */
-async function createEncrypted(file: string, key: string): Promise<void> {
-  const options = 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10';
-  const args = ['create', '-q', '-f', 'qcow2', '--object', `secret,id=s,data=${key}`, '-o', options, file, '64M'];
-  await expect
-    .poll(async () => (await run('qemu-img', args, { allowed: [0, 1] })).stderr, { timeout: 30_000 })
-    .toBe('');
-}
 
 /** While it is off. */
 async function whileOff({ domain }: DomainScenario, change: () => Promise<unknown>): Promise<void> {
@@ -238,7 +229,7 @@ describe('disks and names that are not as usual', () => {
     await lab.virsh(['secret-define', definition]);
     await lab.virsh(['secret-set-value', secret, Buffer.from('open sesame').toString('base64')]);
     const file = join(lab.dir, 'images', 'luks.qcow2');
-    await createEncrypted(file, 'open sesame');
+    await createEncryptedImage(file, 64 * MiB, 'open sesame');
     const xml = `<encryption format='luks'><secret type='passphrase' uuid='${secret}'/></encryption>`;
     const { domain, vm, target } = await domainScenario(lab, { disks: [{ target: 'vda', file, xml }] });
     await write(domain, 'vda', { offset: 0, length: MiB, pattern: 0x41 });

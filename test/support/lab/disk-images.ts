@@ -3,6 +3,7 @@
  */
 import { open, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { run, withTemporaryDir } from './programs.js';
 
 export type ImageFormat = 'qcow2' | 'raw';
@@ -34,6 +35,24 @@ export async function createImage(options: ImageOptions): Promise<void> {
     file,
     String(size),
   ]);
+}
+
+const KEY_TRIES = 60;
+
+/**
+ * An empty qcow2 image that is encrypted (LUKS) with `key`. QEMU measures its CPU time for that, and in a virtual machine
+ * it fails at random: `Unable to get accurate CPU usage`.
+ */
+export async function createEncryptedImage(file: string, size: number, key: string): Promise<void> {
+  const options = 'encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10';
+  const secret = ['--object', `secret,id=key,data=${key}`];
+  const args = ['create', '-q', ...secret, '-f', 'qcow2', '-o', options, file, String(size)];
+  for (let tries = 1; ; tries += 1) {
+    const { exitCode, stderr } = await run('qemu-img', args, { allowed: [0, 1] });
+    if (exitCode === 0) return;
+    if (!stderr.includes('accurate CPU usage') || tries === KEY_TRIES) throw new Error(stderr);
+    await sleep(200);
+  }
 }
 
 export interface Ext4Options {
