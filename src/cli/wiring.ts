@@ -65,8 +65,9 @@ export async function createContext(
     now,
     answer,
     done: (value, text) => {
-      log.record(text());
-      answer(value, text);
+      const words = text();
+      log.record(words);
+      answer(value, () => words);
     },
     endWith: (code) => {
       ending = code;

@@ -63,7 +63,7 @@ const MAX_BACKING_NAME = 1023;
  */
 export function parseQcow2Header(bytes: Uint8Array): Qcow2Header {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.byteLength < 8 || view.getUint32(0) !== MAGIC) throw damaged('it is not a qcow2 image');
+  if (bytes.byteLength < QCOW2_START || !isQcow2(bytes)) throw damaged('it is not a qcow2 image');
   const version = view.getUint32(4);
   if (version !== 2 && version !== 3) throw damaged(`it is qcow2 version ${version}, known are 2 and 3`);
   const fixed = version === 2 ? VERSION_2_LENGTH : VERSION_3_LENGTH;
