@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync } from 'node:fs';
 
 /**
  * Runs the program in a process of its own, for a target that may hang. A call on a hung mount keeps its thread, and
@@ -24,10 +25,26 @@ export function endWithParent(): void {
 
 /** In the process that touches the target: the last word. With nobody left to hear it, nobody would kill it either. */
 export function tellEnding(exitCode: number): void {
+  letGoOfOutput();
   process.removeAllListeners('disconnect');
   process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   if (process.connected) process.send?.({ exitCode }, () => process.channel?.unref());
   else process.kill(process.pid, 'SIGKILL');
+}
+
+/**
+ * A process in a call that nothing interrupts outlives SIGKILL, and holds its files open: whoever reads our output up to
+ * its end (cron, a pipe) would wait for the target too.
+ */
+function letGoOfOutput(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    // Called when all that was written before is out, or cannot be.
+    stream.write('', () => {
+      closeSync(stream.fd);
+      // Takes the number that has become free: what is opened next shall not be taken for our output.
+      openSync('/dev/null', 'w');
+    });
+  }
 }
 
 /** Starts this program again, with the same arguments, and gives its exit code. */

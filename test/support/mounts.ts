@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir, rm, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -49,25 +49,38 @@ export interface HangingTarget {
   answer(): void;
 }
 
-/** A FUSE mount of another folder, by a program that can be stopped. */
+/**
+ * A FUSE mount of another folder, by a program that can be stopped; and one more above it. What calls the upper one hangs
+ * in a call that its server has taken up: there not even SIGKILL ends it. (With the lower one alone that was so by chance.)
+ */
 export async function mountHanging(folder: string): Promise<HangingTarget> {
   const store = `${folder}-store`;
-  await mkdir(folder);
-  await mkdir(store);
+  const middle = `${folder}-middle`;
+  for (const each of [folder, store, middle]) await mkdir(each);
+  const lower = await mountFolder(store, middle);
+  await mountFolder(middle, folder);
+  const answer = (): void => void lower.kill('SIGCONT');
+  const hang = (): void => {
+    // The first thing after the test: whatever hangs then has to end before anything else can.
+    afterTest(() => Promise.resolve(answer()));
+    lower.kill('SIGSTOP');
+  };
+  return { hang, answer };
+}
+
+async function mountFolder(from: string, to: string): Promise<ChildProcess> {
   // The kernel kills it with us, also when it is stopped: then what touches the mount fails and nothing hangs.
-  const server = spawn('setpriv', ['--pdeathsig', 'KILL', 'bindfs', '-f', store, folder], { stdio: 'ignore' });
+  const server = spawn('setpriv', ['--pdeathsig', 'KILL', 'bindfs', '-f', from, to], { stdio: 'ignore' });
   const ended = new Promise((resolve) => server.once('close', resolve));
-  const answer = (): void => void server.kill('SIGCONT');
   afterTest(async () => {
-    answer();
-    await run('umount', ['-l', folder]);
+    await run('umount', ['-l', to]);
     server.kill('SIGKILL');
     await ended;
   });
   const FUSE = 0x65735546;
-  for (let type = 0; type !== FUSE; { type } = await statfs(folder)) {
+  for (let type = 0; type !== FUSE; { type } = await statfs(to)) {
     if (server.exitCode !== null) throw new Error(`bindfs ended with ${server.exitCode}`);
     await sleep(20);
   }
-  return { hang: () => void server.kill('SIGSTOP'), answer };
+  return server;
 }
