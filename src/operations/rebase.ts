@@ -34,7 +34,7 @@ export interface RebaseOptions {
   /** The last file to merge; undefined is the newest of the newest FULL's branch. */
   readonly until?: string | undefined;
   readonly dryRun: boolean;
-  /** Leaves out `qemu-img check` before and after, and the comparison of the result with what was merged. */
+  /** Leaves out digests and `qemu-img check` before, that check after, and the comparison of the result with what was merged. */
   readonly skipCheck: boolean;
   /** Bytes per second; undefined or 0 is no limit. */
   readonly rateLimit?: number | undefined;
@@ -227,18 +227,20 @@ function summaryOf({ dir }: DiskFolder, plan: MergePlan): RebaseSummary {
 /** Everything that can be found wrong is found before the first change. */
 async function prove(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
   const { options, signal, deps, report, warn } = run;
-  await ledger.verify(plan, { signal, dryRun: options.dryRun });
+  const { dryRun, rateLimit } = options;
+  const onFile = (file: string): void => report({ kind: 'hashing', file });
+  await ledger.verify(plan, { signal, dryRun, digests: !options.skipCheck, rateLimit, onFile });
   for (const { file } of plan.line) {
     // A merge that was killed leaves leaks behind, and perhaps worse: that FULL is checked whatever was asked for.
     const mustCheck = plan.resumes && file === plan.full.file;
     if (options.skipCheck && !mustCheck) continue;
     report({ kind: 'checking', file });
-    const repairLeaks = mustCheck && !options.dryRun;
+    const repairLeaks = mustCheck && !dryRun;
     const found = await checked(run, file, repairLeaks);
     if (repairLeaks && found.leaksFixed > 0) report({ kind: 'repaired-leaks', file, count: found.leaksFixed });
     else if (found.leaks > 0) warn(`${file} has ${found.leaks} leaked clusters, which waste space and harm nothing`);
   }
-  if (!options.dryRun) await warnOfSpace(run, plan, deps);
+  if (!dryRun) await warnOfSpace(run, plan, deps);
 }
 
 async function checked(run: Run, file: string, repairLeaks: boolean): ReturnType<typeof check> {

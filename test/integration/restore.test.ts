@@ -1,4 +1,4 @@
-import { mkdir, open, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import { defaultRebaseDeps, rebase } from '../../src/operations/rebase.js';
@@ -20,6 +20,7 @@ import {
   photograph,
   record,
   refusal,
+  rot,
   type Step,
 } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
@@ -166,14 +167,7 @@ suite('restore', () => {
 
   it('proves the bytes of every file, though size and time are as recorded', async () => {
     const lab = await twoDisks();
-    const file = join(lab.folder('vda'), 'FULL-100.qcow2');
-    const { size } = await stat(file);
-    const reference = join(lab.root, 'reference');
-    await run('cp', ['--preserve=timestamps', file, reference]);
-    const handle = await open(file, 'r+');
-    await handle.write(Buffer.from([0x55]), 0, 1, size - 100);
-    await handle.close();
-    await run('touch', ['--reference', reference, file]);
+    await rot(join(lab.folder('vda'), 'FULL-100.qcow2'));
     const refused = await refusal(bring(lab));
     expect(refused).toMatchObject({
       code: 'damaged',

@@ -2,7 +2,7 @@
  * Real backup chains without a VM: images made by qemu-img and qemu-io, the catalog that a backup would have written,
  * and beside them, out of reach of what is tested, a flat copy of the disk at each point.
  */
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Catalog, Level, Point, PointDisk } from '../../src/domain/catalog.js';
@@ -134,6 +134,18 @@ export async function filesIn(folder: string): Promise<readonly string[]> {
 }
 
 /** What a promise is rejected with; fails the test when it is not, or with something else than our error. */
+/** Another byte at the end of the file, with its times as before: as a faulty disk does it. */
+export async function rot(image: string): Promise<void> {
+  const times = `${image}.times`;
+  await run('cp', ['--attributes-only', '--preserve=timestamps', image, times]);
+  const { size } = await stat(image);
+  const handle = await open(image, 'r+');
+  await handle.write(Buffer.from([0x55]), 0, 1, size - 100);
+  await handle.close();
+  await run('touch', ['--reference', times, image]);
+  await rm(times);
+}
+
 export async function refusal(promise: Promise<unknown>): Promise<QmpBackupError> {
   const outcome = await promise.then(
     (value) => ({ value }),

@@ -21,7 +21,7 @@ export const rebaseCommand: Register = (program, run) => {
     .requiredOption('--dir <diskdir>', 'folder of one disk: <target>/<disk id>')
     .option('--until <name>', 'the last file to merge; its chain is the one that is merged')
     .option('--dry-run', 'check all, and say what would be merged')
-    .option('--skip-check', 'leave out the checks of the images and of the result')
+    .option('--skip-check', 'leave out the proof of the files, by digest and qemu-img check, and of the result')
     .option('--rate-limit <bytes>', 'bytes per second; also 20M', parseBytes)
     .option('--break-lock', 'take a lock that another host holds')
     .addHelpText('after', EXAMPLES)

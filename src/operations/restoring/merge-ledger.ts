@@ -17,6 +17,7 @@ import type { ForeignChain } from '../../repository/foreign-folder.js';
 import { diskFolder, filePath } from '../../repository/layout.js';
 import { type DiskFolder, pathIn } from '../target/disk-folder.js';
 import { foreignFiles, type MergeNote } from './foreign-disk.js';
+import { refuseDamage } from './proven-line.js';
 
 /**
  * What is written down about a merge, so that one which was interrupted is finished and never mistaken for a chain: in
@@ -25,7 +26,8 @@ import { foreignFiles, type MergeNote } from './foreign-disk.js';
 export interface Ledger {
   readonly files: readonly MergeFile[];
   /**
-   * Refuses a missing, altered or hostile file of the line and of the head's children.
+   * Refuses a missing, altered or hostile file of the line and of the head's children; by digests, where that is asked
+   * for: the merge records new ones, and damage would look right from then on.
    *
    * @throws QmpBackupError `unsafe` or `damaged`, by name
    */
@@ -52,6 +54,11 @@ export interface Finished {
 export interface VerifyOptions {
   readonly signal: AbortSignal;
   readonly dryRun: boolean;
+  readonly digests: boolean;
+  /** Bytes per second of what is read for the digests; undefined or 0 is no limit. */
+  readonly rateLimit: number | undefined;
+  /** Before the digest of a file is made. */
+  readonly onFile: (file: string) => void;
 }
 
 export interface LedgerDeps {
@@ -120,12 +127,16 @@ async function verifyRecorded(
 ): Promise<void> {
   const { line, full, head, children, resumes } = plan;
   const entries = line.map(entryOf);
+  let unproven: readonly PointDisk[];
   if (resumes) {
     // The FULL is half merged and so differs from the catalog; what is merged into it must not.
-    for (const entry of entries.slice(1)) refuseAltered(entry.file, await whyAltered(folder, entry, options, deps));
+    unproven = entries.slice(1);
+    for (const entry of unproven) refuseAltered(entry.file, await whyAltered(folder, entry, options, deps));
   } else {
-    const checked = await deps.checkLine(folder.target, entries, options);
+    const checked = await deps.checkLine(folder.target, entries, { signal: options.signal });
     if (!checked.ok) refuseAltered(checked.file, checked.why);
+    // Its children were proven when the merge began.
+    unproven = [...entries, ...children.map(entryOf)];
   }
   for (const { file, parent, virtualSize } of entries) {
     const header = await deps.examine(folder.dir, { file, links: [parent] });
@@ -135,6 +146,7 @@ async function verifyRecorded(
     }
   }
   for (const child of children) await verifyChild(folder, plan, entryOf(child), options, deps);
+  if (options.digests) await refuseDamage(folder.dir, unproven, options, deps);
 }
 
 /**

@@ -1,6 +1,8 @@
+import { join } from 'node:path';
 import type { PointDisk } from '../../domain/catalog.js';
 import { QmpBackupError } from '../../errors.js';
 import { examine } from '../../qemu-img/examine.js';
+import type { sha256File } from '../../repository/digest.js';
 import type { checkLine } from '../../repository/file-state.js';
 import type { DiskFolder } from '../target/disk-folder.js';
 
@@ -32,6 +34,33 @@ export async function refuseAlteredLine(
     });
   }
   await examineLine(dir, line);
+}
+
+/**
+ * Reads every file of a line in `dir` to its end: bits that storage has lost show in neither size nor time.
+ *
+ * @throws QmpBackupError `damaged`, by name
+ */
+export async function refuseDamage(
+  dir: string,
+  line: readonly Pick<LineFile, 'file' | 'sha256'>[],
+  options: {
+    readonly signal: AbortSignal;
+    /** Bytes per second; undefined or 0 is no limit. */
+    readonly rateLimit?: number | undefined;
+    readonly onFile?: (file: string) => void;
+  },
+  deps: { readonly sha256File: typeof sha256File },
+): Promise<void> {
+  const { signal, rateLimit, onFile } = options;
+  for (const { file, sha256 = null } of line) {
+    if (sha256 === null) continue;
+    onFile?.(file);
+    if ((await deps.sha256File(join(dir, file), { signal, rateLimit })) === sha256) continue;
+    throw new QmpBackupError('damaged', `${file} is damaged: its bytes are no longer those that were backed up`, {
+      hint: 'Check the storage. Put the file back from another copy, or use a point that does not need it.',
+    });
+  }
 }
 
 /**

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { lstat, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { PARTIAL_SUFFIX } from '../../domain/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { readHeader } from '../../qemu-img/examine.js';
@@ -9,7 +9,7 @@ import { convert } from '../../qemu-img/steps.js';
 import { sha256File } from '../../repository/digest.js';
 import { renameDurably, syncFile } from '../../repository/durable.js';
 import { allOf, endingTogether } from '../flow/all-of.js';
-import type { LineFile } from './proven-line.js';
+import { type LineFile, refuseDamage } from './proven-line.js';
 import { Unwind } from '../flow/unwind.js';
 
 /**
@@ -61,21 +61,6 @@ export async function copyLine(
   const expected = line.at(-1)?.virtualSize;
   if (virtualSize !== expected || backingFile !== null) {
     throw new QmpBackupError('failed', `${target} came out as a disk of ${virtualSize} bytes instead of ${expected}`);
-  }
-}
-
-/** Bits that storage has lost show in neither size nor time. */
-async function refuseDamage(
-  dir: string,
-  line: readonly LineFile[],
-  { signal, rateLimit }: Pick<CopyOptions, 'signal' | 'rateLimit'>,
-  deps: Pick<CopyDeps, 'sha256File'>,
-): Promise<void> {
-  for (const { file, sha256 = null } of line) {
-    if (sha256 === null || (await deps.sha256File(join(dir, file), { signal, rateLimit })) === sha256) continue;
-    throw new QmpBackupError('damaged', `${file} is damaged: its bytes are no longer those that were backed up`, {
-      hint: 'Check the storage. Put the file back from another copy, or use a point that does not need it.',
-    });
   }
 }
 
