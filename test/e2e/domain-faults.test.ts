@@ -110,7 +110,9 @@ describe('what fails in the middle', () => {
     await untilPulling(scenario);
     await sleep(1000);
     await lab.virsh(['domjobabort', scenario.domain.uuid]);
-    expect((await run).exitCode).toBe(1);
+    const { exitCode, stderr } = await run;
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/somebody ended the backup job of the domain.*\n.*no change is lost/);
     expect((await scenario.backup('inc')).point.number).toBe(1);
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
@@ -123,7 +125,9 @@ describe('what fails in the middle', () => {
     await untilPulling(scenario);
     await sleep(1000);
     await scenario.domain.kill();
-    expect((await run).exitCode).toBe(1);
+    const { exitCode, stderr } = await run;
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/the domain ended while it was backed up \(shut off \(crashed\)\)/);
     await scenario.domain.start();
     expect((await scenario.backup('auto')).point.disks.map(({ level }) => level)).toEqual(['full', 'full']);
     await scenario.expectChainEqualsDisks();

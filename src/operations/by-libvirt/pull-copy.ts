@@ -2,10 +2,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { scratchFolderName } from '../../domain/names.js';
 import type { PlannedDisk } from '../../domain/plan.js';
-import { QmpBackupError } from '../../errors.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
 import { endBackup } from '../../libvirt/backup.js';
 import { exportOf, type PullDisk } from '../../libvirt/backup-xml.js';
 import { jobOf, runningBackup } from '../../libvirt/domain.js';
+import { endOf } from '../../libvirt/domain-life.js';
 import { loadLongRuns } from '../../qemu-img/runner.js';
 import { scratchImage } from '../../repository/scratch.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
@@ -53,7 +54,7 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
         const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
         return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
       });
-      const outcomes = await pullDisks(run, disks, socketFolder(run));
+      const outcomes = await toldByLibvirt(run, pullDisks(run, disks, socketFolder(run)));
       if (run.options.verify !== null) {
         for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
       }
@@ -71,12 +72,26 @@ function scratchFolder({ options, attempt }: DomainRun, { source }: PlannedDisk)
 }
 
 /** The path of a unix socket must be short. */
-function socketFolder({ attempt }: DomainRun): string {
+function socketFolder({ attempt }: Pick<DomainRun, 'attempt'>): string {
   return temporaryFolder(attempt);
 }
 
-function socketOf(run: DomainRun): string {
+function socketOf(run: Pick<DomainRun, 'attempt'>): string {
   return join(socketFolder(run), 'nbd.sock');
+}
+
+/**
+ * A connection that ends in the middle says nothing of why. Where the job or its domain has ended, that is told; what
+ * libvirt cannot tell then keeps the words of whoever met it.
+ */
+async function toldByLibvirt<T>(run: DomainRun, pull: Promise<T>): Promise<T> {
+  try {
+    return await pull;
+  } catch (error) {
+    if (run.signal.aborted) throw error;
+    const why = await whyJobEnded(run).catch(() => null);
+    throw why === null ? error : new QmpBackupError('failed', `${why}: ${messageOf(error)}`, { ...LOST, cause: error });
+  }
 }
 
 /**
@@ -84,11 +99,18 @@ function socketOf(run: DomainRun): string {
  * where the job is still there and ours, without an error.
  */
 async function requireOwnJob(run: DomainRun): Promise<void> {
-  const { virsh, uuid } = run.session;
-  const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
-  if (backup?.socket === socketOf(run) && job?.state === 'running' && job.error === null) return;
-  const why = job?.error ?? (backup ? 'another one runs in its place' : 'somebody ended it');
-  throw new QmpBackupError('failed', `the backup job of the domain did not last until all was read: ${why}`, {
-    hint: 'No point was made and no change is lost: the next run copies it all.',
-  });
+  const why = await whyJobEnded(run);
+  if (why !== null) throw new QmpBackupError('failed', `${why}, before all was read`, LOST);
+}
+
+const LOST = { hint: 'No point was made and no change is lost: the next run copies it all.' } as const;
+
+/** In words; null where our job goes on without an error. */
+async function whyJobEnded({ session: { virsh, uuid }, ...run }: DomainRun): Promise<string | null> {
+  const [backup, job, end] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid), endOf(virsh, uuid)]);
+  if (end !== null) return `the domain ended while it was backed up (${end})`;
+  if (job?.error) return `the backup job of the domain failed: ${job.error}`;
+  if (!backup) return 'somebody ended the backup job of the domain';
+  if (backup.socket !== socketOf(run)) return 'another backup job has taken the place of ours on the domain';
+  return job?.state === 'running' ? null : 'the backup job of the domain has ended';
 }
