@@ -1,11 +1,9 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { PointDisk } from '../domain/catalog.js';
-import { formatBytes } from '../domain/bytes.js';
 import { planImport } from '../domain/import-plan.js';
 import { isWithoutVm, reconcile } from '../domain/reconcile.js';
 import { messageOf, QmpBackupError } from '../errors.js';
-import { freeSpace } from '../repository/free-space.js';
 import { removeJournal, writeJournal } from '../repository/journal-file.js';
 import { lockTarget } from '../repository/lock.js';
 import { ownerFor } from '../repository/ownership.js';
@@ -25,7 +23,9 @@ import {
   resultOf,
 } from './importing/import-run.js';
 import { type ImportFile, importStream } from './importing/import-stream.js';
+import { refuseDiskFolder } from './target/nesting.js';
 import { listFiles, readTarget } from './target/open-target.js';
+import { warnOfSpace } from './target/warn-of-space.js';
 import { carryOutInTarget } from './repair/repair.js';
 import { commitCatalog } from './point/seal-file.js';
 import { unwinding } from './flow/unwind.js';
@@ -43,6 +43,7 @@ export async function importStreams(options: ImportOptions, context: ImportConte
   const vm = { uuid: folder.vm?.uuid ?? null, name: folder.vm?.name ?? null, label: options.label };
   const run: ImportRun = { options, context, plan, vm, target: resolve(options.target), attempt: randomId() };
   await refuseSameFolder(options.source, run.target);
+  await refuseDiskFolder(run.target);
   for (const text of [...folder.warnings, ...plan.warnings]) warn(run, text);
   if (vm.name === null && vm.label === null) {
     warn(
@@ -74,7 +75,8 @@ function perform(run: ImportRun): Promise<ImportResult> {
 
     await clearDeadImport(target);
     await refuseUsedTarget(target);
-    await warnOfSpace(run, signal);
+    const space = { need: spaceOf(run), what: 'the import' };
+    await warnOfSpace(target, space, { signal, warn: (text) => warn(run, text) });
     const points = await nameAll(run);
     await writeJournal(target, journalOf(run, points));
     const staging = new Staging(target, { owner: await ownerFor(target) });
@@ -165,15 +167,7 @@ async function refuseSameFolder(source: string, target: string): Promise<void> {
   });
 }
 
-/** Milliseconds. */
-const ANSWER_MS = 60_000;
-
-async function warnOfSpace(run: ImportRun, signal: AbortSignal): Promise<void> {
-  const { plan, target } = run;
-  const need = plan.points
-    .flatMap(({ disks }) => disks)
-    .reduce((sum, { source }) => sum + (source.meta?.dataSize ?? 0), 0);
-  const { free } = await freeSpace(target, { timeoutMs: ANSWER_MS, signal });
-  if (need <= free) return;
-  warn(run, `the streams hold ${formatBytes(need)}, and ${target} has ${formatBytes(free)} free: it may not suffice`);
+function spaceOf({ plan }: ImportRun): number {
+  const disks = plan.points.flatMap((point) => point.disks);
+  return disks.reduce((sum, { source }) => sum + (source.meta?.dataSize ?? 0), 0);
 }

@@ -16,10 +16,12 @@ import {
   copyLine,
   defaultCopyDeps,
   makeFolder,
+  mostOfCopy,
   promoteCopy,
   refuseExisting,
   undoneOnFailure,
 } from './restoring/standalone-copy.js';
+import { warnOfSpace } from './target/warn-of-space.js';
 import { unwinding } from './flow/unwind.js';
 
 /** Writes the state of one disk into a new standalone image. The backup is only read. */
@@ -98,6 +100,8 @@ export function merge(
     const line = await provenLine(folder, options.until, signal, warn, deps);
     const files = line.map(({ file }) => file);
     context.report({ kind: 'planned', files });
+    const space = { need: await mostOfCopy(folder.dir, line), what: `the merge of ${files.at(-1)}` };
+    await warnOfSpace(dirname(targetFile), space, { warn, signal });
     await undoneOnFailure(async (undo) => {
       await makeFolder(dirname(targetFile), undo);
       const onProgress = (percent: number): void => context.report({ kind: 'progress', percent });
@@ -123,7 +127,7 @@ async function provenLine(
     const line = lineToRead(files, until);
     const entries = line.map((each) => entryOf(catalog, folder.disk, each));
     await refuseAlteredLine(folder, entries, signal, deps);
-    return line.map((each, index) => ({ ...each, sha256: entries[index]?.sha256 ?? null }));
+    return entries;
   }
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   refuseUnfinished(folder.dir, await deps.readMergeNote(folder.dir));

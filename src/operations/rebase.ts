@@ -1,4 +1,4 @@
-import { rm, statfs } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { type FileFacts, type MergeFile, type MergePlan, planMerge } from '../domain/merge-plan.js';
 import { QmpBackupError } from '../errors.js';
 import { examine, readHeader } from '../qemu-img/examine.js';
@@ -22,6 +22,7 @@ import {
   type LedgerDeps,
   NOTHING,
 } from './restoring/merge-ledger.js';
+import { warnOfSpace } from './target/warn-of-space.js';
 import { unwinding } from './flow/unwind.js';
 
 /**
@@ -226,7 +227,7 @@ function summaryOf({ dir }: DiskFolder, plan: MergePlan): RebaseSummary {
 
 /** Everything that can be found wrong is found before the first change. */
 async function prove(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
-  const { options, signal, deps, report, warn } = run;
+  const { folder, options, signal, report, warn } = run;
   const { dryRun, rateLimit } = options;
   const onFile = (file: string): void => report({ kind: 'hashing', file });
   await ledger.verify(plan, { signal, dryRun, digests: !options.skipCheck, rateLimit, onFile });
@@ -240,7 +241,8 @@ async function prove(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
     if (repairLeaks && found.leaksFixed > 0) report({ kind: 'repaired-leaks', file, count: found.leaksFixed });
     else if (found.leaks > 0) warn(`${file} has ${found.leaks} leaked clusters, which waste space and harm nothing`);
   }
-  if (!dryRun) await warnOfSpace(run, plan, deps);
+  const need = await growthOf(run, plan);
+  await warnOfSpace(folder.dir, { need, what: `the merge into ${plan.full.file}` }, { warn, signal });
 }
 
 async function checked(run: Run, file: string, repairLeaks: boolean): ReturnType<typeof check> {
@@ -253,15 +255,9 @@ async function checked(run: Run, file: string, repairLeaks: boolean): ReturnType
 }
 
 /** The FULL grows by no more than what is merged into it; often by less, because clusters are replaced. */
-async function warnOfSpace({ folder, warn }: Run, plan: MergePlan, deps: RebaseDeps): Promise<void> {
-  let most = 0;
-  for (const { file } of plan.line.slice(1)) most += (await deps.fileState(pathIn(folder, file)))?.allocated ?? 0;
-  const { bavail, bsize } = await statfs(folder.dir);
-  const free = bavail * bsize;
-  if (free >= most) return;
-  warn(
-    `${folder.dir} has ${free} bytes free and the merge may need up to ${most}; should it run out of space, free some and run it again`,
-  );
+async function growthOf({ folder, deps }: Run, { line }: MergePlan): Promise<number> {
+  const states = await Promise.all(line.slice(1).map(({ file }) => deps.fileState(pathIn(folder, file))));
+  return states.reduce((sum, state) => sum + (state?.allocated ?? 0), 0);
 }
 
 /**

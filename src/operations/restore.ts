@@ -9,6 +9,8 @@ import { readForeignFolder } from '../repository/foreign-folder.js';
 import { lockTarget } from '../repository/lock.js';
 import type { Definer } from './by-libvirt/define-domain.js';
 import { lockForReading } from './target/disk-folder.js';
+import { refuseBackupFolder } from './target/nesting.js';
+import { warnOfSpace } from './target/warn-of-space.js';
 import { readMergeNote } from './restoring/foreign-disk.js';
 import type { MergeDeps } from './merge.js';
 import {
@@ -28,6 +30,7 @@ import {
   copyLine,
   defaultCopyDeps,
   makeFolder,
+  mostOfCopy,
   promoteCopy,
   refuseExisting,
   undoneOnFailure,
@@ -118,6 +121,7 @@ export function restore(
       context,
       deps,
     };
+    await refuseBackupFolder(run.output);
     const catalog = await deps.readCatalog(target);
     const source = catalog ? await recordedSource(run, catalog) : await foreignSource(run);
     const definer = await definerFor(run, source);
@@ -158,6 +162,9 @@ async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Prom
   const { definition } = source;
   const places = definition && (await placesFor(output, definition));
   context.report({ kind: 'planned', point: source.point, disks });
+  const most = await Promise.all(source.disks.map(({ dir, line }) => mostOfCopy(dir, line)));
+  const space = { need: most.reduce((sum, each) => sum + each, 0), what: `the restore of ${source.point}` };
+  await warnOfSpace(output, space, run);
 
   // QEMU of libvirt runs as another user, who must get through to the disks that libvirt makes its own.
   await makeFolder(output, undo, { mode: options.definition.define ? 0o711 : 0o700 });

@@ -254,6 +254,26 @@ describe('the target', () => {
     });
   });
 
+  it('that is the folder of a disk in another target', async () => {
+    const lab = await scenario();
+    await lab.backup('full');
+    await leavingNoTrace(lab, async () => {
+      for (const more of [[], ['--dry-run'], ['--monthly']]) {
+        const args = [
+          '--socket',
+          lab.vm.socket,
+          'backup',
+          '--level',
+          'auto',
+          '--target',
+          join(lab.target, 'd1'),
+          ...more,
+        ];
+        await expectRefused(13, args, `belongs to the backup in ${lab.target}`, /hint: Choose another folder/);
+      }
+    });
+  });
+
   it('of a VM without name and UUID takes no disks of a stranger', async () => {
     const lab = await scenario([{ id: 'd1' }]);
     await lab.vm.stop();

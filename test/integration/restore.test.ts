@@ -24,6 +24,7 @@ import {
   type Step,
 } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
+import { mountSmall } from '../support/mounts.js';
 
 const CHAIN: readonly Step[] = [
   { file: 'FULL-100.qcow2', io: ['write -P 1 0 6M'] },
@@ -175,6 +176,26 @@ suite('restore', () => {
     });
     expect(await filesIn(lab.root)).not.toContain('out');
     expect(await bring(lab, { disks: ['vdb'] })).toMatchObject({ disks: [{ disk: 'vdb' }] });
+  });
+
+  it('refuses to write into a target, or into what belongs to one', async () => {
+    const lab = await twoDisks();
+    for (const output of [lab.target, lab.folder('vda'), join(lab.target, 'definition')]) {
+      expect(await refusal(bring(lab, { output }))).toMatchObject({
+        code: 'unsafe',
+        message: expect.stringMatching(/is the target of backups|belongs to the backup in/) as string,
+      });
+    }
+  });
+
+  it('says before it begins that it may not fit, and leaves nothing where it does not', async () => {
+    const lab = await twoDisks();
+    const output = join(lab.root, 'small');
+    await mountSmall(output, 4 * MiB);
+    const events: RestoreEvent[] = [];
+    expect((await refusal(bring(lab, { output, events }))).message).toMatch(/No space left on device/);
+    expect(warnings(events)).toMatch(/small has 4.0 MiB free, and the restore of point 2 may take up to \d+\.\d MiB/);
+    expect(await filesIn(output)).toEqual([]);
   });
 
   it('refuses a folder that cannot be made, at once', async () => {

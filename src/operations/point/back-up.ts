@@ -11,6 +11,7 @@ import { lockTarget } from '../../repository/lock.js';
 import { Staging } from '../../repository/staging.js';
 import type { Unwind } from '../flow/unwind.js';
 import { repairOtherMonths } from '../repair/repair-months.js';
+import { refuseDiskFolder } from '../target/nesting.js';
 import { readTarget, refuseOtherVm, targetFolder } from '../target/open-target.js';
 import type { BackupContext, BackupOptions, BackupResult, BackupRun } from './backup-run.js';
 import { targetInWords } from './check-space.js';
@@ -45,6 +46,7 @@ export async function backUp(
     watch,
     context,
   };
+  await watch.whileAnswering(refuseDiskFolder(resolve(options.target)));
   const result = await (options.dryRun ? watch.whileAnswering(rehearse(run, route)) : perform(run, route, unwind));
   return { ...result, warnings };
 }

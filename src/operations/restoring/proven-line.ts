@@ -14,6 +14,8 @@ export interface LineFile {
   readonly virtualSize: number;
   /** Of its bytes, in hexadecimal; null or absent where none was recorded. */
   readonly sha256?: string | null;
+  /** Its data may take more bytes than the file does. */
+  readonly compressed?: boolean;
 }
 
 /**

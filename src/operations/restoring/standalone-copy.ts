@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { lstat, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { PARTIAL_SUFFIX } from '../../domain/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { readHeader } from '../../qemu-img/examine.js';
@@ -8,6 +8,7 @@ import { viewOf } from '../../qemu-img/image-view.js';
 import { convert } from '../../qemu-img/steps.js';
 import { sha256File } from '../../repository/digest.js';
 import { renameDurably, syncFile } from '../../repository/durable.js';
+import { fileState } from '../../repository/file-state.js';
 import { allOf, endingTogether } from '../flow/all-of.js';
 import { type LineFile, refuseDamage } from './proven-line.js';
 import { Unwind } from '../flow/unwind.js';
@@ -62,6 +63,17 @@ export async function copyLine(
   if (virtualSize !== expected || backingFile !== null) {
     throw new QmpBackupError('failed', `${target} came out as a disk of ${virtualSize} bytes instead of ${expected}`);
   }
+}
+
+/** The most that the copy of a line can take, in bytes. */
+export async function mostOfCopy(dir: string, line: readonly LineFile[]): Promise<number> {
+  const whole = line.at(-1)?.virtualSize ?? 0;
+  if (line.some(({ compressed }) => compressed)) return whole;
+  const states = await Promise.all(line.map(({ file }) => fileState(join(dir, file))));
+  return Math.min(
+    whole,
+    states.reduce((sum, state) => sum + (state?.allocated ?? 0), 0),
+  );
 }
 
 /** Gives a finished partial image its name. */

@@ -1,0 +1,40 @@
+import { basename, dirname } from 'node:path';
+import type { Catalog } from '../../domain/catalog.js';
+import { DEFINITION_FOLDER } from '../../domain/names.js';
+import { QmpBackupError } from '../../errors.js';
+import { readCatalog } from '../../repository/catalog-file.js';
+
+/**
+ * What belongs to a target is nobody's place to write to: neither a target nor restored disks go into the folder of a
+ * disk, where a rebase or a clean-up would meet them. `folder` is absolute and need not be there.
+ *
+ * @throws QmpBackupError `unsafe`, with the target
+ */
+export async function refuseDiskFolder(folder: string): Promise<void> {
+  const target = dirname(folder);
+  const catalog = await catalogIn(target);
+  const disks = catalog?.points.flatMap((point) => point.disks.map(({ disk }) => disk)) ?? [];
+  if (!disks.includes(basename(folder)) && !(catalog && basename(folder) === DEFINITION_FOLDER)) return;
+  throw new QmpBackupError('unsafe', `${folder} belongs to the backup in ${target}`, {
+    hint: `Choose another folder. The target of that backup is ${target}.`,
+  });
+}
+
+/** As `refuseDiskFolder`, and for the target itself. */
+export async function refuseBackupFolder(folder: string): Promise<void> {
+  await refuseDiskFolder(folder);
+  if ((await catalogIn(folder)) === undefined) return;
+  throw new QmpBackupError('unsafe', `${folder} is the target of backups`, {
+    hint: 'Choose another folder for what is restored; it will be made.',
+  });
+}
+
+/** What is wrong with the catalog of a folder that is not asked for is told by those who use it. */
+async function catalogIn(folder: string): Promise<Catalog | undefined> {
+  try {
+    return await readCatalog(folder);
+  } catch (error) {
+    if (error instanceof QmpBackupError) return undefined;
+    throw error;
+  }
+}
