@@ -57,6 +57,25 @@ describe('a running domain', () => {
     await scenario.expectNothingLeft(2);
   });
 
+  it('goes into two targets in turn, each with a chain of its own', async () => {
+    const scenario = await domainWithFull(lab);
+    const other = `${scenario.target}-other`;
+    const elsewhere = ['--target', other];
+    await writeBothDisks(scenario, 20, 0x41);
+    expect((await scenario.backup('auto', ...elsewhere)).point.level).toBe('full');
+    for (const round of [1, 2]) {
+      await writeBothDisks(scenario, 20 + 2 * round, 0x50 + round);
+      expect((await scenario.backup('inc')).point.number).toBe(round);
+      await writeBothDisks(scenario, 21 + 2 * round, 0x60 + round);
+      const { point } = await scenario.backup('inc', ...elsewhere);
+      expect(point.disks.map(({ changed }) => changed)).toEqual([2 * MiB, 2 * MiB]);
+    }
+    await scenario.expectChainEqualsDisks(other);
+    await scenario.backup('inc');
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(4);
+  });
+
   it('--verify compares each point with the frozen instant; --compress takes less space', async () => {
     const scenario = await domainWithFull(lab);
     await writeBothDisks(scenario, 20, 0x41);

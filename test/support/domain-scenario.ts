@@ -20,7 +20,7 @@ export interface DomainScenario {
   readonly vm: readonly string[];
   backup(level: string, ...more: string[]): Promise<BackupAnswer>;
   /** Fails unless the newest point, restored, equals the disks as they are. */
-  expectChainEqualsDisks(): Promise<void>;
+  expectChainEqualsDisks(target?: string): Promise<void>;
   /** No job, no scratch, no partial file, and no checkpoint but those of the newest file and the newest FULL. */
   expectNothingLeft(checkpoints: number): Promise<void>;
   checkpoints(): Promise<readonly string[]>;
@@ -44,13 +44,14 @@ export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOption
     target,
     fileOf,
     vm,
-    backup: async (level, ...options) =>
-      (
-        await expectCli(0, ['--json', ...vm, 'backup', '--level', level, '--target', target, ...options])
-      ).json<BackupAnswer>(),
-    expectChainEqualsDisks: async () => {
+    backup: async (level, ...options) => {
+      const at = options.includes('--target') ? [] : ['--target', target];
+      const { json } = await expectCli(0, ['--json', ...vm, 'backup', '--level', level, ...at, ...options]);
+      return json<BackupAnswer>();
+    },
+    expectChainEqualsDisks: async (from = target) => {
       const output = join(lab.dir, `restored-${Math.random().toString(36).slice(2)}`);
-      await expectCli(0, ['restore', '--target', target, '--output', output]);
+      await expectCli(0, ['restore', '--target', from, '--output', output]);
       for (const { target: disk, file = '' } of disks) {
         if ((await domain.state()) !== 'shut off') await flush(domain, disk);
         await compareImages(join(output, `${disk}.qcow2`), file);
