@@ -1,5 +1,4 @@
 /** Starts a domain, ends it and lets it go on, and what has to be known for that. */
-import { DomainNotFound } from './errors.js';
 import type { Virsh } from './virsh.js';
 
 /** Whether the memory of a domain that is off is kept: its next start goes on from there. */
@@ -8,15 +7,10 @@ export async function hasManagedSave(virsh: Virsh, uuid: string): Promise<boolea
   return uuids.split('\n').some((line) => line.trim() === uuid);
 }
 
-/** How a domain ended, in libvirt's words: `shut off (crashed)`; null where it has not. A transient one is then no more. */
+/** How a domain ended, in libvirt's words: `shut off (crashed)`; null where it has not. */
 export async function endOf(virsh: Virsh, uuid: string): Promise<string | null> {
-  try {
-    const state = (await virsh('domstate', ['--reason'], { domain: uuid })).trim();
-    return state.startsWith('shut off') ? state : null;
-  } catch (error) {
-    if (error instanceof DomainNotFound) return 'gone, with its definition';
-    throw error;
-  }
+  const state = (await virsh('domstate', ['--reason'], { domain: uuid })).trim();
+  return state.startsWith('shut off') ? state : null;
 }
 
 /** Starts a domain that is off, before the first instruction of its guest. */

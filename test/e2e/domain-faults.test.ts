@@ -134,6 +134,26 @@ describe('what fails in the middle', () => {
     await scenario.expectNothingLeft(2);
   });
 
+  it('a transient domain ends, and libvirt forgets it: the run says so, and the next one tidies up and is incremental', async () => {
+    const scenario = await domainWithFull(lab);
+    const { domain } = scenario;
+    await bigChange(scenario);
+    await lab.virsh(['undefine', domain.uuid, '--checkpoints-metadata']);
+    const run = slowInc(scenario);
+    await untilPulling(scenario);
+    await sleep(1000);
+    await lab.virsh(['destroy', domain.uuid]);
+    domain.forget();
+    const { exitCode, stderr } = await run;
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/the domain ended during the backup, with its definition.*\n.*no change is lost/);
+    await lab.virsh(['define', join(lab.dir, `${domain.uuid}.xml`)]);
+    await domain.start();
+    expect((await scenario.backup('inc')).point.number).toBe(1);
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
   it('libvirtd is killed and started again: the run ends with a point or an error, and nothing is lost', async () => {
     const scenario = await domainWithFull(lab);
     await bigChange(scenario);

@@ -46,8 +46,8 @@ export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOption
     vm,
     backup: async (level, ...options) => {
       const at = options.includes('--target') ? [] : ['--target', target];
-      const { json } = await expectCli(0, ['--json', ...vm, 'backup', '--level', level, ...at, ...options]);
-      return json<BackupAnswer>();
+      const result = await expectCli(0, ['--json', ...vm, 'backup', '--level', level, ...at, ...options]);
+      return result.json<BackupAnswer>();
     },
     expectChainEqualsDisks: async (from = target) => {
       const output = join(lab.dir, `restored-${Math.random().toString(36).slice(2)}`);

@@ -6,7 +6,7 @@ import { beginBackup } from '../../libvirt/backup.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import type { DomainFreezeGuard } from '../../libvirt/freeze-guard.js';
 import { inspectDomain } from '../../libvirt/domain.js';
-import { LibvirtUnreachable, VirshError, VirshTimeout } from '../../libvirt/errors.js';
+import { DomainNotFound, LibvirtUnreachable, VirshError, VirshTimeout } from '../../libvirt/errors.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import { makeScratch, removeScratch } from '../../repository/scratch.js';
 import type { Staging } from '../../repository/staging.js';
@@ -180,6 +180,13 @@ async function undone(run: DomainRun, before: VmState, error: unknown): Promise<
     return new QmpBackupError('failed', `libvirt was lost during the backup: ${failure.message}`, {
       cause: failure,
       hint: 'No point was made and no change is lost. Run it again when libvirt answers.',
+    });
+  }
+  if (failure instanceof DomainNotFound) {
+    // A transient domain.
+    return new QmpBackupError('failed', `the domain ended during the backup, with its definition: ${failure.message}`, {
+      cause: failure,
+      hint: 'No point was made and no change is lost: the next run, when the domain is there again, tidies up and copies it all.',
     });
   }
   return failure;

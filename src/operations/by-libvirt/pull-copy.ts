@@ -7,6 +7,7 @@ import { endBackup } from '../../libvirt/backup.js';
 import { exportOf, type PullDisk } from '../../libvirt/backup-xml.js';
 import { jobOf, runningBackup } from '../../libvirt/domain.js';
 import { endOf } from '../../libvirt/domain-life.js';
+import { DomainNotFound } from '../../libvirt/errors.js';
 import { loadLongRuns } from '../../qemu-img/runner.js';
 import { scratchImage } from '../../repository/scratch.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
@@ -89,7 +90,10 @@ async function toldByLibvirt<T>(run: DomainRun, pull: Promise<T>): Promise<T> {
     return await pull;
   } catch (error) {
     if (run.signal.aborted) throw error;
-    const why = await whyJobEnded(run).catch(() => null);
+    const why = await whyJobEnded(run).catch((failure: unknown) => {
+      if (failure instanceof DomainNotFound) throw failure;
+      return null;
+    });
     throw why === null ? error : new QmpBackupError('failed', `${why}: ${messageOf(error)}`, { ...LOST, cause: error });
   }
 }
@@ -107,10 +111,14 @@ const LOST = { hint: 'No point was made and no change is lost: the next run copi
 
 /** In words; null where our job goes on without an error. */
 async function whyJobEnded({ session: { virsh, uuid }, ...run }: DomainRun): Promise<string | null> {
-  const [backup, job, end] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid), endOf(virsh, uuid)]);
+  const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
+  const ours = backup?.socket === socketOf(run);
+  if (ours && job?.state === 'running' && job.error === null) return null;
+  const end = await endOf(virsh, uuid);
   if (end !== null) return `the domain ended while it was backed up (${end})`;
   if (job?.error) return `the backup job of the domain failed: ${job.error}`;
   if (!backup) return 'somebody ended the backup job of the domain';
-  if (backup.socket !== socketOf(run)) return 'another backup job has taken the place of ours on the domain';
-  return job?.state === 'running' ? null : 'the backup job of the domain has ended';
+  return ours
+    ? 'the backup job of the domain has ended'
+    : 'another backup job of the domain has taken the place of ours';
 }
