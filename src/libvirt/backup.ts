@@ -98,6 +98,11 @@ export async function redefineCheckpoint(
   });
 }
 
+/** Asks the guest for its time, which an agent that is there answers. @throws VirshError `no-agent` */
+export async function pingAgent(virsh: Virsh, uuid: string, options: { readonly timeoutMs: number }): Promise<void> {
+  await virsh('domtime', [], { domain: uuid, ...options });
+}
+
 /** How many file systems the guest agent froze; 0 means that nothing is frozen. */
 export async function freeze(virsh: Virsh, uuid: string, options: { readonly timeoutMs: number }): Promise<number> {
   return counted('Froze', await virsh('domfsfreeze', [], { domain: uuid, ...options }));

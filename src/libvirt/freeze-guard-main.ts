@@ -5,9 +5,10 @@
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
-import { freeze, thaw } from './backup.js';
-import { DomainNotFound, thawByHand, VirshError } from './errors.js';
-import type { FreezeTask, FromFreezeGuard } from './freeze-guard.js';
+import { freeze, pingAgent, thaw } from './backup.js';
+import { DomainNotFound, thawByHand, VirshError, VirshTimeout } from './errors.js';
+import type { FreezeTask, FromFreezeGuard, ThawCause } from './freeze-guard.js';
+import { endOf } from './domain-life.js';
 import { createVirsh } from './virsh.js';
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
@@ -32,22 +33,44 @@ let limit: NodeJS.Timeout | undefined;
 const lines = createInterface({ input: process.stdin });
 lines.on('line', (line) => {
   if (line === 'freeze') freezing ??= freezeDomain();
-  if (line === 'thaw') void thawDomain();
+  if (line === 'thaw') void thawDomain('asked');
 });
-lines.on('close', () => void thawDomain());
+lines.on('close', () => void thawDomain('alone'));
 process.stdin.on('error', () => lines.close());
 say({ kind: 'ready' });
 
+const unreachable = whyUnreachable();
+
+/**
+ * Why the agent does not answer, in words. Asked before the freeze, for an agent that hangs lets libvirt hang too, and what
+ * is said of one that is gone is the same before and after a freeze was sent.
+ */
+async function whyUnreachable(): Promise<string | null> {
+  try {
+    await pingAgent(virsh, task.uuid, { timeoutMs: task.freezeTimeoutMs });
+    return null;
+  } catch (error) {
+    if (error instanceof VirshTimeout) return messageOf(error);
+    const silent = error instanceof VirshError && ['no-agent', 'not-running'].includes(error.reason);
+    return silent ? error.words : null;
+  }
+}
+
 /** Whether there is something to thaw. */
 async function freezeDomain(): Promise<boolean> {
+  const asked = await unreachable;
+  if (asked) {
+    say({ kind: 'not-frozen', why: `libvirt could not freeze it: ${asked}` });
+    return false;
+  }
   try {
     const fileSystems = await freeze(virsh, task.uuid, { timeoutMs: task.freezeTimeoutMs });
     frozenAt = performance.now();
-    limit = setTimeout(() => void thawDomain(), task.freezeLimitMs);
+    limit = setTimeout(() => void thawDomain('limit'), task.freezeLimitMs);
     say({ kind: 'frozen', fileSystems });
     return true;
   } catch (error) {
-    const refused = error instanceof VirshError && ['no-agent', 'already-frozen', 'not-running'].includes(error.reason);
+    const refused = error instanceof VirshError && ['already-frozen', 'not-running'].includes(error.reason);
     const words = error instanceof VirshError ? error.words : messageOf(error);
     // A freeze without an answer may have come to pass, or may still.
     if (!refused && !(await thawUntilDone()).done) return false;
@@ -58,13 +81,14 @@ async function freezeDomain(): Promise<boolean> {
   }
 }
 
-function thawDomain(): Promise<void> {
+/** The first cause counts: what is frozen is thawed once. */
+function thawDomain(cause: ThawCause): Promise<void> {
   thawing ??= (async () => {
     clearTimeout(limit);
     if (!(await freezing)) return;
     const requestedAt = performance.now();
     const { done, fileSystems } = await thawUntilDone();
-    if (done) say({ kind: 'thawed', fileSystems, frozenMs: requestedAt - (frozenAt ?? requestedAt) });
+    if (done) say({ kind: 'thawed', cause, fileSystems, frozenMs: requestedAt - (frozenAt ?? requestedAt) });
   })();
   return thawing;
 }
@@ -76,9 +100,7 @@ async function thawUntilDone(): Promise<{ readonly done: boolean; readonly fileS
     try {
       return { done: true, fileSystems: await thaw(virsh, task.uuid, { timeoutMs: ATTEMPT_MS }) };
     } catch (error) {
-      // Without QEMU there is no guest that could be frozen.
-      const gone = error instanceof DomainNotFound || (error instanceof VirshError && error.reason === 'not-running');
-      if (gone) return { done: true, fileSystems: 0 };
+      if (await hasEnded(error)) return { done: true, fileSystems: 0 };
       const waited = performance.now() - begun;
       if (!said && waited > task.thawTimeoutMs) {
         say({ kind: 'not-thawed', why: messageOf(error) });
@@ -87,6 +109,17 @@ async function thawUntilDone(): Promise<{ readonly done: boolean; readonly fileS
       if (waited > LONGEST_MS) return { done: false, fileSystems: 0 };
     }
     await sleep(said ? LONG_PAUSE_MS : PAUSE_MS);
+  }
+}
+
+/** Without QEMU there is no guest that could be frozen; one that is paused cannot be thawed yet. */
+async function hasEnded(error: unknown): Promise<boolean> {
+  if (error instanceof DomainNotFound) return true;
+  if (!(error instanceof VirshError) || error.reason !== 'not-running') return false;
+  try {
+    return (await endOf(virsh, task.uuid)) !== null;
+  } catch (failure) {
+    return failure instanceof DomainNotFound;
   }
 }
 

@@ -29,12 +29,16 @@ export type FromFreezeGuard =
   | { readonly kind: 'not-frozen'; readonly why: string }
   | {
       readonly kind: 'thawed';
+      readonly cause: ThawCause;
       /** File systems that were still frozen just before. */
       readonly fileSystems: number;
       /** From the answer to the freeze to the request to thaw, in ms. */
       readonly frozenMs: number;
     }
   | { readonly kind: 'not-thawed'; readonly why: string };
+
+/** Because its parent said so, because the limit was over, or because nobody is there any more. */
+export type ThawCause = 'asked' | 'limit' | 'alone';
 
 export type ToFreezeGuard = 'freeze' | 'thaw';
 
@@ -146,7 +150,7 @@ export class DomainFreezeGuard {
     if (heard?.kind !== 'thawed') {
       throw this.#notThawed(heard?.kind === 'not-thawed' ? heard.why : 'the freeze guard does not answer');
     }
-    const held = heard.fileSystems >= this.#fileSystems;
+    const held = heard.cause === 'asked' && heard.fileSystems >= this.#fileSystems;
     return { statusAfterTransaction: held ? 'frozen' : 'thawed', freezeAnswerToThawRequestMs: heard.frozenMs };
   }
 

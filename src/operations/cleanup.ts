@@ -54,7 +54,8 @@ export interface FoundInVm {
 
 export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
   return unwinding(async (unwind) => {
-    const staleOf = options.staleTargets === null ? null : await catalogsOf(options.staleTargets);
+    // What is wrong with a target is told before the VM is touched.
+    await neededBy(options);
     const found: FoundBitmap[] = [];
     for (const image of options.images) {
       for (const { name } of await imageBitmaps(image)) {
@@ -62,10 +63,16 @@ export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
       }
     }
     const inVm = options.vm ? await findInVm(options.vm, options, unwind) : { bitmaps: [], repairs: [] };
+    // Again under the VM's lock: a backup that ended meanwhile has made its bitmap one that is needed.
+    const staleOf = await neededBy(options);
     const all = [...found, ...inVm.bitmaps];
     const removed = await removeJudged(all, { uuid: options.uuid, staleOf }, options.dryRun);
     return { ...removed, repairs: inVm.repairs };
   });
+}
+
+async function neededBy({ staleTargets }: CleanupOptions): Promise<readonly Catalog[] | null> {
+  return staleTargets === null ? null : catalogsOf(staleTargets);
 }
 
 async function findInVm(vm: AskedVm, options: CleanupOptions, unwind: Unwind): Promise<FoundInVm> {

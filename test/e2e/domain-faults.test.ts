@@ -1,5 +1,5 @@
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
@@ -8,7 +8,7 @@ import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } f
 import { write } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
-import { mountSmall } from '../support/mounts.js';
+import { mountHanging, mountSmall } from '../support/mounts.js';
 
 const MiB = 1024 * 1024;
 
@@ -226,6 +226,28 @@ describe('what fails in the middle', () => {
     await scenario.expectNothingLeft(1);
     await writeBothDisks(scenario, 54, 0x64);
     expect((await scenario.backup('inc', ...blindly)).point).toMatchObject({ number: 1, level: 'inc' });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('the target hangs: the run ends, and before that its job and scratch images; the next run is incremental', async () => {
+    const scenario = await domainScenario(lab);
+    const target = await mountHanging(scenario.target);
+    await scenario.backup('auto');
+    await bigChange(scenario);
+    const args = [...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target, '--stall-timeout', '3'];
+    const run = startCli([...args, '--speed-limit', '4M', '--no-digest']);
+    await untilPulling(scenario);
+    await sleep(1000);
+    target.hang();
+    const { exitCode, stderr } = await run;
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/hangs: its file system has not answered for 3 s/);
+    const { stdout } = await lab.virsh(['domjobinfo', scenario.domain.uuid]);
+    expect(stdout).toMatch(/Job type:\s+None/);
+    expect((await readdir(dirname(scenario.fileOf('vda')))).filter((name) => name.endsWith('.scratch'))).toEqual([]);
+    target.answer();
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
   });

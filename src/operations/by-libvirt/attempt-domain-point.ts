@@ -1,7 +1,7 @@
 import type { Journal } from '../../domain/catalog.js';
 import type { VmState } from '../../domain/disk.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../domain/names.js';
-import { QmpBackupError } from '../../errors.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
 import { beginBackup } from '../../libvirt/backup.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import type { DomainFreezeGuard } from '../../libvirt/freeze-guard.js';
@@ -44,8 +44,9 @@ export async function attemptDomainPoint(
   const { uuid } = run.session;
   run.signal.throwIfAborted();
   const guard = await startGuard(run, vm);
+  const copy = method.copyFor(run, planned);
+  const guest = new GuestOfCopy(run, copy, vm);
   try {
-    const copy = method.copyFor(run, planned);
     const checkpoint = checkpointOf(run, planned);
     const definition = await planDefinition(run.session, run.target, {
       now: context.now(),
@@ -77,6 +78,7 @@ export async function attemptDomainPoint(
         const begun = performance.now();
         await begin(run, checkpoint, copy, staged);
         transactionMs = performance.now() - begun;
+        guest.freeWhenAborted();
       },
     );
     const takenDefinition = await takeDefinition(definition);
@@ -88,19 +90,69 @@ export async function attemptDomainPoint(
     context.report({ kind: 'sealing' });
     const sealed = await sealPoint(run, planned, staging, staged, { vm, instant: taken, outcomes }, async () => {
       const sealing = sealDefinition(run.session, staging, takenDefinition, run.warn);
-      const [sealedDefinition] = await allOf([sealing, endCopy(copy)]);
+      const [sealedDefinition] = await allOf([sealing, guest.endCopy()]);
       return sealedDefinition;
     });
     return { ...sealed, freeze: instant.freeze, pausedMs: null, transactionMs };
   } catch (error) {
     await guard?.release();
+    await guest.free();
     throw await undone(run, vm, error);
   }
 }
 
-async function endCopy(copy: DomainCopy): Promise<void> {
-  await copy.end();
-  for (const folder of copy.folders) await removeScratch(folder);
+/**
+ * What a copy takes from the guest while it lasts: the space that its scratch images take, and, where that gives out, its
+ * time. Given back as soon as they are not needed, whatever becomes of the target.
+ */
+class GuestOfCopy {
+  readonly #run: DomainRun;
+  readonly #copy: DomainCopy;
+  readonly #vm: VmState;
+  #begun = false;
+  #freed: Promise<void> | undefined;
+  readonly #onAbort = (): void => void this.free();
+
+  constructor(run: DomainRun, copy: DomainCopy, vm: VmState) {
+    this.#run = run;
+    this.#copy = copy;
+    this.#vm = vm;
+  }
+
+  /** A target that hangs ends the run too late for anything else: the guest is freed when that is told. */
+  freeWhenAborted(): void {
+    this.#begun = true;
+    const { signal } = this.#run;
+    signal.addEventListener('abort', this.#onAbort, { once: true });
+    if (signal.aborted) this.#onAbort();
+  }
+
+  /** Where all was copied. */
+  async endCopy(): Promise<void> {
+    this.#run.signal.removeEventListener('abort', this.#onAbort);
+    await this.#copy.end();
+    await this.#goOn();
+  }
+
+  /** Where it was not. What cannot be done now, the undo or the next run does. */
+  free(): Promise<void> {
+    this.#freed ??= this.#freeNow().catch((error: unknown) => {
+      this.#run.warn(`the backup job of the domain could not be ended now: ${messageOf(error)}`);
+    });
+    return this.#freed;
+  }
+
+  async #freeNow(): Promise<void> {
+    this.#run.signal.removeEventListener('abort', this.#onAbort);
+    if (!this.#begun || !this.#copy.giveUp) return;
+    await this.#copy.giveUp();
+    await this.#goOn();
+  }
+
+  async #goOn(): Promise<void> {
+    for (const folder of this.#copy.folders) await removeScratch(folder);
+    if (this.#vm.running && this.#copy.giveUp) (await letGoOn(this.#run.session)).forEach(this.#run.warn);
+  }
 }
 
 /** The guard for the freeze, ready; null where nothing is frozen. */

@@ -42,4 +42,9 @@ export interface DomainCopy {
    * until all was copied.
    */
   end(): Promise<void>;
+  /**
+   * Ends what this copy has begun in the domain, where the run has to end before it is done; absent where that would touch
+   * the target, which may hang. Without a job of ours it does nothing.
+   */
+  readonly giveUp?: () => Promise<void>;
 }

@@ -103,6 +103,7 @@ async function carriedOut(
   const dropped = new Set<string>();
   const stuck = new Set<string>();
   let frozen = false;
+  let resumed = false;
   for (const action of actions) {
     switch (action.kind) {
       case 'thaw':
@@ -110,7 +111,14 @@ async function carriedOut(
         break;
       case 'end-job':
         await endBackup(session.virsh, session.uuid, { sleep });
-        if (session.domain.backup?.mode === 'pull') warnings.push(...(await letGoOn(session)));
+        resumed = session.domain.backup?.mode === 'pull';
+        if (resumed) warnings.push(...(await letGoOn(session)));
+        break;
+      case 'delete-scratch':
+        await carryOutInTarget(target, action, warnings);
+        // The job has ended, and not the run that would have let the guest go on.
+        if (!resumed && session.domain.active) warnings.push(...(await letGoOn(session)));
+        resumed = true;
         break;
       case 'remove-bitmap':
         if (!dropped.has(action.bitmap) && !(await dropOrWarn(session, action.bitmap, warnings))) {

@@ -5,8 +5,7 @@ import { inspectDomain } from '../../libvirt/domain.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
-import { dropCheckpoints, letGoOn, observeDomainRepairs, repairDomain } from './domain-repair.js';
-import { allOf } from '../flow/all-of.js';
+import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
 import { type BackupSession, type DomainSession, refuseForeignJob, stateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
 import { PULL } from './pull-copy.js';
@@ -71,11 +70,8 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
       });
     },
     retire: async (_plan, actions) => {
-      const [warnings] = await allOf([
-        state.running && !method.qemuWrites ? letGoOn(session) : [],
-        dropCheckpoints(session, actions),
-      ]);
-      return warnings;
+      await dropCheckpoints(session, actions);
+      return [];
     },
   };
 }

@@ -55,15 +55,21 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
         const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
         return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
       });
-      const outcomes = await toldByLibvirt(run, pullDisks(run, disks, socketFolder(run)));
-      if (run.options.verify !== null) {
-        for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
-      }
-      return outcomes;
+      return toldByLibvirt(run, async () => {
+        const outcomes = await pullDisks(run, disks, socketFolder(run));
+        if (run.options.verify !== null) {
+          for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
+        }
+        return outcomes;
+      });
     },
     end: async () => {
       await requireOwnJob(run);
       await endBackup(run.session.virsh, run.session.uuid, { sleep });
+    },
+    giveUp: async () => {
+      const { virsh, uuid } = run.session;
+      if ((await runningBackup(virsh, uuid))?.socket === socketOf(run)) await endBackup(virsh, uuid, { sleep });
     },
   };
 }
@@ -85,9 +91,9 @@ function socketOf(run: Pick<DomainRun, 'attempt'>): string {
  * A connection that ends in the middle says nothing of why. Where the job or its domain has ended, that is told; what
  * libvirt cannot tell then keeps the words of whoever met it.
  */
-async function toldByLibvirt<T>(run: DomainRun, pull: Promise<T>): Promise<T> {
+async function toldByLibvirt<T>(run: DomainRun, pull: () => Promise<T>): Promise<T> {
   try {
-    return await pull;
+    return await pull();
   } catch (error) {
     if (run.signal.aborted) throw error;
     const why = await whyJobEnded(run).catch((failure: unknown) => {

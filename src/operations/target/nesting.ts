@@ -1,16 +1,18 @@
+import { realpath } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import type { Catalog } from '../../domain/catalog.js';
 import { DEFINITION_FOLDER } from '../../domain/names.js';
-import { QmpBackupError } from '../../errors.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 
 /**
  * What belongs to a target is nobody's place to write to: neither a target nor restored disks go into the folder of a
- * disk, where a rebase or a clean-up would meet them. `folder` is absolute and need not be there.
+ * disk, where a rebase or a clean-up would meet them. The folder is absolute and need not be there.
  *
  * @throws QmpBackupError `unsafe`, with the target
  */
-export async function refuseDiskFolder(folder: string): Promise<void> {
+export async function refuseDiskFolder(named: string): Promise<void> {
+  const folder = await realPathOf(named);
   const target = dirname(folder);
   const catalog = await catalogIn(target);
   const disks = catalog?.points.flatMap((point) => point.disks.map(({ disk }) => disk)) ?? [];
@@ -27,6 +29,15 @@ export async function refuseBackupFolder(folder: string): Promise<void> {
   throw new QmpBackupError('unsafe', `${folder} is the target of backups`, {
     hint: 'Choose another folder for what is restored; it will be made.',
   });
+}
+
+async function realPathOf(folder: string): Promise<string> {
+  try {
+    return await realpath(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return folder;
+    throw new QmpBackupError('unsafe', `${folder} cannot be looked at: ${messageOf(error)}`, { cause: error });
+  }
 }
 
 /** What is wrong with the catalog of a folder that is not asked for is told by those who use it. */
