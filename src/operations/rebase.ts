@@ -7,7 +7,7 @@ import { check, commit, compare, rebaseUnsafe } from '../qemu-img/steps.js';
 import { readCatalog, writeCatalog } from '../repository/catalog-file.js';
 import { sha256File } from '../repository/digest.js';
 import { syncFile, syncFolder } from '../repository/durable.js';
-import { checkLine, fileState } from '../repository/file-state.js';
+import { allocatedBy, checkLine, fileState } from '../repository/file-state.js';
 import { readForeignFolder } from '../repository/foreign-folder.js';
 import { lockTarget } from '../repository/lock.js';
 import { refuseUnsealedFiles, unsealedRun } from './repair/dead-run.js';
@@ -241,7 +241,8 @@ async function prove(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
     if (repairLeaks && found.leaksFixed > 0) report({ kind: 'repaired-leaks', file, count: found.leaksFixed });
     else if (found.leaks > 0) warn(`${file} has ${found.leaks} leaked clusters, which waste space and harm nothing`);
   }
-  const need = await growthOf(run, plan);
+  // The FULL grows by no more than what is merged into it; often by less, because clusters are replaced.
+  const need = await allocatedBy(folder.dir, plan.line.slice(1));
   await warnOfSpace(folder.dir, { need, what: `the merge into ${plan.full.file}` }, { warn, signal });
 }
 
@@ -252,12 +253,6 @@ async function checked(run: Run, file: string, repairLeaks: boolean): ReturnType
   throw new QmpBackupError('damaged', `qemu-img check found damage in ${file}: ${found.corruptions} corruptions`, {
     hint: 'It was not merged any further. Restore from another chain, and take a new full backup.',
   });
-}
-
-/** The FULL grows by no more than what is merged into it; often by less, because clusters are replaced. */
-async function growthOf({ folder, deps }: Run, { line }: MergePlan): Promise<number> {
-  const states = await Promise.all(line.slice(1).map(({ file }) => deps.fileState(pathIn(folder, file))));
-  return states.reduce((sum, state) => sum + (state?.allocated ?? 0), 0);
 }
 
 /**

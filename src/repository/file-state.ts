@@ -1,5 +1,6 @@
 import { lstatSync, lstat as lstatWithCallback, type Stats } from 'node:fs';
 import { lstat, open } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { PointDisk } from '../domain/catalog.js';
 import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../domain/qcow2-header.js';
 import { QmpBackupError } from '../errors.js';
@@ -34,6 +35,12 @@ export async function fileState(path: string): Promise<FileState | undefined> {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw fileError('look at', path, error);
   }
+}
+
+/** Bytes that the files of a folder take on disk; those that are not there take none. */
+export async function allocatedBy(folder: string, files: readonly { readonly file: string }[]): Promise<number> {
+  const states = await Promise.all(files.map(({ file }) => fileState(join(folder, file))));
+  return states.reduce((sum, state) => sum + (state?.allocated ?? 0), 0);
 }
 
 /**

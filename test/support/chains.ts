@@ -133,7 +133,6 @@ export async function filesIn(folder: string): Promise<readonly string[]> {
   return (await readdir(folder)).toSorted();
 }
 
-/** What a promise is rejected with; fails the test when it is not, or with something else than our error. */
 /** Another byte at the end of the file, with its times as before: as a faulty disk does it. */
 export async function rot(image: string): Promise<void> {
   const times = `${image}.times`;
@@ -146,6 +145,7 @@ export async function rot(image: string): Promise<void> {
   await rm(times);
 }
 
+/** What a promise is rejected with; fails the test when it is not, or with something else than our error. */
 export async function refusal(promise: Promise<unknown>): Promise<QmpBackupError> {
   const outcome = await promise.then(
     (value) => ({ value }),

@@ -1,17 +1,18 @@
 import type { Journal } from '../../domain/catalog.js';
 import type { VmState } from '../../domain/disk.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../domain/names.js';
-import { messageOf, QmpBackupError } from '../../errors.js';
+import { QmpBackupError } from '../../errors.js';
 import { beginBackup } from '../../libvirt/backup.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import type { DomainFreezeGuard } from '../../libvirt/freeze-guard.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { DomainNotFound, LibvirtUnreachable, VirshError, VirshTimeout } from '../../libvirt/errors.js';
 import { writeJournal } from '../../repository/journal-file.js';
-import { makeScratch, removeScratch } from '../../repository/scratch.js';
+import { makeScratch } from '../../repository/scratch.js';
 import type { Staging } from '../../repository/staging.js';
 import { monitorOfDomain, newJournal } from '../point/attempt-journal.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import { GuestOfCopy } from './guest-of-copy.js';
 import {
   type DefinitionPlan,
   journalled,
@@ -43,9 +44,9 @@ export async function attemptDomainPoint(
   const { options, context } = run;
   const { uuid } = run.session;
   run.signal.throwIfAborted();
-  const guard = await startGuard(run, vm);
   const copy = method.copyFor(run, planned);
   const guest = new GuestOfCopy(run, copy, vm);
+  const guard = await startGuard(run, vm);
   try {
     const checkpoint = checkpointOf(run, planned);
     const definition = await planDefinition(run.session, run.target, {
@@ -98,60 +99,6 @@ export async function attemptDomainPoint(
     await guard?.release();
     await guest.free();
     throw await undone(run, vm, error);
-  }
-}
-
-/**
- * What a copy takes from the guest while it lasts: the space that its scratch images take, and, where that gives out, its
- * time. Given back as soon as they are not needed, whatever becomes of the target.
- */
-class GuestOfCopy {
-  readonly #run: DomainRun;
-  readonly #copy: DomainCopy;
-  readonly #vm: VmState;
-  #begun = false;
-  #freed: Promise<void> | undefined;
-  readonly #onAbort = (): void => void this.free();
-
-  constructor(run: DomainRun, copy: DomainCopy, vm: VmState) {
-    this.#run = run;
-    this.#copy = copy;
-    this.#vm = vm;
-  }
-
-  /** A target that hangs ends the run too late for anything else: the guest is freed when that is told. */
-  freeWhenAborted(): void {
-    this.#begun = true;
-    const { signal } = this.#run;
-    signal.addEventListener('abort', this.#onAbort, { once: true });
-    if (signal.aborted) this.#onAbort();
-  }
-
-  /** Where all was copied. */
-  async endCopy(): Promise<void> {
-    this.#run.signal.removeEventListener('abort', this.#onAbort);
-    await this.#copy.end();
-    await this.#goOn();
-  }
-
-  /** Where it was not. What cannot be done now, the undo or the next run does. */
-  free(): Promise<void> {
-    this.#freed ??= this.#freeNow().catch((error: unknown) => {
-      this.#run.warn(`the backup job of the domain could not be ended now: ${messageOf(error)}`);
-    });
-    return this.#freed;
-  }
-
-  async #freeNow(): Promise<void> {
-    this.#run.signal.removeEventListener('abort', this.#onAbort);
-    if (!this.#begun || !this.#copy.giveUp) return;
-    await this.#copy.giveUp();
-    await this.#goOn();
-  }
-
-  async #goOn(): Promise<void> {
-    for (const folder of this.#copy.folders) await removeScratch(folder);
-    if (this.#vm.running && this.#copy.giveUp) (await letGoOn(this.#run.session)).forEach(this.#run.warn);
   }
 }
 

@@ -79,11 +79,11 @@ function scratchFolder({ options, attempt }: DomainRun, { source }: PlannedDisk)
 }
 
 /** The path of a unix socket must be short. */
-function socketFolder({ attempt }: Pick<DomainRun, 'attempt'>): string {
+function socketFolder({ attempt }: DomainRun): string {
   return temporaryFolder(attempt);
 }
 
-function socketOf(run: Pick<DomainRun, 'attempt'>): string {
+function socketOf(run: DomainRun): string {
   return join(socketFolder(run), 'nbd.sock');
 }
 
@@ -116,7 +116,8 @@ async function requireOwnJob(run: DomainRun): Promise<void> {
 const LOST = { hint: 'No point was made and no change is lost: the next run copies it all.' } as const;
 
 /** In words; null where our job goes on without an error. */
-async function whyJobEnded({ session: { virsh, uuid }, ...run }: DomainRun): Promise<string | null> {
+async function whyJobEnded(run: DomainRun): Promise<string | null> {
+  const { virsh, uuid } = run.session;
   const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
   const ours = backup?.socket === socketOf(run);
   if (ours && job?.state === 'running' && job.error === null) return null;

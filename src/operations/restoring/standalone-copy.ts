@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { lstat, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { PARTIAL_SUFFIX } from '../../domain/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { readHeader } from '../../qemu-img/examine.js';
@@ -8,7 +8,7 @@ import { viewOf } from '../../qemu-img/image-view.js';
 import { convert } from '../../qemu-img/steps.js';
 import { sha256File } from '../../repository/digest.js';
 import { renameDurably, syncFile } from '../../repository/durable.js';
-import { fileState } from '../../repository/file-state.js';
+import { allocatedBy } from '../../repository/file-state.js';
 import { allOf, endingTogether } from '../flow/all-of.js';
 import { type LineFile, refuseDamage } from './proven-line.js';
 import { Unwind } from '../flow/unwind.js';
@@ -69,11 +69,7 @@ export async function copyLine(
 export async function mostOfCopy(dir: string, line: readonly LineFile[]): Promise<number> {
   const whole = line.at(-1)?.virtualSize ?? 0;
   if (line.some(({ compressed }) => compressed)) return whole;
-  const states = await Promise.all(line.map(({ file }) => fileState(join(dir, file))));
-  return Math.min(
-    whole,
-    states.reduce((sum, state) => sum + (state?.allocated ?? 0), 0),
-  );
+  return Math.min(whole, await allocatedBy(dir, line));
 }
 
 /** Gives a finished partial image its name. */

@@ -15,8 +15,8 @@ export async function refuseDiskFolder(named: string): Promise<void> {
   const folder = await realPathOf(named);
   const target = dirname(folder);
   const catalog = await catalogIn(target);
-  const disks = catalog?.points.flatMap((point) => point.disks.map(({ disk }) => disk)) ?? [];
-  if (!disks.includes(basename(folder)) && !(catalog && basename(folder) === DEFINITION_FOLDER)) return;
+  const disks = catalog?.points.flatMap((point) => point.disks.map(({ disk }) => disk));
+  if (!disks || ![...disks, DEFINITION_FOLDER].includes(basename(folder))) return;
   throw new QmpBackupError('unsafe', `${folder} belongs to the backup in ${target}`, {
     hint: `Choose another folder. The target of that backup is ${target}.`,
   });

@@ -1,0 +1,62 @@
+import type { VmState } from '../../domain/disk.js';
+import { messageOf } from '../../errors.js';
+import { removeScratch } from '../../repository/scratch.js';
+import type { DomainCopy, DomainRun } from './domain-copy.js';
+import { letGoOn } from './domain-repair.js';
+
+/**
+ * What a copy takes from the guest while it lasts: the space that its scratch images take, and, where that gives out, its
+ * time. Given back as soon as they are not needed, whatever becomes of the target.
+ */
+export class GuestOfCopy {
+  readonly #run: DomainRun;
+  readonly #copy: DomainCopy;
+  readonly #vm: VmState;
+  #begun = false;
+  #freed: Promise<void> | undefined;
+  readonly #onAbort = (): void => void this.free();
+
+  constructor(run: DomainRun, copy: DomainCopy, vm: VmState) {
+    this.#run = run;
+    this.#copy = copy;
+    this.#vm = vm;
+  }
+
+  /** A target that hangs ends the run too late for anything else: the guest is freed when that is told. */
+  freeWhenAborted(): void {
+    this.#begun = true;
+    const { signal } = this.#run;
+    signal.addEventListener('abort', this.#onAbort, { once: true });
+    if (signal.aborted) this.#onAbort();
+  }
+
+  /** Where all was copied. */
+  async endCopy(): Promise<void> {
+    const { signal } = this.#run;
+    signal.removeEventListener('abort', this.#onAbort);
+    // The job that it would miss then is ended by ourselves.
+    signal.throwIfAborted();
+    await this.#copy.end();
+    await this.#goOn();
+  }
+
+  /** Where it was not. What cannot be done now, the undo or the next run does. */
+  free(): Promise<void> {
+    this.#freed ??= this.#freeNow().catch((error: unknown) => {
+      this.#run.warn(`the backup job of the domain could not be ended now: ${messageOf(error)}`);
+    });
+    return this.#freed;
+  }
+
+  async #freeNow(): Promise<void> {
+    this.#run.signal.removeEventListener('abort', this.#onAbort);
+    if (!this.#begun || !this.#copy.giveUp) return;
+    await this.#copy.giveUp();
+    await this.#goOn();
+  }
+
+  async #goOn(): Promise<void> {
+    for (const folder of this.#copy.folders) await removeScratch(folder);
+    if (this.#vm.running && this.#copy.giveUp) (await letGoOn(this.#run.session)).forEach(this.#run.warn);
+  }
+}
