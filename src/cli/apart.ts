@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
  * Runs the program in a process of its own, for a target that may hang. A call on a hung mount keeps its thread, and
@@ -24,9 +25,9 @@ export function endWithParent(): void {
 }
 
 /** In the process that touches the target: the last word. With nobody left to hear it, nobody would kill it either. */
-export function tellEnding(exitCode: number): void {
-  letGoOfOutput();
+export async function tellEnding(exitCode: number): Promise<void> {
   process.removeAllListeners('disconnect');
+  await Promise.race([letGoOfOutput(), sleep(LAST_MS, undefined, { ref: false })]);
   process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   if (process.connected) process.send?.({ exitCode }, () => process.channel?.unref());
   else process.kill(process.pid, 'SIGKILL');
@@ -34,16 +35,14 @@ export function tellEnding(exitCode: number): void {
 
 /**
  * A process in a call that nothing interrupts outlives SIGKILL, and holds its files open: whoever reads our output up to
- * its end (cron, a pipe) would wait for the target too.
+ * its end (cron, a pipe) would wait for the target too. Resolves when all that was written is out, or cannot be.
  */
-function letGoOfOutput(): void {
+async function letGoOfOutput(): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) {
-    // Called when all that was written before is out, or cannot be.
-    stream.write('', () => {
-      closeSync(stream.fd);
-      // Takes the number that has become free: what is opened next shall not be taken for our output.
-      openSync('/dev/null', 'w');
-    });
+    await new Promise<void>((resolve) => stream.write('', () => resolve()));
+    closeSync(stream.fd);
+    // Takes the number that has become free: what is opened next shall not be taken for our output.
+    openSync('/dev/null', 'w');
   }
 }
 

@@ -30,7 +30,7 @@ try {
   process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
 } finally {
   await opened[0]?.log.close();
-  if (isApart()) tellEnding(Number(process.exitCode ?? 0));
+  if (isApart()) await tellEnding(Number(process.exitCode ?? 0));
 }
 
 /** commander has printed its own message, to the right stream. */

@@ -70,7 +70,9 @@ export async function mountHanging(folder: string): Promise<HangingTarget> {
 
 async function mountFolder(from: string, to: string): Promise<ChildProcess> {
   // The kernel kills it with us, also when it is stopped: then what touches the mount fails and nothing hangs.
-  const server = spawn('setpriv', ['--pdeathsig', 'KILL', 'bindfs', '-f', from, to], { stdio: 'ignore' });
+  // By another name than its folder, which mke2fs would look at; with a thread for each call, so that it takes up all.
+  const bindfs = ['bindfs', '-f', '--multithreaded', '-o', 'fsname=qmplab', from, to];
+  const server = spawn('setpriv', ['--pdeathsig', 'KILL', ...bindfs], { stdio: 'ignore' });
   const ended = new Promise((resolve) => server.once('close', resolve));
   afterTest(async () => {
     await run('umount', ['-l', to]);
