@@ -101,6 +101,8 @@ class Script {
   readonly #clients = new Set<number>();
   readonly #dead = new Set<number>();
   #due = false;
+  /** Under way; nothing else passes meanwhile, or it could hold the instant. */
+  #writing: Promise<void> = Promise.resolve();
 
   constructor(tool: Tool, fault: Fault) {
     this.#tool = tool;
@@ -108,6 +110,7 @@ class Script {
   }
 
   async intercept(message: Message, pass: () => void): Promise<void> {
+    await this.#writing;
     this.messages = message.number;
     this.#clients.add(message.client);
     // What a dead tool has not sent, nobody hears. A guard that outlives it speaks for itself.
@@ -175,7 +178,7 @@ class Script {
         await sleep(DELAY_MS);
         return;
       case 'write':
-        return torture.write(fault.writes);
+        return (this.#writing = torture.write(fault.writes));
       case 'foreign-job':
         return torture.startForeignJob(torture.disk(fault.disk));
       case 'false-event':
