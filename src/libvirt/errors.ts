@@ -51,6 +51,11 @@ export class VirshTimeout extends QmpBackupError {
   }
 }
 
+/** Whether libvirt may have done what it was asked for, or may yet do it. */
+export function isOutcomeUnknown(error: unknown): boolean {
+  return error instanceof VirshTimeout || error instanceof LibvirtUnreachable;
+}
+
 /** Reasons that a caller acts upon; the words are those of libvirt 9.0 with LC_ALL=C. */
 export type VirshReason =
   /** Another job (backup, migration, save …) holds the domain; libvirt has waited 30 s for it. */

@@ -150,7 +150,7 @@ describe('doctor --domain', () => {
 describe('recover --domain', () => {
   it('repairs what a dead run left, says so first, and the next backup is incremental', async () => {
     await writeBothDisks(scenario, 20, 0x21);
-    const step = { when: 'after', call: 'spawn', matches: /^setpriv .*qemu-nbd/ } as const;
+    const step = { when: 'after', call: 'spawn', matches: /^setpriv .*qemu-nbd/, guards: 'die' } as const;
     await crashCli(step, inFull(scenario, 'backup', '--level', 'inc'));
     await unchanged(scenario, async () => {
       expect((await expectCli(0, inFull(scenario, 'doctor'))).stdout).toMatch(/^warning {2}target: a run that died/m);
@@ -182,7 +182,7 @@ describe('recover --domain', () => {
 
   it('ends the job of a dead run while the domain is off: its bitmap goes from the images, too', async () => {
     await writeBothDisks(scenario, 22, 0x22);
-    const step = { when: 'after', call: 'spawn', matches: /^setpriv .*qemu-nbd/ } as const;
+    const step = { when: 'after', call: 'spawn', matches: /^setpriv .*qemu-nbd/, guards: 'die' } as const;
     await crashCli(step, inFull(scenario, 'backup', '--level', 'inc'));
     await scenario.domain.destroy();
     await expectCli(0, inFull(scenario, 'recover'));

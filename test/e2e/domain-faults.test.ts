@@ -36,27 +36,37 @@ describe('SIGKILL at a step', () => {
     { name: 'after the journal went', when: 'after', call: 'rm', matches: /run\.json$/, sealed: true },
   ];
 
-  it('of an INC, each one in turn on one chain: the next run is incremental and loses nothing', async () => {
-    const scenario = await domainWithFull(lab);
-    await writeBothDisks(scenario, 60, 0x3f);
-    await scenario.backup('inc');
-    let number = 2;
-    for (const [index, { name, sealed = false, ...step }] of steps.entries()) {
-      try {
-        await writeBothDisks(scenario, 10 + 2 * index, 0x40 + index);
-        await crashCli(step, [...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target]);
-        await writeBothDisks(scenario, 11 + 2 * index, 0x80 + index);
-        if (sealed) number += 1;
-        const { point } = await scenario.backup('inc');
-        expect(point).toMatchObject({ number, level: 'inc' });
-        await scenario.expectNothingLeft(2);
-        number += 1;
-      } catch (error) {
-        throw new Error(`killed ${name}: ${(error as Error).message}`, { cause: error });
+  it.each(['act', 'die'] as const)(
+    'of an INC, each one in turn on one chain, guards %s: the next run is incremental and loses nothing',
+    async (guards) => {
+      const scenario = await domainWithFull(lab);
+      await writeBothDisks(scenario, 60, 0x3f);
+      await scenario.backup('inc');
+      let number = 2;
+      for (const [index, { name, sealed = false, ...step }] of steps.entries()) {
+        try {
+          await writeBothDisks(scenario, 10 + 2 * index, 0x40 + index);
+          await crashCli({ ...step, guards }, [
+            ...scenario.vm,
+            'backup',
+            '--level',
+            'inc',
+            '--target',
+            scenario.target,
+          ]);
+          await writeBothDisks(scenario, 11 + 2 * index, 0x80 + index);
+          if (sealed) number += 1;
+          const { point } = await scenario.backup('inc');
+          expect(point).toMatchObject({ number, level: 'inc' });
+          await scenario.expectNothingLeft(2);
+          number += 1;
+        } catch (error) {
+          throw new Error(`killed ${name}: ${(error as Error).message}`, { cause: error });
+        }
       }
-    }
-    await scenario.expectChainEqualsDisks();
-  });
+      await scenario.expectChainEqualsDisks();
+    },
+  );
 });
 
 describe('a run that was killed, whose domain was defined anew', () => {
@@ -85,11 +95,14 @@ describe('a run that was killed, whose domain was defined anew', () => {
 
 describe('what fails in the middle', () => {
   /** A run that is pulling: slow enough to be met there. */
-  const slowInc = (scenario: DomainScenario) =>
-    startCli([
-      ...[...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target],
-      ...['--speed-limit', '2M', '--no-digest'],
-    ]);
+  const slowInc = (scenario: DomainScenario, options: { readonly detached?: boolean } = {}) =>
+    startCli(
+      [
+        ...[...scenario.vm, 'backup', '--level', 'inc', '--target', scenario.target],
+        ...['--speed-limit', '2M', '--no-digest'],
+      ],
+      options,
+    );
   const untilPulling = async (scenario: DomainScenario): Promise<void> => {
     for (let tries = 0; tries < 300; tries += 1) {
       const { stdout } = await lab.virsh(['domjobinfo', scenario.domain.uuid], { allowed: [0, 1] });
@@ -97,6 +110,21 @@ describe('what fails in the middle', () => {
       await sleep(100);
     }
     throw new Error('no job was seen');
+  };
+  const scratchOf = async (scenario: DomainScenario): Promise<readonly string[]> => {
+    const files = await readdir(dirname(scenario.fileOf('vda')), { recursive: true });
+    return files.filter((name) => /\.scratch\/./.test(name));
+  };
+  const guardsOf = async ({ domain }: DomainScenario): Promise<readonly string[]> => {
+    const { stdout } = await run('pgrep', ['-f', `guard-main.*${domain.uuid}`], { allowed: [0, 1] });
+    return stdout.split('\n').filter(Boolean);
+  };
+  /** Without another run of ours. */
+  const expectJobGone = async (scenario: DomainScenario): Promise<void> => {
+    const job = async () => (await lab.virsh(['domjobinfo', scenario.domain.uuid])).stdout;
+    await expect.poll(job, { timeout: 20_000 }).toMatch(/Job type:\s+None/);
+    await expect.poll(() => scratchOf(scenario), { timeout: 5_000 }).toEqual([]);
+    expect(await scenario.domain.state()).toBe('running');
   };
   const bigChange = async (scenario: DomainScenario): Promise<void> => {
     await write(scenario.domain, 'vda', { offset: 16 * MiB, length: 24 * MiB, pattern: 0x61 });
@@ -181,6 +209,62 @@ describe('what fails in the middle', () => {
     await scenario.expectNothingLeft(2);
     expect((await scenario.backup('inc')).point.number).toBe(1);
     await scenario.expectChainEqualsDisks();
+  });
+
+  it('the run is killed: its job and scratch images go at once, and the next run is incremental', async () => {
+    const scenario = await domainWithFull(lab);
+    await bigChange(scenario);
+    const run = slowInc(scenario);
+    await untilPulling(scenario);
+    await sleep(1000);
+    run.kill('SIGKILL');
+    await run;
+    await expectJobGone(scenario);
+    // Nobody guards what is not there.
+    await expect.poll(() => guardsOf(scenario), { timeout: 10_000 }).toEqual([]);
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('the run is killed while libvirtd hangs: its job goes when that answers', async () => {
+    const scenario = await domainWithFull(lab);
+    await bigChange(scenario);
+    const run = slowInc(scenario);
+    await untilPulling(scenario);
+    const libvirtd = (await lab.pidOf('libvirtd')) ?? 0;
+    process.kill(libvirtd, 'SIGSTOP');
+    try {
+      run.kill('SIGKILL');
+      await run;
+      await sleep(2000);
+      expect(await scratchOf(scenario)).not.toEqual([]);
+    } finally {
+      process.kill(libvirtd, 'SIGCONT');
+    }
+    await expectJobGone(scenario);
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('the run is killed while its target hangs: its job goes at once', async () => {
+    const scenario = await domainScenario(lab);
+    const target = await mountHanging(scenario.target);
+    await scenario.backup('auto');
+    await bigChange(scenario);
+    const run = slowInc(scenario, { detached: true });
+    await untilPulling(scenario);
+    await sleep(1000);
+    target.hang();
+    await sleep(500);
+    process.kill(-(run.pid ?? 0), 'SIGKILL');
+    await expectJobGone(scenario);
+    target.answer();
+    await run;
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
   });
 
   it('the NBD connection of a FULL and of an INC is cut: no point, and the next run is incremental', async () => {

@@ -38,9 +38,9 @@ afterAll(async () => {
   await rm(dirname(small), { recursive: true });
 });
 
-/** Pids of the processes that guard a freeze of the domain. */
+/** Pids of the processes that guard a freeze or a pull of the domain. */
 async function guards(uuid: string): Promise<readonly number[]> {
-  const { stdout } = await execa('pgrep', ['-f', `freeze-guard-main.*${uuid}`], { reject: false });
+  const { stdout } = await execa('pgrep', ['-f', `guard-main.*${uuid}`], { reject: false });
   return stdout.split('\n').filter(Boolean).map(Number);
 }
 
@@ -71,8 +71,19 @@ describe('a guest whose old data does not fit into the scratch images', () => {
     await scenario.expectNothingLeft(1);
   });
 
-  it('goes on with the run after one that was killed', async () => {
+  it('goes on where the run is killed', async () => {
     const { tool, written } = await stalled();
+    tool.kill('SIGKILL');
+    await tool;
+    await written;
+    await expect.poll(reason).toMatch(/^running/);
+    await scenario.backup('auto');
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('goes on with the run after one that was killed with its guard', async () => {
+    const { tool, written } = await stalled();
+    for (const pid of await guards(scenario.domain.uuid)) process.kill(pid, 'SIGKILL');
     tool.kill('SIGKILL');
     await tool;
     const { warnings } = await scenario.backup('auto');

@@ -42,8 +42,9 @@ export async function expectCli(exitCode: number, args: readonly string[], optio
 }
 
 /** A run that goes on in the background, for killing it in the middle. */
-export function startCli(args: readonly string[]) {
-  return execa(process.execPath, [PROGRAM, ...args], { reject: false, timeout: 120_000, env: { NO_COLOR: '1' } });
+export function startCli(args: readonly string[], { detached = false }: { readonly detached?: boolean } = {}) {
+  const options = { reject: false, timeout: 120_000, env: { NO_COLOR: '1' }, detached } as const;
+  return execa(process.execPath, [PROGRAM, ...args], options);
 }
 
 export const repositoryRoot = projectRoot();

@@ -16,14 +16,16 @@ export interface CrashPoint {
   readonly matches: RegExp;
   /** Which of the calls that match; 1, the first, unless told. */
   readonly nth?: number;
+  /** What becomes of its guards, which are in groups of their own: they do their work, or die with it. */
+  readonly guards?: 'act' | 'die';
 }
 
 /**
  * For node, before the program: it then dies at `point`, with every process of its group, since a run may have two of
  * them. So it has to be started in a group of its own (`detached`).
  */
-export function crashArguments({ when, call, matches, nth = 1 }: CrashPoint): string[] {
-  const point = JSON.stringify({ when, call, matches: matches.source, nth });
+export function crashArguments({ when, call, matches, nth = 1, guards = 'act' }: CrashPoint): string[] {
+  const point = JSON.stringify({ when, call, matches: matches.source, nth, guards });
   return ['--import', `data:text/javascript,${encodeURIComponent(`const point = ${point};${PRELOAD}`)}`];
 }
 
@@ -48,7 +50,20 @@ import { Socket } from 'node:net';
 const pattern = new RegExp(point.matches);
 let matched = 0;
 const isIt = (text) => pattern.test(text) && ++matched === point.nth;
-const die = () => process.kill(0, 'SIGKILL');
+const guards = [];
+const die = () => {
+  for (const guard of guards) guard.kill('SIGKILL');
+  process.kill(0, 'SIGKILL');
+};
+if (point.guards === 'die') {
+  const spawn = programs.spawn;
+  programs.spawn = (name, args, options) => {
+    const child = spawn(name, args, options);
+    if (/guard/.test(args[0])) guards.push(child);
+    return child;
+  };
+  syncBuiltinESMExports();
+}
 if (point.call === 'send') {
   const write = Socket.prototype.write;
   Socket.prototype.write = function (chunk, ...rest) {

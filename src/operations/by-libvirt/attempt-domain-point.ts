@@ -1,12 +1,12 @@
 import type { Journal } from '../../domain/catalog.js';
 import type { VmState } from '../../domain/disk.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../domain/names.js';
-import { QmpBackupError } from '../../errors.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
 import { beginBackup } from '../../libvirt/backup.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import type { DomainFreezeGuard } from '../../libvirt/freeze-guard.js';
 import { inspectDomain } from '../../libvirt/domain.js';
-import { DomainNotFound, LibvirtUnreachable, VirshError, VirshTimeout } from '../../libvirt/errors.js';
+import { DomainNotFound, isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import { makeScratch } from '../../repository/scratch.js';
 import type { Staging } from '../../repository/staging.js';
@@ -65,6 +65,7 @@ export async function attemptDomainPoint(
     if (guard) await loading;
     run.signal.throwIfAborted();
     if (guard) await writeJournal(run.target, { ...journal, freezes: `${LIBVIRT}${uuid}` });
+    guest.guardIt();
     let transactionMs = 0;
     const instant = await takeInstant(
       guard,
@@ -77,9 +78,8 @@ export async function attemptDomainPoint(
       },
       async () => {
         const begun = performance.now();
-        await begin(run, checkpoint, copy, staged);
+        await guest.begin(() => begin(run, checkpoint, copy, staged));
         transactionMs = performance.now() - begun;
-        guest.freeWhenAborted();
       },
     );
     const takenDefinition = await takeDefinition(definition);
@@ -175,8 +175,8 @@ async function undone(run: DomainRun, before: VmState, error: unknown): Promise<
     // Also where somebody else has ended the job.
     if (before.running && domain.active) (await letGoOn(run.session)).forEach(run.warn);
   });
-  if (failure instanceof LibvirtUnreachable || failure instanceof VirshTimeout) {
-    return new QmpBackupError('failed', `libvirt was lost during the backup: ${failure.message}`, {
+  if (isOutcomeUnknown(failure)) {
+    return new QmpBackupError('failed', `libvirt was lost during the backup: ${messageOf(failure)}`, {
       cause: failure,
       hint: 'No point was made and no change is lost. Run it again when libvirt answers.',
     });

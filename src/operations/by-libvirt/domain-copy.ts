@@ -2,6 +2,7 @@ import type { FleeceChoice } from '../../domain/fleece-choice.js';
 import type { Backup } from '../../libvirt/backup.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
 import type { BackupSession } from './domain-session.js';
+import type { PullGuard } from './pull-guard.js';
 import type { Planned } from '../point/plan-run.js';
 import type { TargetFacts } from '../point/route.js';
 import type { Copied, StagedImage } from '../point/seal-point.js';
@@ -47,4 +48,6 @@ export interface DomainCopy {
    * the target, which may hang. Without a job of ours it does nothing.
    */
   readonly giveUp?: () => Promise<void>;
+  /** Starts what ends it where this process is gone, however it died; `resumes`: as of `PullGuardTask`. */
+  readonly guard?: (resumes: boolean) => PullGuard;
 }

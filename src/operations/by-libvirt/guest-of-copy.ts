@@ -1,18 +1,21 @@
 import type { VmState } from '../../domain/disk.js';
 import { messageOf } from '../../errors.js';
+import { isOutcomeUnknown } from '../../libvirt/errors.js';
 import { removeScratch } from '../../repository/scratch.js';
 import type { DomainCopy, DomainRun } from './domain-copy.js';
 import { letGoOn } from './domain-repair.js';
+import type { PullGuard } from './pull-guard.js';
 
 /**
  * What a copy takes from the guest while it lasts: the space that its scratch images take, and, where that gives out, its
- * time. Given back as soon as they are not needed, whatever becomes of the target.
+ * time. Given back as soon as they are not needed, whatever becomes of the target or of this process.
  */
 export class GuestOfCopy {
   readonly #run: DomainRun;
   readonly #copy: DomainCopy;
   readonly #vm: VmState;
-  #begun = false;
+  #guard: PullGuard | undefined;
+  #begun: 'no' | 'perhaps' | 'yes' = 'no';
   #freed: Promise<void> | undefined;
   readonly #onAbort = (): void => void this.free();
 
@@ -22,9 +25,22 @@ export class GuestOfCopy {
     this.#vm = vm;
   }
 
+  /** Ahead of the begin, which may have to be quick. */
+  guardIt(): void {
+    this.#guard = this.#copy.guard?.(this.#vm.running);
+  }
+
   /** A target that hangs ends the run too late for anything else: the guest is freed when that is told. */
-  freeWhenAborted(): void {
-    this.#begun = true;
+  async begin(begin: () => Promise<void>): Promise<void> {
+    this.#begun = 'perhaps';
+    try {
+      await begin();
+    } catch (error) {
+      // libvirt has answered: it did not begin.
+      if (!isOutcomeUnknown(error)) this.#begun = 'no';
+      throw error;
+    }
+    this.#begun = 'yes';
     const { signal } = this.#run;
     signal.addEventListener('abort', this.#onAbort, { once: true });
     if (signal.aborted) this.#onAbort();
@@ -38,6 +54,7 @@ export class GuestOfCopy {
     signal.throwIfAborted();
     await this.#copy.end();
     await this.#goOn();
+    this.#guard?.release();
   }
 
   /** Where it was not. What cannot be done now, the undo or the next run does. */
@@ -50,9 +67,13 @@ export class GuestOfCopy {
 
   async #freeNow(): Promise<void> {
     this.#run.signal.removeEventListener('abort', this.#onAbort);
-    if (!this.#begun || !this.#copy.giveUp) return;
-    await this.#copy.giveUp();
-    await this.#goOn();
+    // What libvirt may begin yet is left to the undo, and after that to the guard.
+    if (this.#begun === 'perhaps') return;
+    if (this.#begun === 'yes' && this.#copy.giveUp) {
+      await this.#copy.giveUp();
+      await this.#goOn();
+    }
+    this.#guard?.release();
   }
 
   async #goOn(): Promise<void> {

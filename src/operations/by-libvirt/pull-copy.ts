@@ -12,6 +12,8 @@ import { loadLongRuns } from '../../qemu-img/runner.js';
 import { scratchImage } from '../../repository/scratch.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
 import { scratchPlace, temporaryFolder } from './domain-scratch.js';
+import { endPullAt } from './end-pull.js';
+import { startPullGuard } from './pull-guard.js';
 import type { Planned } from '../point/plan-run.js';
 import { type PulledDisk, pullDisks } from '../point/pull-disks.js';
 import type { StagedImage } from '../point/seal-point.js';
@@ -68,8 +70,11 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
       await endBackup(run.session.virsh, run.session.uuid, { sleep });
     },
     giveUp: async () => {
-      const { virsh, uuid } = run.session;
-      if ((await runningBackup(virsh, uuid))?.socket === socketOf(run)) await endBackup(virsh, uuid, { sleep });
+      await endPullAt(run.session.virsh, run.session.uuid, socketOf(run));
+    },
+    guard: (resumes) => {
+      const { connect, uuid } = run.session;
+      return startPullGuard({ connect, uuid, socket: socketOf(run), resumes }, run);
     },
   };
 }

@@ -1,7 +1,7 @@
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { destroyGracefully, hasHardlyRun, hasManagedSave, startPaused } from '../../libvirt/domain-life.js';
-import { LibvirtUnreachable, VirshTimeout } from '../../libvirt/errors.js';
+import { isOutcomeUnknown } from '../../libvirt/errors.js';
 import { readJournal, removeJournal, writeJournal } from '../../repository/journal-file.js';
 import { monitorOfDomain, newJournal } from '../point/attempt-journal.js';
 import type { BackupRun } from '../point/backup-run.js';
@@ -46,7 +46,7 @@ export async function startForBackup(run: BackupRun, session: BackupSession, unw
   try {
     await startPaused(virsh, uuid);
   } catch (error) {
-    unknown = error instanceof VirshTimeout || error instanceof LibvirtUnreachable;
+    unknown = isOutcomeUnknown(error);
     throw error;
   }
   const started = await inspectDomain(virsh, uuid);

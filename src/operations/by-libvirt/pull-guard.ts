@@ -1,0 +1,54 @@
+import { spawn } from 'node:child_process';
+import { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { lookAtProcess, type ProcessState } from '../../repository/lock-owner.js';
+
+/**
+ * Ends the pull of a run that is gone, from a process of its own: a job that nobody ends goes on filling scratch images,
+ * which libvirt does not bound, until there is no space left and the guest stands still.
+ */
+export interface PullGuardTask {
+  /** URI for virsh; null is its default. */
+  readonly connect: string | null;
+  readonly uuid: string;
+  /** Path of the job's NBD server, by which it is known. */
+  readonly socket: string;
+  /** Whether the guest ran before, and so goes on where a full scratch image has paused it. */
+  readonly resumes: boolean;
+  readonly parent: { readonly pid: number; readonly state: ProcessState };
+}
+
+export interface PullGuard {
+  /** Ends the guard. Else it acts as soon as this process has ended, however that came about. */
+  release(): void;
+}
+
+const GUARD_PROGRAM = fileURLToPath(new URL('./pull-guard-main.js', import.meta.url));
+
+/** Most runs are over by then, and are spared the start of Node: it takes some 50 ms from a run of half a second. */
+const DELAY_S = 2;
+/** Deaf from the first moment to the signals that end a whole group; what it starts then is so, too. */
+const WAITING = `trap '' INT TERM HUP; sleep ${DELAY_S}; exec "$@"`;
+
+export function startPullGuard(
+  task: Omit<PullGuardTask, 'parent'>,
+  options: { readonly warn: (warning: string) => void },
+): PullGuard {
+  const parent = { pid: process.pid, state: lookAtProcess(process.pid) };
+  const env = { ...process.env };
+  // Options of ours, as for a debugger's port, are not for it.
+  delete env['NODE_OPTIONS'];
+  const program = [process.execPath, GUARD_PROGRAM, JSON.stringify({ ...task, parent })];
+  const child = spawn('/bin/sh', ['-c', WAITING, 'sh', ...program], {
+    env,
+    detached: true,
+    stdio: ['pipe', 'ignore', 'ignore'],
+  });
+  // The next run ends the job then.
+  child.on('error', ({ message }) => options.warn(`no process guards the backup job of the domain: ${message}`));
+  // EPIPE: it was killed.
+  child.stdin.on('error', () => undefined);
+  child.unref();
+  if (child.stdin instanceof Socket) child.stdin.unref();
+  return { release: () => void child.kill('SIGKILL') };
+}
