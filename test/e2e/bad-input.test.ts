@@ -257,18 +257,12 @@ describe('the target', () => {
   it('that is the folder of a disk in another target', async () => {
     const lab = await scenario();
     await lab.backup('full');
+    const folder = join(lab.target, 'd1');
+    const link = join(lab.dir, 'link');
+    await symlink(folder, link);
     await leavingNoTrace(lab, async () => {
-      for (const more of [[], ['--dry-run'], ['--monthly']]) {
-        const args = [
-          '--socket',
-          lab.vm.socket,
-          'backup',
-          '--level',
-          'auto',
-          '--target',
-          join(lab.target, 'd1'),
-          ...more,
-        ];
+      for (const more of [[folder], [folder, '--dry-run'], [folder, '--monthly'], [link]]) {
+        const args = ['--socket', lab.vm.socket, 'backup', '--level', 'auto', '--target', ...more];
         await expectRefused(13, args, `belongs to the backup in ${lab.target}`, /hint: Choose another folder/);
       }
     });

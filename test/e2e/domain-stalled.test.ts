@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type * as FreezeGuard from '../../src/libvirt/freeze-guard.js';
 import { built } from '../support/built.js';
 import { startCli } from '../support/cli.js';
+import { crashCli } from '../support/crash-point.js';
 import { domainScenario, type DomainScenario } from '../support/domain-scenario.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
@@ -46,10 +47,10 @@ async function guards(uuid: string): Promise<readonly number[]> {
 
 describe('a guest whose old data does not fit into the scratch images', () => {
   /** In the middle of a slow FULL it overwrites more than its scratch image can take, and libvirt pauses it. */
-  const stalled = async () => {
+  const stalled = async <T>(start: (args: readonly string[]) => T) => {
     const { domain, vm, target } = scenario;
     const scratch = ['--fleece-dir', small, '--reserve', '0', '--speed-limit', '10M', '--no-digest'];
-    const tool = startCli([...vm, 'backup', '--level', 'full', '--target', target, ...scratch]);
+    const tool = start([...vm, 'backup', '--level', 'full', '--target', target, ...scratch]);
     await expect
       .poll(async () => (await lab.virsh(['domjobinfo', domain.uuid])).stdout, { timeout: 30_000 })
       .toMatch(/Backup/);
@@ -60,7 +61,7 @@ describe('a guest whose old data does not fit into the scratch images', () => {
   const reason = async () => (await lab.virsh(['domstate', '--reason', scenario.domain.uuid])).stdout.trim();
 
   it('goes on when the run has ended well', async () => {
-    const { tool, written } = await stalled();
+    const { tool, written } = await stalled(startCli);
     const { exitCode, stderr } = await tool;
     expect({ exitCode, stderr }).toMatchObject({
       exitCode: 0,
@@ -72,7 +73,7 @@ describe('a guest whose old data does not fit into the scratch images', () => {
   });
 
   it('goes on where the run is killed', async () => {
-    const { tool, written } = await stalled();
+    const { tool, written } = await stalled(startCli);
     tool.kill('SIGKILL');
     await tool;
     await written;
@@ -82,12 +83,23 @@ describe('a guest whose old data does not fit into the scratch images', () => {
   });
 
   it('goes on with the run after one that was killed with its guard', async () => {
-    const { tool, written } = await stalled();
+    const { tool, written } = await stalled(startCli);
     for (const pid of await guards(scenario.domain.uuid)) process.kill(pid, 'SIGKILL');
     tool.kill('SIGKILL');
     await tool;
     const { warnings } = await scenario.backup('auto');
     expect(warnings.join()).toContain('it goes on now');
+    await written;
+    expect(await reason()).toMatch(/^running/);
+    await scenario.expectNothingLeft(2);
+  });
+
+  it('goes on with the run after one that was killed, with its guard, between its job and its point', async () => {
+    const point = { when: 'after', call: 'spawn', matches: /domjobabort/, guards: 'die' } as const;
+    const { tool, written } = await stalled((args) => crashCli(point, args));
+    await tool;
+    expect(await reason()).toBe('paused (I/O error)');
+    expect((await scenario.backup('auto')).warnings.join()).toContain('it goes on now');
     await written;
     expect(await reason()).toMatch(/^running/);
     await scenario.expectNothingLeft(2);

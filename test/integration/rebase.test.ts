@@ -396,18 +396,21 @@ suite('an interrupted rebase', () => {
     await expectSame(full, lab.flat('vda', 'INC-104.qcow2'));
   });
 
-  it('does not go on with a child that was altered meanwhile', async () => {
+  it.each([
+    ['was altered after it had its new link', 'INC-103.qcow2', alterWithinSize, 'unsafe', 'it was modified'],
+    ['has lost bits before that', 'FULL-100.qcow2', rot, 'damaged', 'INC-103.qcow2 is damaged'],
+  ] as const)('does not go on with a child that %s', async (_, last, harm, code, words) => {
     const lab = await chainLab();
     const child = join(lab.folder('vda'), 'INC-103.qcow2');
     const syncFile: RebaseDeps['syncFile'] = async (path) => {
       await defaultRebaseDeps.syncFile(path);
-      if (path.endsWith('INC-103.qcow2')) throw new Error('crash');
+      if (path.endsWith(last)) throw new Error('crash');
     };
     await expect(merge(lab, { until: 'INC-102.qcow2', deps: { syncFile } })).rejects.toThrow('crash');
-    await alterWithinSize(child);
+    await harm(child);
     const refused = await refusal(merge(lab));
-    expect(refused).toMatchObject({ code: 'unsafe' });
-    expect(refused.message).toContain('INC-103.qcow2 cannot be used: it was modified');
+    expect(refused).toMatchObject({ code });
+    expect(refused.message).toContain(words);
   });
 });
 

@@ -59,7 +59,7 @@ if (point.guards === 'die') {
   const spawn = programs.spawn;
   programs.spawn = (name, args, options) => {
     const child = spawn(name, args, options);
-    if (/guard/.test(args[0])) guards.push(child);
+    if (/guard-main/.test(args.join(' '))) guards.push(child);
     return child;
   };
   syncBuiltinESMExports();
