@@ -69,11 +69,16 @@ async function hasEnded(pid: number, deadlineMs: number): Promise<boolean> {
 const thawedAgain = (fake: FakeAgent): boolean => !fake.frozen && fake.changes.some(({ frozen }) => frozen);
 const commandsOf = (fake: FakeAgent): string[] => fake.received.map(({ command }) => command);
 
-/** A process of its own that freezes and then prints; `pid` is that of its guard. */
+/** A process of its own that freezes and then prints; `exited` resolves to its exit code. */
 async function startParent(
   steps: string,
   options: Partial<FreezeGuardOptions> = {},
-): Promise<{ readonly child: ChildProcess; readonly guardPid: number; readonly line: () => Promise<string> }> {
+): Promise<{
+  readonly child: ChildProcess;
+  readonly exited: Promise<number | null>;
+  readonly guardPid: number;
+  readonly line: () => Promise<string>;
+}> {
   const library = pathToFileURL(await built('guest-agent/freeze-guard.js')).href;
   const guardOptions = JSON.stringify({ agent: agent.endpoint, ...options });
   const script = `
@@ -86,8 +91,10 @@ async function startParent(
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   children.push(child);
+  // It may end while what it printed is read.
+  const exited = new Promise<number | null>((resolve) => child.once('exit', resolve));
   const lines = lineReader(child);
-  return { child, guardPid: Number(await lines()), line: lines };
+  return { child, exited, guardPid: Number(await lines()), line: lines };
 }
 
 function lineReader(child: ChildProcess): () => Promise<string> {
@@ -178,9 +185,8 @@ describe('a freeze without trouble', () => {
   });
 
   test('a parent that forgets its guard ends all the same, and the guard with it', async () => {
-    const { child, guardPid } = await startParent('');
-    const code = await new Promise((resolve) => child.once('exit', resolve));
-    expect(code).toBe(0);
+    const { exited, guardPid } = await startParent('');
+    expect(await exited).toBe(0);
     expect(await hasEnded(guardPid, 2_000)).toBe(true);
   });
 });
@@ -256,7 +262,7 @@ describe('the parent', () => {
       const { statusAfterTransaction, thawedBy } = await guard.finish();
       console.log(statusAfterTransaction, thawedBy);
       await guard.release();`;
-    const { child, guardPid, line } = await startParent(steps, { freezeLimitMs: 700 });
+    const { child, exited, guardPid, line } = await startParent(steps, { freezeLimitMs: 700 });
     expect(await line()).toBe('frozen');
     child.kill('SIGSTOP');
     await agent.waitUntil(thawedAgain, 1_500, 'the thaw at the limit');
@@ -266,7 +272,7 @@ describe('the parent', () => {
     expect(await hasEnded(guardPid, 2_000)).toBe(true);
     child.kill('SIGCONT');
     expect(await line()).toBe('thawed limit');
-    expect(await new Promise((resolve) => child.once('exit', resolve))).toBe(0);
+    expect(await exited).toBe(0);
   });
 
   test('SIGTERM to its whole group: the guard is of another', async () => {
