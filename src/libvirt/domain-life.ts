@@ -1,4 +1,5 @@
 /** Starts a domain, ends it and lets it go on, and what has to be known for that. */
+import { VirshError } from './errors.js';
 import type { Virsh } from './virsh.js';
 
 /** Whether the memory of a domain that is off is kept: its next start goes on from there. */
@@ -46,8 +47,16 @@ const PAUSED_BY_IO_ERROR = /^\s*state\.state=3\n\s*state\.reason=5$/m;
  * error. Resolves to whether it had stood still; one that is paused for another reason stays paused.
  */
 export async function resumeStalled(virsh: Virsh, uuid: string): Promise<boolean> {
-  const stats = await virsh('domstats', ['--raw', '--state', uuid]);
-  if (!PAUSED_BY_IO_ERROR.test(stats)) return false;
-  await virsh('resume', [], { domain: uuid });
+  if (!(await isStalled(virsh, uuid))) return false;
+  try {
+    await virsh('resume', [], { domain: uuid });
+  } catch (error) {
+    // A guard of an earlier run may have been faster.
+    if (!(error instanceof VirshError) || (await isStalled(virsh, uuid))) throw error;
+  }
   return true;
+}
+
+async function isStalled(virsh: Virsh, uuid: string): Promise<boolean> {
+  return PAUSED_BY_IO_ERROR.test(await virsh('domstats', ['--raw', '--state', uuid]));
 }

@@ -112,7 +112,10 @@ export async function inspectDomain(
     ),
     job?.operation === 'backup' ? runningBackup(virsh, uuid) : null,
   ]);
-  return { ...definition, state, stateReason: reason, xml, sizes, checkpoints, job, backup };
+  // One that has ended between the two looks, and is not somebody else's that goes on.
+  const ended = job?.operation === 'backup' && backup === null;
+  const last = ended ? await jobOf(virsh, uuid) : job;
+  return { ...definition, state, stateReason: reason, xml, sizes, checkpoints, job: last, backup };
 }
 
 /** Those of `names` that are there. */

@@ -1,7 +1,7 @@
 /**
  * What can go wrong with virsh:
  *   QmpBackupError ─┬─ LibvirtUnreachable · DomainNotFound   (unreachable)
- *                   ├─ VirshMissing · VirshTimeout · VirshError · LibvirtAnswerError   (failed)
+ *                   ├─ VirshMissing · VirshTimeout · VirshKilled · VirshError · LibvirtAnswerError   (failed)
  *                   └─ NotThawed ── DomainNotThawed   (failed)
  */
 import { NotThawed, QmpBackupError } from '../errors.js';
@@ -53,7 +53,16 @@ export class VirshTimeout extends QmpBackupError {
 
 /** Whether libvirt may have done what it was asked for, or may yet do it. */
 export function isOutcomeUnknown(error: unknown): boolean {
-  return error instanceof VirshTimeout || error instanceof LibvirtUnreachable;
+  return error instanceof VirshTimeout || error instanceof VirshKilled || error instanceof LibvirtUnreachable;
+}
+
+/** Somebody ended virsh by a signal. libvirtd may still carry the command out. */
+export class VirshKilled extends QmpBackupError {
+  constructor(command: string, signal: string) {
+    super('failed', `virsh ${command} was ended by ${signal}; its outcome is unknown`, {
+      hint: 'look for who ended it (out of memory?), and at the domain before trying again',
+    });
+  }
 }
 
 /** Reasons that a caller acts upon; the words are those of libvirt 9.0 with LC_ALL=C. */
@@ -145,7 +154,7 @@ function reasonOf(words: string): VirshReason {
 }
 
 const CONNECTION =
-  /failed to connect to the hypervisor|Cannot recv data|End of file while reading data|client socket is closed/;
+  /failed to connect to the hypervisor|Cannot recv data|End of file while reading data|client socket is closed|keepalive timeout/;
 const NO_DOMAIN = /failed to get domain '|Domain not found/;
 
 /** The error that virsh's words mean. */

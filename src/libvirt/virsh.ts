@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { gathering } from './gathering.js';
-import { virshFailure, VirshMissing, VirshTimeout } from './errors.js';
+import { virshFailure, VirshKilled, VirshMissing, VirshTimeout } from './errors.js';
 
 export interface VirshCall {
   /** Milliseconds; default what `createVirsh` was given. */
@@ -23,8 +23,8 @@ export interface VirshCall {
 }
 
 /**
- * Resolves to what virsh printed. Rejects with `VirshMissing`, `VirshTimeout`, `LibvirtUnreachable`, `DomainNotFound`
- * or `VirshError`.
+ * Resolves to what virsh printed. Rejects with `VirshMissing`, `VirshTimeout`, `VirshKilled`, `LibvirtUnreachable`,
+ * `DomainNotFound` or `VirshError`.
  */
 export type Virsh = (command: string, args?: readonly string[], call?: VirshCall) => Promise<string>;
 
@@ -137,9 +137,10 @@ function runProgram(
       clearTimeout(timer);
       reject('code' in error && error.code === 'ENOENT' ? new VirshMissing(error) : error);
     });
-    child.once('close', (exitCode) => {
+    child.once('close', (exitCode, signal) => {
       clearTimeout(timer);
-      resolve({ exitCode, stdout, stderr });
+      if (signal === null) resolve({ exitCode, stdout, stderr });
+      else reject(new VirshKilled(command, signal));
     });
   });
 }

@@ -24,7 +24,7 @@ import {
   listCheckpoints,
   listDomains,
 } from '../../src/libvirt/domain.js';
-import { DomainNotFound, LibvirtUnreachable, VirshError, VirshTimeout } from '../../src/libvirt/errors.js';
+import { DomainNotFound, LibvirtUnreachable, VirshError, VirshKilled, VirshTimeout } from '../../src/libvirt/errors.js';
 import { commandLineOf, hintOfCommandLine, hintOfPath } from '../../src/libvirt/monitor.js';
 import { askAgent, askConnection, listSnapshots } from '../../src/libvirt/surroundings.js';
 import { createVirsh, type Virsh } from '../../src/libvirt/virsh.js';
@@ -91,6 +91,19 @@ describe('errors', () => {
     await expect(listDomains(nowhere)).rejects.toThrow(/Failed to connect socket to '\/nonexistent'/);
     await expect(inspectDomain(virsh, 'nosuch')).rejects.toThrow(DomainNotFound);
     await expect(virsh('nonsense')).rejects.toMatchObject({ words: "unknown command: 'nonsense'", reason: 'other' });
+  });
+
+  it('a virsh that somebody kills ends in VirshKilled', async () => {
+    const pid = (await lab.pidOf('libvirtd'))!;
+    process.kill(pid, 'SIGSTOP');
+    try {
+      const asked = expect(virsh('list', [], { timeoutMs: 10_000 })).rejects.toThrow(VirshKilled);
+      const { stdout } = await run('pgrep', ['-P', String(process.pid), '-x', 'virsh']);
+      process.kill(Number(stdout), 'SIGKILL');
+      await asked;
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
   });
 
   it('a libvirtd that hangs ends in VirshTimeout', async () => {

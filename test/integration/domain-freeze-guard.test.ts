@@ -1,10 +1,8 @@
-import { chmod, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { beforeAll, beforeEach, expect, it } from 'vitest';
 import type * as FreezeGuard from '../../src/libvirt/freeze-guard.js';
 import { built } from '../support/built.js';
-import { labDir } from '../support/scenario.js';
+import { type PretendVirsh, pretendVirsh } from '../support/pretend-virsh.js';
 
 // The guard's own process, and a virsh that answers as the real one was seen to, at moments that it cannot be made to
 // choose. That freeze and thaw reach a real guest is shown in e2e/domain-guest and domain-stalled.
@@ -19,34 +17,14 @@ beforeAll(async () => {
   module = (await import(await built('libvirt/freeze-guard.js'))) as typeof FreezeGuard;
 });
 
-let path: string;
-let dir: string;
+let virsh: PretendVirsh;
 beforeEach(async () => {
-  path = process.env['PATH'] ?? '';
-  dir = await labDir();
-  // Each command runs the script of its name, and is written down.
-  const virsh =
-    '#!/bin/bash\nfor word; do if [ -e "DIR/$word" ]; then echo "$word" >>DIR/calls; . "DIR/$word"; fi; done\n';
-  await writeFile(join(dir, 'virsh'), virsh.replaceAll('DIR', dir));
-  await chmod(join(dir, 'virsh'), 0o755);
-  process.env['PATH'] = `${dir}:${path}`;
-  await answer('domtime', 'echo Time: 1');
-  await answer('domfsfreeze', 'echo Froze 2 filesystem\\(s\\)');
-  await answer('domfsthaw', 'echo Thawed 2 filesystem\\(s\\)');
-  await answer('domstate', 'echo running \\(booted\\)');
+  virsh = await pretendVirsh();
+  await virsh.answer('domtime', 'echo Time: 1');
+  await virsh.answer('domfsfreeze', 'echo Froze 2 filesystem\\(s\\)');
+  await virsh.answer('domfsthaw', 'echo Thawed 2 filesystem\\(s\\)');
+  await virsh.answer('domstate', 'echo running \\(booted\\)');
 });
-afterEach(() => {
-  process.env['PATH'] = path;
-});
-
-/** What virsh does from now on with that command: lines of a shell. */
-function answer(command: string, script: string): Promise<void> {
-  return writeFile(join(dir, command), `${script}\n`);
-}
-
-async function calls(): Promise<readonly string[]> {
-  return (await readFile(join(dir, 'calls'), 'utf8')).trim().split('\n');
-}
 
 function guard(more: Partial<FreezeGuard.FreezeTask> = {}): Promise<FreezeGuard.DomainFreezeGuard> {
   const limits = { freezeTimeoutMs: 5_000, freezeLimitMs: 10_000, thawTimeoutMs: 2_000 };
@@ -58,7 +36,7 @@ it('freezes and thaws, and says that the guest was frozen meanwhile', async () =
   expect(await one.freeze()).toEqual({ fileSystems: 2 });
   expect(await one.finish()).toMatchObject({ statusAfterTransaction: 'frozen' });
   await one.release();
-  expect(await calls()).toEqual(['domtime', 'domfsfreeze', 'domfsthaw']);
+  expect(await virsh.calls()).toEqual(['domtime', 'domfsfreeze', 'domfsthaw']);
 });
 
 it('that had to thaw at its limit says that the guest did not stay frozen', async () => {
@@ -70,43 +48,43 @@ it('that had to thaw at its limit says that the guest did not stay frozen', asyn
 });
 
 it('asks first whether the agent answers: one that does not is not frozen', async () => {
-  await answer('domtime', `echo '${SILENT}' >&2; exit 1`);
+  await virsh.answer('domtime', `echo '${SILENT}' >&2; exit 1`);
   const one = await guard();
   await expect(one.freeze()).rejects.toThrow(/could not freeze it: .*not available for now/);
   await one.release();
-  expect(await calls()).toEqual(['domtime']);
+  expect(await virsh.calls()).toEqual(['domtime']);
 });
 
 it('does not send a freeze to an agent that hangs', async () => {
-  await answer('domtime', 'exec sleep 60');
+  await virsh.answer('domtime', 'exec sleep 60');
   const one = await guard({ freezeTimeoutMs: 500 });
   await expect(one.freeze()).rejects.toThrow(/could not freeze it: virsh domtime did not end within/);
   await one.release();
-  expect(await calls()).toEqual(['domtime']);
+  expect(await virsh.calls()).toEqual(['domtime']);
 });
 
 it('thaws after a freeze that libvirt gave up, which may come to pass all the same', async () => {
-  await answer('domfsfreeze', `echo '${SILENT}' >&2; exit 1`);
+  await virsh.answer('domfsfreeze', `echo '${SILENT}' >&2; exit 1`);
   const one = await guard();
   await expect(one.freeze()).rejects.toThrow(/could not freeze it/);
   await one.release();
-  expect(await calls()).toEqual(['domtime', 'domfsfreeze', 'domfsthaw']);
+  expect(await virsh.calls()).toEqual(['domtime', 'domfsfreeze', 'domfsthaw']);
 });
 
 it('goes on trying while the domain is paused, and ends where it is off', async () => {
   const one = await guard();
   await one.freeze();
-  await answer('domfsthaw', `echo '${NOT_RUNNING}' >&2; exit 1`);
-  await answer('domstate', 'echo paused \\(user\\)');
+  await virsh.answer('domfsthaw', `echo '${NOT_RUNNING}' >&2; exit 1`);
+  await virsh.answer('domstate', 'echo paused \\(user\\)');
   await expect(one.finish()).rejects.toMatchObject({ name: 'DomainNotThawed' });
-  await answer('domfsthaw', 'echo Thawed 2 filesystem\\(s\\)');
+  await virsh.answer('domfsthaw', 'echo Thawed 2 filesystem\\(s\\)');
   await one.release();
-  for (let tries = 0; (await calls()).at(-1) !== 'domfsthaw' && tries < 50; tries += 1) await sleep(100);
+  for (let tries = 0; (await virsh.calls()).at(-1) !== 'domfsthaw' && tries < 50; tries += 1) await sleep(100);
 
   const other = await guard();
   await other.freeze();
-  await answer('domfsthaw', `echo '${NOT_RUNNING}' >&2; exit 1`);
-  await answer('domstate', 'echo shut off \\(crashed\\)');
+  await virsh.answer('domfsthaw', `echo '${NOT_RUNNING}' >&2; exit 1`);
+  await virsh.answer('domstate', 'echo shut off \\(crashed\\)');
   expect(await other.finish()).toMatchObject({ statusAfterTransaction: 'thawed' });
   await other.release();
 });

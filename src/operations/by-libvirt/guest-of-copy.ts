@@ -57,18 +57,22 @@ export class GuestOfCopy {
     this.#guard?.release();
   }
 
-  /** Where it was not. What cannot be done now, the undo or the next run does. */
+  /** Where it was not. What cannot be done now, the guard, the undo or the next run does. */
   free(): Promise<void> {
     this.#freed ??= this.#freeNow().catch((error: unknown) => {
       this.#run.warn(`the backup job of the domain could not be ended now: ${messageOf(error)}`);
+      this.#guard?.handOver();
     });
     return this.#freed;
   }
 
   async #freeNow(): Promise<void> {
     this.#run.signal.removeEventListener('abort', this.#onAbort);
-    // What libvirt may begin yet is left to the undo, and after that to the guard.
-    if (this.#begun === 'perhaps') return;
+    if (this.#begun === 'perhaps') {
+      // What libvirt has begun the undo ends, too; what it may begin yet, the guard alone.
+      this.#guard?.handOver();
+      return;
+    }
     if (this.#begun === 'yes' && this.#copy.giveUp) {
       await this.#copy.giveUp();
       await this.#goOn();

@@ -1,10 +1,10 @@
-/**
- * The process of a pull's guard, which its parent kills when there is nothing left to do. It loads what it needs only when
- * it is needed, for most runs end by themselves.
- */
+/** The process of a pull's guard, which its parent kills when there is nothing left to do. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { QmpBackupError } from '../../errors.js';
+import { resumeStalled } from '../../libvirt/domain-life.js';
+import { DomainNotFound } from '../../libvirt/errors.js';
+import { createVirsh } from '../../libvirt/virsh.js';
 import { lookAtProcess } from '../../repository/lock-owner.js';
+import { endPullAt } from './end-pull.js';
 import type { PullGuardTask } from './pull-guard.js';
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
@@ -15,9 +15,9 @@ const task = JSON.parse(process.argv[2] ?? '') as PullGuardTask;
 const LOOK_MS = 1_000;
 /** Milliseconds between two attempts: they grow, up to this. */
 const FIRST_PAUSE_MS = 100;
-const LAST_PAUSE_MS = 30_000;
-/** A begin that was sent to a libvirtd that hangs may come to pass so much later than its answers. */
-const SETTLED_MS = 5_000;
+const LAST_PAUSE_MS = 10_000;
+/** libvirt carries out a begin that had to wait for another job, up to 30 s, also when nobody waits for it any more. */
+const SETTLED_MS = 45_000;
 /** Then it is left to the next run. */
 const LONGEST_MS = 3_600_000;
 
@@ -50,12 +50,8 @@ function isParentGone(): boolean {
   return now.zombie || now.startTime !== state.startTime;
 }
 
-/** Each attempt looks whose job it is: the next run may have ended ours, and begun one of its own. */
+/** Each attempt looks first whose job it is: the next run may have ended ours, and begun one of its own. */
 async function endPull(): Promise<void> {
-  const { createVirsh } = await import('../../libvirt/virsh.js');
-  const { resumeStalled } = await import('../../libvirt/domain-life.js');
-  const { DomainNotFound } = await import('../../libvirt/errors.js');
-  const { endPullAt } = await import('./end-pull.js');
   const virsh = createVirsh(task.connect ?? undefined);
   const begun = performance.now();
   let absentSince: number | undefined;
@@ -67,9 +63,9 @@ async function endPull(): Promise<void> {
       if (task.resumes) await resumeStalled(virsh, task.uuid);
       if (found === 'ended') return;
     } catch (error) {
-      if (!(error instanceof QmpBackupError)) throw error;
       if (error instanceof DomainNotFound) return;
-      // libvirtd may be starting again, or hang: it is asked once more.
+      // Whatever it was (libvirtd starts again, or hangs; no process can be started), nobody would hear of it, and the next
+      // attempt may come to more.
     }
     const now = performance.now();
     if (now - (absentSince ?? now) >= SETTLED_MS || now - begun >= LONGEST_MS) return;

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { lookAtProcess, type ProcessState } from '../../repository/lock-owner.js';
@@ -19,15 +19,17 @@ export interface PullGuardTask {
 }
 
 export interface PullGuard {
-  /** Ends the guard. Else it acts as soon as this process has ended, however that came about. */
+  /** Ends the guard: there is nothing left to do for it. Without this it acts as soon as this process has ended. */
   release(): void;
+  /** Has it act now: this process can do no more. */
+  handOver(): void;
 }
 
 const GUARD_PROGRAM = fileURLToPath(new URL('./pull-guard-main.js', import.meta.url));
 
 /** Most runs are over by then, and are spared the start of Node: it takes some 50 ms from a run of half a second. */
 const DELAY_S = 2;
-/** Deaf from the first moment to the signals that end a whole group; what it starts then is so, too. */
+/** Deaf to the signals that end a whole group, but for the moments in which Node starts. */
 const WAITING = `trap '' INT TERM HUP; sleep ${DELAY_S}; exec "$@"`;
 
 export function startPullGuard(
@@ -39,8 +41,10 @@ export function startPullGuard(
   // Options of ours, as for a debugger's port, are not for it.
   delete env['NODE_OPTIONS'];
   const program = [process.execPath, GUARD_PROGRAM, JSON.stringify({ ...task, parent })];
+  // It leads a group of its own, and holds no mount.
   const child = spawn('/bin/sh', ['-c', WAITING, 'sh', ...program], {
     env,
+    cwd: '/',
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
   });
@@ -50,5 +54,16 @@ export function startPullGuard(
   child.stdin.on('error', () => undefined);
   child.unref();
   if (child.stdin instanceof Socket) child.stdin.unref();
-  return { release: () => void child.kill('SIGKILL') };
+  return { release: () => killGroup(child), handOver: () => void child.stdin.end() };
+}
+
+/** With the `sleep` of the shell. */
+function killGroup(guard: ChildProcess): void {
+  if (guard.pid === undefined || guard.exitCode !== null || guard.signalCode !== null) return;
+  try {
+    process.kill(-guard.pid, 'SIGKILL');
+  } catch (error) {
+    // It has been killed just now.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }

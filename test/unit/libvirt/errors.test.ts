@@ -1,6 +1,12 @@
 /** Words of libvirt 9.0. */
 import { describe, expect, it } from 'vitest';
-import { DomainNotFound, LibvirtUnreachable, VirshError, virshFailure } from '../../../src/libvirt/errors.js';
+import {
+  DomainNotFound,
+  isOutcomeUnknown,
+  LibvirtUnreachable,
+  VirshError,
+  virshFailure,
+} from '../../../src/libvirt/errors.js';
 import { hintOfCommandLine, hintOfPath } from '../../../src/libvirt/monitor.js';
 
 const failure = (stderr: string): Error =>
@@ -51,6 +57,11 @@ describe('virshFailure', () => {
       "error: failed to connect to the hypervisor\nerror: Failed to connect socket to '/x': Connection refused\n";
     expect(failure(down)).toBeInstanceOf(LibvirtUnreachable);
     expect(failure(down).message).toContain('Connection refused');
+    const hung =
+      'error: Disconnected from qemu:///system due to keepalive timeout\nerror: internal error: connection closed due to keepalive timeout\n';
+    expect(failure(hung)).toBeInstanceOf(LibvirtUnreachable);
+    expect(isOutcomeUnknown(failure(hung))).toBe(true);
+    expect(isOutcomeUnknown(failure('error: no job is active'))).toBe(false);
     expect(failure("error: failed to get domain 'web'")).toBeInstanceOf(DomainNotFound);
     expect(failure('')).toMatchObject({ words: 'it said nothing', reason: 'other' });
   });
