@@ -134,6 +134,10 @@ describe('--start-paused', () => {
     await crashCli({ when: 'after', call: 'spawn', matches: / start .*--paused/ }, again);
     await lab.virsh(['resume', domain.uuid]);
     await write(domain, 'vda', { offset: 0, length: MiB, pattern: 0x33 });
+    // On a busy machine a CPU may take long to do anything.
+    await expect
+      .poll(async () => (await lab.virsh(['domstats', '--raw', '--vcpu', domain.uuid])).stdout, { timeout: 30_000 })
+      .toMatch(/vcpu\.0\.time=\d{9,}/);
     await lab.virsh(['suspend', domain.uuid]);
     const { warnings } = await scenario.backup('auto');
     expect(warnings.join()).toContain('let go on by somebody');

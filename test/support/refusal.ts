@@ -23,10 +23,16 @@ export async function expectRefused(
 export async function leavingNoTrace(lab: Scenario, step: () => Promise<unknown>): Promise<void> {
   const before = await traces(lab);
   await step();
-  expect(await traces(lab)).toEqual(before);
+  const after = await traces(lab);
+  // That of a dead run of another VM, whose QEMU had the same pid, goes with the first run that meets it.
+  expect(after).toEqual({ ...before, locks: before.locks.filter((lock) => after.locks.includes(lock)) });
 }
 
-async function traces(lab: Scenario): Promise<unknown> {
+interface Traces extends Readonly<Record<string, unknown>> {
+  readonly locks: readonly string[];
+}
+
+async function traces(lab: Scenario): Promise<Traces> {
   const nodes = (await lab.vm.control.execute('query-named-block-nodes', { flat: true })) as { 'node-name': string }[];
   return {
     files: await filesBelow(lab.dir),
