@@ -98,8 +98,10 @@ describe('errors', () => {
     process.kill(pid, 'SIGSTOP');
     try {
       const asked = expect(virsh('list', [], { timeoutMs: 10_000 })).rejects.toThrow(VirshKilled);
-      const { stdout } = await run('pgrep', ['-P', String(process.pid), '-x', 'virsh']);
-      process.kill(Number(stdout), 'SIGKILL');
+      const started = async () =>
+        (await run('pgrep', ['-P', String(process.pid), '-x', 'virsh'], { allowed: [0, 1] })).stdout;
+      await expect.poll(started).toMatch(/^\d+$/);
+      process.kill(Number(await started()), 'SIGKILL');
       await asked;
     } finally {
       process.kill(pid, 'SIGCONT');
