@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { guardEnvironment } from '../domain/guard-environment.js';
 import { QmpBackupError, messageOf } from '../errors.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import { LineSplitter } from '../qmp/json-lines.js';
@@ -89,9 +90,7 @@ export class FreezeGuard {
     this.#signal = signal;
     this.#limits = withDefaults(limits);
     const path = typeof program === 'string' ? program : fileURLToPath(program);
-    // Options of ours, as for a debugger's port, are not for it.
-    const env = { ...process.env };
-    delete env.NODE_OPTIONS;
+    const env = guardEnvironment(process.env);
     const child = spawn(process.execPath, [path], { env, detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
     this.#child = child;
     this.#stdin = child.stdin;

@@ -15,7 +15,7 @@ export type Backup =
 
 /**
  * Begins a backup and makes the checkpoint, at one instant over all disks. When it rejects with a VirshError nothing
- * was begun and no file left, and a checkpoint was not seen to be; else see `isOutcomeUnknown`.
+ * was begun, and neither a file nor (as far as was seen) a checkpoint is left; else see `isOutcomeUnknown`.
  */
 export async function beginBackup(
   virsh: Virsh,

@@ -51,11 +51,6 @@ export class VirshTimeout extends QmpBackupError {
   }
 }
 
-/** Whether libvirt may have done what it was asked for, or may yet do it. */
-export function isOutcomeUnknown(error: unknown): boolean {
-  return error instanceof VirshTimeout || error instanceof VirshKilled || error instanceof LibvirtUnreachable;
-}
-
 /** Somebody ended virsh by a signal. libvirtd may still carry the command out. */
 export class VirshKilled extends QmpBackupError {
   constructor(command: string, signal: string) {
@@ -63,6 +58,11 @@ export class VirshKilled extends QmpBackupError {
       hint: 'look for who ended it (out of memory?), and at the domain before trying again',
     });
   }
+}
+
+/** Whether libvirt may have done what it was asked for, or may yet do it. */
+export function isOutcomeUnknown(error: unknown): boolean {
+  return error instanceof VirshTimeout || error instanceof VirshKilled || error instanceof LibvirtUnreachable;
 }
 
 /** Reasons that a caller acts upon; the words are those of libvirt 9.0 with LC_ALL=C. */

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { guardEnvironment } from '../domain/guard-environment.js';
 import { QmpBackupError } from '../errors.js';
 import { DomainNotThawed } from './errors.js';
 
@@ -66,11 +67,8 @@ export class DomainFreezeGuard {
 
   private constructor(task: FreezeTask) {
     this.#task = task;
-    const env = { ...process.env };
-    // Options of ours, as for a debugger's port, are not for it.
-    delete env['NODE_OPTIONS'];
     const child = spawn(process.execPath, [GUARD_PROGRAM, JSON.stringify(task)], {
-      env,
+      env: guardEnvironment(process.env),
       detached: true,
       stdio: ['pipe', 'pipe', 'ignore'],
     });

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { guardEnvironment } from '../domain/guard-environment.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
@@ -25,10 +26,8 @@ export class PauseGuard {
 
   private constructor(task: PauseGuardTask) {
     this.#monitor = task.monitor;
-    const env = { ...process.env };
-    // Options of ours, as for a debugger's port, are not for it.
-    delete env.NODE_OPTIONS;
     const args = [GUARD_PROGRAM, JSON.stringify(task)];
+    const env = guardEnvironment(process.env);
     this.#child = spawn(process.execPath, args, { env, detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
     // A guard that is gone is no reason to fail: it matters only if this process dies too.
     this.#child.stdin?.on('error', () => undefined);

@@ -36,10 +36,13 @@ export function judgeOwner(
   if (owner.host !== here.host || owner.machineId !== here.machineId) return 'elsewhere';
   if (owner.bootId !== here.bootId) return 'dead';
   if (owner.pidNamespace !== here.pidNamespace) return 'elsewhere';
-  const state = look(owner.pid);
-  if (state === 'gone') return 'dead';
-  if (state === 'hidden') return 'alive';
-  return state.zombie || state.startTime !== owner.processStartTime ? 'dead' : 'alive';
+  return hasEnded(look(owner.pid), owner.processStartTime) ? 'dead' : 'alive';
+}
+
+/** Whether the process that had started at `startTime` is none any more, by what its pid is now. */
+export function hasEnded(now: ProcessState, startTime: string): boolean {
+  if (typeof now === 'string') return now === 'gone';
+  return now.zombie || now.startTime !== startTime;
 }
 
 /** The state of a process on this host and in this pid namespace. */

@@ -4,7 +4,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
 import { type CrashPoint, crashCli } from '../support/crash-point.js';
-import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
+import {
+  type DomainScenario,
+  domainScenario,
+  domainWithFull,
+  guardsOf,
+  writeBothDisks,
+} from '../support/domain-scenario.js';
 import { write } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
@@ -115,16 +121,17 @@ describe('what fails in the middle', () => {
     const files = await readdir(dirname(scenario.fileOf('vda')), { recursive: true });
     return files.filter((name) => /\.scratch\/./.test(name));
   };
-  const guardsOf = async ({ domain }: DomainScenario): Promise<readonly string[]> => {
-    const { stdout } = await run('pgrep', ['-f', `guard-main.*${domain.uuid}`], { allowed: [0, 1] });
-    return stdout.split('\n').filter(Boolean);
-  };
   /** Without another run of ours. */
   const expectJobGone = async (scenario: DomainScenario): Promise<void> => {
     const job = async () => (await lab.virsh(['domjobinfo', scenario.domain.uuid])).stdout;
     await expect.poll(job, { timeout: 20_000 }).toMatch(/Job type:\s+None/);
     await expect.poll(() => scratchOf(scenario), { timeout: 5_000 }).toEqual([]);
     expect(await scenario.domain.state()).toBe('running');
+  };
+  const expectIncrementalNext = async (scenario: DomainScenario): Promise<void> => {
+    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
   };
   const bigChange = async (scenario: DomainScenario): Promise<void> => {
     await write(scenario.domain, 'vda', { offset: 16 * MiB, length: 24 * MiB, pattern: 0x61 });
@@ -221,10 +228,8 @@ describe('what fails in the middle', () => {
     await run;
     await expectJobGone(scenario);
     // Nobody guards what is not there.
-    await expect.poll(() => guardsOf(scenario), { timeout: 10_000 }).toEqual([]);
-    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
-    await scenario.expectChainEqualsDisks();
-    await scenario.expectNothingLeft(2);
+    await expect.poll(() => guardsOf(scenario.domain.uuid), { timeout: 10_000 }).toEqual([]);
+    await expectIncrementalNext(scenario);
   });
 
   it('the run is killed while libvirtd hangs: its job goes when that answers', async () => {
@@ -243,9 +248,7 @@ describe('what fails in the middle', () => {
       process.kill(libvirtd, 'SIGCONT');
     }
     await expectJobGone(scenario);
-    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
-    await scenario.expectChainEqualsDisks();
-    await scenario.expectNothingLeft(2);
+    await expectIncrementalNext(scenario);
   });
 
   it('the run is killed while its target hangs: its job goes at once', async () => {
@@ -262,9 +265,7 @@ describe('what fails in the middle', () => {
     await expectJobGone(scenario);
     target.answer();
     await run;
-    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
-    await scenario.expectChainEqualsDisks();
-    await scenario.expectNothingLeft(2);
+    await expectIncrementalNext(scenario);
   });
 
   it('the NBD connection of a FULL and of an INC is cut: no point, and the next run is incremental', async () => {
@@ -331,9 +332,7 @@ describe('what fails in the middle', () => {
     expect(stdout).toMatch(/Job type:\s+None/);
     expect((await readdir(dirname(scenario.fileOf('vda')))).filter((name) => name.endsWith('.scratch'))).toEqual([]);
     target.answer();
-    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
-    await scenario.expectChainEqualsDisks();
-    await scenario.expectNothingLeft(2);
+    await expectIncrementalNext(scenario);
   });
 
   it('libvirtd hangs: the run ends by its deadlines and says so, and the next one is incremental', async () => {
@@ -354,9 +353,7 @@ describe('what fails in the middle', () => {
     } finally {
       process.kill(libvirtd, 'SIGCONT');
     }
-    expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });
-    await scenario.expectChainEqualsDisks();
-    await scenario.expectNothingLeft(2);
+    await expectIncrementalNext(scenario);
   });
 
   it('somebody else has a backup job: refused at once, and theirs goes on', async () => {

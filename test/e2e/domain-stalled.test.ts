@@ -1,4 +1,3 @@
-import { execa } from 'execa';
 import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -7,7 +6,7 @@ import type * as FreezeGuard from '../../src/libvirt/freeze-guard.js';
 import { built } from '../support/built.js';
 import { startCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
-import { domainScenario, type DomainScenario } from '../support/domain-scenario.js';
+import { domainScenario, type DomainScenario, guardsOf } from '../support/domain-scenario.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { makeLabDir, run } from '../support/lab/programs.js';
@@ -33,17 +32,11 @@ beforeAll(async () => {
 }, 180_000);
 afterAll(async () => {
   // One that a failed test leaves would go on for an hour.
-  for (const pid of await guards(scenario.domain.uuid)) process.kill(pid, 'SIGKILL');
+  for (const pid of await guardsOf(scenario.domain.uuid)) process.kill(pid, 'SIGKILL');
   await lab?.close();
   await run('umount', ['-l', small]);
   await rm(dirname(small), { recursive: true });
 });
-
-/** Pids of the processes that guard a freeze or a pull of the domain. */
-async function guards(uuid: string): Promise<readonly number[]> {
-  const { stdout } = await execa('pgrep', ['-f', `guard-main.*${uuid}`], { reject: false });
-  return stdout.split('\n').filter(Boolean).map(Number);
-}
 
 describe('a guest whose old data does not fit into the scratch images', () => {
   /** In the middle of a slow FULL it overwrites more than its scratch image can take, and libvirt pauses it. */
@@ -84,7 +77,7 @@ describe('a guest whose old data does not fit into the scratch images', () => {
 
   it('goes on with the run after one that was killed with its guard', async () => {
     const { tool, written } = await stalled(startCli);
-    for (const pid of await guards(scenario.domain.uuid)) process.kill(pid, 'SIGKILL');
+    for (const pid of await guardsOf(scenario.domain.uuid)) process.kill(pid, 'SIGKILL');
     tool.kill('SIGKILL');
     await tool;
     const { warnings } = await scenario.backup('auto');
@@ -120,8 +113,8 @@ describe('a guest whose disk is so slow that its freeze is given up', () => {
     await expect(guard.freeze()).rejects.toThrow(/could not be confirmed that the guest is thawed/);
     await guard.release();
     // It ends by itself once it has been answered, and the guest writes again.
-    expect(await guards(domain.uuid)).not.toEqual([]);
-    await expect.poll(() => guards(domain.uuid), { timeout: 90_000, interval: 500 }).toEqual([]);
+    expect(await guardsOf(domain.uuid)).not.toEqual([]);
+    await expect.poll(() => guardsOf(domain.uuid), { timeout: 90_000, interval: 500 }).toEqual([]);
     expect(await domain.guest.isFrozen(MOUNT)).toBe(false);
     await lab.virsh(['blkdeviotune', domain.uuid, 'vda', '--write-bytes-sec', '0']);
     await domain.guest.run(`echo x >${MOUNT}/h && sync`);

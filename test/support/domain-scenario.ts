@@ -7,6 +7,7 @@ import { createImage } from './lab/disk-images.js';
 import { flush, write } from './lab/guest-writes.js';
 import type { LibvirtLab } from './lab/libvirt.js';
 import type { DomainDisk, DomainOptions, LabDomain } from './lab/libvirt-domain.js';
+import { run } from './lab/programs.js';
 import type { BackupAnswer } from './scenario.js';
 
 const MiB = 1024 * 1024;
@@ -110,4 +111,10 @@ export async function domainWithFull(lab: LibvirtLab, more: Partial<DomainOption
 
 export async function writeBothDisks({ domain }: DomainScenario, offset: number, pattern: number): Promise<void> {
   for (const disk of ['vda', 'vdb']) await write(domain, disk, { offset: offset * MiB, length: MiB, pattern });
+}
+
+/** Pids of the processes that guard a freeze or a pull of the domain. */
+export async function guardsOf(uuid: string): Promise<readonly number[]> {
+  const { stdout } = await run('pgrep', ['-f', `guard-main.*${uuid}`], { allowed: [0, 1] });
+  return stdout.split('\n').filter(Boolean).map(Number);
 }

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { resumeStalled } from '../../libvirt/domain-life.js';
 import { DomainNotFound } from '../../libvirt/errors.js';
 import { createVirsh } from '../../libvirt/virsh.js';
-import { lookAtProcess } from '../../repository/lock-owner.js';
+import { hasEnded, lookAtProcess } from '../../repository/lock-owner.js';
 import { endPullAt } from './end-pull.js';
 import type { PullGuardTask } from './pull-guard.js';
 
@@ -25,6 +25,7 @@ await parentGone();
 await endPull();
 
 async function parentGone(): Promise<void> {
+  const { pid, startTime } = task.parent;
   let look: NodeJS.Timeout | undefined;
   try {
     await new Promise<void>((resolve) => {
@@ -33,21 +34,13 @@ async function parentGone(): Promise<void> {
         .on('close', resolve)
         .on('error', () => resolve());
       look = setInterval(() => {
-        if (isParentGone()) resolve();
+        if (hasEnded(lookAtProcess(pid), startTime)) resolve();
       }, LOOK_MS);
     });
   } finally {
     clearInterval(look);
     process.stdin.destroy();
   }
-}
-
-function isParentGone(): boolean {
-  const { pid, state } = task.parent;
-  const now = lookAtProcess(pid);
-  if (now === 'gone') return true;
-  if (typeof now === 'string' || typeof state === 'string') return false;
-  return now.zombie || now.startTime !== state.startTime;
 }
 
 /** Each attempt looks first whose job it is: the next run may have ended ours, and begun one of its own. */

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { lookAtProcess, type ProcessState } from '../../repository/lock-owner.js';
+import { guardEnvironment } from '../../domain/guard-environment.js';
+import { thisProcess } from '../../repository/lock-owner.js';
 
 /**
  * Ends the pull of a run that is gone, from a process of its own: a job that nobody ends goes on filling scratch images,
@@ -15,7 +16,8 @@ export interface PullGuardTask {
   readonly socket: string;
   /** Whether the guest ran before, and so goes on where a full scratch image has paused it. */
   readonly resumes: boolean;
-  readonly parent: { readonly pid: number; readonly state: ProcessState };
+  /** As of `LockOwner`. */
+  readonly parent: { readonly pid: number; readonly startTime: string };
 }
 
 export interface PullGuard {
@@ -27,7 +29,7 @@ export interface PullGuard {
 
 const GUARD_PROGRAM = fileURLToPath(new URL('./pull-guard-main.js', import.meta.url));
 
-/** Most runs are over by then, and are spared the start of Node: it takes some 50 ms from a run of half a second. */
+/** Short runs are over by then, and are spared the start of Node: 90 ms of CPU beside half a second. */
 const DELAY_S = 2;
 /** Deaf to the signals that end a whole group, but for the moments in which Node starts. */
 const WAITING = `trap '' INT TERM HUP; sleep ${DELAY_S}; exec "$@"`;
@@ -36,14 +38,12 @@ export function startPullGuard(
   task: Omit<PullGuardTask, 'parent'>,
   options: { readonly warn: (warning: string) => void },
 ): PullGuard {
-  const parent = { pid: process.pid, state: lookAtProcess(process.pid) };
-  const env = { ...process.env };
-  // Options of ours, as for a debugger's port, are not for it.
-  delete env['NODE_OPTIONS'];
+  const { pid, processStartTime } = thisProcess('pull');
+  const parent = { pid, startTime: processStartTime };
   const program = [process.execPath, GUARD_PROGRAM, JSON.stringify({ ...task, parent })];
   // It leads a group of its own, and holds no mount.
   const child = spawn('/bin/sh', ['-c', WAITING, 'sh', ...program], {
-    env,
+    env: guardEnvironment(process.env),
     cwd: '/',
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
