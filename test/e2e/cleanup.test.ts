@@ -1,11 +1,12 @@
 import { mkdir, writeFile } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
 import { write } from '../support/lab/guest-writes.js';
-import { scenario, type Scenario } from '../support/scenario.js';
+import { afterTest, scenario, type Scenario } from '../support/scenario.js';
 
 interface CleanupAnswer {
   readonly bitmaps: readonly { readonly bitmap: string; readonly removed: boolean }[];
@@ -13,8 +14,26 @@ interface CleanupAnswer {
 }
 
 async function cleanup(lab: Scenario, ...more: string[]): Promise<CleanupAnswer> {
-  const result = await expectCli(0, ['--json', '--socket', lab.vm.socket, 'cleanup', '--remove-bitmaps', ...more]);
+  return cleanupAt(lab.vm.socket, ...more);
+}
+
+async function cleanupAt(socket: string, ...more: string[]): Promise<CleanupAnswer> {
+  const result = await expectCli(0, ['--json', '--socket', socket, 'cleanup', '--remove-bitmaps', ...more]);
   return result.json<CleanupAnswer>();
+}
+
+/** A monitor that answers only when `first` is done, which may itself be a run on the real one. */
+async function monitorAfter(lab: Scenario, first: () => Promise<unknown>): Promise<string> {
+  const socket = join(lab.dir, 'late.sock');
+  const server = createServer((client) => {
+    first().then(
+      () => client.pipe(connect(lab.vm.socket)).pipe(client),
+      (error: Error) => client.destroy(error),
+    );
+  });
+  await new Promise<void>((resolve) => server.listen(socket, resolve));
+  afterTest(() => new Promise((resolve) => server.close(resolve)));
+  return socket;
 }
 
 async function addBitmap(lab: Scenario, name: string): Promise<void> {
@@ -54,6 +73,16 @@ describe('cleanup --remove-bitmaps', () => {
     expect(done.bitmaps.filter(({ removed }) => removed).map(({ bitmap }) => bitmap)).toEqual([
       `qmpbackup-${targetId}-d1-of-a-lost-run`,
     ]);
+    expect(done.needFull).toEqual([]);
+    expect((await lab.backup('inc')).point.level).toBe('inc');
+  });
+
+  it('--stale leaves the bitmap of a backup that ended after the target was looked at', async () => {
+    const lab = await scenario([{ id: 'd1', via: 'blockdev' }]);
+    await lab.backup('full');
+    const late = await monitorAfter(lab, () => lab.backup('inc'));
+    const done = await cleanupAt(late, '--stale', '--target', lab.target);
+    expect(done.bitmaps.filter(({ removed }) => removed)).toEqual([]);
     expect(done.needFull).toEqual([]);
     expect((await lab.backup('inc')).point.level).toBe('inc');
   });

@@ -11,6 +11,7 @@ import {
   guardsOf,
   writeBothDisks,
 } from '../support/domain-scenario.js';
+import { onceBefore } from '../support/first-in-path.js';
 import { write } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
@@ -152,6 +153,24 @@ describe('what fails in the middle', () => {
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
   });
+
+  it.each([
+    ['the job is ended', 'domjobabort', /somebody ended the backup job of the domain.*\n.*no change is lost/],
+    ['the domain is destroyed', 'destroy', /the domain ended while it was backed up \(shut off \(destroyed\)\)/],
+  ])(
+    '%s while --verify compares: no point, in the words of libvirt, and the next run is incremental',
+    async (...row) => {
+      const [, command, words] = row;
+      const scenario = await domainWithFull(lab);
+      const { vm, target, domain } = scenario;
+      await bigChange(scenario);
+      await onceBefore('qemu-img', 'compare', `virsh --connect '${lab.uri}' ${command} ${domain.uuid}`);
+      const { stderr } = await expectCli(1, [...vm, 'backup', '--level', 'inc', '--verify', '--target', target]);
+      expect(stderr).toMatch(words);
+      if (command === 'destroy') await domain.start();
+      await expectIncrementalNext(scenario);
+    },
+  );
 
   it('QEMU is killed: no point counts, and auto goes on with a FULL', async () => {
     const scenario = await domainWithFull(lab);

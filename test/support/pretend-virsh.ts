@@ -1,6 +1,7 @@
-import { chmod, readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterTest, labDir } from './scenario.js';
+import { firstInPath } from './first-in-path.js';
+import { labDir } from './scenario.js';
 
 /**
  * A virsh that answers as the real one was seen to, at moments that it cannot be made to choose: first in the PATH of this
@@ -16,13 +17,8 @@ export interface PretendVirsh {
 
 export async function pretendVirsh(): Promise<PretendVirsh> {
   const dir = await labDir();
-  const script =
-    '#!/bin/bash\nfor word; do if [ -e "DIR/$word" ]; then echo "$word" >>DIR/calls; . "DIR/$word"; fi; done\n';
-  await writeFile(join(dir, 'virsh'), script.replaceAll('DIR', dir));
-  await chmod(join(dir, 'virsh'), 0o755);
-  const path = process.env['PATH'] ?? '';
-  process.env['PATH'] = `${dir}:${path}`;
-  afterTest(() => Promise.resolve((process.env['PATH'] = path)));
+  const script = 'for word; do if [ -e "DIR/$word" ]; then echo "$word" >>DIR/calls; . "DIR/$word"; fi; done';
+  await firstInPath('virsh', dir, script.replaceAll('DIR', dir));
   return {
     dir,
     answer: (command, lines) => writeFile(join(dir, command), `${lines}\n`),
