@@ -101,6 +101,18 @@ describe('doctor --domain', () => {
     });
   });
 
+  it('--dry-run finds the agent missing as a run would', async () => {
+    await unchanged(scenario, async () => {
+      const rehearsal = [...scenario.vm, 'backup', '--level', 'inc', '--dry-run', '--target', scenario.target];
+      const { stderr } = await expectCli(1, [...rehearsal, '--quiesce=require']);
+      expect(stderr).toMatch(
+        /--quiesce=require: the guest cannot be frozen: .*agent is not connected.*\n.*Nothing was/,
+      );
+      const tried = await expectCli(0, [...rehearsal, '--quiesce']);
+      expect(tried.stderr).toMatch(/agent is not connected; the point is marked crash/);
+    });
+  });
+
   it('says what is worse than expected: odd disks, checkpoints and snapshots, a job of somebody else, being off', async () => {
     const images = join(lab.dir, 'images');
     const image = async (name: string, format: 'qcow2' | 'raw' = 'qcow2'): Promise<string> => {

@@ -74,6 +74,8 @@ describe('a real guest that writes all the time', () => {
     // At rest: a quiesced point boots with the files that the guest has, and an increment is what the disks are.
     await domain.guest.pauseWorkload();
     const had = [await domain.guest.fileChecksums(MOUNTS[0]), await domain.guest.fileChecksums(MOUNTS[1])];
+    const rehearsed = (await expectCli(0, [...vm, ...inc, '--quiesce=require', '--dry-run'])).json<Answer>();
+    expect(rehearsed.warnings).toEqual([]);
     const quiet = (await expectCli(0, [...vm, ...inc, '--quiesce=require'])).json<Answer>().point;
     const idle = (await expectCli(0, [...vm, ...inc])).json<Answer>().point;
     for (const disk of disks) await flush(domain, disk.target);

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { type CrashPoint, crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
+import { onceBefore } from '../support/first-in-path.js';
 import { write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
@@ -97,7 +98,9 @@ describe('--start-paused', () => {
     const scenario = await domainScenario(lab);
     const { domain } = scenario;
     await domain.destroy();
-    expect((await scenario.backup('full', '--start-paused')).point.level).toBe('full');
+    // There is nothing to freeze, and the guest has not run: as good as off.
+    const { point, warnings } = await scenario.backup('full', '--start-paused', '--quiesce=require');
+    expect({ point, warnings }).toMatchObject({ point: { level: 'full', consistency: 'offline' }, warnings: [] });
     expect(await domain.state()).toBe('shut off');
     expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc', consistency: 'offline' });
     // Refused before it was begun: the domain is off again each time.
@@ -112,6 +115,28 @@ describe('--start-paused', () => {
     expect((await scenario.backup('inc')).point.level).toBe('inc');
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
+  });
+
+  it('is marked crash, or refused with --quiesce=require, where somebody let the guest run before the checkpoint', async () => {
+    const scenario = await domainScenario(lab);
+    const { domain, vm, target } = scenario;
+    const letRun = async (): Promise<void> => {
+      await domain.destroy();
+      const ran = `until virsh --connect '${lab.uri}' domstats --raw --vcpu ${domain.uuid} | grep -Eq 'vcpu.0.time=[0-9]{9,}'`;
+      const resume = `virsh --connect '${lab.uri}' resume ${domain.uuid}; ${ran}; do sleep 0.1; done`;
+      await onceBefore('virsh', 'backup-begin', resume);
+    };
+    await letRun();
+    const full = [...vm, 'backup', '--level', 'full', '--start-paused', '--target', target];
+    const { stderr } = await expectCli(1, [...full, '--quiesce=require']);
+    expect(stderr).toMatch(/--quiesce=require: somebody let the domain go on.*\n.*Nothing was kept/);
+    await letRun();
+    const { point, warnings } = await scenario.backup('full', '--start-paused', '--quiesce');
+    expect(point.consistency).toBe('crash');
+    expect(warnings.join()).toContain('the point is marked crash');
+    expect(await domain.state()).toBe('running');
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(1);
   });
 
   it('of a run that is killed is ended by the next one, unless somebody let it go on', async () => {

@@ -398,6 +398,11 @@ describe('with --quiesce the guest is thawed', () => {
       ...['backup', '--target', lab.target, '--level', 'inc', '--quiesce=require'],
     ]);
     expect(errorOf(refused.stdout).message).toContain('--quiesce=require');
+    const rehearsed = await expectCli(1, [
+      ...['--json', '--socket', lab.vm.socket, '--agent-socket', lab.vm.agentSocket],
+      ...['backup', '--target', lab.target, '--level', 'inc', '--quiesce=require', '--dry-run'],
+    ]);
+    expect(errorOf(rehearsed.stdout)).toEqual(errorOf(refused.stdout));
     expect({ catalog: await catalogOf(lab), bitmaps: await lab.bitmaps() }).toEqual(before);
     await lab.expectNothingLeft(1);
     await expectNextInc(lab);

@@ -11,9 +11,9 @@ export async function firstInPath(program: string, dir: string, script: string):
   afterTest(() => Promise.resolve((process.env['PATH'] = path)));
 }
 
-/** When `program` is called with `command` for the first time, `first` is run before it. */
+/** When `program` is called with the word `command` for the first time, `first` is run before it. */
 export async function onceBefore(program: string, command: string, first: string): Promise<void> {
   const dir = await labDir();
-  const once = `if [ "$1" = ${command} ] && mkdir ${dir}/once 2>/dev/null; then ${first}; fi >/dev/null`;
+  const once = `if [[ " $* " = *" ${command} "* ]] && mkdir ${dir}/once 2>/dev/null; then ${first}; fi >/dev/null`;
   await firstInPath(program, dir, `${once}\nPATH=\${PATH#${dir}:} exec ${program} "$@"`);
 }

@@ -4,7 +4,6 @@ import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../domain/nam
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { beginBackup } from '../../libvirt/backup.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
-import type { DomainFreezeGuard } from '../../libvirt/freeze-guard.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { DomainNotFound, isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
 import { writeJournal } from '../../repository/journal-file.js';
@@ -12,6 +11,7 @@ import { makeScratch } from '../../repository/scratch.js';
 import type { Staging } from '../../repository/staging.js';
 import { monitorOfDomain, newJournal } from '../point/attempt-journal.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './domain-copy.js';
+import { consistencyOfStarted, startFreezeGuard } from './freeze-domain.js';
 import { GuestOfCopy } from './guest-of-copy.js';
 import {
   type DefinitionPlan,
@@ -29,7 +29,6 @@ import { watchScratch } from '../point/watch-scratch.js';
 import { LIBVIRT } from '../repair/repair.js';
 import type { Done } from '../point/route.js';
 import { sealPoint, type StagedImage } from '../point/seal-point.js';
-import { unfrozen } from '../point/unfrozen.js';
 import { stageImage } from '../point/stage-image.js';
 import { undoAttempt } from '../point/undo-attempt.js';
 
@@ -46,7 +45,7 @@ export async function attemptDomainPoint(
   run.signal.throwIfAborted();
   const copy = method.copyFor(run, planned);
   const guest = new GuestOfCopy(run, copy, vm);
-  const guard = await startGuard(run, vm);
+  const guard = await startFreezeGuard(run, vm);
   try {
     const checkpoint = checkpointOf(run, planned);
     const definition = await planDefinition(run.session, run.target, {
@@ -85,7 +84,8 @@ export async function attemptDomainPoint(
     const takenDefinition = await takeDefinition(definition);
     await guard?.release();
     if (guard) await writeJournal(run.target, journal);
-    const taken = { ...instant, transactionMs, pausedMs: null };
+    const consistency = run.session.startedPaused ? await consistencyOfStarted(run) : instant.consistency;
+    const taken = { ...instant, consistency, transactionMs, pausedMs: null };
     context.report({ kind: 'started', instant: taken });
     const outcomes = await copy.finish(staged);
     context.report({ kind: 'sealing' });
@@ -101,20 +101,6 @@ export async function attemptDomainPoint(
     throw await undone(run, vm, error);
   }
 }
-
-/** The guard for the freeze, ready; null where nothing is frozen. */
-async function startGuard(run: DomainRun, vm: VmState): Promise<DomainFreezeGuard | null> {
-  const { quiesce, freezeTimeoutMs, freezeLimitMs } = run.options;
-  const { uuid, connect, domain } = run.session;
-  if (quiesce === 'no') return null;
-  if (!vm.running) return unfrozen(run, `the domain is not running (${vm.status})`);
-  if (domain.agent === 'absent') return unfrozen(run, 'the domain has no channel for a guest agent');
-  const { DomainFreezeGuard } = await import('../../libvirt/freeze-guard.js');
-  const limits = { freezeTimeoutMs, freezeLimitMs, thawTimeoutMs: THAW_MS };
-  return DomainFreezeGuard.start({ connect, uuid, name: domain.name, ...limits });
-}
-
-const THAW_MS = 60_000;
 
 function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[], definition: DefinitionPlan): Journal {
   return {

@@ -8,6 +8,7 @@ import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
 import { type BackupSession, type DomainSession, refuseForeignJob, stateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
+import { rehearseFreeze } from './freeze-domain.js';
 import { PULL } from './pull-copy.js';
 import { readTarget } from '../target/open-target.js';
 import { bitmapsOfDead } from '../at-rest/resting-repair.js';
@@ -69,6 +70,7 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
         take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
       });
     },
+    rehearseFreeze: (run) => rehearseFreeze({ ...run, session }, state),
     retire: async (_plan, actions) => {
       await dropCheckpoints(session, actions);
       return [];

@@ -42,6 +42,10 @@ export async function openQmpRoute(
           attemptPoint({ ...locked, session }, { ...planned, fleecing }, staging, vm, imageOwner),
       };
     },
+    rehearseFreeze: async (run) => {
+      const { rehearseFreeze } = await import('./start-guards.js');
+      await rehearseFreeze(run, session.state);
+    },
     retire: async (plan, actions) => {
       await Promise.all(plan.disks.map(({ job }) => dismissJob(client, job)));
       await eachDisk(actions, async (action) => {

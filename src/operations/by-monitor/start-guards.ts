@@ -2,6 +2,7 @@ import type { VmState } from '../../domain/disk.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { FreezeGuard } from '../../guest-agent/freeze-guard.js';
 import type { PauseGuard } from '../../qemu/pause-guard.js';
+import type { BackupRun } from '../point/backup-run.js';
 import { unfrozen } from '../point/unfrozen.js';
 import type { QmpRun } from './qmp-run.js';
 import type { Guards } from './take-point.js';
@@ -26,6 +27,12 @@ export async function releaseGuards({ freeze, pause }: Guards): Promise<void> {
   await freeze?.release();
 }
 
+/** Whether the guest could be frozen: as far as the agent's first answer, and not frozen. Says and throws what a run would. */
+export async function rehearseFreeze(run: BackupRun, vm: VmState): Promise<void> {
+  const guard = await startFreezeGuard(run, vm);
+  await guard?.release();
+}
+
 async function startPauseGuard({ session, options }: QmpRun): Promise<PauseGuard> {
   const { PauseGuard } = await import('../../qemu/pause-guard.js');
   return PauseGuard.start({ monitor: session.endpoint, limitMs: options.freezeLimitMs + PAUSE_MARGIN_MS });
@@ -35,7 +42,7 @@ async function startPauseGuard({ session, options }: QmpRun): Promise<PauseGuard
 const PAUSE_MARGIN_MS = 5_000;
 
 /** The guard for the freeze, ready and connected; null where nothing is frozen. */
-async function startFreezeGuard(run: QmpRun, vm: VmState): Promise<FreezeGuard | null> {
+async function startFreezeGuard(run: BackupRun, vm: VmState): Promise<FreezeGuard | null> {
   const { quiesce, agent, freezeTimeoutMs, freezeLimitMs } = run.options;
   if (quiesce === 'no') return null;
   if (!vm.running) return unfrozen(run, `the VM is not running (${vm.status})`);

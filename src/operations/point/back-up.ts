@@ -71,6 +71,8 @@ async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
   refuseOtherVm(state, run.identity, route.state.disks);
   const repairs = await route.observeRepairs(state);
   const { plan, space, fleecing } = await planRun(run, route, state, afterRepairs(route.state, repairs));
+  // A guest that a dead run left frozen or stopped goes on first, and can only be asked then.
+  if (!repairs.some(({ kind }) => kind === 'thaw' || kind === 'continue')) await route.rehearseFreeze?.(run);
   const { fleece, why } = fleecing;
   return {
     target: run.target,

@@ -43,6 +43,9 @@ export interface InstantOptions {
   readonly settle: (error: unknown) => Promise<unknown>;
 }
 
+/** Of a run that `--quiesce=require` fails after the instant. */
+export const NOTHING_KEPT = { hint: 'Nothing was kept of this run.' } as const;
+
 /**
  * [freeze] begin [thaw]. The point is `filesystem` only if more than zero file systems froze and the guard still found
  * them frozen afterwards.
@@ -73,7 +76,7 @@ export async function takeInstant(
   if (frozen && !consistent) {
     const why = frozen.fileSystems === 0 ? 'the agent froze no file system' : 'the guest did not stay frozen';
     if (options.requireFreeze) {
-      throw new QmpBackupError('failed', `--quiesce=require: ${why}`, { hint: 'Nothing was kept of this run.' });
+      throw new QmpBackupError('failed', `--quiesce=require: ${why}`, NOTHING_KEPT);
     }
     options.warn(`${why}: the point is marked crash`);
   }
@@ -96,8 +99,8 @@ async function freeze(guard: Freezer, options: InstantOptions): Promise<{ readon
     if (error.code === 'interrupted' || error instanceof NotThawed) throw error;
     if (options.requireFreeze) {
       throw new QmpBackupError('failed', `--quiesce=require: the guest was not frozen: ${messageOf(error)}`, {
+        ...NOTHING_KEPT,
         cause: error,
-        hint: 'Nothing was kept of this run.',
       });
     }
     options.warn(`the guest was not frozen: ${messageOf(error)}: the point is marked crash`);

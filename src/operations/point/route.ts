@@ -39,6 +39,11 @@ export interface Route {
   readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Route | null>;
   /** Decides how the instant is kept for the copy. Changes nothing. */
   prepare(run: BackupRun, planned: Planned, facts: TargetFacts): Promise<Prepared>;
+  /**
+   * For `--dry-run`: asks whether the guest could be frozen, and changes nothing. Says and throws what a run would; absent
+   * where there is never anything to freeze.
+   */
+  readonly rehearseFreeze?: (run: BackupRun) => Promise<void>;
   /** Removes what the newest point made superfluous; resolves to what else is to be said. */
   retire(plan: BackupPlan, actions: readonly RepairAction[]): Promise<readonly string[]>;
 }
