@@ -3,7 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
-import { domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
+import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { discard, write, writeZeroes } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 
@@ -142,20 +142,54 @@ describe('a domain that was away', () => {
     await scenario.expectChainEqualsDisks();
   });
 
-  it('goes on incrementally after it was undefined and defined again', async () => {
-    const scenario = await domainWithFull(lab);
-    const { domain } = scenario;
-    await writeBothDisks(scenario, 20, 0x51);
-    await domain.destroy();
+  const defineAnew = async ({ domain }: DomainScenario): Promise<void> => {
+    if ((await domain.state()) !== 'shut off') await domain.destroy();
     await lab.virsh(['undefine', domain.uuid, '--checkpoints-metadata']);
     const file = join(lab.dir, 'again.xml');
     await writeFile(file, domain.xml);
     await lab.virsh(['define', file]);
     await domain.start();
+  };
+
+  it('goes on incrementally after it was undefined and defined again', async () => {
+    const scenario = await domainWithFull(lab);
+    await writeBothDisks(scenario, 20, 0x51);
+    await defineAnew(scenario);
     await writeBothDisks(scenario, 21, 0x52);
     expect((await scenario.backup('inc')).point.level).toBe('inc');
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
+  });
+
+  it.each<[string, (scenario: DomainScenario) => Promise<unknown>]>([
+    [
+      'that were broken when its QEMU was killed',
+      async ({ domain }) => {
+        // Stored, or nothing in the images tells of them.
+        await domain.destroy();
+        await domain.start();
+        await domain.kill();
+      },
+    ],
+    [
+      'that a FULL made superfluous while it was off',
+      async (scenario) => {
+        await scenario.backup('inc');
+        await scenario.domain.destroy();
+        await scenario.backup('full');
+      },
+    ],
+  ])('and defined anew keeps no bitmaps %s', async (_, meanwhile) => {
+    const scenario = await domainWithFull(lab);
+    await writeBothDisks(scenario, 20, 0x51);
+    await meanwhile(scenario);
+    await defineAnew(scenario);
+    await writeBothDisks(scenario, 21, 0x52);
+    expect((await scenario.backup('auto')).point.level).toBe('full');
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(1);
+    await scenario.domain.destroy();
+    await scenario.expectNoStrayBitmaps();
   });
 
   it('takes a FULL and says why after its QEMU was killed, and goes on incrementally then', async () => {

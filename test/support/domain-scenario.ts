@@ -24,6 +24,8 @@ export interface DomainScenario {
   expectChainEqualsDisks(target?: string): Promise<void>;
   /** No job, no scratch, no partial file, and no checkpoint but those of the newest file and the newest FULL. */
   expectNothingLeft(checkpoints: number): Promise<void>;
+  /** Of a domain that is off: fails where a bitmap of ours in an image has no checkpoint, and so no end. */
+  expectNoStrayBitmaps(): Promise<void>;
   checkpoints(): Promise<readonly string[]>;
 }
 
@@ -72,6 +74,15 @@ export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOption
         throw new Error(`a job is left: ${job}`);
       const names = await self.checkpoints();
       if (names.length > checkpoints) throw new Error(`checkpoints are left: ${names.join(', ')}`);
+    },
+    expectNoStrayBitmaps: async () => {
+      const known = await self.checkpoints();
+      for (const { file = '' } of disks) {
+        const { stdout } = await run('qemu-img', ['info', '--output=json', file]);
+        const found = [...stdout.matchAll(/"name": "(qmpbackup-[^"]+)"/g)].map(([, name = '']) => name);
+        const stray = found.filter((each) => !known.includes(each));
+        if (stray.length > 0) throw new Error(`bitmaps without a checkpoint in ${file}: ${stray.join(', ')}`);
+      }
     },
   };
   return self;

@@ -8,6 +8,7 @@ import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
 import { type BackupSession, type DomainSession, refuseForeignJob, stateOf } from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
+import { withForgotten } from './forgotten-bitmaps.js';
 import { rehearseFreeze } from './freeze-domain.js';
 import { PULL } from './pull-copy.js';
 import { readTarget } from '../target/open-target.js';
@@ -71,6 +72,7 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
       });
     },
     rehearseFreeze: (run) => rehearseFreeze({ ...run, session }, state),
+    withForgotten: (disks) => withForgotten(session, disks),
     retire: async (_plan, actions) => {
       await dropCheckpoints(session, actions);
       return [];

@@ -1,6 +1,8 @@
 import { isAbsolute } from 'node:path';
 import { isFailure } from '../../domain/doctor-facts.js';
+import type { SourceDisk } from '../../domain/disk.js';
 import { isOurBitmap } from '../../domain/names.js';
+import { checkpointBitmap } from '../../domain/reconcile.js';
 import { redefineCheckpoint } from '../../libvirt/backup.js';
 import { imageBitmaps } from '../../qemu-img/bitmaps.js';
 import { orFailure } from '../flow/or-failure.js';
@@ -30,6 +32,19 @@ export async function forgottenBitmaps(
     }),
   );
   return found.flat().filter(({ bitmap }) => isOurBitmap(bitmap) && !known.has(bitmap));
+}
+
+/** The disks, with what libvirt has forgotten of their bitmaps. */
+export async function withForgotten(
+  session: Pick<DomainSession, 'domain' | 'state'>,
+  disks: readonly SourceDisk[],
+): Promise<readonly SourceDisk[]> {
+  const forgotten = await forgottenBitmaps(session, { skipUnreadable: true });
+  return disks.map((disk) => {
+    const found = forgotten.filter(({ target }) => target === disk.node);
+    const bitmaps = found.map(({ bitmap }) => checkpointBitmap(bitmap, disk.virtualSize));
+    return { ...disk, bitmaps: [...disk.bitmaps, ...bitmaps] };
+  });
 }
 
 /** libvirt removes only bitmaps of checkpoints that it knows, and believes what it is told of them. */

@@ -134,8 +134,11 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
   watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
   const done = await planned.take(locked, staging, vm);
   staging.keep();
-  const sources = afterTransaction(vm.disks, planned.plan);
-  const seen = { catalog: done.catalog, olderMonths: state.olderMonths, sources };
+  const disks = afterTransaction(vm.disks, planned.plan);
+  const { catalog } = done;
+  const { olderMonths } = state;
+  // Where a bitmap was lost there is a FULL instead, and only then is it worth to look into the images.
+  const anew = planned.plan.disks.some(({ level }) => level === 'full') && state.catalog !== undefined;
   const { fleece, why } = planned.fleecing;
   // Not the catalog, which is in the target and longer with each point.
   const { point, freeze, pausedMs, transactionMs } = done;
@@ -143,8 +146,9 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
   return {
     outcome: { target, plan: planned.plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
     tidyUp: async () => {
+      const sources = anew && way.withForgotten ? await way.withForgotten(disks) : disks;
       // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      (await way.retire(planned.plan, retire(seen))).forEach(run.warn);
+      (await way.retire(planned.plan, retire({ catalog, olderMonths, sources }))).forEach(run.warn);
       await removeJournal(target);
     },
   };

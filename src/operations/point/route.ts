@@ -1,5 +1,5 @@
 import type { Catalog, Point } from '../../domain/catalog.js';
-import type { VmState } from '../../domain/disk.js';
+import type { SourceDisk, VmState } from '../../domain/disk.js';
 import type { FleeceChoice } from '../../domain/fleece-choice.js';
 import type { BackupPlan } from '../../domain/plan.js';
 import type { RepairAction } from '../../domain/reconcile.js';
@@ -44,6 +44,11 @@ export interface Route {
    * where there is never anything to freeze.
    */
   readonly rehearseFreeze?: (run: BackupRun) => Promise<void>;
+  /**
+   * The disks, with bitmaps that are in their images and that whoever runs the VM has forgotten: they go on recording. Absent
+   * where nobody forgets any.
+   */
+  readonly withForgotten?: (disks: readonly SourceDisk[]) => Promise<readonly SourceDisk[]>;
   /** Removes what the newest point made superfluous; resolves to what else is to be said. */
   retire(plan: BackupPlan, actions: readonly RepairAction[]): Promise<readonly string[]>;
 }
