@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
+import { startLibvirt } from '../test/support/lab/libvirt.js';
 import { projectRoot } from '../test/support/lab/programs.js';
 import { cellInWords, runKillMatrix } from '../test/support/torture/kill-matrix.js';
 import { KNOWN_BUGS, makeMutant } from '../test/support/torture/mutant.js';
-import { type Outcome, torture, type TortureOptions } from '../test/support/torture/torture.js';
+import { type Outcome, torture, tortureDomain, type TortureOptions } from '../test/support/torture/torture.js';
 
 /**
  * `npm run torture -- --runs 1000 --seed 1`: random sequences of writes, backups and faults against a real QEMU; every
@@ -38,6 +39,8 @@ const { values: flags } = parseArgs({
     fleece: { type: 'string' },
     /** Milliseconds that a guest may be frozen after a kill. */
     'thaw-limit': { type: 'string', default: '2000' },
+    /** Sequences of a libvirt domain instead: pulls, pushes, backups while it is off. */
+    domain: { type: 'boolean', default: false },
     worker: { type: 'boolean', default: false },
   },
 });
@@ -48,7 +51,7 @@ const options: TortureOptions = {
   shrinkMs: Number(flags.shrink) * 1000,
 };
 
-if (flags.worker) work();
+if (flags.worker) await work();
 else if (flags.qemu === '10' && process.env['QMPBACKUP_TEST_QEMU'] !== '10') process.exitCode = await onQemu10();
 else if (flags.full) process.exitCode = await full();
 else if (flags.kills && Number(flags.workers) > 1) process.exitCode = await killMatrixInParts();
@@ -99,9 +102,12 @@ async function again(
 }
 
 /** One sequence after the other, as they are handed out. Runs of one process are one VM to the tool's locks. */
-function work(): void {
+async function work(): Promise<void> {
+  const lab = flags.domain ? await startLibvirt() : undefined;
+  process.once('disconnect', () => void lab?.close());
   process.on('message', ({ seed }: { seed: number }) => {
-    torture(seed, options).then(
+    const outcome = lab ? tortureDomain(seed, { ...options, lab }) : torture(seed, options);
+    outcome.then(
       (outcome) => process.send?.(outcome),
       (error: unknown) => process.send?.({ ok: false, seed, words: String(error) } satisfies Outcome),
     );
@@ -133,7 +139,8 @@ async function lead(): Promise<void> {
       totals.ms += report.ms;
     } else {
       failures.push(outcome);
-      const repeat = `npm run torture -- --runs 1 --seed ${outcome.seed}${flags.qemu === '10' ? ' --qemu 10' : ''}`;
+      const kind = `${flags.domain ? ' --domain' : ''}${flags.qemu === '10' ? ' --qemu 10' : ''}`;
+      const repeat = `npm run torture -- --runs 1 --seed ${outcome.seed}${kind}`;
       process.stdout.write(`\nFAILED: seed ${outcome.seed}\n${outcome.words}\nagain: ${repeat}\n\n`);
     }
     if (totals.done % PROGRESS_EVERY === 0) progress();

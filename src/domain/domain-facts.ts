@@ -16,8 +16,6 @@ export interface DomainFacts {
   readonly stateReason: string;
   /** Targets of writable hard disks that are left out of backups all the same. */
   readonly missed: readonly string[];
-  /** Targets of disks to which others may write, too. */
-  readonly shareable: readonly string[];
   /** How many images each disk's top image builds on, by target, where libvirt says it. */
   readonly backing: Readonly<Record<string, number>>;
   /** Names. */

@@ -77,17 +77,13 @@ function judgeMoments({ foreignCheckpoints, snapshots, state }: DomainFacts): Fi
   return found;
 }
 
-function judgeDisk(id: string, source: SourceDisk, { shareable, backing, active }: DomainFacts): Finding[] {
+function judgeDisk(id: string, source: SourceDisk, { backing, active }: DomainFacts): Finding[] {
   const found = judgeImage(id, source);
   const say = (level: Finding['level'], what: string, todo: string | null): void => {
     found.push({ level, subject: id, what, todo });
   };
   if (source.cannotTrack !== null) {
     say('warning', source.cannotTrack, 'Convert the image to qcow2, or expect a full backup each time.');
-  }
-  if (shareable.includes(source.node)) {
-    const todo = 'Leave it out with --exclude, or back it up while nobody else writes.';
-    say('warning', 'others may write to it (shareable), also while it is copied: the copy may be of no instant', todo);
   }
   const below = backing[source.node] ?? 0;
   if (below > 0) {

@@ -126,6 +126,8 @@ function chooseDisks({ request, known, vm }: PlanInput): { chosen: readonly Know
     for (const name of names) {
       if (known.some((disk) => answersTo(disk, name))) continue;
       const why = vm.leftOut.find((each) => each.name === name)?.reason;
+      // What is left out anyway may be excluded, too: a line in cron must go on working when its disk is gone.
+      if (why !== undefined && option === '--exclude') continue;
       throw new QmpBackupError('usage', `${option} ${name}: ${why ?? 'the VM has no such disk'}`, {
         hint: `Its disks are: ${known.map(({ id }) => id).join(', ') || 'none'}. See: qmpbackup info --show blockdev`,
       });

@@ -19,9 +19,10 @@ export interface CheckpointDisk {
   readonly bitmap: string;
   /**
    * Bytes changed since the checkpoint, along the backing chain. Only `dumpxml --size` of a running domain says it, and
-   * only of a bitmap that is there and consistent: null in such an answer means that the disk needs a FULL.
+   * only of a bitmap that is there and consistent: null in such an answer means that the disk needs a FULL. Undefined where
+   * it was not asked.
    */
-  readonly changedBytes: number | null;
+  readonly changedBytes: number | null | undefined;
 }
 
 export interface NewCheckpoint {
@@ -36,7 +37,8 @@ export interface NewCheckpoint {
   readonly creationTime?: number | undefined;
 }
 
-export function parseCheckpoint(xml: string): Checkpoint {
+/** `sized`: as of `dumpxml --size`. */
+export function parseCheckpoint(xml: string, { sized }: { readonly sized: boolean }): Checkpoint {
   const root = parseXml(xml, 'domaincheckpoint');
   const name = textAt(root, 'name');
   if (name === null) throw new LibvirtAnswerError('the <domaincheckpoint> of libvirt', xml);
@@ -44,7 +46,8 @@ export function parseCheckpoint(xml: string): Checkpoint {
     const target = attribute(disk, 'name');
     if (target === null || attribute(disk, 'checkpoint') !== 'bitmap') return [];
     const size = attribute(disk, 'size');
-    return [{ target, bitmap: attribute(disk, 'bitmap') ?? name, changedBytes: size === null ? null : Number(size) }];
+    const changedBytes = size === null ? (sized ? null : undefined) : Number(size);
+    return [{ target, bitmap: attribute(disk, 'bitmap') ?? name, changedBytes }];
   });
   return {
     name,

@@ -1,4 +1,5 @@
 /** What a domain is at this moment, asked of virsh with queries only: nothing here changes a domain or taints it. */
+import { isOurBitmap } from '../domain/names.js';
 import { QmpBackupError } from '../errors.js';
 import { DomainNotFound, LibvirtAnswerError, VirshError } from './errors.js';
 import { parseBackup, type RunningBackup } from './backup-xml.js';
@@ -84,28 +85,29 @@ export async function guessDomain(virsh: Virsh, nameOrUuid: string): Promise<Dom
 }
 
 /**
- * A domain by its UUID. Checkpoints of a running domain say with `changedBytes` whether each bitmap is usable. A `guess`
- * that is right saves a call, and a wrong one changes nothing.
+ * A domain by its UUID. Our checkpoints of a running domain say with `changedBytes` whether each bitmap is usable, where
+ * the caller has the domain's lock (`sizes`): libvirtd 9.0 dies where one is deleted while it looks for that. A `guess` that
+ * is right saves a call, and a wrong one changes nothing.
  *
  * @throws DomainNotFound, LibvirtUnreachable, VirshTimeout, VirshError, LibvirtAnswerError
  */
 export async function inspectDomain(
   virsh: Virsh,
   uuid: string,
-  guess: DomainGuess | null = null,
+  { guess = null, sizes: mayAsk = true }: { readonly guess?: DomainGuess | null; readonly sizes?: boolean } = {},
 ): Promise<DomainState> {
   const domain = { domain: uuid };
   // All at once: each call of virsh takes longer to start than to be answered.
   const [xml, { state, reason }, sizes, names, job, guessed] = await Promise.all([
     virsh('dumpxml', [], domain),
     virsh('domstate', ['--reason'], domain).then(parseState),
-    virsh('domblkinfo', ['--all'], domain).then(parseSizes),
+    sizesOf(virsh, uuid),
     checkpointNames(virsh, uuid),
     jobOf(virsh, uuid),
-    guess?.running ? dumpGuessed(virsh, uuid, guess.checkpoints) : new Map<string, Checkpoint>(),
+    guess?.running && mayAsk ? dumpGuessed(virsh, uuid, guess.checkpoints) : new Map<string, Checkpoint>(),
   ]);
   const definition = parseDomain(xml);
-  const sizesToo = { sizes: definition.active };
+  const sizesToo = { sizes: definition.active && mayAsk };
   const [checkpoints, backup] = await Promise.all([
     Promise.all(
       names.map(async (name) => (definition.active && guessed.get(name)) || dumpOne(virsh, uuid, name, sizesToo)),
@@ -179,7 +181,7 @@ export function dumpCheckpoint(virsh: Virsh, uuid: string, name: string): Promis
   return virsh('checkpoint-dumpxml', ['--checkpointname', name, '--no-domain'], { domain: uuid });
 }
 
-/** `sizes` asks for `changedBytes`, which only a running domain can answer. */
+/** `sizes` asks for `changedBytes` of ours, which only a running domain can answer. */
 export async function listCheckpoints(
   virsh: Virsh,
   uuid: string,
@@ -203,8 +205,43 @@ async function dumpOne(
   name: string,
   options: { readonly sizes: boolean },
 ): Promise<Checkpoint> {
-  const args = ['--checkpointname', name, '--no-domain', ...(options.sizes ? ['--size'] : [])];
-  return parseCheckpoint(await virsh('checkpoint-dumpxml', args, { domain: uuid }));
+  const args = ['--checkpointname', name, '--no-domain'];
+  const sized = options.sizes && isOurBitmap(name);
+  const dump = (more: readonly string[]): Promise<string> =>
+    virsh('checkpoint-dumpxml', [...args, ...more], { domain: uuid });
+  if (!sized) return parseCheckpoint(await dump([]), { sized });
+  try {
+    return parseCheckpoint(await dump(['--size']), { sized });
+  } catch (error) {
+    // As where the disk was grown above an external snapshot: bitmaps of two sizes, which nothing adds up.
+    if (!(error instanceof VirshError) || ['no-checkpoint', 'not-running'].includes(error.reason)) throw error;
+    return parseCheckpoint(await dump([]), { sized });
+  }
+}
+
+/** Target by target where libvirt does not tell of all at once, as when one image of a domain that is off is gone. */
+async function sizesOf(virsh: Virsh, uuid: string): Promise<Map<string, DiskSize | null>> {
+  try {
+    return parseSizes(await virsh('domblkinfo', ['--all'], { domain: uuid }));
+  } catch (error) {
+    if (!(error instanceof VirshError) || error.reason !== 'other') throw error;
+  }
+  const { disks } = parseDomain(await virsh('dumpxml', [], { domain: uuid }));
+  const sizes = await Promise.all(disks.map(({ target }) => sizeOf(virsh, uuid, target)));
+  return new Map(disks.map(({ target }, index) => [target, sizes[index] ?? null]));
+}
+
+async function sizeOf(virsh: Virsh, uuid: string, target: string): Promise<DiskSize | null> {
+  try {
+    const text = await virsh('domblkinfo', ['--device', target], { domain: uuid });
+    const [capacity, allocation] = ['Capacity', 'Allocation'].map(
+      (key) => new RegExp(`^${key}:\\s+(\\d+)$`, 'm').exec(text)?.[1],
+    );
+    return capacity === undefined ? null : { capacity: Number(capacity), allocation: Number(allocation ?? 0) };
+  } catch (error) {
+    if (error instanceof VirshError) return null;
+    throw error;
+  }
 }
 
 /** The job of the domain: null when there is none, or no QEMU that could have one. */
@@ -245,6 +282,11 @@ export async function runningBackup(virsh: Virsh, uuid: string): Promise<Running
     if (error instanceof VirshError && (error.reason === 'no-job' || error.reason === 'not-running')) return null;
     throw error;
   }
+}
+
+/** As libvirt says it: `running`, `paused`, `shut off` … */
+export async function stateNow(virsh: Virsh, uuid: string): Promise<string> {
+  return parseState(await virsh('domstate', ['--reason'], { domain: uuid })).state;
 }
 
 /** `running (booted)`. */

@@ -112,6 +112,11 @@ export class DomainFreezeGuard {
     throw this.#notThawed(heard?.kind === 'not-thawed' ? heard.why : 'the freeze guard does not answer');
   }
 
+  /** False where a freeze was not asked for, came to nothing, or is over for sure. */
+  get mayBeFrozen(): boolean {
+    return this.#asked && !this.#heard.some(({ kind }) => kind === 'not-frozen' || kind === 'thawed');
+  }
+
   /** Right after the instant. Throws when nobody can say that the guest writes again. */
   finish(): Promise<DomainThaw> {
     return this.#thaw();

@@ -238,14 +238,14 @@ describe('questions that are asked at once', () => {
 
 describe('a pull backup', () => {
   it('takes a full and increments of different parents at one instant, and ends without a trace', async () => {
-    await mark('p1');
+    await mark('qmpbackup-p1');
     await write(domain, 'vda', { offset: MIB, length: MIB, pattern: 1 });
     await write(domain, 'vdb', { offset: MIB, length: MIB, pattern: 1 });
-    await mark('p2');
+    await mark('qmpbackup-p2');
     await write(domain, 'vda', { offset: 4 * MIB, length: MIB, pattern: 2 });
     await write(domain, 'vdb', { offset: 4 * MIB, length: MIB, pattern: 2 });
-    const backup = pull({ vda: 'p1', vdb: 'p2', vdc: null });
-    await beginBackup(virsh, domain.uuid, backup, checkpoint('p3'));
+    const backup = pull({ vda: 'qmpbackup-p1', vdb: 'qmpbackup-p2', vdc: null });
+    await beginBackup(virsh, domain.uuid, backup, checkpoint('qmpbackup-p3'));
     const state = await inspectDomain(virsh, domain.uuid);
     expect(state.job).toMatchObject({ state: 'running', operation: 'backup', scratch: { bytes: 0, total: 96 * MIB } });
     expect(state.backup).toEqual({
@@ -262,9 +262,9 @@ describe('a pull backup', () => {
     await expect(dirtyBytes(backup, 'vda')).resolves.toBe(2 * MIB);
     await expect(dirtyBytes(backup, 'vdb')).resolves.toBe(MIB);
     expect(state.checkpoints.map(({ name, parent, disks }) => [name, parent, disks])).toEqual([
-      ['p1', null, changed('p1', 2 * MIB)],
-      ['p2', 'p1', changed('p2', MIB)],
-      ['p3', 'p2', changed('p3', 0)],
+      ['qmpbackup-p1', null, changed('qmpbackup-p1', 2 * MIB)],
+      ['qmpbackup-p2', 'qmpbackup-p1', changed('qmpbackup-p2', MIB)],
+      ['qmpbackup-p3', 'qmpbackup-p2', changed('qmpbackup-p3', 0)],
     ]);
     await write(domain, 'vdc', { offset: 0, length: MIB, pattern: 3 });
     expect((await jobOf(virsh, domain.uuid))?.scratch?.bytes).toBeGreaterThanOrEqual(MIB);
@@ -278,21 +278,49 @@ describe('a pull backup', () => {
 
   it('is described alike, whatever was guessed of it before', async () => {
     const guess = await guessDomain(virsh, NAME);
-    expect(guess).toEqual({ running: true, checkpoints: ['p1', 'p2', 'p3'] });
+    expect(guess).toEqual({ running: true, checkpoints: ['qmpbackup-p1', 'qmpbackup-p2', 'qmpbackup-p3'] });
     await expect(guessDomain(virsh, 'nosuch')).resolves.toBeNull();
     const asked = await inspectDomain(virsh, domain.uuid);
-    expect(asked.checkpoints.map(({ name }) => name)).toEqual(['p1', 'p2', 'p3']);
-    for (const checkpoints of [['p1', 'p2', 'p3'], ['p2'], ['p3', 'gone', 'p1'], ['gone'], []]) {
+    expect(asked.checkpoints.map(({ name }) => name)).toEqual(['qmpbackup-p1', 'qmpbackup-p2', 'qmpbackup-p3']);
+    for (const checkpoints of [
+      ['qmpbackup-p1', 'qmpbackup-p2', 'qmpbackup-p3'],
+      ['qmpbackup-p2'],
+      ['qmpbackup-p3', 'qmpbackup-gone', 'qmpbackup-p1'],
+      ['qmpbackup-gone'],
+      [],
+    ]) {
       for (const running of [true, false]) {
-        await expect(inspectDomain(virsh, domain.uuid, { running, checkpoints })).resolves.toEqual(asked);
+        await expect(inspectDomain(virsh, domain.uuid, { guess: { running, checkpoints } })).resolves.toEqual(asked);
       }
     }
   });
 
+  it('is asked nothing that libvirtd must not be asked beside a deletion: without its lock, and of checkpoints of others', async () => {
+    const sizesOf = async (options: { readonly sizes?: boolean }, name: string) =>
+      (await inspectDomain(virsh, domain.uuid, options)).checkpoints
+        .find((each) => each.name === name)
+        ?.disks.map(({ changedBytes }) => changedBytes);
+    await lab.virsh([
+      'checkpoint-create-as',
+      domain.uuid,
+      'theirs',
+      '--diskspec',
+      'vda',
+      '--diskspec',
+      'vdb,checkpoint=no',
+      '--diskspec',
+      'vdc,checkpoint=no',
+    ]);
+    await expect(sizesOf({}, 'theirs')).resolves.toEqual([undefined]);
+    await expect(sizesOf({}, 'qmpbackup-p3')).resolves.toEqual([0, 0]);
+    await expect(sizesOf({ sizes: false }, 'qmpbackup-p3')).resolves.toEqual([undefined, undefined]);
+    await lab.virsh(['checkpoint-delete', domain.uuid, 'theirs']);
+  });
+
   it('of a deleted checkpoint, nothing is lost: its parent has gone on recording', async () => {
     await write(domain, 'vda', { offset: 8 * MIB, length: MIB, pattern: 4 });
-    await deleteCheckpoint(virsh, domain.uuid, 'p3');
-    await deleteCheckpoint(virsh, domain.uuid, 'p2');
+    await deleteCheckpoint(virsh, domain.uuid, 'qmpbackup-p3');
+    await deleteCheckpoint(virsh, domain.uuid, 'qmpbackup-p2');
     const [left, ...others] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
     expect(others).toEqual([]);
     expect(left?.disks.find(({ target }) => target === 'vda')?.changedBytes).toBe(3 * MIB);
@@ -302,7 +330,7 @@ describe('a pull backup', () => {
     const begin = (backup: PullBackup, name: string): Promise<void> =>
       beginBackup(virsh, domain.uuid, { mode: 'pull', ...backup }, checkpoint(name));
     await expect(begin(pull({ vda: 'nope' }), 'x')).rejects.toMatchObject({ reason: 'no-checkpoint' });
-    await expect(begin(pull({ vda: null }), 'p1')).rejects.toMatchObject({ reason: 'checkpoint-exists' });
+    await expect(begin(pull({ vda: null }), 'qmpbackup-p1')).rejects.toMatchObject({ reason: 'checkpoint-exists' });
     const full = pull({ vda: null });
     await writeFile(full.disks[0]!.scratch, 'mine');
     await expect(begin(full, 'x')).rejects.toMatchObject({ reason: 'file-exists' });
@@ -310,7 +338,9 @@ describe('a pull backup', () => {
     await run('rm', [full.disks[0]!.scratch]);
     await expect(begin({ ...full, socket: '/nonexistent/x' }, 'x')).rejects.toThrow(/Failed to bind socket/);
     expect(existsSync(full.disks[0]!.scratch)).toBe(false);
-    expect((await listCheckpoints(virsh, domain.uuid, { sizes: false })).map(({ name }) => name)).toEqual(['p1']);
+    expect((await listCheckpoints(virsh, domain.uuid, { sizes: false })).map(({ name }) => name)).toEqual([
+      'qmpbackup-p1',
+    ]);
     await expect(jobOf(virsh, domain.uuid)).resolves.toBeNull();
   });
 
@@ -325,7 +355,7 @@ describe('a pull backup', () => {
   });
 
   it('goes on while libvirtd ends and starts again', async () => {
-    const backup = pull({ vda: 'p1' });
+    const backup = pull({ vda: 'qmpbackup-p1' });
     await beginBackup(virsh, domain.uuid, backup);
     await lab.stopDaemon('kill');
     await expect(jobOf(virsh, domain.uuid)).rejects.toThrow(LibvirtUnreachable);
@@ -344,25 +374,27 @@ describe('checkpoints', () => {
     await domain.destroy();
     const state = await inspectDomain(virsh, domain.uuid);
     expect(state).toMatchObject({ state: 'shut off', active: false, agent: 'configured' });
-    expect(state.checkpoints).toMatchObject([{ name: 'p1', disks: [{ changedBytes: null }, { changedBytes: null }] }]);
+    expect(state.checkpoints).toMatchObject([
+      { name: 'qmpbackup-p1', disks: [{ changedBytes: undefined }, { changedBytes: undefined }] },
+    ]);
     expect(state.sizes.get('vda')?.capacity).toBe(32 * MIB);
-    await expect(deleteCheckpoint(virsh, domain.uuid, 'p1')).rejects.toMatchObject({ reason: 'not-running' });
+    await expect(deleteCheckpoint(virsh, domain.uuid, 'qmpbackup-p1')).rejects.toMatchObject({ reason: 'not-running' });
     await expect(beginBackup(virsh, domain.uuid, pull({ vda: null }))).rejects.toMatchObject({ reason: 'not-running' });
-    await deleteCheckpoint(virsh, domain.uuid, 'p1', { metadataOnly: true });
+    await deleteCheckpoint(virsh, domain.uuid, 'qmpbackup-p1', { metadataOnly: true });
   });
 
   it('that libvirt lost are redefined and go on where they were', async () => {
     await domain.start();
-    const lost = { ...checkpoint('p1'), creationTime: 1_700_000_000 };
+    const lost = { ...checkpoint('qmpbackup-p1'), creationTime: 1_700_000_000 };
     await redefineCheckpoint(virsh, domain.uuid, lost, { validate: true });
     const [again] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
     expect(again).toEqual({
-      name: 'p1',
+      name: 'qmpbackup-p1',
       parent: null,
       creationTime: 1_700_000_000,
       disks: [
-        { target: 'vda', bitmap: 'p1', changedBytes: 3 * MIB },
-        { target: 'vdb', bitmap: 'p1', changedBytes: 2 * MIB },
+        { target: 'vda', bitmap: 'qmpbackup-p1', changedBytes: 3 * MIB },
+        { target: 'vdb', bitmap: 'qmpbackup-p1', changedBytes: 2 * MIB },
       ],
     });
     const never = { ...checkpoint('never'), creationTime: 1 };
@@ -374,24 +406,28 @@ describe('checkpoints', () => {
 
   it('of which one disk lost its bitmap can be told by size, and are deleted by a redefinition', async () => {
     await domain.destroy();
-    await run('qemu-img', ['bitmap', '--remove', join(lab.dir, 'images/b.qcow2'), 'p1']);
+    await run('qemu-img', ['bitmap', '--remove', join(lab.dir, 'images/b.qcow2'), 'qmpbackup-p1']);
     await domain.start();
     const [half] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
     expect(half?.disks.map(({ changedBytes }) => changedBytes)).toEqual([3 * MIB, null]);
-    await expect(beginBackup(virsh, domain.uuid, pull({ vda: 'p1', vdb: 'p1' }))).rejects.toMatchObject({
+    await expect(
+      beginBackup(virsh, domain.uuid, pull({ vda: 'qmpbackup-p1', vdb: 'qmpbackup-p1' })),
+    ).rejects.toMatchObject({
       reason: 'bitmap-broken',
-      brokenBitmap: { checkpoint: 'p1', target: 'vdb' },
+      brokenBitmap: { checkpoint: 'qmpbackup-p1', target: 'vdb' },
     });
-    await expect(deleteCheckpoint(virsh, domain.uuid, 'p1')).rejects.toMatchObject({ reason: 'bitmap-broken' });
-    const rest = { ...checkpoint('p1', ['vda']), creationTime: half!.creationTime };
+    await expect(deleteCheckpoint(virsh, domain.uuid, 'qmpbackup-p1')).rejects.toMatchObject({
+      reason: 'bitmap-broken',
+    });
+    const rest = { ...checkpoint('qmpbackup-p1', ['vda']), creationTime: half!.creationTime };
     await redefineCheckpoint(virsh, domain.uuid, rest, { validate: true });
-    await deleteCheckpoint(virsh, domain.uuid, 'p1');
+    await deleteCheckpoint(virsh, domain.uuid, 'qmpbackup-p1');
     const info = await run('qemu-img', ['info', '-U', join(lab.dir, `images/a 'b" & c,d.qcow2`)]);
-    expect(info.stdout).not.toContain('p1');
+    expect(info.stdout).not.toContain('qmpbackup-p1');
   });
 
   it('of a QEMU that was killed are broken, cannot be used, and can be deleted', async () => {
-    await mark('k1');
+    await mark('qmpbackup-k1');
     // A bitmap is in the image only when QEMU has closed it once.
     await domain.destroy();
     await domain.start();
@@ -400,10 +436,10 @@ describe('checkpoints', () => {
     await domain.start();
     const [broken] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
     expect(broken?.disks.map(({ changedBytes }) => changedBytes)).toEqual([null, null]);
-    await expect(beginBackup(virsh, domain.uuid, pull({ vda: 'k1' }))).rejects.toMatchObject({
+    await expect(beginBackup(virsh, domain.uuid, pull({ vda: 'qmpbackup-k1' }))).rejects.toMatchObject({
       reason: 'bitmap-broken',
     });
-    await deleteCheckpoint(virsh, domain.uuid, 'k1');
+    await deleteCheckpoint(virsh, domain.uuid, 'qmpbackup-k1');
     await expect(listCheckpoints(virsh, domain.uuid, { sizes: true })).resolves.toEqual([]);
   });
 });

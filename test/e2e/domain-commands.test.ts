@@ -142,8 +142,7 @@ describe('doctor --domain', () => {
     const { stdout } = await expectCli(1, args);
     expect(stdout).toMatch(/^error {4}VM: .*one job .*backup.* -> .*virsh domjobinfo odd/m);
     expect(stdout).toMatch(/^error {4}scratch: cannot make scratch images in .*nowhere.* -> .*--fleece-dir/m);
-    expect(stdout).toMatch(/^warning {2}vdc: others may write to it/m);
-    expect(stdout).toMatch(/^warning {2}vdc: libvirt has no checkpoints for raw disks/m);
+    expect(stdout).toMatch(/^warning {2}vdc: left out of backups: shareable: other VMs may write to it/m);
     expect(stdout).toMatch(/^warning {2}vde: left out of backups: its image is also that of vdd/m);
     expect(stdout).toMatch(/^info {5}hda: left out of backups/m);
     expect(stdout).toMatch(/^info {5}VM: checkpoints of others are left alone: virtnbdbackup\.0$/m);

@@ -1,12 +1,15 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { type CrashPoint, crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { onceBefore } from '../support/first-in-path.js';
+import { compareImages } from '../support/lab/compare.js';
+import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
+import type { DomainDisk } from '../support/lab/libvirt-domain.js';
 import { run } from '../support/lab/programs.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 
@@ -78,6 +81,67 @@ describe('a domain that is off', () => {
       const top = snapped.fileOf(disk).replace(/qcow2$/, 's1');
       await run('qemu-img', ['compare', join(output, `${disk}.qcow2`), top]);
     }
+  });
+
+  it('whose disks changed their names since the last point is restored as it is, to the last name', async () => {
+    const scenario = await domainWithFull(lab);
+    const { domain } = scenario;
+    await writeBothDisks(scenario, 30, 0x51);
+    await write(domain, 'vdb', { offset: 0, length: MiB, pattern: 0x52 });
+    await domain.destroy();
+    const swapped = domain.xml.replace(/dev='vd([ab])'/g, (_, letter) => `dev='vd${letter === 'a' ? 'b' : 'a'}'`);
+    const file = join(lab.dir, 'swapped.xml');
+    await writeFile(file, swapped);
+    await lab.virsh(['define', file]);
+    expect((await scenario.backup('auto')).point.consistency).toBe('offline');
+    const output = join(lab.dir, 'swapped');
+    const restore = ['restore', '--target', scenario.target, '--output', output, '--define', '--name', 'swapped'];
+    await expectCli(0, ['--connect', lab.uri, ...restore]);
+    const { stdout } = await lab.virsh(['domblklist', 'swapped']);
+    for (const [target, was] of [
+      ['vda', 'vdb'],
+      ['vdb', 'vda'],
+    ] as const) {
+      const image = new RegExp(`^ *${target} +(\\S+)$`, 'm').exec(stdout)?.[1] ?? 'none';
+      await compareImages(image, scenario.fileOf(was));
+    }
+  });
+
+  it('and has a medium or disk that cannot be read: that disk alone stops it, unless it is left out', async () => {
+    const file = (name: string): string => join(lab.dir, 'images', name);
+    for (const name of ['odd-off-a', 'odd-off-b']) {
+      await createImage({ file: file(name), format: 'qcow2', size: 16 * MiB });
+    }
+    await writeFile(file('odd-off.iso'), 'medium');
+    const disks: DomainDisk[] = [
+      { target: 'vda', file: file('odd-off-a') },
+      { target: 'vdb', file: file('odd-off-b') },
+    ];
+    const devices = `<disk type='file' device='cdrom'><source file='${file('odd-off.iso')}' startupPolicy='optional'/><target dev='hda'/></disk>`;
+    const { domain, vm, target } = await domainScenario(lab, { disks, devices });
+    await domain.destroy();
+    await rm(file('odd-off.iso'));
+    const auto = [...vm, 'backup', '--level', 'auto', '--target', target];
+    await expectCli(0, auto);
+    await expectCli(0, [...vm, 'doctor', '--target', target]);
+    await rename(file('odd-off-b'), file('odd-off-b.away'));
+    expect((await expectCli(13, auto)).stderr).toMatch(/the image of vdb cannot be read: .*\n.*--exclude vdb/);
+    await expectCli(0, [...auto, '--exclude', 'vdb']);
+    await rename(file('odd-off-b.away'), file('odd-off-b'));
+  });
+
+  it('and has a disk on another host: is refused, for a point without it would say nothing', async () => {
+    const { domain, vm, target } = await domainScenario(lab);
+    await domain.destroy();
+    const disk = `<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='nbd'><host name='127.0.0.1' port='9'/></source><target dev='vdc' bus='virtio'/></disk>`;
+    const file = join(lab.dir, 'network.xml');
+    await writeFile(file, domain.xml.replace('</devices>', `${disk}</devices>`));
+    await lab.virsh(['define', file]);
+    const auto = [...vm, 'backup', '--level', 'auto', '--target', target];
+    expect((await expectCli(13, auto)).stderr).toMatch(
+      /the image of vdc cannot be read.*\n.*--start-paused.*--exclude vdc/,
+    );
+    await expectCli(0, [...auto, '--exclude', 'vdc']);
   });
 
   it('with its memory saved is marked crash, and is not started for a backup', async () => {

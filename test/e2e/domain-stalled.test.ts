@@ -4,7 +4,7 @@ import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type * as FreezeGuard from '../../src/libvirt/freeze-guard.js';
 import { built } from '../support/built.js';
-import { startCli } from '../support/cli.js';
+import { expectCli, startCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { domainScenario, type DomainScenario, guardsOf } from '../support/domain-scenario.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
@@ -95,6 +95,17 @@ describe('a guest whose old data does not fit into the scratch images', () => {
     expect((await scenario.backup('auto')).warnings.join()).toContain('it goes on now');
     await written;
     expect(await reason()).toMatch(/^running/);
+    await scenario.expectNothingLeft(2);
+  });
+});
+
+describe('a guest that somebody else has frozen', () => {
+  it('stays frozen when a backup with --quiesce=require fails by that', async () => {
+    const { domain, vm, target } = scenario;
+    await lab.virsh(['domfsfreeze', domain.uuid]);
+    const args = [...vm, 'backup', '--level', 'auto', '--quiesce=require', '--target', target];
+    expect((await expectCli(1, args)).stderr).toMatch(/was not frozen: .*if no other program freezes it now/);
+    expect((await lab.virsh(['domfsthaw', domain.uuid])).stdout).toMatch(/Thawed [1-9]/);
     await scenario.expectNothingLeft(2);
   });
 });

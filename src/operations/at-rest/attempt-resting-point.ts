@@ -50,8 +50,8 @@ export async function attemptRestingPoint(
   const folder = temporaryFolder(run.attempt);
   try {
     const left = await leftByDeadRun(run, found.catalog);
-    const planned = rememberedBy(run, found, left);
     const { session } = resting;
+    const planned = rememberedBy(run, found, left, session);
     const asked = session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: null }));
     await writeJournal(run.target, journalOf(run, planned, folder, left, asked));
     await makeScratch(folder, undefined);
@@ -81,7 +81,7 @@ export async function attemptRestingPoint(
     for (const server of servers) await server.kill();
     // Here and not by the journal alone: the target may be what is gone.
     await removeScratch(folder).catch((failure: unknown) => run.warn(messageOf(failure)));
-    throw await undoAttempt(run, error, async (target) => {
+    throw await undoAttempt(run, error, { thawed: true }, async (target) => {
       (await repairResting(target, vm)).warnings.forEach(run.warn);
     });
   }
@@ -103,7 +103,12 @@ async function leftByDeadRun({ target }: BackupRun, catalog: Catalog | undefined
  * The plan with what the catalog remembers: of a disk that is known, how the running VM names it, and of a run that
  * died, the bitmaps that it may have left in the images, as retired ones.
  */
-function rememberedBy({ options, identity, context }: BackupRun, planned: Planned, { disks: left }: DeadRun): Planned {
+function rememberedBy(
+  { options, identity, context }: BackupRun,
+  planned: Planned,
+  { disks: left }: DeadRun,
+  session: RestingVm['session'],
+): Planned {
   const { catalog, plan, targetId } = planned;
   const known = knownDisks(catalog);
   const named = (disk: PlannedDisk): PlannedDisk => {
@@ -118,7 +123,8 @@ function rememberedBy({ options, identity, context }: BackupRun, planned: Planne
   const before = catalog ?? (stray.length > 0 ? fresh : undefined);
   return {
     ...planned,
-    plan: { ...plan, disks: plan.disks.map(named) },
+    // libvirt says itself where a disk of a domain is, also after that was changed.
+    plan: session === null ? { ...plan, disks: plan.disks.map(named) } : plan,
     catalog: before && { ...before, retired: [...new Set([...before.retired, ...stray])] },
   };
 }

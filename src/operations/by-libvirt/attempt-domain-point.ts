@@ -98,7 +98,7 @@ export async function attemptDomainPoint(
   } catch (error) {
     await guard?.release();
     await guest.free();
-    throw await undone(run, vm, error);
+    throw await undone(run, vm, error, { thawed: !guard?.mayBeFrozen });
   }
 }
 
@@ -153,8 +153,13 @@ async function begin(
   }
 }
 
-async function undone(run: DomainRun, before: VmState, error: unknown): Promise<unknown> {
-  const failure = await undoAttempt(run, error, async (target) => {
+async function undone(
+  run: DomainRun,
+  before: VmState,
+  error: unknown,
+  how: { readonly thawed: boolean },
+): Promise<unknown> {
+  const failure = await undoAttempt(run, error, how, async (target) => {
     const domain = await inspectDomain(run.session.virsh, run.session.uuid);
     const { report } = await repairDomain({ ...run.session, domain }, target, vmStateOf(domain));
     report.warnings.forEach(run.warn);

@@ -16,7 +16,7 @@ import { bitmapsOfDead } from '../at-rest/resting-repair.js';
 import type { Route } from '../point/route.js';
 import { startForBackup } from './start-paused.js';
 
-interface Way {
+interface Way extends Pick<BackupOptions, 'include' | 'exclude'> {
   readonly method: CopyMethod;
   readonly startPaused: boolean;
   /** Ends looks at images. */
@@ -26,11 +26,11 @@ interface Way {
 /** A libvirt domain, running or off. */
 export async function domainRoute(
   session: BackupSession,
-  { method: name, killJob, startPaused }: Pick<BackupOptions, 'method' | 'killJob' | 'startPaused'>,
+  { method: name, killJob, startPaused, include, exclude }: BackupOptions,
   signal: AbortSignal,
 ): Promise<Route> {
   const method = name === 'push' ? (await import('./push-copy.js')).PUSH : PULL;
-  const way: Way = { method, startPaused, signal };
+  const way: Way = { method, startPaused, include, exclude, signal };
   if (!session.domain.active) return offRoute(session, way);
   refuseForeignJob(session, { mayEndBackups: killJob });
   return {
@@ -90,7 +90,7 @@ async function offRoute(session: BackupSession, way: Way): Promise<Route> {
     import('../at-rest/domain-resting.js'),
     import('../at-rest/resting-route.js'),
   ]);
-  const route = restingRoute(await restingDomain(session, way.signal));
+  const route = restingRoute(await restingDomain(session, way, way.signal));
   if (!way.startPaused) return route;
   return {
     ...route,

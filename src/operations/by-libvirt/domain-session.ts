@@ -62,7 +62,7 @@ export interface DomainAccess {
  */
 export async function lookAtDomain({ domain, connect }: Pick<DomainAccess, 'domain' | 'connect'>): Promise<VmState> {
   const virsh = createVirsh(connect ?? undefined);
-  const seen = await inspectDomain(virsh, (await findDomain(virsh, domain)).uuid);
+  const seen = await inspectDomain(virsh, (await findDomain(virsh, domain)).uuid, { sizes: false });
   const state = await stateOf(seen);
   return seen.active ? state : withImageBitmaps(state);
 }
@@ -70,14 +70,14 @@ export async function lookAtDomain({ domain, connect }: Pick<DomainAccess, 'doma
 /** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
 export async function openDomain(access: DomainAccess, unwind: Unwind): Promise<DomainSession> {
   const locked = await lockDomain(access, unwind);
-  return sessionOf(access, locked, await inspectDomain(locked.virsh, locked.uuid, locked.guess));
+  return sessionOf(access, locked, await inspectDomain(locked.virsh, locked.uuid, { guess: locked.guess }));
 }
 
 /** As `openDomain`. */
 export async function openDomainForBackup(access: DomainAccess, unwind: Unwind): Promise<BackupSession> {
   const locked = await lockDomain(access, unwind);
   const { virsh, uuid, guess } = locked;
-  const [domain, kept] = await allOf([inspectDomain(virsh, uuid, guess), keptDefinition(virsh, uuid)]);
+  const [domain, kept] = await allOf([inspectDomain(virsh, uuid, { guess }), keptDefinition(virsh, uuid)]);
   return { ...(await sessionOf(access, locked, domain)), kept };
 }
 
@@ -155,6 +155,8 @@ function whyLeftOut(disk: DomainDisk, { sizes, disks }: DomainState): string | n
   // QEMU cannot lock it for a job, and libvirt 9.0 dies of that when the job of another disk had begun.
   const twin = disks.find(({ target, source }) => target !== disk.target && path !== null && source?.path === path);
   if (twin) return `its image is also that of ${twin.target}, and QEMU makes no backup of one that is open twice`;
+  // What they write is in no bitmap and no scratch image of this one; and libvirt 9.0 dies where such a disk is not the first.
+  if (disk.shareable) return 'shareable: other VMs may write to it, of which a backup of this one would know nothing';
   return sizes.get(disk.target) ? null : 'libvirt cannot tell its size: its image may be gone';
 }
 

@@ -57,7 +57,6 @@ export async function lookAtDomainClosely(
       active: domain.active,
       stateReason: domain.stateReason,
       missed: missedOf(domain, state),
-      shareable: domain.disks.filter(({ shareable }) => shareable).map(({ target }) => target),
       backing: Object.fromEntries(domain.disks.map(({ target, backing }) => [target, backing.length])),
       foreignCheckpoints: domain.checkpoints.map(({ name }) => name).filter((name) => !isOurBitmap(name)),
       snapshots,

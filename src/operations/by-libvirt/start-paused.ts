@@ -1,5 +1,5 @@
 import { messageOf, QmpBackupError } from '../../errors.js';
-import { inspectDomain } from '../../libvirt/domain.js';
+import { inspectDomain, stateNow } from '../../libvirt/domain.js';
 import { destroyGracefully, hasHardlyRun, hasManagedSave, startPaused } from '../../libvirt/domain-life.js';
 import { isOutcomeUnknown } from '../../libvirt/errors.js';
 import { readJournal, removeJournal, writeJournal } from '../../repository/journal-file.js';
@@ -75,10 +75,14 @@ async function forgetStarting({ target, attempt }: BackupRun): Promise<void> {
  * Ends a domain that a run of ours has started, unless somebody let it go on since; QEMU stores its bitmaps. Returns a
  * warning for a domain that is left as it is.
  */
-export async function endStarted({ virsh, uuid }: Pick<DomainSession, 'virsh' | 'uuid'>): Promise<string | null> {
-  const domain = await inspectDomain(virsh, uuid);
-  if (!domain.active) return null;
-  if (domain.state !== 'paused' || !(await hasHardlyRun(virsh, uuid))) {
+export async function endStarted({
+  virsh,
+  uuid,
+  domain,
+}: Pick<DomainSession, 'virsh' | 'uuid' | 'domain'>): Promise<string | null> {
+  const state = await stateNow(virsh, uuid);
+  if (state === 'shut off') return null;
+  if (state !== 'paused' || !(await hasHardlyRun(virsh, uuid))) {
     return `the domain ${domain.name}, which was started paused for a backup, was let go on by somebody: it is left as it is`;
   }
   try {

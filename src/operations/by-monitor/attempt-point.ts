@@ -72,8 +72,7 @@ export async function attemptPoint(
     const { freeze, pausedMs, transactionMs } = instant;
     return { ...sealed, freeze, pausedMs, transactionMs };
   } catch (error) {
-    await releaseGuards(guards).catch((failure: unknown) => run.warn(messageOf(failure)));
-    throw await undone(run, error);
+    throw await undone(run, error, { thawed: await released(run, guards) });
   }
 }
 
@@ -109,9 +108,20 @@ function addressOf(endpoint: Endpoint): string {
   return describeEndpoint(endpoint.kind === 'unix' ? { ...endpoint, path: resolve(endpoint.path) } : endpoint);
 }
 
-async function undone(run: QmpRun, error: unknown): Promise<unknown> {
+/** Resolves to whether nothing is frozen by us any more. */
+async function released(run: QmpRun, guards: Guards): Promise<boolean> {
+  try {
+    await releaseGuards(guards);
+    return true;
+  } catch (failure) {
+    run.warn(messageOf(failure));
+    return false;
+  }
+}
+
+async function undone(run: QmpRun, error: unknown, how: { readonly thawed: boolean }): Promise<unknown> {
   const { client } = run.session;
-  const failure = await undoAttempt(run, error, async (target) => {
+  const failure = await undoAttempt(run, error, how, async (target) => {
     const { report } = await repair(client, target, await inspectVm(client));
     report.warnings.forEach(run.warn);
   });

@@ -87,8 +87,8 @@ export interface Sequence {
 const MiB = 1024 * 1024;
 const SECTOR = 512;
 
-const is = <K extends string>(kind: K): fc.Arbitrary<K> => fc.constant(kind);
-const sectors = (min: number, max: number): fc.Arbitrary<number> =>
+export const is = <K extends string>(kind: K): fc.Arbitrary<K> => fc.constant(kind);
+export const sectors = (min: number, max: number): fc.Arbitrary<number> =>
   fc.integer({ min, max }).map((count) => count * SECTOR);
 const clusters = (min: number, max: number): fc.Arbitrary<number> =>
   fc.integer({ min, max }).map((count) => count * 65536);
@@ -101,7 +101,7 @@ const write: fc.Arbitrary<Write> = fc.record({
   length: fc.oneof(sectors(1, 40), clusters(1, 16)),
   pattern: fc.integer({ min: 1, max: 255 }),
 });
-const writes = fc.array(write, { minLength: 1, maxLength: 4 });
+export const writes = fc.array(write, { minLength: 1, maxLength: 4 });
 
 const when = fc.constantFrom<Moment['when']>('before', 'after');
 const anywhere = fc.oneof(

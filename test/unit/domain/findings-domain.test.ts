@@ -15,7 +15,6 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
     active: true,
     stateReason: 'booted',
     missed: [],
-    shareable: [],
     backing: { vda: 0 },
     foreignCheckpoints: [],
     snapshots: { internal: [], external: [] },
@@ -73,11 +72,10 @@ describe('a disk of a domain', () => {
   const of = (more: object, facts: Partial<DomainFacts> = {}): string[] =>
     found({ state: vmState([disk(more)]), ...facts });
 
-  it('that is raw, shared, or builds on other images', () => {
+  it('that is raw, or builds on other images', () => {
     expect(of({ format: 'raw', cannotTrack: 'libvirt has no checkpoints for raw disks' })).toEqual([
       expect.stringMatching(/^warning vda: libvirt has no checkpoints .*-> Convert/),
     ]);
-    expect(found({ shareable: ['vda'] })).toEqual([expect.stringMatching(/^warning vda: others may write/)]);
     expect(found({ backing: { vda: 2 } })).toEqual([expect.stringMatching(/^info vda: its image builds on 2 others/)]);
   });
 

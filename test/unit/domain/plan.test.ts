@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { planBackup } from '../../../src/domain/plan.js';
+import { type BackupRequest, planBackup } from '../../../src/domain/plan.js';
 import type { QmpBackupError } from '../../../src/errors.js';
-import { bitmap, catalog, entry, MiB, planInput, point, request, source } from '../../support/builders.js';
+import { bitmap, catalog, entry, MiB, planInput, point, request, source, vmState } from '../../support/builders.js';
 
 const full = entry('a', 'FULL-1.qcow2');
 const inc = entry('a', 'INC-2.qcow2', { parent: 'FULL-1.qcow2' });
@@ -144,6 +144,14 @@ describe('which disks', () => {
     const error = refusal(() => planBackup(input));
     expect(error).toMatchObject({ code: 'usage' });
     expect(error.hint).toContain('a');
+  });
+
+  it('a disk that is left out anyway may be excluded, and cannot be included', () => {
+    const vm = vmState([source('a')], { leftOut: [{ name: 'gone', reason: 'its image may be gone' }] });
+    const input = (more: Partial<BackupRequest>) =>
+      planInput('full', [source('a')], undefined, { vm, request: request('full', more) });
+    expect(planBackup(input({ exclude: ['gone'] })).disks.map(({ disk }) => disk)).toEqual(['a']);
+    expect(refusal(() => planBackup(input({ include: ['gone'] }))).message).toContain('its image may be gone');
   });
 
   it('an encrypted source is refused, unless plaintext is allowed, and then marked', () => {

@@ -173,7 +173,7 @@ describe('checkpoints', () => {
 `;
 
   it('are read, with the size of each bitmap that is usable', () => {
-    expect(parseCheckpoint(dumped)).toEqual({
+    expect(parseCheckpoint(dumped, { sized: true })).toEqual({
       name: 'm2',
       parent: 'm1',
       creationTime: 1795285821,
@@ -187,11 +187,11 @@ describe('checkpoints', () => {
   it('are written so that they read back the same', () => {
     const xml = checkpointXml({ name: 'n', disks: ['vda'], without: ['vdb'], description: 'a & b', creationTime: 7 });
     expect(xml).toContain('<description>a &amp; b</description>');
-    expect(parseCheckpoint(xml)).toEqual({
+    expect(parseCheckpoint(xml, { sized: false })).toEqual({
       name: 'n',
       parent: null,
       creationTime: 7,
-      disks: [{ target: 'vda', bitmap: 'n', changedBytes: null }],
+      disks: [{ target: 'vda', bitmap: 'n', changedBytes: undefined }],
     });
   });
 });

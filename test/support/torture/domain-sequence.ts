@@ -1,0 +1,306 @@
+import { readdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import { crashArguments } from '../crash-point.js';
+import { type DomainScenario, domainScenario } from '../domain-scenario.js';
+import { compareImages } from '../lab/compare.js';
+import { discard, flush, write, writeZeroes } from '../lab/guest-writes.js';
+import type { LibvirtLab } from '../lab/libvirt.js';
+import { run } from '../lab/programs.js';
+import { type DomainFault, type DomainRunStep, type DomainStep, KILLED } from './domain-steps.js';
+import { readCatalogOf } from './leftovers.js';
+import type { SequenceReport } from './sequence.js';
+import type { Write } from './steps.js';
+
+export interface DomainSequenceOptions {
+  readonly lab: LibvirtLab;
+  /** bin/qmpbackup.js of the tool under test. */
+  readonly program: string;
+}
+
+/** A point, and for each disk a copy of what it held at that instant. */
+interface SeenPoint {
+  readonly target: string;
+  readonly id: string;
+  readonly copies: ReadonlyMap<string, string>;
+}
+
+const DISKS = ['vda', 'vdb'] as const;
+const SECTOR = 512;
+const REFUSED = 13;
+const NO_TARGET = 10;
+/** Per target at most the latest file's and the latest FULL's of each disk. */
+const MOST_CHECKPOINTS = 8;
+
+/** Lives the steps, and after each run compares its point, and at the end all points, with what the disks held. Throws what is wrong. */
+export async function runDomainSequence(
+  steps: readonly DomainStep[],
+  { lab, program }: DomainSequenceOptions,
+): Promise<SequenceReport> {
+  const begun = performance.now();
+  const life = new DomainLife(lab, program, await domainScenario(lab));
+  try {
+    for (const [index, step] of steps.entries()) {
+      await told(`step ${index} (${step.kind})`, () => life.live(step));
+    }
+    await told('the end', () => life.end());
+    return { ...life.counts, ms: performance.now() - begun };
+  } finally {
+    await life.forget();
+  }
+}
+
+async function told(where: string, action: () => Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch (error) {
+    throw new Error(`${where}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+class DomainLife {
+  readonly counts = { runs: 0, faults: 0, compared: 0 };
+  readonly #lab: LibvirtLab;
+  readonly #program: string;
+  readonly #scenario: DomainScenario;
+  readonly #targets: readonly string[];
+  readonly #points: SeenPoint[] = [];
+  #copies = 0;
+  #snapshots = 0;
+  #everSnapshot = false;
+
+  constructor(lab: LibvirtLab, program: string, scenario: DomainScenario) {
+    this.#lab = lab;
+    this.#program = program;
+    this.#scenario = scenario;
+    this.#targets = [`${scenario.target}-0`, `${scenario.target}-1`];
+  }
+
+  async live(step: DomainStep): Promise<void> {
+    const { domain } = this.#scenario;
+    const state = await domain.state();
+    const running = state === 'running';
+    switch (step.kind) {
+      case 'writes':
+        if (running) await this.#write(step.writes);
+        return;
+      case 'run':
+        return this.#run(step);
+      case 'power':
+        return state === 'shut off' ? domain.start() : domain.destroy();
+      case 'power-cut':
+        if (!running) return;
+        await domain.kill();
+        return domain.start();
+      case 'define-anew':
+        return this.#defineAnew(step.start);
+      case 'snapshot':
+        // A third one would add nothing but time.
+        if (!running || this.#snapshots === 2) return;
+        this.#snapshots += 1;
+        this.#everSnapshot = true;
+        await this.#virsh(
+          'snapshot-create-as',
+          `snapshot-${this.#snapshots}-${Date.now()}`,
+          '--disk-only',
+          '--no-metadata',
+        );
+        return;
+      case 'commit':
+        if (!running || this.#snapshots === 0) return;
+        for (const disk of DISKS) await this.#virsh('blockcommit', disk, '--active', '--pivot', '--wait');
+        this.#snapshots = 0;
+        return;
+      case 'grow':
+        if (running)
+          await this.#virsh('blockresize', DISKS[step.disk], `${(await this.#sizeOf(DISKS[step.disk])) + step.bytes}B`);
+        return;
+      case 'checkpoint':
+        if (running) await this.#virsh('checkpoint-create-as', `theirs-${Date.now()}`);
+        return;
+      case 'cleanup':
+        return this.#cleanup();
+      case 'recover':
+        await this.#tool([...this.#scenario.vm, 'recover', '--target', this.#targets[step.target]!], [0, NO_TARGET]);
+    }
+  }
+
+  /** Whatever came before: both targets take another point, all points are right, and no bitmap of ours has no end. */
+  async end(): Promise<void> {
+    if (await this.#isOff()) await this.#scenario.domain.start();
+    for (const target of [0, 1] as const) {
+      const last = { push: false, startPaused: false, verify: false, compress: false, exclude: null } as const;
+      await this.#run({ kind: 'run', target, level: 'auto', ...last, fault: { kind: 'none' } }, { refused: [] });
+    }
+    for (const point of this.#points) await this.#compare(point);
+    if (!(await this.#isOff())) await this.#scenario.domain.destroy();
+    // A commit brings back bitmaps of the images below, of which nobody knows then.
+    if (!this.#everSnapshot) await this.#scenario.expectNoStrayBitmaps();
+  }
+
+  async forget(): Promise<void> {
+    const { domain } = this.#scenario;
+    domain.forget();
+    await this.#lab.virsh(['destroy', domain.uuid], { allowed: [0, 1] });
+    await this.#lab.virsh(['undefine', domain.uuid, '--checkpoints-metadata'], { allowed: [0, 1] });
+    for (const { copies } of this.#points) for (const copy of copies.values()) await rm(copy, { force: true });
+  }
+
+  async #run(
+    step: DomainRunStep,
+    { refused = [REFUSED] }: { readonly refused?: readonly number[] } = {},
+  ): Promise<void> {
+    const state = await this.#scenario.domain.state();
+    const running = state === 'running';
+    const target = this.#targets[step.target]!;
+    const before = await this.#pointsOf(target);
+    const copies = await this.#copyDisks();
+    const { fault } = step;
+    const push = step.push && running && fault.kind !== 'writes';
+    const args = [
+      ...['--json', ...this.#scenario.vm, 'backup', '--level', step.level, '--target', target],
+      ...(push ? ['--method', 'push'] : step.verify ? ['--verify'] : []),
+      ...(state === 'shut off' && step.startPaused ? ['--start-paused'] : []),
+      ...(step.compress && !push ? ['--compress'] : []),
+      ...(step.exclude === null ? [] : ['--exclude', DISKS[step.exclude]]),
+      ...(fault.kind === 'writes' ? ['--speed-limit', '2M', '--no-digest'] : []),
+    ];
+    this.counts.runs += 1;
+    if (fault.kind !== 'none') this.counts.faults += 1;
+    const killed = await this.#runTool(args, fault, { running, refused });
+    const made = [...(await this.#pointsOf(target))].filter(([id]) => !before.has(id));
+    if (made.length > 1) throw new Error(`one run made ${made.length} points`);
+    for (const [id, disks] of made) {
+      const wanted = new Map([...copies].filter(([disk]) => disks.includes(disk)));
+      const point = { target, id, copies: wanted };
+      await this.#compare(point);
+      this.#points.push(point);
+    }
+    if (!killed && made.length > 0) await this.#expectNothingLeft(target, state);
+  }
+
+  /** Resolves to whether it was killed. */
+  async #runTool(
+    args: readonly string[],
+    fault: DomainFault,
+    { running, refused }: { readonly running: boolean; readonly refused: readonly number[] },
+  ): Promise<boolean> {
+    const point = fault.kind === 'kill' ? KILLED[fault.at] : undefined;
+    const preload = point && fault.kind === 'kill' ? crashArguments({ ...point, guards: fault.guards }) : [];
+    let ended = false;
+    const child = execa(process.execPath, [...preload, this.#program, ...args], {
+      ...{ reject: false, detached: preload.length > 0, timeout: 180_000, env: { NO_COLOR: '1' } },
+    });
+    const whole = child.finally(() => (ended = true));
+    if (fault.kind === 'writes' && running) {
+      while (!ended && !(await this.#isBackedUp())) await sleep(20);
+      if (!ended) await this.#write(fault.writes);
+    }
+    const { exitCode, signal, timedOut, stdout, stderr } = await whole;
+    if (timedOut) throw new Error(`qmpbackup ${args.join(' ')} hangs:\n${stderr}`);
+    if (signal === 'SIGKILL') return true;
+    if (exitCode === 0 || refused.includes(exitCode ?? -1)) return false;
+    throw new Error(`qmpbackup ${args.join(' ')} ended with ${exitCode}:\n${stdout}\n${stderr}`);
+  }
+
+  async #tool(args: readonly string[], allowed: readonly number[]): Promise<void> {
+    await this.#runTool(args, { kind: 'none' }, { running: false, refused: allowed });
+  }
+
+  async #cleanup(): Promise<void> {
+    const known: string[] = [];
+    for (const target of this.#targets) if (await readCatalogOf(target)) known.push('--target', target);
+    if (known.length > 0)
+      await this.#tool([...this.#scenario.vm, 'cleanup', '--remove-bitmaps', '--stale', ...known], [0]);
+  }
+
+  async #defineAnew(start: boolean): Promise<void> {
+    const { domain } = this.#scenario;
+    if (!(await this.#isOff())) await domain.destroy();
+    const { stdout: xml } = await this.#lab.virsh(['dumpxml', '--inactive', domain.uuid]);
+    const file = join(this.#lab.dir, `${domain.name}-anew.xml`);
+    await writeFile(file, xml);
+    await this.#virsh('undefine', '--checkpoints-metadata');
+    await this.#lab.virsh(['define', file]);
+    if (start) await domain.start();
+  }
+
+  async #write(writes: readonly Write[]): Promise<void> {
+    const { domain } = this.#scenario;
+    for (const { kind, disk: number, at, length, pattern } of writes) {
+      const disk = DISKS[number % DISKS.length]!;
+      const room = (await this.#sizeOf(disk)) - length;
+      const range = { offset: Math.floor((room * at) / 999 / SECTOR) * SECTOR, length };
+      if (kind === 'write') await write(domain, disk, { ...range, pattern });
+      else await (kind === 'zero' ? writeZeroes : discard)(domain, disk, range);
+    }
+  }
+
+  async #copyDisks(): Promise<ReadonlyMap<string, string>> {
+    const off = await this.#isOff();
+    const copies = new Map<string, string>();
+    for (const disk of DISKS) {
+      if (!off) await flush(this.#scenario.domain, disk);
+      this.#copies += 1;
+      const copy = join(this.#lab.dir, `${this.#scenario.domain.name}-copy-${this.#copies}.qcow2`);
+      await run('qemu-img', ['convert', '-U', '-O', 'qcow2', await this.#imageOf(disk), copy]);
+      copies.set(disk, copy);
+    }
+    return copies;
+  }
+
+  async #compare({ target, id, copies }: SeenPoint): Promise<void> {
+    const output = `${target}-restored`;
+    await this.#tool(['restore', '--target', target, '--output', output, '--point', id], [0]);
+    for (const [disk, copy] of copies) {
+      await told(`${disk} of the point ${id}`, () => compareImages(join(output, `${disk}.qcow2`), copy));
+      this.counts.compared += 1;
+    }
+    await rm(output, { recursive: true });
+  }
+
+  async #expectNothingLeft(target: string, before: string): Promise<void> {
+    const { domain } = this.#scenario;
+    const stray = (await readdir(target, { recursive: true })).filter((file) => /\.partial$|run\.json|lock/.test(file));
+    if (stray.length > 0) throw new Error(`files are left: ${stray.join(', ')}`);
+    const state = await domain.state();
+    // One that a killed run has started is ended by the next one into the same target.
+    if (!['shut off', 'running', before].includes(state)) throw new Error(`the domain is ${state}`);
+    if (state === 'running' && (await this.#isBackedUp())) throw new Error('a job is left');
+    const ours = (await this.#scenario.checkpoints()).filter((name) => name.startsWith('qmpbackup-'));
+    if (ours.length > MOST_CHECKPOINTS) throw new Error(`checkpoints are left: ${ours.join(', ')}`);
+  }
+
+  async #pointsOf(target: string): Promise<ReadonlyMap<string, readonly string[]>> {
+    const catalog = await readCatalogOf(target);
+    return new Map(catalog?.points.map(({ id, disks }) => [id, disks.map(({ disk }) => disk)]));
+  }
+
+  async #isBackedUp(): Promise<boolean> {
+    const { stdout } = await this.#lab.virsh(['domjobinfo', this.#scenario.domain.uuid], { allowed: [0, 1] });
+    return /Operation:\s+Backup/.test(stdout);
+  }
+
+  async #isOff(): Promise<boolean> {
+    return (await this.#scenario.domain.state()) === 'shut off';
+  }
+
+  async #imageOf(disk: string): Promise<string> {
+    const { stdout } = await this.#lab.virsh(['domblklist', '--details', this.#scenario.domain.uuid]);
+    const file = new RegExp(`^\\s*file\\s+disk\\s+${disk}\\s+(\\S+)$`, 'm').exec(stdout)?.[1];
+    if (file === undefined) throw new Error(`${disk} has no image:\n${stdout}`);
+    return file;
+  }
+
+  async #sizeOf(disk: string): Promise<number> {
+    const { stdout } = await this.#lab.virsh(['domblkinfo', this.#scenario.domain.uuid, disk]);
+    const size = /^Capacity:\s+(\d+)$/m.exec(stdout)?.[1];
+    if (size === undefined) throw new Error(`${disk} has no size:\n${stdout}`);
+    return Number(size);
+  }
+
+  async #virsh(command: string, ...args: string[]): Promise<void> {
+    await this.#lab.virsh([command, this.#scenario.domain.uuid, ...args]);
+  }
+}

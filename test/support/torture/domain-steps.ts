@@ -1,0 +1,114 @@
+/** What a domain of libvirt and its backups go through in a random sequence. It has two disks, and two targets. */
+import fc from 'fast-check';
+import type { CrashPoint } from '../crash-point.js';
+import { is, sectors, type Write, writes } from './steps.js';
+
+export type DomainFault =
+  | { readonly kind: 'none' }
+  /** SIGKILL of the tool at a step of its own, one of `KILLED`; a run may not come to it. */
+  | { readonly kind: 'kill'; readonly at: number; readonly guards: 'act' | 'die' }
+  /** The guest writes while its disks are pulled. */
+  | { readonly kind: 'writes'; readonly writes: readonly Write[] };
+
+export interface DomainRunStep {
+  readonly kind: 'run';
+  readonly target: 0 | 1;
+  readonly level: 'full' | 'inc' | 'diff' | 'auto' | 'copy';
+  /** A push, of a domain that runs. */
+  readonly push: boolean;
+  /** Of one that is off. */
+  readonly startPaused: boolean;
+  readonly verify: boolean;
+  readonly compress: boolean;
+  readonly exclude: 0 | 1 | null;
+  readonly fault: DomainFault;
+}
+
+export type DomainStep =
+  | { readonly kind: 'writes'; readonly writes: readonly Write[] }
+  | DomainRunStep
+  /** Ends one that runs, starts one that is off. */
+  | { readonly kind: 'power' }
+  /** SIGKILL of its QEMU, and a start. */
+  | { readonly kind: 'power-cut' }
+  /** Undefined, by which libvirt forgets its checkpoints, and defined again. */
+  | { readonly kind: 'define-anew'; readonly start: boolean }
+  /** An external snapshot of both disks. */
+  | { readonly kind: 'snapshot' }
+  /** Of all external snapshots, into the images that were there first. */
+  | { readonly kind: 'commit' }
+  | { readonly kind: 'grow'; readonly disk: 0 | 1; readonly bytes: number }
+  /** Of somebody else. */
+  | { readonly kind: 'checkpoint' }
+  | { readonly kind: 'cleanup' }
+  | { readonly kind: 'recover'; readonly target: 0 | 1 };
+
+export const KILLED: readonly CrashPoint[] = [
+  { when: 'after', call: 'rename', matches: /run\.json$/ },
+  { when: 'after', call: 'open', matches: /\.partial/ },
+  { when: 'before', call: 'spawn', matches: / backup-begin/ },
+  { when: 'after', call: 'spawn', matches: / backup-begin/ },
+  { when: 'before', call: 'spawn', matches: /domjobabort/ },
+  { when: 'after', call: 'spawn', matches: /domjobabort/ },
+  { when: 'before', call: 'rename', matches: /(?:FULL|INC|DIFF|COPY)-\d+\.qcow2$/ },
+  { when: 'before', call: 'rename', matches: /catalog\.json$/ },
+  { when: 'after', call: 'rename', matches: /catalog\.json$/ },
+  { when: 'after', call: 'spawn', matches: /checkpoint-delete/ },
+  { when: 'after', call: 'spawn', matches: / start .*--paused/ },
+  { when: 'before', call: 'spawn', matches: / destroy .*--graceful/ },
+];
+
+const side = fc.constantFrom<0 | 1>(0, 1);
+const seldom = fc.constantFrom(true, false, false, false, false);
+
+const fault: fc.Arbitrary<DomainFault> = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ kind: is('none') }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: is('kill'),
+      at: fc.nat({ max: KILLED.length - 1 }),
+      guards: fc.constantFrom<'act' | 'die'>('act', 'die'),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ kind: is('writes'), writes }) },
+);
+
+const run: fc.Arbitrary<DomainRunStep> = fc.record({
+  kind: is('run'),
+  target: fc.constantFrom<0 | 1>(0, 0, 0, 1),
+  level: fc.constantFrom<DomainRunStep['level']>('auto', 'auto', 'auto', 'inc', 'inc', 'diff', 'copy', 'full'),
+  push: fc.constantFrom(true, false, false),
+  startPaused: fc.boolean(),
+  verify: seldom,
+  compress: seldom,
+  exclude: fc.oneof({ weight: 6, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: side }),
+  fault,
+});
+
+const step: fc.Arbitrary<DomainStep> = fc.oneof(
+  { weight: 6, arbitrary: fc.record({ kind: is('writes'), writes }) },
+  { weight: 14, arbitrary: run },
+  { weight: 2, arbitrary: fc.record({ kind: is('power') }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('power-cut') }) },
+  { weight: 2, arbitrary: fc.record({ kind: is('define-anew'), start: fc.boolean() }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('snapshot') }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('commit') }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('grow'), disk: side, bytes: sectors(1, 16_384) }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('checkpoint') }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('cleanup') }) },
+  { weight: 1, arbitrary: fc.record({ kind: is('recover'), target: side }) },
+);
+
+export const domainSequence: fc.Arbitrary<readonly DomainStep[]> = fc
+  .tuple(fc.record({ kind: is('writes'), writes }), fc.array(step, { minLength: 12, maxLength: 20 }))
+  .map(([first, others]) => [first, ...others]);
+
+export function domainSequenceInWords(steps: readonly DomainStep[]): string {
+  const words = ({ kind, ...more }: DomainStep): string => {
+    const killed = kind === 'run' && 'fault' in more && more.fault.kind === 'kill' ? KILLED[more.fault.at] : undefined;
+    const where = killed && `, killed ${killed.when} ${killed.call} ${killed.matches.source}`;
+    return `- ${kind} ${JSON.stringify(more)}${where ?? ''}`;
+  };
+  return ['a libvirt domain with two disks of 64 MiB', ...steps.map(words)].join('\n');
+}
