@@ -188,13 +188,16 @@ class DomainLife {
   ): Promise<boolean> {
     const point = fault.kind === 'kill' ? KILLED[fault.at] : undefined;
     const preload = point && fault.kind === 'kill' ? crashArguments({ ...point, guards: fault.guards }) : [];
+    // The job of a run that was killed may still be there.
+    const before = await this.#jobXml();
     let ended = false;
     const child = execa(process.execPath, [...preload, this.#program, ...args], {
       ...{ reject: false, detached: preload.length > 0, timeout: 180_000, env: { NO_COLOR: '1' } },
     });
     const whole = child.finally(() => (ended = true));
     if (fault.kind === 'writes' && running) {
-      while (!ended && !(await this.#isBackedUp())) await sleep(20);
+      const isBegun = async (): Promise<boolean> => !['', before].includes(await this.#jobXml());
+      while (!ended && !(await isBegun())) await sleep(20);
       if (!ended) await this.#write(fault.writes);
     }
     const { exitCode, signal, timedOut, stdout, stderr } = await whole;
@@ -275,6 +278,11 @@ class DomainLife {
   async #pointsOf(target: string): Promise<ReadonlyMap<string, readonly string[]>> {
     const catalog = await readCatalogOf(target);
     return new Map(catalog?.points.map(({ id, disks }) => [id, disks.map(({ disk }) => disk)]));
+  }
+
+  /** Names the folder of its run; empty without a job. */
+  async #jobXml(): Promise<string> {
+    return (await this.#lab.virsh(['backup-dumpxml', this.#scenario.domain.uuid], { allowed: [0, 1] })).stdout.trim();
   }
 
   async #isBackedUp(): Promise<boolean> {
