@@ -28,6 +28,8 @@ interface SeenPoint {
 
 const DISKS = ['vda', 'vdb'] as const;
 const SECTOR = 512;
+/** Bytes at either end of a disk. */
+const WRITTEN = 4 * 1024 * 1024;
 const REFUSED = 13;
 const NO_TARGET = 10;
 /** Per target at most the latest file's and the latest FULL's of each disk. */
@@ -233,8 +235,10 @@ class DomainLife {
     const { domain } = this.#scenario;
     for (const { kind, disk: number, at, length, pattern } of writes) {
       const disk = DISKS[number % DISKS.length]!;
-      const room = (await this.#sizeOf(disk)) - length;
-      const range = { offset: Math.floor((room * at) / 999 / SECTOR) * SECTOR, length };
+      const size = await this.#sizeOf(disk);
+      const within = Math.floor(((WRITTEN - length) * at) / 999 / SECTOR) * SECTOR;
+      // Close together, so that writes meet what was written before: at the beginning, and at an end that may move.
+      const range = { offset: at % 2 === 0 ? within : size - WRITTEN + within, length };
       if (kind === 'write') await write(domain, disk, { ...range, pattern });
       else await (kind === 'zero' ? writeZeroes : discard)(domain, disk, range);
     }
