@@ -188,10 +188,9 @@ class DomainLife {
     fault: DomainFault,
     { running, refused }: { readonly running: boolean; readonly refused: readonly number[] },
   ): Promise<boolean> {
-    const point = fault.kind === 'kill' ? KILLED[fault.at] : undefined;
-    const preload = point && fault.kind === 'kill' ? crashArguments({ ...point, guards: fault.guards }) : [];
+    const preload = fault.kind === 'kill' ? crashArguments({ ...KILLED[fault.at]!, guards: fault.guards }) : [];
     // The job of a run that was killed may still be there.
-    const before = await this.#jobXml();
+    const before = fault.kind === 'writes' ? await this.#jobXml() : '';
     let ended = false;
     const child = execa(process.execPath, [...preload, this.#program, ...args], {
       ...{ reject: false, detached: preload.length > 0, timeout: 180_000, env: { NO_COLOR: '1' } },
@@ -274,7 +273,7 @@ class DomainLife {
     const state = await domain.state();
     // One that a killed run has started is ended by the next one into the same target.
     if (!['shut off', 'running', before].includes(state)) throw new Error(`the domain is ${state}`);
-    if (state === 'running' && (await this.#isBackedUp())) throw new Error('a job is left');
+    if ((await this.#jobXml()) !== '') throw new Error('a job is left');
     const ours = (await this.#scenario.checkpoints()).filter((name) => name.startsWith('qmpbackup-'));
     if (ours.length > MOST_CHECKPOINTS) throw new Error(`checkpoints are left: ${ours.join(', ')}`);
   }
@@ -287,11 +286,6 @@ class DomainLife {
   /** Names the folder of its run; empty without a job. */
   async #jobXml(): Promise<string> {
     return (await this.#lab.virsh(['backup-dumpxml', this.#scenario.domain.uuid], { allowed: [0, 1] })).stdout.trim();
-  }
-
-  async #isBackedUp(): Promise<boolean> {
-    const { stdout } = await this.#lab.virsh(['domjobinfo', this.#scenario.domain.uuid], { allowed: [0, 1] });
-    return /Operation:\s+Backup/.test(stdout);
   }
 
   async #isOff(): Promise<boolean> {

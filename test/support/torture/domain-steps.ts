@@ -105,10 +105,11 @@ export const domainSequence: fc.Arbitrary<readonly DomainStep[]> = fc
   .map(([first, others]) => [first, ...others]);
 
 export function domainSequenceInWords(steps: readonly DomainStep[]): string {
-  const words = ({ kind, ...more }: DomainStep): string => {
-    const killed = kind === 'run' && 'fault' in more && more.fault.kind === 'kill' ? KILLED[more.fault.at] : undefined;
-    const where = killed && `, killed ${killed.when} ${killed.call} ${killed.matches.source}`;
-    return `- ${kind} ${JSON.stringify(more)}${where ?? ''}`;
+  const words = (each: DomainStep): string => {
+    const { kind, ...more } = each;
+    const killed = each.kind === 'run' && each.fault.kind === 'kill' ? KILLED[each.fault.at] : undefined;
+    const where = killed ? `, killed ${killed.when} ${killed.call} ${killed.matches.source}` : '';
+    return `- ${kind} ${JSON.stringify(more)}${where}`;
   };
   return ['a libvirt domain with two disks of 64 MiB', ...steps.map(words)].join('\n');
 }
