@@ -56,7 +56,15 @@ export interface SourceDisk {
 export interface LeftOut {
   readonly name: string;
   readonly reason: string;
+  readonly kind: LeftOutKind;
 }
+
+/**
+ * `no-disk`: nothing that the guest keeps data on (no medium, read-only, removable). `request`: left out by an option. `rule`: a
+ * writable disk that is left out by a rule of ours, so that the point lacks what the guest keeps there. `failed`: a disk that the
+ * point should have, and that could not be copied this time.
+ */
+export type LeftOutKind = 'no-disk' | 'request' | 'rule' | 'failed';
 
 export interface Machine {
   readonly name: string | null;

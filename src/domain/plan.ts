@@ -136,7 +136,7 @@ function chooseDisks({ request, known, vm }: PlanInput): { chosen: readonly Know
   const leftOut = [...vm.leftOut];
   const chosen = known.filter((disk) => {
     const reason = whyLeftOut(request, disk);
-    if (reason) leftOut.push({ name: disk.id, reason });
+    if (reason) leftOut.push({ name: disk.id, reason, kind: 'request' });
     return !reason;
   });
   if (chosen.length === 0) {

@@ -93,9 +93,10 @@ export function disksOf(
   for (const device of devices) {
     const name = device.device || (device.qdev ?? device.inserted?.['node-name'] ?? 'unnamed');
     if (!device.inserted) {
-      leftOut.push({ name, reason: 'no medium' });
+      leftOut.push({ name, reason: 'no medium', kind: 'no-disk' });
     } else if (device.inserted.ro) {
-      leftOut.push({ name, reason: device.removable ? 'a read-only removable medium (cdrom)' : 'read-only' });
+      const reason = device.removable ? 'a read-only removable medium (cdrom)' : 'read-only';
+      leftOut.push({ name, reason, kind: 'no-disk' });
     } else {
       const path = pathToFormat(device.inserted, byName, below);
       const node = path?.at(-1);

@@ -66,9 +66,9 @@ describe('which disks', () => {
     expect(full.point.disks.map(({ disk }) => disk).toSorted()).toEqual(ids);
     expect(full.plan.leftOut).toEqual(
       expect.arrayContaining([
-        { name: 'cd', reason: 'a read-only removable medium (cdrom)' },
-        { name: expect.stringContaining('dev-empty') as string, reason: 'no medium' },
-        { name: 'ro', reason: 'read-only' },
+        { name: 'cd', reason: 'a read-only removable medium (cdrom)', kind: 'no-disk' },
+        { name: expect.stringContaining('dev-empty') as string, reason: 'no medium', kind: 'no-disk' },
+        { name: 'ro', reason: 'read-only', kind: 'no-disk' },
       ]),
     );
     for (const { id } of lab.vm.options.disks) await writeSome(lab, id, 2);
@@ -111,7 +111,7 @@ describe('which disks', () => {
     await lab.expectChainEqualsDisks();
     const without = await lab.backup('inc', '--exclude-raw');
     expect(levels(without)).toBe('d2 inc');
-    expect(without.plan.leftOut).toEqual([{ name: 'raw', reason: 'raw, excluded by --exclude-raw' }]);
+    expect(without.plan.leftOut).toEqual([{ name: 'raw', reason: 'raw, excluded by --exclude-raw', kind: 'request' }]);
 
     await writeSome(lab, 'raw', 4);
     await lab.vm.stop();

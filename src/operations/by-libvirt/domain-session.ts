@@ -125,7 +125,7 @@ async function compatOf(image: string): Promise<string | null> {
 
 /** The domain as the plan and the repairs know any VM. Its checkpoints are the bitmaps of its disks. */
 export function vmStateOf(domain: DomainState): VmState {
-  const reasons = domain.disks.map((disk) => ({ disk, reason: whyLeftOut(disk, domain) }));
+  const looked = domain.disks.map((disk) => ({ disk, out: whyLeftOut(disk, domain) }));
   return {
     machine: {
       name: domain.name,
@@ -137,27 +137,35 @@ export function vmStateOf(domain: DomainState): VmState {
     },
     status: domain.state,
     running: domain.state === 'running',
-    disks: reasons.flatMap(({ disk, reason }) => (reason === null ? [sourceOf(disk, domain)] : [])),
-    leftOut: reasons.flatMap(({ disk, reason }): LeftOut[] => (reason === null ? [] : [{ name: disk.target, reason }])),
+    disks: looked.flatMap(({ disk, out }) => (out === null ? [sourceOf(disk, domain)] : [])),
+    leftOut: looked.flatMap(({ disk, out }): LeftOut[] => (out === null ? [] : [{ name: disk.target, ...out }])),
     jobs: jobsOf(domain),
     ownNodes: [],
     ownExports: [],
   };
 }
 
-function whyLeftOut(disk: DomainDisk, { sizes, disks }: DomainState): string | null {
-  if (disk.device === 'cdrom' || disk.device === 'floppy') return `a removable medium (${disk.device})`;
-  if (disk.device === 'lun') return 'a SCSI device passed through to the guest, which QEMU cannot read for a backup';
-  if (disk.source === null) return 'no medium';
-  if (disk.readOnly) return 'read-only';
-  if (disk.transient) return 'transient: its changes are dropped when the domain ends';
-  const { path } = disk.source;
+function whyLeftOut(disk: DomainDisk, { sizes, disks }: DomainState): Omit<LeftOut, 'name'> | null {
+  const { device, source, target } = disk;
+  if (device === 'cdrom' || device === 'floppy') return { kind: 'no-disk', reason: `a removable medium (${device})` };
+  if (device === 'lun') return byRule('a SCSI device passed through to the guest, which QEMU cannot read for a backup');
+  if (source === null) return { kind: 'no-disk', reason: 'no medium' };
+  if (disk.readOnly) return { kind: 'no-disk', reason: 'read-only' };
+  if (disk.transient) return byRule('transient: its changes are dropped when the domain ends');
+  const { path } = source;
   // QEMU cannot lock it for a job, and libvirt 9.0 dies of that when the job of another disk had begun.
-  const twin = disks.find(({ target, source }) => target !== disk.target && path !== null && source?.path === path);
-  if (twin) return `its image is also that of ${twin.target}, and QEMU makes no backup of one that is open twice`;
+  const twin = disks.find((each) => each.target !== target && path !== null && each.source?.path === path);
+  if (twin)
+    return byRule(`its image is also that of ${twin.target}, and QEMU makes no backup of one that is open twice`);
   // What they write is in no bitmap and no scratch image of this one; and libvirt 9.0 dies where such a disk is not the first.
-  if (disk.shareable) return 'shareable: other VMs may write to it, of which a backup of this one would know nothing';
-  return sizes.get(disk.target) ? null : 'libvirt cannot tell its size: its image may be gone';
+  if (disk.shareable) {
+    return byRule('shareable: other VMs may write to it, of which a backup of this one would know nothing');
+  }
+  return sizes.get(target) ? null : byRule('libvirt cannot tell its size: its image may be gone');
+}
+
+function byRule(reason: string): Omit<LeftOut, 'name'> {
+  return { kind: 'rule', reason };
 }
 
 function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {

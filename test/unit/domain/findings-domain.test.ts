@@ -90,9 +90,9 @@ describe('a disk of a domain', () => {
 
   it('that is left out is told, and a writable hard disk warned of', () => {
     const leftOut = [
-      { name: 'hda', reason: 'a removable medium (cdrom)' },
-      { name: 'vdb', reason: 'its image is also that of vdc' },
-    ];
+      { name: 'hda', reason: 'a removable medium (cdrom)', kind: 'no-disk' },
+      { name: 'vdb', reason: 'its image is also that of vdc', kind: 'rule' },
+    ] as const;
     expect(found({ missed: ['vdb'] }, { leftOut })).toEqual([
       expect.stringMatching(/^info hda: left out/),
       expect.stringMatching(/^warning vdb: left out of backups: its image/),

@@ -135,7 +135,7 @@ describe('which disks', () => {
       });
       const plan = planBackup(input);
       expect(plan.disks.map(({ disk }) => disk)).toEqual(['a']);
-      expect(plan.leftOut).toEqual([{ name: 'b', reason: 'not named by --include' }]);
+      expect(plan.leftOut).toEqual([{ name: 'b', reason: 'not named by --include', kind: 'request' }]);
     },
   );
 
@@ -147,7 +147,7 @@ describe('which disks', () => {
   });
 
   it('a disk that is left out anyway may be excluded, and cannot be included', () => {
-    const vm = vmState([source('a')], { leftOut: [{ name: 'gone', reason: 'its image may be gone' }] });
+    const vm = vmState([source('a')], { leftOut: [{ name: 'gone', reason: 'its image may be gone', kind: 'rule' }] });
     const input = (more: Partial<BackupRequest>) =>
       planInput('full', [source('a')], undefined, { vm, request: request('full', more) });
     expect(planBackup(input({ exclude: ['gone'] })).disks.map(({ disk }) => disk)).toEqual(['a']);
