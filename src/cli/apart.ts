@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isLocal } from '../repository/mounts.js';
 
 /**
  * Runs the program in a process of its own, for a target that may hang. A call on a hung mount keeps its thread, and
@@ -46,8 +47,15 @@ async function letGoOfOutput(): Promise<void> {
   }
 }
 
+/** Whether this process may not touch the target, and has left the command to another one, which has ended. */
+export async function hasRunApart(target: string): Promise<boolean> {
+  if (isApart() || isLocal(target)) return false;
+  process.exitCode = await runApart();
+  return true;
+}
+
 /** Starts this program again, with the same arguments, and gives its exit code. */
-export async function runApart(): Promise<number> {
+async function runApart(): Promise<number> {
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
     env: { ...process.env, [MARK]: '1', UV_THREADPOOL_SIZE: THREADS },

@@ -11,8 +11,10 @@ import { probeWritable } from '../qemu/probe-target.js';
 import { run } from '../qmp/commands.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import { QmpCommandError } from '../qmp/errors.js';
+import { ANSWER_MS, freeSpace } from '../repository/free-space.js';
 import { makeProbeFile } from '../repository/probe-file.js';
 import { type DomainWay, lookAtTarget, type Probed } from './target/look-at-target.js';
+import { refuseDiskFolder } from './target/nesting.js';
 import { targetFolder } from './target/open-target.js';
 import { orFailure } from './flow/or-failure.js';
 import { refuseLibvirtAgent } from './by-monitor/refuse-libvirt.js';
@@ -48,8 +50,12 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
   const { signal } = context;
   const [wall, monotonic] = [context.now().getTime(), performance.now()];
   const month = options.monthly ? await context.month() : '';
+  // First: whatever else touches a hung mount hangs too.
+  const named = options.target === null ? null : resolve(options.target);
+  const answers = named === null ? undefined : await orFailure(freeSpace(named, { timeoutMs: ANSWER_MS, signal }));
+  const hangs = answers && isFailure(answers) ? answers : undefined;
   const folderOf = (identity: VmIdentity): string | null =>
-    options.target === null ? null : targetFolder(resolve(options.target), options.monthly, identity, () => month);
+    named === null || hangs ? null : targetFolder(named, options.monthly, identity, () => month);
 
   const qemuImg = await orFailure(qemuImgVersion());
   const seen = options.vm ? await orFailure(lookAtVm(options, options.vm, folderOf, signal)) : undefined;
@@ -61,11 +67,12 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
   // A run that holds the VM may be freezing the guest, and the agent serves one client: it was asked by lookAtVm only.
   const agent = seen && !isFailure(seen) ? seen.agent : undefined;
   const target =
-    options.target === null
-      ? undefined
+    named === null || hangs
+      ? hangs
       : await orFailure(
           Promise.resolve().then(async () => {
             const folder = folderOf(identity) ?? '';
+            await refuseDiskFolder(named);
             const probed = seen && !isFailure(seen) ? seen.probed : await probe(folder, undefined);
             const state = seen && !isFailure(seen) ? (seen.vm ?? seen.domain)?.state : undefined;
             return lookAtTarget(folder, {

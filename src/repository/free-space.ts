@@ -14,6 +14,9 @@ export interface FreeSpace {
   readonly network: boolean;
 }
 
+/** What a file system has to answer within, for a look that changes nothing, in milliseconds. */
+export const ANSWER_MS = 10_000;
+
 /** The file system did not answer in time. It may do so later; until then, whatever touches it hangs too. */
 export class FileSystemHangs extends QmpBackupError {
   constructor(path: string, timeoutMs: number) {

@@ -1,8 +1,7 @@
 import { Option } from 'commander';
 import { QmpBackupError } from '../../errors.js';
 import type { BackupOptions } from '../../operations/point/backup-run.js';
-import { isLocal } from '../../repository/mounts.js';
-import { isApart, runApart } from '../apart.js';
+import { hasRunApart } from '../apart.js';
 import { type ImageOption, parseBytes, parseImages, parseList, secondsOption } from '../options.js';
 import type { Register } from '../program.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
@@ -138,10 +137,7 @@ function refuseForeignOptions(flags: Readonly<Record<string, unknown>>): void {
 
 async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   refuseForeignOptions(flags as unknown as Record<string, unknown>);
-  if (!isApart() && !isLocal(flags.target)) {
-    process.exitCode = await runApart();
-    return;
-  }
+  if (await hasRunApart(flags.target)) return;
   const { globals, log, signal, now } = context;
   const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
   const { backup } = await import('../../operations/backup.js');

@@ -1,4 +1,5 @@
 import type { Register } from '../program.js';
+import { hasRunApart } from '../apart.js';
 import { QmpBackupError } from '../../errors.js';
 import { renderFindings } from '../render/findings.js';
 import { agentOf, type CommandContext, vmOf } from '../wiring.js';
@@ -45,6 +46,7 @@ async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
       hint: 'Name the VM (--socket PATH or --domain NAME), a target (--target DIR), or both.',
     });
   }
+  if (flags.target !== undefined && (await hasRunApart(flags.target))) return;
   const { doctor } = await import('../../operations/doctor.js');
   const result = await doctor(
     {

@@ -1,6 +1,5 @@
 import type { RecoveredTarget, RecoverResult } from '../../operations/recover.js';
-import { isLocal } from '../../repository/mounts.js';
-import { isApart, runApart } from '../apart.js';
+import { hasRunApart } from '../apart.js';
 import type { Register } from '../program.js';
 import { repairText } from '../render/repairs.js';
 import { formatTime } from '../render/units.js';
@@ -42,10 +41,7 @@ Examples:
 
 async function runRecover(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, log, signal, trace } = context;
-  if (!isApart() && !isLocal(flags.target)) {
-    process.exitCode = await runApart();
-    return;
-  }
+  if (await hasRunApart(flags.target)) return;
   const vm = vmOf(globals);
   const { recover } = await import('../../operations/recover.js');
   const result = await recover(

@@ -18,7 +18,7 @@ import { afterRepairs, type RepairAction } from '../../domain/reconcile.js';
 import { defaultReserve, spaceNeeded } from '../../domain/space.js';
 import { QmpBackupError } from '../../errors.js';
 import type { QemuFeatures } from '../../qemu/features.js';
-import { freeSpace } from '../../repository/free-space.js';
+import { ANSWER_MS, freeSpace } from '../../repository/free-space.js';
 import { targetLockedBy } from '../../repository/lock.js';
 import { obstacleOf } from '../by-monitor/choose-fleecing.js';
 import { listFiles, readTarget, type TargetState } from './open-target.js';
@@ -54,12 +54,8 @@ export interface SeenTarget {
   readonly ids: ReadonlyMap<string, string>;
 }
 
-/** Milliseconds that a file system may take to answer. */
-const ANSWER_MS = 10_000;
-
 /** @throws QmpBackupError when the target cannot be looked at at all */
 export async function lookAtTarget(folder: string, options: LookOptions): Promise<SeenTarget> {
-  // First: whatever else touches a hung mount hangs too.
   const space = await freeSpace(folder, { timeoutMs: ANSWER_MS });
   const exists = await isThere(folder);
   const { probed, vm } = options;

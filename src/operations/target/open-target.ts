@@ -1,10 +1,11 @@
-import { readdir } from 'node:fs/promises';
+import { lstat, readdir } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Catalog, Journal } from '../../domain/catalog.js';
 import type { SourceDisk } from '../../domain/disk.js';
 import { displayName, type VmIdentity, whyAnotherVm } from '../../domain/identity.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { readCatalog } from '../../repository/catalog-file.js';
+import { codeOf } from '../../repository/file-errors.js';
 import { readJournal } from '../../repository/journal-file.js';
 import { diskFolder, monthFolder, siblingMonths } from '../../repository/layout.js';
 
@@ -72,10 +73,12 @@ export async function listFiles(
 
 async function namesIn(folder: string): Promise<readonly string[]> {
   try {
+    // What is in a target may not lead out of it.
+    if ((await lstat(folder)).isSymbolicLink()) throw new Error('it is a symbolic link');
     return await readdir(folder);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    throw new QmpBackupError('unsafe', `cannot read the folder ${folder}: ${(error as Error).message}`, {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw new QmpBackupError('unsafe', `cannot read the folder ${folder}: ${messageOf(error)}`, {
       cause: error,
       hint: 'A disk folder must be a folder that this user can read.',
     });
