@@ -18,6 +18,8 @@ export interface DomainFacts {
   readonly missed: readonly string[];
   /** How many images each disk's top image builds on, by target, where libvirt says it. */
   readonly backing: Readonly<Record<string, number>>;
+  /** Programs that a pull needs and that were not found. */
+  readonly missingPrograms: readonly string[];
   /** Names. */
   readonly foreignCheckpoints: readonly string[];
   /** Names of snapshots inside of the images, and of those that are images. */

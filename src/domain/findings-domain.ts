@@ -25,12 +25,16 @@ export function judgeDomain(facts: DomainFacts): readonly Finding[] {
   ];
 }
 
-function judgeLife({ state, uri, version, active, stateReason }: DomainFacts): Finding[] {
+function judgeLife({ state, uri, version, active, stateReason, missingPrograms }: DomainFacts): Finding[] {
   const found: Finding[] = [];
   const subject = 'VM';
   const name = state.machine.name ?? '';
   const why = stateReason === '' ? '' : ` (${stateReason})`;
   found.push(info(subject, `${version}; the domain is ${state.status}${why}`));
+  if (missingPrograms.length > 0) {
+    const what = `${listNames(missingPrograms)} ${missingPrograms.length === 1 ? 'was' : 'were'} not found, and increments are written by that`;
+    found.push({ level: 'error', subject, what, todo: 'Install it: apt install qemu-utils util-linux' });
+  }
   if (!active) {
     found.push(
       info(

@@ -8,6 +8,7 @@ import { recognise } from '../../domain/recognise.js';
 import type { DomainState } from '../../libvirt/domain.js';
 import { askAgent, askConnection, listSnapshots } from '../../libvirt/surroundings.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
+import { missingPrograms } from '../../qemu-img/missing-programs.js';
 import { codeOf, fileError } from '../../repository/file-errors.js';
 import { freeSpace } from '../../repository/free-space.js';
 import { type DomainAccess, type DomainSession, openDomain } from './domain-session.js';
@@ -42,10 +43,11 @@ export async function lookAtDomainClosely(
   const session = await openDomain(address, unwind);
   const { domain, uuid } = session;
   const state = domain.active ? session.state : await withImageBitmaps(session.state);
-  const [snapshots, agent, scratch] = await Promise.all([
+  const [snapshots, agent, scratch, missing] = await Promise.all([
     listSnapshots(virsh, uuid),
     lookAtAgent(virsh, domain),
     domain.active ? lookAtScratch(domain, state, fleeceDir) : [],
+    missingPrograms(PULL_PROGRAMS),
   ]);
   return {
     session: { ...session, state },
@@ -58,6 +60,7 @@ export async function lookAtDomainClosely(
       stateReason: domain.stateReason,
       missed: missedOf(domain, state),
       backing: Object.fromEntries(domain.disks.map(({ target, backing }) => [target, backing.length])),
+      missingPrograms: missing,
       foreignCheckpoints: domain.checkpoints.map(({ name }) => name).filter((name) => !isOurBitmap(name)),
       snapshots,
       agent,
@@ -72,6 +75,9 @@ function missedOf({ disks }: DomainState, { leftOut }: DomainFacts['state']): re
     .filter(({ device, source, readOnly, transient }) => device === 'disk' && source && !readOnly && !transient)
     .flatMap(({ target }) => (names.has(target) ? [target] : []));
 }
+
+/** What starts qemu-nbd, and ends it with this process. */
+const PULL_PROGRAMS = ['qemu-nbd', 'setpriv'] as const;
 
 const STILL = { fleece: false, why: 'the VM is off, so nothing overwrites what is copied' } as const;
 

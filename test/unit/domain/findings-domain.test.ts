@@ -15,6 +15,7 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
     active: true,
     stateReason: 'booted',
     missed: [],
+    missingPrograms: [],
     backing: { vda: 0 },
     foreignCheckpoints: [],
     snapshots: { internal: [], external: [] },
