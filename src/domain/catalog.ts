@@ -80,6 +80,15 @@ const definition = v.object({
   missing: v.array(v.string()),
 });
 
+/** A writable disk that the VM had and the point does not have, by the name it was left out under: never a path. */
+const lackedDisk = v.object({
+  disk: v.string(),
+  /** In words, for people. */
+  reason: v.string(),
+  /** `rule`: left out by a rule of ours; `failed`: it could not be copied this time; `request`: left out by an option. */
+  kind: v.picklist(['rule', 'failed', 'request']),
+});
+
 /** Every field of a point and what it may be; `isPlainPoint` is the same, quicker. */
 export const pointSchema = v.object({
   /** Attempt id of the run that made it; unique. */
@@ -102,6 +111,8 @@ export const pointSchema = v.object({
   disks: v.pipe(v.array(pointDisk), v.minLength(1)),
   /** Disks of the point before that the VM no longer had. */
   removed: v.array(component),
+  /** What the point lacks; absent where it lacks nothing, and in points of before this was recorded. */
+  lacks: v.optional(v.array(lackedDisk)),
   /** Of a libvirt domain only. */
   definition: v.optional(definition),
 });
@@ -145,6 +156,7 @@ const catalog = v.pipe(
 export type Catalog = v.InferOutput<typeof catalog>;
 export type Point = v.InferOutput<typeof pointSchema>;
 export type PointDisk = v.InferOutput<typeof pointDisk>;
+export type LackedDisk = v.InferOutput<typeof lackedDisk>;
 export type PointDefinition = v.InferOutput<typeof definition>;
 export type DefinitionFile = v.InferOutput<typeof definitionFile>;
 export type Level = v.InferOutput<typeof level>;

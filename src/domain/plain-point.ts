@@ -1,4 +1,4 @@
-import type { DefinitionFile, Point, PointDefinition, PointDisk } from './catalog.js';
+import type { DefinitionFile, LackedDisk, Point, PointDefinition, PointDisk } from './catalog.js';
 import { isComponent } from './names.js';
 
 /**
@@ -50,7 +50,7 @@ const DISK: Tests<Omit<PointDisk, 'suspect'>> = {
   }),
 };
 
-const POINT: Tests<Omit<Point, 'definition'>> = {
+const POINT: Tests<Omit<Point, 'definition' | 'lacks'>> = {
   id: isText,
   chain: orNull(isText),
   number: isCount,
@@ -85,19 +85,27 @@ const DEFINITION: Tests<PointDefinition> = {
   missing: listOf(isText, 0),
 };
 
-const isPointOfQmp = object(POINT);
-const isPointOfDomain = object<Required<Point>>({ ...POINT, definition: object(DEFINITION) });
+const LACKED: Tests<LackedDisk> = { disk: isText, reason: isText, kind: oneOf('rule', 'failed', 'request') };
+
+const OPTIONAL: Tests<Required<Pick<Point, 'definition' | 'lacks'>>> = {
+  lacks: listOf(object(LACKED), 0),
+  definition: object(DEFINITION),
+};
 
 /** Whether a value read from JSON is a point with just the fields that the schema knows, and as it demands them. */
-export const isPlainPoint: Test = (value) => isPointOfQmp(value) || isPointOfDomain(value);
+export const isPlainPoint: Test = object(POINT, OPTIONAL);
 
-function object<T>(tests: Tests<T>): Test {
+/** Fields beyond those of `tests` are only those of `optional`. */
+function object<T>(tests: Tests<T>, optional: Readonly<Record<string, Test>> = {}): Test {
   const entries = Object.entries<Test>(tests);
+  const more = Object.entries(optional);
   return (value) => {
-    if (typeof value !== 'object' || value === null || Object.keys(value).length !== entries.length) return false;
+    if (typeof value !== 'object' || value === null) return false;
     const record = value as Readonly<Record<string, unknown>>;
+    const present = more.filter(([key]) => Object.hasOwn(record, key));
+    if (Object.keys(value).length !== entries.length + present.length) return false;
     // Not by taking each entry apart, which alone takes as long as the rest.
-    return entries.every((entry) => entry[1](record[entry[0]]));
+    return entries.every((entry) => entry[1](record[entry[0]])) && present.every((entry) => entry[1](record[entry[0]]));
   };
 }
 

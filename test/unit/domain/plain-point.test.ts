@@ -8,6 +8,13 @@ import { entry, point } from '../../support/builders.js';
 const POINTS = [
   point(0, [entry('vd1', 'FULL-1.qcow2'), entry('vd2', 'FULL-1.qcow2', { bitmap: null, sha256: null })]),
   point(1, [entry('vd1', 'INC-2.qcow2', { parent: 'FULL-1.qcow2' })], { chain: null, removed: ['vd2'] }),
+  point(1, [entry('vda', 'INC-2.qcow2', { parent: 'FULL-1.qcow2' })], {
+    lacks: [
+      { disk: 'vdb', reason: '<shareable/>', kind: 'rule' },
+      { disk: 'vdc', reason: 'Input/output error', kind: 'failed' },
+      { disk: '#block12', reason: 'excluded by --exclude', kind: 'request' },
+    ],
+  }),
   point(2, [entry('vda', 'FULL-3.qcow2')], {
     definition: {
       files: [
@@ -17,6 +24,7 @@ const POINTS = [
       autostart: null,
       missing: ['its UEFI variables'],
     },
+    lacks: [],
   }),
 ];
 
@@ -101,7 +109,7 @@ it('takes no point with a field missing or one too many', () => {
   for (const { value, path } of cases) {
     if (path.length === 0 || path.includes('image')) continue;
     const without = changedAt(value, path, removeAt);
-    const mayGo = /^\d+$/.test(path.at(-1)!) || path.at(-1) === 'definition';
+    const mayGo = /^\d+$/.test(path.at(-1)!) || ['definition', 'lacks'].includes(path.at(-1)!);
     expect(isPlainPoint(without), path.join('.')).toBe(mayGo && schemaTakesAsItIs(without));
   }
   expect(isPlainPoint({ ...POINTS[0], more: 1 })).toBe(false);
