@@ -1,4 +1,5 @@
 import { CommanderError } from 'commander';
+import { setMaxListeners } from 'node:events';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
 import { endWithParent, isApart, tellEnding } from './apart.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
@@ -6,6 +7,10 @@ import { buildProgram } from './program.js';
 import { type CommandContext, JSON_SCHEMA } from './wiring.js';
 
 /** Runs the program: the only file that decides how the process ends. */
+
+// One signal ends a run, and as many listen to it as there are disks and files: no number of them is a leak to be warned of.
+setMaxListeners(0);
+
 const interrupt = new AbortController();
 let caught: NodeJS.Signals | undefined;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
