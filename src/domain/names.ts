@@ -1,4 +1,5 @@
 import type { Level } from './catalog.js';
+import { xxh32 } from './xxh32.js';
 
 /** Names that we give: disk folders, files, bitmaps and jobs; and what they tell when read back. */
 
@@ -13,6 +14,27 @@ export function isComponent(name: string): boolean {
 export function asComponent(name: string): string {
   const safe = name.replace(/[^A-Za-z0-9._+:@=-]/g, '_').slice(0, 120);
   return /^[A-Za-z0-9_]/.test(safe) ? safe : `_${safe}`;
+}
+
+/** What may not be in the name of a folder on some file system, or cannot be seen there. */
+const UNSAFE_IN_FOLDER = /[/\\*?"<>|\p{C}\p{Zl}\p{Zp}]|[^\S ]|^[. -]|[. ]$/gu;
+const LONGEST_NAME = 255;
+
+/**
+ * The name of a VM as that of its folder: letter by letter, in at most `limit` bytes. Where a part had to be replaced or cut,
+ * the end tells it from other names of which the same is left.
+ */
+export function folderName(name: string, limit: number = LONGEST_NAME): string {
+  const safe = name.replace(UNSAFE_IN_FOLDER, '_');
+  const bytes = new TextEncoder();
+  if (safe === name && name !== '' && bytes.encode(safe).length <= limit) return name;
+  const end = `-${xxh32(bytes.encode(name)).toString(16).padStart(8, '0')}`;
+  let kept = '';
+  for (const letter of safe) {
+    if (bytes.encode(kept + letter).length > limit - end.length) break;
+    kept += letter;
+  }
+  return (kept === '' ? '_' : kept) + end;
 }
 
 /** `qmpbackup-<target id>-<disk id>-<random>`; the random part is drawn anew at every attempt. */
@@ -101,6 +123,9 @@ export function pointFileName(level: Level, number: number): string {
 
 /** The folder in a target that holds the definitions of a libvirt domain. libvirt gives no disk such a name. */
 export const DEFINITION_FOLDER = 'definition';
+
+/** What else lies in a target where the folders of disks are. */
+export const OTHERS_IN_TARGET = [DEFINITION_FOLDER, 'catalog.json', 'run.json'] as const;
 
 /** What is kept of a domain beside its disks; `live` is its XML as it ran. */
 export type DefinitionKind = 'domain' | 'live' | 'checkpoint' | 'nvram' | 'tpm';

@@ -1,7 +1,7 @@
 import type { Catalog, DiskSource } from './catalog.js';
 import { knownDisks } from './chain.js';
 import type { SourceDisk } from './disk.js';
-import { asComponent } from './names.js';
+import { asComponent, OTHERS_IN_TARGET } from './names.js';
 
 /**
  * Which disk of the catalog each block device is. A disk is recognised first by the bitmap it carries, then by the id
@@ -51,13 +51,13 @@ export function recognise(catalog: Catalog | undefined, sources: readonly Source
     }
   }
 
-  const taken = new Set([...knownDisks(catalog).keys()]);
+  const taken = new Set([...knownDisks(catalog).keys(), ...OTHERS_IN_TARGET].map(foldCase));
   const shared = sharedNames(catalog);
   return sources.map((source) => {
     let id = ids.get(source);
     if (id === undefined) {
       id = unused(newDiskId(source), taken);
-      taken.add(id);
+      taken.add(foldCase(id));
     }
     return { id, source: withProvenBitmaps(catalog, shared, id, source) };
   });
@@ -163,6 +163,11 @@ function baseName(file: string): string {
 }
 
 function unused(wanted: string, taken: ReadonlySet<string>): string {
-  if (!taken.has(wanted)) return wanted;
-  for (let number = 2; ; number += 1) if (!taken.has(`${wanted}-${number}`)) return `${wanted}-${number}`;
+  if (!taken.has(foldCase(wanted))) return wanted;
+  for (let number = 2; ; number += 1) if (!taken.has(foldCase(`${wanted}-${number}`))) return `${wanted}-${number}`;
+}
+
+/** Names that are one to the file systems of other systems, on which a target may lie. */
+function foldCase(id: string): string {
+  return id.toLowerCase();
 }

@@ -54,8 +54,8 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
   const named = options.target === null ? null : resolve(options.target);
   const answers = named === null ? undefined : await orFailure(freeSpace(named, { timeoutMs: ANSWER_MS, signal }));
   const hangs = answers && isFailure(answers) ? answers : undefined;
-  const folderOf = (identity: VmIdentity): string | null =>
-    named === null || hangs ? null : targetFolder(named, options.monthly, identity, () => month);
+  const folderOf: FolderOf = async (identity) =>
+    named === null || hangs ? null : targetFolder(named, options.monthly, identity, month);
 
   const qemuImg = await orFailure(qemuImgVersion());
   const seen = options.vm ? await orFailure(lookAtVm(options, options.vm, folderOf, signal)) : undefined;
@@ -71,7 +71,7 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
       ? hangs
       : await orFailure(
           Promise.resolve().then(async () => {
-            const folder = folderOf(identity) ?? '';
+            const folder = (await folderOf(identity)) ?? '';
             await refuseDiskFolder(named);
             const probed = seen && !isFailure(seen) ? seen.probed : await probe(folder, undefined);
             const state = seen && !isFailure(seen) ? (seen.vm ?? seen.domain)?.state : undefined;
@@ -100,6 +100,8 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
   return { findings: judge(facts), facts };
 }
 
+type FolderOf = (identity: VmIdentity) => Promise<string | null>;
+
 interface SeenVm {
   readonly features: QemuFeatures | null;
   readonly vm: VmFacts | undefined;
@@ -111,12 +113,7 @@ interface SeenVm {
 }
 
 /** All that needs the VM's lock, which is held no longer than this. */
-function lookAtVm(
-  options: DoctorOptions,
-  address: AskedVm,
-  folderOf: (identity: VmIdentity) => string | null,
-  signal: AbortSignal,
-): Promise<SeenVm> {
+function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, signal: AbortSignal): Promise<SeenVm> {
   return unwinding(async (unwind) => {
     if (address.kind === 'domain') return lookAtDomain(options, address, folderOf, unwind);
     const { monitor } = address;
@@ -128,7 +125,7 @@ function lookAtVm(
     const has = new Set(commands.map(({ name }) => name));
     const agent = options.agent ? await orFailure(lookAtAgent(options.agent, signal)) : undefined;
     signal.throwIfAborted();
-    const folder = folderOf(identity);
+    const folder = await folderOf(identity);
     return {
       identity,
       features,
@@ -152,14 +149,14 @@ function lookAtVm(
 async function lookAtDomain(
   options: DoctorOptions,
   address: Extract<AskedVm, { readonly kind: 'domain' }>,
-  folderOf: (identity: VmIdentity) => string | null,
+  folderOf: FolderOf,
   unwind: Unwind,
 ): Promise<SeenVm> {
   const { lookAtDomainClosely } = await import('./by-libvirt/look-at-domain.js');
   const { observeDomainRepairs } = await import('./by-libvirt/domain-repair.js');
   const { session, facts, fleecing } = await lookAtDomainClosely({ ...options, ...address, what: 'doctor' }, unwind);
   const identity = identityOf(facts.state.machine, options.label);
-  const folder = folderOf(identity);
+  const folder = await folderOf(identity);
   return {
     identity,
     features: null,

@@ -10,6 +10,7 @@ import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
 import { freeSpace } from '../repository/free-space.js';
 import { filePath, monthsWithJournal } from '../repository/layout.js';
 import { lockTarget } from '../repository/lock.js';
+import { vmFolder } from '../repository/vm-folder.js';
 import { lockForReading } from './target/disk-folder.js';
 import { listFiles, readTarget, refuseOtherVm, type TargetState } from './target/open-target.js';
 import { carryOutInTarget } from './repair/repair.js';
@@ -86,7 +87,7 @@ async function recoverWithVm(
 ): Promise<RecoverResult> {
   const session = await openForRepair(address, { ...options, what: `recover of ${root}` }, unwind);
   const identity = identityOf(session.state.machine, options.label);
-  const folders = options.monthly ? await monthsWithJournal(root, nameFor(identity)) : [root];
+  const folders = options.monthly ? await monthsWithJournal(await vmFolder(root, nameFor(identity))) : [root];
   const signal = AbortSignal.any([context.signal, session.signal]);
   let { state: vm } = session;
   const targets: RecoveredTarget[] = [];
@@ -139,7 +140,7 @@ async function recoverOffline(
   unwind: Unwind,
 ): Promise<RecoverResult> {
   const called = { uuid: null, name: null, label: options.label };
-  const folders = options.monthly ? await monthsWithJournal(root, nameFor(called)) : [root];
+  const folders = options.monthly ? await monthsWithJournal(await vmFolder(root, nameFor(called))) : [root];
   const targets: RecoveredTarget[] = [];
   for (const folder of folders) {
     context.signal.throwIfAborted();

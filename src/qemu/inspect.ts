@@ -102,7 +102,9 @@ export function disksOf(
       const node = path?.at(-1);
       if (!path || !node) return undefined;
       const underJob = path.some(isJobFilter);
-      disks.push({ ...sourceDisk(device, node, allocatedBelow(node, nodes, below)), underJob });
+      const layers = layersBelow(node, nodes, below);
+      const source = sourceDisk(device, node, allocatedIn(layers, nodes));
+      disks.push({ ...source, backing: layers.slice(1).map(({ file }) => file), underJob });
     }
   }
   return { disks, leftOut };
@@ -179,25 +181,37 @@ function isJobFilter(node: BlockNode): boolean {
 }
 
 /**
- * What the image and all images under it take, in bytes: what a whole copy can have to write. The flat list of nodes
- * nests no backing images, so the chain is walked along the graph. An image whose size QEMU does not tell counts as
- * full: it leaves that out for network storage, and a block device has no blocks of its own in its file's status.
+ * The image, and the images under it, nearest first. The flat list of nodes nests no backing images, so the chain is walked
+ * along the graph.
  */
-function allocatedBelow(top: BlockNode, nodes: readonly BlockNode[], below: FindChild): number {
-  const size = top.image['virtual-size'];
-  const devices = new Set(nodes.filter(({ drv }) => drv === 'host_device').map(({ file }) => file));
+function layersBelow(top: BlockNode, nodes: readonly BlockNode[], below: FindChild): readonly BlockNode[] {
   const byName = new Map(nodes.map((node) => [node['node-name'] ?? '', node]));
-  let sum = 0;
+  const layers: BlockNode[] = [];
   let node: BlockNode | undefined = top;
-  for (let passed = 0; node && passed < nodes.length && sum < size; passed += 1) {
+  for (let passed = 0; node && passed < nodes.length; passed += 1) {
     const filter: readonly string[] | undefined = FILTERS[node.drv];
-    if (!filter) sum += devices.has(node.file) ? size : (node.image['actual-size'] ?? size);
+    if (!filter) layers.push(node);
     node = byName.get(below(node['node-name'] ?? '', filter ?? ['backing']) ?? '');
   }
+  return layers;
+}
+
+/**
+ * What the image and all images under it take, in bytes: what a whole copy can have to write. An image whose size QEMU does
+ * not tell counts as full: it leaves that out for network storage, and a block device has no blocks of its own in its file's
+ * status.
+ */
+function allocatedIn(layers: readonly BlockNode[], nodes: readonly BlockNode[]): number {
+  const size = layers[0]?.image['virtual-size'] ?? 0;
+  const devices = new Set(nodes.filter(({ drv }) => drv === 'host_device').map(({ file }) => file));
+  const sum = layers.reduce(
+    (all, { file, image }) => all + (devices.has(file) ? size : (image['actual-size'] ?? size)),
+    0,
+  );
   return Math.min(sum, size);
 }
 
-function sourceDisk(device: BlockDevice, node: BlockNode, allocated: number): Omit<SourceDisk, 'underJob'> {
+function sourceDisk(device: BlockDevice, node: BlockNode, allocated: number): Omit<SourceDisk, 'underJob' | 'backing'> {
   const { image } = node;
   return {
     device: device.device === '' ? null : device.device,

@@ -1,6 +1,6 @@
 import { lstat, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { asComponent, isComponent, PARTIAL_SUFFIX } from '../domain/names.js';
+import { isComponent, PARTIAL_SUFFIX } from '../domain/names.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from './file-errors.js';
 
@@ -42,27 +42,28 @@ export function partialPath(target: string, disk: string, file: string): string 
   return `${filePath(target, disk, file)}${PARTIAL_SUFFIX}`;
 }
 
-/** `--monthly`: the target of one month, `<root>/<vm name>/<YYYY-MM>`. */
-export function monthFolder(root: string, vmName: string, month: string): string {
+/** `--monthly`: the target of one month in the folder of a VM, `<root>/<vm name>/<YYYY-MM>`: see `vmFolder`. */
+export function monthFolder(vmFolder: string, month: string): string {
   if (!MONTH.test(month)) throw new QmpBackupError('failed', `"${month}" is not a month of the form YYYY-MM`);
-  return join(root, asComponent(vmName), month);
+  return join(vmFolder, month);
 }
 
 /** The other months beside `monthTarget` that hold a catalog, older and newer, in order of time. */
 export async function siblingMonths(monthTarget: string): Promise<readonly string[]> {
-  const parent = dirname(monthTarget);
-  const names = (await foldersIn(parent)).filter((name) => MONTH.test(name) && name !== basename(monthTarget));
-  return withCatalog(names.map((name) => join(parent, name)));
+  return withCatalog(
+    (await monthsIn(dirname(monthTarget))).filter((month) => basename(month) !== basename(monthTarget)),
+  );
 }
 
-/** The months of a VM below `root` in which a run is under way or died, in order of time. */
-export async function monthsWithJournal(root: string, vmName: string): Promise<readonly string[]> {
-  const parent = join(root, asComponent(vmName));
-  const months = (await foldersIn(parent)).filter((name) => MONTH.test(name));
-  return having(
-    months.map((name) => join(parent, name)),
-    journalPath,
-  );
+/** The months in the folder of a VM in which a run is under way or died, in order of time. */
+export async function monthsWithJournal(vmFolder: string): Promise<readonly string[]> {
+  return having(await monthsIn(vmFolder), journalPath);
+}
+
+/** Every month in the folder of a VM, in order of time. */
+export async function monthsIn(vmFolder: string): Promise<readonly string[]> {
+  const months = (await foldersIn(vmFolder)).filter((name) => MONTH.test(name));
+  return months.toSorted().map((name) => join(vmFolder, name));
 }
 
 /** The targets that `--monthly` made below `root`: folders with a catalog, one or two levels down, in order of name. */

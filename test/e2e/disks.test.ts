@@ -274,7 +274,7 @@ describe('--monthly', () => {
       await expectRefused(2, backupArgs(lab, 'auto', '--monthly'), '--monthly needs a name', /hint: .*--vm-name/);
     });
     const named = await lab.backup('auto', '--monthly', '--vm-name', '../my vm/1');
-    expect(named.target).toMatch(/\/target\/_.._my_vm_1\/\d{4}-\d\d$/);
+    expect(named.target).toMatch(/\/target\/_\._my vm_1-[0-9a-f]{8}\/\d{4}-\d\d$/);
     await writeSome(lab, 'd1', 1);
     expect(levels(await lab.backup('inc', '--monthly', '--vm-name', '../my vm/1'))).toBe('d1 inc');
     await leavingNoTrace(lab, async () => {

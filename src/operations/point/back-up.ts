@@ -31,7 +31,7 @@ export async function backUp(
   unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
   const identity = identityOf(route.state.machine, options.label);
   const month = options.monthly ? await context.month() : '';
-  const target = targetFolder(resolve(options.target), options.monthly, identity, () => month);
+  const target = await watch.whileAnswering(targetFolder(resolve(options.target), options.monthly, identity, month));
   const warnings: string[] = [];
   const run: BackupRun = {
     options,

@@ -1,4 +1,4 @@
-import { basename, dirname } from 'node:path';
+import { dirname } from 'node:path';
 import type { VmState } from '../../domain/disk.js';
 import type { RepairAction } from '../../domain/reconcile.js';
 import { monthsWithJournal } from '../../repository/layout.js';
@@ -17,8 +17,7 @@ export async function repairOtherMonths(
   const actions: RepairAction[] = [];
   let vm = seen;
   if (!options.monthly) return { vm, actions };
-  const ofThisVm = dirname(target);
-  const months = await monthsWithJournal(dirname(ofThisVm), basename(ofThisVm));
+  const months = await monthsWithJournal(dirname(target));
   for (const month of months.filter((each) => each !== target)) {
     const lock = await lockTarget(month, { breakLock: options.breakLock, what: `repair before a backup of ${target}` });
     try {

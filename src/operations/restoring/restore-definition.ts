@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { DefinitionFile, Point } from '../../domain/catalog.js';
-import { asComponent } from '../../domain/names.js';
+import { folderName } from '../../domain/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { RecordedDomain } from '../../libvirt/restored-domain.js';
 import { codeOf, fileError } from '../../repository/file-errors.js';
@@ -121,9 +121,12 @@ function refuseOddName(name: string): void {
   });
 }
 
+/** What is added to it shall fit into a name, too. */
+const NAME_BYTES = 240;
+
 /** Where it goes in the folder of the restored disks. Nothing may be there yet. */
 export async function placesFor(output: string, { name, nvram, tpm }: DefinitionSource): Promise<DefinitionPaths> {
-  const base = join(output, asComponent(name));
+  const base = join(output, folderName(name, NAME_BYTES));
   const paths = {
     xml: `${base}.xml`,
     nvram: nvram === null ? null : `${base}.nvram`,

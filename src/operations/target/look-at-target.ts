@@ -10,7 +10,7 @@ import {
   type TargetFacts,
 } from '../../domain/doctor-facts.js';
 import { chooseFleece, type FleeceChoice } from '../../domain/fleece-choice.js';
-import { type VmIdentity, whyAnotherVm } from '../../domain/identity.js';
+import type { VmIdentity } from '../../domain/identity.js';
 import { bitmapName } from '../../domain/names.js';
 import { planBackup } from '../../domain/plan.js';
 import { recognise } from '../../domain/recognise.js';
@@ -21,7 +21,7 @@ import type { QemuFeatures } from '../../qemu/features.js';
 import { ANSWER_MS, freeSpace } from '../../repository/free-space.js';
 import { targetLockedBy } from '../../repository/lock.js';
 import { obstacleOf } from '../by-monitor/choose-fleecing.js';
-import { listFiles, readTarget, type TargetState } from './open-target.js';
+import { listFiles, readTarget, type TargetState, whyOtherVm } from './open-target.js';
 import { checkParents, type CheckedParents } from '../point/plan-run.js';
 import { observeRepairs, type RepairableVm } from '../repair/repair.js';
 
@@ -84,9 +84,8 @@ async function contentOf(
   { identity, vm, domain }: LookOptions,
   { brokenLines }: CheckedParents,
 ): Promise<TargetContent> {
-  const { catalog, journal } = state;
-  const recorded = catalog?.vm ?? journal?.vm;
-  const otherVm = (vm && recorded && whyAnotherVm(recorded, identity, catalog, vm.disks)) ?? null;
+  const { catalog } = state;
+  const otherVm = (vm && whyOtherVm(state, identity, vm.disks)) ?? null;
   const idle: RepairableVm = { disks: [], jobs: [], status: 'unknown', ownNodes: [], ownExports: [] };
   return {
     targetId: catalog?.targetId ?? null,

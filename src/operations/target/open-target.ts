@@ -2,12 +2,13 @@ import { lstat, readdir } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Catalog, Journal } from '../../domain/catalog.js';
 import type { SourceDisk } from '../../domain/disk.js';
-import { displayName, type VmIdentity, whyAnotherVm } from '../../domain/identity.js';
+import { displayName, type VmIdentity, wayOn, whyAnotherVm } from '../../domain/identity.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 import { codeOf } from '../../repository/file-errors.js';
 import { readJournal } from '../../repository/journal-file.js';
 import { diskFolder, monthFolder, siblingMonths } from '../../repository/layout.js';
+import { vmFolder } from '../../repository/vm-folder.js';
 
 /** What a target folder says about itself, read once at the start of a run. */
 export interface TargetState {
@@ -20,7 +21,7 @@ export interface TargetState {
 }
 
 /** The folder of this run: `target` itself, or with `--monthly` its sub-folder for the VM and the month. */
-export function targetFolder(target: string, monthly: boolean, vm: VmIdentity, month: () => string): string {
+export async function targetFolder(target: string, monthly: boolean, vm: VmIdentity, month: string): Promise<string> {
   if (!monthly) return target;
   const name = displayName(vm);
   if (name === null) {
@@ -28,7 +29,7 @@ export function targetFolder(target: string, monthly: boolean, vm: VmIdentity, m
       hint: 'Give one with --vm-name NAME, or start QEMU with -name.',
     });
   }
-  return monthFolder(target, name, month());
+  return monthFolder(await vmFolder(target, name), month);
 }
 
 export async function readTarget(target: string, monthly: boolean): Promise<TargetState> {
@@ -52,12 +53,34 @@ export async function readTarget(target: string, monthly: boolean): Promise<Targ
 
 /** A target belongs to one VM. */
 export function refuseOtherVm(state: TargetState, vm: VmIdentity, sources: readonly SourceDisk[]): void {
-  const recorded = state.catalog?.vm ?? state.journal?.vm;
-  const why = recorded && whyAnotherVm(recorded, vm, state.catalog, sources);
-  if (why === undefined) return;
+  const why = whyOtherVm(state, vm, sources);
+  const recorded = ownerOf(state)?.vm;
+  if (why === undefined || !recorded) return;
   throw new QmpBackupError('unsafe', `the target ${state.target} cannot be used for this VM: ${why}`, {
-    hint: 'Choose another --target; if it is the same VM under a new name, give the old one with --vm-name.',
+    hint: wayOn(recorded, vm),
   });
+}
+
+/** Why the target is that of another VM; undefined where it is this one's, or nobody's yet. */
+export function whyOtherVm(state: TargetState, vm: VmIdentity, sources: readonly SourceDisk[]): string | undefined {
+  const owner = ownerOf(state);
+  return owner && whyAnotherVm(owner.vm, vm, owner.catalog, sources);
+}
+
+/**
+ * Whose the target is. A month that is still empty is in a folder that has its name from the VM; where nothing but the
+ * name says that it is this one, the month before tells more.
+ */
+function ownerOf({
+  catalog,
+  journal,
+  olderMonths,
+}: TargetState): { readonly vm: VmIdentity; readonly catalog: Catalog | undefined } | undefined {
+  const vm = catalog?.vm ?? journal?.vm;
+  if (vm) return { vm, catalog };
+  const before = olderMonths.at(-1);
+  // A VM with another UUID under the same name may have taken the place of the first.
+  return before?.vm.uuid === null ? { vm: before.vm, catalog: before } : undefined;
 }
 
 /** Names of the files in the folders of `disks`; a folder that does not exist holds none. */

@@ -29,6 +29,20 @@ describe('a new disk is named by', () => {
   });
 });
 
+it.each([
+  ['differ only in what a folder cannot have', ['a/b', 'a_b', 'a b'], ['a_b', 'a_b-2', 'a_b-3']],
+  ['are one to a file system without case', ['Data', 'data', 'DATA-2'], ['Data', 'data-2', 'DATA-2-2']],
+  ['are those of other things in a target', ['definition', 'catalog.json'], ['definition-2', 'catalog.json-2']],
+  ['are longer than a folder should be', ['x'.repeat(130), 'x'.repeat(140)], ['x'.repeat(120), `${'x'.repeat(120)}-2`]],
+])('disks whose names %s get folders of their own', (_, devices, expected) => {
+  expect(
+    ids(
+      undefined,
+      devices.map((device) => source(device)),
+    ),
+  ).toEqual(expected);
+});
+
 describe('a known disk', () => {
   const a = entry('a', 'FULL-1.qcow2');
   const b = entry('b', 'FULL-1.qcow2');

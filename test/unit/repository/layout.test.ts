@@ -30,7 +30,7 @@ describe('paths in a target', () => {
     expect(diskFolder('/t', 'ide0-hd0')).toBe('/t/ide0-hd0');
     expect(filePath('/t', 'vd1', 'FULL-1.qcow2')).toBe('/t/vd1/FULL-1.qcow2');
     expect(partialPath('/t', 'vd1', 'FULL-1.qcow2')).toBe('/t/vd1/FULL-1.qcow2.partial');
-    expect(monthFolder('/t', 'web', '2026-11')).toBe('/t/web/2026-11');
+    expect(monthFolder('/t/web', '2026-11')).toBe('/t/web/2026-11');
   });
 
   it.each(['..', '.', '', 'a/b', '/etc', '../x', '.lock', 'a\0b', '-rf', 'a\nb', 'x'.repeat(256)])(
@@ -42,10 +42,9 @@ describe('paths in a target', () => {
     },
   );
 
-  it('never lead outside, whatever the VM or the disk is called', () => {
+  it('never lead outside, whatever the disk is called', () => {
     fc.assert(
-      fc.property(fc.string(), fc.string(), (name, disk) => {
-        expect(monthFolder('/t', name, '2026-01')).toMatch(/^\/t\/[^/]+\/2026-01$/);
+      fc.property(fc.string(), (disk) => {
         let folder;
         try {
           folder = diskFolder('/t', disk);
@@ -58,7 +57,7 @@ describe('paths in a target', () => {
   });
 
   it.each(['2026', '2026-13', '2026-00', '../..', '2026-1'])('refuse the month %j', (text) => {
-    expect(() => monthFolder('/t', 'web', text)).toThrow('is not a month');
+    expect(() => monthFolder('/t/web', text)).toThrow('is not a month');
   });
 });
 
