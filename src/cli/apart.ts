@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../errors.js';
 import { isLocal } from '../repository/mounts.js';
+import { put } from './output.js';
 
 /**
  * Runs the program in a process of its own, for a target that may hang. A call on a hung mount keeps its thread, and
@@ -41,7 +43,12 @@ export async function tellEnding(exitCode: number): Promise<void> {
 async function letGoOfOutput(): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) {
     await new Promise<void>((resolve) => stream.write('', () => resolve()));
-    closeSync(stream.fd);
+    try {
+      closeSync(stream.fd);
+    } catch (error) {
+      // Linux has let go of it all the same; a file on a network says only now what it has not kept.
+      put(process.stderr, `warning: what was said may not be kept: ${messageOf(error)}\n`);
+    }
     // Takes the number that has become free: what is opened next shall not be taken for our output.
     openSync('/dev/null', 'w');
   }

@@ -1,8 +1,10 @@
-import { appendFileSync } from 'node:fs';
-import { spawn, type ChildProcess } from 'node:child_process';
-import { messageOf, QmpBackupError } from '../errors.js';
+import { put } from './output.js';
+import { openLogfile, openSyslog, type Keeper } from './record.js';
 
-/** The narration: stderr for people, `--logfile` and `--syslog` for the record. stdout is left to the answer. */
+/**
+ * The narration: stderr for people, `--logfile` and `--syslog` for the record. stdout is left to the answer. Once it is open,
+ * nothing here throws, and nothing waits for whoever keeps the record: a record that fails is said once, and the run goes on.
+ */
 export type LogLevel = 'debug' | 'info' | 'warning' | 'error';
 
 export interface Log {
@@ -31,70 +33,53 @@ const PREFIX: Readonly<Record<LogLevel, string>> = {
   error: 'error: ',
 };
 
-const SYSLOG_PRIORITY: Readonly<Record<LogLevel, string>> = {
-  debug: 'user.debug',
-  info: 'user.info',
-  warning: 'user.warning',
-  error: 'user.err',
-};
-
+/** @throws QmpBackupError `usage` for a log file that was not meant: its folder is not there, or nobody may write it */
 export function createLog(options: LogOptions): Log {
   const { quiet, verbose, debug, logfile, now, paint } = options;
-  const loggers: ChildProcess[] = [];
   let transientShown = false;
-  if (logfile !== undefined) openLogfile(logfile);
 
   const clear = (): void => {
-    if (transientShown) process.stderr.write('\r\x1b[K');
+    if (transientShown) put(process.stderr, '\r\x1b[K');
     transientShown = false;
   };
+  const show = (level: LogLevel, text: string): void => {
+    clear();
+    put(process.stderr, `${paint(level, `${PREFIX[level]}${text}`)}\n`);
+  };
+  const keepers: Keeper[] = [];
+  const failing = (option: string): ((why: string) => void) => {
+    let said = false;
+    return (why) => {
+      if (!said) show('warning', `${option}: ${why}; what is said is not, or not all, kept there`);
+      said = true;
+    };
+  };
+  if (logfile !== undefined) keepers.push(openLogfile(logfile, now, failing(`--logfile ${logfile}`)));
+  if (options.syslog) keepers.push(openSyslog(failing('--syslog')));
+
   const onScreen = (level: LogLevel): boolean => {
     if (level === 'error') return true;
     if (level === 'warning') return true;
     return level === 'debug' ? debug : verbose || debug || !quiet;
   };
   const record = (level: LogLevel, text: string): void => {
-    if (logfile !== undefined) appendFileSync(logfile, `${now().toISOString()} ${level} ${text}\n`);
-    if (options.syslog) loggers.push(toSyslog(level, text));
+    for (const keeper of keepers) keeper.keep(level, text);
   };
   return {
     write: (level, text) => {
-      if (onScreen(level)) {
-        clear();
-        process.stderr.write(`${paint(level, `${PREFIX[level]}${text}`)}\n`);
-      }
+      if (onScreen(level)) show(level, text);
       if (level !== 'debug' || debug) record(level, text);
     },
     record: (text) => record('info', text),
     transient: (text) => {
       if (quiet || !process.stderr.isTTY) return;
       clear();
-      process.stderr.write(text);
+      put(process.stderr, text);
       transientShown = text !== '';
     },
     close: async () => {
+      await Promise.all(keepers.map((each) => each.close()));
       clear();
-      await Promise.all(loggers.map(ended));
     },
   };
-}
-
-function openLogfile(path: string): void {
-  try {
-    appendFileSync(path, '', { mode: 0o600 });
-  } catch (error) {
-    throw new QmpBackupError('usage', `--logfile ${path} cannot be written: ${messageOf(error)}`, { cause: error });
-  }
-}
-
-/** Node speaks no syslog; `logger` of bsdutils, which is essential on Debian, does. */
-function toSyslog(level: LogLevel, text: string): ChildProcess {
-  const child = spawn('logger', ['-t', 'qmpbackup', '-p', SYSLOG_PRIORITY[level], '--', text], { stdio: 'ignore' });
-  child.on('error', (error) => process.stderr.write(`warning: --syslog: ${error.message}\n`));
-  return child;
-}
-
-function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.pid === undefined) return Promise.resolve();
-  return new Promise((resolve) => child.once('close', () => resolve()));
 }

@@ -3,6 +3,7 @@ import { setMaxListeners } from 'node:events';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
 import { endWithParent, isApart, tellEnding } from './apart.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
+import { lostAnswer, put, putAnswer } from './output.js';
 import { buildProgram } from './program.js';
 import { type CommandContext, JSON_SCHEMA } from './wiring.js';
 
@@ -20,7 +21,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 
-// Whoever read what is said may be gone (`| head`, a terminal): a backup, or its undo, goes on all the same.
+// Whoever read what is said may be gone (`| head`, a terminal): a backup, or its undo, goes on all the same. What is written
+// to a file goes by `put`, and by no event.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
 if (isApart()) endWithParent();
@@ -31,6 +33,7 @@ try {
   await program.parseAsync();
   const ending = opened[0]?.ending();
   if (ending !== undefined) process.exitCode = exitCodeFor(ending);
+  if (lostAnswer()) process.exitCode = exitCodeFor('failed');
 } catch (error) {
   process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
 } finally {
@@ -40,7 +43,7 @@ try {
 
 /** commander has printed its own message, to the right stream. */
 function reportUsage({ exitCode, message }: CommanderError): number {
-  if (exitCode === 0) return 0;
+  if (exitCode === 0) return lostAnswer() ? exitCodeFor('failed') : 0;
   const hint = 'Run it with --help for all options.';
   printError({ code: 'usage', exitCode: 2, message: message.replace(/^error: /, ''), hint });
   return 2;
@@ -57,7 +60,7 @@ function report(error: unknown): number {
   ];
   const log = opened[0]?.log;
   if (log) log.write('error', lines.join('\n'));
-  else process.stderr.write(`error: ${lines.join('\n')}\n`);
+  else put(process.stderr, `error: ${lines.join('\n')}\n`);
   const hint = (known ? error.hint : null) ?? null;
   printError({ code: known ? error.code : 'failed', exitCode, message: messageOf(error), hint });
   return exitCode;
@@ -66,5 +69,5 @@ function report(error: unknown): number {
 /** The answer of a run that failed, where one document is wanted on stdout; options may not have been parsed by then. */
 function printError(error: { code: ErrorCode; exitCode: number; message: string; hint: string | null }): void {
   if (!process.argv.includes('--json')) return;
-  process.stdout.write(`${JSON.stringify({ schema: JSON_SCHEMA, error }, null, 2)}\n`);
+  putAnswer(`${JSON.stringify({ schema: JSON_SCHEMA, error }, null, 2)}\n`);
 }

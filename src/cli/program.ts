@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander';
 import { QmpBackupError } from '../errors.js';
+import { put, putAnswer } from './output.js';
 import { backupCommand } from './commands/backup.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
@@ -44,6 +45,7 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .description('Live, incremental, provably restorable backups of running QEMU virtual machines.')
     .version(packageVersion())
     .exitOverride()
+    .configureOutput({ writeOut: printHelp, writeErr: (text) => void put(process.stderr, text) })
     .showHelpAfterError('Run with --help for all options.')
     .option('--socket <path>', "the VM's QMP monitor: a unix socket path, or tcp:HOST:PORT")
     .option('--domain <name>', 'a libvirt domain instead, by name or UUID')
@@ -78,6 +80,12 @@ function refuseEmpty(command: Command): void {
   throw new QmpBackupError('usage', `${name} has an empty value`, {
     hint: 'Give one, or leave it out. Is a variable of a script not set?',
   });
+}
+
+/** Help and version, where they were asked for. */
+function printHelp(text: string): void {
+  const error = putAnswer(text);
+  if (error) put(process.stderr, `error: the answer could not be written to stdout: ${error.message}\n`);
 }
 
 const EXAMPLES = `

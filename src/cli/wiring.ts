@@ -3,6 +3,7 @@ import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
 import { type ErrorCode, QmpBackupError } from '../errors.js';
 import type { AskedVm } from '../operations/point/route.js';
 import { createLog, type Log, type LogLevel } from './log.js';
+import { putAnswer } from './output.js';
 
 /** The only composition root: global options, clock, signals and printers become what a command needs. */
 export interface GlobalOptions {
@@ -26,8 +27,8 @@ export interface CommandContext {
   readonly now: () => Date;
   /** Prints what was asked for: `value` as one JSON document with `--json`, else `text`. */
   readonly answer: (value: object, text: () => string) => void;
-  /** The same for what was done, which is for the record, too. */
-  readonly done: (value: object, text: () => string) => void;
+  /** The same for what was done, which is for the record, too. `outcome`: what stands although nobody can be told, "the point is sealed". */
+  readonly done: (value: object, text: () => string, outcome: string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
   readonly endWith: (code: ErrorCode) => void;
   /** What `endWith` was told. */
@@ -54,20 +55,25 @@ export async function createContext(
     now,
   });
   let ending: ErrorCode | undefined;
-  const answer: CommandContext['answer'] = (value, text) => {
-    if (globals.json) process.stdout.write(`${JSON.stringify({ schema: JSON_SCHEMA, command, ...value }, null, 2)}\n`);
-    else process.stdout.write(`${text()}\n`);
+  const print = (value: object, text: () => string, standing: () => string): void => {
+    const json = (): string => JSON.stringify({ schema: JSON_SCHEMA, command, ...value }, null, 2);
+    const error = putAnswer(`${globals.json ? json() : text()}\n`);
+    if (error) log.write('error', `the answer could not be written to stdout: ${error.message}; ${standing()}`);
   };
   return {
     globals,
     log,
     signal,
     now,
-    answer,
-    done: (value, text) => {
+    answer: (value, text) => print(value, text, () => 'nothing was changed'),
+    done: (value, text, outcome) => {
       const words = text();
       log.record(words);
-      answer(value, () => words);
+      print(
+        value,
+        () => words,
+        () => `${outcome}\n${words}`,
+      );
     },
     endWith: (code) => {
       ending = code;

@@ -218,7 +218,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
       },
     },
   );
-  context.done({ ...result }, () => renderBackup(result));
+  context.done({ ...result }, () => renderBackup(result), result.point ? 'the point is sealed' : 'nothing was changed');
 }
 
 function domainOptions(

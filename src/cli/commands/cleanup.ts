@@ -63,7 +63,11 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
     breakLock: flags.breakLock ?? false,
     trace: context.trace,
   });
-  context.done({ ...result }, () => render(result));
+  context.done(
+    { ...result },
+    () => render(result),
+    result.dryRun ? 'nothing was changed' : 'what was to go is removed',
+  );
 }
 
 function render({ bitmaps, needFull, dryRun, repairs }: CleanupResult): string {

@@ -74,7 +74,11 @@ async function runImport(dir: string, flags: Flags, context: CommandContext): Pr
     },
   );
   log.transient('');
-  context.done({ ...result }, () => render(result));
+  context.done(
+    { ...result },
+    () => render(result),
+    result.dryRun ? 'nothing was changed' : `the points are sealed in ${result.target}`,
+  );
 }
 
 function render({ points, source, target, dryRun }: ImportResult): string {

@@ -58,5 +58,6 @@ async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
   context.done(
     { ...result },
     () => `merged ${files.length} ${files.length === 1 ? 'file' : 'files'} into ${targetFile}`,
+    `${targetFile} is complete`,
   );
 }

@@ -79,7 +79,11 @@ async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
     },
   );
   log.transient('');
-  context.done({ ...result }, () => render(result));
+  context.done(
+    { ...result },
+    () => render(result),
+    result.dryRun ? 'nothing was changed' : `what was to be merged is merged into ${result.full}`,
+  );
 }
 
 function render({ full, head, merged, lost, relinked, removed, dryRun }: RebaseResult): string {

@@ -57,7 +57,11 @@ async function runRecover(flags: Flags, context: CommandContext): Promise<void> 
     },
     { signal, warn: (text) => log.write('warning', text) },
   );
-  context.done({ ...result }, () => render(result));
+  context.done(
+    { ...result },
+    () => render(result),
+    result.dryRun ? 'nothing was changed' : 'what could be repaired is repaired',
+  );
   if (!result.dryRun && result.targets.some(({ left }) => left.length > 0)) context.endWith('partial');
 }
 

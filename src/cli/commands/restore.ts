@@ -82,7 +82,7 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
     },
   );
   log.transient('');
-  context.done({ ...result }, () => render(result));
+  context.done({ ...result }, () => render(result), `${result.point} is restored into ${result.output}`);
 }
 
 function render({ point, output, disks, machine, definition }: RestoreResult): string {
