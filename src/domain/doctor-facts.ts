@@ -93,6 +93,8 @@ export interface TargetContent {
   readonly repairs: readonly RepairAction[];
   /** What is wrong with files that the next increment would build on, by `<disk>/<file>`. */
   readonly broken: readonly { readonly file: string; readonly why: string }[];
+  /** In words: files that are gone or altered, and the points that are lost with them. */
+  readonly damage: readonly string[];
   readonly warnings: readonly string[];
 }
 

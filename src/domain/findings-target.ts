@@ -34,6 +34,7 @@ export function judgeTarget(target: TargetFacts, now: string): readonly Finding[
     for (const { file, why } of content.broken) {
       say('warning', `${file} cannot be built on or restored from: ${why}`, 'Put the file back as it was backed up.');
     }
+    for (const lost of content.damage) say('warning', lost, 'Put the files back as they were backed up.');
     if (content.lastPointAt !== null && content.lastPointAt > now) {
       const what = `it is ${now} by the clock here, earlier than the last point (${content.lastPointAt})`;
       say('warning', what, 'Set the clock: points would seem to be in the wrong order.');

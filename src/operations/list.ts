@@ -1,17 +1,22 @@
 import { resolve } from 'node:path';
 import type { Catalog, Point } from '../domain/catalog.js';
 import { lineOf } from '../domain/chain.js';
+import { type Damage, damageInWords, damageOf, recordedFiles } from '../domain/damage.js';
+import { DEFINITION_FOLDER } from '../domain/names.js';
 import { whyNotRestorable } from '../domain/restore-plan.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
+import { filesAmiss } from '../repository/file-state.js';
 import { catalogsBelow } from '../repository/layout.js';
 
-/** What a target holds: chains and points, the size of each and what it needs. Reads the catalog only. */
+/** What a target holds: chains and points, the size of each and what it needs. Reads the catalog, and looks at the files. */
 export interface ListedPoint {
   readonly point: Point;
   /** Files that the point needs, `<disk>/<file>`, itself included. */
   readonly needs: readonly string[];
   /** Why it cannot be restored as a whole, or null. */
   readonly notWhole: string | null;
+  /** Files that it needs and that are gone or have another size. */
+  readonly damaged: readonly Damage[];
   /** Disks whose content may be wrong although all is whole, with the file that says so: see `suspect` in the catalog. */
   readonly suspect: readonly { readonly disk: string; readonly file: string; readonly why: string }[];
 }
@@ -21,6 +26,8 @@ export interface ListedTarget {
   readonly vm: Catalog['vm'];
   readonly targetId: string;
   readonly points: readonly ListedPoint[];
+  /** What files that are gone or altered cost, in words. */
+  readonly warnings: readonly string[];
 }
 
 /** The target itself, or every target in the folders below it (as `--monthly` makes them). */
@@ -31,7 +38,8 @@ export async function list(target: string): Promise<readonly ListedTarget[]> {
   return Promise.all(folders.map(async (folder) => listed(folder, await requireCatalog(folder))));
 }
 
-function listed(target: string, catalog: Catalog): ListedTarget {
+async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
+  const damage = damageOf(catalog, await filesAmiss(target, recordedFiles(catalog)));
   const points = catalog.points.map((point) => {
     const files = point.disks.flatMap((entry) => {
       const line = entry.state === 'merged' ? undefined : lineOf(catalog, entry);
@@ -39,8 +47,11 @@ function listed(target: string, catalog: Catalog): ListedTarget {
     });
     const needs = files.map(({ disk, file }) => `${disk}/${file}`);
     const suspect = files.flatMap(({ disk, file, suspect: why }) => (why === undefined ? [] : [{ disk, file, why }]));
+    const damaged = damage.get(point) ?? [];
+    const [gone] = damaged.filter(({ disk }) => disk !== DEFINITION_FOLDER);
     const reasons = point.disks.map((entry) => whyNotRestorable(catalog, entry));
-    return { point, needs, notWhole: reasons.find((reason) => reason !== undefined) ?? null, suspect };
+    const notWhole = reasons.find((reason) => reason !== undefined) ?? (gone ? `${gone.file}: ${gone.why}` : null);
+    return { point, needs, notWhole, damaged, suspect };
   });
-  return { target, vm: catalog.vm, targetId: catalog.targetId, points };
+  return { target, vm: catalog.vm, targetId: catalog.targetId, points, warnings: damageInWords(catalog, damage) };
 }

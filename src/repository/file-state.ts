@@ -3,7 +3,7 @@ import { lstat, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { PointDisk } from '../domain/catalog.js';
 import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../domain/qcow2-header.js';
-import { QmpBackupError } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { sha256File } from './digest.js';
 import { codeOf, fileError } from './file-errors.js';
 import { diskFolder, filePath, pathIn } from './layout.js';
@@ -62,22 +62,75 @@ export async function isUntouched(target: string, files: readonly PointDisk[]): 
   return asRecorded.every(Boolean);
 }
 
-function isAsRecorded(stats: Stats | undefined, { size, mtimeMs }: PointDisk): boolean {
-  return stats?.isFile() === true && stats.size === size && stats.mtimeMs === mtimeMs;
+function isAsRecorded(found: Stats | string, { size, mtimeMs }: PointDisk): boolean {
+  return typeof found !== 'string' && found.isFile() && found.size === size && found.mtimeMs === mtimeMs;
 }
 
-function lookNow(path: string): Stats | undefined {
+/** What is at a path, or why that cannot be told, as what is wrong with the file. */
+function lookNow(path: string): Stats | string {
   try {
-    return lstatSync(path, { throwIfNoEntry: false });
-  } catch {
-    return undefined; // `checkLine` meets the same error and tells it.
+    return lstatSync(path, { throwIfNoEntry: false }) ?? MISSING;
+  } catch (error) {
+    return notSeen(error);
   }
 }
 
-function lookLater(path: string): Promise<Stats | undefined> {
+function lookLater(path: string): Promise<Stats | string> {
   return new Promise((resolve) => {
-    lstatWithCallback(path, (error, stats) => resolve(error ? undefined : stats));
+    lstatWithCallback(path, (error, stats) => resolve(error ? notSeen(error) : stats));
   });
+}
+
+const MISSING = 'it is missing';
+
+function notSeen(error: unknown): string {
+  return codeOf(error) === 'ENOENT' ? MISSING : `it cannot be looked at: ${messageOf(error)}`;
+}
+
+/**
+ * What is wrong with files of a target, by `<disk>/<file>`, as far as a look at each tells: it is gone, is no regular file, or has another
+ * size. `why` continues a sentence that begins with the file. Not looked at are files in `known`, which are as recorded.
+ */
+export async function filesAmiss(
+  target: string,
+  files: readonly RecordedFile[],
+  known: ReadonlySet<string> = new Set(),
+): Promise<ReadonlyMap<string, string>> {
+  const look = isLocal(target) ? lookNow : lookLater;
+  const folders = new Map<string, Promise<Stats | string> | Stats | string>();
+  const amiss = new Map<string, string>();
+  await Promise.all(
+    files.map(async (entry) => {
+      const key = `${entry.disk}/${entry.file}`;
+      if (known.has(key)) return;
+      const folder = diskFolder(target, entry.disk);
+      if (!folders.has(folder)) folders.set(folder, look(folder));
+      const above = await folders.get(folder);
+      const inFolder = typeof above === 'object' && above.isDirectory();
+      const why = inFolder ? whyAmiss(await look(pathIn(folder, entry.file)), entry) : NO_FOLDER;
+      if (why !== undefined) amiss.set(key, why);
+    }),
+  );
+  return amiss;
+}
+
+export interface RecordedFile {
+  readonly disk: string;
+  readonly file: string;
+  /** Bytes. */
+  readonly size: number;
+}
+
+function whyAmiss(found: Stats | string, { size }: RecordedFile): string | undefined {
+  if (typeof found === 'string') return found;
+  if (!found.isFile()) return 'it is no regular file';
+  return found.size === size ? undefined : wrongSize(found.size, size);
+}
+
+const NO_FOLDER = 'its folder is missing or a symbolic link';
+
+function wrongSize(size: number, recorded: number): string {
+  return `it has ${size} bytes, the catalog says ${recorded}`;
 }
 
 export type LineCheck =
@@ -122,10 +175,10 @@ async function checkFile(
     return `the catalog gives as its parent ${entry.parent ?? 'none'}, not ${before ?? 'none'}`;
   const path = filePath(target, entry.disk, entry.file);
   try {
-    if (!(await isFolder(diskFolder(target, entry.disk)))) return 'its folder is missing or a symbolic link';
+    if (!(await isFolder(diskFolder(target, entry.disk)))) return NO_FOLDER;
     const state = await fileState(path);
-    if (!state) return 'it is missing';
-    if (state.size !== entry.size) return `it has ${state.size} bytes, the catalog says ${entry.size}`;
+    if (!state) return MISSING;
+    if (state.size !== entry.size) return wrongSize(state.size, entry.size);
     const link = await wrongLink(path, entry.parent);
     if (link !== undefined) return link;
     if (state.mtimeMs === entry.mtimeMs) return state;

@@ -6,13 +6,22 @@ export const listCommand: Register = (program, run) => {
     .command('list')
     .description('show the chains and points of a target: size, consistency, what each needs')
     .requiredOption('--target <dir>', 'folder of the backups, or the one above several (--monthly)')
-    .addHelpText('after', '\nExamples:\n  qmpbackup list --target /backup/vm\n  qmpbackup list --json --target /backup')
+    .addHelpText('after', EXAMPLES)
     .action(run(runList));
 };
+
+const EXAMPLES = `
+Points that need a file which is gone, or has another size than the catalog says, are NOT RESTORABLE, and a warning names the
+file. The bytes of the files are not read. Ends with 0 all the same: what was asked for, the list, is there.
+
+Examples:
+  qmpbackup list --target /backup/vm
+  qmpbackup list --json --target /backup`;
 
 async function runList({ target }: { readonly target: string }, context: CommandContext): Promise<void> {
   const { list } = await import('../../operations/list.js');
   const { renderList } = await import('../render/list.js');
   const targets = await list(target);
+  for (const { warnings } of targets) for (const text of warnings) context.log.write('warning', text);
   context.answer({ targets }, () => renderList(targets, context.globals.verbose ?? false));
 }

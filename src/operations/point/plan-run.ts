@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import type { Catalog } from '../../domain/catalog.js';
 import { currentChain, latestFull, latestTracked, lineOf, withModificationTimes } from '../../domain/chain.js';
+import { damageInWords, damageOf, recordedFiles } from '../../domain/damage.js';
 import type { VmState } from '../../domain/disk.js';
 import { type BackupPlan, planBackup } from '../../domain/plan.js';
 import { recognise } from '../../domain/recognise.js';
 import type { SpaceNeed } from '../../domain/space.js';
-import { checkLine, isUntouched } from '../../repository/file-state.js';
+import { checkLine, filesAmiss, isUntouched } from '../../repository/file-state.js';
 import type { BackupRun } from './backup-run.js';
 import { checkSpace } from './check-space.js';
 import { listFiles, type TargetState } from '../target/open-target.js';
@@ -31,7 +32,7 @@ export async function planRun(
   const { bitmapName } = route;
   const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
   const known = recognise(state.catalog, vm.disks);
-  const [files, { brokenLines, catalog }] = await Promise.all([
+  const [files, { brokenLines, catalog, untouched }] = await Promise.all([
     listFiles(
       target,
       known.map(({ id }) => id),
@@ -53,6 +54,7 @@ export async function planRun(
     files,
     brokenLines,
   });
+  if (catalog) (await damageIn(target, catalog, untouched)).forEach(run.warn);
   plan.warnings.forEach(run.warn);
   const { network, ...space } = await checkSpace(run, plan);
   const spaceIsShort = space.free - space.need < 2 * space.reserve;
@@ -67,6 +69,8 @@ export interface CheckedParents {
   readonly brokenLines: ReadonlyMap<string, string>;
   /** With the new times of files that were copied and hold the same bytes: they are not hashed again. */
   readonly catalog: Catalog | undefined;
+  /** Files that were looked at and are as recorded, `<disk>/<file>`. */
+  readonly untouched: ReadonlySet<string>;
 }
 
 /** Looks at the files that each would-be parent of `disks` needs. */
@@ -76,8 +80,9 @@ export async function checkParents(
   disks: readonly string[],
 ): Promise<CheckedParents> {
   const brokenLines = new Map<string, string>();
+  const untouched = new Set<string>();
   const chain = currentChain(catalog);
-  if (!catalog || chain === undefined) return { brokenLines, catalog };
+  if (!catalog || chain === undefined) return { brokenLines, catalog, untouched };
   const times = new Map<string, number>();
   const parents = disks.flatMap((id) => [latestTracked(catalog, id, chain), latestFull(catalog, id, chain)]);
   await Promise.all(
@@ -88,11 +93,23 @@ export async function checkParents(
       if ('missing' in line) return void brokenLines.set(key, `${line.missing} is missing`);
       const merging = line.files.find(({ state }) => state === 'merging');
       if (merging) return void brokenLines.set(key, `a rebase of ${merging.file} was interrupted`);
-      if (await isUntouched(target, line.files)) return;
+      if (await isUntouched(target, line.files)) {
+        for (const { disk, file } of line.files) untouched.add(`${disk}/${file}`);
+        return;
+      }
       const checked = await checkLine(target, line.files);
       if (!checked.ok) return void brokenLines.set(key, `${checked.file}: ${checked.why}`);
       for (const { file, mtimeMs } of checked.refreshed) times.set(`${parent.disk}/${file}`, mtimeMs);
     }),
   );
-  return { brokenLines, catalog: times.size > 0 ? withModificationTimes(catalog, times) : catalog };
+  return { brokenLines, catalog: times.size > 0 ? withModificationTimes(catalog, times) : catalog, untouched };
+}
+
+/** In words, what the files of the target that are gone or altered cost, those of older chains too. */
+export async function damageIn(
+  target: string,
+  catalog: Catalog,
+  untouched: ReadonlySet<string>,
+): Promise<readonly string[]> {
+  return damageInWords(catalog, damageOf(catalog, await filesAmiss(target, recordedFiles(catalog), untouched)));
 }

@@ -22,7 +22,7 @@ import { ANSWER_MS, freeSpace } from '../../repository/free-space.js';
 import { targetLockedBy } from '../../repository/lock.js';
 import { obstacleOf } from '../by-monitor/choose-fleecing.js';
 import { listFiles, readTarget, type TargetState, whyOtherVm } from './open-target.js';
-import { checkParents, type CheckedParents } from '../point/plan-run.js';
+import { checkParents, type CheckedParents, damageIn } from '../point/plan-run.js';
 import { observeRepairs, type RepairableVm } from '../repair/repair.js';
 
 /** What doctor sees of a target, read and nothing else. */
@@ -82,7 +82,7 @@ export async function lookAtTarget(folder: string, options: LookOptions): Promis
 async function contentOf(
   state: TargetState,
   { identity, vm, domain }: LookOptions,
-  { brokenLines }: CheckedParents,
+  { brokenLines, untouched }: CheckedParents,
 ): Promise<TargetContent> {
   const { catalog } = state;
   const otherVm = (vm && whyOtherVm(state, identity, vm.disks)) ?? null;
@@ -93,6 +93,7 @@ async function contentOf(
     lastPointAt: catalog?.points.at(-1)?.createdAt ?? null,
     otherVm,
     repairs: otherVm === null ? await (domain ? domain.observe(state) : observeRepairs(state, vm ?? idle)) : [],
+    damage: catalog ? await damageIn(state.target, catalog, untouched) : [],
     broken: [...brokenLines].map(([file, why]) => ({ file, why })),
     warnings: state.warnings,
   };

@@ -1,0 +1,115 @@
+import { readdir, rename, rm, symlink, truncate, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { expectCli } from '../support/cli.js';
+import { type Scenario, withFull, writeBoth } from '../support/scenario.js';
+
+// Files that are gone or have another size are noticed by whoever looks at a target, long before somebody has to restore.
+
+interface Listed {
+  readonly targets: readonly {
+    readonly warnings: readonly string[];
+    readonly points: readonly {
+      readonly notWhole: string | null;
+      readonly damaged: readonly { readonly disk: string; readonly file: string; readonly why: string }[];
+    }[];
+  }[];
+}
+
+/** An older chain of FULL and INC, and a newer one. */
+async function withTwoChains(): Promise<Scenario & { readonly old: readonly string[] }> {
+  const lab = await withFull();
+  await writeBoth(lab, 3, 0x22);
+  await lab.backup('inc');
+  const old = await readdir(join(lab.target, 'd1'));
+  await lab.backup('full');
+  return Object.assign(lab, { old: old.toSorted() });
+}
+
+async function list(lab: Scenario): Promise<Listed['targets'][number]> {
+  const { targets } = (await expectCli(0, ['--json', 'list', '--target', lab.target])).json<Listed>();
+  return targets[0]!;
+}
+
+async function said(lab: Scenario): Promise<{ list: string; warned: string; doctor: string; backup: string }> {
+  const args = ['--socket', lab.vm.socket];
+  const listed = await expectCli(0, ['list', '--target', lab.target]);
+  return {
+    list: listed.stdout,
+    warned: listed.stderr,
+    doctor: (await expectCli(0, [...args, 'doctor', '--target', lab.target])).stdout,
+    backup: (await expectCli(0, [...args, 'backup', '--level', 'auto', '--target', lab.target])).stderr,
+  };
+}
+
+describe('a file of an older chain', () => {
+  it('that is gone: its points are not restorable; list, doctor and every backup name it', async () => {
+    const lab = await withTwoChains();
+    const [full] = lab.old as [string, string];
+    await rm(join(lab.target, 'd1', full));
+    const { points, warnings } = await list(lab);
+    const damage = { disk: 'd1', file: `d1/${full}`, why: 'it is missing' };
+    expect(points.map(({ damaged }) => damaged)).toEqual([[damage], [damage], []]);
+    expect(points.map(({ notWhole }) => notWhole)).toEqual([
+      `d1/${full}: it is missing`,
+      `d1/${full}: it is missing`,
+      null,
+    ]);
+    const words = new RegExp(`d1/${full}: it is missing. Lost with it is d1 of point \\w+:0, point \\w+:1`);
+    expect(warnings).toEqual([expect.stringMatching(words)]);
+    for (let again = 0; again < 2; again += 1) {
+      const all = await said(lab);
+      expect(all.list.match(/NOT RESTORABLE/g)).toHaveLength(2);
+      for (const text of [all.warned, all.doctor, all.backup]) expect(text).toMatch(words);
+      // It is no parent: the new chain goes on.
+      expect(all.backup).toMatch(/d1: INC/);
+    }
+    const run = await lab.backup('inc', '--dry-run');
+    expect(run.warnings).toEqual([expect.stringMatching(words)]);
+    // What does not need it is restored as ever, and what does is refused by its name.
+    await lab.expectChainEqualsDisks();
+    const out = ['--output', join(lab.dir, 'out'), '--point', `${await chainOf(lab)}:1`];
+    expect((await expectCli(13, ['restore', '--target', lab.target, ...out])).stderr).toContain(full);
+  });
+
+  it('that has another size, even with its time put back; one that is a link; and a folder that is away', async () => {
+    const lab = await withTwoChains();
+    const [full, inc] = lab.old as [string, string];
+    const path = join(lab.target, 'd1', inc);
+    await truncate(path, 4096);
+    await utimes(path, 1, 1);
+    expect((await list(lab)).warnings).toEqual([
+      expect.stringMatching(
+        new RegExp(`d1/${inc}: it has 4096 bytes, the catalog says \\d+. Lost .* is d1 of point \\w+:1`),
+      ),
+    ]);
+    await rename(join(lab.target, 'd2', full), join(lab.dir, 'away'));
+    await symlink(join(lab.dir, 'away'), join(lab.target, 'd2', full));
+    const all = await said(lab);
+    expect(all.warned).toContain(`d2/${full}: it is no regular file`);
+    expect(all.backup).toContain('it has 4096 bytes');
+    await rename(join(lab.target, 'd2'), join(lab.dir, 'd2-away'));
+    expect((await said(lab)).backup).toMatch(/d2: FULL, its earlier backup cannot be built on/);
+    expect((await list(lab)).points[0]?.damaged).toContainEqual({
+      disk: 'd2',
+      file: `d2/${full}`,
+      why: 'it is missing',
+    });
+  });
+
+  it('and nothing is said where nothing is wrong, also in a copied target', async () => {
+    const lab = await withTwoChains();
+    await expectCli(0, ['list', '--target', lab.target]);
+    for (const folder of ['d1', 'd2']) {
+      for (const file of await readdir(join(lab.target, folder))) await utimes(join(lab.target, folder, file), 7, 7);
+    }
+    const all = await said(lab);
+    expect(all.warned + all.backup).not.toContain('warning');
+    expect(all.list).not.toContain('NOT RESTORABLE');
+  });
+});
+
+async function chainOf(lab: Scenario): Promise<string> {
+  const { stdout } = await expectCli(0, ['list', '--target', lab.target]);
+  return /^(\w+):0 /m.exec(stdout)?.[1] ?? 'none';
+}
