@@ -9,6 +9,8 @@ export interface DirtyBitmap {
   readonly granularity: number;
   /** Bytes that the bitmap marks as changed. */
   readonly count: number;
+  /** Nobody has counted: `count` is the most that it can be. */
+  readonly uncounted?: true;
   readonly recording: boolean;
   readonly persistent: boolean;
   readonly busy: boolean;

@@ -257,7 +257,13 @@ export function afterRepairs(vm: VmState, actions: readonly RepairAction[]): VmS
   };
 }
 
-/** A checkpoint on one disk of a libvirt domain, as the bitmap that it is. `count` is what it marks at most. */
-export function checkpointBitmap(name: string, count: number): DirtyBitmap {
-  return { name, granularity: 65536, count, recording: true, persistent: true, busy: false, inconsistent: false };
+/**
+ * A checkpoint on one disk of a libvirt domain, as the bitmap that it is: what it marks at most, and what it marks where that
+ * is known.
+ */
+export function checkpointBitmap(name: string, most: number, known: number | null = null): DirtyBitmap {
+  return {
+    ...{ name, granularity: 65536, recording: true, persistent: true, busy: false, inconsistent: false },
+    ...(known === null ? { count: most, uncounted: true } : { count: known }),
+  };
 }

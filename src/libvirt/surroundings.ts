@@ -1,7 +1,6 @@
 /** What is around a domain: which libvirt answers, its snapshots, its agent. Queries only, and none that taints. */
-import { hostname } from 'node:os';
-import { QmpBackupError } from '../errors.js';
 import { LibvirtAnswerError, VirshError } from './errors.js';
+import { hostOf, requireThisHost } from './host.js';
 import type { Virsh } from './virsh.js';
 
 export interface Connection {
@@ -11,37 +10,11 @@ export interface Connection {
   readonly version: string;
 }
 
-/**
- * The libvirt that answers.
- *
- * @throws QmpBackupError `unsafe` where it is no driver for QEMU, or runs on another host: neither can be backed up from.
- */
+/** The libvirt that answers. @throws QmpBackupError `unsafe` where it is none whose domains can be backed up from here */
 export async function askConnection(virsh: Virsh): Promise<Connection> {
-  const uri = (await virsh('uri')).trim();
-  if (!/^qemu(?:\+|:)/.test(uri)) {
-    throw new QmpBackupError('unsafe', `${uri} is not libvirt's driver for QEMU, and no other has backup jobs`, {
-      hint: 'Choose another one with --connect, such as qemu:///system.',
-    });
-  }
-  if (hasHost(uri)) await refuseOtherHost(virsh, uri);
-  return { uri, version: parseVersion(await virsh('version')) };
-}
-
-/** `qemu+ssh://root@host/system`, but not `qemu:///system`. */
-export function hasHost(uri: string): boolean {
-  return /^[^:]+:\/\/[^/?]/.test(uri);
-}
-
-async function refuseOtherHost(virsh: Virsh, uri: string): Promise<void> {
-  const other = (await virsh('hostname')).trim();
-  if (other === hostname()) return;
-  throw new QmpBackupError(
-    'unsafe',
-    `libvirt at ${uri} is on the host ${other}, and a backup is read from a socket there`,
-    {
-      hint: 'Run qmpbackup on that host.',
-    },
-  );
+  const [host, version] = await Promise.all([hostOf(virsh), virsh('version')]);
+  requireThisHost(host, 'a backup is read from a socket there');
+  return { uri: host.uri, version: parseVersion(version) };
 }
 
 /** Of lines such as `Using library: libvirt 9.0.0` and `Running hypervisor: QEMU 7.2.22`. */

@@ -90,7 +90,9 @@ const QUERIES: ReadonlySet<string> = new Set([
   'domjobinfo',
   'domstate',
   'dumpxml',
+  'hostname',
   'list',
+  'uri',
 ]);
 
 /** A line of virsh is one argument, and the kernel takes no longer one than 128 KiB. */

@@ -9,6 +9,8 @@ export interface VmInfo {
   readonly vm: VmState;
   /** Nodes' disks whose bitmaps keep QEMU from going back to an internal snapshot. */
   readonly tracked: readonly string[];
+  /** Why none of its files was looked at: they are those of another host. */
+  readonly elsewhere: string | null;
 }
 
 export interface InfoOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
@@ -17,18 +19,21 @@ export interface InfoOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | '
 
 export function info(options: InfoOptions): Promise<VmInfo> {
   return unwinding(async (unwind) => {
-    const state = await stateOf(options, unwind);
+    const { state, elsewhere } = await stateOf(options, unwind);
     const tracked = state.disks.filter(({ bitmaps }) => bitmaps.some(({ name }) => isOurBitmap(name)));
-    return { vm: state, tracked: tracked.map(({ device, node, qdev }) => device ?? qdev ?? node) };
+    return { vm: state, tracked: tracked.map(({ device, node, qdev }) => device ?? qdev ?? node), elsewhere };
   });
 }
 
 /** A monitor has one client at a time, which takes the VM's lock; libvirt answers many, also while a run has the domain. */
-async function stateOf({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<VmState> {
+async function stateOf(
+  { vm, ...access }: InfoOptions,
+  unwind: Unwind,
+): Promise<{ readonly state: VmState; readonly elsewhere: string | null }> {
   if (vm.kind === 'domain') {
     const { lookAtDomain } = await import('./by-libvirt/domain-session.js');
     return lookAtDomain(vm);
   }
   const session = await openVm({ ...access, monitor: vm.monitor, what: 'info', endDeadJobsMs: null }, unwind);
-  return session.state;
+  return { state: session.state, elsewhere: null };
 }

@@ -29,8 +29,10 @@ Examples:
 
 async function runInfo(flags: Flags, context: CommandContext): Promise<void> {
   const { info } = await import('../../operations/info.js');
-  const { renderInfo } = await import('../render/info.js');
+  const { renderInfo, withoutGuesses } = await import('../render/info.js');
   const { globals, trace } = context;
   const result = await info({ vm: requireVm(globals), breakLock: flags.breakLock ?? false, trace });
-  context.answer({ show: flags.show, ...result }, () => renderInfo(result, flags.show, globals.domain ?? null));
+  context.answer({ show: flags.show, ...withoutGuesses(result) }, () =>
+    renderInfo(result, flags.show, globals.domain ?? null),
+  );
 }

@@ -9,6 +9,11 @@ export type InfoTopic = 'blockdev' | 'bitmaps' | 'jobs';
 
 /** `domain` is the name by which a libvirt domain was given, else null. */
 export function renderInfo(info: VmInfo, topic: InfoTopic, domain: string | null): string {
+  const text = renderTopic(info, topic, domain);
+  return info.elsewhere === null ? text : `${text}\nIts images were not looked at: ${info.elsewhere}.`;
+}
+
+function renderTopic(info: VmInfo, topic: InfoTopic, domain: string | null): string {
   switch (topic) {
     case 'blockdev':
       return renderDevices(info);
@@ -17,6 +22,15 @@ export function renderInfo(info: VmInfo, topic: InfoTopic, domain: string | null
     case 'jobs':
       return renderJobs(info);
   }
+}
+
+/** For the JSON answer: a number that nobody has counted is none. */
+export function withoutGuesses({ vm, ...info }: VmInfo): object {
+  const disks = vm.disks.map((disk) => ({
+    ...disk,
+    bitmaps: disk.bitmaps.map(({ uncounted, ...bitmap }) => (uncounted ? { ...bitmap, count: null } : bitmap)),
+  }));
+  return { ...info, vm: { ...vm, disks } };
 }
 
 function renderDevices({ vm }: VmInfo): string {
@@ -34,8 +48,6 @@ function renderDevices({ vm }: VmInfo): string {
 }
 
 function renderBitmaps({ vm, tracked }: VmInfo, domain: string | null): string {
-  // Only a QEMU that runs has counted.
-  const most = vm.status === 'shut off' || vm.status === 'crashed' ? 'up to ' : '';
   const rows = vm.disks.flatMap((disk) =>
     disk.bitmaps.map((bitmap) => {
       const notes = [
@@ -45,7 +57,7 @@ function renderBitmaps({ vm, tracked }: VmInfo, domain: string | null): string {
         ...(bitmap.busy ? ['busy'] : []),
         ...(isOurBitmap(bitmap.name) ? [] : ['not ours']),
       ];
-      return [newDiskId(disk), bitmap.name, most + formatBytes(bitmap.count), notes.join(', ')];
+      return [newDiskId(disk), bitmap.name, bitmap.uncounted ? '-' : formatBytes(bitmap.count), notes.join(', ')];
     }),
   );
   if (rows.length === 0) return 'no bitmaps';

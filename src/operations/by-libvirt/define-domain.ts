@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { listDomains } from '../../libvirt/domain.js';
 import { VirshError } from '../../libvirt/errors.js';
+import { hostOf, requireThisHost } from '../../libvirt/host.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { codeOf, fileError } from '../../repository/file-errors.js';
 import { TPM_STATE } from './domain-definition.js';
@@ -23,7 +24,7 @@ export interface Definer {
 /**
  * Looks whether there is room for the domain, before anything is restored.
  *
- * @throws QmpBackupError `unsafe` for a name or UUID that a domain has; LibvirtUnreachable
+ * @throws QmpBackupError `unsafe` for a name or UUID that a domain has, and for a libvirt of another host; LibvirtUnreachable
  */
 export async function openDefiner(
   { connect }: DefinitionRequest,
@@ -31,6 +32,7 @@ export async function openDefiner(
   warn: (text: string) => void,
 ): Promise<Definer> {
   const virsh = createVirsh(connect ?? undefined);
+  requireThisHost(await hostOf(virsh), 'the definition would name images that are here');
   await refuseTaken(virsh, source);
   return { define: (written) => define(virsh, source, written, warn) };
 }

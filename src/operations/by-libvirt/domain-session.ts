@@ -15,6 +15,7 @@ import {
   keptDefinition,
 } from '../../libvirt/domain.js';
 import type { DomainDisk } from '../../libvirt/domain-xml.js';
+import { hostOf, requireThisHost } from '../../libvirt/host.js';
 import { operationInWords } from '../../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { loadParser } from '../../libvirt/xml.js';
@@ -56,18 +57,24 @@ export interface DomainAccess {
 }
 
 /**
- * A look that changes nothing and needs no lock: libvirt answers many at a time, also while a run has the domain.
+ * A look that changes nothing and needs no lock: libvirt answers many at a time, also while a run has the domain. Of one
+ * whose files are on another host it tells what libvirt says, and `elsewhere`, why it looked at none of them.
  *
  * @throws DomainNotFound, LibvirtUnreachable
  */
-export async function lookAtDomain({ domain, connect }: Pick<DomainAccess, 'domain' | 'connect'>): Promise<VmState> {
+export async function lookAtDomain({
+  domain,
+  connect,
+}: Pick<DomainAccess, 'domain' | 'connect'>): Promise<{ readonly state: VmState; readonly elsewhere: string | null }> {
   const virsh = createVirsh(connect ?? undefined);
-  const seen = await inspectDomain(virsh, (await findDomain(virsh, domain)).uuid, { sizes: false });
+  const [{ uuid }, { elsewhere }] = await allOf([findDomain(virsh, domain), hostOf(virsh)]);
+  const seen = await inspectDomain(virsh, uuid, { sizes: false });
+  if (elsewhere !== null) return { state: vmStateOf(seen), elsewhere };
   const state = await stateOf(seen);
-  return seen.active ? state : withImageBitmaps(state);
+  return { state: seen.active ? state : await withImageBitmaps(state), elsewhere };
 }
 
-/** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked` */
+/** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked`, `unsafe` where its files are on another host */
 export async function openDomain(access: DomainAccess, unwind: Unwind): Promise<DomainSession> {
   const locked = await lockDomain(access, unwind);
   return sessionOf(access, locked, await inspectDomain(locked.virsh, locked.uuid, { guess: locked.guess }));
@@ -90,9 +97,10 @@ async function lockDomain(
   unwind: Unwind,
 ): Promise<LockedDomain> {
   const virsh = createVirsh(connect ?? undefined, timeoutMs);
-  const asked = allOf([findDomain(virsh, name), guessDomain(virsh, name), loadLocks()]);
+  const asked = allOf([findDomain(virsh, name), guessDomain(virsh, name), hostOf(virsh), loadLocks()]);
   loadParser();
-  const [{ uuid }, guess] = await asked;
+  const [{ uuid }, guess, host] = await asked;
+  requireThisHost(host, `the images and the lock of the domain ${name} are there`);
   // The same lock as of a run that reaches this VM by its monitor.
   const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
   unwind.defer(() => lock.release());
@@ -192,7 +200,7 @@ function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
       disks.flatMap(({ target: of, bitmap, changedBytes }) =>
         of === target
           ? {
-              ...checkpointBitmap(bitmap, changedBytes ?? size.capacity),
+              ...checkpointBitmap(bitmap, size.capacity, changedBytes ?? null),
               inconsistent: domain.active && changedBytes === null,
               unsure: true,
             }
