@@ -90,6 +90,10 @@ export interface VmState {
   readonly machine: Machine;
   readonly status: string;
   readonly running: boolean;
+  /** How QEMU's last migration stands, or one that is under way; null where there has been none, or nobody tells. */
+  readonly migration: string | null;
+  /** QEMU does not own the disks: it has given up its right to write to them, or has not got it yet. */
+  readonly inactive: boolean;
   readonly disks: readonly SourceDisk[];
   readonly leftOut: readonly LeftOut[];
   readonly jobs: readonly JobState[];

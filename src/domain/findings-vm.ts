@@ -1,9 +1,10 @@
-import type { JobState, SourceDisk } from './disk.js';
+import type { JobState, SourceDisk, VmState } from './disk.js';
 import type { Finding, VmFacts } from './doctor-facts.js';
 import { listNames } from './listed-names.js';
 import { isOurBitmap } from './names.js';
 import { hasStableId } from './recognise.js';
 import { isOurJob } from './names.js';
+import { meaningOf } from './run-state.js';
 
 /** What there is to say about a VM and each of its disks. */
 export function judgeVm(vm: VmFacts): readonly Finding[] {
@@ -11,6 +12,7 @@ export function judgeVm(vm: VmFacts): readonly Finding[] {
   const idOf = (source: SourceDisk): string => disks.find(({ node }) => node === source.node)?.id ?? source.node;
   return [
     ...judgeQemu(vm),
+    ...judgeRunState(state),
     ...state.disks.flatMap((source) => judgeDisk(idOf(source), source)),
     ...judgeSharing(state.disks, idOf),
     ...state.leftOut.map(({ name, reason }) => info(name, `left out of backups: ${reason}`)),
@@ -42,6 +44,12 @@ function judgeQemu({ state, missingCommands, jobSparesGuest, canFleece, user }: 
     found.push({ level: 'error', subject, what: 'there is no disk to back up', todo: null });
   }
   return found;
+}
+
+function judgeRunState(state: VmState): Finding[] {
+  const meaning = meaningOf(state);
+  if (meaning.kind !== 'refused') return [];
+  return [{ level: 'error', subject: 'VM', what: `it ${meaning.why}`, todo: meaning.todo }];
 }
 
 /** More bitmaps than this on a disk are no longer the chains of a few targets; each takes memory and time to store. */

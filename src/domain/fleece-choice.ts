@@ -41,11 +41,15 @@ export function chooseFleece(question: FleeceQuestion): FleeceChoice {
   if (wish === null) return { fleece: false, why: 'the target is local, has space and is written at full speed' };
   if (obstacle === null) return { fleece: true, why: wish };
   if (mode === 'always' || verify) {
-    throw new QmpBackupError('unsafe', `${wish}: fleecing is not possible here: ${obstacle}`, {
-      hint: 'Nothing was changed. --fleece never takes the backup without it.',
-    });
+    throw fleecingImpossible(wish, obstacle);
   }
   return { fleece: false, why: `${wish}, but fleecing is not possible here: ${obstacle}` };
+}
+
+export function fleecingImpossible(wish: string, obstacle: string): QmpBackupError {
+  return new QmpBackupError('unsafe', `${wish}: fleecing is not possible here: ${obstacle}`, {
+    hint: 'Nothing was changed. --fleece never takes the backup without it.',
+  });
 }
 
 /** Why fleecing would be good for this guest, or null. */

@@ -75,7 +75,7 @@ export function probeNodeName(random: string): string {
 export type FleecePart = 'scratch' | 'filter' | 'snapshot';
 
 /** What a node of ours is for. */
-export type NodeRole = FleecePart | 'probe';
+export type NodeRole = FleecePart | 'probe' | 'guard';
 
 const PART_TAGS: Readonly<Record<FleecePart, string>> = { scratch: 'tmp', filter: 'cbw', snapshot: 'snp' };
 const FLEECE_NODE = /^qmpbackup-[0-9a-f]{12}-(tmp|cbw|snp)\d{1,4}$/;
@@ -85,9 +85,15 @@ export function fleeceNodeName(attempt: string, part: FleecePart, index: number)
   return `qmpbackup-${attempt}-${PART_TAGS[part]}${index}`;
 }
 
+/** The node that keeps the VM where it is while a run is under way; QEMU names it to whoever asks for a migration. */
+export function guardNodeName(attempt: string): string {
+  return `qmpbackup-${attempt}-here`;
+}
+
 /** Undefined for a node that is not ours. */
 export function roleOfNode(name: string): NodeRole | undefined {
   if (/^qmpbackup-probe-[0-9a-f]{8}$/.test(name)) return 'probe';
+  if (/^qmpbackup-[0-9a-f]{12}-here$/.test(name)) return 'guard';
   const tag = FLEECE_NODE.exec(name)?.[1];
   return (['scratch', 'filter', 'snapshot'] as const).find((part) => PART_TAGS[part] === tag);
 }

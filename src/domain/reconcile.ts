@@ -57,12 +57,14 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
   const dead = journal && !catalog?.points.some(({ id }) => id === journal.attempt) ? journal : undefined;
   return [
     ...(journal ? guestFirst(journal, observed.status) : []),
-    ...reconcileVm(observed),
+    ...endJobs(observed),
+    ...dismantle(observed),
     ...(dead ? dropBitmaps(observed, dead) : []),
     ...(dead ? dropFiles(observed, dead) : []),
     // What a run that died after its seal had left to do. Without a journal that is for the next seal: a run that is
     // refused changes nothing.
     ...(journal ? retire(observed) : []),
+    ...releaseVm(observed),
     // When libvirt has no more to do in it, and while the journal still says so.
     ...(journal?.starts !== undefined && observed.status === 'paused'
       ? [{ kind: 'end-domain', domain: journal.starts } as const]
@@ -84,7 +86,7 @@ function guestFirst(journal: Journal, status: string): RepairAction[] {
 export function reconcileVm(
   seen: Pick<Observed, 'jobs' | 'ownNodes' | 'ownExports'> & Partial<Pick<Observed, 'journal'>>,
 ): readonly RepairAction[] {
-  return [...endJobs(seen), ...dismantle(seen)];
+  return [...endJobs(seen), ...dismantle(seen), ...releaseVm(seen)];
 }
 
 /**
@@ -117,6 +119,13 @@ export function dismantle({
     ...all('probe').map(remove),
     ...[...new Set(folders)].map((folder): RepairAction => ({ kind: 'delete-scratch', folder })),
   ];
+}
+
+/** The VM may be migrated again: when nothing of ours is to be done in it any more. */
+export function releaseVm({ ownNodes }: Pick<Observed, 'ownNodes'>): RepairAction[] {
+  return ownNodes
+    .filter(({ role }) => role === 'guard')
+    .map(({ node }): RepairAction => ({ kind: 'remove-node', node }));
 }
 
 function scratchFolderOf(file: string | null): readonly string[] {

@@ -8,6 +8,7 @@ import { removeBitmap } from '../qemu/bitmaps.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 import type { QmpClient } from '../qmp/client.js';
+import { refuseRunState } from './by-monitor/hold-vm.js';
 import { repairVm } from './by-monitor/repair-vm.js';
 import type { AskedVm } from './point/route.js';
 import { type Unwind, unwinding } from './flow/unwind.js';
@@ -84,6 +85,7 @@ async function findInVm(vm: AskedVm, options: CleanupOptions, unwind: Unwind): P
   const endDeadJobsMs = dryRun ? null : ENDING_MS;
   const session = await openVm({ ...options, monitor: vm.monitor, what: 'cleanup', endDeadJobsMs }, unwind);
   const { client, state } = session;
+  refuseRunState(state);
   const repairs = reconcileVm(state);
   const { disks } = dryRun ? afterRepairs(state, repairs) : (await repairVm(client, state)).vm;
   return {

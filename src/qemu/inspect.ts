@@ -28,19 +28,21 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
 const MAX_LOOKS = 20;
 
 async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
-  const [devices, nodes, graph, exports, jobs, status, name, uuid, cpus, memory, machineType] = await Promise.all([
-    run(client, 'query-block'),
-    run(client, 'query-named-block-nodes', { flat: true }),
-    run(client, 'x-debug-query-block-graph'),
-    run(client, 'query-block-exports'),
-    readJobs(client),
-    run(client, 'query-status'),
-    run(client, 'query-name'),
-    readUuid(client),
-    run(client, 'query-cpus-fast'),
-    run(client, 'query-memory-size-summary'),
-    run(client, 'qom-get', { path: '/machine', property: 'type' }),
-  ]);
+  const [devices, nodes, graph, exports, jobs, status, migration, name, uuid, cpus, memory, machineType] =
+    await Promise.all([
+      run(client, 'query-block'),
+      run(client, 'query-named-block-nodes', { flat: true }),
+      run(client, 'x-debug-query-block-graph'),
+      run(client, 'query-block-exports'),
+      readJobs(client),
+      run(client, 'query-status'),
+      run(client, 'query-migrate'),
+      run(client, 'query-name'),
+      readUuid(client),
+      run(client, 'query-cpus-fast'),
+      run(client, 'query-memory-size-summary'),
+      run(client, 'qom-get', { path: '/machine', property: 'type' }),
+    ]);
   const { qemuVersion } = client.greeting;
   const found = disksOf(devices, nodes, graph);
   if (!found) return undefined;
@@ -55,6 +57,8 @@ async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
     },
     status: status.status,
     running: status.running,
+    migration: migration.status ?? null,
+    inactive: found.disks.some((disk) => isInactive(disk, graph)),
     ...found,
     jobs,
     ownNodes: ownNodes(devices, nodes, graph),
@@ -143,6 +147,17 @@ function ownNodes(devices: readonly BlockDevice[], nodes: readonly BlockNode[], 
       },
     ];
   });
+}
+
+/**
+ * Whether QEMU has given the disk to another one, as at the end of a migration, or has not got it yet. `active` of a node is told
+ * from 10.0 on; what its users may do with it, by all versions: nobody then has the right to write, neither the guest's
+ * device to the node nor the node to its file.
+ */
+export function isInactive({ node, qdev }: Pick<SourceDisk, 'node' | 'qdev'>, { nodes, edges }: BlockGraph): boolean {
+  const ids = nodes.filter(({ name }) => name === node).map(({ id }) => id);
+  const around = edges.filter(({ parent, child }) => ids.includes(parent) || ids.includes(child));
+  return qdev !== null && around.length > 0 && !around.some(({ perm }) => perm.includes('write'));
 }
 
 type FindChild = (node: string, childNames: readonly string[]) => string | undefined;

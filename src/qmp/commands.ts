@@ -16,6 +16,7 @@ export interface TransactionAction {
 
 export interface CommandArguments {
   'query-status': NoArguments;
+  'query-migrate': NoArguments;
   'query-name': NoArguments;
   'query-uuid': NoArguments;
   'query-version': NoArguments;
@@ -66,6 +67,7 @@ export interface CommandArguments {
 
 const REPLIES = {
   'query-status': replies.statusReply,
+  'query-migrate': replies.migrateReply,
   'query-name': replies.nameReply,
   'query-uuid': replies.uuidReply,
   'query-version': replies.versionReply,
@@ -112,6 +114,7 @@ const STORAGE_MS = 60_000;
 /** How long each command may take, in ms. A shorter one (as within a freeze) is given to `run`. */
 export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'query-status': QUERY_MS,
+  'query-migrate': QUERY_MS,
   'query-name': QUERY_MS,
   'query-uuid': QUERY_MS,
   'query-version': QUERY_MS,

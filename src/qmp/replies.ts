@@ -16,6 +16,9 @@ export const nameReply = v.looseObject({ name: v.optional(v.string()) });
 /** All zeros for a VM without -uuid. */
 export const uuidReply = v.looseObject({ UUID: v.string() });
 
+/** Without `status` where there has been no migration. */
+export const migrateReply = v.looseObject({ status: v.optional(v.string()) });
+
 export const versionReply = v.looseObject({
   qemu: v.looseObject({ major: v.number(), minor: v.number(), micro: v.number() }),
   package: v.string(),
@@ -105,7 +108,15 @@ export const namedBlockNodesReply = v.array(blockNode);
 /** Ids are drawn anew for each reply. A block-backend is named as its drive, else as `qdev` of `query-block`. */
 export const blockGraphReply = v.looseObject({
   nodes: v.array(v.looseObject({ id: v.number(), type: v.string(), name: v.string() })),
-  edges: v.array(v.looseObject({ parent: v.number(), child: v.number(), name: v.string() })),
+  edges: v.array(
+    v.looseObject({
+      parent: v.number(),
+      child: v.number(),
+      name: v.string(),
+      /** What the parent may do: `consistent-read`, `write`, `resize` … */
+      perm: v.array(v.string()),
+    }),
+  ),
 });
 
 /** `error` is there once the job has failed or was cancelled (`Operation canceled`). */

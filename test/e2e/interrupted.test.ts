@@ -88,7 +88,7 @@ describe('a signal in the middle of an INC', () => {
     ]);
     const repairs = dry.json<{ repairs: { kind: string }[] }>().repairs.map(({ kind }) => kind);
     expect(new Set(repairs)).toEqual(
-      new Set(['end-job', 'remove-bitmap', 'delete-file', 'delete-folder', 'remove-journal']),
+      new Set(['end-job', 'remove-bitmap', 'delete-file', 'delete-folder', 'remove-node', 'remove-journal']),
     );
     await expectCli(0, ['list', '--target', lab.target]);
     expect(await filesOf(lab)).toEqual(files);

@@ -124,6 +124,8 @@ export function vmState(disks: SourceDisk[], more: Partial<VmState> = {}): VmSta
     machine: { name: 'vm', uuid: null, qemuVersion: '7.2.22', type: 'pc', memory: 1, cpus: 1 },
     status: 'running',
     running: true,
+    migration: null,
+    inactive: false,
     disks,
     leftOut: [],
     jobs: [],

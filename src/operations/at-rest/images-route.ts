@@ -49,7 +49,7 @@ export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Pro
   );
   return restingRoute({
     state: {
-      ...{ machine: NOBODY, status: 'off', running: false, disks },
+      ...{ machine: NOBODY, status: 'off', running: false, migration: null, inactive: false, disks },
       ...{ leftOut: [], jobs: [], ownNodes: [], ownExports: [] },
     },
     signal,

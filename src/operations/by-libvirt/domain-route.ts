@@ -101,8 +101,8 @@ async function offRoute(session: BackupSession, way: Way): Promise<Route> {
       return {
         ...running,
         state: await repairStarted(run, started),
-        retire: async (plan, actions) => {
-          const warnings = await running.retire(plan, actions);
+        retire: async (plan, actions, attempt) => {
+          const warnings = await running.retire(plan, actions, attempt);
           await end();
           return warnings;
         },

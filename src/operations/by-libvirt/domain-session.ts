@@ -145,6 +145,8 @@ export function vmStateOf(domain: DomainState): VmState {
     },
     status: domain.state,
     running: domain.state === 'running',
+    migration: null,
+    inactive: false,
     disks: looked.flatMap(({ disk, out }) => (out === null ? [sourceOf(disk, domain)] : [])),
     leftOut: looked.flatMap(({ disk, out }): LeftOut[] => (out === null ? [] : [{ name: disk.target, ...out }])),
     jobs: jobsOf(domain),

@@ -1,9 +1,12 @@
 import { dirname, resolve } from 'node:path';
 import type { Journal } from '../../domain/catalog.js';
 import type { VmState } from '../../domain/disk.js';
+import { fleecingImpossible } from '../../domain/fleece-choice.js';
+import { guardNodeName } from '../../domain/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { inspectVm } from '../../qemu/inspect.js';
 import { dismissJob } from '../../qemu/job-watch.js';
+import { mayGo } from '../../qemu/stay-here.js';
 import { describeEndpoint, type Endpoint } from '../../qmp/endpoint.js';
 import { QmpConnectionLost } from '../../qmp/errors.js';
 import { writeJournal } from '../../repository/journal-file.js';
@@ -11,6 +14,7 @@ import type { SocketOwner } from '../../repository/peer.js';
 import type { Staging } from '../../repository/staging.js';
 import { newJournal } from '../point/attempt-journal.js';
 import { followJobs } from './follow-jobs.js';
+import { holdVm, refuseMoved } from './hold-vm.js';
 import { prepareFleece } from './prepare-fleece.js';
 import { repair, takeFleecingOut } from './repair-vm.js';
 import { sealPoint } from '../point/seal-point.js';
@@ -25,18 +29,22 @@ import { undoAttempt } from '../point/undo-attempt.js';
 /** Journal, staging, transaction, jobs, seal. A failure before the commit point drops the attempt's own traces. */
 export async function attemptPoint(
   run: QmpRun,
-  planned: QmpPlan,
+  asked: QmpPlan,
   staging: Staging,
   vm: VmState,
   qemuUser: SocketOwner | undefined,
 ): Promise<Done> {
   const { options, session, context } = run;
-  const { plan, fleecing } = planned;
   run.signal.throwIfAborted();
-  const guards = await startGuards(run, vm, fleecing.fleece);
+  // Before anything else of this run is anywhere.
+  const planned = await heldPlan(run, asked, qemuUser);
+  const { plan, fleecing } = planned;
+  const guards = await startGuards(run, vm, fleecing.fleece).catch(async (error: unknown) => {
+    await mayGo(session.client, guardNodeName(run.attempt));
+    throw error;
+  });
   try {
     const journal = journalOf(run, planned);
-    await writeJournal(run.target, journal);
     const staged = await stagePoint(session.client, staging, plan.disks, {
       compressionType: options.compress ? (fleecing.features?.compressionType ?? null) : null,
       qemuUser,
@@ -70,10 +78,22 @@ export async function attemptPoint(
     context.report({ kind: 'sealing' });
     const sealed = await sealPoint(run, planned, staging, staged, { vm, instant, outcomes });
     const { freeze, pausedMs, transactionMs } = instant;
-    return { ...sealed, freeze, pausedMs, transactionMs };
+    return { ...sealed, fleecing, freeze, pausedMs, transactionMs };
   } catch (error) {
     throw await undone(run, error, { thawed: await released(run, guards) });
   }
+}
+
+/** The plan of a VM that is held where it is; one that cannot be held must not be fleeced. */
+async function heldPlan(run: QmpRun, planned: QmpPlan, qemuUser: SocketOwner | undefined): Promise<QmpPlan> {
+  const { options } = run;
+  const free = await holdVm(run, qemuUser);
+  if (free === null || !planned.fleecing.fleece) return planned;
+  const obstacle = `this QEMU cannot be kept from migrating its guest meanwhile: ${free}`;
+  if (options.fleece === 'always' || options.verify !== null) throw fleecingImpossible(planned.fleecing.why, obstacle);
+  const why = `${planned.fleecing.why}, but fleecing is not possible here: ${obstacle}`;
+  run.warn(`not fleeced: ${why}`);
+  return { ...planned, fleecing: { ...planned.fleecing, fleece: false, why, disks: new Map() } };
 }
 
 /**
@@ -122,6 +142,7 @@ async function released(run: QmpRun, guards: Guards): Promise<boolean> {
 async function undone(run: QmpRun, error: unknown, how: { readonly thawed: boolean }): Promise<unknown> {
   const { client } = run.session;
   const failure = await undoAttempt(run, error, how, async (target) => {
+    await refuseMoved(client);
     const { report } = await repair(client, target, await inspectVm(client));
     report.warnings.forEach(run.warn);
   });

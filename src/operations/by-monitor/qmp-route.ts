@@ -1,10 +1,12 @@
-import { bitmapName } from '../../domain/names.js';
+import { bitmapName, guardNodeName } from '../../domain/names.js';
 import { removeBitmap } from '../../qemu/bitmaps.js';
 import { dismissJob } from '../../qemu/job-watch.js';
+import { mayGo } from '../../qemu/stay-here.js';
 import { describeEndpoint } from '../../qmp/endpoint.js';
 import { attemptPoint } from './attempt-point.js';
 import { chooseFleecing } from './choose-fleecing.js';
 import { eachDisk } from '../flow/all-of.js';
+import { refuseMoved, refuseRunState } from './hold-vm.js';
 import { observeRepairs } from '../repair/repair.js';
 import { repair } from './repair-vm.js';
 import type { BackupOptions } from '../point/backup-run.js';
@@ -24,6 +26,7 @@ export async function openQmpRoute(
   const endDeadJobsMs = dryRun ? null : Math.min(stallTimeoutMs, ENDING_MS);
   const session = await openVm({ ...access, endDeadJobsMs }, unwind);
   const { client } = session;
+  refuseRunState(session.state);
   // Files that root makes for a QEMU that runs as somebody else must belong to that user.
   const imageOwner = process.getuid?.() === 0 ? session.owner : undefined;
   return {
@@ -46,11 +49,14 @@ export async function openQmpRoute(
       const { rehearseFreeze } = await import('./start-guards.js');
       await rehearseFreeze(run, session.state);
     },
-    retire: async (plan, actions) => {
+    retire: async (plan, actions, attempt) => {
+      await refuseMoved(client);
       await Promise.all(plan.disks.map(({ job }) => dismissJob(client, job)));
       await eachDisk(actions, async (action) => {
         if (action.kind === 'remove-bitmap') await removeBitmap(client, action.node, action.bitmap);
       });
+      // Only now may the VM be migrated again: the bitmaps that go with it are those that are needed.
+      await mayGo(client, guardNodeName(attempt));
       return [];
     },
   };

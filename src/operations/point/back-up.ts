@@ -139,7 +139,7 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
   const { olderMonths } = state;
   // Where a bitmap was lost there is a FULL instead, and only then is it worth to look into the images.
   const anew = planned.plan.disks.some(({ level }) => level === 'full') && state.catalog !== undefined;
-  const { fleece, why } = planned.fleecing;
+  const { fleece, why } = done.fleecing ?? planned.fleecing;
   // Not the catalog, which is in the target and longer with each point.
   const { point, freeze, pausedMs, transactionMs } = done;
   const fleecing = { fleece, why };
@@ -148,7 +148,7 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
     tidyUp: async () => {
       const sources = anew && way.withForgotten ? await way.withForgotten(disks) : disks;
       // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      (await way.retire(planned.plan, retire({ catalog, olderMonths, sources }))).forEach(run.warn);
+      (await way.retire(planned.plan, retire({ catalog, olderMonths, sources }), run.attempt)).forEach(run.warn);
       await removeJournal(target);
     },
   };

@@ -50,7 +50,7 @@ export interface Route {
    */
   readonly withForgotten?: (disks: readonly SourceDisk[]) => Promise<readonly SourceDisk[]>;
   /** Removes what the newest point made superfluous; resolves to what else is to be said. */
-  retire(plan: BackupPlan, actions: readonly RepairAction[]): Promise<readonly string[]>;
+  retire(plan: BackupPlan, actions: readonly RepairAction[], attempt: string): Promise<readonly string[]>;
 }
 
 /** Which VM, and the way to it. */
@@ -85,6 +85,8 @@ export interface Prepared {
 export interface Done {
   readonly catalog: Catalog;
   readonly point: Point;
+  /** How the instant was kept, where that is not as planned. */
+  readonly fleecing?: FleeceChoice;
   readonly freeze: Freeze | null;
   readonly pausedMs: number | null;
   readonly transactionMs: number;

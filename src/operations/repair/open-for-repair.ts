@@ -1,6 +1,7 @@
 import type { VmState } from '../../domain/disk.js';
 import type { RepairAction } from '../../domain/reconcile.js';
 import { observeRepairs } from './repair.js';
+import { refuseRunState } from '../by-monitor/hold-vm.js';
 import { repair, repairVm } from '../by-monitor/repair-vm.js';
 import type { TargetState } from '../target/open-target.js';
 import type { Repaired, AskedVm } from '../point/route.js';
@@ -38,6 +39,7 @@ export async function openForRepair(vm: AskedVm, access: RepairAccess, unwind: U
   }
   const endDeadJobsMs = access.dryRun ? null : ENDING_MS;
   const { client, state, signal } = await openVm({ ...access, monitor: vm.monitor, endDeadJobsMs }, unwind);
+  refuseRunState(state);
   return {
     state,
     signal,

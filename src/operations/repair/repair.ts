@@ -4,6 +4,7 @@ import { reconcile, type RepairAction } from '../../domain/reconcile.js';
 import { messageOf } from '../../errors.js';
 import { GuestAgentError, GuestNotThawed, thawByHand } from '../../guest-agent/errors.js';
 import { parseEndpoint } from '../../qmp/endpoint.js';
+import { guardFile, removeGuardFile } from '../../repository/guard-file.js';
 import { removeJournal } from '../../repository/journal-file.js';
 import { diskFolder, filePath } from '../../repository/layout.js';
 import { removeScratch } from '../../repository/scratch.js';
@@ -46,6 +47,7 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
     case 'delete-folder':
       return removeIfEmpty(diskFolder(target, action.disk));
     case 'remove-journal':
+      await removeGuardFile(guardFile(target));
       return removeJournal(target);
     case 'delete-scratch':
       return removeScratch(action.folder).catch((error: unknown) => {

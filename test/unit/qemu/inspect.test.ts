@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { disksOf } from '../../../src/qemu/inspect.js';
+import { disksOf, isInactive } from '../../../src/qemu/inspect.js';
 
 const node = (name: string, drv: string) => ({
   'node-name': name,
@@ -23,7 +23,7 @@ const graph = {
     { id: 1, type: 'block-driver', name: '#job' },
     { id: 2, type: 'block-driver', name: '#fmt' },
   ],
-  edges: [{ parent: 1, child: 2, name: 'file' }],
+  edges: [{ parent: 1, child: 2, name: 'file', perm: [] }],
 };
 
 describe('the format node of a disk', () => {
@@ -38,6 +38,28 @@ describe('the format node of a disk', () => {
   });
 });
 
+describe('a disk that QEMU does not own', () => {
+  const around = (device: string[], file: string[]) => ({
+    nodes: [
+      { id: 1, type: 'block-backend', name: 'd1' },
+      { id: 2, type: 'block-driver', name: '#fmt' },
+      { id: 3, type: 'block-driver', name: '#file' },
+    ],
+    edges: [
+      { parent: 1, child: 2, name: 'root', perm: device },
+      { parent: 2, child: 3, name: 'file', perm: file },
+    ],
+  });
+
+  it('is one to which nobody may write, neither the guest nor the format', () => {
+    const disk = { node: '#fmt', qdev: '/machine/peripheral/d1' };
+    expect(isInactive(disk, around([], ['consistent-read']))).toBe(true);
+    expect(isInactive(disk, around(['consistent-read', 'write'], ['consistent-read', 'write']))).toBe(false);
+    expect(isInactive(disk, around([], ['write', 'resize']))).toBe(false);
+    expect(isInactive({ ...disk, qdev: null }, around([], []))).toBe(false);
+  });
+});
+
 describe('what a disk has allocated', () => {
   const sized = (name: string, size: number | undefined, drv = 'qcow2') => {
     const plain = node(name, drv);
@@ -45,7 +67,7 @@ describe('what a disk has allocated', () => {
   };
   const chain = (...names: string[]) => ({
     nodes: names.map((name, id) => ({ id, type: 'block-driver', name })),
-    edges: names.slice(1).map((_, id) => ({ parent: id, child: id + 1, name: 'backing' })),
+    edges: names.slice(1).map((_, id) => ({ parent: id, child: id + 1, name: 'backing', perm: [] })),
   });
   const allocated = (nodes: ReturnType<typeof sized>[]): number | undefined =>
     disksOf([device(nodes[0]!)], nodes, chain(...nodes.map((each) => each['node-name'])))?.disks[0]?.allocated;
