@@ -8,7 +8,7 @@ import { expectCli, qmpbackup } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import { run as runProgram } from '../support/lab/programs.js';
-import { migrate, migrationOf, startDestination, statusOf } from '../support/lab/migration.js';
+import { migrate, migrationOf, startDestination, statusOf, takeDisks } from '../support/lab/migration.js';
 import { leavingNoTrace } from '../support/refusal.js';
 import { startBackup, untilCopying } from '../support/running-backup.js';
 import { afterTest, type Scenario, withFull, writeBoth } from '../support/scenario.js';
@@ -27,6 +27,7 @@ async function destinationOf(lab: Scenario, args: readonly string[] = []) {
 /** The guest goes on in the other QEMU, which is the VM of the scenario from then on. */
 async function moveTo(lab: Scenario, { vm, uri }: Awaited<ReturnType<typeof destinationOf>>): Promise<void> {
   expect(await migrate(lab.vm, uri)).toBe('completed');
+  await takeDisks(vm);
   await lab.vm.stop();
   lab.vm = vm;
 }
@@ -41,6 +42,7 @@ describe('a VM whose disks are not its own', () => {
       await writeBoth(lab, 3, 0x22);
       const there = await destinationOf(lab);
       expect(await migrate(lab.vm, there.uri)).toBe('completed');
+      await takeDisks(there.vm);
       await write(there.vm, 'd1', { offset: 20 * MiB, length: 4 * MiB, pattern: 0x77 });
       const before = await readdir(lab.target, { recursive: true });
       for (const more of [[], ['--dry-run']]) {
@@ -87,12 +89,15 @@ describe('a VM whose disks are not its own', () => {
   it('is refused while its guest is on its way, and nothing of ours goes in', async () => {
     const lab = await withFull();
     const there = await destinationOf(lab);
-    await lab.vm.control.execute('migrate-set-parameters', { 'max-bandwidth': 1000 });
+    await lab.vm.control.execute('migrate-set-capabilities', {
+      capabilities: [{ capability: 'pause-before-switchover', state: true }],
+    });
     await lab.vm.control.execute('migrate', { uri: there.uri });
+    await expect.poll(() => migrationOf(lab.vm)).toBe('pre-switchover');
     await leavingNoTrace(lab, async () => {
       expect(await qmpbackup(backupOf(lab, '--fleece', 'always'))).toMatchObject(isRefused);
       expect((await qmpbackup(['--socket', lab.vm.socket, 'doctor'])).stdout).toMatch(
-        /^error +VM: it is being migrated/m,
+        /^error +VM: it is (being migrated|handing its guest over)/m,
       );
     });
     await lab.vm.control.execute('migrate_cancel');
@@ -147,12 +152,13 @@ describe('a migration that is asked for while a backup runs', () => {
       const { exitCode, stderr } = await run.ended;
       if (end !== 'completed') {
         expect([end, exitCode]).toEqual([expect.stringContaining('does not support live migration'), 0]);
-        expect(await statusOf(lab.vm)).toBe('prelaunch');
+        expect(await statusOf(lab.vm)).toMatch(/^(prelaunch|paused)$/);
         await there.vm.kill();
         continue;
       }
       // It came before the run was in the VM, or after all was done.
       expect([exitCode, stderr]).toEqual([exitCode === 0 ? 0 : 13, stderr]);
+      await takeDisks(there.vm);
       await write(there.vm, 'd1', { offset: 40 * MiB, length: MiB, pattern: 0x50 + round });
       await flush(there.vm, 'd1');
       await lab.vm.stop();

@@ -32,6 +32,15 @@ export async function migrate(vm: Vm, uri: string): Promise<string> {
   }
 }
 
+/**
+ * Lets the VM take its disks, and stops it again. QEMU 10.0 leaves them inactive until then where its guest does not run, and
+ * aborts at a write of the monitor's.
+ */
+export async function takeDisks({ control }: Vm): Promise<void> {
+  await control.execute('cont');
+  await control.execute('stop');
+}
+
 /** `status` of `query-migrate`; `none` where there is none. */
 export async function migrationOf(vm: Vm): Promise<string> {
   const { status = 'none' } = (await vm.control.execute('query-migrate')) as { readonly status?: string };
