@@ -1,6 +1,7 @@
 import { formatBytes } from './bytes.js';
 import type { SourceDisk } from './disk.js';
 import { failure, type Finding, isFailure } from './doctor-facts.js';
+import { meaningOfDomain } from './domain-states.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
 import { judgeImage, judgeSharing, MANY_BITMAPS } from './findings-vm.js';
 import { listNames } from './listed-names.js';
@@ -35,7 +36,10 @@ function judgeLife({ state, uri, version, active, stateReason, missingPrograms }
     const what = `${listNames(missingPrograms)} ${missingPrograms.length === 1 ? 'was' : 'were'} not found, and increments are written by that`;
     found.push({ level: 'error', subject, what, todo: 'Install it: apt install qemu-utils util-linux' });
   }
-  if (!active) {
+  const meaning = meaningOfDomain(state.status, stateReason);
+  if (meaning.kind === 'refused') {
+    found.push({ level: 'error', subject, what: `it ${meaning.why}`, todo: meaning.todo });
+  } else if (!active) {
     found.push(
       info(
         subject,

@@ -2,7 +2,7 @@ import type { AskedVm } from '../point/route.js';
 import { reconcileVm } from '../../domain/reconcile.js';
 import type { FoundBitmap, FoundInVm } from '../cleanup.js';
 import { dropCheckpoint, repairDomainAlone } from './domain-repair.js';
-import { openDomain } from './domain-session.js';
+import { openDomain, refuseDomainState } from './domain-session.js';
 import { forgottenBitmaps } from './forgotten-bitmaps.js';
 import type { Unwind } from '../flow/unwind.js';
 
@@ -17,6 +17,7 @@ export async function findInDomain(
   unwind: Unwind,
 ): Promise<FoundInVm> {
   const session = await openDomain({ ...access, what: 'cleanup' }, unwind);
+  refuseDomainState(session.domain);
   const repairs = reconcileVm(session.state);
   if (!access.dryRun) await repairDomainAlone(session, session.state);
 

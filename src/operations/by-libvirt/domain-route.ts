@@ -6,7 +6,13 @@ import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
 import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
-import { type BackupSession, type DomainSession, refuseForeignJob, stateOf } from './domain-session.js';
+import {
+  type BackupSession,
+  type DomainSession,
+  refuseDomainState,
+  refuseForeignJob,
+  stateOf,
+} from './domain-session.js';
 import { endForeignJob } from './foreign-job.js';
 import { withForgotten } from './forgotten-bitmaps.js';
 import { rehearseFreeze } from './freeze-domain.js';
@@ -31,8 +37,9 @@ export async function domainRoute(
 ): Promise<Route> {
   const method = name === 'push' ? (await import('./push-copy.js')).PUSH : PULL;
   const way: Way = { method, startPaused, include, exclude, signal };
+  if (session.domain.active) refuseForeignJob(session, { mayEndBackups: killJob });
+  refuseDomainState(session.domain);
   if (!session.domain.active) return offRoute(session, way);
-  refuseForeignJob(session, { mayEndBackups: killJob });
   return {
     ...runningRoute(session, way),
     ready: async (run, { status }, inner) => {

@@ -1,6 +1,7 @@
 import { isAbsolute } from 'node:path';
 import type { JobState, LeftOut, SourceDisk, VmState } from '../../domain/disk.js';
 import { isFailure } from '../../domain/doctor-facts.js';
+import { meaningOfDomain } from '../../domain/domain-states.js';
 import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../../domain/names.js';
 import { compatOfQcow2, QCOW2_START } from '../../domain/qcow2-header.js';
 import { checkpointBitmap } from '../../domain/reconcile.js';
@@ -256,6 +257,15 @@ export function refuseForeignJob(view: JobView, { mayEndBackups }: { readonly ma
   const ended = backup ? '--kill-job ends it' : `it is ended by: virsh domjobabort ${asShellWord(name)}`;
   throw new QmpBackupError('locked', `the domain ${name} is busy with ${kind} of somebody else`, {
     hint: `Wait until it has ended. See: virsh domjobinfo ${asShellWord(name)}; ${ended}`,
+  });
+}
+
+/** @throws QmpBackupError `unsafe` where the domain is on its way to somewhere else, or already there (domain/domain-states) */
+export function refuseDomainState({ name, state, stateReason }: DomainState): void {
+  const meaning = meaningOfDomain(state, stateReason);
+  if (meaning.kind !== 'refused') return;
+  throw new QmpBackupError('unsafe', `the domain ${name} ${meaning.why}`, {
+    hint: `Nothing was changed. ${meaning.todo}`,
   });
 }
 

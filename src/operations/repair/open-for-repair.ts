@@ -26,9 +26,10 @@ export interface RepairAccess extends Omit<VmAccess, 'monitor' | 'endDeadJobsMs'
 
 export async function openForRepair(vm: AskedVm, access: RepairAccess, unwind: Unwind): Promise<VmInRepair> {
   if (vm.kind === 'domain') {
-    const { openDomain } = await import('../by-libvirt/domain-session.js');
+    const { openDomain, refuseDomainState } = await import('../by-libvirt/domain-session.js');
     const { observeDomainRepairs, repairDomain, repairDomainAlone } = await import('../by-libvirt/domain-repair.js');
     const session = await openDomain({ ...vm, ...access }, unwind);
+    refuseDomainState(session.domain);
     return {
       state: session.state,
       signal: session.signal,
