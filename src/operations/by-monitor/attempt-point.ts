@@ -45,6 +45,7 @@ export async function attemptPoint(
   });
   try {
     const journal = journalOf(run, planned);
+    await writeJournal(run.target, journal);
     const staged = await stagePoint(session.client, staging, plan.disks, {
       compressionType: options.compress ? (fleecing.features?.compressionType ?? null) : null,
       qemuUser,
