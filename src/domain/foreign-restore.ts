@@ -1,4 +1,6 @@
 import { QmpBackupError } from '../errors.js';
+import { chooseDisks, type DiskChoice } from './chosen-disks.js';
+import type { LeftOut } from './disk.js';
 import { listNames } from './listed-names.js';
 
 /**
@@ -21,12 +23,11 @@ export interface ForeignDiskChain {
   readonly refused: string | null;
 }
 
-export interface ForeignRestoreRequest {
+export interface ForeignRestoreRequest extends DiskChoice {
   /** `N`: number of the run in the newest chain, 0 is its FULL; `CHAIN:N` with the number in the FULL's name. */
   readonly point?: string | undefined;
   /** A file name, `NAME` or `DISK/NAME`. */
   readonly until?: string | undefined;
-  readonly disks?: readonly string[] | undefined;
 }
 
 export interface ForeignRestorePlan {
@@ -35,6 +36,7 @@ export interface ForeignRestorePlan {
   /** Chains that end with the file to be restored. */
   readonly disks: readonly { readonly disk: string; readonly dir: string; readonly chain: ForeignDiskChain }[];
   readonly warnings: readonly string[];
+  readonly leftOut: readonly LeftOut[];
 }
 
 /**
@@ -42,34 +44,28 @@ export interface ForeignRestorePlan {
  * is not whole
  */
 export function planForeignRestore(found: readonly ForeignDisk[], request: ForeignRestoreRequest): ForeignRestorePlan {
-  const wanted = new Set(request.disks ?? []);
-  const ids = found.map(({ disk }) => disk);
-  refuseDoubles(ids);
-  const unknown = [...wanted].filter((disk) => !ids.includes(disk));
-  if (unknown.length > 0) {
-    throw new QmpBackupError('usage', `there is no disk ${unknown.join(', ')}`, {
-      hint: `There are: ${ids.join(', ')}`,
-    });
-  }
+  refuseDoubles(found.map(({ disk }) => disk));
+  const { chosen, leftOut } = chooseDisks(
+    { point: 'the backup', disks: found, answers: ({ disk }, name) => disk === name },
+    request,
+  );
   const limit = chosenNumber(found, request);
   const warnings: string[] = [];
-  const disks = found
-    .filter(({ disk }) => wanted.size === 0 || wanted.has(disk))
-    .flatMap((each) => {
-      const chain = chainUpTo(each, limit, request.until);
-      if (!chain) {
-        warnings.push(`${each.disk} has no backup as old as ${limit}, it is left out`);
-        return [];
-      }
-      const last = chain.files.at(-1);
-      if (last && limit !== undefined && last.number !== limit) {
-        warnings.push(`${each.disk} was not backed up at ${limit}: its state of ${last.number} is restored`);
-      }
-      warnings.push(...chain.notes.map((note) => `${each.disk}: ${note}`));
-      return [{ disk: each.disk, dir: each.dir, chain }];
-    });
+  const disks = chosen.flatMap((each) => {
+    const chain = chainUpTo(each, limit, request.until);
+    if (!chain) {
+      warnings.push(`${each.disk} has no backup as old as ${limit}, it is left out`);
+      return [];
+    }
+    const last = chain.files.at(-1);
+    if (last && limit !== undefined && last.number !== limit) {
+      warnings.push(`${each.disk} was not backed up at ${limit}: its state of ${last.number} is restored`);
+    }
+    warnings.push(...chain.notes.map((note) => `${each.disk}: ${note}`));
+    return [{ disk: each.disk, dir: each.dir, chain }];
+  });
   if (disks.length === 0) throw new QmpBackupError('usage', `no disk was backed up at ${limit}`);
-  return { point: limit === undefined ? 'the newest state' : `the state of ${limit}`, disks, warnings };
+  return { point: limit === undefined ? 'the newest state' : `the state of ${limit}`, disks, warnings, leftOut };
 }
 
 /** The number up to which files are taken; undefined is the newest. */

@@ -1,5 +1,5 @@
 import { QmpBackupError } from '../errors.js';
-import type { Catalog, Level, PointDisk } from './catalog.js';
+import type { Catalog, DiskSource, Level, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, latestFile, latestFull, latestTracked, pointsOfChain } from './chain.js';
 import type { LeftOut, SourceDisk, VmState } from './disk.js';
 import { jobId, nextNumber, pointFileName } from './names.js';
@@ -160,7 +160,10 @@ function whyLeftOut(request: BackupRequest, disk: KnownSource): string | undefin
 }
 
 /** Whether `name` means this disk: disk id, device name, node, guest device (path or id) or image file. */
-export function answersTo({ id, source }: KnownSource, name: string): boolean {
+export function answersTo(
+  { id, source }: { readonly id: string; readonly source: Pick<DiskSource, 'device' | 'qdev' | 'node' | 'file'> },
+  name: string,
+): boolean {
   const { device, qdev, node, file } = source;
   const names = [id, device, explicitNode(node), node, qdev, qdev?.split('/')[3], file, file.split('/').pop()];
   return names.includes(name);

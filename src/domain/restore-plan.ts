@@ -1,16 +1,17 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog, Point, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, lineOf } from './chain.js';
+import { chooseDisks, type DiskChoice } from './chosen-disks.js';
+import type { LeftOut } from './disk.js';
 import { listNames } from './listed-names.js';
+import { answersTo } from './plan.js';
 
 /** Which point is restored, which disks of it, and which files that takes; and how people name points and files. */
-export interface RestoreRequest {
+export interface RestoreRequest extends DiskChoice {
   /** `N` of the newest chain, `CHAIN:N`, or a point's id; undefined is the newest that can be restored. */
   readonly point?: string | undefined;
   /** The point that holds this file: `NAME` or `DISK/NAME`, with or without `.qcow2`. */
   readonly until?: string | undefined;
-  /** Disk ids; empty or undefined means all of the point. */
-  readonly disks?: readonly string[] | undefined;
 }
 
 export interface RestorePlan {
@@ -18,6 +19,8 @@ export interface RestorePlan {
   readonly disks: readonly RestoreDisk[];
   /** Disks that the VM had at the time and that this point was told to leave out. */
   readonly absent: readonly string[];
+  /** Disks of the point that are not restored because of what was asked for. */
+  readonly leftOut: readonly LeftOut[];
 }
 
 export interface RestoreDisk {
@@ -32,19 +35,19 @@ export interface RestoreDisk {
  */
 export function planRestore(catalog: Catalog, request: RestoreRequest): RestorePlan {
   const point = chosenPoint(catalog, request);
-  const wanted = new Set(request.disks ?? []);
-  const ids = point.disks.map(({ disk }) => disk);
-  const unknown = [...wanted].filter((disk) => !ids.includes(disk));
-  if (unknown.length > 0) {
-    throw new QmpBackupError('usage', `${nameOf(point, catalog)} has no disk ${unknown.join(', ')}`, {
-      hint: `It has: ${ids.join(', ')}`,
-    });
-  }
-  const disks = point.disks.filter(({ disk }) => wanted.size === 0 || wanted.has(disk));
+  const known = [...knownDisks(catalog).values()];
+  const answers = ({ disk, source }: PointDisk, name: string): boolean => answersTo({ id: disk, source }, name);
+  const { chosen, leftOut } = chooseDisks(
+    { point: nameOf(point, catalog), disks: point.disks, answers, elsewhere: known },
+    request,
+  );
+  const all = [...(request.disks ?? []), ...(request.include ?? [])].length === 0;
+  const excluded = known.filter((entry) => request.exclude?.some((name) => answers(entry, name)));
   return {
     point,
-    disks: disks.map((entry) => restorable(catalog, point, entry)),
-    absent: wanted.size === 0 ? absentDisks(catalog, point) : [],
+    disks: chosen.map((entry) => restorable(catalog, point, entry)),
+    absent: all ? absentDisks(catalog, point).filter((id) => !excluded.some(({ disk }) => disk === id)) : [],
+    leftOut,
   };
 }
 

@@ -1,5 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import type { LeftOut } from '../domain/disk.js';
 import type { RestoreRequest } from '../domain/restore-plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { readCatalog } from '../repository/catalog-file.js';
@@ -19,13 +20,7 @@ import {
   writeDefinition,
   type WrittenDefinition,
 } from './restoring/restore-definition.js';
-import {
-  foreignSource,
-  imageName,
-  recordedSource,
-  type RestoreRun,
-  type RestoreSource,
-} from './restoring/restore-source.js';
+import { foreignSource, recordedSource, type RestoreRun, type RestoreSource } from './restoring/restore-source.js';
 import {
   copyLine,
   defaultCopyDeps,
@@ -38,12 +33,14 @@ import {
 import { type Unwind, unwinding } from './flow/unwind.js';
 
 /**
- * Writes all disks of a point as new standalone images `<output>/<disk>.qcow2`, and `machine.json`, which tells how the
+ * Writes all disks of a point as new standalone images `<output>/<disk>.qcow2` (or as `--file-name` says), and `machine.json`, which tells how the
  * VM was; of a libvirt domain also its definition. All of it or nothing; the backup is only read.
  */
 export interface RestoreOptions extends RestoreRequest {
   readonly target: string;
   readonly output: string;
+  /** What the images are called without their ending, with `{vm}`, `{disk}` and `{point}`. */
+  readonly fileName?: string | undefined;
   /** Bytes per second; undefined or 0 is no limit. */
   readonly rateLimit?: number | undefined;
   readonly breakLock: boolean;
@@ -52,7 +49,12 @@ export interface RestoreOptions extends RestoreRequest {
 
 export type RestoreEvent =
   | { readonly kind: 'warning'; readonly text: string }
-  | { readonly kind: 'planned'; readonly point: string; readonly disks: readonly RestoredDisk[] }
+  | {
+      readonly kind: 'planned';
+      readonly point: string;
+      readonly disks: readonly RestoredDisk[];
+      readonly leftOut: readonly LeftOut[];
+    }
   /** `percent` of 0 to 100, of this disk. */
   | { readonly kind: 'progress'; readonly disk: string; readonly percent: number };
 
@@ -71,6 +73,8 @@ export interface RestoreResult {
   /** The point in words. */
   readonly point: string;
   readonly disks: readonly RestoredDisk[];
+  /** Disks of the point that are not restored because of what was asked for. */
+  readonly leftOut: readonly LeftOut[];
   /** Path of `machine.json`. */
   readonly machine: string;
   /** Of a libvirt domain. */
@@ -151,17 +155,18 @@ async function realTarget(target: string): Promise<string> {
 
 async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Promise<RestoreResult> {
   const { options, output, signal, context, deps } = run;
+  const { names, leftOut } = source;
   const disks = source.disks.map(({ disk, line }): RestoredDisk => ({
     disk,
-    path: join(output, imageName(disk)),
+    path: join(output, names.image(disk)),
     files: line.map(({ file }) => file),
     virtualSize: line.at(-1)?.virtualSize ?? 0,
   }));
-  const machine = join(output, 'machine.json');
+  const machine = join(output, names.machine);
   for (const path of [...disks.map((each) => each.path), machine]) await refuseExisting(path);
   const { definition } = source;
   const places = definition && (await placesFor(output, definition));
-  context.report({ kind: 'planned', point: source.point, disks });
+  context.report({ kind: 'planned', point: source.point, disks, leftOut });
   const most = await Promise.all(source.disks.map(({ dir, line }) => mostOfCopy(dir, line)));
   const space = { need: most.reduce((sum, each) => sum + each, 0), what: `the restore of ${source.point}` };
   await warnOfSpace(output, space, run);
@@ -170,15 +175,15 @@ async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Prom
   await makeFolder(output, undo, { mode: options.definition.define ? 0o711 : 0o700 });
   for (const [index, { disk, dir, line }] of source.disks.entries()) {
     const onProgress = (percent: number): void => context.report({ kind: 'progress', disk, percent });
-    const path = disks[index]?.path ?? join(output, imageName(disk));
+    const path = disks[index]?.path ?? join(output, names.image(disk));
     await copyLine(dir, line, path, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
   }
   signal.throwIfAborted();
   for (const { path } of disks) await promoteCopy(path, undo, deps);
-  const images = new Map(source.disks.map(({ disk, device }) => [device ?? disk, join(output, imageName(disk))]));
+  const images = new Map(source.disks.map(({ disk, device }) => [device ?? disk, join(output, names.image(disk))]));
   const written = definition && places && (await writeDefinition(definition, places, images, undo));
   written?.notes.forEach(run.warn);
   await replaceFile(machine, `${JSON.stringify(source.machine, null, 2)}\n`, { mode: 0o600 });
   const { point } = source;
-  return { output, point, disks, machine, definition: written && { ...written, defined: false } };
+  return { output, point, disks, leftOut, machine, definition: written && { ...written, defined: false } };
 }

@@ -27,7 +27,7 @@ export const cleanupCommand: Register = (program, run) => {
     .addOption(new Option('--remove-bitmap').hideHelp())
     .option('--uuid <id>', 'only bitmaps whose name holds this target or chain id')
     .option('--stale', 'only bitmaps of the targets given that none of their files needs')
-    .option('--target <dir>', 'with --stale: a target whose needed bitmaps stay; repeatable', collect)
+    .option('-t, --target <dir>', 'with --stale: a target whose needed bitmaps stay; repeatable', collect)
     .option('--image <file>', 'an image of a VM that is off, instead of --socket or --domain; repeatable', collect)
     .option('--dry-run', 'say what would be removed')
     .option('--break-lock', 'take a lock that another host holds')

@@ -16,7 +16,7 @@ export const doctorCommand: Register = (program, run) => {
   program
     .command('doctor')
     .description('say what would make a backup fail or be worse than expected, before it is tried; changes nothing')
-    .option('--target <dir>', 'folder of the backups, also one that does not exist yet')
+    .option('-t, --target <dir>', 'folder of the backups, also one that does not exist yet')
     .option('--monthly', 'the target is that of this month, <target>/<vm name>/<YYYY-MM>')
     .option('--vm-name <name>', 'what to call a VM that has no name')
     .option(

@@ -21,7 +21,7 @@ export const importCommand: Register = (program, run) => {
     .description('turn the backups of another tool into a chain of a new target; they are not touched')
     .argument('<dir>', 'the folder that the other tool wrote')
     .addOption(new Option('--from <tool>', 'the other tool').choices(['virtnbdbackup']).makeOptionMandatory())
-    .requiredOption('--target <dir>', 'a folder for the chain, without any backup yet')
+    .requiredOption('-t, --target <dir>', 'a folder for the chain, without any backup yet')
     .option('--vm-name <name>', 'what the VM is called, where the folder does not tell')
     .option('--no-digest', 'do not record a sha256 of each file')
     .option('--dry-run', 'say what would be made')

@@ -5,7 +5,7 @@ export const listCommand: Register = (program, run) => {
   program
     .command('list')
     .description('show the chains and points of a target: size, consistency, what each needs')
-    .requiredOption('--target <dir>', 'folder of the backups, or the one above several (--monthly)')
+    .requiredOption('-t, --target <dir>', 'folder of the backups, or the one above several (--monthly)')
     .addHelpText('after', EXAMPLES)
     .action(run(runList));
 };

@@ -17,7 +17,7 @@ export const recoverCommand: Register = (program, run) => {
   program
     .command('recover')
     .description('repair what a run that died left behind in the VM and in a target; each backup does it too')
-    .requiredOption('--target <dir>', 'folder of the backups')
+    .requiredOption('-t, --target <dir>', 'folder of the backups')
     .option('--monthly', 'every month of this VM, <target>/<vm name>/<YYYY-MM>, in which a run died')
     .option(
       '--vm-name <name>',

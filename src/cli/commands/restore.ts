@@ -1,3 +1,4 @@
+import { DEFAULT_FILE_NAME } from '../../domain/restored-names.js';
 import type { RestoreResult } from '../../operations/restore.js';
 import { parseBytes, parseList } from '../options.js';
 import type { Register } from '../program.js';
@@ -12,6 +13,9 @@ interface Flags {
   readonly point?: string;
   readonly until?: string;
   readonly disk?: readonly string[];
+  readonly include?: readonly string[];
+  readonly exclude?: readonly string[];
+  readonly fileName: string;
   readonly rateLimit?: number;
   readonly breakLock?: boolean;
   readonly define?: boolean;
@@ -22,11 +26,22 @@ export const restoreCommand: Register = (program, run) => {
   program
     .command('restore')
     .description('write all disks of a point as new images; the backup is not touched')
-    .requiredOption('--target <dir>', 'folder of the backups')
+    .requiredOption('-t, --target <dir>', 'folder of the backups')
     .requiredOption('--output <dir>', 'folder for the images and machine.json')
     .option('--point <point>', 'N of the newest chain, CHAIN:N, or a point id; the newest one if not given')
     .option('--until <name>', 'the point that holds this file')
+    .option(
+      '-i, --include <disks>',
+      'only these disks: a comma list of disk ids, devices, nodes or file names, as they were in the point',
+      parseList,
+    )
+    .option('-e, --exclude <disks>', 'all disks but these', parseList)
     .option('--disk <ids>', 'only these disks: a comma list of disk ids', parseList)
+    .option(
+      '--file-name <template>',
+      'what each image is called, without .qcow2; {vm}, {disk} and {point} stand for their names',
+      DEFAULT_FILE_NAME,
+    )
     .option('--rate-limit <bytes>', 'bytes per second; also 20M', parseBytes)
     .option('--define', 'define the domain in libvirt (--connect), with the restored disks')
     .option('--name <name>', 'a name for the domain beside the original; with a UUID and MAC addresses of its own')
@@ -38,7 +53,8 @@ export const restoreCommand: Register = (program, run) => {
 const EXAMPLES = `
 Examples:
   qmpbackup restore --target /backup/vm --output /var/lib/restored
-  qmpbackup restore --target /backup/vm --output /var/lib/restored --point 3 --disk disk1
+  qmpbackup restore --target /backup/vm --output /var/lib/restored --point 3 --exclude disk2
+  qmpbackup restore --target /backup/web1 --output /var/lib/restored --file-name '{vm}-{disk}'
   qmpbackup restore --target /backup/vm --output /var/lib/restored --until INC-1480542701.qcow2
   qmpbackup restore --target /backup/vm --output /var/lib/libvirt/images/again --define --name again
 
@@ -56,6 +72,9 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
       point: flags.point,
       until: flags.until,
       disks: flags.disk,
+      include: flags.include,
+      exclude: flags.exclude,
+      fileName: flags.fileName,
       rateLimit: flags.rateLimit,
       breakLock: flags.breakLock ?? false,
       definition: {
@@ -73,6 +92,7 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
             return;
           case 'planned':
             log.write('info', `restoring ${event.point}: ${event.disks.map(({ disk }) => disk).join(', ')}`);
+            for (const { name, reason } of event.leftOut) log.write('info', `${name}: left out, ${reason}`);
             return;
           case 'progress':
             percent(event.disk, event.percent);

@@ -1,9 +1,12 @@
 import type { Dirent } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import type { Catalog } from '../../domain/catalog.js';
-import { describedSource } from '../../domain/chain.js';
+import type { Catalog, Point } from '../../domain/catalog.js';
+import { currentChain, describedSource } from '../../domain/chain.js';
 import { type ForeignDisk, planForeignRestore } from '../../domain/foreign-restore.js';
+import type { LeftOut } from '../../domain/disk.js';
+import { displayName, type VmIdentity } from '../../domain/identity.js';
+import { type NameParts, type RestoredNames, restoredNames } from '../../domain/restored-names.js';
 import { nameOf, planRestore, type RestorePlan } from '../../domain/restore-plan.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
@@ -34,6 +37,9 @@ export interface RestoreSource {
   readonly disks: readonly SourceDisk[];
   readonly machine: object;
   readonly definition: DefinitionSource | null;
+  /** What the files are called in the folder. */
+  readonly names: RestoredNames;
+  readonly leftOut: readonly LeftOut[];
 }
 
 export interface SourceDisk {
@@ -50,6 +56,12 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   const { options, target, signal, deps, warn } = run;
   const plan = planRestore(catalog, options);
   const point = nameOf(plan.point, catalog);
+  const parts: NameParts = { vm: vmName(options, catalog.vm), point: numberInName(plan.point, catalog) };
+  const names = restoredNames(
+    parts,
+    plan.disks.map(({ entry }) => entry.disk),
+    options.fileName,
+  );
   for (const disk of plan.absent) warn(`${point} does not hold ${disk}, which has files in other points`);
   const disks: SourceDisk[] = [];
   for (const { entry, line } of plan.disks) {
@@ -62,7 +74,7 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   }
   const asked = { point: plan.point, called: point };
   return {
-    ...{ point, disks, machine: machineOf(plan) },
+    ...{ point, disks, names, leftOut: plan.leftOut, machine: machineOf(plan, names) },
     definition: await readDefinition(target, asked, options.definition, warn),
   };
 }
@@ -80,7 +92,18 @@ async function refuseLinkedFolder(dir: string): Promise<void> {
 
 const MACHINE_SCHEMA = 1;
 
-function machineOf({ point, disks }: RestorePlan): object {
+/** Of a domain beside the original its own. */
+function vmName({ definition }: RestoreOptions, vm: VmIdentity): string | null {
+  return definition.name ?? displayName(vm);
+}
+
+/** As in `--point`, but with a dash before the number: a colon in the name of an image is a protocol for some of QEMU's tools. */
+function numberInName(point: Point, catalog: Catalog): string {
+  if (point.chain === null) return point.id;
+  return point.chain === currentChain(catalog) ? `${point.number}` : `${point.chain}-${point.number}`;
+}
+
+function machineOf({ point, disks }: RestorePlan, names: RestoredNames): object {
   const { machine, createdAt, consistency, vmStatus } = point;
   return {
     schema: MACHINE_SCHEMA,
@@ -90,7 +113,7 @@ function machineOf({ point, disks }: RestorePlan): object {
     vmStatus,
     disks: disks.map(({ entry: { disk, virtualSize, plaintextOfEncrypted }, line }) => ({
       disk,
-      file: imageName(disk),
+      file: names.image(disk),
       virtualSize,
       plaintextOfEncrypted,
       source: describedSource(line),
@@ -116,19 +139,25 @@ export async function foreignSource(run: RestoreRun): Promise<RestoreSource> {
     refuseUnfinished(dir, await deps.readMergeNote(dir));
     disks.push({ disk, device: null, dir, line: await foreignFiles(dir, chain, undefined) });
   }
+  const parts: NameParts = { vm: options.definition.name, point: null };
+  const names = restoredNames(
+    parts,
+    disks.map(({ disk }) => disk),
+    options.fileName,
+  );
   const machine = {
     schema: MACHINE_SCHEMA,
     name: null,
     uuid: null,
     disks: disks.map(({ disk, line }) => ({
       disk,
-      file: imageName(disk),
+      file: names.image(disk),
       virtualSize: line.at(-1)?.virtualSize ?? null,
     })),
   };
   const asked = { point: null, called: plan.point };
   return {
-    ...{ point: plan.point, disks, machine },
+    ...{ point: plan.point, disks, names, leftOut: plan.leftOut, machine },
     definition: await readDefinition(target, asked, options.definition, warn),
   };
 }
@@ -153,8 +182,4 @@ async function foreignDisks(target: string, deps: RestoreDeps): Promise<readonly
 async function foldersOf(target: string): Promise<readonly Dirent[]> {
   const entries = await readdir(target, { withFileTypes: true });
   return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'));
-}
-
-export function imageName(disk: string): string {
-  return `${disk}.qcow2`;
 }
