@@ -2,6 +2,7 @@
  * The definition of a domain whose disks were restored to other places: what libvirt is given to define. Everything that
  * is not about these places, or about being another domain, stays as it was.
  */
+import { sharedThings } from './shared-things.js';
 import {
   append,
   editAt,
@@ -168,25 +169,8 @@ function asAnotherDomain(original: XmlElement, uuid: string, notes: string[]): X
   domain = editAt(domain, ['devices', 'interface', 'mac'], () => null);
   // The default place of the state is named by the UUID.
   domain = editAt(domain, ['devices', 'tpm', 'backend', 'source'], () => null);
-  notes.push(...sharedWithOriginal(find(domain, 'devices')));
+  for (const thing of sharedThings(domain)) {
+    notes.push(`${thing} is in both definitions: the two domains may not run side by side with it`);
+  }
   return domain;
-}
-
-/** What two domains cannot both have, or had better not. */
-function sharedWithOriginal(devices: XmlElement | undefined): readonly string[] {
-  const both = 'is in both definitions: the two domains may not run side by side with it';
-  const hostDevices = findAll(devices, 'hostdev').length;
-  const shares = findAll(devices, 'filesystem').map((each) => {
-    const source = find(each, 'source');
-    return attribute(source, 'dir') ?? attribute(source, 'socket') ?? attribute(source, 'name') ?? 'a file system';
-  });
-  const sockets = (devices?.children ?? []).flatMap((device) =>
-    findAll(device, 'source').flatMap((source) =>
-      attribute(source, 'mode') === 'bind' ? (attribute(source, 'path') ?? []) : [],
-    ),
-  );
-  return [
-    ...(hostDevices === 0 ? [] : [`${hostDevices === 1 ? 'a device' : `${hostDevices} devices`} of the host ${both}`]),
-    ...[...shares, ...sockets].map((place) => `${place} ${both}`),
-  ];
 }

@@ -216,7 +216,7 @@ describe('another domain beside the original', () => {
     expect(xml).not.toContain('<mac');
     expect(parseDomain(xml)).toMatchObject({ name: clone.name, uuid: NEW_UUID, tpm: 'default' });
     expect(xml).toContain("passwd='secret'");
-    expect(notes.slice(3).map((note) => note.split(' ')[0])).toEqual(['/srv/share', '/run/own.sock']);
+    expect(notes.slice(3).map((note) => note.split(' ')[0])).toEqual(['/run/own.sock', '/srv/share', 'what']);
   });
 
   it('never writes to the variables of the original, also where the point has none', () => {
