@@ -23,6 +23,8 @@ export interface CheckpointDisk {
    * it was not asked.
    */
   readonly changedBytes: number | null | undefined;
+  /** Why libvirt could not measure the checkpoint, which it does of all disks or of none: nothing is known of the bitmap then. */
+  readonly unmeasured?: string;
 }
 
 export interface NewCheckpoint {
@@ -37,8 +39,11 @@ export interface NewCheckpoint {
   readonly creationTime?: number | undefined;
 }
 
-/** `sized`: as of `dumpxml --size`. */
-export function parseCheckpoint(xml: string, { sized }: { readonly sized: boolean }): Checkpoint {
+/** `sized`: as of `dumpxml --size`; `unmeasured`: why it is not, although it was asked. */
+export function parseCheckpoint(
+  xml: string,
+  { sized, unmeasured }: { readonly sized: boolean; readonly unmeasured?: string },
+): Checkpoint {
   const root = parseXml(xml, 'domaincheckpoint');
   const name = textAt(root, 'name');
   if (name === null) throw new LibvirtAnswerError('the <domaincheckpoint> of libvirt', xml);
@@ -47,7 +52,14 @@ export function parseCheckpoint(xml: string, { sized }: { readonly sized: boolea
     if (target === null || attribute(disk, 'checkpoint') !== 'bitmap') return [];
     const size = attribute(disk, 'size');
     const changedBytes = size === null ? (sized ? null : undefined) : Number(size);
-    return [{ target, bitmap: attribute(disk, 'bitmap') ?? name, changedBytes }];
+    return [
+      {
+        target,
+        bitmap: attribute(disk, 'bitmap') ?? name,
+        changedBytes,
+        ...(unmeasured !== undefined && { unmeasured }),
+      },
+    ];
   });
   return {
     name,

@@ -215,7 +215,7 @@ async function dumpOne(
   } catch (error) {
     // As where the disk was grown above an external snapshot: bitmaps of two sizes, which nothing adds up.
     if (!(error instanceof VirshError) || UNMEASURED_FOR_NOW.has(error.reason)) throw error;
-    return parseCheckpoint(await dump([]), { sized });
+    return parseCheckpoint(await dump([]), { sized, unmeasured: error.words });
   }
 }
 

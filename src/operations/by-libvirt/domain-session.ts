@@ -200,12 +200,13 @@ function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
     cannotTrack:
       format === 'qcow2' ? null : `libvirt has no checkpoints for ${format ?? 'raw'} disks, so every backup is full`,
     bitmaps: domain.checkpoints.flatMap(({ disks }) =>
-      disks.flatMap(({ target: of, bitmap, changedBytes }) =>
+      disks.flatMap(({ target: of, bitmap, changedBytes, unmeasured }) =>
         of === target
           ? {
               ...checkpointBitmap(bitmap, size.capacity, changedBytes ?? null),
-              inconsistent: domain.active && changedBytes === null,
+              inconsistent: domain.active && changedBytes === null && unmeasured === undefined,
               unsure: true,
+              ...(unmeasured !== undefined && { unreadable: whyUnmeasured(disk, unmeasured) }),
             }
           : [],
       ),
@@ -217,6 +218,13 @@ function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
       ...(backing[0]?.source?.path && { 'full-backing-filename': backing[0].source.path }),
     },
   };
+}
+
+/** libvirt adds up the layers of all disks of a checkpoint at once, and one that it cannot add up spoils it for the others. */
+function whyUnmeasured({ backing }: DomainDisk, words: string): string {
+  const cause =
+    backing.length > 0 ? 'a disk that was grown above an external snapshot, this or another' : 'another disk of it';
+  return `libvirt cannot measure the checkpoint, on account of ${cause} (${words.trim()})`;
 }
 
 /**
