@@ -102,6 +102,22 @@ describe('cleanup --remove-bitmaps', () => {
     expect((await run('qemu-img', ['info', file])).stdout).not.toContain('qmpbackup-');
   });
 
+  it('--image lets an image of a VM that is off go back to an internal snapshot', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    const file = lab.vm.disk('d1').file!;
+    await lab.vm.stop();
+    await run('qemu-img', ['snapshot', '-c', 'before', file]);
+    await lab.restart();
+    await lab.backup('full');
+    await lab.vm.stop();
+    const back = ['snapshot', '-a', 'before', file];
+    expect((await run('qemu-img', back, { allowed: [1] })).stderr).toMatch(/dirty bitmaps/);
+    await expectCli(0, ['cleanup', '--remove-bitmaps', '--image', file]);
+    await run('qemu-img', back);
+    await lab.restart();
+    expect((await lab.backup('auto')).point.level).toBe('full');
+  });
+
   it('is asked for by name, and --target goes with --stale', async () => {
     const result = await expectCli(2, ['--socket', '/nowhere', 'cleanup']);
     expect(result.stderr).toContain('--remove-bitmaps');

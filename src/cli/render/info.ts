@@ -65,9 +65,10 @@ function renderBitmaps({ vm, tracked }: VmInfo, domain: string | null): string {
     domain === null
       ? 'a tracked disk refuses to go back to an internal snapshot (loadvm, qemu-img snapshot -a)'
       : 'going back to an internal snapshot ends the domain, as QEMU refuses it where there are bitmaps';
+  const off = domain === null ? ' (of a VM that is off: qmpbackup cleanup --remove-bitmaps --image FILE)' : '';
   const vmName = domain === null ? '--socket …' : `--domain ${asShellWord(domain)}`;
   const note = `\n${tracked.join(', ')}: ${refused}.
-To allow it: qmpbackup ${vmName} cleanup --remove-bitmaps; the next backup is then full.`;
+To allow it: qmpbackup ${vmName} cleanup --remove-bitmaps${off}; the next backup is then full.`;
   return table([['DISK', 'BITMAP', 'CHANGED', ''], ...rows]) + (tracked.length > 0 ? note : '');
 }
 

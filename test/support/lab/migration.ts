@@ -10,7 +10,11 @@ export interface Destination {
 }
 
 /** A second QEMU with the disks of `vm`, which waits for its guest. Its files are in `dir`. */
-export async function startDestination(vm: Vm, dir: string, args: readonly string[] = []): Promise<Destination> {
+export async function startDestination(
+  vm: Pick<Vm, 'options'>,
+  dir: string,
+  args: readonly string[] = [],
+): Promise<Destination> {
   const uri = `unix:${join(dir, 'migration')}`;
   const { args: same = [] } = vm.options;
   const more = [...withoutIncoming(same), ...args, '-incoming', uri];

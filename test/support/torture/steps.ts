@@ -54,7 +54,8 @@ export type Fault =
   | { readonly kind: 'delay'; readonly at: Moment }
   | { readonly kind: 'write'; readonly at: Moment; readonly writes: readonly Write[] }
   | { readonly kind: 'foreign-job'; readonly at: Moment; readonly disk: number }
-  | { readonly kind: 'false-event'; readonly at: Moment };
+  | { readonly kind: 'false-event'; readonly at: Moment }
+  | { readonly kind: 'migrate'; readonly at: Moment };
 
 export interface RunStep {
   readonly kind: 'run';
@@ -75,7 +76,8 @@ export type Step =
   | { readonly kind: 'restart' }
   | { readonly kind: 'power-cut' }
   | { readonly kind: 'grow'; readonly disk: number; readonly bytes: number }
-  | { readonly kind: 'snapshot'; readonly disk: number };
+  | { readonly kind: 'snapshot'; readonly disk: number }
+  | { readonly kind: 'migrate' };
 
 export interface Sequence {
   readonly vm: VmShape;
@@ -174,7 +176,29 @@ const firstRun = run.map((each): RunStep => {
   return { ...each, target: 0, level: 'auto', include: null, fault: { kind: 'none' } };
 });
 
-export const sequence: fc.Arbitrary<Sequence> = fc.record({
+/** Migrations are drawn apart, after all else: with and without them a seed stands for the same sequence. */
+interface Move {
+  /** The step before which it comes, or within which if that is a run in which nothing else happens. */
+  readonly at: number;
+  readonly during: Moment | null;
+}
+const move: fc.Arbitrary<Move> = fc.record({
+  at: fc.nat({ max: 9 }),
+  during: fc.oneof(fc.constant(null), anywhere),
+});
+const moves = fc.oneof(fc.constant([]), fc.array(move, { minLength: 1, maxLength: 3 }));
+
+function withMoves(steps: readonly Step[], drawn: readonly Move[]): Step[] {
+  return steps.flatMap((each, index): Step[] => {
+    const here = drawn.filter(({ at }) => at === index);
+    const during = here.find((move) => move.during !== null)?.during ?? null;
+    const isCalm = each.kind === 'run' && each.fault.kind === 'none';
+    const step: Step = isCalm && during ? { ...each, fault: { kind: 'migrate', at: during } } : each;
+    return here.some((move) => move.during === null) ? [{ kind: 'migrate' }, step] : [step];
+  });
+}
+
+const drawnSequence = fc.record({
   vm: fc.record({
     disks: fc.array(diskShape, { minLength: 2, maxLength: 3 }),
     named: fc.boolean(),
@@ -189,7 +213,13 @@ export const sequence: fc.Arbitrary<Sequence> = fc.record({
     )
     .map(([first, second, others]): Step[] => [first, second, ...others]),
   restore: fc.nat({ max: 1_000_000 }),
+  moves,
 });
+
+export const sequence: fc.Arbitrary<Sequence> = drawnSequence.map(({ moves: drawn, steps, ...rest }) => ({
+  ...rest,
+  steps: withMoves(steps, drawn),
+}));
 
 // --- in words ----------------------------------------------------------------------------------------------------------
 
@@ -210,6 +240,8 @@ export function stepInWords(each: Step): string {
       return 'QEMU is killed and starts again';
     case 'grow':
       return `disk ${each.disk} grows by ${each.bytes} bytes`;
+    case 'migrate':
+      return 'the VM is migrated to another QEMU';
     case 'snapshot':
       return `disk ${each.disk} gets an external snapshot`;
     case 'run': {
@@ -244,6 +276,8 @@ export function faultInWords(fault: Fault): string {
       return `${fault.writes.map(writeInWords).join('; ')}, ${momentInWords(fault.at)}`;
     case 'foreign-job':
       return `somebody else copies disk ${fault.disk} ${momentInWords(fault.at)}`;
+    case 'migrate':
+      return `the VM is migrated ${momentInWords(fault.at)}`;
     case 'false-event':
       return `an event of somebody else's job comes ${momentInWords(fault.at)}`;
   }

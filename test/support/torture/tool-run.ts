@@ -19,6 +19,8 @@ export interface ToolRun {
   readonly messages: number;
   /** Whether the fault came to pass before the run was over. */
   readonly faulted: boolean;
+  /** The VM is another QEMU since: it was migrated meanwhile. */
+  readonly moved: boolean;
   /** What each disk held at the instant of the transaction; undefined where it came to none. */
   readonly instant: ReadonlyMap<string, DiskBytes> | undefined;
 }
@@ -57,10 +59,20 @@ export async function runTool(tool: Tool, args: readonly string[], fault: Fault)
   const result = await child;
   if (result.signal === 'SIGKILL' && torture.isUp) await untilStatus(torture);
   await relay.close();
+  await torture.endMoved();
   if (result.timedOut) throw new Error(`the tool did not end within ${RUN_MS} ms:\n${result.stderr}`);
   const { exitCode, signal, stdout, stderr } = result;
   const faulted = script.faulted || (fault.kind === 'kill-tool-at-file' && signal === 'SIGKILL');
-  return { exitCode, signal, stdout, stderr, messages: script.messages, faulted, instant: script.instant };
+  return {
+    exitCode,
+    signal,
+    stdout,
+    stderr,
+    messages: script.messages,
+    faulted,
+    moved: script.moved,
+    instant: script.instant,
+  };
 }
 
 /** A guard of a dead tool reaches QEMU by the relay to let the VM go on. */
@@ -89,6 +101,7 @@ class Script {
   killTool: () => Promise<void> = () => Promise.resolve();
   messages = 0;
   faulted = false;
+  moved = false;
   instant: ReadonlyMap<string, DiskBytes> | undefined;
   readonly #tool: Tool;
   readonly #fault: Fault;
@@ -181,6 +194,9 @@ class Script {
         return (this.#writing = torture.write(fault.writes));
       case 'foreign-job':
         return torture.startForeignJob(torture.disk(fault.disk));
+      case 'migrate':
+        this.moved = await torture.migrate(tick());
+        return;
       case 'false-event':
         for (const event of FALSE_EVENTS) this.relay?.inject('to-tool', JSON.stringify(event));
         return;

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { createImage, type ImageFormat } from '../lab/disk-images.js';
 import { discard, type Range, readsAs, write, writeZeroes } from '../lab/guest-writes.js';
 import type { Disk } from '../lab/disks.js';
-import { type Exit, startQemu, type Vm } from '../lab/qemu.js';
+import { migrate, startDestination, takeDisks } from '../lab/migration.js';
+import { type Exit, type QemuOptions, startQemu, type Vm } from '../lab/qemu.js';
 import { QmpCommandError } from '../../../src/qmp/errors.js';
 import { CHUNK, type DiskBytes, grown, readDisk, written, zeroDisk } from './disk-bytes.js';
 import { blockNodes } from './leftovers.js';
@@ -30,6 +31,10 @@ export class TortureVm {
   readonly disks: readonly TortureDisk[];
   readonly #shape: VmShape;
   #vm: Vm | undefined;
+  /** QEMUs that it was migrated away from. */
+  #left: Vm[] = [];
+  #moves = 0;
+  #hasMoved = false;
   #foreignJobs = 0;
 
   static async make(dir: string, shape: VmShape): Promise<TortureVm> {
@@ -68,7 +73,7 @@ export class TortureVm {
 
   /** As `query-status` must say it. */
   get expectedStatus(): string {
-    return this.#shape.running ? 'running' : 'prelaunch';
+    return this.#shape.running ? 'running' : this.#hasMoved ? 'paused' : 'prelaunch';
   }
 
   disk(number: number): TortureDisk {
@@ -76,13 +81,47 @@ export class TortureVm {
   }
 
   async start(): Promise<void> {
-    this.#vm = await startQemu({
-      dir: join(this.dir, 'vm'),
+    this.#hasMoved = false;
+    this.#vm = await startQemu(this.#options('vm'));
+    if (this.#shape.running) await this.#vm.control.execute('cont');
+  }
+
+  #options(folder: string): QemuOptions {
+    return {
+      dir: join(this.dir, folder),
       disks: this.disks.map(driveOf),
       args: ['-bios', join(this.dir, 'firmware')],
       ...(this.#shape.named ? { name: 'tortured' } : {}),
+    };
+  }
+
+  /**
+   * The VM goes on in a second QEMU with the same images, and the bitmaps that are stored in them. False where that is refused,
+   * as while a run is in it or has died in it. The QEMU that it leaves stays for whoever talks to it, until `endMoved`.
+   */
+  async migrate(now: number): Promise<boolean> {
+    this.#moves += 1;
+    const { vm, uri } = await startDestination({ options: this.#options('vm') }, join(this.dir, `vm${this.#moves}`));
+    const end = await migrate(this.vm, uri).catch((error: unknown) => {
+      if (error instanceof QmpCommandError) return 'refused';
+      throw error;
     });
-    if (this.#shape.running) await this.#vm.control.execute('cont');
+    if (end !== 'completed') {
+      await vm.kill();
+      return false;
+    }
+    if (this.#shape.running) await vm.control.execute('cont');
+    else await takeDisks(vm);
+    this.#left.push(this.vm);
+    this.#vm = vm;
+    this.#hasMoved = true;
+    for (const disk of this.disks) if (disk.format === 'raw') disk.lostAt = now;
+    return true;
+  }
+
+  async endMoved(): Promise<void> {
+    await Promise.all(this.#left.map((vm) => vm.kill()));
+    this.#left = [];
   }
 
   /** QEMU ends by `quit` and stores its bitmaps; a raw image cannot hold any. */
@@ -192,6 +231,7 @@ export class TortureVm {
   }
 
   async end(): Promise<void> {
+    await this.endMoved();
     await this.#vm?.kill();
     this.#vm = undefined;
   }
