@@ -20,6 +20,8 @@ export interface DomainFacts {
   readonly backing: Readonly<Record<string, number>>;
   /** Programs that a pull needs and that were not found. */
   readonly missingPrograms: readonly string[];
+  /** Jobs of single disks, of somebody else: what libvirt calls them, by target, and what to do. */
+  readonly blockJobs: Readonly<Record<string, { readonly type: string; readonly advice: string }>>;
   /** Names. */
   readonly foreignCheckpoints: readonly string[];
   /** Names of snapshots inside of the images, and of those that are images. */

@@ -85,11 +85,13 @@ function judgeMoments({ foreignCheckpoints, snapshots, state }: DomainFacts): Fi
   return found;
 }
 
-function judgeDisk(id: string, source: SourceDisk, { backing, active }: DomainFacts): Finding[] {
+function judgeDisk(id: string, source: SourceDisk, { backing, active, blockJobs }: DomainFacts): Finding[] {
   const found = judgeImage(id, source);
   const say = (level: Finding['level'], what: string, todo: string | null): void => {
     found.push({ level, subject: id, what, todo });
   };
+  const job = blockJobs[source.node];
+  if (job) say('error', `it has a job (${job.type}), and libvirt backs no disk up meanwhile`, job.advice);
   if (source.cannotTrack !== null) {
     say('warning', source.cannotTrack, 'Convert the image to qcow2, or expect a full backup each time.');
   }

@@ -64,10 +64,33 @@ export interface BackingImage {
 export interface DiskSource {
   /** `file`, `block`, `network`, `volume`, `dir`, `nvme`, `vhostuser` … */
   readonly type: string;
-  /** Absolute path, when there is one (`file`, `block`). */
+  /** Absolute path, when there is one (`file`, `block`, and a `volume` that is one of these). */
   readonly path: string | null;
   /** For people: the path, or `rbd:pool/image`, `volume pool/name`. */
   readonly description: string;
+  readonly volume?: { readonly pool: string; readonly name: string };
+  readonly network?: NetworkSource;
+  /** It is a part of its image. */
+  readonly sliced?: true;
+}
+
+export interface NetworkSource {
+  /** `nbd`, `rbd`, `iscsi` … */
+  readonly protocol: string;
+  readonly name: string | null;
+  readonly hosts: readonly {
+    readonly transport: string;
+    readonly name: string | null;
+    readonly port: string | null;
+    readonly socket: string | null;
+  }[];
+  /** It wants a key or a password. */
+  readonly secret: boolean;
+  readonly tls: boolean;
+  readonly snapshot: string | null;
+  /** Path of a file that tells how to get there. */
+  readonly config: string | null;
+  readonly initiator: string | null;
 }
 
 /** Throws `LibvirtAnswerError` for what is no domain. */
@@ -159,7 +182,31 @@ function sourceOf(owner: XmlElement): DiskSource | null {
   const type = attribute(owner, 'type') ?? 'file';
   const path = attribute(source, 'file') ?? attribute(source, 'dev');
   const description = path ?? describe(type, source);
-  return description === null ? null : { type, path, description };
+  if (description === null) return null;
+  const [pool, volume] = [attribute(source, 'pool'), attribute(source, 'volume')];
+  return {
+    ...{ type, path, description },
+    ...(type === 'volume' && pool !== null && volume !== null ? { volume: { pool, name: volume } } : {}),
+    ...(type === 'network' ? { network: networkOf(owner, source) } : {}),
+    ...(find(source, 'slices') ? { sliced: true } : {}),
+  };
+}
+
+/** `<auth>` stands beside `<source>` or within it. */
+function networkOf(owner: XmlElement, source: XmlElement): NetworkSource {
+  return {
+    protocol: attribute(source, 'protocol') ?? '',
+    name: attribute(source, 'name'),
+    hosts: findAll(source, 'host').map((host) => ({
+      transport: attribute(host, 'transport') ?? 'tcp',
+      ...{ name: attribute(host, 'name'), port: attribute(host, 'port'), socket: attribute(host, 'socket') },
+    })),
+    secret: (find(owner, 'auth') ?? find(source, 'auth')) !== undefined,
+    tls: attribute(source, 'tls') === 'yes',
+    snapshot: attribute(find(source, 'snapshot'), 'name'),
+    config: attribute(find(source, 'config'), 'file'),
+    initiator: attribute(find(source, 'initiator', 'iqn'), 'name'),
+  };
 }
 
 function describe(type: string, source: XmlElement): string | null {

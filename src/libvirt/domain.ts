@@ -7,6 +7,7 @@ import { parseCheckpoint, type Checkpoint } from './checkpoint-xml.js';
 import { parseDomain, type DomainDefinition } from './domain-xml.js';
 import { parseJobInfo, type JobInfo } from './job-info.js';
 import type { Virsh } from './virsh.js';
+import { withVolumes } from './volumes.js';
 
 export interface DomainState extends DomainDefinition {
   /** `running`, `paused`, `shut off`, `crashed`, `in shutdown`, `pmsuspended`, `idle`. */
@@ -17,6 +18,8 @@ export interface DomainState extends DomainDefinition {
   readonly xml: string;
   /** By target; null where libvirt cannot tell (a drive without a medium, an image that is gone). */
   readonly sizes: ReadonlyMap<string, DiskSize | null>;
+  /** By target, in the words of who was asked, where it is known why there is no size. */
+  readonly unsized: ReadonlyMap<string, string>;
   /** Oldest first. */
   readonly checkpoints: readonly Checkpoint[];
   readonly job: JobInfo | null;
@@ -29,6 +32,8 @@ export interface DiskSize {
   readonly capacity: number;
   /** Bytes that the top image takes on its storage. */
   readonly allocation: number;
+  /** Length of the file as libvirt's host has it; null where it is not told. */
+  readonly physical: number | null;
 }
 
 export interface ListedDomain {
@@ -106,7 +111,7 @@ export async function inspectDomain(
     jobOf(virsh, uuid),
     guess?.running && mayAsk ? dumpGuessed(virsh, uuid, guess.checkpoints) : new Map<string, Checkpoint>(),
   ]);
-  const definition = parseDomain(xml);
+  const { definition, ...sized } = await withVolumes(virsh, parseDomain(xml), sizes);
   const sizesToo = { sizes: definition.active && mayAsk };
   const [checkpoints, backup] = await Promise.all([
     Promise.all(
@@ -117,7 +122,7 @@ export async function inspectDomain(
   // One that has ended between the two looks, and is not somebody else's that goes on.
   const ended = job?.operation === 'backup' && backup === null;
   const last = ended ? await jobOf(virsh, uuid) : job;
-  return { ...definition, state, stateReason: reason, xml, sizes, checkpoints, job: last, backup };
+  return { ...definition, ...sized, state, stateReason: reason, xml, checkpoints, job: last, backup };
 }
 
 /** Those of `names` that are there. */
@@ -237,10 +242,11 @@ async function sizesOf(virsh: Virsh, uuid: string): Promise<Map<string, DiskSize
 async function sizeOf(virsh: Virsh, uuid: string, target: string): Promise<DiskSize | null> {
   try {
     const text = await virsh('domblkinfo', ['--device', target], { domain: uuid });
-    const [capacity, allocation] = ['Capacity', 'Allocation'].map(
+    const [capacity, allocation, physical] = ['Capacity', 'Allocation', 'Physical'].map(
       (key) => new RegExp(`^${key}:\\s+(\\d+)$`, 'm').exec(text)?.[1],
     );
-    return capacity === undefined ? null : { capacity: Number(capacity), allocation: Number(allocation ?? 0) };
+    if (capacity === undefined) return null;
+    return { capacity: Number(capacity), allocation: Number(allocation ?? 0), physical: numberOrNull(physical) };
   } catch (error) {
     if (error instanceof VirshError) return null;
     throw error;
@@ -303,9 +309,16 @@ function parseState(text: string): { readonly state: string; readonly reason: st
 function parseSizes(text: string): Map<string, DiskSize | null> {
   const rows = text.split('\n').map((line) => line.trim().split(/\s+/));
   return new Map(
-    rows.flatMap(([target = '', capacity = '', allocation = '']): [string, DiskSize | null][] => {
-      if (/^\d+$/.test(capacity)) return [[target, { capacity: Number(capacity), allocation: Number(allocation) }]];
+    rows.flatMap(([target = '', capacity = '', allocation = '', physical]): [string, DiskSize | null][] => {
+      if (/^\d+$/.test(capacity)) {
+        const size = { capacity: Number(capacity), allocation: Number(allocation), physical: numberOrNull(physical) };
+        return [[target, size]];
+      }
       return capacity === '-' ? [[target, null]] : [];
     }),
   );
+}
+
+function numberOrNull(text: string | undefined): number | null {
+  return text !== undefined && /^\d+$/.test(text) ? Number(text) : null;
 }

@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { open, unlink } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { QmpBackupError } from '../errors.js';
 import { VirshError } from './errors.js';
 import type { Virsh } from './virsh.js';
@@ -32,7 +32,7 @@ export async function hostOf(virsh: Virsh): Promise<LibvirtHost> {
   }
   if (!isSameHost(name, hostname()))
     return { uri, elsewhere: `it is on the host ${name}, and this one is ${hostname()}` };
-  if (isPlainlyLocal(uri) || (await seesFileOfOurs(virsh)) !== false) return { uri, elsewhere: null };
+  if (isPlainlyLocal(uri) || (await seesFileOfOurs(virsh, SHARED)) !== false) return { uri, elsewhere: null };
   return {
     uri,
     elsewhere: `its host is called ${name} as this one is, and does not see a file that was made in ${SHARED}`,
@@ -45,6 +45,18 @@ export function requireThisHost({ uri, elsewhere }: LibvirtHost, why: string): v
   throw new QmpBackupError('unsafe', `libvirt at ${uri} does not have the files of this host: ${elsewhere}; ${why}`, {
     hint: 'Nothing was changed. Run qmpbackup on the host of that libvirt, whose images and target it then reads and writes.',
   });
+}
+
+/**
+ * As `hostOf`, of the folders of these files: a mount namespace may differ in one and not in another. Asked only where the way
+ * to libvirt is not plain, so that elsewhere nothing is made beside anybody's images.
+ */
+export async function hostOfFiles(virsh: Virsh, host: LibvirtHost, files: readonly string[]): Promise<LibvirtHost> {
+  if (host.elsewhere !== null || isPlainlyLocal(host.uri)) return host;
+  const folders = [...new Set(files.map((file) => dirname(file)))].filter((folder) => !/^\/dev(?:\/|$)/.test(folder));
+  const seen = await Promise.all(folders.map((folder) => seesFileOfOurs(virsh, folder)));
+  const unseen = folders.find((_, index) => seen[index] === false);
+  return unseen === undefined ? host : { ...host, elsewhere: `it does not see a file that was made in ${unseen}` };
 }
 
 /** libvirt completes a name without a domain where the name service can; the kernel's own may be without. */
@@ -62,8 +74,8 @@ export function isPlainlyLocal(uri: string): boolean {
  * Asks for what libvirt would say of a file as an emulator, by which it tells whether the file is there; nothing is run.
  * Null where that cannot be told.
  */
-async function seesFileOfOurs(virsh: Virsh): Promise<boolean | null> {
-  const path = join(SHARED, `qmpbackup-${randomBytes(8).toString('hex')}`);
+async function seesFileOfOurs(virsh: Virsh, folder: string): Promise<boolean | null> {
+  const path = join(folder, `.qmpbackup-${randomBytes(8).toString('hex')}`);
   try {
     await (await open(path, 'wx', 0o600)).close();
   } catch {

@@ -4,6 +4,7 @@ import { afterRepairs, reconcileVm, type RepairAction } from '../domain/reconcil
 import { judgeBitmap, targetIdOf } from '../domain/stale-bitmaps.js';
 import { QmpBackupError } from '../errors.js';
 import { removeImageBitmap, imageBitmaps } from '../qemu-img/bitmaps.js';
+import { imageFile } from '../qemu-img/image-file.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
@@ -35,6 +36,8 @@ export interface JudgedBitmap {
 
 export interface CleanupResult {
   readonly bitmaps: readonly JudgedBitmap[];
+  /** What was to be removed and is still there, in the words of `why`. */
+  readonly stuck: readonly JudgedBitmap[];
   /** Ids of the targets whose next backup will be full. */
   readonly needFull: readonly string[];
   readonly dryRun: boolean;
@@ -45,6 +48,9 @@ export interface CleanupResult {
 export interface FoundBitmap {
   readonly where: string;
   readonly bitmap: string;
+  /** Why it cannot be removed now, where that is known beforehand. */
+  readonly stays?: string | undefined;
+  /** Resolves when it is gone, as was seen. */
   readonly remove: () => Promise<void>;
 }
 
@@ -58,9 +64,10 @@ export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
     // What is wrong with a target is told before the VM is touched.
     await neededBy(options);
     const found: FoundBitmap[] = [];
-    for (const image of options.images) {
+    for (const where of options.images) {
+      const image = await imageFile({ path: resolve(where), format: 'qcow2' });
       for (const { name } of await imageBitmaps(image)) {
-        found.push({ where: image, bitmap: name, remove: () => removeImageBitmap(image, name) });
+        found.push({ where, bitmap: name, remove: () => removeImageBitmap(image, name) });
       }
     }
     const inVm = options.vm ? await findInVm(options.vm, options, unwind) : { bitmaps: [], repairs: [] };
@@ -105,15 +112,34 @@ async function removeJudged(
 ): Promise<Omit<CleanupResult, 'repairs'>> {
   const bitmaps: JudgedBitmap[] = [];
   const needFull = new Set<string>();
-  for (const { where, bitmap, remove } of found) {
+  const stuck: JudgedBitmap[] = [];
+  let failure: QmpBackupError | undefined;
+  for (const { where, bitmap, stays, remove } of found) {
     const verdict = judgeBitmap(bitmap, choice);
-    if (verdict.remove) {
-      if (!dryRun) await remove();
-      if (verdict.needsFull) needFull.add(targetIdOf(bitmap) ?? bitmap);
+    if (!verdict.remove) {
+      bitmaps.push({ where, bitmap, removed: false, why: verdict.why });
+      continue;
     }
-    bitmaps.push({ where, bitmap, removed: verdict.remove, why: verdict.why });
+    try {
+      if (stays !== undefined) throw whileOff(where, bitmap, stays);
+      if (!dryRun) await remove();
+      bitmaps.push({ where, bitmap, removed: true, why: verdict.why });
+      if (verdict.needsFull) needFull.add(targetIdOf(bitmap) ?? bitmap);
+    } catch (error) {
+      if (!(error instanceof QmpBackupError)) throw error;
+      failure ??= error;
+      stuck.push({ where, bitmap, removed: false, why: error.message });
+    }
   }
-  return { bitmaps, needFull: [...needFull], dryRun };
+  // What was done must be told; where nothing was, the failure tells it all.
+  if (failure && bitmaps.every(({ removed }) => !removed)) throw failure;
+  return { bitmaps: [...bitmaps, ...stuck], stuck, needFull: [...needFull], dryRun };
+}
+
+function whileOff(where: string, bitmap: string, why: string): QmpBackupError {
+  return new QmpBackupError('unsafe', `the bitmap ${bitmap} of ${where} stays while the domain is off: ${why}`, {
+    hint: 'Start the domain, then run it again: libvirt then removes the bitmap with its checkpoint.',
+  });
 }
 
 async function catalogsOf(targets: readonly string[]): Promise<readonly Catalog[]> {

@@ -1,5 +1,6 @@
-import { resolve } from 'node:path';
-import { viewOf } from './image-view.js';
+import { QmpBackupError } from '../errors.js';
+import { type ImageFile, placeNode } from './image-file.js';
+import { nameOfNode } from './image-view.js';
 import { runShort } from './runner.js';
 import { parseImageInfo } from './image-info.js';
 
@@ -15,13 +16,10 @@ export interface ImageBitmap {
  * that may be open: then those that QEMU found in it and has not removed.
  */
 export async function imageBitmaps(
-  image: string,
+  image: ImageFile,
   { shared = false }: { readonly shared?: boolean } = {},
 ): Promise<readonly ImageBitmap[]> {
-  const { stdout } = await runShort([
-    ...['info', '--output=json', ...(shared ? ['--force-share'] : [])],
-    viewOf([resolve(image)]),
-  ]);
+  const { stdout } = await runShort([...['info', '--output=json', ...(shared ? ['--force-share'] : [])], topOf(image)]);
   const { all } = parseImageInfo(stdout);
   const { 'format-specific': specific } = all as { readonly 'format-specific'?: { readonly data?: unknown } };
   const { bitmaps } = (specific?.data ?? {}) as { readonly bitmaps?: readonly BitmapInfo[] };
@@ -34,6 +32,14 @@ interface BitmapInfo {
   readonly flags: readonly string[];
 }
 
-export async function removeImageBitmap(image: string, name: string): Promise<void> {
-  await runShort(['bitmap', '--remove', viewOf([resolve(image)]), name]);
+/** @throws QmpBackupError where it is still there afterwards, whatever qemu-img said */
+export async function removeImageBitmap(image: ImageFile, name: string): Promise<void> {
+  await runShort(['bitmap', '--remove', topOf(image), name]);
+  if ((await imageBitmaps(image)).every((bitmap) => bitmap.name !== name)) return;
+  throw new QmpBackupError('failed', `the bitmap ${name} is still in ${image.path}`);
+}
+
+/** The image alone: what its header names below it is not opened. */
+function topOf({ place }: ImageFile): string {
+  return nameOfNode({ driver: 'qcow2', file: placeNode(place), backing: null });
 }

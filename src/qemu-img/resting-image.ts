@@ -1,15 +1,8 @@
 import { messageOf, QmpBackupError } from '../errors.js';
+import { type ImageFile, placeNode } from './image-file.js';
 import { parseImageInfo } from './image-info.js';
 import { nameOfNode } from './image-view.js';
 import { runShort } from './runner.js';
-
-/** An image of a VM that is off, with all that it builds on, as its own headers say: what the VM itself would open. */
-export interface ImageFile {
-  /** Absolute. */
-  readonly path: string;
-  readonly format: string;
-  readonly blockDevice: boolean;
-}
 
 /** Sizes are bytes. */
 export interface RestingImage {
@@ -40,9 +33,9 @@ export interface RestingBitmap {
  * The image as a block node that nobody can open for writing as long as it is open itself. The drivers of other formats
  * see to that for their metadata; a raw image has none, and is shared with writers unless one asks (7.2).
  */
-export function restingNode({ path, format, blockDevice }: ImageFile): object {
-  const file = { driver: blockDevice ? 'host_device' : 'file', filename: path };
-  if (format !== 'raw') return { driver: format, file };
+export function restingNode({ format, place }: ImageFile): object {
+  const file = placeNode(place);
+  if (format !== 'raw' || place.kind === 'network') return { driver: format, file };
   return { driver: 'raw', file: { driver: 'blkdebug', 'unshare-child-perms': ['write', 'resize'], image: file } };
 }
 
@@ -61,8 +54,8 @@ export async function lookAtResting(image: ImageFile): Promise<RestingImage> {
   const namesBelow = new Set(below.flatMap(({ all }) => (specificOf(all).bitmaps ?? []).map(({ name }) => name)));
   return {
     virtualSize: top.virtualSize,
-    // A block device does not tell what it takes.
-    allocated: image.blockDevice ? top.virtualSize : Math.min(taken, top.virtualSize),
+    // What is no file does not tell what it takes.
+    allocated: image.place.kind !== 'file' ? top.virtualSize : Math.min(taken, top.virtualSize),
     compat: data.compat ?? null,
     encrypted: (top.all as { readonly encrypted?: boolean }).encrypted ?? false,
     bitmaps: (data.bitmaps ?? []).map(({ name, granularity, flags }) => ({

@@ -36,23 +36,26 @@ afterAll(async () => {
 });
 
 /** Every verb that would read, write or name files of the wrong host, or take a lock that the right one does not know. */
-async function expectRefusals(connect: readonly string[], how: Parameters<AnotherHost['run']>[1]): Promise<void> {
+async function expectRefusals(
+  connect: readonly string[],
+  how: Parameters<AnotherHost['run']>[1],
+  { every = false } = {},
+): Promise<void> {
   const before = [await readFile(twin), await readFile(image), await scenario.checkpoints()];
   const target = join(lab.dir, 'elsewhere');
   const output = join(lab.dir, 'elsewhere-restored');
   const vm = [...connect, '--domain', 'far'];
   const backup = [...vm, 'backup', '--level', 'auto', '--target', target];
   const restore = [...connect, 'restore', '--target', scenario.target, '--output', output];
-  for (const args of [
-    backup,
+  const more = [
     [...backup, '--dry-run'],
     [...backup, '--start-paused'],
     [...backup, '--method', 'push'],
-    [...vm, 'cleanup', '--remove-bitmaps'],
     [...vm, 'cleanup', '--remove-bitmaps', '--dry-run'],
     [...vm, 'recover', '--target', scenario.target],
     [...restore, '--define', '--name', 'far-2'],
-  ]) {
+  ];
+  for (const args of [backup, [...vm, 'cleanup', '--remove-bitmaps'], ...(every ? more : [])]) {
     const { exitCode, stderr } = await other.run(args, how);
     expect([args.join(' '), exitCode, stderr]).toEqual([
       args.join(' '),
@@ -77,7 +80,7 @@ describe('a libvirt whose files are those of another host', () => {
   it('is refused by whatever would take files of this host for its own, whether its domain runs or is off', async () => {
     await expectRefusals(['--connect', other.farUri], {});
     await scenario.domain.destroy();
-    await expectRefusals(['--connect', other.farUri], {});
+    await expectRefusals(['--connect', other.farUri], {}, { every: true });
   });
 
   it('is known for one also by a socket that is handed through, and as the default of libvirt', async () => {
@@ -88,14 +91,28 @@ describe('a libvirt whose files are those of another host', () => {
   });
 
   it('is known for one where both hosts have one name, by a file that it does not see', async () => {
-    await expectRefusals(['--connect', other.farUri], { sameName: true });
+    await expectRefusals(['--connect', other.farUri], { sameName: 'temporary' });
+  });
+
+  it('and whose name and temporary files are those of this one: an image in another folder of the same path is not its disk', async () => {
+    const vm = ['--connect', lab.uri, '--domain', 'far'];
+    const before = [await readFile(twin), await scenario.checkpoints()];
+    for (const args of [
+      [...vm, 'backup', '--level', 'auto', '--target', join(lab.dir, 'other-images')],
+      [...vm, 'cleanup', '--remove-bitmaps'],
+    ]) {
+      const { exitCode, stderr } = await other.run(args, { sameName: 'images' });
+      expect([exitCode, stderr]).toEqual([13, expect.stringContaining('does not see a file that was made in')]);
+    }
+    expect([await readFile(twin), await scenario.checkpoints()]).toEqual(before);
   });
 
   it('is none where only the way leads over a host: there it is backed up as ever', async () => {
     const vm = ['--connect', other.farUri, '--domain', 'far'];
     const target = join(lab.dir, 'proxied');
+    await lab.virsh(['start', scenario.domain.uuid], { allowed: [0, 1] });
     await expectCli(0, [...vm, 'backup', '--level', 'auto', '--target', target]);
-    await scenario.domain.start();
+    await scenario.domain.destroy();
     await expectCli(0, [...vm, 'backup', '--level', 'auto', '--target', target]);
     await scenario.expectChainEqualsDisks(target);
   });

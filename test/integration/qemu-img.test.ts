@@ -2,6 +2,7 @@ import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { imageBitmaps, removeImageBitmap } from '../../src/qemu-img/bitmaps.js';
+import { imageFile } from '../../src/qemu-img/image-file.js';
 import { examine, readHeader } from '../../src/qemu-img/examine.js';
 import { viewOf } from '../../src/qemu-img/image-view.js';
 import { QemuImgMissing, runLong, runShort } from '../../src/qemu-img/runner.js';
@@ -111,10 +112,11 @@ describe('the steps', () => {
   });
 
   it('find and remove bitmaps of an image', async () => {
-    const image = join(lab.root, 'a.qcow2');
-    await createImage(image, { size: MiB });
-    await run('qemu-img', ['bitmap', '--add', image, 'qmpbackup-x']);
-    await run('qemu-img', ['bitmap', '--add', image, 'other']);
+    const path = join(lab.root, 'a.qcow2');
+    await createImage(path, { size: MiB });
+    await run('qemu-img', ['bitmap', '--add', path, 'qmpbackup-x']);
+    await run('qemu-img', ['bitmap', '--add', path, 'other']);
+    const image = await imageFile({ path, format: 'qcow2' });
     expect(await imageBitmaps(image)).toEqual([
       { name: 'qmpbackup-x', inconsistent: false },
       { name: 'other', inconsistent: false },

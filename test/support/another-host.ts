@@ -18,8 +18,8 @@ export interface AnotherHost {
 
 export interface HowHost {
   readonly env?: Readonly<Record<string, string>>;
-  /** It has the lab's name, too, and of its own the folder for temporary files. */
-  readonly sameName?: boolean;
+  /** It has the lab's name, too, and of its own the folder for temporary files, or nothing but what is `here`. */
+  readonly sameName?: 'temporary' | 'images';
 }
 
 export async function anotherHost({ dir, uri }: LibvirtLab): Promise<AnotherHost> {
@@ -34,9 +34,10 @@ export async function anotherHost({ dir, uri }: LibvirtLab): Promise<AnotherHost
     farUri: `qemu+ssh://root@far.example/system?command=${ssh}&socket=${socket}&proxy=netcat`,
     shared,
     here,
-    run: async (args, { env = {}, sameName = false } = {}) => {
-      const own = sameName ? 'mount -t tmpfs qmplab /var/tmp' : 'hostname lab-other-host';
-      const lines = `mount --make-rprivate / && mount --bind '${here}' '${shared}' && ${own} || exit 99; exec "$@"`;
+    run: async (args, { env = {}, sameName } = {}) => {
+      const own = { temporary: 'mount -t tmpfs qmplab /var/tmp', images: 'true' } as const;
+      const name = sameName ? own[sameName] : 'hostname lab-other-host';
+      const lines = `mount --make-rprivate / && mount --bind '${here}' '${shared}' && ${name} || exit 99; exec "$@"`;
       const words = ['--uts', '--mount', 'bash', '-c', lines, '-', process.execPath, PROGRAM, ...args];
       const result = await execa('unshare', words, {
         ...{ reject: false, timeout: 120_000, env: { NO_COLOR: '1', ...env } },

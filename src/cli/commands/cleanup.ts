@@ -63,10 +63,14 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
     breakLock: flags.breakLock ?? false,
     trace: context.trace,
   });
+  for (const { where, bitmap, why } of result.stuck) {
+    context.log.write('warning', `${where}: ${bitmap} is still there: ${why}`);
+  }
+  if (result.stuck.length > 0) context.endWith('partial');
   context.done(
     { ...result },
     () => render(result),
-    result.dryRun ? 'nothing was changed' : 'what was to go is removed',
+    result.dryRun ? 'nothing was changed' : `${result.stuck.length > 0 ? 'a part of ' : ''}what was to go is removed`,
   );
 }
 

@@ -25,7 +25,6 @@ import { eachDisk } from '../flow/all-of.js';
 import type { Planned } from '../point/plan-run.js';
 import { type PulledDisk, pullDisks } from '../point/pull-disks.js';
 import { bitmapsOfDead, repairResting } from './resting-repair.js';
-import { imageFile } from './resting-disks.js';
 import type { RestingVm } from './resting-route.js';
 import type { Done } from '../point/route.js';
 import { sealPoint } from '../point/seal-point.js';
@@ -57,7 +56,7 @@ export async function attemptRestingPoint(
     await makeScratch(folder, undefined);
     const opened: Pick<PulledDisk, 'planned' | 'source'>[] = [];
     for (const disk of planned.plan.disks) {
-      opened.push({ planned: disk, source: await open(run, disk, folder, servers) });
+      opened.push({ planned: disk, source: await open(run, resting, disk, folder, servers) });
     }
     const kept = asked && (await takeDefinition(asked));
     const instant = { at: context.now().toISOString(), consistency: resting.consistency, ...UNDISTURBED };
@@ -152,11 +151,12 @@ function journalOf(
 /** Serves one image, read-only: as long as it does, no QEMU can open it for writing. */
 async function open(
   run: BackupRun,
+  { imageOf }: RestingVm,
   { source, copyBitmap }: PlannedDisk,
   folder: string,
   servers: QemuNbd[],
 ): Promise<NbdSource> {
-  const file = await imageFile({ path: source.file, format: source.format });
+  const file = await imageOf(source);
   const server = await refusingWriters(source.file, () =>
     startQemuNbd({
       node: restingNode(file),

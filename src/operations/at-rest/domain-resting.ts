@@ -1,9 +1,14 @@
 import type { SourceDisk } from '../../domain/disk.js';
+import { isFailure } from '../../domain/doctor-facts.js';
 import { QmpBackupError } from '../../errors.js';
+import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { hasManagedSave } from '../../libvirt/domain-life.js';
+import type { ImageFile } from '../../qemu-img/image-file.js';
 import type { BackupOptions } from '../point/backup-run.js';
-import type { BackupSession, DomainSession } from '../by-libvirt/domain-session.js';
+import { type BackupSession, type DomainSession, vmStateOf } from '../by-libvirt/domain-session.js';
 import { eachDisk } from '../flow/all-of.js';
+import { orFailure } from '../flow/or-failure.js';
+import { domainImage, isImage } from './domain-image.js';
 import { restingSource } from './resting-disks.js';
 import type { RestingVm } from './resting-route.js';
 
@@ -13,13 +18,20 @@ export async function restingDomain(
   choice: Choice,
   interrupt: AbortSignal,
 ): Promise<RestingVm> {
-  const { virsh, uuid, domain, state } = session;
+  const { virsh, uuid, domain } = session;
+  // What only the started domain tells of is in the plan of a dry run, too.
+  const state = choice.startPaused ? vmStateOf({ ...domain, sizes: withAnySize(domain) }) : session.state;
   const signal = AbortSignal.any([session.signal, interrupt]);
-  refuseMissing(session, choice);
+  if (!choice.startPaused) refuseMissing(session, choice);
   const saved = await hasManagedSave(virsh, uuid);
-  const disks = await eachDisk(state.disks, async (disk) =>
-    isAskedFor(disk.node, choice) ? atRest(disk, signal) : disk,
-  );
+  const instead = saved ? 'start the domain' : 'start the domain paused for it: --start-paused';
+  const disks = await eachDisk(state.disks, async (disk) => {
+    if (!isAskedFor(disk.node, choice)) return disk;
+    const asked = atRest(session, disk, { instead, signal });
+    // What cannot be read as it lies, its own QEMU reads; the start itself tells what is wrong with it.
+    const seen = choice.startPaused ? await orFailure(asked) : await asked;
+    return isFailure(seen) ? disk : seen;
+  });
   return {
     state: { ...state, disks },
     signal: session.signal,
@@ -27,21 +39,44 @@ export async function restingDomain(
     subject: `the domain ${domain.name} (${uuid})`,
     consistency: saved ? 'crash' : 'offline',
     unclean: saved ? 'its memory is saved apart (virsh managedsave)' : null,
-    instead: 'start the domain paused for it: --start-paused',
+    imageOf: (disk) => imageOf(session, disk, instead),
+    unlocked: domain.disks.flatMap(({ target, source }) => (source?.network ? [target] : [])),
+    instead,
   };
 }
 
 /** `--include` and `--exclude`: what is left out need not be readable, and may be in use. */
-type Choice = Pick<BackupOptions, 'include' | 'exclude'>;
+type Choice = Pick<BackupOptions, 'include' | 'exclude' | 'startPaused'>;
 
-function isAskedFor(target: string, { include, exclude }: Choice): boolean {
+function isAskedFor(target: string, { include, exclude }: Omit<Choice, 'startPaused'>): boolean {
   return !exclude.includes(target) && (include.length === 0 || include.includes(target));
 }
 
-/** What is no file of this host stays as libvirt describes it. */
-async function atRest(disk: SourceDisk, signal: AbortSignal): Promise<SourceDisk> {
-  const { node: name, file: path, format, cannotTrack } = disk;
-  return path.startsWith('/') ? restingSource({ name, named: false, path, format, cannotTrack }, signal) : disk;
+function withAnySize({ disks, sizes }: DomainSession['domain']): DomainSession['domain']['sizes'] {
+  const none = { capacity: 0, allocation: 0, physical: null };
+  return new Map(disks.map(({ target, source }) => [target, sizes.get(target) ?? (source === null ? null : none)]));
+}
+
+type Asked = Pick<SourceDisk, 'node' | 'file'>;
+
+async function imageOf({ domain }: DomainSession, { node, file }: Asked, instead: string): Promise<ImageFile> {
+  const disk = domain.disks.find(({ target }) => target === node);
+  const image = disk ? await domainImage(disk, domain) : { why: `the domain has no disk ${node}` };
+  if (isImage(image)) return image;
+  throw new QmpBackupError('unsafe', `${node} (${file}) cannot be read while the domain is off: ${image.why}`, {
+    hint: `Nothing was changed. Leave the disk out with --exclude ${node}, or ${instead}`,
+  });
+}
+
+async function atRest(
+  session: DomainSession,
+  disk: SourceDisk,
+  { instead, signal }: { readonly instead: string; readonly signal: AbortSignal },
+): Promise<SourceDisk> {
+  const { node: name, cannotTrack } = disk;
+  const image = await imageOf(session, disk, instead);
+  // The catalog knows the disk by the name that it has when the domain runs.
+  return { ...(await restingSource({ name, named: false, image, cannotTrack }, signal)), file: disk.file };
 }
 
 /** libvirt leaves out what it cannot read; of storage that is not mounted a backup without it would say nothing. */
@@ -52,10 +87,15 @@ function refuseMissing({ domain }: DomainSession, choice: Choice): void {
   );
   if (!gone?.source) return;
   const { path, description } = gone.source;
-  const what = path ?? description;
-  const todo =
-    path === null ? 'Only the running domain can read it: --start-paused.' : 'See whether its storage is mounted.';
-  throw new QmpBackupError('unsafe', `the image of ${gone.target} cannot be read: ${what}`, {
-    hint: `Nothing was changed. ${todo} Or leave it out: --exclude ${gone.target}`,
+  const why = domain.unsized.get(gone.target);
+  const words = `the image of ${gone.target} cannot be read: ${path ?? description}${why === undefined ? '' : `: ${why}`}`;
+  throw new QmpBackupError('unsafe', words, {
+    hint: `Nothing was changed. ${whatToDo(gone)} Or leave it out: --exclude ${gone.target}`,
   });
+}
+
+function whatToDo({ source }: DomainDisk): string {
+  if (source?.volume) return `See that its pool is active: virsh pool-start ${source.volume.pool}.`;
+  if (source?.network) return 'See that its server answers; what only libvirt can reach is read with --start-paused.';
+  return 'See whether its storage is mounted.';
 }

@@ -2,7 +2,8 @@ import { realpath } from 'node:fs/promises';
 import type { Machine } from '../../domain/disk.js';
 import { lockVm } from '../../repository/lock.js';
 import { eachDisk } from '../flow/all-of.js';
-import { guessFormat, imageFile, restingSource } from './resting-disks.js';
+import { imageFile } from '../../qemu-img/image-file.js';
+import { guessFormat, restingSource } from './resting-disks.js';
 import { restingRoute } from './resting-route.js';
 import type { Route } from '../point/route.js';
 import type { Unwind } from '../flow/unwind.js';
@@ -43,7 +44,10 @@ export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Pro
   const signal = AbortSignal.any(signals);
   const disks = await eachDisk(images, async ({ name, path, format }) =>
     restingSource(
-      { name, named: true, path, format: format ?? (await guessFormat(path)), cannotTrack: null },
+      {
+        ...{ name, named: true, cannotTrack: null },
+        image: await imageFile({ path, format: format ?? (await guessFormat(path)) }),
+      },
       AbortSignal.any([signal, access.signal]),
     ),
   );
@@ -55,6 +59,8 @@ export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Pro
     signal,
     subject: images.map(({ path }) => path).join(', '),
     ...{ consistency: 'offline', unclean: null, session: null },
+    unlocked: [],
+    imageOf: ({ file: path, format }) => imageFile({ path, format }),
     instead: 'back the VM up while it runs (--socket)',
   });
 }

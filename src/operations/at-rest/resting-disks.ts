@@ -1,17 +1,17 @@
-import { stat } from 'node:fs/promises';
 import type { DirtyBitmap, SourceDisk } from '../../domain/disk.js';
 import { totalLength } from '../../domain/extents.js';
 import { isOurBitmap } from '../../domain/names.js';
 import { isQcow2, QCOW2_START } from '../../domain/qcow2-header.js';
-import { messageOf, QmpBackupError } from '../../errors.js';
 import { NbdClient } from '../../nbd/client.js';
 import { ALLOCATION, dirtyBitmap, readExtents } from '../../nbd/meta-contexts.js';
 import { startQemuNbd } from '../../qemu-img/qemu-nbd.js';
-import { type ImageFile, lookAtResting, type RestingBitmap, restingNode } from '../../qemu-img/resting-image.js';
+import { type ImageFile, imageFile } from '../../qemu-img/image-file.js';
+import { lookAtResting, type RestingBitmap, restingNode } from '../../qemu-img/resting-image.js';
 import { firstBytes } from '../../repository/first-bytes.js';
 
 /** A disk of a VM that is off. */
-export interface RestingDisk extends Omit<ImageFile, 'blockDevice'> {
+export interface RestingDisk {
+  readonly image: ImageFile;
   /** What names it in the VM: a libvirt target, or what a person says. */
   readonly name: string;
   /** The name is the disk id. */
@@ -21,9 +21,9 @@ export interface RestingDisk extends Omit<ImageFile, 'blockDevice'> {
 
 /** @throws QmpBackupError `unsafe` where the image is missing, no image, or in use */
 export async function restingSource(disk: RestingDisk, signal: AbortSignal): Promise<SourceDisk> {
-  const image = await imageFile(disk);
+  const { name, named, image, cannotTrack } = disk;
+  const { path, format } = image;
   const { virtualSize, allocated, compat, encrypted, bitmaps, backing, description } = await lookAtResting(image);
-  const { name, named, path, format, cannotTrack } = disk;
   const read: DirtyBitmap[] = [];
   for (const bitmap of bitmaps) {
     const readable = isOurBitmap(bitmap.name) && !bitmap.inconsistent && !bitmap.inLayers && !encrypted;
@@ -37,20 +37,6 @@ export async function restingSource(disk: RestingDisk, signal: AbortSignal): Pro
     backing,
     image: description,
   };
-}
-
-/** What QEMU opens for this disk. */
-export async function imageFile({ path, format }: Pick<RestingDisk, 'path' | 'format'>): Promise<ImageFile> {
-  try {
-    const found = await stat(path);
-    if (!found.isFile() && !found.isBlockDevice()) throw new Error('it is neither a file nor a block device');
-    return { path, format, blockDevice: found.isBlockDevice() };
-  } catch (error) {
-    throw new QmpBackupError('unsafe', `the image ${path} cannot be read: ${messageOf(error)}`, {
-      cause: error,
-      hint: 'Nothing was changed. Check the path, and that this user may read it.',
-    });
-  }
 }
 
 /** `qcow2` for what begins like one, as QEMU guesses; else `raw`. */

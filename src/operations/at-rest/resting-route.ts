@@ -1,8 +1,9 @@
 import type { Consistency } from '../../domain/catalog.js';
-import type { VmState } from '../../domain/disk.js';
+import type { SourceDisk, VmState } from '../../domain/disk.js';
 import type { BackupPlan } from '../../domain/plan.js';
 import { QmpBackupError } from '../../errors.js';
 import { attemptRestingPoint } from './attempt-resting-point.js';
+import type { ImageFile } from '../../qemu-img/image-file.js';
 import type { BackupSession } from '../by-libvirt/domain-session.js';
 import { observeRestingRepairs, repairResting } from './resting-repair.js';
 import type { Route } from '../point/route.js';
@@ -19,6 +20,10 @@ export interface RestingVm {
   readonly unclean: string | null;
   /** The libvirt domain that it is, whose definition is a part of the point. */
   readonly session: BackupSession | null;
+  /** What QEMU's programs open for a disk. @throws QmpBackupError `unsafe` where they cannot, or may not */
+  readonly imageOf: (disk: Pick<SourceDisk, 'node' | 'file' | 'format'>) => Promise<ImageFile>;
+  /** Nodes of the disks that nobody is kept from writing to while they are read. */
+  readonly unlocked: readonly string[];
   /** What to do about a disk whose image only the VM itself can read. */
   readonly instead: string;
 }
@@ -41,6 +46,11 @@ export function restingRoute(resting: RestingVm): Route {
       refuseUnreadable(planned.plan, resting);
       if (resting.unclean !== null) unfrozen(run, resting.unclean);
       for (const { disk, source } of planned.plan.disks) {
+        if (resting.unlocked.includes(source.node)) {
+          run.warn(
+            `${disk} (${source.file}) is read over the network, where no lock keeps another host from writing to it: its copy is of one instant only if none does`,
+          );
+        }
         if (source.id === undefined || source.id === disk) continue;
         run.warn(
           `${source.file} was named ${source.id}, and by its bitmap it is ${disk} of this target: taken as that`,
@@ -58,11 +68,9 @@ export function restingRoute(resting: RestingVm): Route {
 
 function refuseUnreadable({ disks }: BackupPlan, { instead }: RestingVm): void {
   const encrypted = disks.find(({ source }) => source.encrypted);
-  const elsewhere = disks.find(({ source }) => !source.file.startsWith('/'));
-  const found = encrypted ?? elsewhere;
-  if (!found) return;
-  const why = encrypted ? 'is encrypted, and only the VM has its key' : `is ${found.source.file}, no file of this host`;
-  throw new QmpBackupError('unsafe', `${found.disk} cannot be read while the VM is off: its image ${why}`, {
-    hint: `Nothing was changed. Leave the disk out with --exclude ${found.disk}, or ${instead}`,
+  if (!encrypted) return;
+  const why = 'its image is encrypted, and only the VM has its key';
+  throw new QmpBackupError('unsafe', `${encrypted.disk} cannot be read while the VM is off: ${why}`, {
+    hint: `Nothing was changed. Leave the disk out with --exclude ${encrypted.disk}, or ${instead}`,
   });
 }

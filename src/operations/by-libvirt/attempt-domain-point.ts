@@ -3,6 +3,7 @@ import type { VmState } from '../../domain/disk.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../domain/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { beginBackup } from '../../libvirt/backup.js';
+import { blockJobAdvice, heldByBlockJob } from '../../libvirt/block-jobs.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { DomainNotFound, isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
@@ -136,7 +137,7 @@ function stage(run: DomainRun, { plan }: Planned, staging: Staging): Promise<rea
 
 /** The begin may have reached libvirt where its answer did not reach us; the undo looks. */
 async function begin(
-  { session: { virsh, uuid } }: DomainRun,
+  { session: { virsh, uuid, domain } }: DomainRun,
   checkpoint: NewCheckpoint | null,
   copy: DomainCopy,
   staged: readonly StagedImage[],
@@ -145,8 +146,9 @@ async function begin(
     await beginBackup(virsh, uuid, copy.backup(staged), checkpoint ?? undefined);
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
-    const advice = copy.adviceFor(error.words);
-    throw new QmpBackupError('failed', `libvirt did not begin the backup: ${error.words}`, {
+    const held = heldByBlockJob(error.words);
+    const advice = held === null ? copy.adviceFor(error.words) : blockJobAdvice(domain.name, held);
+    throw new QmpBackupError(held === null ? 'failed' : 'locked', `libvirt did not begin the backup: ${error.words}`, {
       cause: error,
       hint: `No point was made and no change is lost.${advice === null ? '' : ` ${advice}`}`,
     });

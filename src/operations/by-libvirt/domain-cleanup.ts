@@ -1,6 +1,7 @@
 import type { AskedVm } from '../point/route.js';
 import { reconcileVm } from '../../domain/reconcile.js';
 import type { FoundBitmap, FoundInVm } from '../cleanup.js';
+import { unwritten } from '../at-rest/off-bitmaps.js';
 import { dropCheckpoint, repairDomainAlone } from './domain-repair.js';
 import { openDomain, refuseDomainState } from './domain-session.js';
 import { forgottenBitmaps } from './forgotten-bitmaps.js';
@@ -23,13 +24,22 @@ export async function findInDomain(
 
   const known = session.domain.checkpoints;
   const forgotten = await forgottenBitmaps(session);
-  const dropped = new Set<string>();
-  const dropOnce = async (name: string): Promise<void> => {
-    if (dropped.has(name)) return;
-    dropped.add(name);
-    await dropCheckpoint(session, name);
+  const dropped = new Map<string, Promise<void>>();
+  const dropOnce = (name: string): Promise<void> => {
+    const drop = dropped.get(name) ?? dropCheckpoint(session, name);
+    dropped.set(name, drop);
+    return drop;
   };
-  const found = (where: string, bitmap: string): FoundBitmap => ({ where, bitmap, remove: () => dropOnce(bitmap) });
+  const stuck = session.domain.active ? new Map<string, string>() : await unwritten(session.domain);
+  const whyItStays = (name: string): string | undefined =>
+    known
+      .filter((each) => each.name === name)
+      .flatMap(({ disks }) => disks.flatMap(({ target }) => stuck.get(target) ?? []))
+      .at(0);
+  const found = (where: string, bitmap: string): FoundBitmap => ({
+    ...{ where, bitmap, stays: whyItStays(bitmap) },
+    remove: () => dropOnce(bitmap),
+  });
   return {
     bitmaps: [
       ...known.flatMap(({ name, disks }) =>

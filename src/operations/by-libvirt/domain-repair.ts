@@ -205,7 +205,7 @@ async function dropOrWarn(session: DomainSession, name: string, warnings: string
 export async function dropCheckpoint(session: DomainSession, name: string): Promise<void> {
   const { virsh, uuid } = session;
   try {
-    if (!session.domain.active) await removeFromImages(session.domain.disks, name);
+    if (!session.domain.active) await removeFromImages(session.domain, name);
     await deleteCheckpoint(virsh, uuid, name, { metadataOnly: !session.domain.active });
     return;
   } catch (error) {

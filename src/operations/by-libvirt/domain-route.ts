@@ -1,6 +1,9 @@
 import type { VmState } from '../../domain/disk.js';
 import { checkpointName } from '../../domain/names.js';
+import type { BackupPlan } from '../../domain/plan.js';
 import type { RepairAction } from '../../domain/reconcile.js';
+import { QmpBackupError } from '../../errors.js';
+import { blockJobAdvice, blockJobsOf } from '../../libvirt/block-jobs.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
@@ -20,6 +23,7 @@ import { PULL } from './pull-copy.js';
 import { readTarget } from '../target/open-target.js';
 import { bitmapsOfDead } from '../at-rest/resting-repair.js';
 import type { Route } from '../point/route.js';
+import { seeDomain } from './see-domain.js';
 import { startForBackup } from './start-paused.js';
 
 interface Way extends Pick<BackupOptions, 'include' | 'exclude'> {
@@ -45,7 +49,7 @@ export async function domainRoute(
     ready: async (run, { status }, inner) => {
       if (status !== 'shut off') return null;
       // The repair has ended it: a run that died had started it.
-      const domain = await inspectDomain(session.virsh, session.uuid);
+      const domain = await seeDomain(session.virsh, session.uuid);
       const route = await offRoute({ ...session, domain, state: await stateOf(domain) }, way);
       return (await route.ready?.(run, route.state, inner)) ?? route;
     },
@@ -69,14 +73,16 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
       const { vm: repaired, report } = await repairDomain(session, target, vm);
       return { vm: repaired, report: { ...report, warnings: [...ended, ...report.warnings] } };
     },
-    prepare: (run, planned, facts) => {
+    prepare: async (run, planned, facts) => {
       method.refuse(run.options);
+      // A run is told by libvirt itself.
+      if (run.options.dryRun && domain.active) await refuseBlockJobs(session, planned.plan);
       const risk = method.riskOf(facts);
       if (risk !== null) run.warn(risk);
-      return Promise.resolve({
+      return {
         fleecing: method.fleecing,
         take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
-      });
+      };
     },
     rehearseFreeze: (run) => rehearseFreeze({ ...run, session }, state),
     withForgotten: (disks) => withForgotten(session, disks),
@@ -85,6 +91,15 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
       return [];
     },
   };
+}
+
+async function refuseBlockJobs({ virsh, uuid, domain }: DomainSession, { disks }: BackupPlan): Promise<void> {
+  const targets = disks.map(({ source }) => source.node);
+  const [held] = await blockJobsOf(virsh, uuid, targets);
+  if (!held) return;
+  throw new QmpBackupError('locked', `libvirt would not begin the backup: ${held.target} has a job (${held.type})`, {
+    hint: blockJobAdvice(domain.name, held.target),
+  });
 }
 
 function checkpoint(targetId: string, _disk: string, attempt: string): string {
@@ -102,6 +117,8 @@ async function offRoute(session: BackupSession, way: Way): Promise<Route> {
   return {
     ...route,
     bitmapName: checkpoint,
+    // Nothing is read before it is started: a dry run is refused what that would be.
+    prepare: (...asked) => runningRoute(session, way).prepare(...asked),
     ready: async (run, _vm, unwind) => {
       const { session: started, end } = await startForBackup(run, session, unwind);
       const running = runningRoute(started, way);

@@ -16,7 +16,7 @@ import {
   keptDefinition,
 } from '../../libvirt/domain.js';
 import type { DomainDisk } from '../../libvirt/domain-xml.js';
-import { hostOf, requireThisHost } from '../../libvirt/host.js';
+import { hostOf, hostOfFiles, type LibvirtHost, requireThisHost } from '../../libvirt/host.js';
 import { operationInWords } from '../../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { loadParser } from '../../libvirt/xml.js';
@@ -26,6 +26,7 @@ import { allOf } from '../flow/all-of.js';
 import { orFailure } from '../flow/or-failure.js';
 import { withImageBitmaps } from '../at-rest/off-bitmaps.js';
 import type { Unwind } from '../flow/unwind.js';
+import { seeDomain, withNetworkSizes } from './see-domain.js';
 import { asShellWord } from '../../domain/shell-word.js';
 
 /** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
@@ -68,30 +69,39 @@ export async function lookAtDomain({
   connect,
 }: Pick<DomainAccess, 'domain' | 'connect'>): Promise<{ readonly state: VmState; readonly elsewhere: string | null }> {
   const virsh = createVirsh(connect ?? undefined);
-  const [{ uuid }, { elsewhere }] = await allOf([findDomain(virsh, domain), hostOf(virsh)]);
-  const seen = await inspectDomain(virsh, uuid, { sizes: false });
-  if (elsewhere !== null) return { state: vmStateOf(seen), elsewhere };
+  const [{ uuid }, host] = await allOf([findDomain(virsh, domain), hostOf(virsh)]);
+  const told = await inspectDomain(virsh, uuid, { sizes: false });
+  const { elsewhere } = await hostOfFiles(virsh, host, imagePaths(told));
+  if (elsewhere !== null) return { state: vmStateOf(told), elsewhere };
+  const seen = await withNetworkSizes(told);
   const state = await stateOf(seen);
-  return { state: seen.active ? state : await withImageBitmaps(state), elsewhere };
+  return { state: seen.active ? state : await withImageBitmaps(state, seen), elsewhere };
 }
 
 /** @throws DomainNotFound, LibvirtUnreachable; QmpBackupError `locked`, `unsafe` where its files are on another host */
 export async function openDomain(access: DomainAccess, unwind: Unwind): Promise<DomainSession> {
   const locked = await lockDomain(access, unwind);
-  return sessionOf(access, locked, await inspectDomain(locked.virsh, locked.uuid, { guess: locked.guess }));
+  return sessionOf(access, locked, await seeDomain(locked.virsh, locked.uuid, { guess: locked.guess }));
 }
 
 /** As `openDomain`. */
 export async function openDomainForBackup(access: DomainAccess, unwind: Unwind): Promise<BackupSession> {
   const locked = await lockDomain(access, unwind);
   const { virsh, uuid, guess } = locked;
-  const [domain, kept] = await allOf([inspectDomain(virsh, uuid, { guess }), keptDefinition(virsh, uuid)]);
+  const [domain, kept] = await allOf([seeDomain(virsh, uuid, { guess }), keptDefinition(virsh, uuid)]);
   return { ...(await sessionOf(access, locked, domain)), kept };
 }
 
+function imagePaths({ disks }: DomainState): readonly string[] {
+  return disks.flatMap(({ source }) => source?.path ?? []);
+}
+
 interface LockedDomain extends Pick<DomainSession, 'virsh' | 'uuid' | 'signal'> {
+  readonly host: LibvirtHost;
   readonly guess: DomainGuess | null;
 }
+
+const THERE = 'the images and the lock of the domain are there';
 
 async function lockDomain(
   { domain: name, connect, breakLock, what, timeoutMs }: DomainAccess,
@@ -101,18 +111,19 @@ async function lockDomain(
   const asked = allOf([findDomain(virsh, name), guessDomain(virsh, name), hostOf(virsh), loadLocks()]);
   loadParser();
   const [{ uuid }, guess, host] = await asked;
-  requireThisHost(host, `the images and the lock of the domain ${name} are there`);
+  requireThisHost(host, THERE);
   // The same lock as of a run that reaches this VM by its monitor.
   const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
   unwind.defer(() => lock.release());
-  return { virsh, uuid, guess, signal: lock.signal };
+  return { virsh, uuid, guess, host, signal: lock.signal };
 }
 
 async function sessionOf(
   { connect }: DomainAccess,
-  { virsh, uuid, signal }: LockedDomain,
+  { virsh, uuid, host, signal }: LockedDomain,
   domain: DomainState,
 ): Promise<DomainSession> {
+  requireThisHost(await hostOfFiles(virsh, host, imagePaths(domain)), THERE);
   return { virsh, uuid, signal, connect, domain, state: await stateOf(domain) };
 }
 
@@ -156,7 +167,7 @@ export function vmStateOf(domain: DomainState): VmState {
   };
 }
 
-function whyLeftOut(disk: DomainDisk, { sizes, disks }: DomainState): Omit<LeftOut, 'name'> | null {
+function whyLeftOut(disk: DomainDisk, { sizes, unsized, disks }: DomainState): Omit<LeftOut, 'name'> | null {
   const { device, source, target } = disk;
   if (device === 'cdrom' || device === 'floppy') return { kind: 'no-disk', reason: `a removable medium (${device})` };
   if (device === 'lun') return byRule('a SCSI device passed through to the guest, which QEMU cannot read for a backup');
@@ -172,7 +183,7 @@ function whyLeftOut(disk: DomainDisk, { sizes, disks }: DomainState): Omit<LeftO
   if (disk.shareable) {
     return byRule('shareable: other VMs may write to it, of which a backup of this one would know nothing');
   }
-  return sizes.get(target) ? null : byRule('libvirt cannot tell its size: its image may be gone');
+  return sizes.get(target) ? null : byRule(`its size is not known: ${unsized.get(target) ?? 'its image may be gone'}`);
 }
 
 function byRule(reason: string): Omit<LeftOut, 'name'> {

@@ -5,6 +5,7 @@ import { isOurBitmap } from '../../domain/names.js';
 import { checkpointBitmap } from '../../domain/reconcile.js';
 import { redefineCheckpoint } from '../../libvirt/backup.js';
 import { imageBitmaps } from '../../qemu-img/bitmaps.js';
+import { imageFile } from '../../qemu-img/image-file.js';
 import { orFailure } from '../flow/or-failure.js';
 import type { DomainSession } from './domain-session.js';
 
@@ -26,7 +27,7 @@ export async function forgottenBitmaps(
   const images = state.disks.filter(({ format, file }) => format === 'qcow2' && isAbsolute(file));
   const found = await Promise.all(
     images.map(async ({ node: target, file }) => {
-      const asked = imageBitmaps(file, { shared: true });
+      const asked = imageFile({ path: file, format: 'qcow2' }).then((image) => imageBitmaps(image, { shared: true }));
       const bitmaps = skipUnreadable ? await orFailure(asked) : await asked;
       return isFailure(bitmaps) ? [] : bitmaps.map(({ name }) => ({ target, bitmap: name }));
     }),

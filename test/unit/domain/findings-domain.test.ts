@@ -17,6 +17,7 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
     missed: [],
     missingPrograms: [],
     backing: { vda: 0 },
+    blockJobs: {},
     foreignCheckpoints: [],
     snapshots: { internal: [], external: [] },
     agent: { channel: 'connected', answer: { fileSystems: 2 } },

@@ -108,7 +108,14 @@ describe('parseDomain', () => {
           ...PLAIN,
           target: 'vdb',
           format: 'raw',
-          source: { type: 'network', path: null, description: 'rbd:pool/image' },
+          source: {
+            ...{ type: 'network', path: null, description: 'rbd:pool/image' },
+            network: {
+              ...{ protocol: 'rbd', name: 'pool/image', secret: false, tls: false },
+              hosts: [{ transport: 'tcp', name: 'mon1', port: '6789', socket: null }],
+              ...{ snapshot: null, config: null, initiator: null },
+            },
+          },
           transient: true,
           encrypted: false,
         },
@@ -116,7 +123,10 @@ describe('parseDomain', () => {
           ...PLAIN,
           target: 'vdc',
           format: 'qcow2',
-          source: { type: 'volume', path: null, description: 'volume default/v.qcow2' },
+          source: {
+            ...{ type: 'volume', path: null, description: 'volume default/v.qcow2' },
+            volume: { pool: 'default', name: 'v.qcow2' },
+          },
         },
         { ...PLAIN, target: 'hda', device: 'cdrom', bus: 'ide', readOnly: true, alias: 'ide0-0-0' },
       ],
