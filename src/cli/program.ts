@@ -94,5 +94,5 @@ Examples:
   qmpbackup list --target /backup/vm/2026-11
   qmpbackup restore --target /backup/vm/2026-11 --output /var/lib/restored
 
-Exit codes: 0 done, 1 failed, 2 bad usage, 3 done for some, 4 damage found, 10 no catalog, 11 locked,
-12 VM unreachable, 13 refused because it would not be safe, 130/143 interrupted.`;
+Exit codes: 0 done, 1 failed, 2 bad usage, 3 done for some, 4 damage found, 5 warnings under --strict,
+10 no catalog, 11 locked, 12 VM unreachable, 13 refused because it would not be safe, 130/143 interrupted.`;

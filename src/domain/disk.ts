@@ -52,6 +52,8 @@ export interface SourceDisk {
   readonly bitmaps: readonly DirtyBitmap[];
   /** QEMU's own description of the image, kept in the point for a stranger. */
   readonly image: unknown;
+  /** Why the image of a VM that is off cannot be read, and what to do; absent where it can. */
+  readonly unreadable?: { readonly why: string; readonly todo: string };
 }
 
 /** A block device that is not backed up, and why. */
@@ -59,6 +61,17 @@ export interface LeftOut {
   readonly name: string;
   readonly reason: string;
   readonly kind: LeftOutKind;
+  /** What a rule leaves out, and `--include` takes all the same. */
+  readonly offer?: Offer;
+  /** Why `--include` does not take it either, and what to do instead. */
+  readonly instead?: string;
+}
+
+export interface Offer {
+  /** Its `cannotTrack` says what it costs. */
+  readonly source: SourceDisk;
+  /** Only in a backup of no other disk. */
+  readonly alone: boolean;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { QmpBackupError } from '../errors.js';
-import { chooseDisks, type DiskChoice } from './chosen-disks.js';
+import { chooseRestored, type DiskChoice } from './choose-restored.js';
 import type { LeftOut } from './disk.js';
 import { listNames } from './listed-names.js';
 
@@ -45,7 +45,7 @@ export interface ForeignRestorePlan {
  */
 export function planForeignRestore(found: readonly ForeignDisk[], request: ForeignRestoreRequest): ForeignRestorePlan {
   refuseDoubles(found.map(({ disk }) => disk));
-  const { chosen, leftOut } = chooseDisks(
+  const { chosen, leftOut } = chooseRestored(
     { point: 'the backup', disks: found, answers: ({ disk }, name) => disk === name },
     request,
   );

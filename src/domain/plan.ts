@@ -1,9 +1,11 @@
 import { QmpBackupError } from '../errors.js';
-import type { Catalog, DiskSource, Level, PointDisk } from './catalog.js';
+import type { Catalog, Level, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, latestFile, latestFull, latestTracked, pointsOfChain } from './chain.js';
+import { chooseDisks, type DiskRequest, refuseDecryption, refuseUnreadable } from './choose-disks.js';
 import type { LeftOut, SourceDisk, VmState } from './disk.js';
 import { jobId, nextNumber, pointFileName } from './names.js';
-import { explicitNode, type KnownSource } from './recognise.js';
+import type { KnownSource } from './recognise.js';
+import { type Remark, remarksOn, whyUntrackable } from './remarks.js';
 
 /**
  * The plan of one backup, decided from what was seen and changed nowhere: which disks, at which level and why, under
@@ -11,13 +13,8 @@ import { explicitNode, type KnownSource } from './recognise.js';
  */
 export type RequestedLevel = Level | 'auto';
 
-export interface BackupRequest {
+export interface BackupRequest extends DiskRequest {
   readonly level: RequestedLevel;
-  /** Disk ids, device names, nodes, guest devices or file names; empty means all. */
-  readonly include: readonly string[];
-  readonly exclude: readonly string[];
-  readonly excludeRaw: boolean;
-  readonly allowPlaintext: boolean;
   readonly compress: boolean;
 }
 
@@ -40,8 +37,11 @@ export interface BackupPlan {
   readonly chain: string | null;
   readonly number: number;
   readonly disks: readonly PlannedDisk[];
-  readonly leftOut: readonly LeftOut[];
+  readonly leftOut: readonly Pick<LeftOut, 'name' | 'reason' | 'kind'>[];
   readonly removed: readonly string[];
+  /** What there is to say of the disks, new or not. */
+  readonly remarks: readonly Remark[];
+  /** Those that were not said before. */
   readonly warnings: readonly string[];
 }
 
@@ -64,6 +64,7 @@ export interface PlanInput {
 export function planBackup(input: PlanInput): BackupPlan {
   const { request, catalog } = input;
   const { chosen, leftOut } = chooseDisks(input);
+  refuseUnreadable(chosen);
   refuseDecryption(request, chosen);
 
   const chain = currentChain(catalog);
@@ -73,14 +74,17 @@ export function planBackup(input: PlanInput): BackupPlan {
   const newChain = startsChain(input, chain, chosen) && decisions.every(({ level }) => level === 'full');
   const isCopy = request.level === 'copy';
   const disks = decisions.map((decision): PlannedDisk => planned(input, decision));
+  const inChain = isCopy ? null : newChain || chain === undefined ? input.attempt : chain;
+  const remarks = remarksOn({ catalog, chain: inChain, disks, leftOut, off: input.bitmapName === null });
   return {
     level: pointLevel(decisions.map(({ level }) => level)),
-    chain: isCopy ? null : newChain || chain === undefined ? input.attempt : chain,
+    chain: inChain,
     number: isCopy || newChain || chain === undefined || !catalog ? 0 : nextPointNumber(catalog, chain),
     disks,
-    leftOut,
+    leftOut: leftOut.map(({ name, reason, kind }) => ({ name, reason, kind })),
     removed: removedDisks(input),
-    warnings: warningsOf(disks, input.bitmapName === null),
+    remarks,
+    warnings: remarks.filter(({ said }) => !said).map(({ text }) => text),
   };
 }
 
@@ -114,69 +118,6 @@ export function afterTransaction(sources: readonly SourceDisk[], plan: BackupPla
 
 function nextPointNumber(catalog: Catalog, chain: string): number {
   return pointsOfChain(catalog, chain).reduce((next, point) => Math.max(next, point.number + 1), 0);
-}
-
-// --- which disks ---------------------------------------------------------------------------------------------------
-
-function chooseDisks({ request, known, vm }: PlanInput): { chosen: readonly KnownSource[]; leftOut: LeftOut[] } {
-  for (const [option, names] of [
-    ['--include', request.include],
-    ['--exclude', request.exclude],
-  ] as const) {
-    for (const name of names) {
-      if (known.some((disk) => answersTo(disk, name))) continue;
-      const why = vm.leftOut.find((each) => each.name === name)?.reason;
-      // What is left out anyway may be excluded, too: a line in cron must go on working when its disk is gone.
-      if (why !== undefined && option === '--exclude') continue;
-      throw new QmpBackupError('usage', `${option} ${name}: ${why ?? 'the VM has no such disk'}`, {
-        hint: `Its disks are: ${known.map(({ id }) => id).join(', ') || 'none'}. See: qmpbackup info --show blockdev`,
-      });
-    }
-  }
-  const leftOut = [...vm.leftOut];
-  const chosen = known.filter((disk) => {
-    const reason = whyLeftOut(request, disk);
-    if (reason) leftOut.push({ name: disk.id, reason, kind: 'request' });
-    return !reason;
-  });
-  if (chosen.length === 0) {
-    throw new QmpBackupError('unsafe', 'there is no disk to back up', {
-      hint: leftOut.map(({ name, reason }) => `${name}: ${reason}`).join('; ') || 'The VM has no block devices.',
-    });
-  }
-  return { chosen, leftOut };
-}
-
-/** Drivers of a raw image: with `-blockdev` the file or device itself may be the top node. */
-const RAW_DRIVERS = ['raw', 'file', 'host_device'];
-
-function whyLeftOut(request: BackupRequest, disk: KnownSource): string | undefined {
-  if (request.exclude.some((name) => answersTo(disk, name))) return 'excluded by --exclude';
-  if (request.include.length > 0) {
-    return request.include.some((name) => answersTo(disk, name)) ? undefined : 'not named by --include';
-  }
-  if (request.excludeRaw && RAW_DRIVERS.includes(disk.source.format)) return 'raw, excluded by --exclude-raw';
-  return undefined;
-}
-
-/** Whether `name` means this disk: disk id, device name, node, guest device (path or id) or image file. */
-export function answersTo(
-  { id, source }: { readonly id: string; readonly source: Pick<DiskSource, 'device' | 'qdev' | 'node' | 'file'> },
-  name: string,
-): boolean {
-  const { device, qdev, node, file } = source;
-  const names = [id, device, explicitNode(node), node, qdev, qdev?.split('/')[3], file, file.split('/').pop()];
-  return names.includes(name);
-}
-
-function refuseDecryption(request: BackupRequest, chosen: readonly KnownSource[]): void {
-  const encrypted = chosen.filter(({ source }) => source.encrypted);
-  if (encrypted.length === 0 || request.allowPlaintext) return;
-  throw new QmpBackupError(
-    'unsafe',
-    `${encrypted.map(({ id }) => id).join(', ')}: the image is encrypted, and QEMU would write its backup decrypted`,
-    { hint: 'Allow that with --allow-plaintext, or leave the disk out with --exclude.' },
-  );
 }
 
 // --- at which level ------------------------------------------------------------------------------------------------
@@ -248,14 +189,6 @@ function likelyCause(source: SourceDisk, parent: PointDisk): string {
     : ` (the image is now ${source.file}: an external snapshot, or another image)`;
 }
 
-function whyUntrackable(source: SourceDisk): string | undefined {
-  if (source.cannotTrack !== null) return source.cannotTrack;
-  if (source.format === 'qcow2' && source.compat === '0.10') {
-    return 'qcow2 version 2 cannot hold bitmaps, so every backup is full (convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE)';
-  }
-  return undefined;
-}
-
 function refuseWhereUnsafe(request: BackupRequest, decisions: readonly (KnownSource & Decision)[]): void {
   if (request.level !== 'inc' && request.level !== 'diff') return;
   const unsafe = decisions.filter(({ fellBack }) => fellBack);
@@ -291,22 +224,4 @@ function removedDisks({ catalog, known }: PlanInput): readonly string[] {
   const newest = catalog?.points.findLast((point) => point.chain !== null);
   const present = new Set(known.map(({ id }) => id));
   return newest?.disks.map(({ disk }) => disk).filter((disk) => !present.has(disk)) ?? [];
-}
-
-function warningsOf(disks: readonly PlannedDisk[], off: boolean): readonly string[] {
-  return disks.flatMap(({ disk, source, newBitmap, level }) => {
-    const warnings: string[] = [];
-    if (newBitmap && !newBitmap.persistent) {
-      warnings.push(
-        `${disk}: a ${source.format} image cannot store a bitmap; increments are possible only until QEMU ends`,
-      );
-    }
-    const untrackable = whyUntrackable(source);
-    if (!newBitmap && level !== 'copy' && untrackable) warnings.push(`${disk}: ${untrackable}`);
-    else if (off && level === 'full') {
-      warnings.push(`${disk}: while the VM is off nothing begins to track changes, so the next backup is full too`);
-    }
-    if (source.encrypted) warnings.push(`${disk}: the source is encrypted, its backup is not`);
-    return warnings;
-  });
 }

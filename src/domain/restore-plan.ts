@@ -1,10 +1,10 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog, Point, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, lineOf } from './chain.js';
-import { chooseDisks, type DiskChoice } from './chosen-disks.js';
+import { chooseRestored, type DiskChoice } from './choose-restored.js';
 import type { LeftOut } from './disk.js';
 import { listNames } from './listed-names.js';
-import { answersTo } from './plan.js';
+import { answersTo } from './choose-disks.js';
 
 /** Which point is restored, which disks of it, and which files that takes; and how people name points and files. */
 export interface RestoreRequest extends DiskChoice {
@@ -37,7 +37,7 @@ export function planRestore(catalog: Catalog, request: RestoreRequest): RestoreP
   const point = chosenPoint(catalog, request);
   const known = [...knownDisks(catalog).values()];
   const answers = ({ disk, source }: PointDisk, name: string): boolean => answersTo({ id: disk, source }, name);
-  const { chosen, leftOut } = chooseDisks(
+  const { chosen, leftOut } = chooseRestored(
     { point: nameOf(point, catalog), disks: point.disks, answers, elsewhere: known },
     request,
   );

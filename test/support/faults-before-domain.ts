@@ -7,8 +7,9 @@ import type { FaultBefore, Situation } from './faults-before.js';
 import { createImage } from './lab/disk-images.js';
 import type { LibvirtLab } from './lab/libvirt.js';
 import { run } from './lab/programs.js';
+import { startQemu } from './lab/qemu.js';
 import { mountHanging } from './mounts.js';
-import { labDir } from './scenario.js';
+import { afterTest, labDir } from './scenario.js';
 
 const of = ({ vm, target }: DomainScenario, more: Partial<Situation> = {}): Situation => ({ vm, target, ...more });
 
@@ -81,6 +82,28 @@ const DOMAIN_FAULTS_BEFORE: readonly {
       const scenario = await domainScenario(lab);
       await scenario.domain.destroy();
       await rm(scenario.fileOf('vdb'));
+      return of(scenario);
+    },
+  },
+  {
+    what: 'an image of a domain that is off is no image',
+    ends: 13,
+    arrange: async (lab) => {
+      const scenario = await domainScenario(lab);
+      await scenario.domain.destroy();
+      await writeFile(scenario.fileOf('vdb'), 'no image');
+      return of(scenario);
+    },
+  },
+  {
+    what: 'a VM that libvirt does not run has an image of a domain that is off',
+    ends: 13,
+    arrange: async (lab) => {
+      const scenario = await domainScenario(lab);
+      await scenario.domain.destroy();
+      const disks = [{ id: 'd1', file: scenario.fileOf('vda') }];
+      const vm = await startQemu({ dir: join(await labDir(), 'vm'), disks, name: 'other' });
+      afterTest(() => vm.kill());
       return of(scenario);
     },
   },

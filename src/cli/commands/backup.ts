@@ -1,6 +1,6 @@
 import { Option } from 'commander';
 import { QmpBackupError } from '../../errors.js';
-import type { BackupOptions } from '../../operations/point/backup-run.js';
+import type { BackupOptions, BackupResult } from '../../operations/point/backup-run.js';
 import { hasRunApart } from '../apart.js';
 import { type ImageOption, parseBytes, parseImages, parseList, secondsOption } from '../options.js';
 import type { Register } from '../program.js';
@@ -34,6 +34,7 @@ interface Flags {
   readonly verify?: boolean | string;
   readonly dryRun?: boolean;
   readonly breakLock?: boolean;
+  readonly strict?: boolean;
   readonly method: BackupOptions['method'];
   readonly killJob?: boolean;
   readonly offline?: readonly ImageOption[];
@@ -90,6 +91,7 @@ export const backupCommand: Register = (program, run) => {
     .addOption(secondsOption('--progress-interval <seconds>', 'time between two progress lines', 10))
     .option('--no-digest', 'do not record a sha256 of each file')
     .option('--dry-run', 'say what would be done, and why')
+    .option('--strict', 'end with exit code 5 where there is a warning, such as a disk that is not in the backup')
     .option('--break-lock', 'take a lock that another host holds')
     .addOption(
       new Option(
@@ -182,6 +184,9 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
           case 'warning':
             log.write('warning', event.text);
             return;
+          case 'reminder':
+            log.write('info', event.text);
+            return;
           case 'repaired':
             log.write('info', `repaired what an earlier run left behind, steps: ${event.actions.length}`);
             for (const action of event.actions) log.write('debug', `repair: ${JSON.stringify(action)}`);
@@ -191,7 +196,9 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
               log.write('info', `${disk}: ${level.toUpperCase()}, ${reason}`);
             }
             log.write(event.fleecing.fleece ? 'info' : 'debug', fleecingText(event.fleecing));
-            for (const { name, reason } of event.plan.leftOut) log.write('info', `${name}: left out, ${reason}`);
+            for (const { name, reason, kind } of event.plan.leftOut) {
+              if (kind !== 'rule') log.write('info', `${name}: left out, ${reason}`);
+            }
             for (const disk of event.plan.removed) log.write('info', `${disk}: the VM no longer has this disk`);
             return;
           case 'started':
@@ -219,6 +226,13 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     },
   );
   context.done({ ...result }, () => renderBackup(result), result.point ? 'the point is sealed' : 'nothing was changed');
+  // Done in part says more than that there were warnings.
+  if (flags.strict && context.ending() === undefined && warnsOfThisRun(result)) context.endWith('warnings');
+}
+
+/** What a disk is like is no warning of this run, though it is said at the first one. */
+function warnsOfThisRun({ warnings, standing }: BackupResult): boolean {
+  return warnings.some((text) => !standing.includes(text));
 }
 
 function domainOptions(

@@ -7,7 +7,7 @@ export function renderBackup(result: BackupResult): string {
   return result.point ? renderPoint(result, result.point) : renderPlan(result);
 }
 
-function renderPoint({ target }: BackupResult, point: NonNullable<BackupResult['point']>): string {
+function renderPoint({ target, plan }: BackupResult, point: NonNullable<BackupResult['point']>): string {
   const what = point.chain === null ? 'copy' : `point ${point.number} of chain ${point.chain}`;
   const rows = point.disks.map(({ disk, level, file, changed, allocated, durationMs }) => [
     `  ${disk}`,
@@ -17,7 +17,11 @@ function renderPoint({ target }: BackupResult, point: NonNullable<BackupResult['
     formatDuration(durationMs),
     file,
   ]);
-  return [`sealed ${what} in ${target}, ${point.consistency}, ${formatTime(point.createdAt)}`, table(rows)].join('\n');
+  const heading = `sealed ${what} in ${target}, ${point.consistency}, ${formatTime(point.createdAt)}`;
+  const out = plan.leftOut.flatMap(({ name, reason, kind }) =>
+    kind === 'rule' || kind === 'failed' ? [`  ${name}: not in it, ${reason}`] : [],
+  );
+  return [heading, table(rows), ...out].join('\n');
 }
 
 function renderPlan({ target, plan, repairs, fleecing, space }: BackupResult): string {

@@ -1,3 +1,4 @@
+import { isSurelyExcluded, withAskedFor } from '../../domain/choose-disks.js';
 import type { SourceDisk } from '../../domain/disk.js';
 import { isFailure } from '../../domain/doctor-facts.js';
 import { QmpBackupError } from '../../errors.js';
@@ -5,7 +6,7 @@ import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { hasManagedSave } from '../../libvirt/domain-life.js';
 import type { ImageFile } from '../../qemu-img/image-file.js';
 import type { BackupOptions } from '../point/backup-run.js';
-import { type BackupSession, type DomainSession, vmStateOf } from '../by-libvirt/domain-session.js';
+import { type BackupSession, type DomainSession, sourceOf, vmStateOf } from '../by-libvirt/domain-session.js';
 import { eachDisk } from '../flow/all-of.js';
 import { orFailure } from '../flow/or-failure.js';
 import { domainImage, isImage } from './domain-image.js';
@@ -18,22 +19,10 @@ export async function restingDomain(
   choice: Choice,
   interrupt: AbortSignal,
 ): Promise<RestingVm> {
-  const { virsh, uuid, domain } = session;
-  // What only the started domain tells of is in the plan of a dry run, too.
-  const state = choice.startPaused ? vmStateOf({ ...domain, sizes: withAnySize(domain) }) : session.state;
-  const signal = AbortSignal.any([session.signal, interrupt]);
-  if (!choice.startPaused) refuseMissing(session, choice);
-  const saved = await hasManagedSave(virsh, uuid);
-  const instead = saved ? 'start the domain' : 'start the domain paused for it: --start-paused';
-  const disks = await eachDisk(state.disks, async (disk) => {
-    if (!isAskedFor(disk.node, choice)) return disk;
-    const asked = atRest(session, disk, { instead, signal });
-    // What cannot be read as it lies, its own QEMU reads; the start itself tells what is wrong with it.
-    const seen = choice.startPaused ? await orFailure(asked) : await asked;
-    return isFailure(seen) ? disk : seen;
-  });
+  const { domain, uuid } = session;
+  const { state, saved, instead } = await lookAtRest(session, choice, interrupt);
   return {
-    state: { ...state, disks },
+    state,
     signal: session.signal,
     session,
     subject: `the domain ${domain.name} (${uuid})`,
@@ -45,12 +34,37 @@ export async function restingDomain(
   };
 }
 
-/** `--include` and `--exclude`: what is left out need not be readable, and may be in use. */
-type Choice = Pick<BackupOptions, 'include' | 'exclude' | 'startPaused'>;
-
-function isAskedFor(target: string, { include, exclude }: Omit<Choice, 'startPaused'>): boolean {
-  return !exclude.includes(target) && (include.length === 0 || include.includes(target));
+export interface AtRest {
+  readonly state: DomainSession['state'];
+  /** Its memory is saved (virsh managedsave). */
+  readonly saved: boolean;
+  /** What else can be done with a disk that cannot be read as it lies. */
+  readonly instead: string;
 }
+
+/** As a backup sees it, and `doctor`. What cannot be read is no error yet: which disks are asked for is decided later. */
+export async function lookAtRest(session: DomainSession, choice: Choice, interrupt: AbortSignal): Promise<AtRest> {
+  const { virsh, uuid, domain } = session;
+  const signal = AbortSignal.any([session.signal, interrupt]);
+  // What only the started domain tells of is in the plan of a dry run, too.
+  const described = choice.startPaused ? vmStateOf({ ...domain, sizes: withAnySize(domain) }) : withMissing(session);
+  const state = withAskedFor(described, choice);
+  const saved = await hasManagedSave(virsh, uuid);
+  const instead = saved ? 'start the domain' : 'start the domain paused for it: --start-paused';
+  const disks = await eachDisk(state.disks, async (disk): Promise<SourceDisk> => {
+    // What is left out may be in use, or gone.
+    if (disk.unreadable || isSurelyExcluded(disk, choice)) return disk;
+    const seen = await orFailure(atRest(session, disk, { instead, signal }));
+    signal.throwIfAborted();
+    if (!isFailure(seen)) return seen;
+    // What cannot be read as it lies, its own QEMU reads; the start itself tells what is wrong with it.
+    if (choice.startPaused) return disk;
+    return { ...disk, bitmaps: [], unreadable: { why: seen.failed, todo: seen.hint ?? '' } };
+  });
+  return { state: { ...state, disks }, saved, instead };
+}
+
+type Choice = Pick<BackupOptions, 'include' | 'exclude' | 'startPaused'>;
 
 function withAnySize({ disks, sizes }: DomainSession['domain']): DomainSession['domain']['sizes'] {
   const none = { capacity: 0, allocation: 0, physical: null };
@@ -80,18 +94,24 @@ async function atRest(
 }
 
 /** libvirt leaves out what it cannot read; of storage that is not mounted a backup without it would say nothing. */
-function refuseMissing({ domain }: DomainSession, choice: Choice): void {
-  const gone = domain.disks.find(
+function withMissing({ domain, state }: DomainSession): DomainSession['state'] {
+  const missing = domain.disks.filter(
     ({ target, device, source, readOnly, transient }) =>
-      device === 'disk' && source && !readOnly && !transient && !domain.sizes.get(target) && isAskedFor(target, choice),
+      device === 'disk' && source && !readOnly && !transient && !domain.sizes.get(target),
   );
-  if (!gone?.source) return;
-  const { path, description } = gone.source;
-  const why = domain.unsized.get(gone.target);
-  const words = `the image of ${gone.target} cannot be read: ${path ?? description}${why === undefined ? '' : `: ${why}`}`;
-  throw new QmpBackupError('unsafe', words, {
-    hint: `Nothing was changed. ${whatToDo(gone)} Or leave it out: --exclude ${gone.target}`,
+  const gone = missing.map((disk): SourceDisk => {
+    const { path, description } = disk.source ?? { path: null, description: '' };
+    const why = domain.unsized.get(disk.target);
+    const words = `the image of ${disk.target} cannot be read: ${path ?? description}${why === undefined ? '' : `: ${why}`}`;
+    const todo = `Nothing was changed. ${whatToDo(disk)} Or leave it out: --exclude ${disk.target}`;
+    return { ...sourceOf(disk, domain), bitmaps: [], unreadable: { why: words, todo } };
   });
+  const names = new Set(missing.map(({ target }) => target));
+  return {
+    ...state,
+    disks: [...state.disks, ...gone],
+    leftOut: state.leftOut.filter(({ name }) => !names.has(name)),
+  };
 }
 
 function whatToDo({ source }: DomainDisk): string {

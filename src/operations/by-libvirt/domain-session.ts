@@ -167,30 +167,67 @@ export function vmStateOf(domain: DomainState): VmState {
   };
 }
 
-function whyLeftOut(disk: DomainDisk, { sizes, unsized, disks }: DomainState): Omit<LeftOut, 'name'> | null {
+type Out = Omit<LeftOut, 'name'>;
+
+function whyLeftOut(disk: DomainDisk, domain: DomainState): Out | null {
   const { device, source, target } = disk;
   if (device === 'cdrom' || device === 'floppy') return { kind: 'no-disk', reason: `a removable medium (${device})` };
-  if (device === 'lun') return byRule('a SCSI device passed through to the guest, which QEMU cannot read for a backup');
+  if (device === 'lun') {
+    const reason = 'a SCSI device passed through to the guest, which QEMU cannot read for a backup';
+    return { kind: 'rule', reason, instead: 'Back it up where its storage is, or in the guest.' };
+  }
   if (source === null) return { kind: 'no-disk', reason: 'no medium' };
   if (disk.readOnly) return { kind: 'no-disk', reason: 'read-only' };
-  if (disk.transient) return byRule('transient: its changes are dropped when the domain ends');
-  const { path } = source;
-  // QEMU cannot lock it for a job, and libvirt 9.0 dies of that when the job of another disk had begun.
-  const twin = disks.find((each) => each.target !== target && path !== null && each.source?.path === path);
-  if (twin)
-    return byRule(`its image is also that of ${twin.target}, and QEMU makes no backup of one that is open twice`);
+  if (!domain.sizes.get(target)) {
+    const reason = `its size is not known: ${domain.unsized.get(target) ?? 'its image may be gone'}`;
+    return { kind: 'rule', reason, instead: 'See whether its storage is mounted.' };
+  }
+  return ruledOut(disk, domain);
+}
+
+/** What is left out unless `--include` names it, as far as it can be taken at all (docs/decisions/0016). */
+function ruledOut(disk: DomainDisk, domain: DomainState): Out | null {
+  const { source, target } = disk;
+  const { active } = domain;
+  const twin = domain.disks.find((each) => each.target !== target && sameImage(each, disk));
+  const path = source?.path ?? '';
+  const whileOff = 'While the domain is off, --include takes it.';
+  if (disk.transient) {
+    const reason = 'transient: its changes are dropped when the domain ends';
+    // libvirt 9.0: block jobs are not supported on transient disk.
+    if (active)
+      return { kind: 'rule', reason, instead: `libvirt copies no transient disk of a running domain. ${whileOff}` };
+    return offered(reason, disk, domain, { alone: false, cost: 'transient: it is as each start finds it' });
+  }
+  if (twin) {
+    // QEMU cannot lock it for a job, and libvirt 9.0 dies of that when the job of another disk had begun.
+    const reason = `its image is also that of ${twin.target}, and QEMU makes no backup of one that is open twice`;
+    if (active) return { kind: 'rule', reason, instead: whileOff };
+    return offered(reason, disk, domain, { alone: false, cost: `${path} is also the image of ${twin.target}` });
+  }
   // What they write is in no bitmap and no scratch image of this one; and libvirt 9.0 dies where such a disk is not the first.
   if (disk.shareable) {
-    return byRule('shareable: other VMs may write to it, of which a backup of this one would know nothing');
+    const reason = 'shareable: other VMs may write to it, of which a backup of this one would know nothing';
+    return offered(reason, disk, domain, { alone: active, cost: 'shareable: refused while another VM has it open' });
   }
-  return sizes.get(target) ? null : byRule(`its size is not known: ${unsized.get(target) ?? 'its image may be gone'}`);
+  return null;
 }
 
-function byRule(reason: string): Omit<LeftOut, 'name'> {
-  return { kind: 'rule', reason };
+function sameImage(one: DomainDisk, other: DomainDisk): boolean {
+  return one.source?.path != null && one.source.path === other.source?.path;
 }
 
-function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
+function offered(
+  reason: string,
+  disk: DomainDisk,
+  domain: DomainState,
+  { alone, cost }: { readonly alone: boolean; readonly cost: string },
+): Out {
+  const source = { ...sourceOf(disk, domain), cannotTrack: `${cost}, so every backup is full` };
+  return { kind: 'rule', reason, offer: { source, alone } };
+}
+
+export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
   const { target, source, alias, format, backing } = disk;
   const size = domain.sizes.get(target) ?? { capacity: 0, allocation: 0 };
   const file = source?.path ?? source?.description ?? target;

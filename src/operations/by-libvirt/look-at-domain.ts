@@ -14,6 +14,7 @@ import { codeOf, fileError } from '../../repository/file-errors.js';
 import { freeSpace } from '../../repository/free-space.js';
 import { type DomainAccess, type DomainSession, openDomain } from './domain-session.js';
 import { scratchPlace, TEMPORARY } from './domain-scratch.js';
+import { lookAtRest } from '../at-rest/domain-resting.js';
 import { withImageBitmaps } from '../at-rest/off-bitmaps.js';
 import { orFailure } from '../flow/or-failure.js';
 import { PULL } from './pull-copy.js';
@@ -43,7 +44,7 @@ export async function lookAtDomainClosely(
   const connection = await askConnection(virsh);
   const session = await openDomain(address, unwind);
   const { domain, uuid } = session;
-  const state = domain.active ? session.state : await withImageBitmaps(session.state, domain);
+  const state = domain.active ? session.state : await whileOff(session);
   const targets = domain.active ? state.disks.map(({ node }) => node) : [];
   const [snapshots, blockJobs, agent, scratch, missing] = await Promise.all([
     listSnapshots(virsh, uuid),
@@ -73,6 +74,15 @@ export async function lookAtDomainClosely(
       scratch,
     },
   };
+}
+
+/** With what is wrong with each image, as a backup would find it; bitmaps as libvirt knows them, and as the image has them. */
+async function whileOff(session: DomainSession): Promise<DomainFacts['state']> {
+  const asked = { include: [], exclude: [], startPaused: false };
+  const { state } = await lookAtRest(session, asked, session.signal);
+  const known = new Map(session.state.disks.map(({ node, bitmaps }) => [node, bitmaps]));
+  const disks = state.disks.map((disk) => ({ ...disk, bitmaps: known.get(disk.node) ?? disk.bitmaps }));
+  return withImageBitmaps({ ...state, disks }, session.domain);
 }
 
 function missedOf({ disks }: DomainState, { leftOut }: DomainFacts['state']): readonly string[] {

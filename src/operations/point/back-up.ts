@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
+import { withAskedFor } from '../../domain/choose-disks.js';
 import { identityOf } from '../../domain/identity.js';
 import { afterTransaction } from '../../domain/plan.js';
 import { afterRepairs, retire } from '../../domain/reconcile.js';
@@ -42,13 +43,18 @@ export async function backUp(
       warnings.push(text);
       context.report({ kind: 'warning', text });
     },
+    remind: (text, lasting) => {
+      if (lasting) warnings.push(text);
+      context.report({ kind: 'reminder', text });
+    },
     signal: AbortSignal.any([context.signal, route.signal, watch.signal]),
     watch,
     context,
   };
   await watch.whileAnswering(refuseDiskFolder(resolve(options.target)));
   const result = await (options.dryRun ? watch.whileAnswering(rehearse(run, route)) : perform(run, route, unwind));
-  return { ...result, warnings };
+  const standing = result.plan.remarks.flatMap(({ kind, text }) => (kind === 'standing' ? [text] : []));
+  return { ...result, warnings, standing };
 }
 
 /** Milliseconds for each step of the clean-up after a run was given up. */
@@ -62,7 +68,7 @@ function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signa
   return watch;
 }
 
-type Outcome = Omit<BackupResult, 'warnings'>;
+type Outcome = Omit<BackupResult, 'warnings' | 'standing'>;
 
 /** `--dry-run`: everything that is decided, nothing that is done. */
 async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
@@ -70,7 +76,8 @@ async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
   state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, route.state.disks);
   const repairs = await route.observeRepairs(state);
-  const { plan, space, fleecing } = await planRun(run, route, state, afterRepairs(route.state, repairs));
+  const vm = withAskedFor(afterRepairs(route.state, repairs), run.options);
+  const { plan, space, fleecing } = await planRun(run, route, state, vm);
   // A guest that a dead run left frozen or stopped goes on first, and can only be asked then.
   if (!repairs.some(({ kind }) => kind === 'thaw' || kind === 'continue')) await route.rehearseFreeze?.(run);
   const { fleece, why } = fleecing;
@@ -128,7 +135,8 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
   if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
 
   const other = await route.ready?.(locked, repaired, unwind);
-  const [way, vm] = other ? [other, other.state] : [route, repaired];
+  const [way, seen] = other ? [other, other.state] : [route, repaired];
+  const vm = withAskedFor(seen, options);
   const planned = await planRun(locked, way, state, vm);
   const { space } = planned;
   watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });

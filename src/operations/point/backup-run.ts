@@ -55,6 +55,8 @@ export interface BackupOptions extends BackupRequest {
 
 export type BackupEvent =
   | { readonly kind: 'warning'; readonly text: string }
+  /** A warning that an earlier run has given. */
+  | { readonly kind: 'reminder'; readonly text: string }
   | { readonly kind: 'repaired'; readonly actions: readonly RepairAction[] }
   | { readonly kind: 'planned'; readonly target: string; readonly plan: BackupPlan; readonly fleecing: FleeceChoice }
   | { readonly kind: 'started'; readonly instant: Instant }
@@ -75,7 +77,10 @@ export interface BackupResult {
   readonly plan: BackupPlan;
   /** Repairs made before the run; with `--dry-run` those that would be. */
   readonly repairs: readonly RepairAction[];
+  /** What was warned of, and each writable disk that is not in the point, whether or not it was said before. */
   readonly warnings: readonly string[];
+  /** What the disks are like, new or not: no fault of this run. */
+  readonly standing: readonly string[];
   readonly space: SpaceNeed;
   /** Null after `--dry-run`. */
   readonly point: Point | null;
@@ -102,6 +107,8 @@ export interface BackupRun {
   readonly target: string;
   readonly attempt: string;
   readonly warn: (text: string) => void;
+  /** What an earlier run has warned of already; `lasting`: it is a warning of this run's answer, too. */
+  readonly remind: (text: string, lasting: boolean) => void;
   /** Aborts on a signal to the tool, when a lock is lost, or when the watch says so. */
   readonly signal: AbortSignal;
   readonly watch: TargetWatch;

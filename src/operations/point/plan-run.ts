@@ -55,7 +55,10 @@ export async function planRun(
     brokenLines,
   });
   if (catalog) (await damageIn(target, catalog, untouched)).forEach(run.warn);
-  plan.warnings.forEach(run.warn);
+  for (const { text, kind, said } of plan.remarks) {
+    if (said) run.remind(text, kind === 'lacks');
+    else run.warn(text);
+  }
   const { network, ...space } = await checkSpace(run, plan);
   const spaceIsShort = space.free - space.need < 2 * space.reserve;
   const planned: Planned = { plan, targetId, catalog, space, network };

@@ -2,6 +2,7 @@ import type { Catalog, Point, PointDefinition, PointDisk } from '../../domain/ca
 import type { VmState } from '../../domain/disk.js';
 import { rememberedIdentity } from '../../domain/identity.js';
 import type { BackupPlan, PlannedDisk } from '../../domain/plan.js';
+import { lacksOf } from '../../domain/remarks.js';
 import type { Staging } from '../../repository/staging.js';
 import type { BackupRun } from './backup-run.js';
 import { allOf, eachDisk, endingTogether } from '../flow/all-of.js';
@@ -112,6 +113,7 @@ function pointOf(
   disks: PointDisk[],
   definition: PointDefinition | null | undefined,
 ): Point {
+  const lacks = lacksOf(plan.leftOut);
   return {
     id: attempt,
     chain: plan.chain,
@@ -123,6 +125,7 @@ function pointOf(
     machine: vm.machine,
     disks,
     removed: [...plan.removed],
+    ...(lacks.length > 0 && { lacks }),
     ...(definition && { definition }),
   };
 }

@@ -26,7 +26,7 @@ export interface Choosable<Disk> {
 }
 
 /** @throws QmpBackupError `usage` for a name that fits no disk, or two; `unsafe` where no disk is left */
-export function chooseDisks<Disk extends { readonly disk: string }>(
+export function chooseRestored<Disk extends { readonly disk: string }>(
   from: Choosable<Disk>,
   { disks = [], include = [], exclude = [] }: DiskChoice,
 ): ChosenDisks<Disk> {
@@ -67,6 +67,6 @@ function meant<Disk extends { readonly disk: string }>(
   }
   if (second === undefined) return first;
   throw new QmpBackupError('usage', `${option} ${name} fits two disks of ${point}: ${first} and ${second}`, {
-    hint: 'Name the one that is meant by its disk id.',
+    hint: 'Name the one that is meant by its image file, or by its disk id: --disk takes nothing else.',
   });
 }
