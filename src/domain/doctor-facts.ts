@@ -44,6 +44,8 @@ export interface VmFacts {
   readonly state: VmState;
   /** Disks with the ids that they have in the target, or would get. */
   readonly disks: readonly { readonly id: string; readonly node: string }[];
+  /** What belongs to the machine and is in no point. */
+  readonly beside: readonly string[];
   /** Commands that a backup needs and this QEMU does not have. */
   readonly missingCommands: readonly string[];
   /** Whether an old copy that cannot be written may fail the job, and not the guest's write. */

@@ -15,6 +15,7 @@ export function judgeVm(vm: VmFacts): readonly Finding[] {
     ...judgeRunState(state),
     ...state.disks.flatMap((source) => judgeDisk(idOf(source), source)),
     ...judgeSharing(state.disks, idOf),
+    ...vm.beside.map((what) => info('VM', `in no backup of it: ${what}`)),
     ...state.leftOut.map(({ name, reason }) => info(name, `left out of backups: ${reason}`)),
     ...state.jobs.filter((job) => !isOurJob(job)).map(judgeJob),
   ];

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { type DoctorFacts, type Failure, type Finding, isFailure, type VmFacts } from '../domain/doctor-facts.js';
+import { besideDisks } from '../domain/beside-disks.js';
 import type { DomainFacts } from '../domain/domain-facts.js';
 import { judge } from '../domain/findings.js';
 import { identityOf, type VmIdentity } from '../domain/identity.js';
@@ -7,6 +8,7 @@ import { recognise } from '../domain/recognise.js';
 import { canFreeze, GuestAgent } from '../guest-agent/client.js';
 import { qemuImgVersion } from '../qemu-img/version.js';
 import { type QemuFeatures, readFeatures } from '../qemu/features.js';
+import { readTpms } from '../qemu/tpms.js';
 import { probeWritable } from '../qemu/probe-target.js';
 import { run } from '../qmp/commands.js';
 import type { Endpoint } from '../qmp/endpoint.js';
@@ -121,7 +123,11 @@ function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, 
     signal.throwIfAborted();
     const { client, state, owner } = session;
     const identity = identityOf(state.machine, options.label);
-    const [features, commands] = await Promise.all([readFeatures(client), run(client, 'query-commands')]);
+    const [features, commands, tpms] = await Promise.all([
+      readFeatures(client),
+      run(client, 'query-commands'),
+      readTpms(client),
+    ]);
     const has = new Set(commands.map(({ name }) => name));
     const agent = options.agent ? await orFailure(lookAtAgent(options.agent, signal)) : undefined;
     signal.throwIfAborted();
@@ -136,6 +142,7 @@ function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, 
       vm: {
         state,
         disks: recognise(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
+        beside: besideDisks(state.disks, tpms),
         missingCommands: NEEDED_COMMANDS.filter((name) => !has.has(name)),
         jobSparesGuest: features.driveBackup.onCbwError,
         canFleece: features.snapshotAccess && (features.copyBeforeWrite?.onCbwError ?? false),

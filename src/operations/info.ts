@@ -1,5 +1,7 @@
+import { besideDisks } from '../domain/beside-disks.js';
 import type { VmState } from '../domain/disk.js';
 import { isOurBitmap } from '../domain/names.js';
+import { readTpms } from '../qemu/tpms.js';
 import type { AskedVm } from './point/route.js';
 import { type Unwind, unwinding } from './flow/unwind.js';
 import { openVm, type VmAccess } from './by-monitor/vm-session.js';
@@ -9,6 +11,8 @@ export interface VmInfo {
   readonly vm: VmState;
   /** Nodes' disks whose bitmaps keep QEMU from going back to an internal snapshot. */
   readonly tracked: readonly string[];
+  /** What belongs to the machine and is in no point; of a domain its definition tells. */
+  readonly beside: readonly string[];
   /** Why none of its files was looked at: they are those of another host. */
   readonly elsewhere: string | null;
 }
@@ -19,21 +23,22 @@ export interface InfoOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | '
 
 export function info(options: InfoOptions): Promise<VmInfo> {
   return unwinding(async (unwind) => {
-    const { state, elsewhere } = await stateOf(options, unwind);
+    const { state, ...seen } = await look(options, unwind);
     const tracked = state.disks.filter(({ bitmaps }) => bitmaps.some(({ name }) => isOurBitmap(name)));
-    return { vm: state, tracked: tracked.map(({ device, node, qdev }) => device ?? qdev ?? node), elsewhere };
+    return { vm: state, tracked: tracked.map(({ device, node, qdev }) => device ?? qdev ?? node), ...seen };
   });
 }
 
+interface Seen extends Pick<VmInfo, 'beside' | 'elsewhere'> {
+  readonly state: VmState;
+}
+
 /** A monitor has one client at a time, which takes the VM's lock; libvirt answers many, also while a run has the domain. */
-async function stateOf(
-  { vm, ...access }: InfoOptions,
-  unwind: Unwind,
-): Promise<{ readonly state: VmState; readonly elsewhere: string | null }> {
+async function look({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<Seen> {
   if (vm.kind === 'domain') {
     const { lookAtDomain } = await import('./by-libvirt/domain-session.js');
-    return lookAtDomain(vm);
+    return { ...(await lookAtDomain(vm)), beside: [] };
   }
-  const session = await openVm({ ...access, monitor: vm.monitor, what: 'info', endDeadJobsMs: null }, unwind);
-  return { state: session.state, elsewhere: null };
+  const { client, state } = await openVm({ ...access, monitor: vm.monitor, what: 'info', endDeadJobsMs: null }, unwind);
+  return { state, beside: besideDisks(state.disks, await readTpms(client)), elsewhere: null };
 }

@@ -27,6 +27,7 @@ export interface CommandArguments {
   'query-block-jobs': NoArguments;
   'query-block-exports': NoArguments;
   'query-iothreads': NoArguments;
+  'query-tpm': NoArguments;
   'query-cpus-fast': NoArguments;
   'query-memory-size-summary': NoArguments;
   'query-commands': NoArguments;
@@ -78,6 +79,7 @@ const REPLIES = {
   'query-block-jobs': replies.blockJobsReply,
   'query-block-exports': replies.exportsReply,
   'query-iothreads': replies.iothreadsReply,
+  'query-tpm': replies.tpmsReply,
   'query-cpus-fast': replies.cpusReply,
   'query-memory-size-summary': replies.memoryReply,
   'query-commands': replies.commandsReply,
@@ -125,6 +127,7 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'query-block-jobs': QUERY_MS,
   'query-block-exports': QUERY_MS,
   'query-iothreads': QUERY_MS,
+  'query-tpm': QUERY_MS,
   'query-cpus-fast': QUERY_MS,
   'query-memory-size-summary': QUERY_MS,
   'query-commands': QUERY_MS,

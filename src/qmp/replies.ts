@@ -174,6 +174,7 @@ export const schemaReply = v.array(
 
 export const exportsReply = v.array(v.looseObject({ id: v.string(), type: v.string() }));
 
+export const tpmsReply = v.array(v.looseObject({ id: v.string(), model: v.string() }));
 export const iothreadsReply = v.array(v.looseObject({ id: v.string() }));
 
 /** HMP's output, with CR LF; its errors are in it too. */

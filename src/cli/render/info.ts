@@ -33,7 +33,7 @@ export function withoutGuesses({ vm, ...info }: VmInfo): object {
   return { ...info, vm: { ...vm, disks } };
 }
 
-function renderDevices({ vm }: VmInfo): string {
+function renderDevices({ vm, beside }: VmInfo): string {
   const rows = vm.disks.map((disk) => [
     newDiskId(disk),
     disk.device ?? '-',
@@ -44,7 +44,12 @@ function renderDevices({ vm }: VmInfo): string {
     disk.encrypted ? `${disk.file} (encrypted)` : disk.file,
   ]);
   const out = vm.leftOut.map(({ name, reason }) => `${name}: left out, ${reason}`);
-  return [table([['DISK', 'DEVICE', 'GUEST DEVICE', 'NODE', 'FORMAT', 'SIZE', 'IMAGE'], ...rows]), ...out].join('\n');
+  const more = beside.map((what) => `in no backup of it: ${what}`);
+  return [
+    table([['DISK', 'DEVICE', 'GUEST DEVICE', 'NODE', 'FORMAT', 'SIZE', 'IMAGE'], ...rows]),
+    ...out,
+    ...more,
+  ].join('\n');
 }
 
 function renderBitmaps({ vm, tracked }: VmInfo, domain: string | null): string {

@@ -185,7 +185,7 @@ function whyLeftOut(disk: DomainDisk, domain: DomainState): Out | null {
   return ruledOut(disk, domain);
 }
 
-/** What is left out unless `--include` names it, as far as it can be taken at all (docs/decisions/0016). */
+/** What is left out unless `--include` names it, as far as it can be taken at all (docs/decisions/0019). */
 function ruledOut(disk: DomainDisk, domain: DomainState): Out | null {
   const { source, target } = disk;
   const { active } = domain;

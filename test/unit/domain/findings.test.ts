@@ -11,6 +11,7 @@ function vmFacts(state: Partial<VmFacts['state']> = {}, more: Partial<VmFacts> =
   return {
     state: full,
     disks: full.disks.map(({ node, device }) => ({ id: device ?? node, node })),
+    beside: [],
     missingCommands: [],
     jobSparesGuest: false,
     canFleece: true,
