@@ -1,7 +1,7 @@
 import type { PlannedDisk } from '../domain/plan.js';
 import type { QmpClient } from '../qmp/client.js';
 import { QmpBackupError } from '../errors.js';
-import { run, type TransactionAction } from '../qmp/commands.js';
+import { type CommandArguments, run, type TransactionAction } from '../qmp/commands.js';
 import type { BlockDevice } from '../qmp/replies.js';
 import { childFinder } from './inspect.js';
 
@@ -25,16 +25,8 @@ export interface Fleeced {
   readonly fleece: FleecedDisk;
 }
 
-/**
- * Everything that can be done while the guest runs: the scratch image is opened and the filter made, above the disk but
- * in nobody's way. The filter takes no `bitmap`: with one, what is dirtied later could not be read.
- */
-export async function prepareFilter(
-  client: QmpClient,
-  { planned, fleece }: Fleeced,
-  options: { readonly cbwTimeoutS: number },
-): Promise<void> {
-  const { nodes, scratch, limit } = fleece;
+/** What can be done while the guest runs: the scratch image is opened. */
+export async function openScratch(client: QmpClient, { fleece: { nodes, scratch, limit } }: Fleeced): Promise<void> {
   await run(client, 'blockdev-add', {
     driver: 'qcow2',
     'node-name': nodes.scratch,
@@ -43,19 +35,37 @@ export async function prepareFilter(
     // The raw layer refuses what goes beyond its size: a bound that holds however fast the guest writes.
     file: { driver: 'raw', size: limit, file: { driver: 'file', filename: scratch } },
   });
-  await run(client, 'blockdev-add', {
-    driver: 'copy-before-write',
-    'node-name': nodes.filter,
-    file: planned.source.root,
-    target: nodes.scratch,
-    'on-cbw-error': 'break-snapshot',
-    'cbw-timeout': options.cbwTimeoutS,
-  });
 }
 
-/** Puts the filters in. Each disk's instant begins here, so the VM must stand still, or its disks have several. */
-export async function insertFilters(client: QmpClient, disks: readonly Fleeced[]): Promise<void> {
+export interface FilterOptions {
+  readonly cbwTimeoutS: number;
+}
+
+/**
+ * Makes the filters and puts them in. Each disk's instant begins here, so the VM must stand still, or its disks have
+ * several; and QEMU 7.2 aborts where a filter is made above a disk that an iothread is writing to
+ * (`qemu_mutex_unlock_impl`). The filter takes no `bitmap`: with one, what is dirtied later could not be read.
+ */
+export async function insertFilters(
+  client: QmpClient,
+  disks: readonly Fleeced[],
+  { cbwTimeoutS }: FilterOptions,
+): Promise<void> {
   refuseChanged(await run(client, 'query-block', {}, WITHIN_PAUSE), disks);
+  const add = (node: CommandArguments['blockdev-add']): Promise<unknown> =>
+    run(client, 'blockdev-add', node, WITHIN_PAUSE);
+  await Promise.all(
+    disks.map(({ planned, fleece: { nodes } }) =>
+      add({
+        driver: 'copy-before-write',
+        'node-name': nodes.filter,
+        file: planned.source.root,
+        target: nodes.scratch,
+        'on-cbw-error': 'break-snapshot',
+        'cbw-timeout': cbwTimeoutS,
+      }),
+    ),
+  );
   await Promise.all(
     disks.map(({ fleece: { qdev, nodes } }) =>
       run(client, 'qom-set', { path: qomPath(qdev), property: 'drive', value: nodes.filter }, WITHIN_PAUSE),
@@ -63,12 +73,7 @@ export async function insertFilters(client: QmpClient, disks: readonly Fleeced[]
   );
   await Promise.all(
     disks.map(({ fleece: { nodes } }) =>
-      run(
-        client,
-        'blockdev-add',
-        { driver: 'snapshot-access', 'node-name': nodes.snapshot, file: nodes.filter },
-        WITHIN_PAUSE,
-      ),
+      add({ driver: 'snapshot-access', 'node-name': nodes.snapshot, file: nodes.filter }),
     ),
   );
 }

@@ -29,6 +29,11 @@ export interface TransactionOptions {
   readonly compress: boolean;
   /** This QEMU's drive-backup takes `on-cbw-error` (features.ts): a failing target then fails the job, not the guest's write. */
   readonly jobOnCbwError?: boolean;
+  /**
+   * The jobs wait, when they have copied all, to be ended one after the other (job-watch.ts). Jobs that end by themselves
+   * while QEMU is busy with another one hang or abort a QEMU with iothreads (7.2, 10.0).
+   */
+  readonly endOneByOne?: boolean;
   /** Milliseconds until the outcome counts as unknown. */
   readonly timeoutMs: number;
 }
@@ -54,7 +59,7 @@ export async function addBitmaps(client: QmpClient, disks: readonly TransactionD
 /** All bitmaps first, then all jobs: a transaction that QEMU refuses at a bitmap has started no job. */
 export function pointActions(
   disks: readonly TransactionDisk[],
-  { speed, compress, jobOnCbwError }: Pick<TransactionOptions, 'speed' | 'compress' | 'jobOnCbwError'>,
+  { speed, compress, jobOnCbwError, endOneByOne }: Omit<TransactionOptions, 'timeoutMs'>,
 ): readonly TransactionAction[] {
   const early = disks.some(({ fleece }) => fleece !== null);
   const bitmaps = disks.flatMap((disk) => [
@@ -78,6 +83,7 @@ export function pointActions(
       ...(jobOnCbwError && !fleece ? { 'on-cbw-error': 'break-snapshot' } : {}),
       // The outcome stays readable after the job's end, even by a later run.
       'auto-dismiss': false,
+      ...(endOneByOne ? { 'auto-finalize': false } : {}),
     },
   }));
   return [...bitmaps, ...jobs];

@@ -39,6 +39,7 @@ export interface CommandArguments {
   transaction: { readonly actions: readonly TransactionAction[] };
   'job-cancel': { readonly id: string };
   'job-dismiss': { readonly id: string };
+  'job-finalize': { readonly id: string };
   /** `speed` in bytes per second, 0 is no limit. */
   'block-job-set-speed': { readonly device: string; readonly speed: number };
   'block-dirty-bitmap-add': {
@@ -91,6 +92,7 @@ const REPLIES = {
   transaction: replies.anyReply,
   'job-cancel': replies.anyReply,
   'job-dismiss': replies.anyReply,
+  'job-finalize': replies.anyReply,
   'block-job-set-speed': replies.anyReply,
   'block-dirty-bitmap-add': replies.anyReply,
   'block-dirty-bitmap-remove': replies.anyReply,
@@ -140,6 +142,8 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   transaction: QUERY_MS,
   'job-cancel': QUERY_MS,
   'job-dismiss': QUERY_MS,
+  // Closes the target.
+  'job-finalize': STORAGE_MS,
   'block-job-set-speed': QUERY_MS,
   'block-dirty-bitmap-add': STORAGE_MS,
   // Taking a stored bitmap out of an image rewrites its header.

@@ -7,7 +7,7 @@ import type { BackupPlan, PlannedDisk } from '../../domain/plan.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { type QemuFeatures, readFeatures } from '../../qemu/features.js';
 import type { FleecedDisk } from '../../qemu/fleece.js';
-import { run as query } from '../../qmp/commands.js';
+import { firstIothread } from '../../qemu/iothreads.js';
 import { defaultReserve } from '../../domain/space.js';
 import { freeSpace } from '../../repository/free-space.js';
 import { scratchImage } from '../../repository/scratch.js';
@@ -46,11 +46,11 @@ export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: Targ
 async function refuseIothreads({ session }: QmpRun): Promise<void> {
   // 10.0 was seen to do well.
   if (session.client.greeting.qemuVersion.major >= 10) return;
-  const [iothread] = await query(session.client, 'query-iothreads');
-  if (!iothread) return;
+  const iothread = await firstIothread(session.client);
+  if (iothread === null) return;
   throw new QmpBackupError(
     'unsafe',
-    `--verify: this VM has an iothread (${iothread.id}), and QEMU may crash when a disk in one is read over NBD`,
+    `--verify: this VM has an iothread (${iothread}), and QEMU may crash when a disk in one is read over NBD`,
     { hint: 'Nothing was changed. Take the backup without --verify; --fleece always works, too.' },
   );
 }

@@ -1,6 +1,6 @@
 import { dirname } from 'node:path';
 import { createImage } from '../../qemu-img/steps.js';
-import { prepareFilter } from '../../qemu/fleece.js';
+import { openScratch } from '../../qemu/fleece.js';
 import { addBitmaps, fleecedOf, type TransactionDisk } from '../../qemu/transaction.js';
 import { limitScratch, makeScratch } from '../../repository/scratch.js';
 import type { SocketOwner } from '../../repository/peer.js';
@@ -9,8 +9,8 @@ import { watchScratch } from '../point/watch-scratch.js';
 import type { QmpRun } from './qmp-run.js';
 
 /**
- * Fleecing as far as it can be done while the guest runs and before any freeze: the new bitmaps record, the scratch
- * images are open, the filters are made and in nobody's way.
+ * Fleecing as far as it can be done while the guest runs and before any freeze: the new bitmaps record, and the scratch
+ * images are open.
  */
 export async function prepareFleece(
   run: QmpRun,
@@ -28,6 +28,6 @@ export async function prepareFleece(
     const { scratch, limit } = disk.fleece;
     await createImage(scratch, { size: disk.planned.source.virtualSize });
     await limitScratch(scratch, limit, qemuUser);
-    await prepareFilter(client, disk, { cbwTimeoutS: Math.ceil(run.options.cbwTimeoutMs / 1000) });
+    await openScratch(client, disk);
   });
 }

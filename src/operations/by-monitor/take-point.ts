@@ -1,12 +1,12 @@
 import type { FreezeGuard } from '../../guest-agent/freeze-guard.js';
-import { insertFilters } from '../../qemu/fleece.js';
+import { type FilterOptions, insertFilters } from '../../qemu/fleece.js';
 import type { PauseGuard } from '../../qemu/pause-guard.js';
 import { fleecedOf, startPoint, type TransactionDisk, type TransactionOptions } from '../../qemu/transaction.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { QmpTimeout } from '../../qmp/errors.js';
 import { type Instant, type InstantOptions, takeInstant } from '../point/instant.js';
 
-export type TakeOptions = TransactionOptions & Omit<InstantOptions, 'settle'>;
+export type TakeOptions = TransactionOptions & FilterOptions & Omit<InstantOptions, 'settle'>;
 
 export interface Guards {
   readonly freeze: FreezeGuard | null;
@@ -43,10 +43,10 @@ export async function takePoint(
 async function beginPoint(
   client: QmpClient,
   disks: readonly TransactionDisk[],
-  options: TransactionOptions,
+  options: TransactionOptions & FilterOptions,
 ): Promise<number> {
   const fleeced = fleecedOf(disks);
-  if (fleeced.length > 0) await insertFilters(client, fleeced);
+  if (fleeced.length > 0) await insertFilters(client, fleeced, options);
   const begun = performance.now();
   await startPoint(client, disks, options);
   return performance.now() - begun;

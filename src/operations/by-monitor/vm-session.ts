@@ -1,6 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { VmState } from '../../domain/disk.js';
+import type { JobState, VmState } from '../../domain/disk.js';
 import { isOurJob } from '../../domain/names.js';
 import { QmpBackupError } from '../../errors.js';
 import { inspectVm, readJobs, readUuid } from '../../qemu/inspect.js';
@@ -78,15 +78,21 @@ const GETTING_ON_MS = 5_000;
  */
 async function endDeadJobs(client: QmpClient, timeoutMs: number): Promise<void> {
   const unfinished = await unfinishedJobs(client);
-  if (unfinished.size > 0) await stopJobs(client, [...unfinished.keys()], timeoutMs);
+  if (unfinished.length > 0) {
+    await stopJobs(
+      client,
+      unfinished.map(({ id }) => id),
+      timeoutMs,
+    );
+  }
 }
 
 /** For a look that changes nothing: jobs that get on have a target that answers. */
 async function refuseHangingJobs(client: QmpClient): Promise<void> {
-  const first = await unfinishedJobs(client);
+  const first = await copying(client);
   const waiting = new Set(first.keys());
   for (const until = performance.now() + GETTING_ON_MS; waiting.size > 0; await sleep(100)) {
-    const now = await unfinishedJobs(client);
+    const now = await copying(client);
     for (const id of waiting) if (now.get(id) !== first.get(id)) waiting.delete(id);
     if (waiting.size === 0 || performance.now() < until) continue;
     throw new QmpBackupError('failed', `${[...waiting].join(', ')}: this job of a run that died does not get on`, {
@@ -97,8 +103,12 @@ async function refuseHangingJobs(client: QmpClient): Promise<void> {
   }
 }
 
-/** Progress of the jobs of ours that have not concluded, by id. */
-async function unfinishedJobs(client: QmpClient): Promise<ReadonlyMap<string, number>> {
-  const jobs = (await readJobs(client)).filter((job) => isOurJob(job) && job.status !== 'concluded');
+/** Progress of the jobs of ours that still copy, by id; one that is `pending` has copied all and waits to be ended. */
+async function copying(client: QmpClient): Promise<ReadonlyMap<string, number>> {
+  const jobs = (await unfinishedJobs(client)).filter(({ status }) => status !== 'pending');
   return new Map(jobs.map(({ id, current }) => [id, current]));
+}
+
+async function unfinishedJobs(client: QmpClient): Promise<readonly JobState[]> {
+  return (await readJobs(client)).filter((job) => isOurJob(job) && job.status !== 'concluded');
 }

@@ -1,7 +1,7 @@
 /**
  * Makes the disk images of a test: empty ones, ext4 file systems for the guest, and the disks of the counter workload.
  */
-import { open, truncate } from 'node:fs/promises';
+import { open, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { run, withTemporaryDir } from './programs.js';
@@ -96,6 +96,39 @@ export async function createCounterDisk(options: {
     }
   });
 }
+
+/**
+ * A disk that boots into a guest of 42 bytes: for ever it writes a sector by int 13h, now to the first disk and now to the
+ * second, each time on another cylinder.
+ */
+export async function createWritingDisk(image: {
+  readonly file: string;
+  readonly format: ImageFormat;
+  readonly size: number;
+}): Promise<void> {
+  await viaRaw(image, async (raw) => {
+    const sector = Buffer.alloc(512);
+    WRITING_GUEST.copy(sector);
+    sector.writeUInt16LE(0xaa55, 510);
+    await writeFile(raw, sector);
+    await truncate(raw, image.size);
+  });
+}
+
+const WRITING_GUEST = Buffer.from(
+  [
+    '31c0 8ec0 8ed8 31f6', // ax, es, ds and the counter si are 0
+    '89f0 d1e8 83e01f 88c5', // again: cylinder ch = si / 2 % 32
+    'b102 b600', // sector 2 of head 0
+    '89f0 2401 0c80 88c2', // drive dl = 80h + si % 2
+    'b80103 bb007c', // write 1 sector, from here
+    '56 cd13 5e 46', // int 13h; si += 1
+    'ebde',
+  ]
+    .join('')
+    .replaceAll(' ', ''),
+  'hex',
+);
 
 async function viaRaw(
   image: { readonly file: string; readonly format: ImageFormat },

@@ -19,6 +19,8 @@ export interface Disk {
   readonly device?: string;
   /** Per second; a throttle filter with `-blockdev`, a property of the drive with `-drive`. */
   readonly throttle?: { readonly bytes?: number; readonly operations?: number };
+  /** Id of the iothread that serves the disk (virtio); QEMU's main loop unless told. */
+  readonly iothread?: string;
   readonly readOnly?: boolean;
   readonly media?: 'disk' | 'cdrom';
   /** More options for `-drive` or for the format node of `-blockdev`. */
@@ -57,7 +59,7 @@ function deviceModel(disk: Disk): string {
   const type = disk.media === 'cdrom' ? 'cd' : 'hd';
   switch (disk.interface ?? 'virtio') {
     case 'virtio':
-      return 'virtio-blk-pci';
+      return `virtio-blk-pci${disk.iothread === undefined ? '' : `,iothread=${disk.iothread}`}`;
     case 'scsi':
       return `scsi-${type},bus=lab-scsi.0`;
     case 'ide':

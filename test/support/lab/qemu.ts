@@ -104,6 +104,7 @@ export async function startQemu(options: QemuOptions): Promise<Vm | GuestVm> {
     ...(guestOptions || options.silentAgent ? ['-device', 'virtio-serial-pci'] : []),
     ...(guestOptions || options.silentAgent ? portArguments('org.qemu.guest_agent.0', sockets.agent) : []),
     ...(options.disks.some((disk) => disk.interface === 'scsi') ? ['-device', 'virtio-scsi-pci,id=lab-scsi'] : []),
+    ...iothreadArguments(options.disks),
     ...[...disks.values()].flatMap((disk) => disk.args),
     ...(guestOptions
       ? await guestArguments(dir, sockets.control, guestOptions, options.disks.length)
@@ -228,6 +229,11 @@ function socketPaths(dir: string): { tool: string; test: string; agent: string; 
       throw new Error(`too long for a unix socket, use makeLabDir: ${path}`);
   }
   return paths;
+}
+
+function iothreadArguments(disks: readonly Disk[]): string[] {
+  const ids = new Set(disks.flatMap(({ iothread }) => iothread ?? []));
+  return [...ids].flatMap((id) => ['-object', `iothread,id=${id}`]);
 }
 
 function monitorArguments(id: string, where: Readonly<Record<string, string>>): string[] {

@@ -47,4 +47,12 @@ describe('the job of a point', () => {
     expect(jobOf(false)).not.toHaveProperty('on-cbw-error');
     expect(jobOf()).toEqual(jobOf(false));
   });
+
+  it('waits to be ended where jobs must not end by themselves', () => {
+    const data = (endOneByOne: boolean): unknown =>
+      pointActions([disk], { speed: 0, compress: false, endOneByOne }).find(({ type }) => type === 'drive-backup')
+        ?.data;
+    expect(data(true)).toHaveProperty('auto-finalize', false);
+    expect(data(false)).not.toHaveProperty('auto-finalize');
+  });
 });
