@@ -51,6 +51,7 @@ export async function watchJobs(
       const [pending] = ours.filter(({ status }) => status === 'pending');
       if (pending) {
         await finalizeJob(client, pending.id);
+        await somethingHappened(wakeUps, LOOK_EVERY_MS);
         continue;
       }
       if (!cancelled && (signal.aborted || outcomes.some((outcome) => outcome?.error))) {

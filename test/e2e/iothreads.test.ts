@@ -8,7 +8,7 @@ suite('a guest that writes to disks in iothreads', () => {
   it.each(IOTHREAD_SHAPES)('lives through fleeced and plain backups: %s', { timeout: 300_000 }, async (shape) => {
     const dir = await labDir();
     for (const fleece of ['always', 'never']) {
-      const options = { dir: join(dir, fleece), shape, runs: 12, how: ['--fleece', fleece] };
+      const options = { dir: join(dir, fleece), shape, runs: 8, how: ['--fleece', fleece] };
       const { writes } = await soakIothreads(options);
       for (const each of writes) expect(each).toBeGreaterThan(0);
     }
