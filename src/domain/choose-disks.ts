@@ -10,6 +10,8 @@ export interface DiskRequest {
   readonly exclude: readonly string[];
   readonly excludeRaw: boolean;
   readonly allowPlaintext: boolean;
+  /** Seal the others where a disk cannot be copied. */
+  readonly skipFailed: boolean;
 }
 
 type Names = Pick<DiskRequest, 'include' | 'exclude'>;
@@ -142,14 +144,6 @@ export function withAskedFor(vm: VmState, { include }: Names): VmState {
     disks: [...vm.disks, ...asked],
     leftOut: vm.leftOut.filter(({ offer }) => !offer || !asked.has(offer.source)),
   };
-}
-
-/** @throws QmpBackupError `unsafe`, with each disk whose image cannot be read */
-export function refuseUnreadable(chosen: readonly KnownSource[]): void {
-  const bad = chosen.flatMap(({ source: { unreadable } }) => unreadable ?? []);
-  const [first] = bad;
-  if (!first) return;
-  throw new QmpBackupError('unsafe', bad.map(({ why }) => why).join('; '), { hint: first.todo });
 }
 
 export function refuseDecryption(request: DiskRequest, chosen: readonly KnownSource[]): void {

@@ -36,6 +36,10 @@ export interface SourceDisk {
   readonly root: string;
   /** A running job of somebody else has its filter between `root` and `node`. */
   readonly underJob: boolean;
+  /** The job of somebody else that has the disk's node for its own: QEMU starts no other on it. */
+  readonly heldBy?: { readonly id: string; readonly type: string };
+  /** QEMU's own overlay of `-snapshot`, a file that has no name any more. */
+  readonly temporary?: true;
   readonly format: string;
   /** Image file as QEMU names it (may be relative to QEMU's working directory, or a `json:` name). */
   readonly file: string;

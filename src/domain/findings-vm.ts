@@ -2,6 +2,7 @@ import type { JobState, SourceDisk, VmState } from './disk.js';
 import type { Finding, VmFacts } from './doctor-facts.js';
 import { listNames } from './listed-names.js';
 import { isOurBitmap } from './names.js';
+import { obstacleOf } from './obstacles.js';
 import { hasStableId } from './recognise.js';
 import { isOurJob } from './names.js';
 import { meaningOf } from './run-state.js';
@@ -57,8 +58,14 @@ function judgeRunState(state: VmState): Finding[] {
 export const MANY_BITMAPS = 8;
 
 /** What an image is by itself, whichever way leads to the VM. */
-export function judgeImage(id: string, { encrypted, format, compat }: SourceDisk): Finding[] {
+export function judgeImage(id: string, source: SourceDisk): Finding[] {
+  const { encrypted, format, compat } = source;
   const found: Finding[] = [];
+  const obstacle = obstacleOf(source);
+  if (obstacle) {
+    const todo = `${obstacle.todo} Or back the others up: --skip-failed-disks`;
+    found.push({ level: 'error', subject: id, what: `it cannot be copied: ${obstacle.why}`, todo });
+  }
   if (encrypted) {
     const what = 'the image is encrypted, and QEMU would write its backup decrypted';
     const todo = 'Allow that with --allow-plaintext, or leave the disk out with --exclude.';
@@ -127,14 +134,8 @@ function backingOf({ image }: SourceDisk): string | null {
   return typeof name === 'string' ? name : null;
 }
 
-/** Jobs that put a filter over the disk: QEMU then refuses the transaction of a backup. */
-const BLOCKING_JOBS = ['mirror', 'commit', 'stream'];
-
 function judgeJob({ id, type, status }: JobState): Finding {
-  const what = `a job of somebody else is ${status}: ${id} (${type}); it is left alone`;
-  if (!BLOCKING_JOBS.includes(type)) return info('VM', what);
-  const todo = 'If QEMU refuses the backup of its disk, back up after that job.';
-  return { level: 'warning', subject: 'VM', what, todo };
+  return info('VM', `a job of somebody else is ${status}: ${id} (${type}); it is left alone`);
 }
 
 function info(subject: string, what: string): Finding {

@@ -1,9 +1,10 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog, Level, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, latestFile, latestFull, latestTracked, pointsOfChain } from './chain.js';
-import { chooseDisks, type DiskRequest, refuseDecryption, refuseUnreadable } from './choose-disks.js';
+import { chooseDisks, type DiskRequest, refuseDecryption } from './choose-disks.js';
 import type { LeftOut, SourceDisk, VmState } from './disk.js';
 import { jobId, nextNumber, pointFileName } from './names.js';
+import { setAside } from './obstacles.js';
 import type { KnownSource } from './recognise.js';
 import { type Remark, remarksOn, whyUntrackable } from './remarks.js';
 
@@ -63,8 +64,7 @@ export interface PlanInput {
 /** Throws `unsafe` (with the disk and the reason) when the level asked for would not be safe. */
 export function planBackup(input: PlanInput): BackupPlan {
   const { request, catalog } = input;
-  const { chosen, leftOut } = chooseDisks(input);
-  refuseUnreadable(chosen);
+  const { chosen, leftOut } = setAside(chooseDisks(input), request.skipFailed);
   refuseDecryption(request, chosen);
 
   const chain = currentChain(catalog);

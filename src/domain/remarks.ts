@@ -40,6 +40,11 @@ export function remarksOn({ catalog, chain, disks, leftOut, off }: Planned): rea
       const way = offer ? ` (--include ${name} takes it)` : '';
       return { text: `${name} is not in the backup: ${reason}${way}`, kind: 'lacks', said: known };
     }),
+    ...leftOut.flatMap(({ name, reason, kind, instead }): Remark[] =>
+      kind === 'failed'
+        ? [{ text: `${name} is not in the backup: ${reason}. ${instead ?? ''}`.trimEnd(), kind: 'lacks', said: false }]
+        : [],
+    ),
     ...disks.flatMap((planned) => {
       const entry = anew ? undefined : newestEntry(catalog, planned.disk);
       return standingOf(planned, off, entry).map((each): Remark => ({ ...each, kind: 'standing' }));

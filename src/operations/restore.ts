@@ -1,5 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import type { LackedDisk } from '../domain/catalog.js';
 import type { LeftOut } from '../domain/disk.js';
 import type { RestoreRequest } from '../domain/restore-plan.js';
 import { messageOf, QmpBackupError } from '../errors.js';
@@ -75,6 +76,8 @@ export interface RestoreResult {
   readonly disks: readonly RestoredDisk[];
   /** Disks of the point that are not restored because of what was asked for. */
   readonly leftOut: readonly LeftOut[];
+  /** Disks that the VM had and the point does not have, but for those that an option left out. */
+  readonly lacks: readonly LackedDisk[];
   /** Path of `machine.json`. */
   readonly machine: string;
   /** Of a libvirt domain. */
@@ -184,6 +187,6 @@ async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Prom
   const written = definition && places && (await writeDefinition(definition, places, images, undo));
   written?.notes.forEach(run.warn);
   await replaceFile(machine, `${JSON.stringify(source.machine, null, 2)}\n`, { mode: 0o600 });
-  const { point } = source;
-  return { output, point, disks, leftOut, machine, definition: written && { ...written, defined: false } };
+  const { point, lacks } = source;
+  return { output, point, disks, leftOut, lacks, machine, definition: written && { ...written, defined: false } };
 }

@@ -1,5 +1,5 @@
 import type { DirtyBitmap, JobState, LeftOut, OwnNode, SourceDisk, VmState } from '../domain/disk.js';
-import { isOurExport, roleOfNode } from '../domain/names.js';
+import { isOurExport, isOurJob, roleOfNode } from '../domain/names.js';
 import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';
@@ -44,7 +44,7 @@ async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
       run(client, 'qom-get', { path: '/machine', property: 'type' }),
     ]);
   const { qemuVersion } = client.greeting;
-  const found = disksOf(devices, nodes, graph);
+  const found = disksOf(devices, nodes, graph, jobs);
   if (!found) return undefined;
   return {
     machine: {
@@ -89,6 +89,7 @@ export function disksOf(
   devices: readonly BlockDevice[],
   nodes: readonly BlockNode[],
   graph: BlockGraph,
+  jobs: readonly JobState[] = [],
 ): { readonly disks: readonly SourceDisk[]; readonly leftOut: readonly LeftOut[] } | undefined {
   const byName = new Map(nodes.map((node) => [node['node-name'] ?? '', node]));
   const below = childFinder(graph);
@@ -108,7 +109,12 @@ export function disksOf(
       const underJob = path.some(isJobFilter);
       const layers = layersBelow(node, nodes, below);
       const source = sourceDisk(device, node, allocatedIn(layers, nodes));
-      disks.push({ ...source, backing: layers.slice(1).map(({ file }) => file), underJob });
+      const heldBy = holderOf(source.node, graph, jobs);
+      disks.push({
+        ...{ ...source, underJob, backing: layers.slice(1).map(({ file }) => file) },
+        ...(heldBy && { heldBy }),
+        ...(isTemporary(node) && { temporary: true }),
+      });
     }
   }
   return { disks, leftOut };
@@ -193,6 +199,28 @@ const JOB_FILTERS = ['copy-before-write', 'mirror_top', 'commit_top'];
 
 function isJobFilter(node: BlockNode): boolean {
   return JOB_FILTERS.includes(node.drv) && roleOfNode(node['node-name'] ?? '') === undefined;
+}
+
+/**
+ * Seen on 7.2 and 10.0: mirror, commit and stream have an edge to the disk's node, and its backup is refused
+ * (`Node 'd1' is busy`). A backup of somebody else has one to its filter alone, and ours goes on beside it.
+ */
+function holderOf(
+  node: string,
+  { nodes, edges }: BlockGraph,
+  jobs: readonly JobState[],
+): { readonly id: string; readonly type: string } | undefined {
+  const at = nodes.filter(({ type, name }) => type !== 'block-job' && name === node).map(({ id }) => id);
+  const holders = edges.filter(({ child }) => at.includes(child)).map(({ parent }) => parent);
+  const held = nodes.filter(({ id, type }) => type === 'block-job' && holders.includes(id)).map(({ name }) => name);
+  const job = jobs.find((each) => held.includes(each.id) && !isOurJob(each));
+  return job && { id: job.id, type: job.type };
+}
+
+/** `-snapshot`: QEMU itself names the file, and its overlay records no backing file, so that its name is a `json:` one. */
+function isTemporary(node: BlockNode): boolean {
+  if (!node['node-name']?.startsWith('#') || !node.file.startsWith('json:')) return false;
+  return /"filename": "[^"]*\/vl\.[A-Za-z0-9]{6}"\}\}$/.test(node.file);
 }
 
 /**

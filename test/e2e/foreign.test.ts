@@ -266,9 +266,11 @@ describe('other programs at work', () => {
     await untilStatus(made, 'qmpbackup-mirror', 'ready');
     for (const level of ['inc', 'auto']) {
       const args = ['--socket', made.vm.socket, 'backup', '--level', level, '--target', made.target];
-      const refused = await expectCli(1, args);
-      expect(refused.stderr).toMatch(/d1/);
-      expect(refused.stderr).toMatch(/in use|busy|mirror/);
+      for (const more of [[], ['--dry-run']]) {
+        const refused = await expectCli(13, [...args, ...more]);
+        expect(refused.stderr).toMatch(/d1: .*mirror, id qmpbackup-mirror/);
+        expect(refused.stderr).toMatch(/hint: .*job-cancel id=qmpbackup-mirror/);
+      }
       expect(await statusOf(made, 'qmpbackup-mirror')).toBe('ready');
       await others.expectUntouched();
     }

@@ -136,7 +136,16 @@ export function vmState(disks: SourceDisk[], more: Partial<VmState> = {}): VmSta
 }
 
 export function request(level: BackupRequest['level'], more: Partial<BackupRequest> = {}): BackupRequest {
-  return { level, include: [], exclude: [], excludeRaw: false, allowPlaintext: false, compress: false, ...more };
+  return {
+    level,
+    include: [],
+    exclude: [],
+    excludeRaw: false,
+    allowPlaintext: false,
+    skipFailed: false,
+    compress: false,
+    ...more,
+  };
 }
 
 export function planInput(

@@ -108,7 +108,7 @@ const DISKS: readonly FaultBefore[] = [
   },
   {
     what: 'a mirror job has a disk',
-    ends: 1,
+    ends: 13,
     arrange: async () => {
       const lab = await scenario();
       const file = join(lab.dir, 'mirrored.qcow2');
@@ -119,6 +119,17 @@ const DISKS: readonly FaultBefore[] = [
         ...{ 'job-id': 'mirror', device: 'd2', target: 'mirrored', sync: 'full' },
       });
       return of(lab);
+    },
+  },
+  {
+    what: 'a disk is a temporary overlay',
+    ends: 13,
+    arrange: async () => {
+      const dir = await labDir();
+      const file = join(dir, 'scratch.qcow2');
+      await createImage({ file, format: 'qcow2', size: MiB });
+      const args = ['-drive', `if=none,id=s1,file=${file},snapshot=on`, '-device', 'virtio-blk-pci,drive=s1'];
+      return of(await scenario(undefined, { args }));
     },
   },
 ];

@@ -24,6 +24,7 @@ interface Flags {
   readonly stallTimeout: number;
   readonly excludeRaw?: boolean;
   readonly allowPlaintext?: boolean;
+  readonly skipFailedDisks?: boolean;
   readonly vmName?: string;
   readonly progressInterval: number;
   readonly digest: boolean;
@@ -87,6 +88,7 @@ export const backupCommand: Register = (program, run) => {
     .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
     .option('--exclude-raw', 'leave raw disks out')
     .option('--allow-plaintext', 'back encrypted disks up, decrypted')
+    .option('--skip-failed-disks', 'back the others up where a disk cannot be copied now; exit code 3')
     .option('--vm-name <name>', 'what to call a VM that has no name')
     .addOption(secondsOption('--progress-interval <seconds>', 'time between two progress lines', 10))
     .option('--no-digest', 'do not record a sha256 of each file')
@@ -155,6 +157,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
       exclude: flags.exclude ?? [],
       excludeRaw: flags.excludeRaw ?? false,
       allowPlaintext: flags.allowPlaintext ?? false,
+      skipFailed: flags.skipFailedDisks ?? false,
       compress: flags.compress ?? false,
       label: flags.vmName ?? null,
       quiesce: quiesceMode(flags.quiesce ?? flags.quisce),
@@ -197,7 +200,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
             }
             log.write(event.fleecing.fleece ? 'info' : 'debug', fleecingText(event.fleecing));
             for (const { name, reason, kind } of event.plan.leftOut) {
-              if (kind !== 'rule') log.write('info', `${name}: left out, ${reason}`);
+              if (kind !== 'rule' && kind !== 'failed') log.write('info', `${name}: left out, ${reason}`);
             }
             for (const disk of event.plan.removed) log.write('info', `${disk}: the VM no longer has this disk`);
             return;
@@ -226,6 +229,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     },
   );
   context.done({ ...result }, () => renderBackup(result), result.point ? 'the point is sealed' : 'nothing was changed');
+  if (result.point?.lacks?.some(({ kind }) => kind === 'failed')) context.endWith('partial');
   // Done in part says more than that there were warnings.
   if (flags.strict && context.ending() === undefined && warnsOfThisRun(result)) context.endWith('warnings');
 }

@@ -26,6 +26,8 @@ function row({ point, needs, notWhole, suspect }: ListedPoint, verbose: boolean)
     ];
     return notes.length === 0 ? disk : `${disk} (${notes.join(', ')})`;
   });
+  const without = (point.lacks ?? []).filter(({ kind }) => kind !== 'request').map(({ disk }) => disk);
+  const lacked = without.length === 0 ? '' : `, without ${without.join(' ')}`;
   return [
     point.chain === null ? point.id : `${point.chain}:${point.number}`,
     formatTime(point.createdAt),
@@ -33,6 +35,6 @@ function row({ point, needs, notWhole, suspect }: ListedPoint, verbose: boolean)
     point.consistency,
     formatBytes(size),
     `${needs.length} ${needs.length === 1 ? 'file' : 'files'}`,
-    notWhole === null ? disks.join(' ') : `${disks.join(' ')}: NOT RESTORABLE, ${notWhole}`,
+    notWhole === null ? `${disks.join(' ')}${lacked}` : `${disks.join(' ')}${lacked}: NOT RESTORABLE, ${notWhole}`,
   ];
 }

@@ -14,6 +14,7 @@ import { writeJournal } from '../../repository/journal-file.js';
 import type { SocketOwner } from '../../repository/peer.js';
 import type { Staging } from '../../repository/staging.js';
 import { newJournal } from '../point/attempt-journal.js';
+import { explained } from './explain-refusal.js';
 import { followJobs } from './follow-jobs.js';
 import { holdVm, refuseMoved } from './hold-vm.js';
 import { prepareFleece } from './prepare-fleece.js';
@@ -85,7 +86,8 @@ export async function attemptPoint(
     const { freeze, pausedMs, transactionMs } = instant;
     return { ...sealed, fleecing, freeze, pausedMs, transactionMs };
   } catch (error) {
-    throw await undone(run, error, { thawed: await released(run, guards) });
+    const thawed = await released(run, guards);
+    throw await undone(run, await explained(session.client, plan.disks, error), { thawed });
   }
 }
 

@@ -1,4 +1,5 @@
 import type { JobState } from '../../domain/disk.js';
+import { listNames } from '../../domain/listed-names.js';
 import { QmpBackupError } from '../../errors.js';
 import { watchJobs } from '../../qemu/job-watch.js';
 import type { Copied } from '../point/seal-point.js';
@@ -29,11 +30,14 @@ export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Prom
   run.signal.throwIfAborted();
   const failed = outcomes.filter(({ error }) => error !== null);
   if (failed.length > 0) {
-    // Those that we cancelled because another failed are not what the reader has to hear of first.
-    const cause = failed.find(({ error }) => error !== 'Operation canceled') ?? failed[0];
-    const disk = plan.disks.find(({ job }) => job === cause?.job)?.disk;
-    if (cause?.error === BROKEN_SNAPSHOT && fleecing.disks.has(disk ?? '')) throw scratchGaveOut(disk ?? '');
-    throw new QmpBackupError('failed', `the backup of ${disk} failed: ${cause?.error}`, {
+    const nameOf = (job: string): string => plan.disks.find((each) => each.job === job)?.disk ?? job;
+    // Those that we cancelled because another failed are not what the reader has to hear of.
+    const causes = failed.filter(({ error }) => error !== 'Operation canceled');
+    const bad = (causes.length > 0 ? causes : failed).map(({ job, error }) => ({ disk: nameOf(job), error }));
+    const scratch = bad.filter(({ disk, error }) => error === BROKEN_SNAPSHOT && fleecing.disks.has(disk));
+    if (scratch.length === bad.length) throw scratchGaveOut(listNames(scratch.map(({ disk }) => disk)));
+    const words = bad.map(({ disk, error }) => `${disk} failed: ${error}`).join('; that of ');
+    throw new QmpBackupError('failed', `the backup of ${words}`, {
       hint: 'No point was made and no change is lost: the next run copies it all.',
     });
   }

@@ -1,7 +1,7 @@
 import type { Dirent } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import type { Catalog, Point } from '../../domain/catalog.js';
+import type { Catalog, LackedDisk, Point } from '../../domain/catalog.js';
 import { currentChain, describedSource } from '../../domain/chain.js';
 import { type ForeignDisk, planForeignRestore } from '../../domain/foreign-restore.js';
 import type { LeftOut } from '../../domain/disk.js';
@@ -40,6 +40,8 @@ export interface RestoreSource {
   /** What the files are called in the folder. */
   readonly names: RestoredNames;
   readonly leftOut: readonly LeftOut[];
+  /** Disks that the VM had and the point does not have. */
+  readonly lacks: readonly LackedDisk[];
 }
 
 export interface SourceDisk {
@@ -63,6 +65,8 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
     options.fileName,
   );
   for (const disk of plan.absent) warn(`${point} does not hold ${disk}, which has files in other points`);
+  const lacks = lackedOf(plan, options);
+  for (const { disk, reason } of lacks) warn(`${point} lacks ${disk}: ${reason}`);
   const disks: SourceDisk[] = [];
   for (const { entry, line } of plan.disks) {
     const dir = diskFolder(target, entry.disk);
@@ -74,9 +78,15 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   }
   const asked = { point: plan.point, called: point };
   return {
-    ...{ point, disks, names, leftOut: plan.leftOut, machine: machineOf(plan, names) },
+    ...{ point, disks, names, lacks, leftOut: plan.leftOut, machine: machineOf(plan, names) },
     definition: await readDefinition(target, asked, options.definition, warn),
   };
+}
+
+/** What an option left out was not wanted; who names disks wants no others. */
+function lackedOf({ point }: RestorePlan, { disks = [], include = [], exclude = [] }: RestoreOptions): LackedDisk[] {
+  if (disks.length + include.length > 0) return [];
+  return (point.lacks ?? []).filter(({ disk, kind }) => kind !== 'request' && !exclude.includes(disk));
 }
 
 /** The disks are read in their folders, which must be those of this target. */
@@ -157,7 +167,7 @@ export async function foreignSource(run: RestoreRun): Promise<RestoreSource> {
   };
   const asked = { point: null, called: plan.point };
   return {
-    ...{ point: plan.point, disks, names, leftOut: plan.leftOut, machine },
+    ...{ point: plan.point, disks, names, lacks: [], leftOut: plan.leftOut, machine },
     definition: await readDefinition(target, asked, options.definition, warn),
   };
 }

@@ -115,7 +115,15 @@ async function planFor(
   );
   try {
     const plan = planBackup({
-      request: { level: 'auto', include: [], exclude: [], excludeRaw: false, allowPlaintext: true, compress: false },
+      request: {
+        level: 'auto',
+        include: [],
+        exclude: [],
+        excludeRaw: false,
+        allowPlaintext: true,
+        skipFailed: true,
+        compress: false,
+      },
       vm,
       known,
       catalog,

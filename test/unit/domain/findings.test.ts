@@ -125,7 +125,7 @@ describe('the VM', () => {
   it('runs jobs of others, which are left alone', () => {
     const jobs = [job('theirs', 'mirror'), job('copy', 'backup'), job('qmpbackup-abcdefabcdef-a', 'backup')];
     expect(found({ vm: vmFacts({ jobs }) })).toEqual([
-      expect.stringMatching(/^warning VM: .*theirs \(mirror\); it is left alone/),
+      expect.stringMatching(/^info VM: .*theirs \(mirror\); it is left alone/),
       expect.stringMatching(/^info VM: .*copy \(backup\)/),
     ]);
   });
