@@ -22,6 +22,8 @@ export interface DomainDefinition {
   /** Bytes. */
   readonly memory: number | null;
   readonly cpus: number | null;
+  /** How many iothreads it has. */
+  readonly iothreads: number;
   /** Whom the QEMU of a running domain runs as, where libvirt says it. */
   readonly owner: { readonly uid: number; readonly gid: number } | null;
 }
@@ -112,6 +114,7 @@ export function parseDomain(xml: string): DomainDefinition {
     machine: attribute(find(domain, 'os', 'type'), 'machine'),
     memory: bytesAt(find(domain, 'memory')),
     cpus: numberOf(textAt(domain, 'vcpu')),
+    iothreads: numberOf(textAt(domain, 'iothreads')) ?? 0,
     owner: ownerOf(domain),
   };
 }

@@ -98,10 +98,10 @@ export const backupCommand: Register = (program, run) => {
     .addOption(
       new Option(
         '--method <method>',
-        "--domain only; push: QEMU itself writes the backup, and the guest's writes wait for the target meanwhile",
+        "--domain only; push: QEMU itself writes the backup, and the guest's writes wait for the target meanwhile; auto: pull, where that does not harm the guest",
       )
-        .choices(['pull', 'push'])
-        .default('pull'),
+        .choices(['auto', 'pull', 'push'])
+        .default('auto'),
     )
     .option('--kill-job', '--domain only: end a backup job of somebody else that is running')
     .addHelpText('after', EXAMPLES);

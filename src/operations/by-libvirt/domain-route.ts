@@ -7,6 +7,7 @@ import { blockJobAdvice, blockJobsOf } from '../../libvirt/block-jobs.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
+import { chooseMethod } from './choose-method.js';
 import type { CopyMethod } from './domain-copy.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './domain-repair.js';
 import {
@@ -39,7 +40,10 @@ export async function domainRoute(
   { method: name, killJob, startPaused, include, exclude }: BackupOptions,
   signal: AbortSignal,
 ): Promise<Route> {
-  const method = name === 'push' ? (await import('./push-copy.js')).PUSH : PULL;
+  // One that is off is only read.
+  const runs = session.domain.active || startPaused;
+  const method = runs ? await chooseMethod(session, name) : PULL;
+  if (startPaused && method.qemuWrites) refuseStart(method);
   const way: Way = { method, startPaused, include, exclude, signal };
   if (session.domain.active) refuseForeignJob(session, { mayEndBackups: killJob });
   refuseDomainState(session.domain);
@@ -54,6 +58,13 @@ export async function domainRoute(
       return (await route.ready?.(run, route.state, inner)) ?? route;
     },
   };
+}
+
+/** Whom its files would have to belong to is known only of a domain that runs. */
+function refuseStart({ fleecing }: CopyMethod): never {
+  throw new QmpBackupError('unsafe', `--start-paused is not possible here: ${fleecing.why}`, {
+    hint: 'Nothing was changed. Leave it out: the images are then read as they lie.',
+  });
 }
 
 /** One that has a QEMU: a checkpoint and a backup in one call, and the files written as `--method` says. */

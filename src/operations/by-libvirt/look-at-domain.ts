@@ -17,7 +17,7 @@ import { scratchPlace, TEMPORARY } from './domain-scratch.js';
 import { lookAtRest } from '../at-rest/domain-resting.js';
 import { withImageBitmaps } from '../at-rest/off-bitmaps.js';
 import { orFailure } from '../flow/or-failure.js';
-import { PULL } from './pull-copy.js';
+import { chooseMethod } from './choose-method.js';
 import type { Unwind } from '../flow/unwind.js';
 
 /** Milliseconds. */
@@ -46,16 +46,17 @@ export async function lookAtDomainClosely(
   const { domain, uuid } = session;
   const state = domain.active ? session.state : await whileOff(session);
   const targets = domain.active ? state.disks.map(({ node }) => node) : [];
-  const [snapshots, blockJobs, agent, scratch, missing] = await Promise.all([
+  const [snapshots, blockJobs, agent, scratch, missing, method] = await Promise.all([
     listSnapshots(virsh, uuid),
     blockJobsOf(virsh, uuid, targets),
     lookAtAgent(virsh, domain),
     domain.active ? lookAtScratch(domain, state, fleeceDir) : [],
     missingPrograms(PULL_PROGRAMS),
+    chooseMethod(session, 'auto'),
   ]);
   return {
     session: { ...session, state },
-    fleecing: domain.active ? PULL.fleecing : STILL,
+    fleecing: domain.active ? method.fleecing : STILL,
     facts: {
       ...connection,
       state,

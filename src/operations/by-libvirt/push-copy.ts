@@ -130,6 +130,6 @@ function refuse({ fleece, fleeceDir, verify, compress }: BackupOptions): void {
   if (!found) return;
   const [, option, why] = found;
   throw new QmpBackupError('usage', `${option} is not possible with --method push: ${why}`, {
-    hint: 'Leave one of the two out: --method pull, the default, can do it.',
+    hint: 'Leave one of the two out: --method pull can do it.',
   });
 }

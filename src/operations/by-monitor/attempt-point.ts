@@ -40,7 +40,9 @@ export async function attemptPoint(
   run.signal.throwIfAborted();
   const iothread = await firstIothread(session.client);
   // Before anything else of this run is anywhere.
-  const planned = await heldPlan(run, asked, qemuUser);
+  const planned = await heldPlan(run, asked, qemuUser).catch((error: unknown) => {
+    throw inWords(error);
+  });
   const { plan, fleecing } = planned;
   const guards = await startGuards(run, vm, fleecing.fleece).catch(async (error: unknown) => {
     await mayGo(session.client, guardNodeName(run.attempt));
@@ -153,6 +155,10 @@ async function undone(run: QmpRun, error: unknown, how: { readonly thawed: boole
     const { report } = await repair(client, target, await inspectVm(client));
     report.warnings.forEach(run.warn);
   });
+  return inWords(failure);
+}
+
+function inWords(failure: unknown): unknown {
   if (failure instanceof QmpConnectionLost) {
     return new QmpBackupError('failed', `the VM's monitor was lost during the backup: ${failure.message}`, {
       cause: failure,

@@ -14,7 +14,7 @@ export interface BackupOptions extends BackupRequest {
   readonly vm: BackupSource;
   readonly breakLock: boolean;
   /** Who writes the images of a libvirt domain: this process, or QEMU. */
-  readonly method: 'pull' | 'push';
+  readonly method: 'auto' | 'pull' | 'push';
   /** A backup job of somebody else that runs on a libvirt domain is ended. */
   readonly killJob: boolean;
   /** A libvirt domain that is off is started, paused, for as long as its backup takes. */

@@ -20,6 +20,8 @@ export interface DomainDisk {
   /** qcow2 unless told; raw for a cdrom. */
   readonly format?: ImageFormat;
   readonly device?: 'disk' | 'cdrom';
+  /** Number of the iothread that serves it. */
+  readonly iothread?: number;
   /** More elements inside of <disk>, as <readonly/> or <shareable/>. */
   readonly xml?: string;
 }
@@ -181,6 +183,7 @@ async function agentAnswers(lab: LibvirtLab, uuid: string): Promise<void> {
 
 async function domainXml(options: Defined, control: string): Promise<string> {
   const { name, uuid, disks, os = '', devices = '', onCrash = 'destroy' } = options;
+  const iothreads = Math.max(0, ...disks.map(({ iothread = 0 }) => iothread));
   const images = options.guest === undefined ? undefined : await ensureGuest();
   const workload = options.guest === undefined || options.guest === true ? [] : (options.guest.workload ?? []);
   const { stdout: emulator } = await run('sh', ['-c', 'command -v qemu-system-x86_64']);
@@ -193,7 +196,12 @@ async function domainXml(options: Defined, control: string): Promise<string> {
   <name>${escapeXml(name)}</name>
   <uuid>${uuid}</uuid>
   <memory unit='MiB'>${images ? 512 : 64}</memory>
-  <vcpu>1</vcpu>
+  <vcpu>1</vcpu>${
+    iothreads > 0
+      ? `
+  <iothreads>${iothreads}</iothreads>`
+      : ''
+  }
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>${images ? boot(images, words.join(' ')) : os}
   </os>
@@ -224,9 +232,9 @@ function boot({ kernel, initramfs }: GuestImages, words: string): string {
 }
 
 export function diskXml(disk: DomainDisk): string {
-  const { target, file, device = 'disk', format = device === 'disk' ? 'qcow2' : 'raw', xml = '' } = disk;
+  const { target, file, iothread, device = 'disk', format = device === 'disk' ? 'qcow2' : 'raw', xml = '' } = disk;
   return `    <disk type='file' device='${device}'>
-      <driver name='qemu' type='${format}' discard='unmap'/>
+      <driver name='qemu' type='${format}' discard='unmap'${iothread === undefined ? '' : ` iothread='${iothread}'`}/>
       ${file === undefined ? '' : `<source file='${escapeXml(file)}'/>`}
       <target dev='${target}' bus='${device === 'cdrom' ? 'ide' : 'virtio'}'/>
       ${xml}
