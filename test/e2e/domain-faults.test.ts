@@ -361,9 +361,7 @@ describe('what fails in the middle', () => {
       const { exitCode, stderr } = await run;
       expect(exitCode).toBe(1);
       expect(stderr).toMatch(/libvirt was lost|did not end within/);
-      expect((await expectCli(1, args)).stderr).toContain(
-        'virsh list, domstate, checkpoint-list did not end within 3 s',
-      );
+      expect((await expectCli(1, args)).stderr).toMatch(/virsh list, domstate, .*did not end within 3 s/);
     } finally {
       process.kill(libvirtd, 'SIGCONT');
     }
