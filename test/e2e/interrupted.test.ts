@@ -21,6 +21,7 @@ import {
   untilCopying,
   untilJobs,
 } from '../support/running-backup.js';
+import { openRelay } from '../support/qmp-relay.js';
 import {
   afterTest,
   type BackupAnswer,
@@ -345,13 +346,22 @@ describe('QEMU', () => {
 describe('with --quiesce the guest is thawed', () => {
   it('when QEMU refuses the transaction', async () => {
     const { lab, agent, quiesced } = await withAgent();
-    // A mirror job has its disk to itself.
-    await lab.vm.control.execute('drive-mirror', {
-      ...{ device: 'd1', 'job-id': 'mirror', sync: 'full', format: 'qcow2', speed: 1024 },
-      target: join(lab.dir, 'mirror.qcow2'),
+    // A mirror job has its disk to itself. It comes when all has been looked at.
+    const socket = join(lab.dir, 'relay.sock');
+    const relay = await openRelay(socket, lab.vm.socket, async ({ direction, text }, pass) => {
+      if (direction === 'to-qemu' && text.includes('drive-backup')) {
+        await lab.vm.control.execute('drive-mirror', {
+          ...{ device: 'd1', 'job-id': 'mirror', sync: 'full', format: 'qcow2', speed: 1024 },
+          target: join(lab.dir, 'mirror.qcow2'),
+        });
+      }
+      pass();
     });
+    afterTest(() => relay.close());
     const catalog = await catalogOf(lab);
-    await expectCli(1, [...quiesced, '--level', 'inc']);
+    const args = quiesced.map((word) => (word === lab.vm.socket ? socket : word));
+    const { stderr } = await expectCli(1, [...args, '--level', 'inc']);
+    expect(stderr).toMatch(/is busy: .*; d1: .*mirror.*\n.*No point was made and no change is lost/);
     expect(agent.changes.map(({ frozen }) => frozen)).toEqual([true, false]);
     expect(await catalogOf(lab)).toBe(catalog);
     await lab.vm.control.execute('job-cancel', { id: 'mirror' });
