@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -8,6 +8,7 @@ import { expectCli } from '../support/cli.js';
 import { write } from '../support/lab/guest-writes.js';
 import { startQemu, type Vm } from '../support/lab/qemu.js';
 import { createImage } from '../support/lab/disk-images.js';
+import { lockFromElsewhere } from '../support/lock-elsewhere.js';
 import { type RunningBackup, startBackup, untilConcluded, untilCopying } from '../support/running-backup.js';
 import { afterTest, type BackupAnswer, scenario, type Scenario } from '../support/scenario.js';
 
@@ -116,12 +117,7 @@ describe('the owner of a lock', () => {
 
   it('is on another host: only --break-lock takes the lock', async () => {
     const lab = await withFull();
-    await mkdir(join(lab.target, '.lock'));
-    const owner = {
-      ...{ what: 'backup of tcp:vm:4444', host: `not-${hostname()}`, machineId: 'f'.repeat(32), bootId: 'b', pid: 1 },
-      ...{ pidNamespace: 'pid:[1]', processStartTime: '1', command: 'qmpbackup', since: '2026-11-21T12:00:00.000Z' },
-    };
-    await writeFile(join(lab.target, '.lock', 'owner-0123456789abcdef.json'), JSON.stringify(owner));
+    await lockFromElsewhere(lab.target);
     const refused = ['--socket', lab.vm.socket, 'backup', '--level', 'inc', '--target', lab.target];
     const { stderr } = await expectCli(11, refused);
     expect(stderr).toContain(`is locked by backup of tcp:vm:4444 (pid 1 on not-${hostname()}`);

@@ -3,12 +3,12 @@
  * then ends. `doctor` has to have said so. A test that meets a new fault of this kind adds a row here.
  */
 import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { MiB } from './builders.js';
 import { createEncryptedImage, createImage } from './lab/disk-images.js';
 import { openSocket } from './lab/line-socket.js';
 import { run } from './lab/programs.js';
+import { lockFromElsewhere } from './lock-elsewhere.js';
 import { mountHanging, mountSmall } from './mounts.js';
 import { startBackup, untilCopying } from './running-backup.js';
 import { afterTest, labDir, type Scenario, scenario, withFull, writeBoth } from './scenario.js';
@@ -206,12 +206,7 @@ const TARGETS: readonly FaultBefore[] = [
     ends: 11,
     arrange: async () => {
       const lab = await withFull();
-      await mkdir(join(lab.target, '.lock'));
-      const owner = {
-        ...{ what: 'backup of tcp:vm:4444', host: `not-${hostname()}`, machineId: 'f'.repeat(32), bootId: 'b', pid: 1 },
-        ...{ pidNamespace: 'pid:[1]', processStartTime: '1', command: 'qmpbackup', since: '2026-11-21T12:00:00.000Z' },
-      };
-      await writeFile(join(lab.target, '.lock', 'owner-0123456789abcdef.json'), JSON.stringify(owner));
+      await lockFromElsewhere(lab.target);
       return of(lab);
     },
   },

@@ -32,7 +32,7 @@ export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: Targ
     network: target.network,
     speedLimit: options.speedLimit,
     spaceIsShort: target.spaceIsShort,
-    obstacle: obstacleOf(features, plan.disks),
+    obstacle: fleecingObstacle(features, plan.disks),
     jobBreaksItself: features?.driveBackup.onCbwError ?? false,
   });
   return { ...choice, features, disks: choice.fleece ? await placeScratch(run, plan) : new Map() };
@@ -69,7 +69,7 @@ async function featuresFor({ options, session }: QmpRun, target: TargetFacts): P
 }
 
 /** Why this QEMU cannot fleece these disks, or null. */
-export function obstacleOf(features: QemuFeatures | null, disks: readonly PlannedDisk[]): string | null {
+export function fleecingObstacle(features: QemuFeatures | null, disks: readonly PlannedDisk[]): string | null {
   if (!features?.snapshotAccess) return 'this QEMU has no snapshot-access nodes (7.0 and later have)';
   const { copyBeforeWrite: filter } = features;
   if (!filter?.onCbwError || !filter.cbwTimeout) {

@@ -20,7 +20,7 @@ import { QmpBackupError } from '../../errors.js';
 import type { QemuFeatures } from '../../qemu/features.js';
 import { ANSWER_MS, freeSpace } from '../../repository/free-space.js';
 import { targetLockedBy } from '../../repository/lock.js';
-import { obstacleOf } from '../by-monitor/choose-fleecing.js';
+import { fleecingObstacle } from '../by-monitor/choose-fleecing.js';
 import { listFiles, readTarget, type TargetState, whyOtherVm } from './open-target.js';
 import { checkParents, type CheckedParents, damageIn } from '../point/plan-run.js';
 import { observeRepairs, type RepairableVm } from '../repair/repair.js';
@@ -143,7 +143,7 @@ async function planFor(
         speedLimit: 0,
         // As a run decides it.
         spaceIsShort: free - need < 2 * reserve,
-        obstacle: obstacleOf(features, plan.disks),
+        obstacle: fleecingObstacle(features, plan.disks),
         jobBreaksItself: features?.driveBackup.onCbwError ?? false,
       });
     return {
