@@ -11,6 +11,7 @@ const RUNNING = `<domain type='qemu' id='15' xmlns:qemu='http://libvirt.org/sche
   <uuid>74A1B5C1-eab1-4c2e-ba63-a11b7cc4e265</uuid>
   <memory unit='KiB'>65536</memory>
   <vcpu placement='static'>2</vcpu>
+  <iothreads>3</iothreads>
   <os>
     <type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type>
     <nvram>/var/lib/libvirt/qemu/nvram/x_VARS.fd</nvram>
@@ -78,6 +79,7 @@ describe('parseDomain', () => {
       machine: 'pc-i440fx-7.2',
       memory: 65_536 * 1024,
       cpus: 2,
+      iothreads: 3,
       owner: { uid: 64055, gid: 106 },
       agent: 'connected',
       disks: [
@@ -141,6 +143,7 @@ describe('parseDomain', () => {
       nvram: null,
       tpm: 'none',
       memory: null,
+      iothreads: 0,
       owner: null,
     });
     const channel = `<devices><channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices>`;
