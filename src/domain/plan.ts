@@ -3,10 +3,11 @@ import type { Catalog, Level, PointDisk } from './catalog.js';
 import { currentChain, knownDisks, latestFile, latestFull, latestTracked, pointsOfChain } from './chain.js';
 import { chooseDisks, type DiskRequest, refuseDecryption } from './choose-disks.js';
 import type { LeftOut, SourceDisk, VmState } from './disk.js';
+import type { FailedCopy } from './failed-copies.js';
 import { jobId, nextNumber, pointFileName } from './names.js';
 import { setAside } from './obstacles.js';
 import type { KnownSource } from './recognise.js';
-import { type Remark, remarksOn, whyUntrackable } from './remarks.js';
+import { type Remark, remarkOnFailed, remarksOn, whyUntrackable } from './remarks.js';
 
 /**
  * The plan of one backup, decided from what was seen and changed nowhere: which disks, at which level and why, under
@@ -71,15 +72,12 @@ export function planBackup(input: PlanInput): BackupPlan {
   const decisions = chosen.map((disk) => ({ ...disk, ...decide(input, chain, disk) }));
   refuseWhereUnsafe(request, decisions);
 
-  const newChain = startsChain(input, chain, chosen) && decisions.every(({ level }) => level === 'full');
-  const isCopy = request.level === 'copy';
   const disks = decisions.map((decision): PlannedDisk => planned(input, decision));
-  const inChain = isCopy ? null : newChain || chain === undefined ? input.attempt : chain;
-  const remarks = remarksOn({ catalog, chain: inChain, disks, leftOut, off: input.bitmapName === null });
+  const missing = input.known.filter((disk) => !chosen.includes(disk)).map(({ id }) => id);
+  const place = placeOf(input, disks, missing);
+  const remarks = remarksOn({ catalog, chain: place.chain, disks, leftOut, off: input.bitmapName === null });
   return {
-    level: pointLevel(decisions.map(({ level }) => level)),
-    chain: inChain,
-    number: isCopy || newChain || chain === undefined || !catalog ? 0 : nextPointNumber(catalog, chain),
+    ...place,
     disks,
     leftOut: leftOut.map(({ name, reason, kind }) => ({ name, reason, kind })),
     removed: removedDisks(input),
@@ -88,17 +86,59 @@ export function planBackup(input: PlanInput): BackupPlan {
   };
 }
 
+/** What a plan is of, as far as its point's place hangs on it. */
+interface Placed {
+  readonly request: { readonly level: RequestedLevel };
+  readonly catalog: Catalog | undefined;
+  readonly attempt: string;
+}
+
 /**
- * Whether a point of FULL files only begins a chain: not where a disk that this run leaves out has a file in the
- * newest chain and could go on incrementally there.
+ * The plan without disks whose copies have failed. They keep the files and bitmaps that they had: where one could go on from
+ * there in the newest chain, the point does not begin another.
  */
-function startsChain(
-  { request, catalog, known }: PlanInput,
-  chain: string | undefined,
-  chosen: readonly KnownSource[],
-): boolean {
-  if (request.level === 'full' || !catalog || chain === undefined) return true;
-  return !known.some((disk) => !chosen.includes(disk) && latestFile(catalog, disk.id, chain));
+export function withoutFailed(plan: BackupPlan, failed: readonly FailedCopy[], input: Placed): BackupPlan {
+  const lacked = failed.map(({ disk, why }) => ({
+    ...{ name: disk, reason: `its copy failed: ${why}`, kind: 'failed' as const },
+    instead: 'No change of it is lost: the next run copies it all.',
+  }));
+  const disks = plan.disks.filter(({ disk }) => !failed.some((each) => each.disk === disk));
+  const names = failed.map(({ disk }) => disk);
+  const { level, chain, number } = placeOf(input, disks, names);
+  const said = lacked.map(remarkOnFailed);
+  return {
+    ...plan,
+    level,
+    // A chain that is gone on with stays the one, whatever is left.
+    ...(plan.chain === input.attempt ? { chain, number } : {}),
+    disks,
+    leftOut: [...plan.leftOut, ...lacked.map(({ name, reason, kind }) => ({ name, reason, kind }))],
+    remarks: [...plan.remarks, ...said],
+    warnings: [...plan.warnings, ...said.map(({ text }) => text)],
+  };
+}
+
+/** `missing`: ids of disks that the point lacks. */
+function placeOf(
+  input: Placed,
+  disks: readonly Pick<PlannedDisk, 'level'>[],
+  missing: readonly string[],
+): Pick<BackupPlan, 'level' | 'chain' | 'number'> {
+  const { request, catalog, attempt } = input;
+  const level = pointLevel(disks.map((disk) => disk.level));
+  if (request.level === 'copy') return { level, chain: null, number: 0 };
+  const chain = currentChain(catalog);
+  if (!catalog || chain === undefined) return { level, chain: attempt, number: 0 };
+  if (level === 'full' && startsChain(request, catalog, chain, missing)) return { level, chain: attempt, number: 0 };
+  return { level, chain, number: nextPointNumber(catalog, chain) };
+}
+
+/**
+ * Whether a point of FULL files only begins a chain: not where a disk that it lacks has a file in the newest chain and
+ * could go on incrementally there.
+ */
+function startsChain(request: Placed['request'], catalog: Catalog, chain: string, missing: readonly string[]): boolean {
+  return request.level === 'full' || !missing.some((id) => latestFile(catalog, id, chain));
 }
 
 /** A point is as incremental as its most incremental disk. */

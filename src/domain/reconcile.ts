@@ -1,6 +1,7 @@
 import type { Catalog, Journal } from './catalog.js';
 import { knownDisks, latestTracked, neededBitmaps, recordedBitmaps } from './chain.js';
 import type { DirtyBitmap, JobState, OwnNode, SourceDisk, VmState } from './disk.js';
+import { unsealedOf } from './journal-parts.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
 /**
@@ -54,12 +55,12 @@ export interface RedefineCheckpoint {
 
 export function reconcile(observed: Observed): readonly RepairAction[] {
   const { journal, catalog } = observed;
-  const dead = journal && !catalog?.points.some(({ id }) => id === journal.attempt) ? journal : undefined;
+  const dead = journal && unsealedOf(journal, catalog);
   return [
     ...(journal ? guestFirst(journal, observed.status) : []),
     ...endJobs(observed),
     ...dismantle(observed),
-    ...(dead ? dropBitmaps(observed, dead) : []),
+    ...(dead ? dropBitmaps(observed, dead, `made by the run of ${dead.startedAt}, which died`) : []),
     ...(dead ? dropFiles(observed, dead) : []),
     // What a run that died after its seal had left to do. Without a journal that is for the next seal: a run that is
     // refused changes nothing.
@@ -70,6 +71,19 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
       ? [{ kind: 'end-domain', domain: journal.starts } as const]
       : []),
     ...(journal ? [{ kind: 'remove-journal' } as const] : []),
+  ];
+}
+
+/** What disks that failed in a run which goes on leave behind: what a dead run would, of these disks alone. */
+export function dropFailed(
+  observed: Pick<Observed, 'catalog' | 'sources' | 'jobs' | 'files'>,
+  failed: Journal,
+): readonly RepairAction[] {
+  const jobs = observed.jobs.filter(({ id }) => failed.disks.some(({ job }) => job === id));
+  return [
+    ...endJobs({ jobs }),
+    ...dropBitmaps(observed, failed, 'the copy of its disk failed'),
+    ...dropFiles(observed, failed),
   ];
 }
 
@@ -144,12 +158,18 @@ function endJobs({ jobs }: Pick<Observed, 'jobs'>): RepairAction[] {
     .map(({ id, status }) => ({ kind: 'end-job', job: id, concluded: status === 'concluded' }));
 }
 
-function dropBitmaps({ sources }: Observed, dead: Journal): RepairAction[] {
+/** Of a libvirt domain one name is on all disks: where another disk was sealed with it, it stays. */
+function dropBitmaps(
+  { sources, catalog }: Pick<Observed, 'sources' | 'catalog'>,
+  dead: Journal,
+  why: string,
+): RepairAction[] {
   const names = new Set(dead.disks.map(({ bitmap }) => bitmap));
-  return bitmapsWhere(sources, (name) => (names.has(name) ? `made by the run of ${dead.startedAt}, which died` : null));
+  const recorded = catalog ? recordedBitmaps(catalog) : new Set<string>();
+  return bitmapsWhere(sources, (name) => (names.has(name) && !recorded.has(name) ? why : null));
 }
 
-function dropFiles({ files }: Observed, dead: Journal): RepairAction[] {
+function dropFiles({ files }: Pick<Observed, 'files'>, dead: Journal): RepairAction[] {
   const left = dead.disks.flatMap(({ disk, file }) =>
     (files.get(disk) ?? [])
       .filter((name) => name === file || name === `${file}${PARTIAL_SUFFIX}`)

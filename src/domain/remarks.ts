@@ -40,16 +40,17 @@ export function remarksOn({ catalog, chain, disks, leftOut, off }: Planned): rea
       const way = offer ? ` (--include ${name} takes it)` : '';
       return { text: `${name} is not in the backup: ${reason}${way}`, kind: 'lacks', said: known };
     }),
-    ...leftOut.flatMap(({ name, reason, kind, instead }): Remark[] =>
-      kind === 'failed'
-        ? [{ text: `${name} is not in the backup: ${reason}. ${instead ?? ''}`.trimEnd(), kind: 'lacks', said: false }]
-        : [],
-    ),
+    ...leftOut.flatMap((left) => (left.kind === 'failed' ? [remarkOnFailed(left)] : [])),
     ...disks.flatMap((planned) => {
       const entry = anew ? undefined : newestEntry(catalog, planned.disk);
       return standingOf(planned, off, entry).map((each): Remark => ({ ...each, kind: 'standing' }));
     }),
   ];
+}
+
+/** It is no standing fact: said each time. */
+export function remarkOnFailed({ name, reason, instead = '' }: Pick<LeftOut, 'name' | 'reason' | 'instead'>): Remark {
+  return { text: `${name} is not in the backup: ${reason}. ${instead}`.trimEnd(), kind: 'lacks', said: false };
 }
 
 /** What a point records of what it lacks; devices that are no disks are no lack. */

@@ -23,6 +23,8 @@ export interface WatchOptions {
   /** Milliseconds between two looks when no event comes. */
   readonly intervalMs: number;
   readonly onProgress: (jobs: readonly JobState[]) => void;
+  /** Whether the others go on where one has failed with these words; unless told, they do not. */
+  readonly goesOn?: ((error: string) => boolean) | undefined;
   /** Ends the wait, by its reason, for jobs that were cancelled and do not end. */
   readonly givenUp?: AbortSignal | undefined;
 }
@@ -30,13 +32,13 @@ export interface WatchOptions {
 const WAKING_EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED', 'BLOCK_JOB_ERROR'];
 
 /**
- * Waits until every job has concluded. The first failure, or `signal`, cancels the others; then their ends are
+ * Waits until every job has concluded. The first failure that does not spare them, or `signal`, cancels the others; then their ends are
  * awaited all the same. The jobs are left undismissed. Throws when the monitor is lost or the wait is given up.
  */
 export async function watchJobs(
   client: QmpClient,
   ids: readonly string[],
-  { signal, intervalMs, onProgress, givenUp }: WatchOptions,
+  { signal, intervalMs, onProgress, goesOn = () => false, givenUp }: WatchOptions,
 ): Promise<readonly JobOutcome[]> {
   const wakeUps = client.events(WAKING_EVENTS);
   try {
@@ -54,7 +56,7 @@ export async function watchJobs(
         await somethingHappened(wakeUps, LOOK_EVERY_MS);
         continue;
       }
-      if (!cancelled && (signal.aborted || outcomes.some((outcome) => outcome?.error))) {
+      if (!cancelled && (signal.aborted || outcomes.some((each) => each?.error && !goesOn(each.error)))) {
         cancelled = true;
         await cancelInTurn(client, ids, wakeUps);
         continue;

@@ -88,7 +88,7 @@ export const backupCommand: Register = (program, run) => {
     .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
     .option('--exclude-raw', 'leave raw disks out')
     .option('--allow-plaintext', 'back encrypted disks up, decrypted')
-    .option('--skip-failed-disks', 'back the others up where a disk cannot be copied now; exit code 3')
+    .option('--skip-failed-disks', 'back the others up where a disk cannot be copied, or fails; exit code 3')
     .option('--vm-name <name>', 'what to call a VM that has no name')
     .addOption(secondsOption('--progress-interval <seconds>', 'time between two progress lines', 10))
     .option('--no-digest', 'do not record a sha256 of each file')

@@ -27,6 +27,7 @@ import { type PulledDisk, pullDisks } from '../point/pull-disks.js';
 import { bitmapsOfDead, repairResting } from './resting-repair.js';
 import type { RestingVm } from './resting-route.js';
 import type { Done } from '../point/route.js';
+import { removeFilesOfFailed, setFailedAside } from '../point/failed-disks.js';
 import { sealPoint } from '../point/seal-point.js';
 import { stageImage } from '../point/stage-image.js';
 import { undoAttempt } from '../point/undo-attempt.js';
@@ -52,7 +53,8 @@ export async function attemptRestingPoint(
     const { session } = resting;
     const planned = rememberedBy(run, found, left, session);
     const asked = session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: null }));
-    await writeJournal(run.target, journalOf(run, planned, folder, left, asked));
+    const journal = journalOf(run, planned, folder, left, asked);
+    await writeJournal(run.target, journal);
     await makeScratch(folder, undefined);
     const opened: Pick<PulledDisk, 'planned' | 'source'>[] = [];
     for (const disk of planned.plan.disks) {
@@ -66,15 +68,17 @@ export async function attemptRestingPoint(
       const path = await stageImage(staging, disk.planned, { compressionType, signal: run.signal });
       return { ...disk, path, bitmap: disk.planned.copyBitmap };
     });
-    const outcomes = await pullDisks(run, disks, folder);
+    const { outcomes, failed } = await pullDisks(run, disks, folder);
+    const whole = setFailedAside(run, planned, disks, failed);
     if (options.verify !== null) {
-      for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
+      for (const disk of whole.staged) await compareWithInstant(run, planned, disk, disk.source);
     }
     for (const server of servers) await server.kill();
     await removeScratch(folder);
+    await removeFilesOfFailed(run, journal, planned, failed);
     context.report({ kind: 'sealing' });
     const definition = async () => session && kept && sealDefinition(session, staging, kept, run.warn);
-    const sealed = await sealPoint(run, planned, staging, disks, { vm, instant, outcomes }, definition);
+    const sealed = await sealPoint(run, whole.planned, staging, whole.staged, { vm, instant, outcomes }, definition);
     return { ...sealed, ...UNDISTURBED };
   } catch (error) {
     for (const server of servers) await server.kill();

@@ -29,6 +29,7 @@ import type { Planned } from '../point/plan-run.js';
 import { watchScratch } from '../point/watch-scratch.js';
 import { LIBVIRT } from '../repair/repair.js';
 import type { Done } from '../point/route.js';
+import { removeFilesOfFailed, setFailedAside } from '../point/failed-disks.js';
 import { sealPoint, type StagedImage } from '../point/seal-point.js';
 import { stageImage } from '../point/stage-image.js';
 import { undoAttempt } from '../point/undo-attempt.js';
@@ -88,9 +89,13 @@ export async function attemptDomainPoint(
     const consistency = run.session.startedPaused ? await consistencyOfStarted(run) : instant.consistency;
     const taken = { ...instant, consistency, transactionMs, pausedMs: null };
     context.report({ kind: 'started', instant: taken });
-    const outcomes = await copy.finish(staged);
+    const { outcomes, failed } = await copy.finish(staged);
+    const left = setFailedAside(run, planned, staged, failed);
+    // Its bitmap is that of the checkpoint, which the others need.
+    await removeFilesOfFailed(run, journal, planned, failed);
     context.report({ kind: 'sealing' });
-    const sealed = await sealPoint(run, planned, staging, staged, { vm, instant: taken, outcomes }, async () => {
+    const of = { vm, instant: taken, outcomes };
+    const sealed = await sealPoint(run, left.planned, staging, left.staged, of, async () => {
       const sealing = sealDefinition(run.session, staging, takenDefinition, run.warn);
       const [sealedDefinition] = await allOf([sealing, guest.endCopy()]);
       return sealedDefinition;

@@ -5,7 +5,8 @@ import type { BackupSession } from './domain-session.js';
 import type { PullGuard } from './pull-guard.js';
 import type { Planned } from '../point/plan-run.js';
 import type { TargetFacts } from '../point/route.js';
-import type { Copied, StagedImage } from '../point/seal-point.js';
+import type { Copies } from '../point/failed-disks.js';
+import type { StagedImage } from '../point/seal-point.js';
 
 export interface DomainRun extends BackupRun {
   readonly session: BackupSession;
@@ -35,9 +36,9 @@ export interface DomainCopy {
   adviceFor(words: string): string | null;
   /**
    * After the begin: resolves when every image is written, closed by whoever wrote it, and proved where that was asked
-   * for.
+   * for; but those of disks that failed.
    */
-  finish(staged: readonly StagedImage[]): Promise<readonly Copied[]>;
+  finish(staged: readonly StagedImage[]): Promise<Copies>;
   /**
    * After that: resolves when there is no job any more. No point may count before: it rejects where the job did not last
    * until all was copied.

@@ -58,11 +58,14 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
         return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
       });
       return toldByLibvirt(run, async () => {
-        const outcomes = await pullDisks(run, disks, socketFolder(run));
+        const copies = await pullDisks(run, disks, socketFolder(run));
         if (run.options.verify !== null) {
-          for (const disk of disks) await compareWithInstant(run, planned, disk, disk.source);
+          const { failed } = copies;
+          for (const disk of disks.filter((each) => !failed.some((bad) => bad.disk === each.planned.disk))) {
+            await compareWithInstant(run, planned, disk, disk.source);
+          }
         }
-        return outcomes;
+        return copies;
       });
     },
     end: async () => {

@@ -55,9 +55,11 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
       }));
       const why = whyNotWhole(last, { seenForMs, images });
       if (why !== null) throw failed(why);
-      return images.map(({ planned: { job, copyBitmap, source }, held }): Copied => {
+      const outcomes = images.map(({ planned: { job, copyBitmap, source }, held }): Copied => {
         return { job, copied: copyBitmap === null ? source.allocated : held, durationMs };
       });
+      // Where one disk fails libvirt cancels the others.
+      return { outcomes, failed: [] };
     },
     // It ended with the copy.
     end: () => Promise.resolve(),

@@ -18,7 +18,8 @@ import { explained } from './explain-refusal.js';
 import { followJobs } from './follow-jobs.js';
 import { holdVm, refuseMoved } from './hold-vm.js';
 import { prepareFleece } from './prepare-fleece.js';
-import { repair, takeFleecingOut } from './repair-vm.js';
+import { repair, takeFailedOut, takeFleecingOut } from './repair-vm.js';
+import { setFailedAside } from '../point/failed-disks.js';
 import { sealPoint } from '../point/seal-point.js';
 import { stagePoint } from './stage-point.js';
 import { releaseGuards, startGuards } from './start-guards.js';
@@ -79,12 +80,17 @@ export async function attemptPoint(
     await releaseGuards(guards);
     if (guarded) await writeJournal(run.target, journal);
     context.report({ kind: 'started', instant });
-    const outcomes = await followJobs(run, planned);
+    const { outcomes, failed } = await followJobs(run, planned);
+    const left = setFailedAside(run, planned, staged, failed);
     const serving: Journal = { ...journal, servesNbd: options.verify !== null };
-    if (options.verify !== null) await verifyPoint(run, planned, staged, serving);
+    if (options.verify !== null) await verifyPoint(run, left.planned, left.staged, serving);
     if (fleecing.fleece) await endFleecing(run, serving);
+    if (failed.length > 0) {
+      const { target } = run;
+      (await takeFailedOut(session.client, journal, { target, failed }, planned)).forEach(run.warn);
+    }
     context.report({ kind: 'sealing' });
-    const sealed = await sealPoint(run, planned, staging, staged, { vm, instant, outcomes });
+    const sealed = await sealPoint(run, left.planned, staging, left.staged, { vm, instant, outcomes });
     const { freeze, pausedMs, transactionMs } = instant;
     return { ...sealed, fleecing, freeze, pausedMs, transactionMs };
   } catch (error) {

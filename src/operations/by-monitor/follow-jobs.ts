@@ -1,12 +1,16 @@
 import type { JobState } from '../../domain/disk.js';
+import { copiesFailed, type FailedCopy, sparesOthers } from '../../domain/failed-copies.js';
 import { listNames } from '../../domain/listed-names.js';
 import { QmpBackupError } from '../../errors.js';
 import { watchJobs } from '../../qemu/job-watch.js';
-import type { Copied } from '../point/seal-point.js';
+import type { Copies } from '../point/failed-disks.js';
 import type { QmpPlan, QmpRun } from './qmp-run.js';
 
-/** Follows the jobs of a point to their ends. Throws unless all of them ended well, within what the watch allows. */
-export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Promise<readonly Copied[]> {
+/**
+ * Follows the jobs of a point to their ends. Throws unless all of them ended well, within what the watch allows; with
+ * `--skip-failed-disks`, unless one did, and what the others failed of is theirs.
+ */
+export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Promise<Copies> {
   const begun = performance.now();
   const ended = new Map<string, number>();
   const onProgress = (jobs: readonly JobState[]): void => {
@@ -25,27 +29,38 @@ export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Prom
   const outcomes = await watchJobs(
     run.session.client,
     plan.disks.map(({ job }) => job),
-    { signal: run.signal, intervalMs: run.options.progressIntervalMs, onProgress, givenUp: run.watch.givenUp },
+    {
+      ...{ signal: run.signal, intervalMs: run.options.progressIntervalMs, onProgress, givenUp: run.watch.givenUp },
+      goesOn: (error) => run.options.skipFailed && sparesOthers(error),
+    },
   ).finally(() => run.watch.jobsEnded());
   run.signal.throwIfAborted();
-  const failed = outcomes.filter(({ error }) => error !== null);
-  if (failed.length > 0) {
-    const nameOf = (job: string): string => plan.disks.find((each) => each.job === job)?.disk ?? job;
+  const bad = outcomes.flatMap(({ job, error }): FailedCopy[] => {
+    const disk = plan.disks.find((each) => each.job === job)?.disk ?? job;
+    return error === null ? [] : [{ disk, why: error }];
+  });
+  const isScratch = ({ disk, why }: FailedCopy): boolean => why === BROKEN_SNAPSHOT && fleecing.disks.has(disk);
+  const spared = run.options.skipFailed && bad.every(({ why }) => sparesOthers(why));
+  if (bad.length > 0 && !(spared && bad.length < outcomes.length)) {
     // Those that we cancelled because another failed are not what the reader has to hear of.
-    const causes = failed.filter(({ error }) => error !== 'Operation canceled');
-    const bad = (causes.length > 0 ? causes : failed).map(({ job, error }) => ({ disk: nameOf(job), error }));
-    const scratch = bad.filter(({ disk, error }) => error === BROKEN_SNAPSHOT && fleecing.disks.has(disk));
-    if (scratch.length === bad.length) throw scratchGaveOut(listNames(scratch.map(({ disk }) => disk)));
-    const words = bad.map(({ disk, error }) => `${disk} failed: ${error}`).join('; that of ');
-    throw new QmpBackupError('failed', `the backup of ${words}`, {
-      hint: 'No point was made and no change is lost: the next run copies it all.',
-    });
+    const causes = bad.filter(({ why }) => why !== 'Operation canceled');
+    const told = causes.length > 0 ? causes : bad;
+    throw told.every(isScratch)
+      ? scratchGaveOut(listNames(told.map(({ disk }) => disk)))
+      : copiesFailed(told, outcomes.length);
   }
-  return outcomes.map(({ job, copied }) => ({ job, copied, durationMs: ended.get(job) ?? 0 }));
+  return {
+    outcomes: outcomes
+      .filter(({ error }) => error === null)
+      .map(({ job, copied }) => ({ job, copied, durationMs: ended.get(job) ?? 0 })),
+    failed: bad.map((each) => (isScratch(each) ? { ...each, why: SCRATCH_GAVE_OUT } : each)),
+  };
 }
 
 /** What a job hears that reads from a snapshot whose filter has given it up (7.2 and 10.0). */
 const BROKEN_SNAPSHOT = 'Permission denied';
+const SCRATCH_GAVE_OUT =
+  'its scratch image was full or too slow (give it more room or faster storage with --fleece-dir, or more time with --cbw-timeout)';
 
 function scratchGaveOut(disk: string): QmpBackupError {
   return new QmpBackupError('failed', `the scratch image of ${disk} was full or too slow, so the backup was given up`, {

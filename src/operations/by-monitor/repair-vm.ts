@@ -1,5 +1,6 @@
 import type { Journal } from '../../domain/catalog.js';
 import type { VmState } from '../../domain/disk.js';
+import type { FailedCopy } from '../../domain/failed-copies.js';
 import { dismantle, reconcileVm, type RepairAction } from '../../domain/reconcile.js';
 import { removeBitmap } from '../../qemu/bitmaps.js';
 import { type FilterInPlace, takeOutFilter } from '../../qemu/fleece.js';
@@ -9,6 +10,8 @@ import { stopNbdServer } from '../../qemu/nbd-export.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { run } from '../../qmp/commands.js';
 import { QmpCommandError } from '../../qmp/errors.js';
+import { observeFailed } from '../point/failed-disks.js';
+import type { Planned } from '../point/plan-run.js';
 import type { Repaired } from '../point/route.js';
 import { carryOutInTarget, observeRepairs } from '../repair/repair.js';
 import type { TargetState } from '../target/open-target.js';
@@ -26,6 +29,17 @@ export async function repairVm(client: QmpClient, vm: VmState): Promise<Repaired
 /** Takes fleecing out of the VM again, as far as it is in; returns what may be left for a person, in words. */
 export async function takeFleecingOut(client: QmpClient, journal: Journal): Promise<readonly string[]> {
   return carryOutAll(client, '', dismantle({ ...(await inspectVm(client)), journal }));
+}
+
+/** Takes away what disks that failed have left, while their run goes on; returns what may be left for a person, in words. */
+export async function takeFailedOut(
+  client: QmpClient,
+  journal: Journal,
+  target: { readonly target: string; readonly failed: readonly FailedCopy[] },
+  planned: Pick<Planned, 'catalog'>,
+): Promise<readonly string[]> {
+  const actions = await observeFailed(journal, target, planned, await inspectVm(client));
+  return carryOutAll(client, target.target, actions);
 }
 
 /** The VM is looked at again only where something was done. */

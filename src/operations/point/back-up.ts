@@ -142,21 +142,21 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
   watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
   const done = await planned.take(locked, staging, vm);
   staging.keep();
-  const disks = afterTransaction(vm.disks, planned.plan);
-  const { catalog } = done;
+  const { catalog, plan } = done;
+  const disks = afterTransaction(vm.disks, plan);
   const { olderMonths } = state;
   // Where a bitmap was lost there is a FULL instead, and only then is it worth to look into the images.
-  const anew = planned.plan.disks.some(({ level }) => level === 'full') && state.catalog !== undefined;
+  const anew = plan.disks.some(({ level }) => level === 'full') && state.catalog !== undefined;
   const { fleece, why } = done.fleecing ?? planned.fleecing;
   // Not the catalog, which is in the target and longer with each point.
   const { point, freeze, pausedMs, transactionMs } = done;
   const fleecing = { fleece, why };
   return {
-    outcome: { target, plan: planned.plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
+    outcome: { target, plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
     tidyUp: async () => {
       const sources = anew && way.withForgotten ? await way.withForgotten(disks) : disks;
       // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      (await way.retire(planned.plan, retire({ catalog, olderMonths, sources }), run.attempt)).forEach(run.warn);
+      (await way.retire(plan, retire({ catalog, olderMonths, sources }), run.attempt)).forEach(run.warn);
       await removeJournal(target);
     },
   };

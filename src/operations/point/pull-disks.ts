@@ -1,9 +1,11 @@
+import { copiesFailed, type FailedCopy, sparesOthers } from '../../domain/failed-copies.js';
 import type { NbdSource } from '../../domain/nbd-address.js';
-import { messageOf, QmpBackupError } from '../../errors.js';
+import { messageOf } from '../../errors.js';
 import type { NbdDeadlines } from '../../nbd/client.js';
 import type { BackupRun } from './backup-run.js';
 import { eachDisk, endingTogether } from '../flow/all-of.js';
 import { pullFull, pullIncrement } from './pull-image.js';
+import type { Copies } from './failed-disks.js';
 import type { Copied, StagedImage } from './seal-point.js';
 
 /** An image to be filled, and where its bytes are. */
@@ -13,12 +15,11 @@ export interface PulledDisk extends StagedImage {
   readonly bitmap: string | null;
 }
 
-/** All disks at once; `folder` is for sockets. Throws at the first that fails; the others have ended by then. */
-export async function pullDisks(
-  run: BackupRun,
-  disks: readonly PulledDisk[],
-  folder: string,
-): Promise<readonly Copied[]> {
+/**
+ * All disks at once; `folder` is for sockets. Throws at the first that fails, with `--skip-failed-disks` where no other is left
+ * or can be spared; the others have ended by then.
+ */
+export async function pullDisks(run: BackupRun, disks: readonly PulledDisk[], folder: string): Promise<Copies> {
   const { signal, step } = endingTogether(run.signal);
   const progress = new Map(disks.map(({ planned }) => [planned.disk, { disk: planned.disk, done: 0, total: 0 }]));
   const work = new Map<string, number>();
@@ -30,16 +31,29 @@ export async function pullDisks(
     run.context.report({ kind: 'progress', disks: seen });
   };
   const timer = setInterval(look, Math.min(run.options.progressIntervalMs, 1_000));
+  const failed: FailedCopy[] = [];
+  const settled = async (disk: string, copy: Promise<Copied>): Promise<readonly Copied[]> => {
+    try {
+      return [await copy];
+    } catch (error) {
+      signal.throwIfAborted();
+      const failure = { disk, why: messageOf(error) };
+      failed.push(failure);
+      if (run.options.skipFailed && failed.length < disks.length && sparesOthers(failure.why)) return [];
+      throw copiesFailed(failed, disks.length);
+    }
+  };
   try {
-    return await eachDisk(disks, (pulled) => {
+    const outcomes = await eachDisk(disks, (pulled) => {
       const { disk } = pulled.planned;
       const options = {
         ...{ folder, signal },
         onProgress: (done: number, total: number) => void progress.set(disk, { disk, done, total }),
         onWork: (done: number) => void work.set(disk, done),
       };
-      return step(pullOne(run, pulled, options));
+      return step(settled(disk, pullOne(run, pulled, options)));
     });
+    return { outcomes: outcomes.flat(), failed };
   } finally {
     clearInterval(timer);
     run.watch.jobsEnded();
@@ -61,27 +75,19 @@ async function pullOne(
   const common = { signal, rateLimit: options.speedLimit, compress: options.compress, onWork };
   const begun = performance.now();
   let copied = planned.source.allocated;
-  try {
-    if (bitmap === null) {
-      const total = planned.source.virtualSize;
-      await pullFull(source, path, {
-        ...common,
-        onProgress: (percent) => onProgress((percent * total) / 100, total),
-      });
-    } else {
-      const increment = { source, bitmap, target: path };
-      const done = await pullIncrement(increment, {
-        ...{ ...common, folder, deadlines: deadlinesFor(options) },
-        onProgress: ({ done: bytes, total }) => onProgress(bytes, total),
-      });
-      copied = done.total;
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    throw new QmpBackupError('failed', `the backup of ${planned.disk} failed: ${messageOf(error)}`, {
-      cause: error,
-      hint: 'No point was made and no change is lost: the next run copies it all.',
+  if (bitmap === null) {
+    const total = planned.source.virtualSize;
+    await pullFull(source, path, {
+      ...common,
+      onProgress: (percent) => onProgress((percent * total) / 100, total),
     });
+  } else {
+    const increment = { source, bitmap, target: path };
+    const done = await pullIncrement(increment, {
+      ...{ ...common, folder, deadlines: deadlinesFor(options) },
+      onProgress: ({ done: bytes, total }) => onProgress(bytes, total),
+    });
+    copied = done.total;
   }
   return { job: planned.job, copied, durationMs: performance.now() - begun };
 }

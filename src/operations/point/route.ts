@@ -83,6 +83,8 @@ export interface Prepared {
 }
 
 export interface Done {
+  /** As it was carried out. */
+  readonly plan: BackupPlan;
   readonly catalog: Catalog;
   readonly point: Point;
   /** How the instant was kept, where that is not as planned. */

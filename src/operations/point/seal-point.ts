@@ -44,7 +44,7 @@ export async function sealPoint(
   staged: readonly StagedImage[],
   taken: Taken,
   rest?: () => Promise<PointDefinition | null>,
-): Promise<{ readonly catalog: Catalog; readonly point: Point }> {
+): Promise<{ readonly plan: BackupPlan; readonly catalog: Catalog; readonly point: Point }> {
   // A digest may take hours.
   const { signal, step } = endingTogether(run.signal);
   const [disks, definition] = await allOf([
@@ -60,7 +60,7 @@ export async function sealPoint(
     points: [...(before?.points ?? []), point],
   };
   await commitCatalog(run.target, catalog, point.id);
-  return { catalog, point };
+  return { plan, catalog, point };
 }
 
 async function sealImage(

@@ -1,9 +1,11 @@
 import type { Journal } from '../../../src/domain/catalog.js';
 import type { OwnNode } from '../../../src/domain/disk.js';
 import { describe, expect, it } from 'vitest';
+import { partOf } from '../../../src/domain/journal-parts.js';
 import {
   afterRepairs,
   dismantle,
+  dropFailed,
   type Observed,
   type RepairAction,
   reconcile,
@@ -69,6 +71,58 @@ describe('a run that died before its point was sealed', () => {
       const actions = reconcile(observed({ journal: { ...dead, stops: true }, status }));
       expect(actions.map(({ kind }) => kind)).not.toContain('continue');
     }
+  });
+});
+
+describe('a disk that failed in a run', () => {
+  const names = { a: 'qmpbackup-x-a-new', b: 'qmpbackup-x-b-new' };
+  const run = journal('000000000001', [
+    { disk: 'a', bitmap: names.a, job: 'qmpbackup-000000000001-a', file: 'INC-2.qcow2' },
+    { disk: 'b', bitmap: names.b, job: 'qmpbackup-000000000001-b', file: 'INC-2.qcow2' },
+    { disk: 'definition', bitmap: null, job: '', file: 'DOMAIN-2.xml' },
+  ]);
+  const definition = {
+    files: [{ kind: 'domain' as const, file: 'DOMAIN-2.xml', path: null, size: 1, sha256: 'a'.repeat(64) }],
+    ...{ autostart: null, missing: [] },
+  };
+  const before = point(0, [full, entry('b', 'FULL-1.qcow2')]);
+  const files = new Map([
+    ['a', ['FULL-1.qcow2', 'INC-2.qcow2']],
+    ['b', ['FULL-1.qcow2', 'INC-2.qcow2.partial']],
+    ['definition', ['DOMAIN-2.xml']],
+  ]);
+  const sources = [source('a', { bitmaps: [bitmap(names.a)] }), source('b', { bitmaps: [bitmap(names.b)] })];
+  const ofB: RepairAction[] = [
+    expect.objectContaining({ kind: 'remove-bitmap', node: '#block-b', bitmap: names.b }) as RepairAction,
+    { kind: 'delete-file', disk: 'b', file: 'INC-2.qcow2.partial' },
+    { kind: 'delete-folder', disk: 'b' },
+  ];
+
+  it('loses its job, bitmap and file while the run goes on, and no other disk does', () => {
+    const jobs = ['a', 'b'].map((disk) => job(`qmpbackup-000000000001-${disk}`, 'concluded'));
+    const failed = partOf(run, ({ disk }) => disk === 'b');
+    expect(dropFailed({ catalog: catalog([before]), sources, jobs, files }, failed)).toEqual([
+      { kind: 'end-job', job: 'qmpbackup-000000000001-b', concluded: true },
+      ...ofB,
+    ]);
+  });
+
+  it('loses what is left of it, where the run died after the others were sealed', () => {
+    const sealed = point(1, [{ ...inc, bitmap: { name: names.a, persistent: true } }], { id: run.attempt, definition });
+    const actions = reconcile(observed({ catalog: catalog([before, sealed]), journal: run, sources, files }));
+    expect(actions).toEqual([...ofB, { kind: 'remove-journal' }]);
+  });
+
+  it('keeps a bitmap whose name another disk was sealed with: a checkpoint of libvirt is one for all', () => {
+    const shared = { ...run, disks: run.disks.map((disk) => ({ ...disk, bitmap: 'qmpbackup-x-1' })) };
+    const sealed = point(1, [{ ...inc, bitmap: { name: 'qmpbackup-x-1', persistent: true } }], {
+      ...{ id: run.attempt, definition },
+    });
+    const carrying = ['a', 'b'].map((disk) => source(disk, { bitmaps: [bitmap('qmpbackup-x-1')] }));
+    const actions = reconcile(
+      observed({ catalog: catalog([before, sealed]), journal: shared, sources: carrying, files }),
+    );
+    expect(actions).toEqual([...ofB.slice(1), { kind: 'remove-journal' }]);
   });
 });
 
@@ -205,7 +259,7 @@ describe('what can be repaired without the VM', () => {
   });
 
   it('is no file of a point that was sealed, and nothing without a journal', () => {
-    const sealed = catalog([point(0, [full], { id: dead.attempt })]);
+    const sealed = catalog([point(0, [full]), point(1, [inc, entry('b', 'INC-2.qcow2')], { id: dead.attempt })]);
     const { now, inUse, waiting } = reconcileOffline({ catalog: sealed, journal: dead, files }, new Set());
     expect([...now, ...inUse]).toEqual([{ kind: 'thaw', agent: '/run/agent' }]);
     expect(waiting).toBe(dead);

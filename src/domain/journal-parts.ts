@@ -1,0 +1,24 @@
+import type { Catalog, Journal } from './catalog.js';
+import { DEFINITION_FOLDER } from './names.js';
+
+/** What the journal names and the catalog does not: all of a run that was not sealed, else what belongs to disks that failed in it. */
+export function unsealedOf(journal: Journal, catalog: Catalog | undefined): Journal {
+  if (!catalog?.points.some(({ id }) => id === journal.attempt)) return journal;
+  const sealed = new Set(
+    catalog.points.flatMap((point) => [
+      ...point.disks.map(({ disk, file }) => `${disk}/${file}`),
+      ...(point.definition?.files.map(({ file }) => `${DEFINITION_FOLDER}/${file}`) ?? []),
+    ]),
+  );
+  return partOf(journal, ({ disk, file }) => !sealed.has(`${disk}/${file}`));
+}
+
+/** The journal's word for some of its disks. */
+export function partOf(journal: Journal, has: (disk: Journal['disks'][number]) => boolean): Journal {
+  const disks = journal.disks.filter(has);
+  return {
+    ...journal,
+    disks,
+    madeFolders: journal.madeFolders.filter((each) => disks.some(({ disk }) => disk === each)),
+  };
+}
