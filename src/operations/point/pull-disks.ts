@@ -2,6 +2,7 @@ import { copiesFailed, type FailedCopy, sparesOthers } from '../../domain/failed
 import type { NbdSource } from '../../domain/nbd-address.js';
 import { messageOf } from '../../errors.js';
 import type { NbdDeadlines } from '../../nbd/client.js';
+import { NbdConnectionLost } from '../../nbd/errors.js';
 import type { BackupRun } from './backup-run.js';
 import { eachDisk, endingTogether } from '../flow/all-of.js';
 import { pullFull, pullIncrement } from './pull-image.js';
@@ -37,7 +38,7 @@ export async function pullDisks(run: BackupRun, disks: readonly PulledDisk[], fo
       return [await copy];
     } catch (error) {
       signal.throwIfAborted();
-      const failure = { disk, why: messageOf(error) };
+      const failure = { disk, why: inWords(error) };
       failed.push(failure);
       if (run.options.skipFailed && failed.length < disks.length && sparesOthers(failure.why)) return [];
       throw copiesFailed(failed, disks.length);
@@ -58,6 +59,12 @@ export async function pullDisks(run: BackupRun, disks: readonly PulledDisk[], fo
     clearInterval(timer);
     run.watch.jobsEnded();
   }
+}
+
+/** QEMU's NBD server does not tell of data that it cannot read (7.2): it hangs up. */
+function inWords(error: unknown): string {
+  const hungUp = error instanceof NbdConnectionLost ? '; QEMU hangs up where it cannot read the disk' : '';
+  return `${messageOf(error)}${hungUp}`;
 }
 
 interface PullOptions {
