@@ -1,19 +1,29 @@
-import type { SourceDisk } from './disk.js';
+import type { VmState } from './disk.js';
 import { listNames } from './listed-names.js';
 
 /**
  * What belongs to a machine that is reached by its monitor, is no disk, and is not in a point: said by `info` and
  * `doctor`, which somebody asks, and not by each run.
  */
-export function besideDisks(disks: readonly SourceDisk[], tpms: readonly string[]): readonly string[] {
+export function besideDisks(
+  { disks, passedThrough }: Pick<VmState, 'disks' | 'passedThrough'>,
+  tpms: readonly string[],
+): readonly string[] {
   const snapshots = new Set(disks.flatMap(({ image }) => snapshotsIn(image)));
   return [
     'what is in its memory',
     ...(tpms.length > 0
       ? [`the state of its TPM (${listNames([...tpms])}): copy the folder of swtpm while the VM is off`]
       : []),
+    ...onPassedThrough(passedThrough),
     ...(snapshots.size > 0 ? [`internal snapshots (${listNames([...snapshots])}): they stay in the images`] : []),
   ];
+}
+
+export function onPassedThrough(devices: readonly string[]): readonly string[] {
+  return devices.length > 0
+    ? [`what the guest keeps on devices of the host that are passed through (${listNames(devices)})`]
+    : [];
 }
 
 /** Of QEMU's own description of an image. */

@@ -32,7 +32,10 @@ export function chooseDisks({ request, known, vm }: Choice): {
 } {
   for (const name of request.include) findOne('--include', name, known, vm.leftOut);
   for (const name of request.exclude) findOne('--exclude', name, known, vm.leftOut);
-  const leftOut = [...vm.leftOut];
+  const leftOut = vm.leftOut.map((out): LeftOut => {
+    const byHand = out.kind === 'rule' && request.exclude.some((name) => isCalled(out, name));
+    return byHand ? { name: out.name, reason: EXCLUDED, kind: 'request' } : out;
+  });
   const chosen = known.filter((disk) => {
     const reason = whyLeftOut(request, disk);
     if (reason) leftOut.push({ name: disk.id, reason, kind: 'request' });
@@ -60,13 +63,17 @@ function findOne(
       [disk, ...others].flatMap((each) => each ?? []),
     );
   if (disk) return;
-  const out = leftOut.find((each) => each.name === name || (each.offer && answersTo(each.offer, name)));
+  const out = leftOut.find((each) => isCalled(each, name));
   // What is left out anyway may be excluded, too: a line in cron must go on working when its disk is gone.
   if (out && option === '--exclude') return;
   const disks = known.map(({ id }) => id).join(', ') || 'none';
   throw new QmpBackupError('usage', `${option} ${name}: ${out?.reason ?? 'the VM has no such disk'}`, {
     hint: out?.instead ?? `Its disks are: ${disks}. See: qmpbackup info --show blockdev`,
   });
+}
+
+function isCalled({ name: own, offer }: LeftOut, name: string): boolean {
+  return own === name || (offer !== undefined && answersTo(offer, name));
 }
 
 /** Ids stay with the images, device names with their places: where disks changed places, one's name is the other's, too. */
@@ -91,8 +98,10 @@ function unmistakable(disk: Named, disks: readonly Named[]): string {
 /** Drivers of a raw image: with `-blockdev` the file or device itself may be the top node. */
 const RAW_DRIVERS = ['raw', 'file', 'host_device'];
 
+const EXCLUDED = 'excluded by --exclude';
+
 function whyLeftOut(request: DiskRequest, disk: KnownSource): string | undefined {
-  if (request.exclude.some((name) => answersTo(disk, name))) return 'excluded by --exclude';
+  if (request.exclude.some((name) => answersTo(disk, name))) return EXCLUDED;
   if (request.include.length > 0) {
     return request.include.some((name) => answersTo(disk, name)) ? undefined : 'not named by --include';
   }

@@ -38,6 +38,8 @@ export interface SourceDisk {
   readonly underJob: boolean;
   /** The job of somebody else that has the disk's node for its own: QEMU starts no other on it. */
   readonly heldBy?: { readonly id: string; readonly type: string };
+  /** The guest's device itself is throttled (`-drive throttling`, `block_set_io_throttle`), without a filter. */
+  readonly throttled?: true;
   /** QEMU's own overlay of `-snapshot`, a file that has no name any more. */
   readonly temporary?: true;
   readonly format: string;
@@ -115,6 +117,13 @@ export interface VmState {
   readonly leftOut: readonly LeftOut[];
   readonly jobs: readonly JobState[];
   readonly ownNodes: readonly OwnNode[];
+  /**
+   * The first iothread of the VM, or null. Which disks are in one each device says in its own way (a virtio-blk disk itself, a
+   * SCSI disk through its controller, newer ones a queue at a time), so one anywhere counts for all disks.
+   */
+  readonly iothread: string | null;
+  /** Devices of the host that the guest has for its own; whether it keeps data on them, nobody here knows. */
+  readonly passedThrough: readonly string[];
   /** Ids of block exports of ours. */
   readonly ownExports: readonly string[];
 }

@@ -14,8 +14,6 @@ export interface DomainFacts {
   readonly active: boolean;
   /** `booted`, `I/O error` …; empty when libvirt says none. */
   readonly stateReason: string;
-  /** Targets of writable hard disks that are left out of backups all the same. */
-  readonly missed: readonly string[];
   /** How many images each disk's top image builds on, by target, where libvirt says it. */
   readonly backing: Readonly<Record<string, number>>;
   /** Programs that a pull needs and that were not found. */

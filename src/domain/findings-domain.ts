@@ -1,9 +1,10 @@
+import { onPassedThrough } from './beside-disks.js';
 import { formatBytes } from './bytes.js';
 import type { SourceDisk } from './disk.js';
 import { failure, type Finding, isFailure } from './doctor-facts.js';
 import { meaningOfDomain } from './domain-states.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
-import { judgeImage, judgeSharing, MANY_BITMAPS } from './findings-vm.js';
+import { judgeImage, judgeLeftOut, judgeSharing, MANY_BITMAPS } from './findings-vm.js';
 import { listNames } from './listed-names.js';
 import { isOurBitmap, isOurJob } from './names.js';
 import { asShellWord } from './shell-word.js';
@@ -17,10 +18,8 @@ export function judgeDomain(facts: DomainFacts): readonly Finding[] {
     ...judgeMoments(facts),
     ...state.disks.flatMap((source) => judgeDisk(idOf(source), source, facts)),
     ...judgeSharing(state.disks, idOf),
-    ...state.leftOut.map(({ name, reason }) => {
-      const left = info(name, `left out of backups: ${reason}`);
-      return facts.missed.includes(name) ? { ...left, level: 'warning' as const } : left;
-    }),
+    ...state.leftOut.map(judgeLeftOut),
+    ...onPassedThrough(state.passedThrough).map((what) => info('VM', `in no backup of it: ${what}`)),
     ...judgeAgent(facts),
     ...facts.scratch.flatMap(judgeScratch),
   ];

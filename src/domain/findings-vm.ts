@@ -1,4 +1,4 @@
-import type { JobState, SourceDisk, VmState } from './disk.js';
+import type { JobState, LeftOut, SourceDisk, VmState } from './disk.js';
 import type { Finding, VmFacts } from './doctor-facts.js';
 import { listNames } from './listed-names.js';
 import { isOurBitmap } from './names.js';
@@ -14,10 +14,11 @@ export function judgeVm(vm: VmFacts): readonly Finding[] {
   return [
     ...judgeQemu(vm),
     ...judgeRunState(state),
+    ...judgeFleecing(vm),
     ...state.disks.flatMap((source) => judgeDisk(idOf(source), source)),
     ...judgeSharing(state.disks, idOf),
     ...vm.beside.map((what) => info('VM', `in no backup of it: ${what}`)),
-    ...state.leftOut.map(({ name, reason }) => info(name, `left out of backups: ${reason}`)),
+    ...state.leftOut.map(judgeLeftOut),
     ...state.jobs.filter((job) => !isOurJob(job)).map(judgeJob),
   ];
 }
@@ -46,6 +47,23 @@ function judgeQemu({ state, missingCommands, jobSparesGuest, canFleece, user }: 
     found.push({ level: 'error', subject, what: 'there is no disk to back up', todo: null });
   }
   return found;
+}
+
+/** A writable disk that no backup has is worth a warning; what is no disk is not. */
+export function judgeLeftOut({ name, reason, kind, instead, offer }: LeftOut): Finding {
+  const left = info(name, `left out of backups: ${reason}`);
+  if (kind !== 'rule') return left;
+  return {
+    ...left,
+    level: 'warning',
+    todo: instead ?? (offer ? `Take it with --include ${name}, or leave it out with --exclude.` : null),
+  };
+}
+
+function judgeFleecing({ fatalToFleece }: VmFacts): Finding[] {
+  if (fatalToFleece === null) return [];
+  const what = `it is never fleeced: ${fatalToFleece}; so a target that fills up or hangs reaches the guest`;
+  return [{ level: 'warning', subject: 'VM', what, todo: 'Limit the disk by a throttle filter, or run QEMU 10.' }];
 }
 
 function judgeRunState(state: VmState): Finding[] {

@@ -2,7 +2,9 @@
  * What a domain's XML says that a backup needs. Read from `virsh dumpxml`: of a running domain it also names aliases
  * and backing chains, of one that is off it does not.
  */
+import type { LeftOut } from '../domain/disk.js';
 import { LibvirtAnswerError } from './errors.js';
+import { passedThroughIn, unlistedIn } from './guest-devices.js';
 import { attribute, find, findAll, parseXml, textAt, type XmlElement } from './xml.js';
 
 export interface DomainDefinition {
@@ -13,6 +15,10 @@ export interface DomainDefinition {
   /** A QEMU process has the disks open; also one whose guest has crashed and that is kept (`on_crash`). */
   readonly active: boolean;
   readonly disks: readonly DomainDisk[];
+  /** Disks that are no `<disk>`, and so in no backup. */
+  readonly unlisted: readonly LeftOut[];
+  /** Devices of the host that are the guest's. */
+  readonly passedThrough: readonly string[];
   readonly agent: AgentChannel;
   /** The file that keeps UEFI variables. */
   readonly nvram: string | null;
@@ -108,6 +114,8 @@ export function parseDomain(xml: string): DomainDefinition {
     type: attribute(domain, 'type') ?? '',
     active: attribute(domain, 'id') !== null,
     disks: findAll(devices, 'disk').flatMap((disk) => parseDisk(disk) ?? []),
+    unlisted: unlistedIn(domain),
+    passedThrough: passedThroughIn(devices),
     agent: agentChannel(devices),
     nvram: textAt(domain, 'os', 'nvram') ?? attribute(find(domain, 'os', 'nvram', 'source'), 'file'),
     tpm: tpmState(find(devices, 'tpm', 'backend')),
@@ -218,7 +226,7 @@ function describe(type: string, source: XmlElement): string | null {
   if (volume !== null) return `volume ${attribute(source, 'pool') ?? ''}/${volume}`;
   if (name !== null) return `${attribute(source, 'protocol') ?? type}:${name}`;
   // <source startupPolicy='optional'/> of a drive without a medium.
-  return attribute(source, 'dir') ?? (source.children.length > 0 ? type : null);
+  return attribute(source, 'dir') ?? attribute(source, 'path') ?? (source.children.length > 0 ? type : null);
 }
 
 function agentChannel(devices: XmlElement | undefined): AgentChannel {

@@ -3,6 +3,7 @@ import { type DoctorFacts, type Failure, type Finding, isFailure, type VmFacts }
 import { besideDisks } from '../domain/beside-disks.js';
 import type { DomainFacts } from '../domain/domain-facts.js';
 import { judge } from '../domain/findings.js';
+import { fatalToFleece } from '../domain/fleece-choice.js';
 import { identityOf, type VmIdentity } from '../domain/identity.js';
 import { recognise } from '../domain/recognise.js';
 import { canFreeze, GuestAgent } from '../guest-agent/client.js';
@@ -128,6 +129,7 @@ function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, 
       run(client, 'query-commands'),
       readTpms(client),
     ]);
+    const known = recognise(undefined, state.disks);
     const has = new Set(commands.map(({ name }) => name));
     const agent = options.agent ? await orFailure(lookAtAgent(options.agent, signal)) : undefined;
     signal.throwIfAborted();
@@ -141,8 +143,9 @@ function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, 
       probed: folder === null ? null : await probe(folder, session),
       vm: {
         state,
-        disks: recognise(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
-        beside: besideDisks(state.disks, tpms),
+        disks: known.map(({ id, source }) => ({ id, node: source.node })),
+        fatalToFleece: fatalToFleece(state, known),
+        beside: besideDisks(state, tpms),
         missingCommands: NEEDED_COMMANDS.filter((name) => !has.has(name)),
         jobSparesGuest: features.driveBackup.onCbwError,
         canFleece: features.snapshotAccess && (features.copyBeforeWrite?.onCbwError ?? false),

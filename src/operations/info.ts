@@ -1,4 +1,4 @@
-import { besideDisks } from '../domain/beside-disks.js';
+import { besideDisks, onPassedThrough } from '../domain/beside-disks.js';
 import type { VmState } from '../domain/disk.js';
 import { isOurBitmap } from '../domain/names.js';
 import { readTpms } from '../qemu/tpms.js';
@@ -37,8 +37,9 @@ interface Seen extends Pick<VmInfo, 'beside' | 'elsewhere'> {
 async function look({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<Seen> {
   if (vm.kind === 'domain') {
     const { lookAtDomain } = await import('./by-libvirt/domain-session.js');
-    return { ...(await lookAtDomain(vm)), beside: [] };
+    const seen = await lookAtDomain(vm);
+    return { ...seen, beside: onPassedThrough(seen.state.passedThrough) };
   }
   const { client, state } = await openVm({ ...access, monitor: vm.monitor, what: 'info', endDeadJobsMs: null }, unwind);
-  return { state, beside: besideDisks(state.disks, await readTpms(client)), elsewhere: null };
+  return { state, beside: besideDisks(state, await readTpms(client)), elsewhere: null };
 }

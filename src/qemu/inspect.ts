@@ -1,9 +1,17 @@
 import type { DirtyBitmap, JobState, LeftOut, OwnNode, SourceDisk, VmState } from '../domain/disk.js';
+import {
+  bypassesQemu,
+  COMMANDS_OF_ITS_OWN,
+  type GuestDevice,
+  isPassedThrough,
+  unlistedDisks,
+} from '../domain/guest-devices.js';
 import { isOurExport, isOurJob, roleOfNode } from '../domain/names.js';
 import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';
 import type { BlockDevice, BlockGraph, BlockNode } from '../qmp/replies.js';
+import { guestDevices, memoryFiles } from './guest-devices.js';
 
 /** What QEMU answers without -uuid. */
 const NO_UUID = '00000000-0000-0000-0000-000000000000';
@@ -28,24 +36,41 @@ export async function inspectVm(client: QmpClient): Promise<VmState> {
 const MAX_LOOKS = 20;
 
 async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
-  const [devices, nodes, graph, exports, jobs, status, migration, name, uuid, cpus, memory, machineType] =
-    await Promise.all([
-      run(client, 'query-block'),
-      run(client, 'query-named-block-nodes', { flat: true }),
-      run(client, 'x-debug-query-block-graph'),
-      run(client, 'query-block-exports'),
-      readJobs(client),
-      run(client, 'query-status'),
-      run(client, 'query-migrate'),
-      run(client, 'query-name'),
-      readUuid(client),
-      run(client, 'query-cpus-fast'),
-      run(client, 'query-memory-size-summary'),
-      run(client, 'qom-get', { path: '/machine', property: 'type' }),
-    ]);
+  const [
+    devices,
+    nodes,
+    graph,
+    exports,
+    jobs,
+    status,
+    migration,
+    name,
+    uuid,
+    cpus,
+    memory,
+    machineType,
+    iothreads,
+    guest,
+  ] = await Promise.all([
+    run(client, 'query-block'),
+    run(client, 'query-named-block-nodes', { flat: true }),
+    run(client, 'x-debug-query-block-graph'),
+    run(client, 'query-block-exports'),
+    readJobs(client),
+    run(client, 'query-status'),
+    run(client, 'query-migrate'),
+    run(client, 'query-name'),
+    readUuid(client),
+    run(client, 'query-cpus-fast'),
+    run(client, 'query-memory-size-summary'),
+    run(client, 'qom-get', { path: '/machine', property: 'type' }),
+    run(client, 'query-iothreads'),
+    guestDevices(client),
+  ]);
   const { qemuVersion } = client.greeting;
-  const found = disksOf(devices, nodes, graph, jobs);
+  const found = disksOf(devices, nodes, graph, jobs, guest);
   if (!found) return undefined;
+  const unlisted = unlistedDisks(guest, await memoryFiles(client, guest));
   return {
     machine: {
       name: name.name ?? null,
@@ -59,8 +84,11 @@ async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
     running: status.running,
     migration: migration.status ?? null,
     inactive: found.disks.some((disk) => isInactive(disk, graph)),
-    ...found,
+    disks: found.disks,
+    leftOut: [...found.leftOut, ...unlisted],
     jobs,
+    iothread: iothreads[0]?.id ?? null,
+    passedThrough: guest.filter(isPassedThrough).map(({ name: id, type }) => `${id} (${type})`),
     ownNodes: ownNodes(devices, nodes, graph),
     ownExports: exports.map(({ id }) => id).filter(isOurExport),
   };
@@ -90,6 +118,7 @@ export function disksOf(
   nodes: readonly BlockNode[],
   graph: BlockGraph,
   jobs: readonly JobState[] = [],
+  guest: readonly GuestDevice[] = [],
 ): { readonly disks: readonly SourceDisk[]; readonly leftOut: readonly LeftOut[] } | undefined {
   const byName = new Map(nodes.map((node) => [node['node-name'] ?? '', node]));
   const below = childFinder(graph);
@@ -102,6 +131,8 @@ export function disksOf(
     } else if (device.inserted.ro) {
       const reason = device.removable ? 'a read-only removable medium (cdrom)' : 'read-only';
       leftOut.push({ name, reason, kind: 'no-disk' });
+    } else if (bypassesQemu(device.qdev, guest)) {
+      leftOut.push({ name, ...COMMANDS_OF_ITS_OWN });
     } else {
       const path = pathToFormat(device.inserted, byName, below);
       const node = path?.at(-1);
@@ -113,6 +144,7 @@ export function disksOf(
       disks.push({
         ...{ ...source, underJob, backing: layers.slice(1).map(({ file }) => file) },
         ...(heldBy && { heldBy }),
+        ...(device.inserted.group !== undefined && { throttled: true as const }),
         ...(isTemporary(node) && { temporary: true }),
       });
     }

@@ -32,6 +32,7 @@ export interface CommandArguments {
   'query-memory-size-summary': NoArguments;
   'query-commands': NoArguments;
   'query-qmp-schema': NoArguments;
+  'qom-list': { readonly path: string };
   'qom-get': { readonly path: string; readonly property: string };
   'qom-set': { readonly path: string; readonly property: string; readonly value: unknown };
   stop: NoArguments;
@@ -85,6 +86,7 @@ const REPLIES = {
   'query-memory-size-summary': replies.memoryReply,
   'query-commands': replies.commandsReply,
   'query-qmp-schema': replies.schemaReply,
+  'qom-list': replies.objectsReply,
   'qom-get': replies.anyReply,
   'qom-set': replies.anyReply,
   stop: replies.anyReply,
@@ -134,6 +136,7 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'query-memory-size-summary': QUERY_MS,
   'query-commands': QUERY_MS,
   'query-qmp-schema': QUERY_MS,
+  'qom-list': QUERY_MS,
   'qom-get': QUERY_MS,
   'qom-set': STORAGE_MS,
   // Stopping flushes every disk.

@@ -80,6 +80,8 @@ export const blockNode = v.looseObject({
   file: v.string(),
   encrypted: v.optional(v.boolean()),
   backing_file: v.optional(v.string()),
+  /** In `query-block`: the group by which the guest's device itself is throttled. */
+  group: v.optional(v.string()),
   /** Counts filters too, also those of a running job; 0 throughout in a flat list. */
   backing_file_depth: v.number(),
   /** Left out when there is none. */
@@ -175,6 +177,8 @@ export const schemaReply = v.array(
 export const exportsReply = v.array(v.looseObject({ id: v.string(), type: v.string() }));
 
 export const tpmsReply = v.array(v.looseObject({ id: v.string(), model: v.string() }));
+/** `type` of an object is `child<its model>`. */
+export const objectsReply = v.array(v.looseObject({ name: v.string(), type: v.string() }));
 export const iothreadsReply = v.array(v.looseObject({ id: v.string() }));
 
 /** HMP's output, with CR LF; its errors are in it too. */

@@ -130,6 +130,8 @@ export function vmState(disks: SourceDisk[], more: Partial<VmState> = {}): VmSta
     leftOut: [],
     jobs: [],
     ownNodes: [],
+    iothread: null,
+    passedThrough: [],
     ownExports: [],
     ...more,
   };

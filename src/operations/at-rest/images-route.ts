@@ -54,7 +54,7 @@ export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Pro
   return restingRoute({
     state: {
       ...{ machine: NOBODY, status: 'off', running: false, migration: null, inactive: false, disks },
-      ...{ leftOut: [], jobs: [], ownNodes: [], ownExports: [] },
+      ...{ leftOut: [], jobs: [], iothread: null, passedThrough: [], ownNodes: [], ownExports: [] },
     },
     signal,
     subject: images.map(({ path }) => path).join(', '),

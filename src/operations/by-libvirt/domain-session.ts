@@ -1,6 +1,7 @@
 import { isAbsolute } from 'node:path';
 import type { JobState, LeftOut, SourceDisk, VmState } from '../../domain/disk.js';
 import { isFailure } from '../../domain/doctor-facts.js';
+import { COMMANDS_OF_ITS_OWN, VHOST_USER_DISK } from '../../domain/guest-devices.js';
 import { meaningOfDomain } from '../../domain/domain-states.js';
 import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../../domain/names.js';
 import { compatOfQcow2, QCOW2_START } from '../../domain/qcow2-header.js';
@@ -160,7 +161,12 @@ export function vmStateOf(domain: DomainState): VmState {
     migration: null,
     inactive: false,
     disks: looked.flatMap(({ disk, out }) => (out === null ? [sourceOf(disk, domain)] : [])),
-    leftOut: looked.flatMap(({ disk, out }): LeftOut[] => (out === null ? [] : [{ name: disk.target, ...out }])),
+    leftOut: [
+      ...looked.flatMap(({ disk, out }): LeftOut[] => (out === null ? [] : [{ name: disk.target, ...out }])),
+      ...domain.unlisted,
+    ],
+    iothread: null,
+    passedThrough: domain.passedThrough,
     jobs: jobsOf(domain),
     ownNodes: [],
     ownExports: [],
@@ -172,12 +178,10 @@ type Out = Omit<LeftOut, 'name'>;
 function whyLeftOut(disk: DomainDisk, domain: DomainState): Out | null {
   const { device, source, target } = disk;
   if (device === 'cdrom' || device === 'floppy') return { kind: 'no-disk', reason: `a removable medium (${device})` };
-  if (device === 'lun') {
-    const reason = 'a SCSI device passed through to the guest, which QEMU cannot read for a backup';
-    return { kind: 'rule', reason, instead: 'Back it up where its storage is, or in the guest.' };
-  }
+  if (device === 'lun') return COMMANDS_OF_ITS_OWN;
   if (source === null) return { kind: 'no-disk', reason: 'no medium' };
   if (disk.readOnly) return { kind: 'no-disk', reason: 'read-only' };
+  if (source.type === 'vhostuser') return VHOST_USER_DISK;
   if (!domain.sizes.get(target)) {
     const reason = `its size is not known: ${domain.unsized.get(target) ?? 'its image may be gone'}`;
     return { kind: 'rule', reason, instead: 'See whether its storage is mounted.' };

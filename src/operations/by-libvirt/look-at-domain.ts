@@ -63,7 +63,6 @@ export async function lookAtDomainClosely(
       disks: recognise(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
       active: domain.active,
       stateReason: domain.stateReason,
-      missed: missedOf(domain, state),
       backing: Object.fromEntries(domain.disks.map(({ target, backing }) => [target, backing.length])),
       missingPrograms: missing,
       blockJobs: Object.fromEntries(
@@ -84,13 +83,6 @@ async function whileOff(session: DomainSession): Promise<DomainFacts['state']> {
   const known = new Map(session.state.disks.map(({ node, bitmaps }) => [node, bitmaps]));
   const disks = state.disks.map((disk) => ({ ...disk, bitmaps: known.get(disk.node) ?? disk.bitmaps }));
   return withImageBitmaps({ ...state, disks }, session.domain);
-}
-
-function missedOf({ disks }: DomainState, { leftOut }: DomainFacts['state']): readonly string[] {
-  const names = new Set(leftOut.map(({ name }) => name));
-  return disks
-    .filter(({ device, source, readOnly, transient }) => device === 'disk' && source && !readOnly && !transient)
-    .flatMap(({ target }) => (names.has(target) ? [target] : []));
 }
 
 /** What starts qemu-nbd, and ends it with this process. */

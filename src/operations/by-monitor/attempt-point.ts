@@ -5,7 +5,6 @@ import { fleecingImpossible } from '../../domain/fleece-choice.js';
 import { guardNodeName } from '../../domain/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { inspectVm } from '../../qemu/inspect.js';
-import { firstIothread } from '../../qemu/iothreads.js';
 import { dismissJob } from '../../qemu/job-watch.js';
 import { mayGo } from '../../qemu/stay-here.js';
 import { describeEndpoint, type Endpoint } from '../../qmp/endpoint.js';
@@ -39,7 +38,6 @@ export async function attemptPoint(
 ): Promise<Done> {
   const { options, session, context } = run;
   run.signal.throwIfAborted();
-  const iothread = await firstIothread(session.client);
   // Before anything else of this run is anywhere.
   const planned = await heldPlan(run, asked, qemuUser).catch((error: unknown) => {
     throw inWords(error);
@@ -68,7 +66,7 @@ export async function attemptPoint(
     const instant = await takePoint(session.client, staged, guards, {
       speed: options.speedLimit,
       compress: options.compress,
-      endOneByOne: iothread !== null,
+      endOneByOne: vm.iothread !== null,
       jobOnCbwError: fleecing.features?.driveBackup.onCbwError ?? false,
       cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000),
       timeoutMs: TRANSACTION_TIMEOUT_MS,

@@ -1,13 +1,13 @@
 import { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
-import { chooseFleece, type FleeceChoice } from '../../domain/fleece-choice.js';
+import { chooseFleece, fatalToFleece, type FleeceChoice } from '../../domain/fleece-choice.js';
 import { fleeceNodeName, scratchFolderName } from '../../domain/names.js';
+import type { VmState } from '../../domain/disk.js';
 import type { BackupPlan, PlannedDisk } from '../../domain/plan.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { type QemuFeatures, readFeatures } from '../../qemu/features.js';
 import type { FleecedDisk } from '../../qemu/fleece.js';
-import { firstIothread } from '../../qemu/iothreads.js';
 import { defaultReserve } from '../../domain/space.js';
 import { freeSpace } from '../../repository/free-space.js';
 import { scratchImage } from '../../repository/scratch.js';
@@ -24,7 +24,7 @@ export interface Fleecing extends FleeceChoice {
 
 export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: TargetFacts): Promise<Fleecing> {
   const { options } = run;
-  if (options.verify !== null) await refuseIothreads(run);
+  if (options.verify !== null) refuseIothreads(run);
   const features = await featuresFor(run, target);
   const choice = chooseFleece({
     mode: options.fleece,
@@ -32,7 +32,7 @@ export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: Targ
     network: target.network,
     speedLimit: options.speedLimit,
     spaceIsShort: target.spaceIsShort,
-    obstacle: fleecingObstacle(features, plan.disks),
+    obstacle: fleecingObstacle(features, plan.disks, run.session.state),
     jobBreaksItself: features?.driveBackup.onCbwError ?? false,
   });
   return { ...choice, features, disks: choice.fleece ? await placeScratch(run, plan) : new Map() };
@@ -40,18 +40,17 @@ export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: Targ
 
 /**
  * QEMU 7.2 aborts when a client leaves an NBD export of a disk that an iothread serves (`nbd_blockdev_client_closed:
- * Assertion qemu_in_main_thread()`), and with it the guest. Which disks those are, each device says in its own way: so
- * wherever there is an iothread.
+ * Assertion qemu_in_main_thread()`), and with it the guest.
  */
-async function refuseIothreads({ session }: QmpRun): Promise<void> {
+function refuseIothreads({ session }: QmpRun): void {
   // 10.0 was seen to do well.
   if (session.client.greeting.qemuVersion.major >= 10) return;
-  const iothread = await firstIothread(session.client);
+  const { iothread } = session.state;
   if (iothread === null) return;
   throw new QmpBackupError(
     'unsafe',
     `--verify: this VM has an iothread (${iothread}), and QEMU may crash when a disk in one is read over NBD`,
-    { hint: 'Nothing was changed. Take the backup without --verify; --fleece always works, too.' },
+    { hint: 'Nothing was changed. Take the backup without --verify.' },
   );
 }
 
@@ -69,7 +68,11 @@ async function featuresFor({ options, session }: QmpRun, target: TargetFacts): P
 }
 
 /** Why this QEMU cannot fleece these disks, or null. */
-export function fleecingObstacle(features: QemuFeatures | null, disks: readonly PlannedDisk[]): string | null {
+export function fleecingObstacle(
+  features: QemuFeatures | null,
+  disks: readonly PlannedDisk[],
+  vm: VmState,
+): string | null {
   if (!features?.snapshotAccess) return 'this QEMU has no snapshot-access nodes (7.0 and later have)';
   const { copyBeforeWrite: filter } = features;
   if (!filter?.onCbwError || !filter.cbwTimeout) {
@@ -78,7 +81,11 @@ export function fleecingObstacle(features: QemuFeatures | null, disks: readonly 
   const busy = disks.find(({ source }) => source.underJob);
   // QEMU 7.2 aborts when a job ends whose filter was there before ours was made above it.
   if (busy) return `another job is running on ${busy.disk}`;
-  return disks.some(({ source }) => source.qdev !== null) ? null : 'no guest device has any of the disks open';
+  if (!disks.some(({ source }) => source.qdev !== null)) return 'no guest device has any of the disks open';
+  return fatalToFleece(
+    vm,
+    disks.map(({ disk: id, source }) => ({ id, source })),
+  );
 }
 
 /** Bytes below which a scratch image is of no use. */

@@ -64,9 +64,11 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
     plan.disks.map(({ entry }) => entry.disk),
     options.fileName,
   );
-  for (const disk of plan.absent) warn(`${point} does not hold ${disk}, which has files in other points`);
   const lacks = lackedOf(plan, options);
   for (const { disk, reason } of lacks) warn(`${point} lacks ${disk}: ${reason}`);
+  for (const disk of plan.absent.filter((each) => !lacks.some((lacked) => lacked.disk === each))) {
+    warn(`${point} does not hold ${disk}, which has files in other points`);
+  }
   const disks: SourceDisk[] = [];
   for (const { entry, line } of plan.disks) {
     const dir = diskFolder(target, entry.disk);

@@ -143,7 +143,7 @@ async function planFor(
         speedLimit: 0,
         // As a run decides it.
         spaceIsShort: free - need < 2 * reserve,
-        obstacle: fleecingObstacle(features, plan.disks),
+        obstacle: fleecingObstacle(features, plan.disks, vm),
         jobBreaksItself: features?.driveBackup.onCbwError ?? false,
       });
     return {

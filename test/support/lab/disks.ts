@@ -18,13 +18,20 @@ export interface Disk {
   /** Id of the guest device; `dev-<id>` unless told. */
   readonly device?: string;
   /** Per second; a throttle filter with `-blockdev`, a property of the drive with `-drive`. */
-  readonly throttle?: { readonly bytes?: number; readonly operations?: number };
+  readonly throttle?: Throttle;
   /** Id of the iothread that serves the disk (virtio); QEMU's main loop unless told. */
   readonly iothread?: string;
   readonly readOnly?: boolean;
   readonly media?: 'disk' | 'cdrom';
   /** More options for `-drive` or for the format node of `-blockdev`. */
   readonly options?: Readonly<Record<string, string>>;
+}
+
+export interface Throttle {
+  readonly bytes?: number;
+  readonly operations?: number;
+  /** Disks that name the same one share the limits; a group of its own unless told. */
+  readonly group?: string;
 }
 
 export interface LabDisk extends Disk {
@@ -80,6 +87,7 @@ function driveOption(disk: Disk, bus: string): string {
     ...(disk.readOnly && { readonly: 'on' }),
     ...(disk.throttle?.bytes !== undefined && { 'throttling.bps-total': String(disk.throttle.bytes) }),
     ...(disk.throttle?.operations !== undefined && { 'throttling.iops-total': String(disk.throttle.operations) }),
+    ...(disk.throttle?.group !== undefined && { 'throttling.group': disk.throttle.group }),
     ...disk.options,
   });
 }
@@ -99,9 +107,10 @@ function blockdevArguments(disk: Disk): string[] {
     ...disk.options,
   });
   if (!disk.throttle) return ['-blockdev', node];
-  const group = `${disk.id}-limit`;
+  const group = disk.throttle.group ?? `${disk.id}-limit`;
+  const own = ['-object', option({ 'qom-type': 'throttle-group', id: group, ...limits(disk.throttle) })];
   return [
-    ...['-object', option({ 'qom-type': 'throttle-group', id: group, ...limits(disk.throttle) })],
+    ...(disk.throttle.group === undefined ? own : []),
     ...['-blockdev', node],
     ...[
       '-blockdev',
@@ -117,7 +126,18 @@ function blockdevArguments(disk: Disk): string[] {
   ];
 }
 
-function limits(throttle: NonNullable<Disk['throttle']>): Record<string, string> {
+/** The objects of groups that disks share, which come before the disks; drives need none. */
+export function sharedGroups(disks: readonly Disk[]): readonly string[] {
+  const shared = disks.flatMap(({ via, throttle }) =>
+    via === 'blockdev' && throttle?.group !== undefined ? [throttle] : [],
+  );
+  const groups = new Map(shared.map((throttle) => [throttle.group, throttle]));
+  return [...groups].flatMap(([id = '', throttle]) => [
+    ...['-object', option({ 'qom-type': 'throttle-group', id, ...limits(throttle) })],
+  ]);
+}
+
+function limits(throttle: Throttle): Record<string, string> {
   return {
     ...(throttle.bytes !== undefined && { 'x-bps-total': String(throttle.bytes) }),
     ...(throttle.operations !== undefined && { 'x-iops-total': String(throttle.operations) }),

@@ -40,9 +40,11 @@ export async function migrate(vm: Vm, uri: string): Promise<string> {
  * Lets the VM take its disks, and stops it again. QEMU 10.0 leaves them inactive until then where its guest does not run, and
  * aborts at a write of the monitor's.
  */
-export async function takeDisks({ control }: Vm): Promise<void> {
-  await control.execute('cont');
-  await control.execute('stop');
+export async function takeDisks(vm: Vm): Promise<void> {
+  // The source is through before the destination has all: a `cont` then counts for later, and the `stop` takes it back.
+  while ((await statusOf(vm)) === 'inmigrate') await sleep(10);
+  await vm.control.execute('cont');
+  await vm.control.execute('stop');
 }
 
 /** `status` of `query-migrate`; `none` where there is none. */

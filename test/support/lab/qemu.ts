@@ -6,7 +6,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { QmpClient } from '../../../src/qmp/client.js';
-import { driveArguments, type Disk, type LabDisk } from './disks.js';
+import { driveArguments, sharedGroups, type Disk, type LabDisk } from './disks.js';
 import { ensureGuest, Guest, type Workload } from './guest.js';
 import { isJsonObject } from './line-socket.js';
 import { connectMonitor } from './monitor.js';
@@ -105,6 +105,7 @@ export async function startQemu(options: QemuOptions): Promise<Vm | GuestVm> {
     ...(guestOptions || options.silentAgent ? portArguments('org.qemu.guest_agent.0', sockets.agent) : []),
     ...(options.disks.some((disk) => disk.interface === 'scsi') ? ['-device', 'virtio-scsi-pci,id=lab-scsi'] : []),
     ...iothreadArguments(options.disks),
+    ...sharedGroups(options.disks),
     ...[...disks.values()].flatMap((disk) => disk.args),
     ...(guestOptions
       ? await guestArguments(dir, sockets.control, guestOptions, options.disks.length)

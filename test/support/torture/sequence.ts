@@ -39,7 +39,8 @@ export async function runSequence(sequence: Sequence, options: SequenceOptions):
     return { ms: performance.now() - begun, runs, faults, compared };
   } catch (error) {
     course.failed = true;
-    throw new Error(`${course.where}: ${(error as Error).message}\nkept: ${dir}`, { cause: error });
+    const words = `${course.where}: ${(error as Error).message}${course.torture.lastWords}\nkept: ${dir}`;
+    throw new Error(words, { cause: error });
   } finally {
     await course.torture.end();
     if (!course.failed) await rm(dir, { recursive: true, force: true });
@@ -105,7 +106,8 @@ class Course {
     const included = step.include === null ? torture.disks : [torture.disk(step.include)];
     const { level } = step;
     const isSafe =
-      (level !== 'inc' && level !== 'diff') || included.every((disk) => canBuildOn(target, torture, disk, level));
+      !(step.fleece === 'always' && torture.isFatalToFleece(included)) &&
+      ((level !== 'inc' && level !== 'diff') || included.every((disk) => canBuildOn(target, torture, disk, level)));
     const run = await runTool(
       this.#tool,
       [

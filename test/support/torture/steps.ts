@@ -18,6 +18,10 @@ export interface VmShape {
   readonly running: boolean;
   /** Somebody else's bitmap on the first disk. */
   readonly foreignBitmap: boolean;
+  /** Whether iothreads serve the disks. */
+  readonly iothreads?: 'one' | 'each';
+  /** One throttle group for all disks, whatever their kind. */
+  readonly oneGroup?: boolean;
 }
 
 export interface Write {
@@ -198,6 +202,21 @@ function withMoves(steps: readonly Step[], drawn: readonly Move[]): Step[] {
   });
 }
 
+/** What is between the guest's devices and the disks. */
+const behind: fc.Arbitrary<Pick<VmShape, 'iothreads' | 'oneGroup'>> = fc.oneof(
+  fc.constant({}),
+  fc.record({ iothreads: fc.constantFrom<'one' | 'each'>('one', 'each'), oneGroup: fc.boolean() }),
+  fc.constant({ oneGroup: true }),
+);
+
+/**
+ * A job of somebody else that ends by itself kills or hangs a QEMU with iothreads without us: 7.2 at the `cont` of a VM that was
+ * stopped meanwhile, both versions when another one ends at that time (docs/qemu-notes.md).
+ */
+function withoutForeignJob(step: Step): Step {
+  return step.kind === 'run' && step.fault.kind === 'foreign-job' ? { ...step, fault: { kind: 'none' } } : step;
+}
+
 const drawnSequence = fc.record({
   vm: fc.record({
     disks: fc.array(diskShape, { minLength: 2, maxLength: 3 }),
@@ -213,12 +232,15 @@ const drawnSequence = fc.record({
     )
     .map(([first, second, others]): Step[] => [first, second, ...others]),
   restore: fc.nat({ max: 1_000_000 }),
+  // Drawn last, so that a seed goes on standing for the rest of its sequence.
   moves,
+  behind,
 });
 
-export const sequence: fc.Arbitrary<Sequence> = drawnSequence.map(({ moves: drawn, steps, ...rest }) => ({
+export const sequence: fc.Arbitrary<Sequence> = drawnSequence.map(({ moves: drawn, behind, vm, steps, ...rest }) => ({
   ...rest,
-  steps: withMoves(steps, drawn),
+  vm: { ...vm, ...behind },
+  steps: withMoves(behind.iothreads !== undefined ? steps.map(withoutForeignJob) : steps, drawn),
 }));
 
 // --- in words ----------------------------------------------------------------------------------------------------------
@@ -227,6 +249,9 @@ export function sequenceInWords({ vm, steps }: Sequence): string {
   const disks = vm.disks.map(({ kind, size }, index) => `d${index} (${kind}, ${size} bytes)`).join(', ');
   const traits = [vm.named ? 'named' : 'without a name', vm.running ? 'running' : 'prelaunch'];
   if (vm.foreignBitmap) traits.push("with somebody else's bitmap on d0");
+  if (vm.iothreads !== undefined)
+    traits.push(vm.iothreads === 'one' ? 'all disks in one iothread' : 'an iothread for each disk');
+  if (vm.oneGroup) traits.push('one throttle group');
   return [`a VM, ${traits.join(', ')}: ${disks}`, ...steps.map((each) => `- ${stepInWords(each)}`)].join('\n');
 }
 

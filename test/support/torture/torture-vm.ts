@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createImage, type ImageFormat } from '../lab/disk-images.js';
 import { discard, type Range, readsAs, write, writeZeroes } from '../lab/guest-writes.js';
 import type { Disk } from '../lab/disks.js';
@@ -76,6 +77,23 @@ export class TortureVm {
     return this.#shape.running ? 'running' : this.#hasMoved ? 'paused' : 'prelaunch';
   }
 
+  /** 7.2 would abort: a device that is throttled itself moves into its iothread while jobs read. */
+  isFatalToFleece(disks: readonly TortureDisk[]): boolean {
+    const { iothreads, oneGroup = false } = this.#shape;
+    const limited = disks.some(({ shape: { kind } }) => oneGroup && (kind === 'drive' || kind === 'raw'));
+    return limited && iothreads !== undefined && this.#isOld;
+  }
+
+  get #isOld(): boolean {
+    return this.vm.control.greeting.qemuVersion.major < 10;
+  }
+
+  /** What QEMU says before it aborts. */
+  get lastWords(): string {
+    const words = this.#vm?.stderr.toString().trim() ?? '';
+    return words === '' ? '' : `\nQEMU said: ${words}`;
+  }
+
   disk(number: number): TortureDisk {
     return this.disks[number % this.disks.length]!;
   }
@@ -83,14 +101,21 @@ export class TortureVm {
   async start(): Promise<void> {
     this.#hasMoved = false;
     this.#vm = await startQemu(this.#options('vm'));
-    if (this.#shape.running) await this.#vm.control.execute('cont');
+    if (!this.#shape.running) return;
+    await this.#vm.control.execute('cont');
+    if (this.#needsDriver) await untilServed(this.#vm, this.disks);
+  }
+
+  /** An iothread serves a disk only while a driver of the guest has it: that of QEMU's own firmware does. */
+  get #needsDriver(): boolean {
+    return this.#shape.running && this.#shape.iothreads !== undefined;
   }
 
   #options(folder: string): QemuOptions {
     return {
       dir: join(this.dir, folder),
-      disks: this.disks.map(driveOf),
-      args: ['-bios', join(this.dir, 'firmware')],
+      disks: this.disks.map((disk, index) => driveOf(disk, index, this.#shape)),
+      args: this.#needsDriver ? [] : ['-bios', join(this.dir, 'firmware')],
       ...(this.#shape.named ? { name: 'tortured' } : {}),
     };
   }
@@ -151,10 +176,17 @@ export class TortureVm {
       const offset = Math.floor(((room - length) * each.at) / 1000 / unit) * unit;
       const range = { offset, length };
       if (each.kind === 'write') await write(this.vm, disk.id, { ...range, pattern: each.pattern });
-      else if (each.kind === 'zero') await writeZeroes(this.vm, disk.id, range);
+      else if (each.kind === 'zero') await this.#writeZeroes(disk, range);
       else if (!(await this.#discard(disk, range))) continue;
       disk.bytes = written(disk.bytes, offset, length, each.kind === 'write' ? each.pattern : 0);
     }
+  }
+
+  /** The monitor's own `write -z` to a disk that an iothread serves ends 7.2 (`in_aio_context_home_thread`), whatever else is there. */
+  async #writeZeroes(disk: TortureDisk, range: Range): Promise<void> {
+    const isFatal = this.#needsDriver && this.#isOld;
+    if (isFatal) await write(this.vm, disk.id, { ...range, pattern: 0 });
+    else await writeZeroes(this.vm, disk.id, range);
   }
 
   /** Whether anything came of it: below the filter of a running job a discard is ignored, as it may be. */
@@ -167,8 +199,12 @@ export class TortureVm {
   async grow(disk: TortureDisk, bytes: number): Promise<void> {
     const size = disk.bytes.size + bytes;
     // By way of its filter, which else goes on with the old size (QEMU 7.2).
-    const node = disk.shape.kind === 'throttled' ? `${disk.id}-throttle` : await this.topNode(disk);
+    const node = this.#hasFilter(disk) ? `${disk.id}-throttle` : await this.topNode(disk);
     if (await this.#isDone('block_resize', { 'node-name': node, size })) disk.bytes = grown(disk.bytes, size);
+  }
+
+  #hasFilter({ shape: { kind } }: TortureDisk): boolean {
+    return kind === 'throttled' || (kind === 'blockdev' && this.#shape.oneGroup === true);
   }
 
   /**
@@ -246,14 +282,36 @@ export function deviceOf(id: string): string {
 const HALTING_FIRMWARE = Buffer.alloc(65536, 0xf4);
 HALTING_FIRMWARE.set([0xfa, 0xf4, 0xeb, 0xfc], 0xfff0);
 
-function driveOf({ id, shape, file, format }: TortureDisk): Disk {
+function driveOf({ id, shape, file, format }: TortureDisk, index: number, vm: VmShape): Disk {
+  const limit = vm.oneGroup ? { throttle: { bytes: SHARED_LIMIT, group: 'limit' } } : {};
+  const iothread = vm.iothreads === undefined ? {} : { iothread: vm.iothreads === 'one' ? 'io' : `io${index}` };
+  const common = { ...{ id, file, format }, ...iothread };
   switch (shape.kind) {
     case 'drive':
     case 'raw':
-      return { id, file, format };
+      return { ...common, ...limit };
     case 'blockdev':
-      return { id, file, format, via: 'blockdev' };
+      return { ...common, ...limit, via: 'blockdev' };
     case 'throttled':
-      return { id, file, format, via: 'blockdev', throttle: { bytes: 1024 ** 4 } };
+      return { ...common, throttle: { bytes: 1024 ** 4 }, ...limit, via: 'blockdev' };
+  }
+}
+
+/** Bytes a second: what is written has to wait now and then. */
+const SHARED_LIMIT = 16 * 1024 * 1024;
+
+const SERVED_MS = 60_000;
+
+/** Until the guest's driver has all disks. What it boots from then is none: it halts, and writes nothing. */
+async function untilServed({ control }: Vm, disks: readonly TortureDisk[]): Promise<void> {
+  for (const until = performance.now() + SERVED_MS; ; await sleep(50)) {
+    const all = await Promise.all(
+      disks.map(async ({ id }) => {
+        const path = `/machine/peripheral/${deviceOf(id)}/virtio-backend`;
+        return (await control.execute('x-query-virtio-status', { path })) as { readonly started: boolean };
+      }),
+    );
+    if (all.every(({ started }) => started)) return;
+    if (performance.now() > until) throw new Error('the firmware does not drive the disks');
   }
 }

@@ -68,6 +68,16 @@ describe('a disk that a rule leaves out', () => {
     );
     expect(chosen(known, { exclude: ['vdb'] }, leftOut)).toEqual(['vda']);
   });
+
+  it('is a wish, and no lack, where it is excluded', () => {
+    const known = [disk('vda', 'vda', '/a')];
+    const { leftOut } = chooseDisks({
+      request: request('auto', { exclude: ['vdb'] }),
+      known,
+      vm: { leftOut: [out, { ...out, name: 'vdc' }] },
+    });
+    expect(leftOut.map(({ name, kind }) => `${name} ${kind}`)).toEqual(['vdb request', 'vdc rule']);
+  });
 });
 
 describe('what is said of a disk', () => {

@@ -76,6 +76,8 @@ describe('parseDomain', () => {
       active: true,
       nvram: '/var/lib/libvirt/qemu/nvram/x_VARS.fd',
       tpm: 'default',
+      unlisted: [],
+      passedThrough: [],
       machine: 'pc-i440fx-7.2',
       memory: 65_536 * 1024,
       cpus: 2,
@@ -294,5 +296,50 @@ describe('parseJobInfo', () => {
   it('another operation keeps its number; anything else is refused', () => {
     expect(parseJobInfo('Job type: 1\noperation: 3\n')).toMatchObject({ state: 'running', operation: 3 });
     expect(() => parseJobInfo('Job type:         None\n')).toThrow(LibvirtAnswerError);
+  });
+});
+
+describe('devices that are no disks of a definition', () => {
+  const parse = (devices: string, more = '') =>
+    parseDomain(
+      `<domain type='kvm'><name>x</name><uuid>74a1b5c1-eab1-4c2e-ba63-a11b7cc4e265</uuid>${more}<devices>${devices}</devices></domain>`,
+    );
+  const memory = (model: string, access: string, more = '') =>
+    `<memory model='${model}'${access}><source><path>/m</path></source><target><size>1</size>${more}</target></memory>`;
+  const names = (devices: string, more?: string) => parse(devices, more).unlisted.map(({ name }) => name);
+
+  it('are named where the guest keeps data on them', () => {
+    expect(
+      names(
+        `<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host0'/><address bus='0' target='1' unit='2'/></source></hostdev>
+         <hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host1'/><address bus='0' target='0' unit='0'/></source><readonly/></hostdev>
+         <hostdev mode='subsystem' type='scsi'><source protocol='iscsi' name='iqn.x/1'><host name='h'/></source></hostdev>
+         <hostdev mode='subsystem' type='scsi_host'><source protocol='vhost' wwpn='naa.5'/></hostdev>`,
+      ),
+    ).toEqual(['scsi_host0:0:1:2', 'iqn.x/1', 'naa.5']);
+  });
+
+  it('persistent memory as libvirt 9.0 gives it to QEMU', () => {
+    const shared = "<memoryBacking><access mode='shared'/></memoryBacking>";
+    expect(names(memory('nvdimm', ''))).toEqual([]);
+    expect(names(memory('nvdimm', ''), shared)).toEqual(['/m']);
+    expect(names(memory('nvdimm', " access='private'"), shared)).toEqual([]);
+    expect(names(memory('nvdimm', " access='shared'"))).toEqual(['/m']);
+    expect(names(memory('nvdimm', " access='shared'", '<readonly/>'))).toEqual([]);
+    expect(names(memory('virtio-pmem', " access='shared'"))).toEqual(['/m']);
+    expect(names(memory('dimm', " access='shared'"))).toEqual([]);
+  });
+
+  it('are passed through where nobody can tell', () => {
+    const devices = `<hostdev mode='subsystem' type='pci'><source><address domain='0x0000' bus='0x06' slot='0x02' function='0x1'/></source></hostdev>
+      <hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/><product id='0xbeef'/></source></hostdev>`;
+    expect(parse(devices)).toMatchObject({ unlisted: [], passedThrough: ['pci 0000:06:02.1', 'usb 1234:beef'] });
+  });
+
+  it('a vhost-user disk has a source, which is no path of an image', () => {
+    const [disk] = parse(
+      "<disk type='vhostuser' device='disk'><source type='unix' path='/s'/><target dev='vda'/></disk>",
+    ).disks;
+    expect(disk?.source).toEqual({ type: 'vhostuser', path: null, description: '/s' });
   });
 });

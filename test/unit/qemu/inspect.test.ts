@@ -38,6 +38,27 @@ describe('the format node of a disk', () => {
   });
 });
 
+describe('a SCSI device whose commands the guest gives itself', () => {
+  const at = (qdev: string) => ({ ...device(format), qdev });
+  const guest = (type: string) => [
+    { name: 'sd0', path: '/machine/peripheral/sd0', type },
+    { name: '/machine/peripheral-anon/device[1]', path: '/machine/peripheral-anon/device[1]', type },
+  ];
+  const kinds = (type: string, qdev: string) => {
+    const found = disksOf([at(qdev)], [format], { nodes: [], edges: [] }, [], guest(type));
+    return [found?.disks.length, ...(found?.leftOut ?? []).map(({ kind }) => kind)];
+  };
+
+  it('is left out: no bitmap knows its writes', () => {
+    for (const type of ['scsi-block', 'scsi-generic']) {
+      expect(kinds(type, 'sd0')).toEqual([0, 'rule']);
+      expect(kinds(type, '/machine/peripheral-anon/device[1]')).toEqual([0, 'rule']);
+      expect(kinds(type, '/machine/peripheral-anon/device[10]')).toEqual([1]);
+    }
+    expect(kinds('scsi-hd', 'sd0')).toEqual([1]);
+  });
+});
+
 describe('a disk that QEMU does not own', () => {
   const around = (device: string[], file: string[]) => ({
     nodes: [

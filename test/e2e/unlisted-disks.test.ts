@@ -1,0 +1,95 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { existsSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { MiB } from '../support/builders.js';
+import { expectCli } from '../support/cli.js';
+import { createImage } from '../support/lab/disk-images.js';
+import { expectRefused, leavingNoTrace } from '../support/refusal.js';
+import { afterTest, labDir, scenario, type Scenario } from '../support/scenario.js';
+
+/** Disks that `query-block` does not list, and devices that a fleeced run would end a QEMU with: seen, and said. */
+
+/** One disk like any other, one that qemu-storage-daemon serves, and four pieces of memory, of which two are kept. */
+async function withUnlisted(): Promise<Scenario> {
+  const dir = await labDir();
+  const socket = join(dir, 'vhost');
+  await createImage({ file: join(dir, 'served.qcow2'), format: 'qcow2', size: 16 * MiB });
+  const server = spawn('qemu-storage-daemon', [
+    ...['--blockdev', `qcow2,node-name=v,file.driver=file,file.filename=${join(dir, 'served.qcow2')}`],
+    ...['--export', `vhost-user-blk,id=e,node-name=v,writable=on,addr.type=unix,addr.path=${socket}`],
+  ]);
+  const ended = once(server, 'close');
+  afterTest(async () => {
+    server.kill('SIGKILL');
+    await ended;
+  });
+  while (!existsSync(socket)) await sleep(20);
+  for (const name of ['kept', 'private', 'constant', 'pmem']) await writeFile(join(dir, name), Buffer.alloc(16 * MiB));
+  const memory = (name: string, more: string): string[] => [
+    ...['-object', `memory-backend-file,id=${name},mem-path=${join(dir, name)},size=16M,${more}`],
+  ];
+  return scenario([{ id: 'd1' }], {
+    args: [
+      ...['-machine', 'nvdimm=on,memory-backend=ram', '-m', 'slots=4,maxmem=512M'],
+      ...['-object', 'memory-backend-memfd,id=ram,size=64M,share=on'],
+      ...['-chardev', `socket,id=vhost,path=${socket}`, '-device', 'vhost-user-blk-pci,chardev=vhost,id=served'],
+      ...[...memory('kept', 'share=on'), '-device', 'nvdimm,memdev=kept,id=nv0'],
+      ...[...memory('private', 'share=off'), '-device', 'nvdimm,memdev=private,id=nv1'],
+      ...[...memory('constant', 'share=on,readonly=on'), '-device', 'nvdimm,memdev=constant,id=nv2,unarmed=on'],
+      ...[...memory('pmem', 'share=on'), '-device', 'virtio-pmem-pci,memdev=pmem'],
+    ],
+  });
+}
+
+describe('disks that QEMU does not list among its block devices', () => {
+  it('are in a warning of each point, in its JSON, and in what doctor and info say', async () => {
+    const lab = await withUnlisted();
+    const backup = ['--socket', lab.vm.socket, 'backup', '--level', 'auto', '--target', lab.target];
+    const names = ['served', 'nv0', '/machine/peripheral-anon/device[0]'];
+    const lacks = (words: string): string[] => words.match(/\S+(?= is not in the backup)/g) ?? [];
+    const full = await expectCli(5, ['--quiet', ...backup, '--strict']);
+    expect(lacks(full.stderr).toSorted()).toEqual(names.toSorted());
+    expect(full.stderr).toMatch(/served .* another program serves it, and QEMU does not see its data/);
+    const inc = await expectCli(5, ['--json', '--quiet', ...backup, '--strict']);
+    expect(inc.stderr).toBe('');
+    expect(lacks(inc.json<{ warnings: string[] }>().warnings.join('\n')).toSorted()).toEqual(names.toSorted());
+
+    await leavingNoTrace(lab, async () => {
+      const words = [/--include served: a vhost-user disk/, /hint: Back it up where that program keeps its data/];
+      await expectRefused(2, [...backup, '--include', 'served'], ...words);
+    });
+    const excluded = names.flatMap((name) => ['--exclude', name]);
+    await expectCli(0, [...backup, '--strict', ...excluded]);
+
+    const doctor = await expectCli(0, ['--socket', lab.vm.socket, 'doctor']);
+    expect(doctor.stdout).toMatch(/served.*left out of backups: a vhost-user disk/);
+    const info = await expectCli(0, ['--socket', lab.vm.socket, 'info']);
+    for (const name of names) expect(info.stdout).toContain(`${name}: left out, `);
+    expect(info.stdout).not.toMatch(/nv1|nv2/);
+  });
+});
+
+describe('a disk whose device is throttled itself, in an iothread', () => {
+  it('is fleeced where QEMU lives through it, and else refused, and copied without', async () => {
+    const lab = await scenario([{ id: 'd1', iothread: 'io', throttle: { bytes: 64 * MiB } }]);
+    const backup = ['--socket', lab.vm.socket, 'backup', '--level', 'full', '--target', lab.target];
+    if (lab.vm.control.greeting.qemuVersion.major >= 10) {
+      await expectCli(0, [...backup, '--fleece', 'always']);
+      return;
+    }
+    await leavingNoTrace(lab, async () => {
+      await expectRefused(13, [...backup, '--fleece', 'always'], /d1 has limits of its own .* iothread \(io\)/);
+    });
+    const slow = [...backup, '--speed-limit', '64M'];
+    expect((await expectCli(0, [...slow, '--dry-run'])).stdout).toMatch(
+      /without fleecing: a speed limit is set, but fleecing is not possible here: d1 has limits of its own/,
+    );
+    await expectCli(0, slow);
+    const doctor = await expectCli(0, ['--socket', lab.vm.socket, 'doctor']);
+    expect(doctor.stdout).toMatch(/it is never fleeced: d1 has limits of its own/);
+  });
+});
