@@ -36,8 +36,8 @@ export interface SourceDisk {
   readonly root: string;
   /** A running job of somebody else has its filter between `root` and `node`. */
   readonly underJob: boolean;
-  /** The job of somebody else that has the disk's node for its own: QEMU starts no other on it. */
-  readonly heldBy?: { readonly id: string; readonly type: string };
+  /** The job of somebody else that has the disk for its own: no other is started on it. */
+  readonly heldBy?: DiskHolder;
   /** The guest's device itself is throttled (`-drive throttling`, `block_set_io_throttle`), without a filter. */
   readonly throttled?: true;
   /** QEMU's own overlay of `-snapshot`, a file that has no name any more. */
@@ -61,6 +61,9 @@ export interface SourceDisk {
   /** Why the image of a VM that is off cannot be read, and what to do; absent where it can. */
   readonly unreadable?: { readonly why: string; readonly todo: string };
 }
+
+/** A job of QEMU's by its id, or one of libvirt's by the command that tells of it. */
+export type DiskHolder = { readonly type: string } & ({ readonly id: string } | { readonly virsh: string });
 
 /** A block device that is not backed up, and why. */
 export interface LeftOut {

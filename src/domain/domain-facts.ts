@@ -1,11 +1,14 @@
 import type { VmState } from './disk.js';
 import type { Failure } from './doctor-facts.js';
+import type { Connect } from './virsh-hint.js';
 
 /** What `doctor` sees of a libvirt domain. Sizes are bytes. */
 export interface DomainFacts {
   readonly state: VmState;
   /** Disks with the ids that they have in the target, or would get. */
   readonly disks: readonly { readonly id: string; readonly node: string }[];
+  /** For hints: which libvirt that is. */
+  readonly connect: Connect;
   /** As `virsh uri` says it. */
   readonly uri: string;
   /** `libvirt 9.0.0 with QEMU 7.2.22`. */
@@ -18,8 +21,6 @@ export interface DomainFacts {
   readonly backing: Readonly<Record<string, number>>;
   /** Programs that a pull needs and that were not found. */
   readonly missingPrograms: readonly string[];
-  /** Jobs of single disks, of somebody else: what libvirt calls them, by target, and what to do. */
-  readonly blockJobs: Readonly<Record<string, { readonly type: string; readonly advice: string }>>;
   /** Names. */
   readonly foreignCheckpoints: readonly string[];
   /** Names of snapshots inside of the images, and of those that are images. */

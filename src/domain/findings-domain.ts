@@ -8,6 +8,7 @@ import { judgeImage, judgeLeftOut, judgeSharing, MANY_BITMAPS } from './findings
 import { listNames } from './listed-names.js';
 import { isOurBitmap, isOurJob } from './names.js';
 import { asShellWord } from './shell-word.js';
+import { virshCommand } from './virsh-hint.js';
 
 /** What there is to say about a libvirt domain, its disks, its agent and the place for scratch images. */
 export function judgeDomain(facts: DomainFacts): readonly Finding[] {
@@ -25,7 +26,7 @@ export function judgeDomain(facts: DomainFacts): readonly Finding[] {
   ];
 }
 
-function judgeLife({ state, uri, version, active, stateReason, missingPrograms }: DomainFacts): Finding[] {
+function judgeLife({ state, connect, uri, version, active, stateReason, missingPrograms }: DomainFacts): Finding[] {
   const found: Finding[] = [];
   const subject = 'VM';
   const name = state.machine.name ?? '';
@@ -47,7 +48,7 @@ function judgeLife({ state, uri, version, active, stateReason, missingPrograms }
     );
   }
   if (state.status === 'paused' && stateReason === 'I/O error') {
-    const todo = `See what its storage lacks, then let it go on: virsh resume ${asShellWord(name)}`;
+    const todo = `See what its storage lacks, then let it go on: ${virshCommand(connect, 'resume', name)}`;
     found.push({ level: 'warning', subject, what: 'a write of its guest failed, and it stands still for that', todo });
   }
   if (/\/session(?:\?|$)/.test(uri)) {
@@ -59,7 +60,7 @@ function judgeLife({ state, uri, version, active, stateReason, missingPrograms }
   const job = state.jobs.find((each) => !isOurJob(each));
   if (job) {
     const ended = job.type === 'backup' ? ', or end it with --kill-job' : '';
-    const todo = `Wait until it has ended: virsh domjobinfo ${asShellWord(name)}${ended}`;
+    const todo = `Wait until it has ended: ${virshCommand(connect, 'domjobinfo', name)}${ended}`;
     const what = `libvirt runs one job for a domain at a time, and somebody else's is ${job.status} (${job.type})`;
     found.push({ level: 'error', subject, what, todo });
   }
@@ -84,13 +85,11 @@ function judgeMoments({ foreignCheckpoints, snapshots, state }: DomainFacts): Fi
   return found;
 }
 
-function judgeDisk(id: string, source: SourceDisk, { backing, active, blockJobs }: DomainFacts): Finding[] {
+function judgeDisk(id: string, source: SourceDisk, { backing, active }: DomainFacts): Finding[] {
   const found = judgeImage(id, source);
   const say = (level: Finding['level'], what: string, todo: string | null): void => {
     found.push({ level, subject: id, what, todo });
   };
-  const job = blockJobs[source.node];
-  if (job) say('error', `it has a job (${job.type}), and libvirt backs no disk up meanwhile`, job.advice);
   if (source.cannotTrack !== null) {
     say('warning', source.cannotTrack, 'Convert the image to qcow2, or expect a full backup each time.');
   }
@@ -116,7 +115,7 @@ function judgeDisk(id: string, source: SourceDisk, { backing, active, blockJobs 
   return found;
 }
 
-function judgeAgent({ agent, active, state }: DomainFacts): Finding[] {
+function judgeAgent({ agent, active, state, connect }: DomainFacts): Finding[] {
   const subject = 'agent';
   const crash = '--quiesce would make crash-consistent points, --quiesce=require none';
   const { channel, answer } = agent;
@@ -130,15 +129,15 @@ function judgeAgent({ agent, active, state }: DomainFacts): Finding[] {
     const todo = 'Start qemu-ga in the guest.';
     return [{ level: 'warning', subject, what: `no agent is connected: ${crash}`, todo }];
   }
-  return judgeAnswer(answer, state.machine.name ?? 'NAME', crash);
+  return judgeAnswer(answer, virshCommand(connect, 'domfsthaw', state.machine.name ?? 'NAME'), crash);
 }
 
-function judgeAnswer(answer: DomainAgentFacts['answer'], name: string, crash: string): Finding[] {
+function judgeAnswer(answer: DomainAgentFacts['answer'], thaw: string, crash: string): Finding[] {
   const subject = 'agent';
   if (answer === null) return [];
   if (answer === 'frozen') {
     const what = 'the guest is frozen: its programs hang at their next write';
-    const todo = `If no other backup is freezing it, thaw it: virsh domfsthaw ${asShellWord(name)}`;
+    const todo = `If no other backup is freezing it, thaw it: ${thaw}`;
     return [{ level: 'error', subject, what, todo }];
   }
   if (isFailure(answer)) return [{ ...failure(subject, answer), level: 'warning', what: `${answer.failed}; ${crash}` }];

@@ -1,5 +1,5 @@
 import { QmpBackupError } from '../errors.js';
-import type { LeftOut, SourceDisk } from './disk.js';
+import type { DiskHolder, LeftOut, SourceDisk } from './disk.js';
 import type { KnownSource } from './recognise.js';
 
 /** Why a disk cannot be copied now, and what to do about that. */
@@ -17,10 +17,22 @@ export function obstacleOf({ unreadable, heldBy, temporary }: SourceDisk): Obsta
       todo: 'Its changes are dropped when QEMU ends. Start the VM without -snapshot (or snapshot=on) to back it up.',
     };
   }
-  if (!heldBy) return null;
+  return heldBy ? heldObstacle(heldBy) : null;
+}
+
+/** A disk that has a job of somebody else. */
+export function heldObstacle(holder: DiskHolder): Obstacle {
+  if ('virsh' in holder) {
+    const { type, virsh } = holder;
+    return {
+      why: `a job of somebody else has it (${type}), and libvirt backs no such disk up`,
+      todo: `Wait until that job has ended (${virsh} --info), or end it: ${virsh} --abort, where a copy or commit that is ready is taken over with --pivot.`,
+    };
+  }
+  const { type, id } = holder;
   return {
-    why: `a job of somebody else has it (${heldBy.type}, id ${heldBy.id}), and QEMU backs no such disk up`,
-    todo: `Wait until that job has ended, or end it in the monitor: job-cancel id=${heldBy.id}, or job-complete where a mirror or commit that is ready is to be taken over.`,
+    why: `a job of somebody else has it (${type}, id ${id}), and QEMU backs no such disk up`,
+    todo: `Wait until that job has ended, or end it in the monitor: job-cancel id=${id}, or job-complete where a mirror or commit that is ready is to be taken over.`,
   };
 }
 

@@ -1,6 +1,8 @@
 /** What a domain is at this moment, asked of virsh with queries only: nothing here changes a domain or taints it. */
 import { isOurBitmap } from '../domain/names.js';
+import type { Connect } from '../domain/virsh-hint.js';
 import { QmpBackupError } from '../errors.js';
+import { blockJobsOf } from './block-jobs.js';
 import { DomainNotFound, LibvirtAnswerError, VirshError } from './errors.js';
 import { parseBackup, type RunningBackup } from './backup-xml.js';
 import { parseCheckpoint, type Checkpoint } from './checkpoint-xml.js';
@@ -23,6 +25,10 @@ export interface DomainState extends DomainDefinition {
   /** Oldest first. */
   readonly checkpoints: readonly Checkpoint[];
   readonly job: JobInfo | null;
+  /** Jobs of single disks: what libvirt calls them, by target. Not asked where sizes of checkpoints are not. */
+  readonly blockJobs: ReadonlyMap<string, string>;
+  /** Which libvirt runs it. */
+  readonly connect: Connect;
   /** The backup that `job` is, if it is one. */
   readonly backup: RunningBackup | null;
 }
@@ -113,16 +119,19 @@ export async function inspectDomain(
   ]);
   const { definition, ...sized } = await withVolumes(virsh, parseDomain(xml), sizes);
   const sizesToo = { sizes: definition.active && mayAsk };
-  const [checkpoints, backup] = await Promise.all([
+  const written = definition.disks.filter(({ device, source, readOnly }) => device === 'disk' && source && !readOnly);
+  const [checkpoints, backup, blockJobs] = await Promise.all([
     Promise.all(
       names.map(async (name) => (definition.active && guessed.get(name)) || dumpOne(virsh, uuid, name, sizesToo)),
     ),
     job?.operation === 'backup' ? runningBackup(virsh, uuid) : null,
+    blockJobsOf(virsh, uuid, sizesToo.sizes ? written.map(({ target }) => target) : []),
   ]);
   // One that has ended between the two looks, and is not somebody else's that goes on.
   const ended = job?.operation === 'backup' && backup === null;
   const last = ended ? await jobOf(virsh, uuid) : job;
-  return { ...definition, ...sized, state, stateReason: reason, xml, checkpoints, job: last, backup };
+  const told = { state, stateReason: reason, xml, checkpoints, job: last, backup, blockJobs };
+  return { ...definition, ...sized, ...told, connect: virsh.uri ?? null };
 }
 
 /** Those of `names` that are there. */

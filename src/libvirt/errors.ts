@@ -5,7 +5,7 @@
  *                   └─ NotThawed ── DomainNotThawed   (failed)
  */
 import { NotThawed, QmpBackupError } from '../errors.js';
-import { asShellWord } from '../domain/shell-word.js';
+import { type Connect, virshCommand } from '../domain/virsh-hint.js';
 
 export class VirshMissing extends QmpBackupError {
   constructor(cause: unknown) {
@@ -110,13 +110,18 @@ export class VirshError extends QmpBackupError {
 
 /** As far as libvirt can tell. */
 export class DomainNotThawed extends NotThawed {
-  constructor(name: string, why: string) {
-    super(why, thawByHand(name));
+  constructor(domain: ThawedByHand, why: string) {
+    super(why, thawByHand(domain));
   }
 }
 
-export function thawByHand(domain: string): string {
-  return `virsh domfsthaw ${asShellWord(domain)}`;
+export interface ThawedByHand {
+  readonly connect: Connect;
+  readonly name: string;
+}
+
+export function thawByHand({ connect, name }: ThawedByHand): string {
+  return virshCommand(connect, 'domfsthaw', name);
 }
 
 /** What libvirt said is not what it says in the versions known. */

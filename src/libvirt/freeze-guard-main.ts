@@ -75,7 +75,7 @@ async function freezeDomain(): Promise<boolean> {
     // A freeze without an answer may have come to pass, or may still.
     if (!refused && !(await thawUntilDone()).done) return false;
     const frozen = error instanceof VirshError && error.reason === 'already-frozen';
-    const advice = frozen ? `; if no other program freezes it now, thaw it: ${thawByHand(task.name)}` : '';
+    const advice = frozen ? `; if no other program freezes it now, thaw it: ${thawByHand(task)}` : '';
     say({ kind: 'not-frozen', why: `libvirt could not freeze it: ${words}${advice}` });
     return false;
   }

@@ -181,8 +181,7 @@ export class DomainFreezeGuard {
   }
 
   #notThawed(why: string): QmpBackupError {
-    const { name } = this.#task;
-    return new DomainNotThawed(name, why);
+    return new DomainNotThawed(this.#task, why);
   }
 
   #say(word: ToFreezeGuard): void {

@@ -26,7 +26,11 @@ export interface VirshCall {
  * Resolves to what virsh printed. Rejects with `VirshMissing`, `VirshTimeout`, `VirshKilled`, `LibvirtUnreachable`,
  * `DomainNotFound` or `VirshError`.
  */
-export type Virsh = (command: string, args?: readonly string[], call?: VirshCall) => Promise<string>;
+export interface Virsh {
+  (command: string, args?: readonly string[], call?: VirshCall): Promise<string>;
+  /** Of the libvirt that it asks; absent where that is virsh's own default. */
+  readonly uri?: string;
+}
 
 /** A command that must change a domain waits up to 30 s inside libvirtd while another job holds it. */
 const DEADLINE_MS = 45_000;
@@ -61,21 +65,26 @@ export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
     return questions.map((each) => run(each, deadlineMs));
   });
 
-  return (command, args = [], { domain, timeoutMs = deadlineMs, documents = {} } = {}) => {
+  const ask: Virsh = (command, args = [], { domain, timeoutMs = deadlineMs, documents = {} } = {}) => {
     const plain = timeoutMs === deadlineMs && Object.keys(documents).length === 0;
-    if (plain && QUERIES.has(command) && wordsOf({ command, domain, args }).every(isPlainWord)) {
+    if (plain && isQuery(command, args) && wordsOf({ command, domain, args }).every(isPlainWord)) {
       return together({ command, domain, args });
     }
     return withDocuments(documents, (named, files) =>
       run({ command, domain, args: [...named, ...args] }, timeoutMs, files),
     );
   };
+  return uri === undefined ? ask : Object.assign(ask, { uri });
 }
 
 interface Words {
   readonly command: string;
   readonly domain: string | undefined;
   readonly args: readonly string[];
+}
+
+function isQuery(command: string, args: readonly string[]): boolean {
+  return QUERIES.has(command) || (command === 'blockjob' && args.includes('--info'));
 }
 
 /**

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { MiB } from './builders.js';
 import { type DomainScenario, domainScenario, domainWithFull } from './domain-scenario.js';
 import type { FaultBefore, Situation } from './faults-before.js';
+import { holdDisk } from './held-disk.js';
 import { createImage } from './lab/disk-images.js';
 import type { LibvirtLab } from './lab/libvirt.js';
 import { run } from './lab/programs.js';
@@ -66,6 +67,15 @@ const DOMAIN_FAULTS_BEFORE: readonly {
       return of(scenario);
     },
   },
+  ...(['Block Pull', 'Block Copy', 'Active Block Commit'] as const).map((type) => ({
+    what: `a disk has a job (${type})`,
+    ends: 13,
+    arrange: async (lab: LibvirtLab) => {
+      const scenario = await domainScenario(lab);
+      await holdDisk(lab, scenario, type);
+      return of(scenario);
+    },
+  })),
   {
     what: 'the domain has no disk that is backed up',
     ends: 13,

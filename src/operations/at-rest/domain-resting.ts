@@ -1,6 +1,7 @@
 import { isSurelyExcluded, withAskedFor } from '../../domain/choose-disks.js';
 import type { SourceDisk } from '../../domain/disk.js';
 import { isFailure } from '../../domain/doctor-facts.js';
+import { type Connect, virshCommand } from '../../domain/virsh-hint.js';
 import { QmpBackupError } from '../../errors.js';
 import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { hasManagedSave } from '../../libvirt/domain-life.js';
@@ -103,7 +104,7 @@ function withMissing({ domain, state }: DomainSession): DomainSession['state'] {
     const { path, description } = disk.source ?? { path: null, description: '' };
     const why = domain.unsized.get(disk.target);
     const words = `the image of ${disk.target} cannot be read: ${path ?? description}${why === undefined ? '' : `: ${why}`}`;
-    const todo = `Nothing was changed. ${whatToDo(disk)} Or leave it out: --exclude ${disk.target}`;
+    const todo = `Nothing was changed. ${whatToDo(disk, domain.connect)} Or leave it out: --exclude ${disk.target}`;
     return { ...sourceOf(disk, domain), bitmaps: [], unreadable: { why: words, todo } };
   });
   const names = new Set(missing.map(({ target }) => target));
@@ -114,8 +115,8 @@ function withMissing({ domain, state }: DomainSession): DomainSession['state'] {
   };
 }
 
-function whatToDo({ source }: DomainDisk): string {
-  if (source?.volume) return `See that its pool is active: virsh pool-start ${source.volume.pool}.`;
+function whatToDo({ source }: DomainDisk, connect: Connect): string {
+  if (source?.volume) return `See that its pool is active: ${virshCommand(connect, 'pool-start', source.volume.pool)}.`;
   if (source?.network) return 'See that its server answers; what only libvirt can reach is read with --start-paused.';
   return 'See whether its storage is mounted.';
 }

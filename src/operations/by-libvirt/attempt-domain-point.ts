@@ -1,9 +1,10 @@
 import type { Journal } from '../../domain/catalog.js';
 import type { VmState } from '../../domain/disk.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../domain/names.js';
+import { heldObstacle } from '../../domain/obstacles.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { beginBackup } from '../../libvirt/backup.js';
-import { blockJobAdvice, heldByBlockJob } from '../../libvirt/block-jobs.js';
+import { heldByBlockJob } from '../../libvirt/block-jobs.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { DomainNotFound, isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
@@ -22,7 +23,7 @@ import {
   takeDefinition,
 } from './domain-definition.js';
 import { letGoOn, repairDomain } from './domain-repair.js';
-import { vmStateOf } from './domain-session.js';
+import { blockJobCommand, vmStateOf } from './domain-session.js';
 import { allOf, eachDisk } from '../flow/all-of.js';
 import { takeInstant } from '../point/instant.js';
 import type { Planned } from '../point/plan-run.js';
@@ -152,8 +153,12 @@ async function begin(
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
     const held = heldByBlockJob(error.words);
-    const advice = held === null ? copy.adviceFor(error.words) : blockJobAdvice(domain.name, held);
-    throw new QmpBackupError(held === null ? 'failed' : 'locked', `libvirt did not begin the backup: ${error.words}`, {
+    // One that has begun since the domain was looked at.
+    const advice =
+      held === null
+        ? copy.adviceFor(error.words)
+        : heldObstacle({ type: 'a block job', virsh: blockJobCommand(domain, held) }).todo;
+    throw new QmpBackupError('failed', `libvirt did not begin the backup: ${error.words}`, {
       cause: error,
       hint: `No point was made and no change is lost.${advice === null ? '' : ` ${advice}`}`,
     });

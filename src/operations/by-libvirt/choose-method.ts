@@ -1,3 +1,4 @@
+import { DIES_OF_NBD, survivesReaders } from '../../domain/iothread-exports.js';
 import { QmpBackupError } from '../../errors.js';
 import type { Virsh } from '../../libvirt/virsh.js';
 import type { BackupOptions } from '../point/backup-run.js';
@@ -44,16 +45,9 @@ function refuse(push: CopyMethod, options: BackupOptions, danger: string): void 
   }
 }
 
-/** The first QEMU that was seen to live through it. */
-const SAFE_SINCE = 10;
-
-/**
- * QEMU 7.2 aborts when a client leaves an NBD export of a disk that an iothread serves (`nbd_blockdev_client_closed:
- * Assertion qemu_in_main_thread()`): seen at the first pull. Which disks those are each device says in its own way.
- */
 async function dangerOfPull({ virsh, domain }: Asked): Promise<string | null> {
   if (domain.iothreads === 0) return null;
   const version = /^Running hypervisor: QEMU (\d+)\./m.exec(await virsh('version'))?.[1];
-  if (version !== undefined && Number(version) >= SAFE_SINCE) return null;
-  return `the domain has iothreads, and a QEMU before ${SAFE_SINCE} aborts, with the guest, when a disk in one has been pulled`;
+  const major = version === undefined ? null : Number(version);
+  return survivesReaders(major) ? null : `the domain ${DIES_OF_NBD}`;
 }

@@ -13,7 +13,7 @@ import {
   type WrittenDefinition,
   writeTpmState,
 } from '../restoring/restore-definition.js';
-import { asShellWord } from '../../domain/shell-word.js';
+import { virshCommand } from '../../domain/virsh-hint.js';
 
 /** `restore --define`: the restored domain, known to libvirt. No domain that is there is touched. */
 export interface Definer {
@@ -66,7 +66,7 @@ async function define(
     const why = error instanceof VirshError ? error.words : messageOf(error);
     throw new QmpBackupError('failed', `all was restored, but the domain ${written.name} was not defined: ${why}`, {
       cause: error,
-      hint: `The restored files stay. When that is mended: virsh define ${asShellWord(written.xml)}`,
+      hint: `The restored files stay. When that is mended: ${virshCommand(virsh.uri ?? null, 'define', written.xml)}`,
     });
   }
   if (source.tpm.length > 0) await placeTpmState(source, written, warn);
@@ -99,7 +99,9 @@ async function startWithHost(
   warn: (text: string) => void,
 ): Promise<void> {
   if (newUuid !== null) {
-    warn(`the original starts with the host; ${name} does not, unless you say: virsh autostart ${uuid}`);
+    warn(
+      `the original starts with the host; ${name} does not, unless you say: ${virshCommand(virsh.uri ?? null, 'autostart', uuid)}`,
+    );
     return;
   }
   try {

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmState } from '../../domain/disk.js';
 import { lostCheckpoints } from '../../domain/lost-checkpoints.js';
 import { type RedefineCheckpoint, reconcileVm, type RepairAction } from '../../domain/reconcile.js';
-import { asShellWord } from '../../domain/shell-word.js';
+import { virshCommand } from '../../domain/virsh-hint.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
 import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
@@ -82,7 +82,7 @@ export async function letGoOn({ virsh, uuid, domain }: DomainSession): Promise<r
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
     return [
-      `${paused}, and does not go on: ${error.words}. When that is mended: virsh resume ${asShellWord(domain.name)}`,
+      `${paused}, and does not go on: ${error.words}. When that is mended: ${virshCommand(domain.connect, 'resume', domain.name)}`,
     ];
   }
 }
@@ -240,7 +240,7 @@ async function thawAgain({ virsh, uuid, domain }: DomainSession, warnings: strin
     return true;
   } catch (error) {
     const words = `an earlier run may have left the guest frozen, and it cannot be thawed: ${messageOf(error)}`;
-    warnings.push(`${words}. If the guest hangs, thaw it: ${thawByHand(domain.name)}`);
+    warnings.push(`${words}. If the guest hangs, thaw it: ${thawByHand(domain)}`);
     return false;
   }
 }

@@ -1,9 +1,7 @@
 import type { VmState } from '../../domain/disk.js';
 import { checkpointName } from '../../domain/names.js';
-import type { BackupPlan } from '../../domain/plan.js';
 import type { RepairAction } from '../../domain/reconcile.js';
 import { QmpBackupError } from '../../errors.js';
-import { blockJobAdvice, blockJobsOf } from '../../libvirt/block-jobs.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { attemptDomainPoint } from './attempt-domain-point.js';
 import type { BackupOptions, BackupRun } from '../point/backup-run.js';
@@ -84,16 +82,14 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
       const { vm: repaired, report } = await repairDomain(session, target, vm);
       return { vm: repaired, report: { ...report, warnings: [...ended, ...report.warnings] } };
     },
-    prepare: async (run, planned, facts) => {
+    prepare: (run, planned, facts) => {
       method.refuse(run.options);
-      // A run is told by libvirt itself.
-      if (run.options.dryRun && domain.active) await refuseBlockJobs(session, planned.plan);
       const risk = method.riskOf(facts);
       if (risk !== null) run.warn(risk);
-      return {
+      return Promise.resolve({
         fleecing: method.fleecing,
         take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
-      };
+      });
     },
     rehearseFreeze: (run) => rehearseFreeze({ ...run, session }, state),
     withForgotten: (disks) => withForgotten(session, disks),
@@ -102,15 +98,6 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
       return [];
     },
   };
-}
-
-async function refuseBlockJobs({ virsh, uuid, domain }: DomainSession, { disks }: BackupPlan): Promise<void> {
-  const targets = disks.map(({ source }) => source.node);
-  const [held] = await blockJobsOf(virsh, uuid, targets);
-  if (!held) return;
-  throw new QmpBackupError('locked', `libvirt would not begin the backup: ${held.target} has a job (${held.type})`, {
-    hint: blockJobAdvice(domain.name, held.target),
-  });
 }
 
 function checkpoint(targetId: string, _disk: string, attempt: string): string {

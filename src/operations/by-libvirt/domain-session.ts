@@ -28,7 +28,7 @@ import { orFailure } from '../flow/or-failure.js';
 import { withImageBitmaps } from '../at-rest/off-bitmaps.js';
 import type { Unwind } from '../flow/unwind.js';
 import { seeDomain, withNetworkSizes } from './see-domain.js';
-import { asShellWord } from '../../domain/shell-word.js';
+import { virshCommand } from '../../domain/virsh-hint.js';
 
 /** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
 export interface DomainSession {
@@ -235,12 +235,14 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
   const { target, source, alias, format, backing } = disk;
   const size = domain.sizes.get(target) ?? { capacity: 0, allocation: 0 };
   const file = source?.path ?? source?.description ?? target;
+  const job = domain.blockJobs.get(target);
   return {
     device: target,
     qdev: alias,
     node: target,
     root: target,
     underJob: false,
+    ...(job !== undefined && { heldBy: { type: job, virsh: blockJobCommand(domain, target) } }),
     format: format ?? 'raw',
     file,
     backing: backing.flatMap((each) => each.source?.path ?? each.source?.description ?? []),
@@ -270,6 +272,11 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
       ...(backing[0]?.source?.path && { 'full-backing-filename': backing[0].source.path }),
     },
   };
+}
+
+/** The command that tells of the job of a disk, and with more words ends it. */
+export function blockJobCommand({ connect, name }: Pick<DomainState, 'connect' | 'name'>, target: string): string {
+  return virshCommand(connect, 'blockjob', name, target);
 }
 
 /** libvirt adds up the layers of all disks of a checkpoint at once, and one that it cannot add up spoils it for the others. */
@@ -311,12 +318,12 @@ type JobView = Pick<DomainSession, 'domain' | 'state'>;
 
 /** libvirt runs one job for a domain at a time, and waits 30 s before it says so. */
 export function refuseForeignJob(view: JobView, { mayEndBackups }: { readonly mayEndBackups: boolean }): void {
-  const { job, backup, name } = view.domain;
+  const { job, backup, name, connect } = view.domain;
   if (!isForeign(view) || (mayEndBackups && isForeignBackup(view))) return;
   const kind = backup ? `a ${backup.mode} backup` : operationInWords(job?.operation ?? null);
-  const ended = backup ? '--kill-job ends it' : `it is ended by: virsh domjobabort ${asShellWord(name)}`;
+  const ended = backup ? '--kill-job ends it' : `it is ended by: ${virshCommand(connect, 'domjobabort', name)}`;
   throw new QmpBackupError('locked', `the domain ${name} is busy with ${kind} of somebody else`, {
-    hint: `Wait until it has ended. See: virsh domjobinfo ${asShellWord(name)}; ${ended}`,
+    hint: `Wait until it has ended. See: ${virshCommand(connect, 'domjobinfo', name)}; ${ended}`,
   });
 }
 

@@ -5,7 +5,6 @@ import type { DomainAgentFacts, DomainFacts, ScratchFacts } from '../../domain/d
 import type { FleeceChoice } from '../../domain/fleece-choice.js';
 import { isOurBitmap } from '../../domain/names.js';
 import { recognise } from '../../domain/recognise.js';
-import { blockJobAdvice, blockJobsOf } from '../../libvirt/block-jobs.js';
 import type { DomainState } from '../../libvirt/domain.js';
 import { askAgent, askConnection, listSnapshots } from '../../libvirt/surroundings.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
@@ -45,10 +44,8 @@ export async function lookAtDomainClosely(
   const session = await openDomain(address, unwind);
   const { domain, uuid } = session;
   const state = domain.active ? session.state : await whileOff(session);
-  const targets = domain.active ? state.disks.map(({ node }) => node) : [];
-  const [snapshots, blockJobs, agent, scratch, missing, method] = await Promise.all([
+  const [snapshots, agent, scratch, missing, method] = await Promise.all([
     listSnapshots(virsh, uuid),
-    blockJobsOf(virsh, uuid, targets),
     lookAtAgent(virsh, domain),
     domain.active ? lookAtScratch(domain, state, fleeceDir) : [],
     missingPrograms(PULL_PROGRAMS),
@@ -63,11 +60,9 @@ export async function lookAtDomainClosely(
       disks: recognise(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
       active: domain.active,
       stateReason: domain.stateReason,
+      connect: domain.connect,
       backing: Object.fromEntries(domain.disks.map(({ target, backing }) => [target, backing.length])),
       missingPrograms: missing,
-      blockJobs: Object.fromEntries(
-        blockJobs.map(({ target, type }) => [target, { type, advice: blockJobAdvice(domain.name, target) }]),
-      ),
       foreignCheckpoints: domain.checkpoints.map(({ name }) => name).filter((name) => !isOurBitmap(name)),
       snapshots,
       agent,

@@ -8,7 +8,7 @@ import type { BackupRun } from '../point/backup-run.js';
 import { type BackupSession, type DomainSession, stateOf } from './domain-session.js';
 import { bitmapsOfDead } from '../at-rest/resting-repair.js';
 import type { Unwind } from '../flow/unwind.js';
-import { asShellWord } from '../../domain/shell-word.js';
+import { virshCommand } from '../../domain/virsh-hint.js';
 
 export interface Started {
   readonly session: BackupSession;
@@ -94,7 +94,7 @@ export async function endStarted({
       `the domain ${domain.name} was started paused and does not end: ${messageOf(error)}`,
       {
         cause: error,
-        hint: `End it: virsh destroy --graceful ${asShellWord(domain.name)}`,
+        hint: `End it: ${virshCommand(domain.connect, 'destroy', '--graceful', domain.name)}`,
       },
     );
   }

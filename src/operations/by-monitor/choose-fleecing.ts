@@ -2,6 +2,7 @@ import { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { chooseFleece, fatalToFleece, type FleeceChoice } from '../../domain/fleece-choice.js';
+import { DIES_OF_NBD, survivesReaders } from '../../domain/iothread-exports.js';
 import { fleeceNodeName, scratchFolderName } from '../../domain/names.js';
 import type { VmState } from '../../domain/disk.js';
 import type { BackupPlan, PlannedDisk } from '../../domain/plan.js';
@@ -38,20 +39,14 @@ export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: Targ
   return { ...choice, features, disks: choice.fleece ? await placeScratch(run, plan) : new Map() };
 }
 
-/**
- * QEMU 7.2 aborts when a client leaves an NBD export of a disk that an iothread serves (`nbd_blockdev_client_closed:
- * Assertion qemu_in_main_thread()`), and with it the guest.
- */
+/** `--verify` reads the disks over NBD. */
 function refuseIothreads({ session }: QmpRun): void {
-  // 10.0 was seen to do well.
-  if (session.client.greeting.qemuVersion.major >= 10) return;
+  if (survivesReaders(session.client.greeting.qemuVersion.major)) return;
   const { iothread } = session.state;
   if (iothread === null) return;
-  throw new QmpBackupError(
-    'unsafe',
-    `--verify: this VM has an iothread (${iothread}), and QEMU may crash when a disk in one is read over NBD`,
-    { hint: 'Nothing was changed. Take the backup without --verify.' },
-  );
+  throw new QmpBackupError('unsafe', `--verify: this VM ${DIES_OF_NBD} (${iothread})`, {
+    hint: 'Nothing was changed. Take the backup without --verify.',
+  });
 }
 
 /**

@@ -1,6 +1,7 @@
 import { rm, rmdir } from 'node:fs/promises';
 import type { VmState } from '../../domain/disk.js';
 import { reconcile, type RepairAction } from '../../domain/reconcile.js';
+import { virshCommand } from '../../domain/virsh-hint.js';
 import { messageOf } from '../../errors.js';
 import { GuestAgentError, GuestNotThawed, thawByHand } from '../../guest-agent/errors.js';
 import { parseEndpoint } from '../../qmp/endpoint.js';
@@ -77,7 +78,9 @@ export const LIBVIRT = 'libvirt:';
 async function thaw(agent: string, warnings: string[]): Promise<void> {
   if (agent.startsWith(LIBVIRT)) {
     const domain = agent.slice(LIBVIRT.length);
-    warnings.push(`an earlier run may have left the guest frozen. If it hangs, thaw it: virsh domfsthaw ${domain}`);
+    warnings.push(
+      `an earlier run may have left the guest frozen. If it hangs, thaw it: ${virshCommand(null, 'domfsthaw', domain)}`,
+    );
     return;
   }
   try {

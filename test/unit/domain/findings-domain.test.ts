@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { DomainFacts } from '../../../src/domain/domain-facts.js';
+import { virshCommand } from '../../../src/domain/virsh-hint.js';
 import { judgeDomain } from '../../../src/domain/findings-domain.js';
 import { bitmap, MiB, source, TARGET_ID, vmState } from '../../support/builders.js';
 
@@ -10,13 +11,13 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
   return {
     state: full,
     disks: full.disks.map(({ node }) => ({ id: node, node })),
+    connect: null,
     uri: 'qemu:///system',
     version: 'libvirt 9.0.0 with QEMU 7.2.22',
     active: true,
     stateReason: 'booted',
     missingPrograms: [],
     backing: { vda: 0 },
-    blockJobs: {},
     foreignCheckpoints: [],
     snapshots: { internal: [], external: [] },
     agent: { channel: 'connected', answer: { fileSystems: 2 } },
@@ -98,6 +99,19 @@ describe('a disk of a domain', () => {
       expect.stringMatching(/^info hda: left out/),
       expect.stringMatching(/^warning vdb: left out of backups: its image/),
     ]);
+  });
+
+  it('that has a job is told of, with commands for the libvirt that was meant', () => {
+    const virsh = virshCommand('qemu:///session', 'blockjob', 'my vm', 'vda');
+    expect(of({ heldBy: { type: 'Block Pull', virsh } })).toEqual([
+      expect.stringMatching(/^error vda: it cannot be copied: a job of somebody else has it \(Block Pull\)/),
+    ]);
+    const [job] = judgeDomain(
+      domainFacts({ connect: 'qemu:///session', stateReason: 'I/O error' }, { status: 'paused' }),
+    ).filter(({ todo }) => todo?.includes('virsh'));
+    expect(job?.todo).toMatch(/virsh --connect qemu:\/\/\/session resume/);
+    expect(virsh).toBe("virsh --connect qemu:///session blockjob 'my vm' vda");
+    expect(virshCommand(null, 'resume', 'vm')).toBe('virsh resume vm');
   });
 
   it('whose image another disk uses, too', () => {

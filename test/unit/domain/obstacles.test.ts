@@ -14,6 +14,11 @@ describe('a disk that cannot be copied', () => {
       why: expect.stringMatching(/mirror, id move/) as string,
       todo: expect.stringMatching(/job-cancel id=move/) as string,
     });
+    const byLibvirt = source('a', { heldBy: { type: 'Block Copy', virsh: 'virsh blockjob vm vda' } });
+    expect(obstacleOf(byLibvirt)).toMatchObject({
+      why: expect.stringMatching(/\(Block Copy\), and libvirt/) as string,
+      todo: expect.stringMatching(/virsh blockjob vm vda --abort.*--pivot/) as string,
+    });
     expect(obstacleOf(temporary)?.why).toMatch(/-snapshot/);
     expect(obstacleOf(source('a', { unreadable: { why: 'gone', todo: 'mount it' } }))?.why).toBe('gone');
   });

@@ -11,7 +11,17 @@ const definition = parseDomain('<domain type="kvm"><name>web</name><uuid>a</uuid
 function busyWith(operation: number, backup: RunningBackup | null): DomainState {
   const job = parseJobInfo(`Job type: 2\noperation: ${operation}\ntime_elapsed: 5\n`);
   const state = { state: 'running', stateReason: '', active: true, xml: '' };
-  return { ...definition, ...state, sizes: new Map(), unsized: new Map(), checkpoints: [], job, backup };
+  return {
+    ...definition,
+    ...state,
+    sizes: new Map(),
+    unsized: new Map(),
+    checkpoints: [],
+    job,
+    backup,
+    blockJobs: new Map(),
+    connect: null,
+  };
 }
 
 function backupInto(mode: 'pull' | 'push', ...files: (string | null)[]): RunningBackup {
