@@ -145,7 +145,7 @@ export function disksOf(
         ...{ ...source, underJob, backing: layers.slice(1).map(({ file }) => file) },
         ...(heldBy && { heldBy }),
         ...(device.inserted.group !== undefined && { throttled: true as const }),
-        ...(isTemporary(node) && { temporary: true }),
+        ...(isTemporary(node, layers) && { temporary: true }),
       });
     }
   }
@@ -249,8 +249,16 @@ function holderOf(
   return job && { id: job.id, type: job.type };
 }
 
-/** `-snapshot`: QEMU itself names the file, and its overlay records no backing file, so that its name is a `json:` one. */
-function isTemporary(node: BlockNode): boolean {
+/**
+ * QEMU's overlay of `-snapshot`, or one that `blockdev-snapshot-sync` put above it: that takes over how the disk was opened
+ * (7.2 and 10.0: `no-flush`, and that its file is deleted at once). One that was opened for itself (`blockdev-snapshot`) does not.
+ */
+function isTemporary(top: BlockNode, layers: readonly BlockNode[]): boolean {
+  return isOverlayOfQemu(top) || (top.cache?.['no-flush'] === true && layers.some(isOverlayOfQemu));
+}
+
+/** QEMU itself names the file, and its overlay records no backing file, so that its name is a `json:` one. */
+function isOverlayOfQemu(node: BlockNode): boolean {
   if (!node['node-name']?.startsWith('#') || !node.file.startsWith('json:')) return false;
   return /"filename": "[^"]*\/vl\.[A-Za-z0-9]{6}"\}\}$/.test(node.file);
 }

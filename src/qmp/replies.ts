@@ -79,6 +79,7 @@ export const blockNode = v.looseObject({
   /** As `filename` of the image. */
   file: v.string(),
   encrypted: v.optional(v.boolean()),
+  cache: v.optional(v.looseObject({ 'no-flush': v.boolean() })),
   backing_file: v.optional(v.string()),
   /** In `query-block`: the group by which the guest's device itself is throttled. */
   group: v.optional(v.string()),

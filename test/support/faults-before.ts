@@ -132,6 +132,23 @@ const DISKS: readonly FaultBefore[] = [
       return of(await scenario(undefined, { args }));
     },
   },
+  {
+    what: 'a disk has an external snapshot above its temporary overlay',
+    ends: 13,
+    arrange: async () => {
+      const dir = await labDir();
+      const file = join(dir, 'scratch.qcow2');
+      await createImage({ file, format: 'qcow2', size: MiB });
+      const args = ['-drive', `if=none,id=s1,file=${file},snapshot=on`, '-device', 'virtio-blk-pci,drive=s1'];
+      const lab = await scenario(undefined, { args });
+      for (const name of ['above', 'higher']) {
+        await lab.vm.control.execute('blockdev-snapshot-sync', {
+          ...{ device: 's1', 'snapshot-file': join(dir, `${name}.qcow2`), format: 'qcow2' },
+        });
+      }
+      return of(lab);
+    },
+  },
 ];
 
 const TARGETS: readonly FaultBefore[] = [

@@ -25,7 +25,9 @@ export async function sealFile(
     digests ? sha256File(path, { signal }) : null,
     // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
     syncFile(path),
-  ]);
+  ]).catch(async (error: unknown) => {
+    throw (await fileState(path)) ? error : vanished(disk, path, error);
+  });
   const damage = damageOf(report, written);
   if (damage !== null) {
     throw new QmpBackupError('failed', `${disk}: qemu-img check found damage in the new image: ${damage}`, {
@@ -33,10 +35,21 @@ export async function sealFile(
     });
   }
   signal.throwIfAborted();
-  await staging.promote(disk, file);
+  await staging.promote(disk, file).catch(async (error: unknown) => {
+    const there = (await fileState(path)) ?? (await fileState(staging.filePath(disk, file)));
+    throw there ? error : vanished(disk, path, error);
+  });
   const state = await fileState(staging.filePath(disk, file));
-  if (!state) throw new QmpBackupError('failed', `${file} vanished from the target while it was sealed`);
+  if (!state) throw vanished(disk, staging.filePath(disk, file));
   return { size: state.size, allocated: state.allocated, mtimeMs: state.mtimeMs, sha256 };
+}
+
+/** QEMU deletes the image of a disk that it has for a temporary one; else somebody did. */
+function vanished(disk: string, path: string, cause?: unknown): QmpBackupError {
+  return new QmpBackupError('failed', `${disk}: the new image was gone before it was sealed: ${path}`, {
+    cause,
+    hint: 'No point was made and no change is lost. See whether something tidies the target up while a backup runs, or the disk is a temporary one (-snapshot, or an overlay made above it): QEMU deletes the backup of such a disk; leave it out with --exclude.',
+  });
 }
 
 /**

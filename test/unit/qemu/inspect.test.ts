@@ -81,6 +81,26 @@ describe('a disk that QEMU does not own', () => {
   });
 });
 
+describe('a temporary overlay', () => {
+  const file = 'json:{"driver": "qcow2", "file": {"driver": "file", "filename": "/var/tmp/vl.H7XFZ3"}}';
+  const [base, above] = [{ ...node('#base', 'qcow2'), file }, node('above', 'qcow2')];
+  const stacked = {
+    nodes: ['above', '#base'].map((name, id) => ({ id, type: 'block-driver', name })),
+    edges: [{ parent: 0, child: 1, name: 'backing', perm: [] }],
+  };
+  const temporary = (top: typeof base & { cache?: { 'no-flush': boolean } }): unknown =>
+    disksOf([device(top)], [top, base], stacked)?.disks[0]?.temporary;
+
+  it('makes what blockdev-snapshot-sync puts above it one, too, and not what was opened for itself', () => {
+    expect(temporary(base)).toBe(true);
+    expect(temporary({ ...above, cache: { 'no-flush': true } })).toBe(true);
+    expect(temporary({ ...above, cache: { 'no-flush': false } })).toBeUndefined();
+    expect(
+      disksOf([device(above)], [{ ...above, cache: { 'no-flush': true } }], stacked)?.disks[0]?.temporary,
+    ).toBeUndefined();
+  });
+});
+
 describe('what a disk has allocated', () => {
   const sized = (name: string, size: number | undefined, drv = 'qcow2') => {
     const plain = node(name, drv);
