@@ -2,6 +2,7 @@ import { readdir, rename, rm, symlink, truncate, utimes } from 'node:fs/promises
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
+import { startBackup, untilCopying } from '../support/running-backup.js';
 import { type Scenario, withFull, writeBoth } from '../support/scenario.js';
 
 // Files that are gone or have another size are noticed by whoever looks at a target, long before somebody has to restore.
@@ -113,3 +114,25 @@ async function chainOf(lab: Scenario): Promise<string> {
   const { stdout } = await expectCli(0, ['list', '--target', lab.target]);
   return /^(\w+):0 /m.exec(stdout)?.[1] ?? 'none';
 }
+
+describe('a new image that is taken away while it is written', () => {
+  it('is said as such, and the chain goes on', async () => {
+    const lab = await withFull();
+    await writeBoth(lab, 3, 0x22, 8);
+    const running = startBackup(lab, 'inc', '--speed-limit', '2M');
+    await untilCopying(lab, running);
+    const folder = join(lab.target, 'd1');
+    const [partial = 'none'] = (await readdir(folder)).filter((name) => name.endsWith('.partial'));
+    await rm(join(folder, partial));
+    const { exitCode, stderr } = await running.ended;
+    expect({ exitCode, stderr }).toEqual({
+      exitCode: 1,
+      stderr: expect.stringMatching(
+        /d1: the new image was gone before it was sealed: .*\.partial\n.*hint: No point was made/,
+      ) as string,
+    });
+    expect(stderr).not.toMatch(/ENOENT|^ +at /m);
+    await lab.backup('inc');
+    await lab.expectChainEqualsDisks();
+  });
+});
