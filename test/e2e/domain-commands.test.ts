@@ -140,7 +140,7 @@ describe('doctor --domain', () => {
     );
     await lab.virsh(['backup-begin', odd.domain.uuid, job]);
     const { stdout } = await expectCli(1, args);
-    expect(stdout).toMatch(/^error {4}VM: .*one job .*backup.* -> .*virsh domjobinfo odd/m);
+    expect(stdout).toMatch(/^error {4}VM: .*one job .*backup.* -> .*virsh .*domjobinfo odd/m);
     expect(stdout).toMatch(/^error {4}scratch: cannot make scratch images in .*nowhere.* -> .*--fleece-dir/m);
     expect(stdout).toMatch(/^warning {2}vdc: left out of backups: shareable: other VMs may write to it/m);
     expect(stdout).toMatch(/^warning {2}vde: left out of backups: its image is also that of vdd/m);
