@@ -34,7 +34,8 @@ export function remarksOn({ catalog, chain, disks, leftOut, off }: Planned): rea
   const before = catalog?.points.findLast((point) => chain === null || point.chain !== null);
   const anew = !before || beginsChain(chain, before);
   const lacked = leftOut.filter(({ kind }) => kind === 'rule');
-  const known = !anew && keyOf(lacksOf(lacked)) === keyOf(before.lacks ?? []);
+  const told = new Set(anew ? [] : (before.lacks ?? []).map(keyOf));
+  const known = lacksOf(lacked).every((each) => told.has(keyOf(each)));
   return [
     ...lacked.map(({ name, reason, offer }): Remark => {
       const way = offer ? ` (--include ${name} takes it)` : '';
@@ -65,9 +66,8 @@ function beginsChain(chain: string | null, before: Point): boolean {
   return chain !== null && chain !== before.chain && before.disks.some(({ bitmap }) => bitmap !== null);
 }
 
-function keyOf(lacks: readonly LackedDisk[]): string {
-  const byRule = lacks.filter(({ kind }) => kind === 'rule');
-  return JSON.stringify(byRule.map(({ disk, reason }) => [disk, reason]).toSorted());
+function keyOf({ disk, reason, kind }: LackedDisk): string {
+  return JSON.stringify([disk, reason, kind]);
 }
 
 function newestEntry(catalog: Catalog | undefined, disk: string): PointDisk | undefined {
