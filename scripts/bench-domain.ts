@@ -2,15 +2,15 @@
  * A libvirt domain: FULL beside a bare copy of the same kind of export, INC beside libvirt's own push increment of the
  * same change, a restore beside `qemu-img convert`. Runs are interleaved.
  */
-import { execa } from 'execa';
 import { rm, writeFile as writeText } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { syncFile } from '../src/repository/durable.js';
+import { execa } from 'execa';
+import { syncFile } from '../src/host/durable.js';
 import { createImage } from '../test/support/lab/disk-images.js';
 import { write, writeFile } from '../test/support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../test/support/lab/libvirt.js';
 import type { LabDomain } from '../test/support/lab/libvirt-domain.js';
+import { type LibvirtLab, startLibvirt } from '../test/support/lab/libvirt.js';
 import { MiB, peakOfAll, print, ratio, runTool, Samples, seconds } from './bench-samples.js';
 
 const GiB = 1024 * MiB;

@@ -1,7 +1,7 @@
 /** What the parts of the bench have in common: runs of the tool, medians, and how they are printed. */
-import { execa } from 'execa';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { projectRoot } from '../test/support/lab/programs.js';
 
 export const MiB = 1024 * 1024;

@@ -1,18 +1,18 @@
-import { execa } from 'execa';
 import { randomBytes } from 'node:crypto';
 import { readFile, rm, stat } from 'node:fs/promises';
-import { parseArgs } from 'node:util';
 import { join } from 'node:path';
-import { startPoint, type TransactionDisk } from '../src/qemu/transaction.js';
-import { createImage as createTarget } from '../src/qemu-img/steps.js';
-import { describeEndpoint } from '../src/qmp/endpoint.js';
+import { parseArgs } from 'node:util';
+import { execa } from 'execa';
+import { createImage as createTarget } from '../src/qemu-tools/steps.js';
 import { inspectVm } from '../src/qemu/inspect.js';
 import { dismissJob, watchJobs } from '../src/qemu/job-watch.js';
+import { startPoint, type TransactionDisk } from '../src/qemu/transaction.js';
+import { describeEndpoint } from '../src/qmp/endpoint.js';
+import { FakeAgent } from '../test/support/fake-agent.js';
 import { createImage } from '../test/support/lab/disk-images.js';
 import { write, writeFile, writeZeroes } from '../test/support/lab/guest-writes.js';
 import { makeLabDir } from '../test/support/lab/programs.js';
 import { startQemu, type Vm } from '../test/support/lab/qemu.js';
-import { FakeAgent } from '../test/support/fake-agent.js';
 import { benchDomain } from './bench-domain.js';
 import { MiB, print, type Ran, ratio, runTool, Samples, seconds } from './bench-samples.js';
 

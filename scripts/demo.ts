@@ -1,7 +1,7 @@
-import { execa } from 'execa';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { checkFs, fileChecksums } from '../test/support/lab/compare.js';
 import { makeExt4 } from '../test/support/lab/disk-images.js';
 import { makeLabDir, projectRoot } from '../test/support/lab/programs.js';

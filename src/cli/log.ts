@@ -1,11 +1,5 @@
 import { put } from './output.js';
-import { openLogfile, openSyslog, type Keeper } from './record.js';
-
-/**
- * The narration: stderr for people, `--logfile` and `--syslog` for the record. stdout is left to the answer. Once it is open,
- * nothing here throws, and nothing waits for whoever keeps the record: a record that fails is said once, and the run goes on.
- */
-export type LogLevel = 'debug' | 'info' | 'warning' | 'error';
+import { type Keeper, type LogLevel, openLogfile, openSyslog } from './record.js';
 
 export interface Log {
   readonly write: (level: LogLevel, text: string) => void;

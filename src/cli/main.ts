@@ -1,7 +1,7 @@
-import { CommanderError } from 'commander';
 import { setMaxListeners } from 'node:events';
+import { CommanderError } from 'commander';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
-import { endWithParent, isApart, tellEnding } from './apart.js';
+import { endWithParent, isApart, tellEnding } from './child-run.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
 import { lostAnswer, put, putAnswer } from './output.js';
 import { buildProgram } from './program.js';

@@ -1,6 +1,6 @@
-import { InvalidArgumentError, Option } from 'commander';
 import { resolve } from 'node:path';
-import { isComponent } from '../domain/names.js';
+import { InvalidArgumentError, Option } from 'commander';
+import { isComponent } from '../core/names.js';
 
 /** Parsers of option values; a bad value is refused in words. */
 

@@ -1,6 +1,5 @@
 import { Command, Option } from 'commander';
 import { QmpBackupError } from '../errors.js';
-import { put, putAnswer } from './output.js';
 import { backupCommand } from './commands/backup.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
@@ -8,9 +7,11 @@ import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
 import { mergeCommand } from './commands/merge.js';
-import { recoverCommand } from './commands/recover.js';
 import { rebaseCommand } from './commands/rebase.js';
+import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
+import { put, putAnswer } from './output.js';
+import type { Register, Runner } from './register.js';
 import {
   type CommandContext,
   createContext,
@@ -18,14 +19,6 @@ import {
   packageVersion,
   refuseContradiction,
 } from './wiring.js';
-
-/** What a command file adds to the program: its options and help, and what runs them. */
-export type Register = (program: Command, run: Runner) => void;
-
-/** Wraps a command's body: makes its context from the global options first. */
-export type Runner = <Options>(
-  body: (options: Options, context: CommandContext) => Promise<void>,
-) => (options: Options, command: Command) => Promise<void>;
 
 const COMMANDS: readonly Register[] = [
   backupCommand,

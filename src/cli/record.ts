@@ -1,8 +1,7 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import { messageOf, QmpBackupError } from '../errors.js';
-import { codeOf } from '../repository/file-errors.js';
-import { isLocal } from '../repository/mounts.js';
-import type { LogLevel } from './log.js';
+import { codeOf } from '../host/file-errors.js';
+import { isLocal } from '../host/mounts.js';
 import { writeWhole } from './output.js';
 import { toldByProcess } from './told-by-process.js';
 
@@ -83,3 +82,9 @@ export function openSyslog(failed: Failed): Keeper {
   }, failed);
   return { keep: (level, text) => told.add({ level, text }), close: () => told.close() };
 }
+
+/**
+ * The narration: stderr for people, `--logfile` and `--syslog` for the record. stdout is left to the answer. Once it is open,
+ * nothing here throws, and nothing waits for whoever keeps the record: a record that fails is said once, and the run goes on.
+ */
+export type LogLevel = 'debug' | 'info' | 'warning' | 'error';

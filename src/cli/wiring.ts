@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
+import type { AskedVm } from '../backends/address.js';
 import { type ErrorCode, QmpBackupError } from '../errors.js';
-import type { AskedVm } from '../operations/point/route.js';
-import { createLog, type Log, type LogLevel } from './log.js';
+import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
+import { createLog, type Log } from './log.js';
 import { putAnswer } from './output.js';
+import type { LogLevel } from './record.js';
 
 /** The only composition root: global options, clock, signals and printers become what a command needs. */
 export interface GlobalOptions {

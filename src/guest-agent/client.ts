@@ -6,7 +6,7 @@
 import { randomInt } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { messageOf } from '../errors.js';
-import { type Endpoint, describeEndpoint, openSocket } from '../qmp/endpoint.js';
+import { describeEndpoint, type Endpoint, openSocket } from '../qmp/endpoint.js';
 import { QmpInterrupted, QmpUnreachable } from '../qmp/errors.js';
 import { Dialogue, isObject } from './dialogue.js';
 import { GuestAgentError } from './errors.js';

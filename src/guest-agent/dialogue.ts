@@ -4,7 +4,7 @@
  * repeats a random number of ours. Pure: bytes go in, callbacks come out; socket and clock are the client's.
  */
 import { messageOf } from '../errors.js';
-import { LineSplitter, afterLastByte, formatJsonLine, parseJsonLine } from '../qmp/json-lines.js';
+import { afterLastByte, formatJsonLine, LineSplitter, parseJsonLine } from '../qmp/json-lines.js';
 import { GuestAgentError } from './errors.js';
 
 const MARK = 0xff;

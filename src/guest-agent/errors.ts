@@ -4,7 +4,7 @@
  *                   └─ NotThawed ── GuestNotThawed   nobody can say that the guest writes again; the hint says how to thaw by hand
  * Both travel between guard and parent as plain data.
  */
-import { type ErrorCode, NotThawed, QmpBackupError, messageOf } from '../errors.js';
+import { type ErrorCode, messageOf, NotThawed, QmpBackupError } from '../errors.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 
 /**

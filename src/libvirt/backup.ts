@@ -2,10 +2,10 @@
  * The commands that change a domain: begin and end a backup job, make and drop checkpoints, freeze and thaw. Each is
  * one call of virsh; none undoes anything by itself.
  */
-import { LibvirtAnswerError, VirshError, VirshTimeout } from './errors.js';
-import { pullBackupXml, pushBackupXml, type PullBackup, type PushBackup } from './backup-xml.js';
-import { checkpointXml, type Checkpoint, type NewCheckpoint } from './checkpoint-xml.js';
+import { type PullBackup, pullBackupXml, type PushBackup, pushBackupXml } from './backup-xml.js';
+import { type Checkpoint, checkpointXml, type NewCheckpoint } from './checkpoint-xml.js';
 import { runningBackup } from './domain.js';
+import { LibvirtAnswerError, VirshError, VirshTimeout } from './errors.js';
 import type { Virsh } from './virsh.js';
 
 export type Backup =

@@ -2,7 +2,7 @@
  * What a domain's XML says that a backup needs. Read from `virsh dumpxml`: of a running domain it also names aliases
  * and backing chains, of one that is off it does not.
  */
-import type { LeftOut } from '../domain/disk.js';
+import type { LeftOut } from '../core/disk.js';
 import { LibvirtAnswerError } from './errors.js';
 import { passedThroughIn, unlistedIn } from './guest-devices.js';
 import { attribute, find, findAll, parseXml, textAt, type XmlElement } from './xml.js';

@@ -1,46 +1,15 @@
 /** What a domain is at this moment, asked of virsh with queries only: nothing here changes a domain or taints it. */
-import { isOurBitmap } from '../domain/names.js';
-import type { Connect } from '../domain/virsh-hint.js';
+import { isOurBitmap } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
-import { blockJobsOf } from './block-jobs.js';
-import { DomainNotFound, LibvirtAnswerError, VirshError } from './errors.js';
 import { parseBackup, type RunningBackup } from './backup-xml.js';
-import { parseCheckpoint, type Checkpoint } from './checkpoint-xml.js';
-import { parseDomain, type DomainDefinition } from './domain-xml.js';
-import { parseJobInfo, type JobInfo } from './job-info.js';
+import { blockJobsOf } from './block-jobs.js';
+import { type Checkpoint, parseCheckpoint } from './checkpoint-xml.js';
+import type { DiskSize, DomainState } from './domain-state.js';
+import { parseDomain } from './domain-xml.js';
+import { DomainNotFound, LibvirtAnswerError, VirshError } from './errors.js';
+import { type JobInfo, parseJobInfo } from './job-info.js';
 import type { Virsh } from './virsh.js';
 import { withVolumes } from './volumes.js';
-
-export interface DomainState extends DomainDefinition {
-  /** `running`, `paused`, `shut off`, `crashed`, `in shutdown`, `pmsuspended`, `idle`. */
-  readonly state: string;
-  /** `booted`, `user`, `I/O error`, `crashed` …; empty when libvirt says none. */
-  readonly stateReason: string;
-  /** What `virsh dumpxml` said, for the point. */
-  readonly xml: string;
-  /** By target; null where libvirt cannot tell (a drive without a medium, an image that is gone). */
-  readonly sizes: ReadonlyMap<string, DiskSize | null>;
-  /** By target, in the words of who was asked, where it is known why there is no size. */
-  readonly unsized: ReadonlyMap<string, string>;
-  /** Oldest first. */
-  readonly checkpoints: readonly Checkpoint[];
-  readonly job: JobInfo | null;
-  /** Jobs of single disks: what libvirt calls them, by target. Not asked where sizes of checkpoints are not. */
-  readonly blockJobs: ReadonlyMap<string, string>;
-  /** Which libvirt runs it. */
-  readonly connect: Connect;
-  /** The backup that `job` is, if it is one. */
-  readonly backup: RunningBackup | null;
-}
-
-export interface DiskSize {
-  /** Bytes that the guest sees. */
-  readonly capacity: number;
-  /** Bytes that the top image takes on its storage. */
-  readonly allocation: number;
-  /** Length of the file as libvirt's host has it; null where it is not told. */
-  readonly physical: number | null;
-}
 
 export interface ListedDomain {
   readonly uuid: string;

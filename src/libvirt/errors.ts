@@ -4,8 +4,8 @@
  *                   ├─ VirshMissing · VirshTimeout · VirshKilled · VirshError · LibvirtAnswerError   (failed)
  *                   └─ NotThawed ── DomainNotThawed   (failed)
  */
+import { type Connect, virshCommand } from '../core/virsh-hint.js';
 import { NotThawed, QmpBackupError } from '../errors.js';
-import { type Connect, virshCommand } from '../domain/virsh-hint.js';
 
 export class VirshMissing extends QmpBackupError {
   constructor(cause: unknown) {

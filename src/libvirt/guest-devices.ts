@@ -1,6 +1,6 @@
 /** Devices of a domain on which its guest keeps data, or may, and that are no `<disk>`. */
-import type { LeftOut } from '../domain/disk.js';
-import { COMMANDS_OF_ITS_OWN, memoryDisk, SERVED_SCSI } from '../domain/guest-devices.js';
+import type { LeftOut } from '../core/disk.js';
+import { COMMANDS_OF_ITS_OWN, memoryDisk, SERVED_SCSI } from '../core/guest-devices.js';
 import { attribute, find, findAll, textAt, type XmlElement } from './xml.js';
 
 /** Named by what stays the same while the domain is off, when nothing has an alias. */

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { messageOf, QmpBackupError } from '../errors.js';
-import { gathering } from './gathering.js';
+import { gathering } from './batch.js';
 import { virshFailure, VirshKilled, VirshMissing, VirshTimeout } from './errors.js';
 
 export interface VirshCall {

@@ -1,5 +1,5 @@
 /** Disks that the definition names by pool and volume, as what the volume is. */
-import type { DiskSize, DomainState } from './domain.js';
+import type { DiskSize, DomainState } from './domain-state.js';
 import type { DomainDefinition, DomainDisk } from './domain-xml.js';
 import { VirshError } from './errors.js';
 import type { Virsh } from './virsh.js';

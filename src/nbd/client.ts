@@ -3,9 +3,9 @@
  * goes from the socket straight into the caller's buffer. Every request has a deadline. A deadline, the caller's signal,
  * a broken protocol or a lost connection ends the connection, and every pending request fails at once with the reason.
  */
-import { type Socket, connect as openSocket } from 'node:net';
-import { type NbdAddress, describeAddress } from '../domain/nbd-address.js';
-import { QmpBackupError, messageOf } from '../errors.js';
+import { connect as openSocket, type Socket } from 'node:net';
+import { describeAddress, type NbdAddress } from '../core/nbd-address.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import {
   NbdConnectionLost,
   NbdDeadline,
@@ -15,8 +15,8 @@ import {
   NbdUnreachable,
 } from './errors.js';
 import { type ExportRequest, type NbdExport, negotiate } from './handshake.js';
-import { type BlockStatus, type StatusExtent, type Waiting, describeRequest, readReplies } from './replies.js';
-import { Command, Intake, MAX_LENGTH, type Reader, encodeRequest } from './wire.js';
+import { type BlockStatus, describeRequest, readReplies, type StatusExtent, type Waiting } from './replies.js';
+import { Command, encodeRequest, Intake, MAX_LENGTH, type Reader } from './wire.js';
 
 /** Milliseconds. */
 export interface NbdDeadlines {

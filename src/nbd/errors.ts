@@ -9,7 +9,7 @@
  *                   └─ NbdInterrupted                      (interrupted: by the caller's signal)
  * All but NbdServerError and NbdRequestError end the connection, and with it every request that is pending.
  */
-import { QmpBackupError, messageOf } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 
 export class NbdUnreachable extends QmpBackupError {
   constructor(where: string, reason: string, options: { readonly hint?: string; readonly cause?: unknown } = {}) {

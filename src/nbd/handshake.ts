@@ -4,6 +4,11 @@
  */
 import { NbdProtocolViolation, NbdRefused } from './errors.js';
 import {
+  decodeOptionReply,
+  encodeOption,
+  encodeText,
+  encodeUint16,
+  encodeUint32,
   ExportFlag,
   HANDSHAKE_FIXED_NEWSTYLE,
   HANDSHAKE_NO_ZEROES,
@@ -13,18 +18,13 @@ import {
   MAGIC_OLDSTYLE,
   MAX_LENGTH,
   MAX_PAYLOAD,
+  Option,
   OPTION_ERROR,
   OPTION_REPLY_BYTES,
-  Option,
   OptionError,
   OptionReply,
   type OptionReplyHead,
   type Reader,
-  decodeOptionReply,
-  encodeOption,
-  encodeText,
-  encodeUint16,
-  encodeUint32,
   take,
 } from './wire.js';
 

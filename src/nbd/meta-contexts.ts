@@ -2,7 +2,7 @@
  * The meta contexts that a backup reads, and the walk over all extents of a disk. Servers cut their answers where they
  * like, and at different places for two contexts of one answer: each is followed by itself.
  */
-import type { Span } from '../domain/extents.js';
+import type { Span } from '../core/extents.js';
 import type { NbdClient } from './client.js';
 
 /** Bit 1 (2): the range reads as zeros. Bit 0 says only whether it takes space, which a backup does not ask. */

@@ -3,7 +3,7 @@
  * flight: each has one buffer, which is read into and written from without a copy.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Range, totalLength } from '../domain/extents.js';
+import { type Range, totalLength } from '../core/extents.js';
 import type { NbdClient } from './client.js';
 
 /** Bytes throughout; an `NbdClient` is one. */

@@ -9,10 +9,10 @@ import {
   CHUNK_ERROR,
   ChunkType,
   Command,
+  errnoName,
   type Reader,
   SIMPLE_REPLY_MAGIC,
   STRUCTURED_REPLY_MAGIC,
-  errnoName,
   take,
 } from './wire.js';
 

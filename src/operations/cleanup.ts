@@ -1,19 +1,20 @@
 import { resolve } from 'node:path';
-import type { Catalog } from '../domain/catalog.js';
-import { afterRepairs, reconcileVm, type RepairAction } from '../domain/reconcile.js';
-import { judgeBitmap, targetIdOf } from '../domain/stale-bitmaps.js';
+import type { AskedVm } from '../backends/address.js';
+import type { FoundBitmap, FoundInVm } from '../backends/found-bitmaps.js';
+import { refuseRunState } from '../backends/qmp/hold-vm.js';
+import { repairVm } from '../backends/qmp/repair.js';
+import { ENDING_MS, openVm, type VmAccess } from '../backends/qmp/session.js';
+import type { Catalog } from '../core/catalog.js';
+import { afterRepairs, reconcileVm, type RepairAction } from '../core/reconcile.js';
+import { judgeBitmap, targetIdOf } from '../core/stale-bitmaps.js';
 import { QmpBackupError } from '../errors.js';
-import { removeImageBitmap, imageBitmaps } from '../qemu-img/bitmaps.js';
-import { imageFile } from '../qemu-img/image-file.js';
+import { type Unwind, unwinding } from '../flow/unwind.js';
+import { imageBitmaps, removeImageBitmap } from '../qemu-tools/bitmaps.js';
+import { imageFile } from '../qemu-tools/image-file.js';
 import { removeBitmap } from '../qemu/bitmaps.js';
+import type { QmpClient } from '../qmp/client.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
-import type { QmpClient } from '../qmp/client.js';
-import { refuseRunState } from './by-monitor/hold-vm.js';
-import { repairVm } from './by-monitor/repair-vm.js';
-import type { AskedVm } from './point/route.js';
-import { type Unwind, unwinding } from './flow/unwind.js';
-import { ENDING_MS, openVm, type VmAccess } from './by-monitor/vm-session.js';
 
 /** Removes our bitmaps from a VM (from a libvirt domain its checkpoints), or from images of a VM that is off. */
 export interface CleanupOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
@@ -45,20 +46,6 @@ export interface CleanupResult {
   readonly repairs: readonly RepairAction[];
 }
 
-export interface FoundBitmap {
-  readonly where: string;
-  readonly bitmap: string;
-  /** Why it cannot be removed now, where that is known beforehand. */
-  readonly stays?: string | undefined;
-  /** Resolves when it is gone, as was seen. */
-  readonly remove: () => Promise<void>;
-}
-
-export interface FoundInVm {
-  readonly bitmaps: readonly FoundBitmap[];
-  readonly repairs: readonly RepairAction[];
-}
-
 export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
   return unwinding(async (unwind) => {
     // What is wrong with a target is told before the VM is touched.
@@ -86,7 +73,7 @@ async function neededBy({ staleTargets }: CleanupOptions): Promise<readonly Cata
 async function findInVm(vm: AskedVm, options: CleanupOptions, unwind: Unwind): Promise<FoundInVm> {
   const { dryRun } = options;
   if (vm.kind === 'domain') {
-    const { findInDomain } = await import('./by-libvirt/domain-cleanup.js');
+    const { findInDomain } = await import('../backends/libvirt/cleanup.js');
     return findInDomain({ ...options, ...vm }, unwind);
   }
   const endDeadJobsMs = dryRun ? null : ENDING_MS;

@@ -1,10 +1,10 @@
-import { besideDisks, onPassedThrough } from '../domain/beside-disks.js';
-import type { VmState } from '../domain/disk.js';
-import { isOurBitmap } from '../domain/names.js';
+import type { AskedVm } from '../backends/address.js';
+import { openVm, type VmAccess } from '../backends/qmp/session.js';
+import { besideDisks, onPassedThrough } from '../core/beside-disks.js';
+import type { VmState } from '../core/disk.js';
+import { isOurBitmap } from '../core/names.js';
+import { type Unwind, unwinding } from '../flow/unwind.js';
 import { readTpms } from '../qemu/tpms.js';
-import type { AskedVm } from './point/route.js';
-import { type Unwind, unwinding } from './flow/unwind.js';
-import { openVm, type VmAccess } from './by-monitor/vm-session.js';
 
 /** What the VM has, and why a device is left out. Changes nothing. */
 export interface VmInfo {
@@ -36,7 +36,7 @@ interface Seen extends Pick<VmInfo, 'beside' | 'elsewhere'> {
 /** A monitor has one client at a time, which takes the VM's lock; libvirt answers many, also while a run has the domain. */
 async function look({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<Seen> {
   if (vm.kind === 'domain') {
-    const { lookAtDomain } = await import('./by-libvirt/domain-session.js');
+    const { lookAtDomain } = await import('../backends/libvirt/session.js');
     const seen = await lookAtDomain(vm);
     return { ...seen, beside: onPassedThrough(seen.state.passedThrough) };
   }

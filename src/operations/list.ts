@@ -1,9 +1,10 @@
 import { resolve } from 'node:path';
-import type { Catalog, Point } from '../domain/catalog.js';
-import { lineOf } from '../domain/chain.js';
-import { type Damage, damageInWords, damageOf, recordedFiles } from '../domain/damage.js';
-import { DEFINITION_FOLDER } from '../domain/names.js';
-import { whyNotRestorable } from '../domain/restore-plan.js';
+import type { Catalog } from '../core/catalog.js';
+import { lineOf } from '../core/chain.js';
+import { type Damage, damageInWords, damageOf, recordedFiles } from '../core/damage.js';
+import { DEFINITION_FOLDER } from '../core/names.js';
+import type { Point } from '../core/point.js';
+import { whyNotRestorable } from '../core/restore-plan.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { filesAmiss } from '../repository/file-state.js';
 import { catalogsBelow } from '../repository/layout.js';

@@ -1,6 +1,6 @@
-import type { PlannedDisk } from '../domain/plan.js';
-import type { QmpClient } from '../qmp/client.js';
+import type { PlannedDisk } from '../core/plan.js';
 import { QmpBackupError } from '../errors.js';
+import type { QmpClient } from '../qmp/client.js';
 import { type CommandArguments, run, type TransactionAction } from '../qmp/commands.js';
 import type { BlockDevice } from '../qmp/replies.js';
 import { childFinder } from './inspect.js';

@@ -1,4 +1,4 @@
-import { type GuestDevice, isPersistentMemory, type MemoryFile } from '../domain/guest-devices.js';
+import { type GuestDevice, isPersistentMemory, type MemoryFile } from '../core/guest-devices.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 import { QmpCommandError } from '../qmp/errors.js';

@@ -1,12 +1,12 @@
-import type { DirtyBitmap, JobState, LeftOut, OwnNode, SourceDisk, VmState } from '../domain/disk.js';
+import type { DirtyBitmap, JobState, LeftOut, OwnNode, SourceDisk, VmState } from '../core/disk.js';
 import {
   bypassesQemu,
   COMMANDS_OF_ITS_OWN,
   type GuestDevice,
   isPassedThrough,
   unlistedDisks,
-} from '../domain/guest-devices.js';
-import { isOurExport, isOurJob, roleOfNode } from '../domain/names.js';
+} from '../core/guest-devices.js';
+import { isOurExport, isOurJob, roleOfNode } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';

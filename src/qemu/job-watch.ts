@@ -1,9 +1,9 @@
-import type { JobState } from '../domain/disk.js';
+import type { JobState } from '../core/disk.js';
 import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
-import type { EventStream } from '../qmp/event-stream.js';
 import { run } from '../qmp/commands.js';
 import { QmpCommandError, QmpInterrupted } from '../qmp/errors.js';
+import type { EventStream } from '../qmp/event-stream.js';
 import { readJobs } from './inspect.js';
 
 /**

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { probeNodeName } from '../domain/names.js';
+import { probeNodeName } from '../core/names.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 

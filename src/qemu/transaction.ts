@@ -1,8 +1,8 @@
-import type { PlannedDisk } from '../domain/plan.js';
-import { run, type TransactionAction } from '../qmp/commands.js';
+import type { PlannedDisk } from '../core/plan.js';
 import type { QmpClient } from '../qmp/client.js';
-import type { TargetAio } from './probe-target.js';
+import { run, type TransactionAction } from '../qmp/commands.js';
 import { type Fleeced, type FleecedDisk, WORK_BITMAP, workBitmapActions } from './fleece.js';
+import type { TargetAio } from './probe-target.js';
 
 /**
  * The one transaction that begins a point: per disk the new bitmap and the job, all disks at one instant. It is sent

@@ -3,7 +3,8 @@
  * Its only rule about loss: whatever waits on a connection that ends is told so. Nothing is ever sent twice.
  */
 import type { Socket } from 'node:net';
-import { type Endpoint, describeEndpoint, openSocket } from './endpoint.js';
+import { messageOf } from '../errors.js';
+import { describeEndpoint, type Endpoint, openSocket } from './endpoint.js';
 import {
   LineError,
   QmpCommandError,
@@ -17,8 +18,7 @@ import {
   QmpUnreachable,
 } from './errors.js';
 import { type EventFeed, EventStream, type QmpEvent } from './event-stream.js';
-import { LineSplitter, formatJsonLine, parseJsonLine } from './json-lines.js';
-import { messageOf } from '../errors.js';
+import { formatJsonLine, LineSplitter, parseJsonLine } from './json-lines.js';
 
 export interface QmpGreeting {
   readonly qemuVersion: { readonly major: number; readonly minor: number; readonly micro: number };

@@ -2,8 +2,8 @@
  * Where a monitor (or a guest agent) listens: written by people as a path, `unix:PATH` or `tcp:HOST:PORT`, and the
  * opening of a socket to it, where every way to fail has words and advice of its own.
  */
-import { type Socket, connect as connectSocket } from 'node:net';
-import { QmpBackupError, messageOf } from '../errors.js';
+import { connect as connectSocket, type Socket } from 'node:net';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { QmpInterrupted, QmpUnreachable } from './errors.js';
 
 export type Endpoint =

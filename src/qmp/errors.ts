@@ -5,7 +5,7 @@
  *                   ├─ QmpTimeout · QmpCommandError · QmpProtocolError · QmpStateError · LineError   (failed)
  *                   └─ QmpInterrupted                                   (interrupted: by the caller's signal)
  */
-import { QmpBackupError, messageOf } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 
 /** No connection, or one that never became a QMP session. `errno` is the system's code where there is one. */
 export class QmpUnreachable extends QmpBackupError {

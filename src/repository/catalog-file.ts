@@ -1,9 +1,9 @@
-import { type Catalog, readCatalogValue } from '../domain/catalog.js';
+import { type Catalog, readCatalogValue } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
-import { replaceFile } from './durable.js';
+import { replaceFile } from '../host/durable.js';
+import { ownerFor } from '../host/ownership.js';
+import { readJsonFile } from '../host/plain-file.js';
 import { catalogPath } from './layout.js';
-import { ownerFor } from './ownership.js';
-import { readJsonFile } from './plain-file.js';
 
 /** `catalog.json` on disk: what is read is checked as if a stranger had written it; what is written is durable. */
 

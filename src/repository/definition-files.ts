@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { lstat, type FileHandle, open, readdir } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { DefinitionFile } from '../domain/catalog.js';
-import { DEFINITION_FOLDER, isComponent } from '../domain/names.js';
+import { DEFINITION_FOLDER, isComponent } from '../core/names.js';
+import type { DefinitionFile } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
-import { codeOf, fileError } from './file-errors.js';
+import { codeOf, fileError } from '../host/file-errors.js';
 import { diskFolder, filePath } from './layout.js';
 import type { Staging } from './staging.js';
 

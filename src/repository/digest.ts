@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileError } from './file-errors.js';
+import { fileError } from '../host/file-errors.js';
 
 /** Bytes hashed in one go: a millisecond or two, so that timers (the locks' refresh among them) get their turn. */
 const CHUNK = 1024 * 1024;

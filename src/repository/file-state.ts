@@ -1,13 +1,13 @@
-import { lstatSync, lstat as lstatWithCallback, type Stats } from 'node:fs';
+import { lstat as lstatWithCallback, lstatSync, type Stats } from 'node:fs';
 import { lstat, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { PointDisk } from '../domain/catalog.js';
-import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../domain/qcow2-header.js';
+import type { PointDisk } from '../core/point.js';
+import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../core/qcow2-header.js';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { isLocal } from '../host/mounts.js';
 import { sha256File } from './digest.js';
-import { codeOf, fileError } from './file-errors.js';
 import { diskFolder, filePath, pathIn } from './layout.js';
-import { isLocal } from './mounts.js';
 
 /** Whether backup files are still what the catalog says they are. */
 export interface FileState {

@@ -1,8 +1,8 @@
 import { constants } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileError } from './file-errors.js';
-import { type Owner, setOwnership } from './ownership.js';
+import { fileError } from '../host/file-errors.js';
+import { type Owner, setOwnership } from '../host/ownership.js';
 
 /** An image that QEMU opens at the beginning of a run; its name goes as soon as that is done. */
 export function guardFile(target: string): string {

@@ -1,11 +1,11 @@
 import { rm } from 'node:fs/promises';
-import { type Journal, readJournalValue } from '../domain/catalog.js';
+import { type Journal, readJournalValue } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
-import { replaceFile, syncFolder } from './durable.js';
-import { codeOf, fileError } from './file-errors.js';
+import { replaceFile, syncFolder } from '../host/durable.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { ownerFor } from '../host/ownership.js';
+import { readJsonFile } from '../host/plain-file.js';
 import { journalPath } from './layout.js';
-import { ownerFor } from './ownership.js';
-import { readJsonFile } from './plain-file.js';
 
 /** `run.json` on disk: what a run may leave behind, durable before the run changes anything. */
 

@@ -1,8 +1,8 @@
 import { lstat, readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { isComponent, PARTIAL_SUFFIX } from '../domain/names.js';
+import { isComponent, PARTIAL_SUFFIX } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
-import { codeOf, fileError } from './file-errors.js';
+import { codeOf, fileError } from '../host/file-errors.js';
 
 /** Every path rule of a target folder. No name of a disk or file that is given here can lead outside the target. */
 

@@ -3,10 +3,10 @@ import { chmod, lstat, mkdir, open, readdir, rename, rm, rmdir, stat, unlink, ut
 import { basename, dirname, join } from 'node:path';
 import { callbackify } from 'node:util';
 import { QmpBackupError } from '../errors.js';
-import { codeOf, fileError } from './file-errors.js';
-import { type LockOwner, parseOwner } from './lock-owner.js';
-import { setOwnership } from './ownership.js';
-import { readPlainFile } from './plain-file.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { type LockOwner, parseOwner } from '../host/lock-owner.js';
+import { setOwnership } from '../host/ownership.js';
+import { readPlainFile } from '../host/plain-file.js';
 
 /**
  * A lock on disk: a folder with one file, `owner-<id>.json`. It is made beside its place and renamed into it, so it is

@@ -3,11 +3,11 @@ import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import type * as ProperLockfile from 'proper-lockfile';
 import { messageOf, QmpBackupError } from '../errors.js';
-import { removeTemporary } from './durable.js';
-import { codeOf, fileError } from './file-errors.js';
+import { removeTemporary } from '../host/durable.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { describeOwner, judgeOwner, type LockOwner, lookAtProcess, thisProcess } from '../host/lock-owner.js';
 import { catalogPath, journalPath, LOCK_NAME } from './layout.js';
 import { freeLock, type Holder, lockFileSystem, readHolder, sweepAttempts } from './lock-folder.js';
-import { describeOwner, judgeOwner, lookAtProcess, type LockOwner, thisProcess } from './lock-owner.js';
 import { vmLockFolder } from './vm-lock-folder.js';
 
 /**

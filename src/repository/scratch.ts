@@ -1,10 +1,10 @@
 import { constants } from 'node:fs';
 import { mkdir, open, rm, truncate } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { isScratchFolder } from '../domain/names.js';
+import { isScratchFolder } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
-import { codeOf, fileError } from './file-errors.js';
-import { type Owner, setOwnership } from './ownership.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { type Owner, setOwnership } from '../host/ownership.js';
 
 /**
  * Folders of scratch images, in which fleecing keeps what the guest overwrites while its backup runs. They lie outside

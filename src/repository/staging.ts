@@ -1,11 +1,11 @@
 import { constants, type Stats } from 'node:fs';
-import { access, lstat, mkdir, open, rmdir, unlink, type FileHandle } from 'node:fs/promises';
+import { access, type FileHandle, lstat, mkdir, open, rmdir, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { QmpBackupError } from '../errors.js';
-import { renameDurably, syncFolder } from './durable.js';
-import { codeOf, fileError } from './file-errors.js';
+import { renameDurably, syncFolder } from '../host/durable.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { type Owner, setOwnership } from '../host/ownership.js';
 import { diskFolder, filePath, partialPath } from './layout.js';
-import { type Owner, setOwnership } from './ownership.js';
 
 /**
  * The folders and files that one run makes in a target, and their undo: exactly what this run made goes again, in

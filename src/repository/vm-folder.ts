@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { asComponent, folderName } from '../domain/names.js';
+import { asComponent, folderName } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
 import { readCatalog } from './catalog-file.js';
 import { readJournal } from './journal-file.js';

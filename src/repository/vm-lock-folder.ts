@@ -3,7 +3,7 @@ import { access, mkdir, open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { QmpBackupError } from '../errors.js';
-import { codeOf, currentUser } from './file-errors.js';
+import { codeOf, currentUser } from '../host/file-errors.js';
 
 /** Where the locks of VMs are: one folder for all users of a host where that is possible, else one of this user. */
 

@@ -4,9 +4,9 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { GuestAgent, canFreeze } from '../../src/guest-agent/client.js';
-import { FreezeGuard, thawNow } from '../../src/guest-agent/freeze-guard.js';
-import { type Endpoint, describeEndpoint } from '../../src/qmp/endpoint.js';
+import { FreezeGuard, thawNow } from '../../src/guards/freeze-guard.js';
+import { canFreeze, GuestAgent } from '../../src/guest-agent/client.js';
+import { describeEndpoint, type Endpoint } from '../../src/qmp/endpoint.js';
 import { built, ensureBuilt } from '../support/built.js';
 import { FakeAgent } from '../support/fake-agent.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
@@ -212,7 +212,7 @@ describe.each(PEERS)('%s', (_, start) => {
   });
 
   test('the guard freezes and finishes', async () => {
-    const program = await built('guest-agent/guard-main.js');
+    const program = await built('guards/freeze-guard-main.js');
     const guard = await FreezeGuard.start({ agent: peer.endpoint, program });
     try {
       expect(await guard.freeze()).toEqual({ fileSystems: 2 });
@@ -229,7 +229,7 @@ describe.each(PEERS)('%s', (_, start) => {
   });
 
   test('the guard thaws by itself when the limit is over', async () => {
-    const program = await built('guest-agent/guard-main.js');
+    const program = await built('guards/freeze-guard-main.js');
     const guard = await FreezeGuard.start({ agent: peer.endpoint, program, freezeLimitMs: 300 });
     try {
       await guard.freeze();
@@ -243,7 +243,7 @@ describe.each(PEERS)('%s', (_, start) => {
   });
 
   test('the guard thaws a guest that was paused while it froze', async () => {
-    const program = await built('guest-agent/guard-main.js');
+    const program = await built('guards/freeze-guard-main.js');
     const guard = await FreezeGuard.start({ agent: peer.endpoint, program, freezeTimeoutMs: 300 });
     try {
       await peer.pause();

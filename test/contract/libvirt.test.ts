@@ -4,6 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { exportOf, type PullBackup } from '../../src/libvirt/backup-xml.js';
 import {
   beginBackup,
   deleteCheckpoint,
@@ -12,8 +13,8 @@ import {
   redefineCheckpoint,
   thaw,
 } from '../../src/libvirt/backup.js';
-import { exportOf, type PullBackup } from '../../src/libvirt/backup-xml.js';
 import type { NewCheckpoint } from '../../src/libvirt/checkpoint-xml.js';
+import { askAgent, askConnection, listSnapshots } from '../../src/libvirt/connection.js';
 import {
   dumpDefinition,
   findDomain,
@@ -26,12 +27,11 @@ import {
 } from '../../src/libvirt/domain.js';
 import { DomainNotFound, LibvirtUnreachable, VirshError, VirshKilled, VirshTimeout } from '../../src/libvirt/errors.js';
 import { commandLineOf, hintOfCommandLine, hintOfPath } from '../../src/libvirt/monitor.js';
-import { askAgent, askConnection, listSnapshots } from '../../src/libvirt/surroundings.js';
 import { createVirsh, type Virsh } from '../../src/libvirt/virsh.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
 import type { LabDomain } from '../support/lab/libvirt-domain.js';
-import { startLibvirt, type LibvirtLab } from '../support/lab/libvirt.js';
+import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
 
 const MIB = 1024 * 1024;

@@ -5,7 +5,7 @@
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import type { NbdAddress } from '../../src/domain/nbd-address.js';
+import type { NbdAddress } from '../../src/core/nbd-address.js';
 import { NbdClient, type NbdConnectOptions } from '../../src/nbd/client.js';
 import {
   NbdConnectionLost,

@@ -24,8 +24,8 @@ import {
   QmpTimeout,
   QmpUnreachable,
 } from '../../src/qmp/errors.js';
-import { createEncryptedImage } from '../support/lab/disk-images.js';
 import { FAKE_GREETING, type FakeCall, type FakeQmpOptions, FakeQmpServer } from '../support/fake-qmp-server.js';
+import { createEncryptedImage } from '../support/lab/disk-images.js';
 
 const runFile = promisify(execFile);
 

@@ -4,8 +4,8 @@ import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
-import { run } from '../support/lab/programs.js';
 import { write } from '../support/lab/guest-writes.js';
+import { run } from '../support/lab/programs.js';
 import { afterTest, scenario, type Scenario } from '../support/scenario.js';
 
 interface CleanupAnswer {

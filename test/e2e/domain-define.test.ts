@@ -5,9 +5,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { expectCli, PROGRAM } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, writeBothDisks } from '../support/domain-scenario.js';
-import { escapeXml } from '../support/lab/libvirt-domain.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush } from '../support/lab/guest-writes.js';
+import { escapeXml } from '../support/lab/libvirt-domain.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 
 /** Any firmware does: that a domain has variables beside it is what matters. */

@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
-import { type CrashPoint, crashCli } from '../support/crash-point.js';
+import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import {
   type DomainScenario,
   domainScenario,

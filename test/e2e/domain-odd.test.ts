@@ -2,14 +2,14 @@ import { randomUUID } from 'node:crypto';
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Catalog } from '../../src/domain/catalog.js';
-import type { BackupPlan } from '../../src/domain/plan.js';
+import type { Catalog } from '../../src/core/catalog.js';
+import type { BackupPlan } from '../../src/core/plan.js';
 import { expectCli } from '../support/cli.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { createEncryptedImage, createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { diskXml, type DomainDisk } from '../support/lab/libvirt-domain.js';
+import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
 
 // Images that came back from elsewhere, disks and names that are not as usual, states a domain can be in.

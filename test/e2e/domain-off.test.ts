@@ -3,15 +3,15 @@ import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
-import { type CrashPoint, crashCli } from '../support/crash-point.js';
+import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { onceBefore } from '../support/first-in-path.js';
 import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
 import type { DomainDisk } from '../support/lab/libvirt-domain.js';
-import { run } from '../support/lab/programs.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { run } from '../support/lab/programs.js';
 
 const MiB = 1024 * 1024;
 

@@ -2,7 +2,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type * as FreezeGuard from '../../src/libvirt/freeze-guard.js';
+import type * as FreezeGuard from '../../src/guards/domain-freeze-guard.js';
 import { built } from '../support/built.js';
 import { expectCli, startCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
@@ -117,7 +117,7 @@ describe('a guest whose disk is so slow that its freeze is given up', () => {
     await lab.virsh(['blkdeviotune', domain.uuid, 'vda', '--write-bytes-sec', '200000']);
     await domain.guest.run(`dd if=/dev/urandom of=${MOUNT}/g bs=1M count=3`);
     // Built, for it starts a process of its own.
-    const library = pathToFileURL(await built('libvirt/freeze-guard.js')).href;
+    const library = pathToFileURL(await built('guards/domain-freeze-guard.js')).href;
     const { DomainFreezeGuard } = (await import(library)) as typeof FreezeGuard;
     const limits = { freezeTimeoutMs: 500, freezeLimitMs: 5_000, thawTimeoutMs: 500 };
     const guard = await DomainFreezeGuard.start({ connect: lab.uri, uuid: domain.uuid, name: domain.name, ...limits });

@@ -133,7 +133,9 @@ describe('a domain whose disks are a volume, an NBD export and a block device', 
   it('and cannot be read: each hint leads on', async () => {
     const auto = [...scenario.vm, 'backup', '--level', 'auto', '--target', join(lab.dir, 'hints')];
     await lab.virsh(['pool-destroy', 'storage']);
-    expect((await expectCli(13, auto)).stderr).toMatch(/vda.*pool 'storage' is not active\n.*virsh .*pool-start storage/);
+    expect((await expectCli(13, auto)).stderr).toMatch(
+      /vda.*pool 'storage' is not active\n.*virsh .*pool-start storage/,
+    );
     await lab.virsh(['pool-start', 'storage']);
     await rename(image('vda'), image('vda.away'));
     await lab.virsh(['pool-refresh', 'storage']);

@@ -5,7 +5,7 @@ import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
-import { flush, write, type WritableVm } from '../support/lab/guest-writes.js';
+import { flush, type WritableVm, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import type { Disk, LabDisk } from '../support/lab/qemu.js';
 import { type BackupAnswer, labDir, scenario, type Scenario } from '../support/scenario.js';

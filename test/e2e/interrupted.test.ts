@@ -11,6 +11,7 @@ import { FakeAgent } from '../support/fake-agent.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
 import { run as runProgram } from '../support/lab/programs.js';
+import { openRelay } from '../support/qmp-relay.js';
 import {
   type Job,
   ourJobs,
@@ -21,7 +22,6 @@ import {
   untilCopying,
   untilJobs,
 } from '../support/running-backup.js';
-import { openRelay } from '../support/qmp-relay.js';
 import {
   afterTest,
   type BackupAnswer,

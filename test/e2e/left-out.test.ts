@@ -13,7 +13,7 @@ import type { DomainDisk } from '../support/lab/libvirt-domain.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { hmp } from '../support/lab/monitor.js';
 import { run } from '../support/lab/programs.js';
-import { type BackupAnswer, afterTest, labDir, scenario } from '../support/scenario.js';
+import { afterTest, type BackupAnswer, labDir, scenario } from '../support/scenario.js';
 
 /**
  * Each writable disk is in the point or in a warning that names it. What mail tells is what somebody can act on: a lack,

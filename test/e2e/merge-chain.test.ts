@@ -1,7 +1,7 @@
-import { execa } from 'execa';
 import { readdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli, PROGRAM, qmpbackup } from '../support/cli.js';

@@ -1,11 +1,11 @@
-import { execa, type Options } from 'execa';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { execa, type Options } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { expectCli, PROGRAM } from '../support/cli.js';
-import { mountHanging, mountSmall } from '../support/mounts.js';
 import { onceBefore } from '../support/first-in-path.js';
+import { mountHanging, mountSmall } from '../support/mounts.js';
 import { scenario, type Scenario, withFull } from '../support/scenario.js';
 
 // Nothing that only tells may end what it tells of: a record that cannot be kept is said once, and the run goes on. An

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, beforeEach, expect, it } from 'vitest';
-import type * as FreezeGuard from '../../src/libvirt/freeze-guard.js';
+import type * as FreezeGuard from '../../src/guards/domain-freeze-guard.js';
 import { built } from '../support/built.js';
 import { type PretendVirsh, pretendVirsh } from '../support/pretend-virsh.js';
 
@@ -14,7 +14,7 @@ const SILENT = 'error: Guest agent is not responding: Guest agent not available 
 let module: typeof FreezeGuard;
 beforeAll(async () => {
   // Its process is started from where it lies.
-  module = (await import(await built('libvirt/freeze-guard.js'))) as typeof FreezeGuard;
+  module = (await import(await built('guards/domain-freeze-guard.js'))) as typeof FreezeGuard;
 });
 
 let virsh: PretendVirsh;

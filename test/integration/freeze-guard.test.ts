@@ -4,8 +4,8 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { FreezeGuard, type FreezeGuardOptions, thawNow } from '../../src/guards/freeze-guard.js';
 import { GuestNotThawed } from '../../src/guest-agent/errors.js';
-import { FreezeGuard, type FreezeGuardOptions, thawNow } from '../../src/guest-agent/freeze-guard.js';
 import { built } from '../support/built.js';
 import { FakeAgent, type FakeAgentOptions } from '../support/fake-agent.js';
 
@@ -19,7 +19,7 @@ const guards: FreezeGuard[] = [];
 const children: ChildProcess[] = [];
 
 beforeAll(async () => {
-  program = await built('guest-agent/guard-main.js');
+  program = await built('guards/freeze-guard-main.js');
 });
 beforeEach(async () => {
   agent = await FakeAgent.start();
@@ -79,7 +79,7 @@ async function startParent(
   readonly guardPid: number;
   readonly line: () => Promise<string>;
 }> {
-  const library = pathToFileURL(await built('guest-agent/freeze-guard.js')).href;
+  const library = pathToFileURL(await built('guards/freeze-guard.js')).href;
   const guardOptions = JSON.stringify({ agent: agent.endpoint, ...options });
   const script = `
     import { FreezeGuard } from ${JSON.stringify(library)};

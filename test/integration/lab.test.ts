@@ -15,7 +15,7 @@ import {
 import { createCounterDisk, createImage, makeExt4 } from '../support/lab/disk-images.js';
 import { discard, expectPattern, flush, startWrite, write, writeZeroes } from '../support/lab/guest-writes.js';
 import { makeLabDir, run } from '../support/lab/programs.js';
-import { startQemu, type Disk, type GuestVm, type Vm } from '../support/lab/qemu.js';
+import { type Disk, type GuestVm, startQemu, type Vm } from '../support/lab/qemu.js';
 
 const MIB = 1024 * 1024;
 

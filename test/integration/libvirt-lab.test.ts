@@ -9,7 +9,7 @@ import { createVirsh } from '../../src/libvirt/virsh.js';
 import { createImage, makeExt4 } from '../support/lab/disk-images.js';
 import { expectPattern, flush, write } from '../support/lab/guest-writes.js';
 import type { LabDomain } from '../support/lab/libvirt-domain.js';
-import { startLibvirt, type LibvirtLab } from '../support/lab/libvirt.js';
+import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
 
 const MIB = 1024 * 1024;

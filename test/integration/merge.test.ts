@@ -2,9 +2,9 @@ import { chmod, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import { QmpBackupError } from '../../src/errors.js';
-import { defaultMergeDeps, merge, type MergeDeps, type MergeEvent } from '../../src/operations/merge.js';
-import { MERGE_NOTE } from '../../src/operations/restoring/foreign-disk.js';
-import { defaultRebaseDeps, rebase } from '../../src/operations/rebase.js';
+import { MERGE_NOTE } from '../../src/import/legacy-disk.js';
+import { defaultRebaseDeps, rebase } from '../../src/operations/rebase/rebase.js';
+import { defaultMergeDeps, merge, type MergeDeps, type MergeEvent } from '../../src/operations/restore/merge.js';
 import { lockTarget } from '../../src/repository/lock.js';
 import { MiB } from '../support/builders.js';
 import {

@@ -18,7 +18,7 @@ const pullAt = (socket: string): string =>
 
 let library: string;
 beforeAll(async () => {
-  library = pathToFileURL(await built('operations/by-libvirt/pull-guard.js')).href;
+  library = pathToFileURL(await built('guards/pull-guard.js')).href;
 });
 
 let virsh: PretendVirsh;

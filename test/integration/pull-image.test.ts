@@ -8,19 +8,19 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import fc from 'fast-check';
 import { setTimeout as sleep } from 'node:timers/promises';
+import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type Range, rangesOfFull, rangesOfIncrement } from '../../src/domain/extents.js';
-import type { NbdSource } from '../../src/domain/nbd-address.js';
+import { pullFull, pullIncrement } from '../../src/backends/attempt/pull-image.js';
+import { type Range, rangesOfFull, rangesOfIncrement } from '../../src/core/extents.js';
+import type { NbdSource } from '../../src/core/nbd-address.js';
+import { takesDirectIo } from '../../src/host/direct-io.js';
 import { NbdClient } from '../../src/nbd/client.js';
 import { NbdConnectionLost, NbdServerError } from '../../src/nbd/errors.js';
 import { ALLOCATION, dirtyBitmap, readExtents } from '../../src/nbd/meta-contexts.js';
-import { type PullSink, pull, sinkOf } from '../../src/nbd/pull.js';
-import { pullFull, pullIncrement } from '../../src/operations/point/pull-image.js';
-import { startQemuNbd } from '../../src/qemu-img/qemu-nbd.js';
-import { check, createImage } from '../../src/qemu-img/steps.js';
-import { takesDirectIo } from '../../src/repository/direct-io.js';
+import { pull, type PullSink, sinkOf } from '../../src/nbd/pull.js';
+import { startQemuNbd } from '../../src/qemu-tools/qemu-nbd.js';
+import { check, createImage } from '../../src/qemu-tools/steps.js';
 import { built } from '../support/built.js';
 import { type Extents, FakeNbdServer } from '../support/fake-nbd-server.js';
 import { run } from '../support/lab/programs.js';
@@ -482,7 +482,7 @@ describe('qemu-nbd', () => {
   it('ends with the process that started it, also before any client came', async () => {
     await createImage(path('inc'), { size: MiB });
     const program = `
-      const { startQemuNbd } = await import(${JSON.stringify(await built('qemu-img/qemu-nbd.js'))});
+      const { startQemuNbd } = await import(${JSON.stringify(await built('qemu-tools/qemu-nbd.js'))});
       const { pid } = await startQemuNbd({ node: ${JSON.stringify(qcow2('inc'))}, folder: ${JSON.stringify(dir)} });
       console.log(pid);`;
     const parent = spawn(process.execPath, ['--input-type=module', '-e', program], {

@@ -1,12 +1,12 @@
 import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { imageBitmaps, removeImageBitmap } from '../../src/qemu-img/bitmaps.js';
-import { imageFile } from '../../src/qemu-img/image-file.js';
-import { examine, readHeader } from '../../src/qemu-img/examine.js';
-import { viewOf } from '../../src/qemu-img/image-view.js';
-import { QemuImgMissing, runLong, runShort } from '../../src/qemu-img/runner.js';
-import { check, compare, convert, createImage, info, map, rebaseUnsafe } from '../../src/qemu-img/steps.js';
+import { imageBitmaps, removeImageBitmap } from '../../src/qemu-tools/bitmaps.js';
+import { examine, readHeader } from '../../src/qemu-tools/examine.js';
+import { imageFile } from '../../src/qemu-tools/image-file.js';
+import { viewOf } from '../../src/qemu-tools/image-view.js';
+import { QemuImgMissing, runLong, runShort } from '../../src/qemu-tools/runner.js';
+import { check, compare, convert, createImage, info, map, rebaseUnsafe } from '../../src/qemu-tools/steps.js';
 import { MiB } from '../support/builders.js';
 import { type Lab, makeLab, refusal } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';

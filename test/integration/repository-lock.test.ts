@@ -2,8 +2,8 @@ import { mkdir, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
+import { thisProcess } from '../../src/host/lock-owner.js';
 import { lockTarget } from '../../src/repository/lock.js';
-import { thisProcess } from '../../src/repository/lock-owner.js';
 import { LockChild } from '../support/lock-child.js';
 import { scratchFolders } from '../support/scratch-folder.js';
 

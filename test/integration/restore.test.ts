@@ -1,14 +1,9 @@
 import { mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
-import { defaultRebaseDeps, rebase } from '../../src/operations/rebase.js';
-import {
-  defaultRestoreDeps,
-  restore,
-  type RestoreDeps,
-  type RestoreEvent,
-  type RestoreOptions,
-} from '../../src/operations/restore.js';
+import { defaultRebaseDeps, rebase } from '../../src/operations/rebase/rebase.js';
+import type { RestoreDeps, RestoreEvent, RestoreOptions } from '../../src/operations/restore/request.js';
+import { defaultRestoreDeps, restore } from '../../src/operations/restore/restore.js';
 import { MiB, point } from '../support/builders.js';
 import {
   expectSame,

@@ -1,9 +1,9 @@
 import { stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { sealFile } from '../../src/operations/point/seal-file.js';
-import { openSink } from '../../src/qemu-img/image-writer.js';
-import { check, convert, createImage } from '../../src/qemu-img/steps.js';
+import { sealFile } from '../../src/backends/attempt/seal-file.js';
+import { openSink } from '../../src/qemu-tools/image-writer.js';
+import { check, convert, createImage } from '../../src/qemu-tools/steps.js';
 import { Staging } from '../../src/repository/staging.js';
 import { MiB } from '../support/builders.js';
 import { run } from '../support/lab/programs.js';

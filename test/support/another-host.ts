@@ -1,8 +1,7 @@
-import { execa } from 'execa';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { CliResult } from './cli.js';
-import { PROGRAM } from './cli.js';
+import { execa } from 'execa';
+import { type CliResult, PROGRAM } from './cli.js';
 import type { LibvirtLab } from './lab/libvirt.js';
 
 /** A host beside that of a libvirt lab: of another name, and with files of its own at the paths below `shared`. Needs root. */

@@ -1,8 +1,9 @@
-import type { Catalog, Journal, Point, PointDisk } from '../../src/domain/catalog.js';
-import type { DirtyBitmap, SourceDisk, VmState } from '../../src/domain/disk.js';
-import { bitmapName } from '../../src/domain/names.js';
-import type { BackupRequest, PlanInput } from '../../src/domain/plan.js';
-import { recognise } from '../../src/domain/recognise.js';
+import type { Catalog, Journal } from '../../src/core/catalog.js';
+import type { DirtyBitmap, SourceDisk, VmState } from '../../src/core/disk.js';
+import { recognise } from '../../src/core/match-disks.js';
+import { bitmapName } from '../../src/core/names.js';
+import type { BackupRequest, PlanInput } from '../../src/core/plan.js';
+import type { Point, PointDisk } from '../../src/core/point.js';
 
 /** Small complete values of the domain's types; a test names only what it is about. */
 export const MiB = 1024 * 1024;

@@ -5,7 +5,9 @@
 import { cp, mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import type { Catalog, Level, Point, PointDisk } from '../../src/domain/catalog.js';
+import type { Catalog } from '../../src/core/catalog.js';
+import type { Level } from '../../src/core/level.js';
+import type { Point, PointDisk } from '../../src/core/point.js';
 import { QmpBackupError } from '../../src/errors.js';
 import { writeCatalog } from '../../src/repository/catalog-file.js';
 import { sha256File } from '../../src/repository/digest.js';

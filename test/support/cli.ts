@@ -1,5 +1,5 @@
-import { execa, type Options } from 'execa';
 import { join } from 'node:path';
+import { execa, type Options } from 'execa';
 import { projectRoot } from './lab/programs.js';
 
 /** Runs the built program as a person would: arguments in, screen, exit code and disk out. */

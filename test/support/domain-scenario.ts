@@ -5,8 +5,8 @@ import { expectCli } from './cli.js';
 import { compareImages } from './lab/compare.js';
 import { createImage } from './lab/disk-images.js';
 import { flush, write } from './lab/guest-writes.js';
-import type { LibvirtLab } from './lab/libvirt.js';
 import type { DomainDisk, DomainOptions, LabDomain } from './lab/libvirt-domain.js';
+import type { LibvirtLab } from './lab/libvirt.js';
 import { run } from './lab/programs.js';
 import type { BackupAnswer } from './scenario.js';
 

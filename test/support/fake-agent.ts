@@ -4,7 +4,7 @@
  * complains about a stray 0xFF. The contract suite holds it against a real qemu-ga.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
-import { type Server, type Socket, createServer } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -3,8 +3,8 @@
  * and nbdkit do, which the contract suite holds it to.
  */
 import { once } from 'node:events';
-import { type AddressInfo, type Server, type Socket, createServer } from 'node:net';
-import type { NbdAddress } from '../../src/domain/nbd-address.js';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import type { NbdAddress } from '../../src/core/nbd-address.js';
 import { Command, Intake, type Reader, take } from '../../src/nbd/wire.js';
 import {
   blockSizeInfo,

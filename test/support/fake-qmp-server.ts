@@ -3,7 +3,7 @@
  * or hang up anywhere. The contract suite runs the same tests against it and against a real QEMU to keep it honest.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
-import { type Server, type Socket, createServer } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Endpoint } from '../../src/qmp/endpoint.js';

@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { NbdAddress } from '../../src/domain/nbd-address.js';
+import type { NbdAddress } from '../../src/core/nbd-address.js';
 import { LAB_ENV } from './lab/programs.js';
 
 export interface RealServer {

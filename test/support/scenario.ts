@@ -1,13 +1,13 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach } from 'vitest';
+import { MiB } from './builders.js';
 import { expectCli } from './cli.js';
 import { compareImages } from './lab/compare.js';
 import { createImage, type ImageFormat } from './lab/disk-images.js';
 import { flush, write } from './lab/guest-writes.js';
 import { makeLabDir } from './lab/programs.js';
 import { type Disk, type QemuOptions, startQemu, type Vm } from './lab/qemu.js';
-import { MiB } from './builders.js';
 
 /**
  * A guest-less VM with small disks and an empty target, taken away after the test. Writes come from the test itself,

@@ -2,7 +2,7 @@ import { mkdir, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiB } from './builders.js';
 import { run } from './lab/programs.js';
-import { encodeStream, type EncodedRecord, lz4Frame } from './stream-encoder.js';
+import { type EncodedRecord, encodeStream, lz4Frame } from './stream-encoder.js';
 
 /**
  * The folder that virtnbdbackup would have written of a real disk, which is written to, zeroed and discarded between the

@@ -1,9 +1,9 @@
 import { Option } from 'commander';
+import type { BackupOptions, BackupResult } from '../../backends/backup-run.js';
 import { QmpBackupError } from '../../errors.js';
-import type { BackupOptions, BackupResult } from '../../operations/point/backup-run.js';
-import { hasRunApart } from '../apart.js';
+import { hasRunApart } from '../child-run.js';
 import { type ImageOption, parseBytes, parseImages, parseList, secondsOption } from '../options.js';
-import type { Register } from '../program.js';
+import type { Register } from '../register.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
 import { createProgress } from '../render/progress.js';
 import { agentOf, type CommandContext, type GlobalOptions, packageVersion, requireVm } from '../wiring.js';
@@ -144,7 +144,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   if (await hasRunApart(flags.target)) return;
   const { globals, log, signal, now } = context;
   const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
-  const { backup } = await import('../../operations/backup.js');
+  const { backup } = await import('../../operations/backup/backup.js');
   const result = await backup(
     {
       ...domainOptions(vmOf(flags, globals), flags),

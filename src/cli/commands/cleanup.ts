@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import { QmpBackupError } from '../../errors.js';
 import type { CleanupResult } from '../../operations/cleanup.js';
 import { collect } from '../options.js';
-import type { Register } from '../program.js';
+import type { Register } from '../register.js';
 import { repairText } from '../render/repairs.js';
 import { type CommandContext, requireVm, vmOf } from '../wiring.js';
 

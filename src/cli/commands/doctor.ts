@@ -1,6 +1,6 @@
-import type { Register } from '../program.js';
-import { hasRunApart } from '../apart.js';
 import { QmpBackupError } from '../../errors.js';
+import { hasRunApart } from '../child-run.js';
+import type { Register } from '../register.js';
 import { renderFindings } from '../render/findings.js';
 import { agentOf, type CommandContext, vmOf } from '../wiring.js';
 
@@ -47,7 +47,7 @@ async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
     });
   }
   if (flags.target !== undefined && (await hasRunApart(flags.target))) return;
-  const { doctor } = await import('../../operations/doctor.js');
+  const { doctor } = await import('../../operations/doctor/doctor.js');
   const result = await doctor(
     {
       vm,

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
-import type { ImportResult } from '../../operations/importing/import-run.js';
-import type { Register } from '../program.js';
+import type { ImportResult } from '../../operations/import/import-run.js';
+import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import { table } from '../render/table.js';
 import { formatBytes, formatTime } from '../render/units.js';
@@ -43,7 +43,7 @@ Examples:
 
 async function runImport(dir: string, flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, now } = context;
-  const { importStreams } = await import('../../operations/import.js');
+  const { importStreams } = await import('../../operations/import/import.js');
   const percent = createPercent(log);
   const result = await importStreams(
     {

@@ -1,5 +1,5 @@
 import { Option } from 'commander';
-import type { Register } from '../program.js';
+import type { Register } from '../register.js';
 import type { InfoTopic } from '../render/info.js';
 import { type CommandContext, requireVm } from '../wiring.js';
 

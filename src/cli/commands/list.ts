@@ -1,4 +1,4 @@
-import type { Register } from '../program.js';
+import type { Register } from '../register.js';
 import type { CommandContext } from '../wiring.js';
 
 export const listCommand: Register = (program, run) => {

@@ -1,5 +1,5 @@
 import { parseBytes } from '../options.js';
-import type { Register } from '../program.js';
+import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import type { CommandContext } from '../wiring.js';
 
@@ -26,7 +26,7 @@ export const mergeCommand: Register = (program, run) => {
 
 async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal } = context;
-  const { merge } = await import('../../operations/merge.js');
+  const { merge } = await import('../../operations/restore/merge.js');
   const percent = createPercent(log);
   const result = await merge(
     {

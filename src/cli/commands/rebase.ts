@@ -1,6 +1,6 @@
-import type { RebaseResult } from '../../operations/rebase.js';
+import type { RebaseResult } from '../../operations/rebase/rebase.js';
 import { parseBytes } from '../options.js';
-import type { Register } from '../program.js';
+import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import type { CommandContext } from '../wiring.js';
 
@@ -35,7 +35,7 @@ Examples:
 
 async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal } = context;
-  const { rebase } = await import('../../operations/rebase.js');
+  const { rebase } = await import('../../operations/rebase/rebase.js');
   const percent = createPercent(log);
   const result = await rebase(
     {

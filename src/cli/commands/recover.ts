@@ -1,6 +1,6 @@
-import type { RecoveredTarget, RecoverResult } from '../../operations/recover.js';
-import { hasRunApart } from '../apart.js';
-import type { Register } from '../program.js';
+import type { RecoveredTarget, RecoverResult } from '../../operations/recover/recover.js';
+import { hasRunApart } from '../child-run.js';
+import type { Register } from '../register.js';
 import { repairText } from '../render/repairs.js';
 import { formatTime } from '../render/units.js';
 import { agentOf, type CommandContext, vmOf } from '../wiring.js';
@@ -43,7 +43,7 @@ async function runRecover(flags: Flags, context: CommandContext): Promise<void> 
   const { globals, log, signal, trace } = context;
   if (await hasRunApart(flags.target)) return;
   const vm = vmOf(globals);
-  const { recover } = await import('../../operations/recover.js');
+  const { recover } = await import('../../operations/recover/recover.js');
   const result = await recover(
     {
       target: flags.target,

@@ -1,7 +1,7 @@
-import { DEFAULT_FILE_NAME } from '../../domain/restored-names.js';
-import type { RestoreResult } from '../../operations/restore.js';
+import { DEFAULT_FILE_NAME } from '../../core/restored-names.js';
+import type { RestoreResult } from '../../operations/restore/request.js';
 import { parseBytes, parseList } from '../options.js';
-import type { Register } from '../program.js';
+import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import { table } from '../render/table.js';
 import { formatBytes } from '../render/units.js';
@@ -63,7 +63,7 @@ and refuses where a domain of that name or UUID is there. Disks that are not res
 
 async function runRestore(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, globals } = context;
-  const { restore } = await import('../../operations/restore.js');
+  const { restore } = await import('../../operations/restore/restore.js');
   const percent = createPercent(log);
   const result = await restore(
     {

@@ -1,4 +1,4 @@
-import type { BackupResult } from '../../operations/point/backup-run.js';
+import type { BackupResult } from '../../backends/backup-run.js';
 import { table } from './table.js';
 import { formatBytes, formatDuration, formatTime } from './units.js';
 

@@ -1,4 +1,4 @@
-import type { Finding } from '../../domain/doctor-facts.js';
+import type { Finding } from '../../doctor/facts.js';
 
 /** A line per finding with what to do about it, the worst first, and a count. */
 export function renderFindings(findings: readonly Finding[]): string {

@@ -1,9 +1,9 @@
-import { isOurBitmap } from '../../domain/names.js';
-import { newDiskId } from '../../domain/recognise.js';
+import { newDiskId } from '../../core/match-disks.js';
+import { isOurBitmap } from '../../core/names.js';
+import { asShellWord } from '../../core/shell-word.js';
 import type { VmInfo } from '../../operations/info.js';
 import { table } from './table.js';
 import { formatBytes } from './units.js';
-import { asShellWord } from '../../domain/shell-word.js';
 
 export type InfoTopic = 'blockdev' | 'bitmaps' | 'jobs';
 

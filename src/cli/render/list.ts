@@ -1,5 +1,5 @@
+import { displayName } from '../../core/identity.js';
 import type { ListedPoint, ListedTarget } from '../../operations/list.js';
-import { displayName } from '../../domain/identity.js';
 import { table } from './table.js';
 import { formatBytes, formatTime } from './units.js';
 

@@ -1,4 +1,4 @@
-import type { DiskProgress } from '../../operations/point/backup-run.js';
+import type { DiskProgress } from '../../backends/backup-run.js';
 import type { Log } from '../log.js';
 import { formatBytes, formatDuration } from './units.js';
 

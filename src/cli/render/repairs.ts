@@ -1,4 +1,4 @@
-import type { RepairAction } from '../../domain/reconcile.js';
+import type { RepairAction } from '../../core/reconcile.js';
 
 /** One repair in words: `removed run.json`, or with `would` what it would be. */
 export function repairText(action: RepairAction, would: boolean): string {

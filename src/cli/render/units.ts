@@ -1,6 +1,6 @@
 /** Numbers as people read them. */
 
-export { formatBytes } from '../../domain/bytes.js';
+export { formatBytes } from '../../core/bytes.js';
 
 export function formatDuration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`;

@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isJsonObject, LineSocket, openSocket, type JsonObject } from './line-socket.js';
+import { isJsonObject, type JsonObject, LineSocket, openSocket } from './line-socket.js';
 import { projectRoot, run } from './programs.js';
 
 export type Workload = 'writer' | 'counter' | 'flood';

@@ -1,13 +1,13 @@
 /** A domain of the libvirt lab: its XML, its life, and the two ways to write to its disks. */
-import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Readable, Transform } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ImageFormat } from './disk-images.js';
-import { ensureGuest, Guest, type GuestImages, type Workload } from './guest.js';
 import type { WritableVm } from './guest-writes.js';
+import { ensureGuest, Guest, type GuestImages, type Workload } from './guest.js';
 import type { LibvirtLab } from './libvirt.js';
 import { Output } from './output.js';
 import { run } from './programs.js';

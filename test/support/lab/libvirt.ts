@@ -9,7 +9,7 @@ import { mkdir, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { defineDomain, type DomainOptions, type LabDomain } from './libvirt-domain.js';
-import { LAB_ENV, makeLabDir, projectRoot, run, type ProgramResult } from './programs.js';
+import { LAB_ENV, makeLabDir, type ProgramResult, projectRoot, run } from './programs.js';
 
 const START_MS = 60_000;
 

@@ -2,11 +2,11 @@
  * Starts real QEMU processes for tests, the demo and the bench: with or without a guest, under software emulation.
  * Each has one monitor for the tool under test and one for the test. None outlives the process that started it.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { QmpClient } from '../../../src/qmp/client.js';
-import { driveArguments, sharedGroups, type Disk, type LabDisk } from './disks.js';
+import { type Disk, driveArguments, type LabDisk, sharedGroups } from './disks.js';
 import { ensureGuest, Guest, type Workload } from './guest.js';
 import { isJsonObject } from './line-socket.js';
 import { connectMonitor } from './monitor.js';

@@ -1,5 +1,5 @@
-import type { JobState, SourceDisk, VmState } from '../../../src/domain/disk.js';
-import type { PlannedDisk } from '../../../src/domain/plan.js';
+import type { JobState, SourceDisk, VmState } from '../../../src/core/disk.js';
+import type { PlannedDisk } from '../../../src/core/plan.js';
 import { bitmap, source, vmState } from '../builders.js';
 
 /**

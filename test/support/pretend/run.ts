@@ -1,11 +1,12 @@
-import type { Catalog, Journal, PointDisk } from '../../../src/domain/catalog.js';
-import { lineOf } from '../../../src/domain/chain.js';
-import type { VmState } from '../../../src/domain/disk.js';
-import { bitmapName } from '../../../src/domain/names.js';
+import type { Catalog, Journal } from '../../../src/core/catalog.js';
+import { lineOf } from '../../../src/core/chain.js';
+import type { VmState } from '../../../src/core/disk.js';
+import { recognise } from '../../../src/core/match-disks.js';
+import { bitmapName } from '../../../src/core/names.js';
+import { afterTransaction, type BackupPlan, planBackup, type RequestedLevel } from '../../../src/core/plan.js';
+import type { PointDisk } from '../../../src/core/point.js';
+import { reconcile, type RepairAction, retire } from '../../../src/core/reconcile.js';
 import { QmpBackupError } from '../../../src/errors.js';
-import { afterTransaction, type BackupPlan, planBackup, type RequestedLevel } from '../../../src/domain/plan.js';
-import { recognise } from '../../../src/domain/recognise.js';
-import { reconcile, type RepairAction, retire } from '../../../src/domain/reconcile.js';
 import { catalog as catalogOf, entry, journal as journalOf, point, request } from '../builders.js';
 import { CLUSTERS, type PretendFile, PretendQemu, type Staged } from './qemu.js';
 

@@ -9,8 +9,8 @@ import { makeExt4 } from '../lab/disk-images.js';
 import { flush } from '../lab/guest-writes.js';
 import { type GuestVm, startQemu } from '../lab/qemu.js';
 import { openRelay } from '../qmp-relay.js';
-import { killGroup } from './tool-run.js';
 import { blockNodes, expectNothingLeft, neededBitmaps, readCatalogOf } from './leftovers.js';
+import { killGroup } from './tool-run.js';
 
 /**
  * SIGKILL of the tool at every QMP message of a run, of a real guest with a real agent: right after it the guest runs

@@ -21,7 +21,7 @@ export const KNOWN_BUGS: readonly KnownBug[] = [
   },
   {
     name: 'seals before the jobs end',
-    file: 'operations/by-monitor/follow-jobs.js',
+    file: 'backends/qmp/follow-jobs.js',
     text: 'const outcomes = await watchJobs(',
     by: 'const outcomes = plan.disks.map(({ job }) => ({ job, copied: 0, error: null })) ?? await watchJobs(',
   },
@@ -35,13 +35,13 @@ export const KNOWN_BUGS: readonly KnownBug[] = [
   },
   {
     name: 'reuses a bitmap name',
-    file: 'domain/names.js',
+    file: 'core/names.js',
     text: '`qmpbackup-${targetId}-${disk}-${random}`',
     by: '`qmpbackup-${targetId}-${disk}-0123456789ab`',
   },
   {
     name: 'takes the recorded node instead of the top one',
-    file: 'domain/plan.js',
+    file: 'core/plan.js',
     text: '        disk: id,\n        source,\n',
     by:
       '        disk: id,\n' +

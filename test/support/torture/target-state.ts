@@ -1,6 +1,5 @@
 import { join } from 'node:path';
-import type { DiskBytes } from './disk-bytes.js';
-import { difference, readDisk } from './disk-bytes.js';
+import { difference, type DiskBytes, readDisk } from './disk-bytes.js';
 import { type CatalogPoint, readCatalogOf } from './leftovers.js';
 import type { TortureDisk, TortureVm } from './torture-vm.js';
 

@@ -1,12 +1,12 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { QmpCommandError } from '../../../src/qmp/errors.js';
 import { createImage, type ImageFormat } from '../lab/disk-images.js';
-import { discard, type Range, readsAs, write, writeZeroes } from '../lab/guest-writes.js';
 import type { Disk } from '../lab/disks.js';
+import { discard, type Range, readsAs, write, writeZeroes } from '../lab/guest-writes.js';
 import { migrate, startDestination, takeDisks } from '../lab/migration.js';
 import { type Exit, type QemuOptions, startQemu, type Vm } from '../lab/qemu.js';
-import { QmpCommandError } from '../../../src/qmp/errors.js';
 import { CHUNK, type DiskBytes, grown, readDisk, written, zeroDisk } from './disk-bytes.js';
 import { blockNodes } from './leftovers.js';
 import type { DiskShape, VmShape, Write } from './steps.js';

@@ -2,9 +2,9 @@ import { describe, expect, test } from 'vitest';
 import { QmpBackupError } from '../../../src/errors.js';
 import {
   AGENT_ERROR_KINDS,
+  fromPlainError,
   GuestAgentError,
   GuestNotThawed,
-  fromPlainError,
   thawByHand,
   toPlainError,
 } from '../../../src/guest-agent/errors.js';

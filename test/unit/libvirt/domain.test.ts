@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { inspectDomain, jobOf } from '../../../src/libvirt/domain.js';
-import { resumeStalled } from '../../../src/libvirt/domain-life.js';
 import { VirshError } from '../../../src/libvirt/errors.js';
+import { resumeStalled } from '../../../src/libvirt/lifecycle.js';
 import type { Virsh } from '../../../src/libvirt/virsh.js';
 
 describe('jobOf', () => {

@@ -1,5 +1,5 @@
-import { describe, expect, it } from 'vitest';
 import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
 import { LibvirtAnswerError } from '../../../src/libvirt/errors.js';
 import { attribute, escapeXml, find, findAll, parseXml, textAt } from '../../../src/libvirt/xml.js';
 

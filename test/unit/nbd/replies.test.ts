@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { NbdProtocolViolation, NbdServerError } from '../../../src/nbd/errors.js';
-import { type BlockStatus, type Waiting, readReplies } from '../../../src/nbd/replies.js';
+import { type BlockStatus, readReplies, type Waiting } from '../../../src/nbd/replies.js';
 import { Command, Intake } from '../../../src/nbd/wire.js';
 import {
   chunk,

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { QmpBackupError } from '../../../src/errors.js';
-import { type Endpoint, describeEndpoint, parseEndpoint } from '../../../src/qmp/endpoint.js';
+import { describeEndpoint, type Endpoint, parseEndpoint } from '../../../src/qmp/endpoint.js';
 
 describe('parseEndpoint', () => {
   test.each<[string, Endpoint]>([

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { LineError } from '../../../src/qmp/errors.js';
-import { LineSplitter, afterLastByte, formatJsonLine, parseJsonLine } from '../../../src/qmp/json-lines.js';
+import { afterLastByte, formatJsonLine, LineSplitter, parseJsonLine } from '../../../src/qmp/json-lines.js';
 
 /** Cuts `bytes` at the given places and pushes the pieces one by one. */
 function pushInPieces(splitter: LineSplitter, bytes: Buffer, cuts: readonly number[]) {

@@ -1,7 +1,7 @@
 import { mkdir, readdir, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { Catalog } from '../../../src/domain/catalog.js';
+import type { Catalog } from '../../../src/core/catalog.js';
 import { readCatalog, requireCatalog, writeCatalog } from '../../../src/repository/catalog-file.js';
 import { catalog, entry, point } from '../../support/builders.js';
 import { scratchFolders } from '../../support/scratch-folder.js';

@@ -1,7 +1,7 @@
 import { mkdir, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { PointDisk } from '../../../src/domain/catalog.js';
+import type { PointDisk } from '../../../src/core/point.js';
 import { isUntouched } from '../../../src/repository/file-state.js';
 import { entry } from '../../support/builders.js';
 import { scratchFolders } from '../../support/scratch-folder.js';

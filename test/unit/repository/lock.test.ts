@@ -2,7 +2,7 @@ import { chmod, mkdir, readdir, readFile, rm, stat, symlink, utimes, writeFile }
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { type LockOwner, thisProcess } from '../../../src/repository/lock-owner.js';
+import { type LockOwner, thisProcess } from '../../../src/host/lock-owner.js';
 import { lockTarget, lockVm } from '../../../src/repository/lock.js';
 import { vmLockFolder } from '../../../src/repository/vm-lock-folder.js';
 import { scratchFolders } from '../../support/scratch-folder.js';

@@ -1,0 +1,60 @@
+import type { Journal } from '../../core/catalog.js';
+import type { FailedCopy } from '../../core/failed-copies.js';
+import { partOf } from '../../core/journal-parts.js';
+import { withoutFailed } from '../../core/plan.js';
+import { dropFailed, type RepairAction } from '../../core/reconcile.js';
+import { listFiles } from '../../repository/target.js';
+import type { BackupRun, Planned } from '../backup-run.js';
+import { carryOutInTarget, type RepairableVm } from '../repair.js';
+import type { Copied, StagedImage } from './seal-point.js';
+
+/** What became of the copies of a point; `failed` is empty without `--skip-failed-disks`. */
+export interface Copies {
+  readonly outcomes: readonly Copied[];
+  readonly failed: readonly FailedCopy[];
+}
+
+/** What is left of an attempt when the disks are set aside whose copies have failed. Says so, and changes nothing. */
+export function setFailedAside<P extends Planned, S extends StagedImage>(
+  run: BackupRun,
+  planned: P,
+  staged: readonly S[],
+  failed: readonly FailedCopy[],
+): { readonly planned: P; readonly staged: readonly S[] } {
+  if (failed.length === 0) return { planned, staged };
+  const { options: request, attempt } = run;
+  const plan = withoutFailed(planned.plan, failed, { request, catalog: planned.catalog, attempt });
+  plan.remarks.slice(planned.plan.remarks.length).forEach(({ text }) => run.warn(text));
+  return { planned: { ...planned, plan }, staged: staged.filter((each) => plan.disks.includes(each.planned)) };
+}
+
+/**
+ * What those disks have left, to be taken away before the point is sealed. Until then the journal names it, and a run that dies
+ * meanwhile is undone as a whole.
+ */
+export async function observeFailed(
+  journal: Journal,
+  { target, failed }: { readonly target: string; readonly failed: readonly FailedCopy[] },
+  { catalog }: Pick<Planned, 'catalog'>,
+  { disks: sources, jobs }: Pick<RepairableVm, 'disks' | 'jobs'>,
+): Promise<readonly RepairAction[]> {
+  const theirs = partOf(journal, ({ disk }) => failed.some((each) => each.disk === disk));
+  const files = await listFiles(target, theirs.madeFolders);
+  return dropFailed({ catalog, sources, jobs, files }, theirs);
+}
+
+/** Of a VM in which nothing is to be taken away: their files. */
+export async function removeFilesOfFailed(
+  run: BackupRun,
+  journal: Journal,
+  planned: Pick<Planned, 'catalog'>,
+  failed: readonly FailedCopy[],
+): Promise<void> {
+  if (failed.length === 0) return;
+  const { target, warn } = run;
+  const warnings: string[] = [];
+  for (const action of await observeFailed(journal, { target, failed }, planned, { disks: [], jobs: [] })) {
+    await carryOutInTarget(target, action, warnings);
+  }
+  warnings.forEach(warn);
+}

@@ -1,0 +1,79 @@
+import { stat } from 'node:fs/promises';
+import type { Catalog } from '../../core/catalog.js';
+import type { PointDisk } from '../../core/point.js';
+import { QmpBackupError } from '../../errors.js';
+import { allOf } from '../../flow/all-of.js';
+import { syncFile } from '../../host/durable.js';
+import type { CheckReport } from '../../qemu-tools/image-info.js';
+import { check } from '../../qemu-tools/steps.js';
+import { readCatalog, writeCatalog } from '../../repository/catalog-file.js';
+import { sha256File } from '../../repository/digest.js';
+import { fileState } from '../../repository/file-state.js';
+import type { Staging } from '../../repository/staging.js';
+
+/** The last two steps of every point, however its images were written: images made whole, and the catalog that names them. */
+export type SealedFile = Pick<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256'>;
+
+/** Flushes and checks the partial image at `path`, takes its digest where wanted, and gives it its name. */
+export async function sealFile(
+  staging: Staging,
+  { disk, file, path }: { readonly disk: string; readonly file: string; readonly path: string },
+  { digests, signal }: { readonly digests: boolean; readonly signal: AbortSignal },
+): Promise<SealedFile> {
+  const [report, { size: written }, sha256] = await allOf([
+    check(path, { signal }),
+    stat(path),
+    digests ? sha256File(path, { signal }) : null,
+    // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
+    syncFile(path),
+  ]).catch(async (error: unknown) => {
+    throw (await fileState(path)) ? error : vanished(disk, path, error);
+  });
+  const damage = damageOf(report, written);
+  if (damage !== null) {
+    throw new QmpBackupError('failed', `${disk}: qemu-img check found damage in the new image: ${damage}`, {
+      hint: 'The point was not kept. Check the storage of the target.',
+    });
+  }
+  signal.throwIfAborted();
+  await staging.promote(disk, file).catch(async (error: unknown) => {
+    const there = (await fileState(path)) ?? (await fileState(staging.filePath(disk, file)));
+    throw there ? error : vanished(disk, path, error);
+  });
+  const state = await fileState(staging.filePath(disk, file));
+  if (!state) throw vanished(disk, staging.filePath(disk, file));
+  return { size: state.size, allocated: state.allocated, mtimeMs: state.mtimeMs, sha256 };
+}
+
+/** QEMU deletes the image of a disk that it has for a temporary one; else somebody did. */
+function vanished(disk: string, path: string, cause?: unknown): QmpBackupError {
+  return new QmpBackupError('failed', `${disk}: the new image was gone before it was sealed: ${path}`, {
+    cause,
+    hint: 'No point was made and no change is lost. See whether something tidies the target up while a backup runs, or the disk is a temporary one (-snapshot, or an overlay made above it): QEMU deletes the backup of such a disk; leave it out with --exclude.',
+  });
+}
+
+/**
+ * In a new image nothing is wasted: a leak, or data behind the last cluster that is counted, is what a writer leaves who
+ * could not write its tables when it closed the image, and did not tell.
+ */
+function damageOf({ corruptions, checkErrors, leaks, imageEnd }: CheckReport, size: number): string | null {
+  if (corruptions > 0) return `${corruptions} errors`;
+  if (checkErrors > 0) return `${checkErrors} places could not be checked`;
+  if (leaks > 0) return `${leaks} clusters belong to nothing`;
+  if (imageEnd !== null && size > imageEnd) return `${size - imageEnd} bytes at its end belong to nothing`;
+  return null;
+}
+
+/**
+ * Once the rename has been attempted nothing is undone by guesswork: an error after it (of the folder's fsync, say) is
+ * settled by reading the catalog again.
+ */
+export async function commitCatalog(target: string, catalog: Catalog, point: string): Promise<void> {
+  try {
+    await writeCatalog(target, catalog);
+  } catch (error) {
+    const now = await readCatalog(target);
+    if (!now?.points.some(({ id }) => id === point)) throw error;
+  }
+}

@@ -1,0 +1,130 @@
+import type { Catalog } from '../../core/catalog.js';
+import type { VmState } from '../../core/disk.js';
+import { rememberedIdentity } from '../../core/identity.js';
+import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
+import type { Point, PointDefinition, PointDisk } from '../../core/point.js';
+import { lacksOf } from '../../core/remarks.js';
+import { allOf, eachDisk, endingTogether } from '../../flow/all-of.js';
+import type { Staging } from '../../repository/staging.js';
+import type { BackupRun, Instant, Planned } from '../backup-run.js';
+import { commitCatalog, sealFile } from './seal-file.js';
+
+/** One image of a point, written and not yet sealed. */
+export interface StagedImage {
+  readonly planned: PlannedDisk;
+  /** Absolute path of the `.partial` file. */
+  readonly path: string;
+}
+
+/** How an image was filled. */
+export interface Copied {
+  readonly job: string;
+  /** Bytes. */
+  readonly copied: number;
+  readonly durationMs: number;
+}
+
+/** What became of the plan. */
+export interface Taken {
+  readonly vm: Pick<VmState, 'status' | 'machine'>;
+  readonly instant: Instant;
+  readonly outcomes: readonly Copied[];
+}
+
+/**
+ * Makes a point valid: images flushed, checked, renamed; then the catalog that names them is written and renamed into
+ * place. That rename is the commit point. `rest` is what else must be done before it, beside the images; of a libvirt
+ * domain it gives the definition, its files under their names.
+ */
+export async function sealPoint(
+  run: BackupRun,
+  { catalog: before, targetId, plan }: Planned,
+  staging: Staging,
+  staged: readonly StagedImage[],
+  taken: Taken,
+  rest?: () => Promise<PointDefinition | null>,
+): Promise<{ readonly plan: BackupPlan; readonly catalog: Catalog; readonly point: Point }> {
+  // A digest may take hours.
+  const { signal, step } = endingTogether(run.signal);
+  const [disks, definition] = await allOf([
+    eachDisk(staged, (image) => step(sealImage({ ...run, signal }, staging, image, taken))),
+    rest && step(rest()),
+  ]);
+  run.signal.throwIfAborted();
+  const point = pointOf(run.attempt, plan, taken, disks, definition);
+  const catalog: Catalog = {
+    ...(before ?? { schema: 1, targetId, createdAt: taken.instant.at, points: [], retired: [] }),
+    tool: run.options.tool,
+    vm: rememberedIdentity(before?.vm, run.identity),
+    points: [...(before?.points ?? []), point],
+  };
+  await commitCatalog(run.target, catalog, point.id);
+  return { plan, catalog, point };
+}
+
+async function sealImage(
+  { options, signal }: BackupRun,
+  staging: Staging,
+  { planned, path }: StagedImage,
+  { outcomes }: Taken,
+): Promise<PointDisk> {
+  const { digests, compress: compressed } = options;
+  const state = await sealFile(staging, { disk: planned.disk, file: planned.file, path }, { digests, signal });
+  const outcome = outcomes.find(({ job }) => job === planned.job);
+  return {
+    ...entryOf(planned),
+    ...state,
+    changed: outcome?.copied ?? 0,
+    durationMs: Math.round(outcome?.durationMs ?? 0),
+    compressed,
+  };
+}
+
+function entryOf(
+  planned: PlannedDisk,
+): Omit<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256' | 'changed' | 'durationMs' | 'compressed'> {
+  const { source } = planned;
+  return {
+    disk: planned.disk,
+    level: planned.level,
+    reason: planned.reason,
+    state: 'whole',
+    file: planned.file,
+    parent: planned.parent?.file ?? null,
+    bitmap: planned.newBitmap,
+    virtualSize: source.virtualSize,
+    plaintextOfEncrypted: source.encrypted,
+    source: {
+      device: source.device,
+      qdev: source.qdev,
+      node: source.node,
+      file: source.file,
+      format: source.format,
+      image: planned.parent ? null : source.image,
+    },
+  };
+}
+
+function pointOf(
+  attempt: string,
+  plan: BackupPlan,
+  { instant, vm }: Taken,
+  disks: PointDisk[],
+  definition: PointDefinition | null | undefined,
+): Point {
+  const lacks = lacksOf(plan.leftOut);
+  return {
+    id: attempt,
+    chain: plan.chain,
+    number: plan.number,
+    level: plan.level,
+    createdAt: instant.at,
+    consistency: instant.consistency,
+    vmStatus: vm.status,
+    machine: vm.machine,
+    disks,
+    removed: [...plan.removed],
+    ...(lacks.length > 0 && { lacks }),
+    ...(definition && { definition }),
+  };
+}

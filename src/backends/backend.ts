@@ -1,0 +1,80 @@
+import type { Catalog } from '../core/catalog.js';
+import type { SourceDisk, VmState } from '../core/disk.js';
+import type { FleeceChoice } from '../core/fleece-choice.js';
+import type { BackupPlan } from '../core/plan.js';
+import type { Point } from '../core/point.js';
+import type { RepairAction } from '../core/reconcile.js';
+import type { Unwind } from '../flow/unwind.js';
+import type { Owner } from '../host/ownership.js';
+import type { Staging } from '../repository/staging.js';
+import type { TargetState } from '../repository/target.js';
+import type { BackupRun, Freeze, Planned } from './backup-run.js';
+import type { RepairReport } from './repair.js';
+
+/**
+ * The way to a VM: what differs between one that is reached by QMP and others. Catalog, layout, plan, seal and
+ * retention do not know which it is.
+ */
+export interface Route {
+  /** The VM as it was looked at once, under its lock. */
+  readonly state: VmState;
+  /** Aborts when the VM's lock is lost. */
+  readonly signal: AbortSignal;
+  /** For whoever finds a lock held. */
+  readonly subject: string;
+  /** To whom files must belong so that the VM's process can open them; undefined leaves them to this user. */
+  readonly imageOwner: Owner | undefined;
+  /** The name of the bitmap that tracks what changes since the point of `attempt`; null where none can be added. */
+  readonly bitmapName: ((targetId: string, disk: string, attempt: string) => string) | null;
+  /** What a dead run left, as far as it is in the VM or named by the target's journal. Changes nothing. */
+  observeRepairs(target: TargetState): Promise<readonly RepairAction[]>;
+  repair(target: TargetState, vm: VmState): Promise<Repaired>;
+  /**
+   * The VM as it is to be backed up, once the target is locked and all is repaired, where that is not how it was found.
+   * What it changes, it gives back by `unwind`.
+   */
+  readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Route | null>;
+  /** Decides how the instant is kept for the copy. Changes nothing. */
+  prepare(run: BackupRun, planned: Planned, facts: TargetFacts): Promise<Prepared>;
+  /**
+   * For `--dry-run`: asks whether the guest could be frozen, and changes nothing. Says and throws what a run would; absent
+   * where there is never anything to freeze.
+   */
+  readonly rehearseFreeze?: (run: BackupRun) => Promise<void>;
+  /**
+   * The disks, with bitmaps that are in their images and that whoever runs the VM has forgotten: they go on recording. Absent
+   * where nobody forgets any.
+   */
+  readonly withForgotten?: (disks: readonly SourceDisk[]) => Promise<readonly SourceDisk[]>;
+  /** Removes what the newest point made superfluous; resolves to what else is to be said. */
+  retire(plan: BackupPlan, actions: readonly RepairAction[], attempt: string): Promise<readonly string[]>;
+}
+
+export interface Repaired {
+  readonly vm: VmState;
+  readonly report: RepairReport;
+}
+
+export interface TargetFacts {
+  /** The target is on a file system that may hang. */
+  readonly network: boolean;
+  readonly spaceIsShort: boolean;
+}
+
+export interface Prepared {
+  readonly fleecing: FleeceChoice;
+  /** Makes the point and seals it; a failure before the commit point undoes what was begun. */
+  readonly take: (run: BackupRun, staging: Staging, vm: VmState) => Promise<Done>;
+}
+
+export interface Done {
+  /** As it was carried out. */
+  readonly plan: BackupPlan;
+  readonly catalog: Catalog;
+  readonly point: Point;
+  /** How the instant was kept, where that is not as planned. */
+  readonly fleecing?: FleeceChoice;
+  readonly freeze: Freeze | null;
+  readonly pausedMs: number | null;
+  readonly transactionMs: number;
+}

@@ -1,0 +1,54 @@
+import type { BackupPlan } from '../../core/plan.js';
+import { QmpBackupError } from '../../errors.js';
+import { unfrozen } from '../attempt/unfrozen.js';
+import type { Route } from '../backend.js';
+import { attemptRestingPoint } from './attempt.js';
+import { observeRestingRepairs, repairResting } from './repair.js';
+import type { RestingVm } from './vm.js';
+
+/**
+ * A VM that is off: its images are read through qemu-nbd and never written to, by which no QEMU can open them for
+ * writing meanwhile. No bitmap is added, none removed (docs/decisions/0011).
+ */
+export function restingRoute(resting: RestingVm): Route {
+  const { state, signal, subject } = resting;
+  return {
+    state,
+    signal,
+    subject,
+    imageOwner: undefined,
+    bitmapName: null,
+    observeRepairs: (target) => observeRestingRepairs(target, state),
+    repair: async (target, vm) => ({ vm, report: await repairResting(target, vm) }),
+    prepare: (run, planned) => {
+      refuseUnreadable(planned.plan, resting);
+      if (resting.unclean !== null) unfrozen(run, resting.unclean);
+      for (const { disk, source } of planned.plan.disks) {
+        if (resting.unlocked.includes(source.node)) {
+          run.warn(
+            `${disk} (${source.file}) is read over the network, where no lock keeps another host from writing to it: its copy is of one instant only if none does`,
+          );
+        }
+        if (source.id === undefined || source.id === disk) continue;
+        run.warn(
+          `${source.file} was named ${source.id}, and by its bitmap it is ${disk} of this target: taken as that`,
+        );
+      }
+      return Promise.resolve({
+        fleecing: { fleece: false, why: 'the VM is off, so nothing overwrites what is copied' },
+        take: (locked, staging, vm) => attemptRestingPoint(locked, resting, planned, staging, vm),
+      });
+    },
+    // What the point made superfluous stays in the images until the next one of the running VM.
+    retire: () => Promise.resolve([]),
+  };
+}
+
+function refuseUnreadable({ disks }: BackupPlan, { instead }: RestingVm): void {
+  const encrypted = disks.find(({ source }) => source.encrypted);
+  if (!encrypted) return;
+  const why = 'its image is encrypted, and only the VM has its key';
+  throw new QmpBackupError('unsafe', `${encrypted.disk} cannot be read while the VM is off: ${why}`, {
+    hint: `Nothing was changed. Leave the disk out with --exclude ${encrypted.disk}, or ${instead}`,
+  });
+}

@@ -1,0 +1,144 @@
+import type { VmState } from '../../core/disk.js';
+import { checkpointName } from '../../core/names.js';
+import type { RepairAction } from '../../core/reconcile.js';
+import { QmpBackupError } from '../../errors.js';
+import { inspectDomain } from '../../libvirt/domain.js';
+import { readTarget } from '../../repository/target.js';
+import type { Route } from '../backend.js';
+import type { BackupOptions, BackupRun } from '../backup-run.js';
+import { bitmapsOfDead } from '../images/repair.js';
+import { attemptDomainPoint } from './attempt.js';
+import { chooseMethod } from './choose-method.js';
+import type { CopyMethod } from './copy-method.js';
+import { endForeignJob } from './foreign-job.js';
+import { rehearseFreeze } from './freeze-domain.js';
+import { seeDomain } from './inspect.js';
+import { PULL } from './methods/pull.js';
+import { withForgotten } from './orphan-bitmaps.js';
+import { dropCheckpoints, observeDomainRepairs, repairDomain } from './repair.js';
+import { type BackupSession, type DomainSession, refuseDomainState, refuseForeignJob, stateOf } from './session.js';
+import { startForBackup } from './start-paused.js';
+
+interface Way extends Pick<BackupOptions, 'include' | 'exclude'> {
+  readonly method: CopyMethod;
+  readonly startPaused: boolean;
+  /** Ends looks at images. */
+  readonly signal: AbortSignal;
+}
+
+/** A libvirt domain, running or off. */
+export async function domainRoute(
+  session: BackupSession,
+  { method: name, killJob, startPaused, include, exclude }: BackupOptions,
+  signal: AbortSignal,
+): Promise<Route> {
+  // One that is off is only read.
+  const runs = session.domain.active || startPaused;
+  const method = runs ? await chooseMethod(session, name) : PULL;
+  if (startPaused && method.qemuWrites) refuseStart(method);
+  const way: Way = { method, startPaused, include, exclude, signal };
+  if (session.domain.active) refuseForeignJob(session, { mayEndBackups: killJob });
+  refuseDomainState(session.domain);
+  if (!session.domain.active) return offRoute(session, way);
+  return {
+    ...runningRoute(session, way),
+    ready: async (run, { status }, inner) => {
+      if (status !== 'shut off') return null;
+      // The repair has ended it: a run that died had started it.
+      const domain = await seeDomain(session.virsh, session.uuid);
+      const route = await offRoute({ ...session, domain, state: await stateOf(domain) }, way);
+      return (await route.ready?.(run, route.state, inner)) ?? route;
+    },
+  };
+}
+
+/** Whom its files would have to belong to is known only of a domain that runs. */
+function refuseStart({ fleecing }: CopyMethod): never {
+  throw new QmpBackupError('unsafe', `--start-paused is not possible here: ${fleecing.why}`, {
+    hint: 'Nothing was changed. Leave it out: the images are then read as they lie.',
+  });
+}
+
+/** One that has a QEMU: a checkpoint and a backup in one call, and the files written as `--method` says. */
+function runningRoute(session: BackupSession, { method }: Way): Route {
+  const { uuid, domain, state } = session;
+  // Files that root makes for a QEMU that runs as somebody else must belong to that user, where QEMU writes them.
+  const isRoot = process.getuid?.() === 0;
+  return {
+    state,
+    signal: session.signal,
+    subject: `the domain ${domain.name} (${uuid})`,
+    imageOwner: method.qemuWrites && isRoot ? (domain.owner ?? undefined) : undefined,
+    bitmapName: checkpoint,
+    observeRepairs: (target) => observeDomainRepairs(session, target, state),
+    repair: async (target, vm) => {
+      const ended = await endForeignJob(session);
+      const { vm: repaired, report } = await repairDomain(session, target, vm);
+      return { vm: repaired, report: { ...report, warnings: [...ended, ...report.warnings] } };
+    },
+    prepare: (run, planned, facts) => {
+      method.refuse(run.options);
+      const risk = method.riskOf(facts);
+      if (risk !== null) run.warn(risk);
+      return Promise.resolve({
+        fleecing: method.fleecing,
+        take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
+      });
+    },
+    rehearseFreeze: (run) => rehearseFreeze({ ...run, session }, state),
+    withForgotten: (disks) => withForgotten(session, disks),
+    retire: async (_plan, actions) => {
+      await dropCheckpoints(session, actions);
+      return [];
+    },
+  };
+}
+
+function checkpoint(targetId: string, _disk: string, attempt: string): string {
+  return checkpointName(targetId, attempt);
+}
+
+/** One that is off is read from its images; with `--start-paused` it runs for as long as its backup takes. */
+async function offRoute(session: BackupSession, way: Way): Promise<Route> {
+  const [{ restingDomain }, { restingRoute }] = await Promise.all([
+    import('./offline-domain.js'),
+    import('../images/backend.js'),
+  ]);
+  const route = restingRoute(await restingDomain(session, way, way.signal));
+  if (!way.startPaused) return route;
+  return {
+    ...route,
+    bitmapName: checkpoint,
+    // Nothing is read before it is started: a dry run is refused what that would be.
+    prepare: (...asked) => runningRoute(session, way).prepare(...asked),
+    ready: async (run, _vm, unwind) => {
+      const { session: started, end } = await startForBackup(run, session, unwind);
+      const running = runningRoute(started, way);
+      return {
+        ...running,
+        state: await repairStarted(run, started),
+        retire: async (plan, actions, attempt) => {
+          const warnings = await running.retire(plan, actions, attempt);
+          await end();
+          return warnings;
+        },
+      };
+    },
+  };
+}
+
+/** What could not be repaired while it was off: bitmaps of a run that died, and checkpoints that libvirt has forgotten. */
+async function repairStarted(run: BackupRun, session: DomainSession): Promise<VmState> {
+  const target = await readTarget(run.target, run.options.monthly);
+  const why = 'made by a run that died';
+  await dropCheckpoints(
+    session,
+    bitmapsOfDead(target).flatMap(({ disk: node, bitmap }): RepairAction[] =>
+      bitmap === null ? [] : [{ kind: 'remove-bitmap', node, bitmap, why }],
+    ),
+  );
+  const state = await stateOf(await inspectDomain(session.virsh, session.uuid));
+  const { vm, report } = await repairDomain(session, { ...target, journal: undefined }, state);
+  report.warnings.forEach(run.warn);
+  return vm;
+}

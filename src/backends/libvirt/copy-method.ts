@@ -1,0 +1,53 @@
+import type { FleeceChoice } from '../../core/fleece-choice.js';
+import type { PullGuard } from '../../guards/pull-guard.js';
+import type { Backup } from '../../libvirt/backup.js';
+import type { Copies } from '../attempt/failed-disks.js';
+import type { StagedImage } from '../attempt/seal-point.js';
+import type { TargetFacts } from '../backend.js';
+import type { BackupOptions, BackupRun, Planned } from '../backup-run.js';
+import type { BackupSession } from './session.js';
+
+export interface DomainRun extends BackupRun {
+  readonly session: BackupSession;
+}
+
+/** `--method`: who writes the images of a domain's point, once libvirt keeps their instant. */
+export interface CopyMethod {
+  readonly fleecing: FleeceChoice;
+  /** The images are written by the domain's QEMU, and not by this process. */
+  readonly qemuWrites: boolean;
+  /** @throws QmpBackupError `usage` for options that this method cannot keep */
+  refuse(options: BackupOptions): void;
+  /** What it means for the guest that the target is where it is, in words; null where nothing. */
+  riskOf(target: TargetFacts): string | null;
+  copyFor(run: DomainRun, planned: Planned): DomainCopy;
+}
+
+/** The copy of one attempt. */
+export interface DomainCopy {
+  /** Absolute folders outside of the target that it needs: made before the begin, removed with all in them at the end. */
+  readonly folders: readonly string[];
+  /** Loads what `finish` will need, ahead of time. Never rejects. */
+  load(): Promise<void>;
+  /** What libvirt is to begin, in the order of the staged images. */
+  backup(staged: readonly StagedImage[]): Backup;
+  /** What can be done where libvirt did not begin, by its words; null where only those tell. */
+  adviceFor(words: string): string | null;
+  /**
+   * After the begin: resolves when every image is written, closed by whoever wrote it, and proved where that was asked
+   * for; but those of disks that failed.
+   */
+  finish(staged: readonly StagedImage[]): Promise<Copies>;
+  /**
+   * After that: resolves when there is no job any more. No point may count before: it rejects where the job did not last
+   * until all was copied.
+   */
+  end(): Promise<void>;
+  /**
+   * Ends what this copy has begun in the domain, where the run has to end before it is done; absent where that would touch
+   * the target, which may hang. Without a job of ours it does nothing.
+   */
+  readonly giveUp?: () => Promise<void>;
+  /** Starts what ends it where this process is gone, however it died; `resumes`: as of `PullGuardTask`. */
+  readonly guard?: (resumes: boolean) => PullGuard;
+}

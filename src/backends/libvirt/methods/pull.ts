@@ -1,0 +1,139 @@
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { scratchFolderName } from '../../../core/names.js';
+import type { PlannedDisk } from '../../../core/plan.js';
+import { messageOf, QmpBackupError } from '../../../errors.js';
+import { startPullGuard } from '../../../guards/pull-guard.js';
+import { exportOf, type PullDisk } from '../../../libvirt/backup-xml.js';
+import { endBackup } from '../../../libvirt/backup.js';
+import { jobOf, runningBackup } from '../../../libvirt/domain.js';
+import { endPullAt } from '../../../libvirt/end-pull.js';
+import { DomainNotFound } from '../../../libvirt/errors.js';
+import { endOf } from '../../../libvirt/lifecycle.js';
+import { loadLongRuns } from '../../../qemu-tools/runner.js';
+import { scratchPlace, temporaryFolder } from '../../../repository/scratch-place.js';
+import { scratchImage } from '../../../repository/scratch.js';
+import { compareWithInstant } from '../../attempt/compare-with-instant.js';
+import { pullDisks, type PulledDisk } from '../../attempt/pull-disks.js';
+import type { StagedImage } from '../../attempt/seal-point.js';
+import type { Planned } from '../../backup-run.js';
+import type { CopyMethod, DomainCopy, DomainRun } from '../copy-method.js';
+
+/** libvirt serves the instant over NBD and keeps what the guest overwrites in scratch images; our own hands write. */
+export const PULL: CopyMethod = {
+  fleecing: { fleece: true, why: 'libvirt keeps what the guest overwrites in scratch images while it is pulled' },
+  qemuWrites: false,
+  refuse: ({ fleece }) => {
+    // Without scratch images libvirt cannot keep an instant.
+    if (fleece !== 'never') return;
+    throw new QmpBackupError('usage', '--fleece never is not possible for a libvirt domain', {
+      hint: 'A pull backup keeps what the guest overwrites in scratch images; name their folder with --fleece-dir.',
+    });
+  },
+  riskOf: () => null,
+  copyFor: pullCopy,
+};
+
+function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
+  const places = planned.plan.disks.map((disk) => scratchFolder(run, disk));
+  const pullOf = ({ planned: disk }: StagedImage): PullDisk => {
+    const index = planned.plan.disks.indexOf(disk);
+    return {
+      target: disk.source.node,
+      since: disk.copyBitmap,
+      scratch: scratchImage(places[index] ?? '', index),
+    };
+  };
+  return {
+    folders: [...new Set([socketFolder(run), ...places])],
+    load: async () => {
+      if (planned.plan.disks.some(({ copyBitmap }) => copyBitmap === null)) await loadLongRuns();
+    },
+    backup: (staged) => ({ mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) }),
+    adviceFor: () => null,
+    finish: async (staged) => {
+      const disks = staged.map((image): PulledDisk => {
+        const { exportName, dirtyContext } = exportOf(pullOf(image));
+        const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
+        return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
+      });
+      return toldByLibvirt(run, async () => {
+        const copies = await pullDisks(run, disks, socketFolder(run));
+        if (run.options.verify !== null) {
+          const { failed } = copies;
+          for (const disk of disks.filter((each) => !failed.some((bad) => bad.disk === each.planned.disk))) {
+            await compareWithInstant(run, planned, disk, disk.source);
+          }
+        }
+        return copies;
+      });
+    },
+    end: async () => {
+      await requireOwnJob(run);
+      await endBackup(run.session.virsh, run.session.uuid, { sleep });
+    },
+    giveUp: async () => {
+      await endPullAt(run.session.virsh, run.session.uuid, socketOf(run));
+    },
+    guard: (resumes) => {
+      const { connect, uuid } = run.session;
+      return startPullGuard({ connect, uuid, socket: socketOf(run), resumes }, run);
+    },
+  };
+}
+
+function scratchFolder({ options, attempt }: DomainRun, { source }: PlannedDisk): string {
+  return join(scratchPlace(options.fleeceDir, source), scratchFolderName(attempt));
+}
+
+/** The path of a unix socket must be short. */
+function socketFolder({ attempt }: DomainRun): string {
+  return temporaryFolder(attempt);
+}
+
+function socketOf(run: DomainRun): string {
+  return join(socketFolder(run), 'nbd.sock');
+}
+
+/**
+ * A connection that ends in the middle says nothing of why. Where the job or its domain has ended, that is told; what
+ * libvirt cannot tell then keeps the words of whoever met it.
+ */
+async function toldByLibvirt<T>(run: DomainRun, pull: () => Promise<T>): Promise<T> {
+  try {
+    return await pull();
+  } catch (error) {
+    if (run.signal.aborted) throw error;
+    const why = await whyJobEnded(run).catch((failure: unknown) => {
+      if (failure instanceof DomainNotFound) throw failure;
+      return null;
+    });
+    throw why === null ? error : new QmpBackupError('failed', `${why}: ${messageOf(error)}`, { ...LOST, cause: error });
+  }
+}
+
+/**
+ * After a job was cancelled its export may stay up and serve the disk as it is now, silently: so a pull counts only
+ * where the job is still there and ours, without an error.
+ */
+async function requireOwnJob(run: DomainRun): Promise<void> {
+  const why = await whyJobEnded(run);
+  if (why !== null) throw new QmpBackupError('failed', `${why}, before all was read`, LOST);
+}
+
+const LOST = { hint: 'No point was made and no change is lost: the next run copies it all.' } as const;
+
+/** In words; null where our job goes on without an error. */
+async function whyJobEnded(run: DomainRun): Promise<string | null> {
+  const { virsh, uuid } = run.session;
+  const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
+  const ours = backup?.socket === socketOf(run);
+  if (ours && job?.state === 'running' && job.error === null) return null;
+  const end = await endOf(virsh, uuid);
+  if (end !== null) return `the domain ended while it was backed up (${end})`;
+  if (job?.error) return `the backup job of the domain failed: ${job.error}`;
+  if (!backup) return 'somebody ended the backup job of the domain';
+  return ours
+    ? 'the backup job of the domain has ended'
+    : 'another backup job of the domain has taken the place of ours';
+}

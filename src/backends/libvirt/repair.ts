@@ -1,0 +1,247 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { VmState } from '../../core/disk.js';
+import { lostCheckpoints } from '../../core/lost-checkpoints.js';
+import { reconcileVm, type RedefineCheckpoint, type RepairAction } from '../../core/reconcile.js';
+import { virshCommand } from '../../core/virsh-hint.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
+import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
+import { thawByHand, VirshError } from '../../libvirt/errors.js';
+import { resumeStalled } from '../../libvirt/lifecycle.js';
+import { writeJournal } from '../../repository/journal-file.js';
+import type { TargetState } from '../../repository/target.js';
+import { bitmapsOfDead, onlyBitmaps } from '../images/repair.js';
+import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';
+import { removeFromImages } from './offline-bitmaps.js';
+import { forgottenBitmaps, tellAgain } from './orphan-bitmaps.js';
+import { type DomainSession, stateOf } from './session.js';
+import { endStarted } from './start-paused.js';
+
+/** What a dead run left, and the checkpoints that libvirt forgot: only a running domain can say if their bitmaps are whole. */
+export async function observeDomainRepairs(
+  { domain }: Pick<DomainSession, 'domain'>,
+  target: TargetState,
+  vm: VmState,
+): Promise<readonly RepairAction[]> {
+  const actions = await observeRepairs(target, vm);
+  const gone = new Set(actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : [])));
+  const runsOn = domain.active && !actions.some(({ kind }) => kind === 'end-domain');
+  const lost = runsOn ? lostCheckpoints(target.catalog, vm.disks) : [];
+  const forgotten = runsOn ? await forgottenOfDead(domain, target, vm) : [];
+  // The guest goes on first, and the journal goes last.
+  const first = actions.findIndex(({ kind }) => !GUEST_FIRST.includes(kind));
+  const before = first < 0 ? actions.length : first;
+  return [
+    ...[...actions.slice(0, before), ...forgotten, ...actions.slice(before)],
+    ...lost.filter(({ checkpoint }) => !gone.has(checkpoint)),
+  ];
+}
+
+const GUEST_FIRST: readonly RepairAction['kind'][] = ['continue', 'thaw', 'end-job', 'delete-scratch'];
+
+/** Bitmaps of a run that died that libvirt has forgotten, and that go on recording. */
+async function forgottenOfDead(
+  domain: DomainSession['domain'],
+  target: TargetState,
+  state: VmState,
+): Promise<readonly RepairAction[]> {
+  const names = new Set(bitmapsOfDead(target).map(({ bitmap }) => bitmap));
+  if (domain.checkpoints.some(({ name }) => names.has(name)) || names.size === 0) return [];
+  const why = 'made by a run that died, and libvirt has forgotten it';
+  return (await forgottenBitmaps({ domain, state }, { skipUnreadable: true }))
+    .filter(({ bitmap }) => names.has(bitmap))
+    .map(({ target: node, bitmap }) => ({ kind: 'remove-bitmap', node, bitmap, why }));
+}
+
+/** Carries out on a libvirt domain what reconcile decided: a job is its backup job, a bitmap is a checkpoint. */
+export async function repairDomain(
+  session: DomainSession,
+  target: TargetState,
+  vm: VmState,
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
+  return carriedOut(session, target, vm, await observeDomainRepairs(session, target, vm));
+}
+
+/** Ends the job of a dead run, where no target is known. */
+export async function repairDomainAlone(
+  session: DomainSession,
+  vm: VmState,
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
+  return carriedOut(session, { target: '', journal: undefined }, vm, reconcileVm(vm));
+}
+
+/**
+ * libvirt pauses a guest whose old data does not fit into a scratch image, and nothing of libvirt lets it go on. Resolves
+ * to what is to be said of it.
+ */
+export async function letGoOn({ virsh, uuid, domain }: DomainSession): Promise<readonly string[]> {
+  const paused = 'the guest was paused by a write that failed, as when the space for its backup gave out';
+  try {
+    return (await resumeStalled(virsh, uuid)) ? [`${paused}; it goes on now`] : [];
+  } catch (error) {
+    if (!(error instanceof VirshError)) throw error;
+    return [
+      `${paused}, and does not go on: ${error.words}. When that is mended: ${virshCommand(domain.connect, 'resume', domain.name)}`,
+    ];
+  }
+}
+
+/**
+ * The domain is looked at again only where something was done. What cannot be done now does not hold up the rest; the
+ * journal stays with just that.
+ */
+async function carriedOut(
+  session: DomainSession,
+  { target, journal }: Pick<TargetState, 'target' | 'journal'>,
+  vm: VmState,
+  actions: readonly RepairAction[],
+): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
+  if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
+  const warnings: string[] = [];
+  const done: RepairAction[] = [];
+  const dropped = new Set<string>();
+  const stuck = new Set<string>();
+  let frozen = false;
+  let resumed = false;
+  for (const action of actions) {
+    switch (action.kind) {
+      case 'thaw':
+        frozen = !(await thawAgain(session, warnings));
+        break;
+      case 'end-job':
+        await endBackup(session.virsh, session.uuid, { sleep });
+        resumed = session.domain.backup?.mode === 'pull';
+        if (resumed) warnings.push(...(await letGoOn(session)));
+        break;
+      case 'delete-scratch':
+        await carryOutInTarget(target, action, warnings);
+        // The job has ended, and not the run that would have let the guest go on.
+        if (!resumed && session.domain.active) warnings.push(...(await letGoOn(session)));
+        resumed = true;
+        break;
+      case 'remove-bitmap':
+        if (!dropped.has(action.bitmap) && !(await dropOrWarn(session, action.bitmap, warnings))) {
+          stuck.add(action.bitmap);
+        }
+        dropped.add(action.bitmap);
+        break;
+      case 'redefine-checkpoint': {
+        const disks = await redefineLost(session, action);
+        if (disks.length > 0) done.push({ ...action, disks });
+        continue;
+      }
+      case 'end-domain': {
+        const warning = action.domain === session.uuid ? await endStarted(session) : null;
+        if (warning !== null) warnings.push(warning);
+        break;
+      }
+      case 'remove-journal':
+        if (journal && (frozen || stuck.size > 0)) {
+          const freezes = frozen ? journal.freezes : null;
+          const disks = journal.disks.filter(({ bitmap }) => bitmap !== null && stuck.has(bitmap));
+          await writeJournal(target, { ...onlyBitmaps(journal, disks), freezes, starts: undefined });
+          continue;
+        }
+        await carryOutInTarget(target, action, warnings);
+        break;
+      default:
+        await carryOutInTarget(target, action, warnings);
+    }
+    done.push(action);
+  }
+  return { vm: await stateOf(await inspectDomain(session.virsh, session.uuid)), report: { actions: done, warnings } };
+}
+
+/**
+ * libvirt forgets checkpoints with the domain (undefined, or moved to another host); the bitmaps live on in the images.
+ * Only those are taken back that libvirt itself finds there and consistent. Resolves to their disks.
+ */
+async function redefineLost(
+  { virsh, uuid, domain }: DomainSession,
+  { checkpoint: name, createdAt, disks: lost }: RedefineCheckpoint,
+): Promise<readonly string[]> {
+  const creationTime = Math.floor(Date.parse(createdAt) / 1000);
+  let disks = [...lost];
+  while (disks.length > 0) {
+    const without = domain.disks.map(({ target }) => target).filter((target) => !disks.includes(target));
+    try {
+      await redefineCheckpoint(virsh, uuid, { name, creationTime, disks, without }, { validate: true });
+      return disks;
+    } catch (error) {
+      if (!(error instanceof VirshError) || error.reason !== 'bitmap-broken') throw error;
+      const broken = error.brokenBitmap?.target;
+      if (broken === undefined || !disks.includes(broken)) return [];
+      disks = disks.filter((target) => target !== broken);
+    }
+  }
+  return [];
+}
+
+/** Deletes the checkpoints whose bitmaps the actions remove: each once, for all disks that have it. */
+export async function dropCheckpoints(session: DomainSession, actions: readonly RepairAction[]): Promise<void> {
+  const names = actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : []));
+  for (const name of new Set(names)) await dropCheckpoint(session, name);
+}
+
+/** False for an image of a domain that is off and cannot be written now: its checkpoint stays known. */
+async function dropOrWarn(session: DomainSession, name: string, warnings: string[]): Promise<boolean> {
+  try {
+    await dropCheckpoint(session, name);
+    return true;
+  } catch (error) {
+    if (session.domain.active || !(error instanceof QmpBackupError)) throw error;
+    const todo = 'later: qmpbackup cleanup --remove-bitmaps --stale';
+    warnings.push(`the bitmap ${name} of an earlier run cannot be removed now: ${messageOf(error)}; ${todo}`);
+    return false;
+  }
+}
+
+/**
+ * libvirt deletes a checkpoint only when every disk of it has its bitmap. Where one is missing, it is told of those
+ * that are there first, so that none stays behind. Of a domain that is off it deletes what it knows and no bitmap:
+ * those go from the images first.
+ */
+export async function dropCheckpoint(session: DomainSession, name: string): Promise<void> {
+  const { virsh, uuid } = session;
+  try {
+    if (!session.domain.active) await removeFromImages(session.domain, name);
+    await deleteCheckpoint(virsh, uuid, name, { metadataOnly: !session.domain.active });
+    return;
+  } catch (error) {
+    if (!(error instanceof VirshError)) throw error;
+    if (error.reason === 'no-checkpoint') return dropForgotten(session, name);
+    if (error.reason !== 'bitmap-broken') throw error;
+  }
+  const checkpoint = (await listCheckpoints(virsh, uuid, { sizes: true })).find((each) => each.name === name);
+  const left = checkpoint?.disks.filter(({ changedBytes }) => changedBytes !== null).map(({ target }) => target) ?? [];
+  if (checkpoint && left.length > 0) {
+    const others = session.domain.disks.map(({ target }) => target).filter((target) => !left.includes(target));
+    await redefineCheckpoint(virsh, uuid, { ...checkpoint, disks: left, without: others }, { validate: false });
+  }
+  await deleteCheckpoint(virsh, uuid, name, { metadataOnly: left.length === 0 });
+}
+
+/** libvirt removes only bitmaps of checkpoints that it knows. */
+async function dropForgotten(session: DomainSession, name: string): Promise<void> {
+  if (!session.domain.active) return;
+  const forgotten = await forgottenBitmaps(session, { skipUnreadable: true });
+  const targets = forgotten.flatMap(({ target, bitmap }) => (bitmap === name ? [target] : []));
+  if (targets.length === 0) return;
+  await tellAgain(session, name, targets);
+  await deleteCheckpoint(session.virsh, session.uuid, name);
+}
+
+/** False for an agent that cannot be asked now, which must not hold up a backup. */
+async function thawAgain({ virsh, uuid, domain }: DomainSession, warnings: string[]): Promise<boolean> {
+  if (!domain.active) return true;
+  try {
+    await thaw(virsh, uuid, { timeoutMs: THAW_MS });
+    return true;
+  } catch (error) {
+    const words = `an earlier run may have left the guest frozen, and it cannot be thawed: ${messageOf(error)}`;
+    warnings.push(`${words}. If the guest hangs, thaw it: ${thawByHand(domain)}`);
+    return false;
+  }
+}
+
+const THAW_MS = 15_000;

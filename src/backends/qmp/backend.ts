@@ -1,0 +1,63 @@
+import { bitmapName, guardNodeName } from '../../core/names.js';
+import { eachDisk } from '../../flow/all-of.js';
+import type { Unwind } from '../../flow/unwind.js';
+import { removeBitmap } from '../../qemu/bitmaps.js';
+import { dismissJob } from '../../qemu/job-watch.js';
+import { mayGo } from '../../qemu/stay-here.js';
+import { describeEndpoint } from '../../qmp/endpoint.js';
+import type { Route } from '../backend.js';
+import type { BackupOptions } from '../backup-run.js';
+import { observeRepairs } from '../repair.js';
+import { attemptPoint } from './attempt.js';
+import { chooseFleecing } from './choose-fleecing.js';
+import { refuseMoved, refuseRunState } from './hold-vm.js';
+import { refuseLibvirtAgent } from './refuse-libvirt.js';
+import { repair } from './repair.js';
+import { ENDING_MS, openVm, type VmAccess } from './session.js';
+
+type Access = Omit<VmAccess, 'endDeadJobsMs'> & Pick<BackupOptions, 'agent' | 'dryRun' | 'stallTimeoutMs'>;
+
+/** A VM by its QMP monitor: bitmaps and backup jobs in one transaction, QEMU writes the files. */
+export async function openQmpRoute(
+  { agent, dryRun, stallTimeoutMs, ...access }: Access,
+  unwind: Unwind,
+): Promise<Route> {
+  if (agent) await refuseLibvirtAgent(agent);
+  const endDeadJobsMs = dryRun ? null : Math.min(stallTimeoutMs, ENDING_MS);
+  const session = await openVm({ ...access, endDeadJobsMs }, unwind);
+  const { client } = session;
+  refuseRunState(session.state);
+  // Files that root makes for a QEMU that runs as somebody else must belong to that user.
+  const imageOwner = process.getuid?.() === 0 ? session.owner : undefined;
+  return {
+    state: session.state,
+    signal: session.signal,
+    subject: describeEndpoint(session.endpoint),
+    imageOwner,
+    bitmapName,
+    observeRepairs: (target) => observeRepairs(target, session.state),
+    repair: (target, vm) => repair(client, target, vm),
+    prepare: async (run, planned, facts) => {
+      const fleecing = await chooseFleecing({ ...run, session }, planned.plan, facts);
+      return {
+        fleecing,
+        take: (locked, staging, vm) =>
+          attemptPoint({ ...locked, session }, { ...planned, fleecing }, staging, vm, imageOwner),
+      };
+    },
+    rehearseFreeze: async (run) => {
+      const { rehearseFreeze } = await import('./start-guards.js');
+      await rehearseFreeze(run, session.state);
+    },
+    retire: async (plan, actions, attempt) => {
+      await refuseMoved(client);
+      await Promise.all(plan.disks.map(({ job }) => dismissJob(client, job)));
+      await eachDisk(actions, async (action) => {
+        if (action.kind === 'remove-bitmap') await removeBitmap(client, action.node, action.bitmap);
+      });
+      // Only now may the VM be migrated again: the bitmaps that go with it are those that are needed.
+      await mayGo(client, guardNodeName(attempt));
+      return [];
+    },
+  };
+}

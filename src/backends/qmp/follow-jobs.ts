@@ -1,0 +1,71 @@
+import type { JobState } from '../../core/disk.js';
+import { copiesFailed, type FailedCopy, sparesOthers } from '../../core/failed-copies.js';
+import { listNames } from '../../core/listed-names.js';
+import { QmpBackupError } from '../../errors.js';
+import { watchJobs } from '../../qemu/job-watch.js';
+import type { Copies } from '../attempt/failed-disks.js';
+import type { QmpPlan, QmpRun } from './run.js';
+
+/**
+ * Follows the jobs of a point to their ends. Throws unless all of them ended well, within what the watch allows; with
+ * `--skip-failed-disks`, unless one did, and what the others failed of is theirs.
+ */
+export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan): Promise<Copies> {
+  const begun = performance.now();
+  const ended = new Map<string, number>();
+  const onProgress = (jobs: readonly JobState[]): void => {
+    run.watch.sawJobs(jobs);
+    for (const { id, status } of jobs) {
+      if (status === 'concluded' && !ended.has(id)) ended.set(id, performance.now() - begun);
+    }
+    run.context.report({
+      kind: 'progress',
+      disks: plan.disks.flatMap(({ disk, job }) => {
+        const found = jobs.find(({ id }) => id === job);
+        return found ? [{ disk, done: found.current, total: found.total }] : [];
+      }),
+    });
+  };
+  const outcomes = await watchJobs(
+    run.session.client,
+    plan.disks.map(({ job }) => job),
+    {
+      ...{ signal: run.signal, intervalMs: run.options.progressIntervalMs, onProgress, givenUp: run.watch.givenUp },
+      goesOn: (error) => run.options.skipFailed && sparesOthers(error),
+    },
+  ).finally(() => run.watch.jobsEnded());
+  run.signal.throwIfAborted();
+  const bad = outcomes.flatMap(({ job, error }): FailedCopy[] => {
+    const disk = plan.disks.find((each) => each.job === job)?.disk ?? job;
+    return error === null ? [] : [{ disk, why: error }];
+  });
+  const isScratch = ({ disk, why }: FailedCopy): boolean => why === BROKEN_SNAPSHOT && fleecing.disks.has(disk);
+  const spared = run.options.skipFailed && bad.every(({ why }) => sparesOthers(why));
+  if (bad.length > 0 && !(spared && bad.length < outcomes.length)) {
+    // Those that we cancelled because another failed are not what the reader has to hear of.
+    const causes = bad.filter(({ why }) => why !== 'Operation canceled');
+    const told = causes.length > 0 ? causes : bad;
+    throw told.every(isScratch)
+      ? scratchGaveOut(listNames(told.map(({ disk }) => disk)))
+      : copiesFailed(told, outcomes.length);
+  }
+  return {
+    outcomes: outcomes
+      .filter(({ error }) => error === null)
+      .map(({ job, copied }) => ({ job, copied, durationMs: ended.get(job) ?? 0 })),
+    failed: bad.map((each) => (isScratch(each) ? { ...each, why: SCRATCH_GAVE_OUT } : each)),
+  };
+}
+
+/** What a job hears that reads from a snapshot whose filter has given it up (7.2 and 10.0). */
+const BROKEN_SNAPSHOT = 'Permission denied';
+const SCRATCH_GAVE_OUT =
+  'its scratch image was full or too slow (give it more room or faster storage with --fleece-dir, or more time with --cbw-timeout)';
+
+function scratchGaveOut(disk: string): QmpBackupError {
+  return new QmpBackupError('failed', `the scratch image of ${disk} was full or too slow, so the backup was given up`, {
+    hint:
+      "No point was made, no change is lost, and the guest's writes went on. Give scratch images more room or faster " +
+      'storage with --fleece-dir, or more time with --cbw-timeout.',
+  });
+}

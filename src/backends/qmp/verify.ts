@@ -1,0 +1,70 @@
+import { dirname, join } from 'node:path';
+import type { Journal } from '../../core/catalog.js';
+import { exportName } from '../../core/names.js';
+import { QmpBackupError } from '../../errors.js';
+import { exportNode, startNbdServer } from '../../qemu/nbd-export.js';
+import type { TransactionDisk } from '../../qemu/transaction.js';
+import { QmpCommandError } from '../../qmp/errors.js';
+import { writeJournal } from '../../repository/journal-file.js';
+import { compareWithInstant } from '../attempt/compare-with-instant.js';
+import type { QmpPlan, QmpRun } from './run.js';
+
+/**
+ * Proves a point before it is sealed: the frozen instant, which fleecing still holds, is exported read-only over NBD on
+ * a unix socket and compared with the new image and all that it builds on, while the guest goes on. What was exported
+ * is taken away with the rest of fleecing.
+ */
+export async function verifyPoint(
+  run: QmpRun,
+  planned: QmpPlan,
+  staged: readonly TransactionDisk[],
+  /** Says that the run serves NBD. */
+  journal: Journal,
+): Promise<void> {
+  const fleeced = staged.filter(({ fleece }) => fleece !== null);
+  const [first] = fleeced;
+  if (!first?.fleece) return;
+  const socket = join(dirname(first.fleece.scratch), 'nbd.sock');
+  refuseLongPath(socket);
+  await writeJournal(run.target, journal);
+  await serve(run, socket, journal);
+  for (const [index, disk] of fleeced.entries()) await verifyDisk(run, planned, disk, { socket, index });
+  for (const { planned: missed } of staged.filter(({ fleece }) => fleece === null)) {
+    run.warn(`${missed.disk} was not verified: no guest device has it open, so it was not fleeced`);
+  }
+}
+
+async function serve(run: QmpRun, socket: string, journal: Journal): Promise<void> {
+  try {
+    await startNbdServer(run.session.client, socket);
+  } catch (error) {
+    if (!(error instanceof QmpCommandError)) throw error;
+    // It is somebody else's: no repair of ours may stop it.
+    await writeJournal(run.target, { ...journal, servesNbd: false });
+    throw new QmpBackupError('failed', `--verify: QEMU could not serve the frozen instant: ${error.desc}`, {
+      cause: error,
+      hint: 'QEMU has one NBD server. If another program uses it, take the backup without --verify.',
+    });
+  }
+}
+
+async function verifyDisk(
+  run: QmpRun,
+  planned: QmpPlan,
+  disk: TransactionDisk,
+  { socket, index }: { readonly socket: string; readonly index: number },
+): Promise<void> {
+  const name = exportName(run.attempt, index);
+  await exportNode(run.session.client, disk.fleece?.nodes.snapshot ?? '', name);
+  await compareWithInstant(run, planned, disk, { address: { kind: 'unix', path: socket }, exportName: name });
+}
+
+/** A longer path would be cut short by QEMU without a word. */
+const MAX_SOCKET_PATH = 107;
+
+function refuseLongPath(socket: string): void {
+  if (Buffer.byteLength(socket) <= MAX_SOCKET_PATH) return;
+  throw new QmpBackupError('failed', `--verify: ${socket} is too long for the path of a socket`, {
+    hint: 'Name a folder with a shorter path by --fleece-dir.',
+  });
+}

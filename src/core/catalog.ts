@@ -1,0 +1,113 @@
+import * as v from 'valibot';
+import { isPlainPoint } from './plain-point.js';
+import { bitmapName, component, type Point, pointSchema, text } from './point.js';
+
+/**
+ * The catalog: the only authority on what is a valid point. `catalog.json` of a target holds exactly this shape;
+ * sizes are bytes, times are ISO 8601 in UTC. Names in it are single path components: nothing in a catalog can lead
+ * outside its folder.
+ */
+export const CATALOG_SCHEMA = 1;
+
+/**
+ * The quick test first, for a chain may have thousands of points. And a point does not change: what was checked when the
+ * catalog was read is not checked again when it is written.
+ */
+const checkedPoints = new WeakSet<object>();
+const checkedPoint = v.custom<Point>(() => true);
+const pointOnce = v.lazy((value) =>
+  (typeof value === 'object' && value !== null && checkedPoints.has(value)) || isPlainPoint(value)
+    ? checkedPoint
+    : pointSchema,
+);
+
+const catalog = v.pipe(
+  v.object({
+    schema: v.literal(CATALOG_SCHEMA),
+    tool: v.string(),
+    targetId: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)),
+    createdAt: v.string(),
+    vm: v.object({ uuid: text, name: text, label: text }),
+    /** In the order in which they were sealed. */
+    points: v.array(pointOnce),
+    /** Bitmaps of points that left the catalog: ours to remove. */
+    retired: v.array(bitmapName),
+  }),
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed) return;
+    const files = new Set<string>();
+    for (const { disk, file, state } of dataset.value.points.flatMap((each) => each.disks)) {
+      if (state === 'merged') continue;
+      const key = `${disk}/${file}`;
+      if (files.has(key)) addIssue({ message: `${key} is in it twice` });
+      files.add(key);
+    }
+  }),
+);
+
+export type Catalog = v.InferOutput<typeof catalog>;
+export type CatalogReading =
+  | { readonly ok: true; readonly catalog: Catalog }
+  /** `newer`: written by a later version of the tool, whose schema we do not know. */
+  | { readonly ok: false; readonly newer: boolean; readonly why: string };
+
+/** Checks a parsed `catalog.json`; never throws. */
+export function readCatalogValue(value: unknown): CatalogReading {
+  const schema = v.safeParse(v.looseObject({ schema: v.number() }), value);
+  if (schema.success && schema.output.schema > CATALOG_SCHEMA) {
+    return {
+      ok: false,
+      newer: true,
+      why: `its schema is ${schema.output.schema}, this version knows ${CATALOG_SCHEMA}`,
+    };
+  }
+  const result = v.safeParse(catalog, value, { abortEarly: true });
+  if (result.success) {
+    for (const each of result.output.points) checkedPoints.add(each);
+    return { ok: true, catalog: result.output };
+  }
+  const [first] = result.issues;
+  const path = v.getDotPath(first);
+  return { ok: false, newer: false, why: path === null ? first.message : `${path}: ${first.message}` };
+}
+
+const journalDisk = v.object({
+  disk: component,
+  /** Name of the attempt's new bitmap, or null where none is added. */
+  bitmap: v.nullable(bitmapName),
+  job: v.string(),
+  file: component,
+});
+
+const journal = v.object({
+  schema: v.literal(CATALOG_SCHEMA),
+  attempt: v.string(),
+  startedAt: v.string(),
+  /** What the run does, for people. */
+  what: v.string(),
+  /** Empty where the run has nothing to do with a VM. */
+  monitor: v.string(),
+  vm: v.object({ uuid: text, name: text, label: text }),
+  disks: v.array(journalDisk),
+  /** Folders, relative to the target, that the run made. */
+  madeFolders: v.array(component),
+  /** Agent endpoint, written before the guest is frozen; null when the run does not freeze. */
+  freezes: text,
+  /** Written before the VM is stopped. */
+  stops: v.boolean(),
+  /** Folders of the scratch images of fleecing; absolute paths. */
+  scratch: v.optional(v.array(v.string()), []),
+  /** The run starts QEMU's NBD server. */
+  servesNbd: v.optional(v.boolean(), false),
+  /** The libvirt domain (UUID) that the run starts, paused, and ends again. */
+  starts: v.optional(v.string()),
+});
+
+/** `run.json`: what a run may leave behind in QEMU and in the target, written before it changes anything. */
+export type Journal = v.InferOutput<typeof journal>;
+
+/** Checks a parsed `run.json`; undefined when it has another shape. */
+export function readJournalValue(value: unknown): Journal | undefined {
+  const result = v.safeParse(journal, value, { abortEarly: true });
+  return result.success ? result.output : undefined;
+}

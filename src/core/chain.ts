@@ -1,0 +1,134 @@
+import type { Catalog } from './catalog.js';
+import type { DiskSource, Point, PointDisk } from './point.js';
+
+/**
+ * Questions about chains, answered from the catalog alone. A chain is a FULL point and the points that build on it;
+ * parents are meant per disk.
+ */
+
+/** Id of the chain that the newest chain point belongs to, or undefined before the first. */
+export function currentChain(catalog: Catalog | undefined): string | undefined {
+  return catalog?.points.findLast((point) => point.chain !== null)?.chain ?? undefined;
+}
+
+export function pointsOfChain(catalog: Catalog, chain: string): readonly Point[] {
+  return catalog.points.filter((point) => point.chain === chain);
+}
+
+/** The newest file of `disk` in `chain` (any chain when undefined); copies are outside every chain. */
+export function latestFile(catalog: Catalog, disk: string, chain?: string): PointDisk | undefined {
+  return latest(catalog, disk, chain, () => true);
+}
+
+/**
+ * The newest file of `disk` in `chain` (any chain when undefined) that was sealed with a bitmap. Files without one, as of
+ * a VM that was off, are passed over: an older bitmap has gone on recording what changed since its own file.
+ */
+export function latestTracked(catalog: Catalog, disk: string, chain?: string): PointDisk | undefined {
+  return latest(catalog, disk, chain, (entry) => entry.bitmap !== null);
+}
+
+/** The newest FULL file of `disk` in `chain` (any chain when undefined). */
+export function latestFull(catalog: Catalog, disk: string, chain?: string): PointDisk | undefined {
+  return latest(catalog, disk, chain, (entry) => entry.level === 'full');
+}
+
+function latest(
+  catalog: Catalog,
+  disk: string,
+  chain: string | undefined,
+  accept: (entry: PointDisk) => boolean,
+): PointDisk | undefined {
+  // From the end and without a copy: a chain has thousands of points, and the newest is what is looked for.
+  let found: PointDisk | undefined;
+  catalog.points.findLast((point) => {
+    if (point.chain === null || (chain !== undefined && point.chain !== chain)) return false;
+    found = point.disks.find((each) => each.disk === disk && each.state === 'whole' && accept(each));
+    return found !== undefined;
+  });
+  return found;
+}
+
+/** The entry that names `file`, with its point; merged files are gone and not found. */
+export function findFile(
+  catalog: Catalog,
+  disk: string,
+  file: string,
+): { readonly point: Point; readonly entry: PointDisk } | undefined {
+  for (const point of catalog.points) {
+    const entry = point.disks.find((each) => each.disk === disk && each.file === file && each.state !== 'merged');
+    if (entry) return { point, entry };
+  }
+  return undefined;
+}
+
+/**
+ * The files that `entry` needs, FULL first and itself last. A gap (a parent that the catalog does not hold, or a loop)
+ * is returned as the name of the missing file.
+ */
+export function lineOf(
+  catalog: Catalog,
+  entry: PointDisk,
+): { readonly files: readonly PointDisk[] } | { readonly missing: string } {
+  const entries = new Map<string, PointDisk>();
+  for (const each of catalog.points.flatMap((point) => point.disks)) {
+    if (each.disk === entry.disk && each.state !== 'merged') entries.set(each.file, each);
+  }
+  const files: PointDisk[] = [entry];
+  entries.delete(entry.file);
+  for (let parent = entry.parent; parent !== null;) {
+    const found = entries.get(parent);
+    if (!found) return { missing: parent };
+    files.push(found);
+    // A file that is met again is a loop.
+    entries.delete(parent);
+    parent = found.parent;
+  }
+  return { files: files.reverse() };
+}
+
+/**
+ * The source of the last of `files`, a line with the FULL first, with QEMU's description of the image. Only whole files
+ * record that: in every increment it would make a quarter of the catalog.
+ */
+export function describedSource(files: readonly PointDisk[]): DiskSource | undefined {
+  const source = files.at(-1)?.source;
+  return source && { ...source, image: files.findLast((each) => each.source.image !== null)?.source.image ?? null };
+}
+
+/** All disks the catalog ever saw, with the newest entry of each. */
+export function knownDisks(catalog: Catalog | undefined): ReadonlyMap<string, PointDisk> {
+  const disks = new Map<string, PointDisk>();
+  for (const entry of catalog?.points.flatMap((point) => point.disks) ?? []) disks.set(entry.disk, entry);
+  return disks;
+}
+
+/** Names of the bitmaps that go on being needed: per disk those of its latest file that has one, and of its latest FULL. */
+export function neededBitmaps(catalog: Catalog): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (const disk of knownDisks(catalog).keys()) {
+    for (const entry of [latestTracked(catalog, disk), latestFull(catalog, disk)]) {
+      if (entry?.bitmap) names.add(entry.bitmap.name);
+    }
+  }
+  return names;
+}
+
+/** Every bitmap name that this catalog ever recorded. */
+export function recordedBitmaps(catalog: Catalog): ReadonlySet<string> {
+  const names = new Set(catalog.retired);
+  for (const entry of catalog.points.flatMap((point) => point.disks)) if (entry.bitmap) names.add(entry.bitmap.name);
+  return names;
+}
+
+/** The catalog with other modification times (ms) for some files, by `<disk>/<file>`. */
+export function withModificationTimes(catalog: Catalog, times: ReadonlyMap<string, number>): Catalog {
+  const points = catalog.points.map((point) => ({
+    ...point,
+    disks: point.disks.map((entry) => ({
+      ...entry,
+      mtimeMs: times.get(`${entry.disk}/${entry.file}`) ?? entry.mtimeMs,
+    })),
+  }));
+  return { ...catalog, points };
+}

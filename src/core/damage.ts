@@ -1,0 +1,62 @@
+import type { Catalog } from './catalog.js';
+import { lineOf } from './chain.js';
+import { listNames } from './listed-names.js';
+import { DEFINITION_FOLDER } from './names.js';
+import type { Point } from './point.js';
+import { nameOf } from './restore-plan.js';
+
+/** What files that are gone or altered cost: which points, and of which disks. */
+
+/** The files that the catalog says are there, with their sizes; those that an interrupted rebase was changing are its matter. */
+export function recordedFiles(catalog: Catalog): readonly { disk: string; file: string; size: number }[] {
+  return catalog.points.flatMap(({ disks, definition }) => [
+    ...disks.filter(({ state }) => state === 'whole').map(({ disk, file, size }) => ({ disk, file, size })),
+    ...(definition?.files ?? []).map(({ file, size }) => ({ disk: DEFINITION_FOLDER, file, size })),
+  ]);
+}
+
+/** A file without which a point is not whole. */
+export interface Damage {
+  readonly disk: string;
+  /** `<disk>/<file>` */
+  readonly file: string;
+  /** Continues a sentence that begins with the file: "it is missing". */
+  readonly why: string;
+}
+
+/** Of every point that needs one of the files in `amiss` (`<disk>/<file>` and why), what of it is damaged. */
+export function damageOf(catalog: Catalog, amiss: ReadonlyMap<string, string>): ReadonlyMap<Point, readonly Damage[]> {
+  const damaged = new Map<Point, readonly Damage[]>();
+  if (amiss.size === 0) return damaged;
+  for (const point of catalog.points) {
+    const needed = [
+      ...point.disks.flatMap((entry) => {
+        const line = entry.state === 'merged' ? undefined : lineOf(catalog, entry);
+        return line && 'files' in line ? line.files.map(({ disk, file }) => ({ disk, file })) : [];
+      }),
+      ...(point.definition?.files ?? []).map(({ file }) => ({ disk: DEFINITION_FOLDER, file })),
+    ];
+    const found = needed.flatMap(({ disk, file }): Damage[] => {
+      const why = amiss.get(`${disk}/${file}`);
+      return why === undefined ? [] : [{ disk, file: `${disk}/${file}`, why }];
+    });
+    if (found.length > 0) damaged.set(point, found);
+  }
+  return damaged;
+}
+
+/** A sentence for each disk that has lost something: the files, and the points that need them. */
+export function damageInWords(catalog: Catalog, damaged: ReadonlyMap<Point, readonly Damage[]>): readonly string[] {
+  const disks = new Set([...damaged.values()].flatMap((found) => found.map(({ disk }) => disk)));
+  return [...disks].map((disk) => {
+    const of = [...damaged].flatMap(([point, found]) => {
+      const here = found.filter((each) => each.disk === disk);
+      return here.length > 0 ? [{ point, here }] : [];
+    });
+    const files = new Map(of.flatMap(({ here }) => here.map(({ file, why }) => [file, why] as const)));
+    const words = listNames([...files].map(([file, why]) => `${file}: ${why}`));
+    const points = listNames(of.map(({ point }) => nameOf(point, catalog)));
+    const lost = disk === DEFINITION_FOLDER ? `the definition of the domain in ${points}` : `${disk} of ${points}`;
+    return `${words}. Lost with ${files.size === 1 ? 'it' : 'them'} is ${lost}`;
+  });
+}

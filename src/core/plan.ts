@@ -1,0 +1,269 @@
+import { QmpBackupError } from '../errors.js';
+import type { Catalog } from './catalog.js';
+import { currentChain, knownDisks, latestFile, latestFull, latestTracked, pointsOfChain } from './chain.js';
+import { chooseDisks, type DiskRequest, refuseDecryption } from './choose-disks.js';
+import type { LeftOut, SourceDisk, VmState } from './disk.js';
+import type { FailedCopy } from './failed-copies.js';
+import type { Level } from './level.js';
+import type { KnownSource } from './match-disks.js';
+import { jobId, nextNumber, pointFileName } from './names.js';
+import { setAside } from './obstacles.js';
+import type { PointDisk } from './point.js';
+import { type Remark, remarkOnFailed, remarksOn, whyUntrackable } from './remarks.js';
+
+/**
+ * The plan of one backup, decided from what was seen and changed nowhere: which disks, at which level and why, under
+ * which names. `backup --dry-run` prints it; the run carries it out.
+ */
+export type RequestedLevel = Level | 'auto';
+
+export interface BackupRequest extends DiskRequest {
+  readonly level: RequestedLevel;
+  readonly compress: boolean;
+}
+
+export interface PlannedDisk {
+  readonly disk: string;
+  readonly source: SourceDisk;
+  readonly level: Level;
+  readonly reason: string;
+  readonly file: string;
+  readonly parent: PointDisk | null;
+  /** Bitmap that says what to copy, or null for a whole copy. */
+  readonly copyBitmap: string | null;
+  /** Bitmap that the transaction adds, or null when the disk cannot be tracked. */
+  readonly newBitmap: { readonly name: string; readonly persistent: boolean } | null;
+  readonly job: string;
+}
+
+export interface BackupPlan {
+  readonly level: Level;
+  readonly chain: string | null;
+  readonly number: number;
+  readonly disks: readonly PlannedDisk[];
+  readonly leftOut: readonly Pick<LeftOut, 'name' | 'reason' | 'kind'>[];
+  readonly removed: readonly string[];
+  /** What there is to say of the disks, new or not. */
+  readonly remarks: readonly Remark[];
+  /** Those that were not said before. */
+  readonly warnings: readonly string[];
+}
+
+export interface PlanInput {
+  readonly request: BackupRequest;
+  readonly vm: VmState;
+  readonly known: readonly KnownSource[];
+  readonly catalog: Catalog | undefined;
+  /** The name of a disk's new bitmap; null where none can be added, because the VM is off. */
+  readonly bitmapName: ((disk: string) => string) | null;
+  readonly attempt: string;
+  readonly nowSeconds: number;
+  /** Names of the files that each disk folder holds. */
+  readonly files: ReadonlyMap<string, readonly string[]>;
+  /** Why the line of files under a disk's would-be parent cannot be used; keyed by `<disk>/<file>`. */
+  readonly brokenLines: ReadonlyMap<string, string>;
+}
+
+/** Throws `unsafe` (with the disk and the reason) when the level asked for would not be safe. */
+export function planBackup(input: PlanInput): BackupPlan {
+  const { request, catalog } = input;
+  const { chosen, leftOut } = setAside(chooseDisks(input), request.skipFailed);
+  refuseDecryption(request, chosen);
+
+  const chain = currentChain(catalog);
+  const decisions = chosen.map((disk) => ({ ...disk, ...decide(input, chain, disk) }));
+  refuseWhereUnsafe(request, decisions);
+
+  const disks = decisions.map((decision): PlannedDisk => planned(input, decision));
+  const missing = input.known.filter((disk) => !chosen.includes(disk)).map(({ id }) => id);
+  const place = placeOf(input, disks, missing);
+  const remarks = remarksOn({ catalog, chain: place.chain, disks, leftOut, off: input.bitmapName === null });
+  return {
+    ...place,
+    disks,
+    leftOut: leftOut.map(({ name, reason, kind }) => ({ name, reason, kind })),
+    removed: removedDisks(input),
+    remarks,
+    warnings: remarks.filter(({ said }) => !said).map(({ text }) => text),
+  };
+}
+
+/** What a plan is of, as far as its point's place hangs on it. */
+interface Placed {
+  readonly request: { readonly level: RequestedLevel };
+  readonly catalog: Catalog | undefined;
+  readonly attempt: string;
+}
+
+/**
+ * The plan without disks whose copies have failed. They keep the files and bitmaps that they had: where one could go on from
+ * there in the newest chain, the point does not begin another.
+ */
+export function withoutFailed(plan: BackupPlan, failed: readonly FailedCopy[], input: Placed): BackupPlan {
+  const lacked = failed.map(({ disk, why }) => ({
+    ...{ name: disk, reason: `its copy failed: ${why}`, kind: 'failed' as const },
+    instead: 'No change of it is lost: the next run copies it all.',
+  }));
+  const disks = plan.disks.filter(({ disk }) => !failed.some((each) => each.disk === disk));
+  const names = failed.map(({ disk }) => disk);
+  const { level, chain, number } = placeOf(input, disks, names);
+  const said = lacked.map(remarkOnFailed);
+  return {
+    ...plan,
+    level,
+    // A chain that is gone on with stays the one, whatever is left.
+    ...(plan.chain === input.attempt ? { chain, number } : {}),
+    disks,
+    leftOut: [...plan.leftOut, ...lacked.map(({ name, reason, kind }) => ({ name, reason, kind }))],
+    remarks: [...plan.remarks, ...said],
+    warnings: [...plan.warnings, ...said.map(({ text }) => text)],
+  };
+}
+
+/** `missing`: ids of disks that the point lacks. */
+function placeOf(
+  input: Placed,
+  disks: readonly Pick<PlannedDisk, 'level'>[],
+  missing: readonly string[],
+): Pick<BackupPlan, 'level' | 'chain' | 'number'> {
+  const { request, catalog, attempt } = input;
+  const level = pointLevel(disks.map((disk) => disk.level));
+  if (request.level === 'copy') return { level, chain: null, number: 0 };
+  const chain = currentChain(catalog);
+  if (!catalog || chain === undefined) return { level, chain: attempt, number: 0 };
+  if (level === 'full' && startsChain(request, catalog, chain, missing)) return { level, chain: attempt, number: 0 };
+  return { level, chain, number: nextPointNumber(catalog, chain) };
+}
+
+/**
+ * Whether a point of FULL files only begins a chain: not where a disk that it lacks has a file in the newest chain and
+ * could go on incrementally there.
+ */
+function startsChain(request: Placed['request'], catalog: Catalog, chain: string, missing: readonly string[]): boolean {
+  return request.level === 'full' || !missing.some((id) => latestFile(catalog, id, chain));
+}
+
+/** A point is as incremental as its most incremental disk. */
+function pointLevel(levels: readonly Level[]): Level {
+  return (['copy', 'inc', 'diff'] as const).find((level) => levels.includes(level)) ?? 'full';
+}
+
+/** The disks as they are once the plan's transaction has added its bitmaps. */
+export function afterTransaction(sources: readonly SourceDisk[], plan: BackupPlan): readonly SourceDisk[] {
+  return sources.map((source) => {
+    const made = plan.disks.find((disk) => disk.source.node === source.node)?.newBitmap;
+    if (!made) return source;
+    const fresh = { granularity: 65536, count: 0, recording: true, busy: false, inconsistent: false };
+    return { ...source, bitmaps: [...source.bitmaps, { ...fresh, ...made }] };
+  });
+}
+
+function nextPointNumber(catalog: Catalog, chain: string): number {
+  return pointsOfChain(catalog, chain).reduce((next, point) => Math.max(next, point.number + 1), 0);
+}
+
+// --- at which level ------------------------------------------------------------------------------------------------
+
+interface Decision {
+  readonly level: Level;
+  readonly reason: string;
+  readonly parent: PointDisk | null;
+  /** True when the level asked for was given up for safety. */
+  readonly fellBack: boolean;
+}
+
+function decide(input: PlanInput, chain: string | undefined, disk: KnownSource): Decision {
+  const { level } = input.request;
+  if (level === 'copy') return { level, reason: 'a copy was asked for', parent: null, fellBack: false };
+  if (level === 'full') return { level, reason: 'a full backup was asked for', parent: null, fellBack: false };
+  const wanted = level === 'diff' ? 'diff' : 'inc';
+  const of = wanted === 'diff' ? latestFull : latestParent;
+  const parent = input.catalog && chain !== undefined ? of(input.catalog, disk.id, chain) : undefined;
+  const unsafe = parent ? whyNoParent(input, disk, parent) : whyNoFile(input, disk, chain);
+  if (unsafe !== undefined || !parent) {
+    return { level: 'full', reason: unsafe ?? 'it has no earlier backup', parent: null, fellBack: true };
+  }
+  return { level: wanted, reason: `changes since ${parent.file}`, parent, fellBack: false };
+}
+
+/** The newest file that a bitmap of its own tracks; where none does, the newest, to say why it is no parent. */
+function latestParent(catalog: Catalog, disk: string, chain: string): PointDisk | undefined {
+  return latestTracked(catalog, disk, chain) ?? latestFile(catalog, disk, chain);
+}
+
+function whyNoFile({ catalog }: PlanInput, disk: KnownSource, chain: string | undefined): string {
+  const version2 = whyUntrackable(disk.source);
+  if (version2) return version2;
+  if (!catalog || chain === undefined) return 'first backup into this target';
+  return knownDisks(catalog).has(disk.id) ? 'it has no file in the newest chain' : 'first backup of this disk';
+}
+
+/** Why an increment of `disk` onto `parent` would not hold every change; undefined when it would. */
+function whyNoParent(input: PlanInput, { source }: KnownSource, parent: PointDisk): string | undefined {
+  const untrackable = whyUntrackable(source);
+  if (untrackable) return untrackable;
+  if (!parent.bitmap) return `${parent.file} was taken without a bitmap`;
+  const { name } = parent.bitmap;
+  const bitmap = source.bitmaps.find((each) => each.name === name);
+  if (!bitmap) return `the bitmap of ${parent.file} is gone${likelyCause(source, parent)}`;
+  if (bitmap.inconsistent && bitmap.unsure) {
+    return `the bitmap of ${parent.file} is missing or inconsistent: QEMU was killed, or the image was replaced or rolled back`;
+  }
+  if (bitmap.unreadable !== undefined) return `the bitmap of ${parent.file} cannot be used: ${bitmap.unreadable}`;
+  if (bitmap.inconsistent) {
+    return `the bitmap of ${parent.file} is inconsistent: QEMU was killed or did not close the image cleanly`;
+  }
+  if (!bitmap.recording) return `the bitmap of ${parent.file} was disabled, so it missed changes`;
+  if (bitmap.busy) return `the bitmap of ${parent.file} is in use by another operation`;
+  if (source.virtualSize < parent.virtualSize) {
+    return `the disk was shrunk from ${parent.virtualSize} to ${source.virtualSize} bytes`;
+  }
+  const broken = input.brokenLines.get(`${parent.disk}/${parent.file}`);
+  return broken === undefined ? undefined : `its earlier backup cannot be built on: ${broken}`;
+}
+
+function likelyCause(source: SourceDisk, parent: PointDisk): string {
+  if (parent.bitmap && !parent.bitmap.persistent) {
+    return ` (a ${source.format} image keeps no bitmap when QEMU ends)`;
+  }
+  return source.file === parent.source.file
+    ? ' (QEMU was killed before it had stored it, it was removed, or the image was replaced or rolled back)'
+    : ` (the image is now ${source.file}: an external snapshot, or another image)`;
+}
+
+function refuseWhereUnsafe(request: BackupRequest, decisions: readonly (KnownSource & Decision)[]): void {
+  if (request.level !== 'inc' && request.level !== 'diff') return;
+  const unsafe = decisions.filter(({ fellBack }) => fellBack);
+  if (unsafe.length === 0) return;
+  throw new QmpBackupError(
+    'unsafe',
+    `--level ${request.level} is not safe: ${unsafe.map(({ id, reason }) => `${id}: ${reason}`).join('; ')}`,
+    {
+      hint: 'Nothing was changed. --level auto takes a full backup of such disks and an incremental one of the others.',
+    },
+  );
+}
+
+function planned(input: PlanInput, decision: KnownSource & Decision): PlannedDisk {
+  const { id, source, level, reason, parent } = decision;
+  const { bitmapName } = input;
+  const tracked = level !== 'copy' && whyUntrackable(source) === undefined;
+  return {
+    disk: id,
+    source,
+    level,
+    reason,
+    file: pointFileName(level, nextNumber(input.nowSeconds, input.files.get(id) ?? [])),
+    parent,
+    copyBitmap: parent?.bitmap?.name ?? null,
+    newBitmap: tracked && bitmapName ? { name: bitmapName(id), persistent: source.format === 'qcow2' } : null,
+    job: jobId(input.attempt, id),
+  };
+}
+
+/** Disks that the newest point had and that the VM no longer has. */
+function removedDisks({ catalog, known }: PlanInput): readonly string[] {
+  const newest = catalog?.points.findLast((point) => point.chain !== null);
+  const present = new Set(known.map(({ id }) => id));
+  return newest?.disks.map(({ disk }) => disk).filter((disk) => !present.has(disk)) ?? [];
+}

@@ -1,0 +1,127 @@
+import * as v from 'valibot';
+import { level } from './level.js';
+import { isComponent } from './names.js';
+
+export const component = v.pipe(v.string(), v.check(isComponent, 'is not a plain file name'));
+
+export const bytes = v.pipe(v.number(), v.integer(), v.minValue(0));
+
+export const bitmapName = v.pipe(v.string(), v.maxLength(1023));
+
+export const text = v.nullable(v.string());
+
+export const pointDisk = v.object({
+  disk: component,
+  level,
+  /** Why this level, for people. */
+  reason: v.string(),
+  /** `merging`: a rebase is moving its content on; `merged`: it has moved on and the file is gone. */
+  state: v.picklist(['whole', 'merging', 'merged']),
+  file: component,
+  /** The file this one builds on, in the same folder. */
+  parent: v.nullable(component),
+  /** Tracks what changed since this file. Only an exact match on the VM makes the file a parent. */
+  bitmap: v.nullable(v.object({ name: bitmapName, persistent: v.boolean() })),
+  virtualSize: bytes,
+  /** Length of the file in bytes. */
+  size: bytes,
+  /** Bytes the file takes on disk. */
+  allocated: bytes,
+  /** Modification time in milliseconds, to see a file that was altered. */
+  mtimeMs: v.number(),
+  sha256: v.nullable(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
+  /** Bytes that the job copied. */
+  changed: bytes,
+  durationMs: v.pipe(v.number(), v.minValue(0)),
+  /** The source was encrypted and this copy is not. */
+  plaintextOfEncrypted: v.boolean(),
+  compressed: v.boolean(),
+  /** Why its content may be wrong although the file is whole: imported from a tool that loses something. */
+  suspect: v.optional(v.string()),
+  source: v.object({
+    device: text,
+    qdev: text,
+    node: text,
+    file: v.string(),
+    format: v.string(),
+    /** QEMU's own description of the image; null for a file that builds on another, whose line has it: see `describedSource`. */
+    image: v.unknown(),
+  }),
+});
+
+/** A path of plain names, `tpm2/tpm2-00.permall`. */
+export const innerPath = v.pipe(
+  v.string(),
+  v.check((value) => value.split('/').every(isComponent), 'is not a plain path'),
+);
+
+/** A file in the target's `definition` folder. Its digest is always recorded: these are small. */
+export const definitionFile = v.object({
+  kind: v.picklist(['domain', 'live', 'checkpoint', 'nvram', 'tpm']),
+  file: component,
+  /** Of TPM state: where it was below the folder of the domain's state. */
+  path: v.nullable(innerPath),
+  /** Bytes. */
+  size: bytes,
+  sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+});
+
+/** What was kept of a libvirt domain beside its disks. */
+export const definition = v.object({
+  files: v.array(definitionFile),
+  /** Started with the host; null where libvirt did not tell. */
+  autostart: v.nullable(v.boolean()),
+  /** What could not be read, in words. */
+  missing: v.array(v.string()),
+});
+
+/** A writable disk that the VM had and the point does not have, by the name it was left out under: never a path. */
+export const lackedDisk = v.object({
+  disk: v.string(),
+  /** In words, for people. */
+  reason: v.string(),
+  /** `rule`: left out by a rule of ours; `failed`: it could not be copied this time; `request`: left out by an option. */
+  kind: v.picklist(['rule', 'failed', 'request']),
+});
+
+/** Every field of a point and what it may be; `isPlainPoint` is the same, quicker. */
+export const pointSchema = v.object({
+  /** Attempt id of the run that made it; unique. */
+  id: v.string(),
+  /** Chain id; null for a copy, which is outside every chain. */
+  chain: text,
+  number: bytes,
+  level,
+  createdAt: v.string(),
+  consistency: v.picklist(['filesystem', 'crash', 'offline']),
+  vmStatus: v.string(),
+  machine: v.object({
+    name: text,
+    uuid: text,
+    qemuVersion: v.string(),
+    type: text,
+    memory: v.nullable(bytes),
+    cpus: v.nullable(v.pipe(v.number(), v.integer())),
+  }),
+  disks: v.pipe(v.array(pointDisk), v.minLength(1)),
+  /** Disks of the point before that the VM no longer had. */
+  removed: v.array(component),
+  /** What the point lacks; absent where it lacks nothing, and in points of before this was recorded. */
+  lacks: v.optional(v.array(lackedDisk)),
+  /** Of a libvirt domain only. */
+  definition: v.optional(definition),
+});
+
+export type Point = v.InferOutput<typeof pointSchema>;
+
+export type PointDisk = v.InferOutput<typeof pointDisk>;
+
+export type LackedDisk = v.InferOutput<typeof lackedDisk>;
+
+export type PointDefinition = v.InferOutput<typeof definition>;
+
+export type DefinitionFile = v.InferOutput<typeof definitionFile>;
+
+export type Consistency = Point['consistency'];
+
+export type DiskSource = PointDisk['source'];

@@ -1,0 +1,67 @@
+/** The process of a pull's guard, which its parent kills when there is nothing left to do. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { hasEnded, lookAtProcess } from '../host/lock-owner.js';
+import { endPullAt } from '../libvirt/end-pull.js';
+import { DomainNotFound } from '../libvirt/errors.js';
+import { resumeStalled } from '../libvirt/lifecycle.js';
+import { createVirsh } from '../libvirt/virsh.js';
+import type { PullGuardTask } from './pull-guard.js';
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+
+const task = JSON.parse(process.argv[2] ?? '') as PullGuardTask;
+
+/** A process in a call that nothing interrupts holds its pipes after it was killed, so it is looked at, too. */
+const LOOK_MS = 1_000;
+/** Milliseconds between two attempts: they grow, up to this. */
+const FIRST_PAUSE_MS = 100;
+const LAST_PAUSE_MS = 10_000;
+/** libvirt carries out a begin that had to wait for another job, up to 30 s, also when nobody waits for it any more. */
+const SETTLED_MS = 45_000;
+/** Then it is left to the next run. */
+const LONGEST_MS = 3_600_000;
+
+await parentGone();
+await endPull();
+
+async function parentGone(): Promise<void> {
+  const { pid, startTime } = task.parent;
+  let look: NodeJS.Timeout | undefined;
+  try {
+    await new Promise<void>((resolve) => {
+      process.stdin
+        .resume()
+        .on('close', resolve)
+        .on('error', () => resolve());
+      look = setInterval(() => {
+        if (hasEnded(lookAtProcess(pid), startTime)) resolve();
+      }, LOOK_MS);
+    });
+  } finally {
+    clearInterval(look);
+    process.stdin.destroy();
+  }
+}
+
+/** Each attempt looks first whose job it is: the next run may have ended ours, and begun one of its own. */
+async function endPull(): Promise<void> {
+  const virsh = createVirsh(task.connect ?? undefined);
+  const begun = performance.now();
+  let absentSince: number | undefined;
+  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LAST_PAUSE_MS)) {
+    try {
+      const found = await endPullAt(virsh, task.uuid, task.socket);
+      if (found === 'another') return;
+      if (found === 'absent') absentSince ??= performance.now();
+      if (task.resumes) await resumeStalled(virsh, task.uuid);
+      if (found === 'ended') return;
+    } catch (error) {
+      if (error instanceof DomainNotFound) return;
+      // Whatever it was (libvirtd starts again, or hangs; no process can be started), nobody would hear of it, and the next
+      // attempt may come to more.
+    }
+    const now = performance.now();
+    if (now - (absentSince ?? now) >= SETTLED_MS || now - begun >= LONGEST_MS) return;
+    await sleep(pause);
+  }
+}

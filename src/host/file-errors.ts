@@ -1,0 +1,64 @@
+import { userInfo } from 'node:os';
+import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
+
+/** Errors of the file system in words for people: what was tried on which path, why it failed, what to do next. */
+
+/** The `E…` code of an error that node:fs threw, or undefined for any other. */
+export function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}
+
+/**
+ * `action` is a verb in the infinitive ("write"). The code is `unsafe` where somebody has to change the path or its
+ * rights, else `failed`; an error that is ours already is returned as it is.
+ */
+export function fileError(action: string, path: string, error: unknown): QmpBackupError {
+  if (error instanceof QmpBackupError) return error;
+  const { code, why, hint } = explain(error);
+  return new QmpBackupError(code, `cannot ${action} ${path}: ${why}`, { hint, cause: error });
+}
+
+interface Explanation {
+  readonly code: ErrorCode;
+  readonly why: string;
+  readonly hint: string;
+}
+
+function explain(error: unknown): Explanation {
+  const words = /^E[A-Z0-9]+: ([^,]+)/.exec(messageOf(error))?.[1] ?? messageOf(error);
+  switch (codeOf(error)) {
+    case 'EACCES':
+    case 'EPERM':
+      return {
+        code: 'unsafe',
+        why: `${words} for ${currentUser()}`,
+        hint: 'Give this user read and write access to that path, or run as a user who has it.',
+      };
+    case 'EROFS':
+      return { code: 'unsafe', why: words, hint: 'Mount that file system writable, or choose another folder.' };
+    case 'ENOTDIR':
+    case 'EISDIR':
+    case 'EEXIST':
+    case 'ELOOP':
+      return { code: 'unsafe', why: words, hint: 'Something else has that name. Choose another path or move it away.' };
+    case 'ENOENT':
+      return { code: 'failed', why: words, hint: 'Check the path; it may have been removed or unmounted meanwhile.' };
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return { code: 'failed', why: words, hint: 'Free space on that file system, then run it again.' };
+    default:
+      return { code: 'failed', why: words, hint: 'Check the storage below that path (kernel log), then run it again.' };
+  }
+}
+
+/** `user NAME (uid N)`. */
+export function currentUser(): string {
+  const uid = process.getuid?.() ?? -1;
+  try {
+    return `user ${userInfo().username} (uid ${uid})`;
+  } catch {
+    // A uid without an entry in the user database has no name to tell.
+    return `uid ${uid}`;
+  }
+}

@@ -1,0 +1,49 @@
+import { resolve } from 'node:path';
+import type { Route } from '../../backends/backend.js';
+import type { BackupContext, BackupOptions, BackupResult } from '../../backends/backup-run.js';
+import { allOf } from '../../flow/all-of.js';
+import { type Unwind, unwinding } from '../../flow/unwind.js';
+import { freeSpace } from '../../host/free-space.js';
+import type * as BackUp from './run.js';
+
+/**
+ * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
+ * transaction [thaw], watched jobs, seal, old bitmaps retired. Each stage takes one value and hands one on.
+ */
+export function backup(options: BackupOptions, context: BackupContext): Promise<BackupResult> {
+  return unwinding(async (unwind) => {
+    // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
+    await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
+    const [route, { backUp }] = await openRoute(options, context.signal, unwind);
+    return backUp(options, context, route, unwind);
+  });
+}
+
+type Rest = typeof BackUp;
+
+/** The way to the VM, and the rest of a backup, which is loaded while the VM is asked. */
+async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Unwind): Promise<readonly [Route, Rest]> {
+  const { vm } = options;
+  const access = { breakLock: options.breakLock, what: `backup into ${options.target}` };
+  const rest = (): Promise<Rest> => import('./run.js');
+  switch (vm.kind) {
+    case 'monitor': {
+      const { openQmpRoute } = await import('../../backends/qmp/backend.js');
+      return allOf([openQmpRoute({ ...options, ...vm, ...access }, unwind), rest()]);
+    }
+    case 'domain': {
+      const { openDomainForBackup } = await import('../../backends/libvirt/session.js');
+      const timeoutMs = options.stallTimeoutMs;
+      const [session, { domainRoute }, loaded] = await allOf([
+        openDomainForBackup({ ...vm, ...access, timeoutMs }, unwind),
+        import('../../backends/libvirt/backend.js'),
+        rest(),
+      ]);
+      return [await domainRoute(session, options, signal), loaded];
+    }
+    case 'images': {
+      const { openImagesRoute } = await import('../../backends/offline/backend.js');
+      return allOf([openImagesRoute({ ...vm, ...access, signal }, unwind), rest()]);
+    }
+  }
+}

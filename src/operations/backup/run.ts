@@ -1,0 +1,163 @@
+import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
+import type { Route } from '../../backends/backend.js';
+import type { BackupContext, BackupOptions, BackupResult, BackupRun } from '../../backends/backup-run.js';
+import { TargetWatch } from '../../backends/target-watch.js';
+import { withAskedFor } from '../../core/choose-disks.js';
+import { identityOf } from '../../core/identity.js';
+import { afterTransaction } from '../../core/plan.js';
+import { afterRepairs, retire } from '../../core/reconcile.js';
+import { floorOf, isTight } from '../../core/space.js';
+import { messageOf } from '../../errors.js';
+import type { Unwind } from '../../flow/unwind.js';
+import { askFileSystem } from '../../host/free-space.js';
+import { removeJournal } from '../../repository/journal-file.js';
+import { lockTarget } from '../../repository/lock.js';
+import { refuseDiskFolder } from '../../repository/nesting.js';
+import { Staging } from '../../repository/staging.js';
+import { readTarget, refuseOtherVm, targetFolder } from '../../repository/target.js';
+import { targetInWords } from './check-space.js';
+import { planRun } from './plan.js';
+import { repairOtherMonths } from './repair-months.js';
+
+/** All of a backup once the VM is locked and has been looked at: what `backup` loads while it waits for that. */
+export async function backUp(
+  options: BackupOptions,
+  context: BackupContext,
+  route: Route,
+  unwind: Unwind,
+): Promise<BackupResult> {
+  const watch = startWatch(options, AbortSignal.any([context.signal, route.signal]));
+  unwind.defer(() => Promise.resolve(watch.close()));
+  unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
+  const identity = identityOf(route.state.machine, options.label);
+  const month = options.monthly ? await context.month() : '';
+  const target = await watch.whileAnswering(targetFolder(resolve(options.target), options.monthly, identity, month));
+  const warnings: string[] = [];
+  const run: BackupRun = {
+    options,
+    identity,
+    target,
+    attempt: randomBytes(6).toString('hex'),
+    warn: (text) => {
+      warnings.push(text);
+      context.report({ kind: 'warning', text });
+    },
+    remind: (text, lasting) => {
+      if (lasting) warnings.push(text);
+      context.report({ kind: 'reminder', text });
+    },
+    signal: AbortSignal.any([context.signal, route.signal, watch.signal]),
+    watch,
+    context,
+  };
+  await watch.whileAnswering(refuseDiskFolder(resolve(options.target)));
+  const result = await (options.dryRun ? watch.whileAnswering(rehearse(run, route)) : perform(run, route, unwind));
+  const standing = result.plan.remarks.flatMap(({ kind, text }) => (kind === 'standing' ? [text] : []));
+  return { ...result, warnings, standing };
+}
+
+/** Milliseconds for each step of the clean-up after a run was given up. */
+const LAST_STEP_MS = 1_000;
+
+function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signal: AbortSignal): TargetWatch {
+  const watch = new TargetWatch({ stallMs: stallTimeoutMs, speedLimit, ask: askFileSystem });
+  watch.endBy(signal);
+  // How much must stay free is known when the run is planned.
+  watch.watch({ path: resolve(target), what: targetInWords(target), floor: 0, tight: false });
+  return watch;
+}
+
+type Outcome = Omit<BackupResult, 'warnings' | 'standing'>;
+
+/** `--dry-run`: everything that is decided, nothing that is done. */
+async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
+  const state = await readTarget(run.target, run.options.monthly);
+  state.warnings.forEach(run.warn);
+  refuseOtherVm(state, run.identity, route.state.disks);
+  const repairs = await route.observeRepairs(state);
+  const vm = withAskedFor(afterRepairs(route.state, repairs), run.options);
+  const { plan, space, fleecing } = await planRun(run, route, state, vm);
+  // A guest that a dead run left frozen or stopped goes on first, and can only be asked then.
+  if (!repairs.some(({ kind }) => kind === 'thaw' || kind === 'continue')) await route.rehearseFreeze?.(run);
+  const { fleece, why } = fleecing;
+  return {
+    target: run.target,
+    plan,
+    repairs,
+    fleecing: { fleece, why },
+    space,
+    point: null,
+    freeze: null,
+    pausedMs: null,
+    transactionMs: null,
+  };
+}
+
+async function perform(run: BackupRun, route: Route, unwind: Unwind): Promise<Outcome> {
+  // What was given up may end much later, and has nothing to say any more.
+  const warn = (text: string): void => {
+    if (!run.watch.givenUp.aborted) run.warn(text);
+  };
+  const { outcome, tidyUp } = await run.watch.whileAnswering(makePoint({ ...run, warn }, route, unwind));
+  // The point is sealed, so nothing here can fail the run: what cannot be done now, the next run does by the journal.
+  await run.watch.whileAnswering(tidyUp()).catch((error: unknown) => {
+    run.warn(`the point is sealed, but not all was tidied up (${messageOf(error)}); the next run does it`);
+  });
+  return outcome;
+}
+
+interface Made {
+  readonly outcome: Outcome;
+  readonly tidyUp: () => Promise<void>;
+}
+
+async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<Made> {
+  const { options, target, context, watch } = run;
+  const staging = new Staging(target, route.imageOwner ? { owner: route.imageOwner } : {});
+  unwind.defer(() => staging.undo());
+  await staging.makeTarget();
+  const lock = await lockTarget(target, {
+    breakLock: options.breakLock,
+    what: `backup of ${route.subject}`,
+  });
+  unwind.defer(() => lock.release());
+  watch.endBy(lock.signal);
+  const locked: BackupRun = { ...run, signal: AbortSignal.any([run.signal, lock.signal]) };
+
+  const state = await readTarget(target, options.monthly);
+  state.warnings.forEach(run.warn);
+  refuseOtherVm(state, run.identity, route.state.disks);
+  const others = await repairOtherMonths(locked, route, route.state);
+  const { vm: repaired, report } = await route.repair(state, others.vm);
+  report.warnings.forEach(run.warn);
+  const repairs = [...others.actions, ...report.actions];
+  if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
+
+  const other = await route.ready?.(locked, repaired, unwind);
+  const [way, seen] = other ? [other, other.state] : [route, repaired];
+  const vm = withAskedFor(seen, options);
+  const planned = await planRun(locked, way, state, vm);
+  const { space } = planned;
+  watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
+  const done = await planned.take(locked, staging, vm);
+  staging.keep();
+  const { catalog, plan } = done;
+  const disks = afterTransaction(vm.disks, plan);
+  const { olderMonths } = state;
+  // Where a bitmap was lost there is a FULL instead, and only then is it worth to look into the images.
+  const anew = plan.disks.some(({ level }) => level === 'full') && state.catalog !== undefined;
+  const { fleece, why } = done.fleecing ?? planned.fleecing;
+  // Not the catalog, which is in the target and longer with each point.
+  const { point, freeze, pausedMs, transactionMs } = done;
+  const fleecing = { fleece, why };
+  return {
+    outcome: { target, plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
+    tidyUp: async () => {
+      const sources = anew && way.withForgotten ? await way.withForgotten(disks) : disks;
+      // Per disk the bitmaps of its latest file and of its latest FULL stay.
+      (await way.retire(plan, retire({ catalog, olderMonths, sources }), run.attempt)).forEach(run.warn);
+      await removeJournal(target);
+    },
+  };
+}

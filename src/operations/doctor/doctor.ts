@@ -1,0 +1,248 @@
+import { resolve } from 'node:path';
+import type { AskedVm } from '../../backends/address.js';
+import { refuseLibvirtAgent } from '../../backends/qmp/refuse-libvirt.js';
+import { openVm, type VmAccess, type VmSession } from '../../backends/qmp/session.js';
+import { besideDisks } from '../../core/beside-disks.js';
+import { type Failure, isFailure } from '../../core/failure.js';
+import { fatalToFleece } from '../../core/fleece-choice.js';
+import { identityOf, type VmIdentity } from '../../core/identity.js';
+import { recognise } from '../../core/match-disks.js';
+import type { DomainFacts } from '../../doctor/domain-facts.js';
+import type { DoctorFacts, Finding, VmFacts } from '../../doctor/facts.js';
+import { judge } from '../../doctor/findings.js';
+import { orFailure } from '../../flow/collect-failure.js';
+import { type Unwind, unwinding } from '../../flow/unwind.js';
+import { canFreeze, GuestAgent } from '../../guest-agent/client.js';
+import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
+import { makeProbeFile } from '../../host/probe-file.js';
+import { qemuImgVersion } from '../../qemu-tools/version.js';
+import { type QemuFeatures, readFeatures } from '../../qemu/features.js';
+import { probeWritable } from '../../qemu/probe-target.js';
+import { readTpms } from '../../qemu/tpms.js';
+import { run } from '../../qmp/commands.js';
+import type { Endpoint } from '../../qmp/endpoint.js';
+import { QmpCommandError } from '../../qmp/errors.js';
+import { refuseDiskFolder } from '../../repository/nesting.js';
+import { targetFolder } from '../../repository/target.js';
+import { type DomainWay, lookAtTarget, type Probed } from './inspect-target.js';
+
+/** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
+export interface DoctorOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
+  readonly vm: AskedVm | null;
+  readonly agent: Endpoint | null;
+  /** Where the scratch images of a domain would lie; null is beside its images. */
+  readonly fleeceDir: string | null;
+  readonly target: string | null;
+  readonly monthly: boolean;
+  /** `--vm-name`. */
+  readonly label: string | null;
+}
+
+export interface DoctorContext {
+  readonly signal: AbortSignal;
+  readonly now: () => Date;
+  /** `YYYY-MM` in local time. */
+  readonly month: () => Promise<string>;
+}
+
+export interface DoctorResult {
+  readonly findings: readonly Finding[];
+  readonly facts: DoctorFacts;
+}
+
+export async function doctor(options: DoctorOptions, context: DoctorContext): Promise<DoctorResult> {
+  const { signal } = context;
+  const [wall, monotonic] = [context.now().getTime(), performance.now()];
+  const month = options.monthly ? await context.month() : '';
+  // First: whatever else touches a hung mount hangs too.
+  const named = options.target === null ? null : resolve(options.target);
+  const answers = named === null ? undefined : await orFailure(freeSpace(named, { timeoutMs: ANSWER_MS, signal }));
+  const hangs = answers && isFailure(answers) ? answers : undefined;
+  const folderOf: FolderOf = async (identity) =>
+    named === null || hangs ? null : targetFolder(named, options.monthly, identity, month);
+
+  const qemuImg = await orFailure(qemuImgVersion());
+  const seen = options.vm ? await orFailure(lookAtVm(options, options.vm, folderOf, signal)) : undefined;
+  signal.throwIfAborted();
+  const identity = seen && !isFailure(seen) ? seen.identity : { uuid: null, name: null, label: options.label };
+  const ofMonitor = options.vm?.kind === 'monitor';
+  const vm = seen && (isFailure(seen) ? (ofMonitor ? seen : undefined) : seen.vm);
+  const domain = seen && (isFailure(seen) ? (ofMonitor ? undefined : seen) : seen.domain);
+  // A run that holds the VM may be freezing the guest, and the agent serves one client: it was asked by lookAtVm only.
+  const agent = seen && !isFailure(seen) ? seen.agent : undefined;
+  const target =
+    named === null || hangs
+      ? hangs
+      : await orFailure(
+          Promise.resolve().then(async () => {
+            const folder = (await folderOf(identity)) ?? '';
+            await refuseDiskFolder(named);
+            const probed = seen && !isFailure(seen) ? seen.probed : await probe(folder, undefined);
+            const state = seen && !isFailure(seen) ? (seen.vm ?? seen.domain)?.state : undefined;
+            return lookAtTarget(folder, {
+              monthly: options.monthly,
+              identity,
+              vm: state ?? null,
+              probed,
+              now: context.now(),
+              features: seen && !isFailure(seen) ? seen.features : null,
+              domain: seen && !isFailure(seen) ? seen.way : null,
+            });
+          }),
+        );
+  signal.throwIfAborted();
+  const now = context.now();
+  const facts: DoctorFacts = {
+    now: now.toISOString(),
+    clockStepMs: now.getTime() - wall - (performance.now() - monotonic),
+    qemuImg,
+    vm: withKnownIds(vm, target && !isFailure(target) ? target.ids : new Map()),
+    domain: withKnownIds(domain, target && !isFailure(target) ? target.ids : new Map()),
+    agent,
+    target: target && (isFailure(target) ? target : target.facts),
+  };
+  return { findings: judge(facts), facts };
+}
+
+type FolderOf = (identity: VmIdentity) => Promise<string | null>;
+
+interface SeenVm {
+  readonly features: QemuFeatures | null;
+  readonly vm: VmFacts | undefined;
+  readonly domain: DomainFacts | undefined;
+  readonly way: DomainWay | null;
+  readonly identity: VmIdentity;
+  readonly agent: DoctorFacts['agent'];
+  readonly probed: Probed | null;
+}
+
+/** All that needs the VM's lock, which is held no longer than this. */
+function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, signal: AbortSignal): Promise<SeenVm> {
+  return unwinding(async (unwind) => {
+    if (address.kind === 'domain') return lookAtDomain(options, address, folderOf, unwind);
+    const { monitor } = address;
+    const session = await openVm({ ...options, monitor, what: 'doctor', endDeadJobsMs: null }, unwind);
+    signal.throwIfAborted();
+    const { client, state, owner } = session;
+    const identity = identityOf(state.machine, options.label);
+    const [features, commands, tpms] = await Promise.all([
+      readFeatures(client),
+      run(client, 'query-commands'),
+      readTpms(client),
+    ]);
+    const known = recognise(undefined, state.disks);
+    const has = new Set(commands.map(({ name }) => name));
+    const agent = options.agent ? await orFailure(lookAtAgent(options.agent, signal)) : undefined;
+    signal.throwIfAborted();
+    const folder = await folderOf(identity);
+    return {
+      identity,
+      features,
+      domain: undefined,
+      way: null,
+      agent,
+      probed: folder === null ? null : await probe(folder, session),
+      vm: {
+        state,
+        disks: known.map(({ id, source }) => ({ id, node: source.node })),
+        fatalToFleece: fatalToFleece(state, known),
+        beside: besideDisks(state, tpms),
+        missingCommands: NEEDED_COMMANDS.filter((name) => !has.has(name)),
+        jobSparesGuest: features.driveBackup.onCbwError,
+        canFleece: features.snapshotAccess && (features.copyBeforeWrite?.onCbwError ?? false),
+        user: owner?.user ?? null,
+      },
+    };
+  });
+}
+
+/** The files of a domain's backup are written by this process, so QEMU is not asked about the target. */
+async function lookAtDomain(
+  options: DoctorOptions,
+  address: Extract<AskedVm, { readonly kind: 'domain' }>,
+  folderOf: FolderOf,
+  unwind: Unwind,
+): Promise<SeenVm> {
+  const { lookAtDomainClosely } = await import('../../backends/libvirt/inspect-for-doctor.js');
+  const { observeDomainRepairs } = await import('../../backends/libvirt/repair.js');
+  const { session, facts, fleecing } = await lookAtDomainClosely({ ...options, ...address, what: 'doctor' }, unwind);
+  const identity = identityOf(facts.state.machine, options.label);
+  const folder = await folderOf(identity);
+  return {
+    identity,
+    features: null,
+    vm: undefined,
+    domain: facts,
+    agent: undefined,
+    probed: folder === null ? null : await probe(folder, undefined),
+    way: {
+      observe: (target) => observeDomainRepairs(session, target, facts.state),
+      fleecing,
+    },
+  };
+}
+
+const NEEDED_COMMANDS = [
+  'transaction',
+  'drive-backup',
+  'block-dirty-bitmap-add',
+  'block-dirty-bitmap-remove',
+  'blockdev-add',
+  'blockdev-del',
+  'query-named-block-nodes',
+  'query-jobs',
+  'job-cancel',
+  'job-dismiss',
+] as const;
+
+/** A file of ours in the target (or above it, where it is still to be made), which QEMU is asked to open. */
+async function probe(folder: string, session: VmSession | undefined): Promise<Probed> {
+  const owner = process.getuid?.() === 0 ? session?.owner : undefined;
+  const file = await orFailure(makeProbeFile(folder, owner));
+  if (isFailure(file)) return { write: file, qemuWrite: null };
+  try {
+    const write = { clockAheadMs: file.clockAheadMs };
+    return { write, qemuWrite: session ? await askQemu(session, file.path) : null };
+  } finally {
+    await file.remove();
+  }
+}
+
+async function askQemu({ client, owner }: VmSession, path: string): Promise<{ readonly ok: true } | Failure> {
+  try {
+    await probeWritable(client, path, 'threads');
+    return { ok: true };
+  } catch (error) {
+    if (!(error instanceof QmpCommandError)) throw error;
+    const who = owner ? `QEMU (user ${owner.user}, pid ${owner.pid})` : 'QEMU';
+    const hint = /No such file/.test(error.desc)
+      ? 'The file is there, and QEMU does not see it: QEMU runs in a container or chroot, or on another host. Give it the target under the same path.'
+      : 'Give the user that QEMU runs as access to every folder of the path (also in AppArmor or SELinux rules), or run the backup as root.';
+    return { failed: `${who} cannot write to the target: ${error.desc}`, hint };
+  }
+}
+
+const AGENT_MS = 3_000;
+
+/** Asks, and never freezes. */
+async function lookAtAgent(endpoint: Endpoint, signal: AbortSignal): Promise<Exclude<DoctorFacts['agent'], undefined>> {
+  await refuseLibvirtAgent(endpoint);
+  const agent = await GuestAgent.connect(endpoint, { timeoutMs: AGENT_MS, signal });
+  try {
+    const info = await agent.info(AGENT_MS);
+    const freeze = ['guest-fsfreeze-status', 'guest-fsfreeze-freeze', 'guest-fsfreeze-thaw'];
+    const missing = canFreeze(info) ? [] : freeze.filter((name) => !info.enabled.has(name));
+    return { version: info.version, missing, status: await agent.fsfreezeStatus(AGENT_MS) };
+  } finally {
+    agent.close();
+  }
+}
+
+/** The ids that the target gave to the disks, where it knows them. */
+function withKnownIds<T extends Pick<VmFacts, 'disks'>>(
+  vm: T | Failure | undefined,
+  ids: ReadonlyMap<string, string>,
+): T | Failure | undefined {
+  if (!vm || isFailure(vm)) return vm;
+  return { ...vm, disks: vm.disks.map(({ id, node }) => ({ id: ids.get(node) ?? id, node })) };
+}

@@ -1,0 +1,254 @@
+import type { Catalog } from '../../core/catalog.js';
+import type { PointDisk } from '../../core/point.js';
+import {
+  dropMerged,
+  type FileFacts,
+  leftovers,
+  markMerging,
+  type MergeFile,
+  mergeFiles,
+  type MergePlan,
+  settleMerge,
+} from '../../core/rebase-plan.js';
+import { QmpBackupError } from '../../errors.js';
+import { foreignFiles, type MergeNote } from '../../import/legacy-disk.js';
+import type { ForeignChain } from '../../import/legacy-folder.js';
+import type { examine } from '../../qemu-tools/examine.js';
+import { refuseDamage } from '../../repository/chain-check.js';
+import type { sha256File } from '../../repository/digest.js';
+import { type DiskFolder, pathIn } from '../../repository/disk-folder.js';
+import type { checkLine, fileState } from '../../repository/file-state.js';
+import { diskFolder, filePath } from '../../repository/layout.js';
+
+/**
+ * What is written down about a merge, so that one which was interrupted is finished and never mistaken for a chain: in
+ * the catalog, or in a note where a folder has none.
+ */
+export interface Ledger {
+  readonly files: readonly MergeFile[];
+  /**
+   * Refuses a missing, altered or hostile file of the line and of the head's children; by digests, where that is asked
+   * for: the merge records new ones, and damage would look right from then on.
+   *
+   * @throws QmpBackupError `unsafe` or `damaged`, by name
+   */
+  readonly verify: (plan: MergePlan, options: VerifyOptions) => Promise<void>;
+  /** Files above the head whose header has to be given its link; what they are to build on. */
+  readonly relinks: (plan: MergePlan) => readonly { readonly file: string; readonly parent: string }[];
+  /** Whether a digest of this file is to be recorded. */
+  readonly wantsDigest: (file: string, plan: MergePlan) => boolean;
+  /** Durable before the first byte is merged. */
+  readonly begin: (plan: MergePlan) => Promise<void>;
+  /** Durable after the last byte is merged and proven. */
+  readonly settle: (plan: MergePlan, facts: ReadonlyMap<string, FileFacts>) => Promise<void>;
+  /** Removes the files that are merged and forgets them. Also after an earlier run's settle. */
+  readonly finish: () => Promise<Finished>;
+}
+
+/** File names; of other disks of the target with the disk before. */
+export interface Finished {
+  /** Known as merged, whether or not they were still there. */
+  readonly merged: readonly string[];
+  readonly removed: readonly string[];
+}
+
+export interface VerifyOptions {
+  readonly signal: AbortSignal;
+  readonly dryRun: boolean;
+  readonly digests: boolean;
+  /** Bytes per second of what is read for the digests; undefined or 0 is no limit. */
+  readonly rateLimit: number | undefined;
+  /** Before the digest of a file is made. */
+  readonly onFile: (file: string) => void;
+}
+
+export interface LedgerDeps {
+  readonly writeCatalog: (target: string, catalog: Catalog) => Promise<void>;
+  readonly writeMergeNote: (dir: string, note: MergeNote) => Promise<void>;
+  readonly removeMergeNote: (dir: string) => Promise<void>;
+  /** True if it was there. */
+  readonly removeFile: (path: string) => Promise<boolean>;
+  readonly syncFolder: (path: string) => Promise<void>;
+  readonly rebaseUnsafe: (path: string, backing: string) => Promise<void>;
+  readonly checkLine: typeof checkLine;
+  readonly fileState: typeof fileState;
+  readonly sha256File: typeof sha256File;
+  readonly examine: typeof examine;
+}
+
+export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDeps): Ledger {
+  const { target, disk } = folder;
+  let catalog = start;
+  const write = async (next: Catalog): Promise<void> => {
+    await deps.writeCatalog(target, next);
+    catalog = next;
+  };
+  const entryOf = ({ file }: MergeFile): PointDisk => {
+    const entries = catalog.points.flatMap(({ disks }) => disks);
+    const found = entries.find((each) => each.disk === disk && each.file === file && each.state !== 'merged');
+    if (!found) throw new QmpBackupError('failed', `${file} is not in the catalog of ${target}`);
+    return found;
+  };
+  return {
+    files: mergeFiles(start, disk),
+    verify: (plan, options) => verifyRecorded(folder, plan, entryOf, options, deps),
+    relinks: ({ full, children }) => children.map(({ file }) => ({ file, parent: full.file })),
+    wantsDigest: (file, plan) => {
+      const files = file === plan.full.file ? plan.line : plan.children.filter((child) => child.file === file);
+      return files.some((each) => entryOf(each).sha256 !== null);
+    },
+    begin: (plan) => write(markMerging(catalog, disk, plan)),
+    settle: (plan, facts) => write(settleMerge(catalog, disk, plan, facts)),
+    finish: async () => {
+      const merged: string[] = [];
+      const removed: string[] = [];
+      const left = leftovers(catalog);
+      for (const each of left) {
+        const name = each.disk === disk ? each.file : `${each.disk}/${each.file}`;
+        merged.push(name);
+        if (await deps.removeFile(filePath(target, each.disk, each.file))) removed.push(name);
+      }
+      if (removed.length > 0) {
+        for (const each of new Set(left.map((one) => one.disk))) await deps.syncFolder(diskFolder(target, each));
+      }
+      // Only now: while a file is there, the catalog must know its name, or a crash would leave it for good.
+      const dropped = dropMerged(catalog);
+      if (dropped !== catalog) await write(dropped);
+      return { merged, removed };
+    },
+  };
+}
+
+async function verifyRecorded(
+  folder: DiskFolder,
+  plan: MergePlan,
+  entryOf: (file: MergeFile) => PointDisk,
+  options: VerifyOptions,
+  deps: LedgerDeps,
+): Promise<void> {
+  const { line, full, head, children, resumes } = plan;
+  const entries = line.map(entryOf);
+  let unproven: readonly PointDisk[];
+  if (resumes) {
+    // The FULL is half merged and so differs from the catalog; what is merged into it must not.
+    unproven = entries.slice(1);
+    for (const entry of unproven) refuseAltered(entry.file, await whyAltered(folder, entry, options, deps));
+  } else {
+    const checked = await deps.checkLine(folder.target, entries, { signal: options.signal });
+    if (!checked.ok) refuseAltered(checked.file, checked.why);
+    unproven = entries;
+  }
+  for (const { file, parent, virtualSize } of entries) {
+    const header = await deps.examine(folder.dir, { file, links: [parent] });
+    const largest = resumes && file === full.file ? head.virtualSize : virtualSize;
+    if (header.virtualSize < virtualSize || header.virtualSize > largest) {
+      refuseAltered(file, `it is a disk of ${header.virtualSize} bytes, the catalog says ${virtualSize}`);
+    }
+  }
+  for (const child of children) await verifyChild(folder, plan, entryOf(child), options, deps);
+  if (!options.digests) return;
+  // With its new link, which a dry run does not take back, a child has another digest.
+  const provable = resumes && options.dryRun ? [] : children.map(entryOf);
+  await refuseDamage(folder.dir, [...unproven, ...provable], options, deps);
+}
+
+/**
+ * A child of the head gets a new link and then a new digest, which would make an altered file look right: so it is
+ * compared first. An interrupted merge may have given it its new link already; with the old one put back its bytes are
+ * the old ones, by digest.
+ */
+async function verifyChild(
+  folder: DiskFolder,
+  { full, head, resumes }: MergePlan,
+  entry: PointDisk,
+  options: VerifyOptions,
+  deps: LedgerDeps,
+): Promise<void> {
+  const links = resumes ? [head.file, full.file] : [head.file];
+  const header = await deps.examine(folder.dir, { file: entry.file, links });
+  const isRelinked = header.backingFile === full.file;
+  if (isRelinked && (options.dryRun || entry.sha256 === null)) return;
+  if (isRelinked) await deps.rebaseUnsafe(pathIn(folder, entry.file), head.file);
+  refuseAltered(entry.file, await whyAltered(folder, entry, options, deps));
+}
+
+/** As `checkLine` looks at one file, but for its link, which the caller examines. */
+async function whyAltered(
+  folder: DiskFolder,
+  entry: PointDisk,
+  { signal }: VerifyOptions,
+  deps: LedgerDeps,
+): Promise<string | undefined> {
+  const path = pathIn(folder, entry.file);
+  const state = await deps.fileState(path);
+  if (!state) return 'it is missing';
+  if (state.size !== entry.size) return `it has ${state.size} bytes, the catalog says ${entry.size}`;
+  if (state.mtimeMs === entry.mtimeMs) return undefined;
+  if (entry.sha256 !== null && (await deps.sha256File(path, { signal })) === entry.sha256) return undefined;
+  return 'it was modified after it was sealed';
+}
+
+function refuseAltered(file: string, why: string | undefined): void {
+  if (why === undefined) return;
+  throw new QmpBackupError('unsafe', `${file} cannot be used: ${why}`, {
+    hint: 'Put back the file as it was backed up. Nothing was merged.',
+  });
+}
+
+/** For a folder that no catalog knows. A settled note has to be finished before its files are read. */
+export async function foreignLedger(
+  folder: DiskFolder,
+  chain: ForeignChain,
+  note: MergeNote | undefined,
+  deps: LedgerDeps,
+): Promise<Ledger> {
+  const { dir } = folder;
+  const files = await foreignFiles(dir, chain, note);
+  let current = note;
+  const write = async (next: MergeNote): Promise<void> => {
+    await deps.writeMergeNote(dir, next);
+    current = next;
+  };
+  return {
+    files,
+    // There is nothing to compare with, and the headers were examined when the files were listed.
+    verify: () => Promise.resolve(),
+    relinks: ({ full, head }) =>
+      files
+        .slice(files.findIndex(({ file }) => file === head.file) + 1)
+        .map(({ file, parent }) => ({ file, parent: parent === null || parent === head.file ? full.file : parent })),
+    wantsDigest: () => false,
+    begin: (plan) =>
+      write({
+        full: plan.full.file,
+        head: plan.head.file,
+        absorbed: plan.line.slice(1, -1).map(({ file }) => file),
+        phase: 'merging',
+      }),
+    settle: async () => {
+      if (current) await write({ ...current, phase: 'merged' });
+    },
+    finish: async () => {
+      if (current?.phase !== 'merged') return NOTHING;
+      const finished = await finishNote(folder, current, deps);
+      current = undefined;
+      return finished;
+    },
+  };
+}
+
+/** Removes what a settled note names, then the note. */
+export async function finishNote(
+  { dir }: Pick<DiskFolder, 'dir'>,
+  { absorbed, head }: MergeNote,
+  deps: Pick<LedgerDeps, 'removeFile' | 'syncFolder' | 'removeMergeNote'>,
+): Promise<Finished> {
+  const merged = [...absorbed, head];
+  const removed: string[] = [];
+  for (const file of merged) if (await deps.removeFile(`${dir}/${file}`)) removed.push(file);
+  await deps.syncFolder(dir);
+  await deps.removeMergeNote(dir);
+  return { merged, removed };
+}
+
+export const NOTHING: Finished = { merged: [], removed: [] };

@@ -1,0 +1,144 @@
+import { dirname, resolve } from 'node:path';
+import type { Catalog } from '../../core/catalog.js';
+import { findFile } from '../../core/chain.js';
+import type { PointDisk } from '../../core/point.js';
+import { lineToRead, type MergeFile, mergeFiles } from '../../core/rebase-plan.js';
+import { QmpBackupError } from '../../errors.js';
+import { unwinding } from '../../flow/unwind.js';
+import { warnOfSpace } from '../../host/warn-of-space.js';
+import { chosenChain, foreignFiles, readMergeNote, refuseUnfinished } from '../../import/legacy-disk.js';
+import { readForeignFolder } from '../../import/legacy-folder.js';
+import { readCatalog } from '../../repository/catalog-file.js';
+import { type LineFile, refuseAlteredLine } from '../../repository/chain-check.js';
+import { type DiskFolder, locateDisk, lockForReading } from '../../repository/disk-folder.js';
+import { checkLine } from '../../repository/file-state.js';
+import { lockTarget } from '../../repository/lock.js';
+import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
+import {
+  type CopyDeps,
+  copyLine,
+  defaultCopyDeps,
+  makeFolder,
+  mostOfCopy,
+  promoteCopy,
+  refuseExisting,
+  undoneOnFailure,
+} from './standalone-copy.js';
+
+/** Writes the state of one disk into a new standalone image. The backup is only read. */
+export interface MergeOptions {
+  /** `<target>/<disk>`. */
+  readonly dir: string;
+  /** The image to make; must not exist. */
+  readonly targetFile: string;
+  /** The file whose state is wanted; undefined is the newest of the newest FULL's branch. */
+  readonly until?: string | undefined;
+  /** Bytes per second; undefined or 0 is no limit. */
+  readonly rateLimit?: number | undefined;
+  readonly breakLock: boolean;
+}
+
+export type MergeEvent =
+  | { readonly kind: 'warning'; readonly text: string }
+  | { readonly kind: 'planned'; readonly files: readonly string[] }
+  /** `percent` of 0 to 100. */
+  | { readonly kind: 'progress'; readonly percent: number };
+
+export interface MergeResult {
+  /** Absolute path of the new image. */
+  readonly targetFile: string;
+  /** The files that it was made of, FULL first. */
+  readonly files: readonly string[];
+  /** Bytes. */
+  readonly virtualSize: number;
+}
+
+export interface MergeContext {
+  readonly signal: AbortSignal;
+  readonly report: (event: MergeEvent) => void;
+}
+
+export interface MergeDeps extends CopyDeps {
+  readonly lockTarget: typeof lockTarget;
+  readonly readCatalog: typeof readCatalog;
+  readonly readForeignFolder: typeof readForeignFolder;
+  readonly readMergeNote: typeof readMergeNote;
+  readonly checkLine: typeof checkLine;
+}
+
+export const defaultMergeDeps: MergeDeps = {
+  ...defaultCopyDeps,
+  lockTarget,
+  readCatalog,
+  readForeignFolder,
+  readMergeNote,
+  checkLine,
+};
+
+/**
+ * @throws QmpBackupError `usage`, `no-catalog`, `locked`; `unsafe` when the image exists, or for a missing, altered,
+ * hostile or half merged file, by name; `failed` in qemu-img's own words. Nothing is left behind then.
+ */
+export function merge(
+  options: MergeOptions,
+  context: MergeContext,
+  deps: MergeDeps = defaultMergeDeps,
+): Promise<MergeResult> {
+  return unwinding(async (unwind) => {
+    const warn = (text: string): void => context.report({ kind: 'warning', text });
+    const targetFile = resolve(options.targetFile);
+    await refuseExisting(targetFile);
+    const folder = await locateDisk(options.dir);
+    const lock = await lockForReading(
+      deps.lockTarget,
+      folder.target,
+      { breakLock: options.breakLock, what: `merge of ${folder.disk} into ${targetFile}` },
+      warn,
+    );
+    if (lock) unwind.defer(() => lock.release());
+    const signal = lock ? AbortSignal.any([context.signal, lock.signal]) : context.signal;
+
+    const line = await provenLine(folder, options.until, signal, warn, deps);
+    const files = line.map(({ file }) => file);
+    context.report({ kind: 'planned', files });
+    const space = { need: await mostOfCopy(folder.dir, line), what: `the merge of ${files.at(-1)}` };
+    await warnOfSpace(dirname(targetFile), space, { warn, signal });
+    await undoneOnFailure(async (undo) => {
+      await makeFolder(dirname(targetFile), undo);
+      const onProgress = (percent: number): void => context.report({ kind: 'progress', percent });
+      await copyLine(folder.dir, line, targetFile, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
+      signal.throwIfAborted();
+      await promoteCopy(targetFile, undo, deps);
+    });
+    return { targetFile, files, virtualSize: line.at(-1)?.virtualSize ?? 0 };
+  });
+}
+
+/** The files to read, each proven to be what was backed up and to lead nowhere else. */
+async function provenLine(
+  folder: DiskFolder,
+  until: string | undefined,
+  signal: AbortSignal,
+  warn: (text: string) => void,
+  deps: MergeDeps,
+): Promise<readonly LineFile[]> {
+  const catalog = await deps.readCatalog(folder.target);
+  const files = catalog ? mergeFiles(catalog, folder.disk) : [];
+  if (catalog && files.length > 0) {
+    const line = lineToRead(files, until);
+    const entries = line.map((each) => entryOf(catalog, folder.disk, each));
+    await refuseAlteredLine(folder, entries, signal, deps);
+    return entries;
+  }
+  await refuseUnsealedFiles(folder.target, catalog, folder.disk);
+  refuseUnfinished(folder.dir, await deps.readMergeNote(folder.dir));
+  const chain = chosenChain(folder.dir, await deps.readForeignFolder(folder.dir), until);
+  chain.notes.forEach(warn);
+  return lineToRead(await foreignFiles(folder.dir, chain, undefined), until);
+}
+
+function entryOf(catalog: Catalog, disk: string, { file }: MergeFile): PointDisk {
+  const found = findFile(catalog, disk, file);
+  if (!found) throw new QmpBackupError('failed', `${file} is not in the catalog`);
+  return found.entry;
+}

@@ -1,0 +1,192 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { folderName } from '../../core/names.js';
+import type { DefinitionFile, Point } from '../../core/point.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import type { Unwind } from '../../flow/unwind.js';
+import { codeOf, fileError } from '../../host/file-errors.js';
+import type { RecordedDomain } from '../../libvirt/restored-domain.js';
+import { readKept, writeNew } from '../../repository/definition-files.js';
+import { refuseExisting } from './standalone-copy.js';
+
+/**
+ * The definition of a restored domain (decision 12): its XML with the new places of its disks, its UEFI variables and the
+ * state of its TPM, all beside its disks.
+ */
+export interface DefinitionRequest {
+  /** Also define it in libvirt. */
+  readonly define: boolean;
+  /** For a domain beside the original; null is the original's own name. */
+  readonly name: string | null;
+  /** URI for libvirt; null is virsh's own default. */
+  readonly connect: string | null;
+}
+
+/** What a point tells of its domain, read and proved before anything is written. */
+export interface DefinitionSource {
+  readonly name: string;
+  readonly uuid: string;
+  /** It becomes a domain beside the original, with this UUID. */
+  readonly newUuid: string | null;
+  readonly recorded: RecordedDomain;
+  readonly nvram: Buffer | null;
+  readonly tpm: readonly { readonly path: string; readonly bytes: Buffer }[];
+  readonly autostart: boolean | null;
+}
+
+export interface DefinitionPaths {
+  readonly xml: string;
+  readonly nvram: string | null;
+  /** A folder as libvirt's own for the state of a domain's TPM. */
+  readonly tpm: string | null;
+}
+
+export interface WrittenDefinition extends DefinitionPaths {
+  readonly name: string;
+  readonly uuid: string;
+  /** What is different from the recorded domain beside the places, for people. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Null where the point has no definition, or a damaged one that was not asked for.
+ *
+ * @throws QmpBackupError `usage` for a definition that was asked for and is not there; `unsafe` for one that is damaged
+ */
+export async function readDefinition(
+  target: string,
+  { point, called }: { readonly point: Point | null; readonly called: string },
+  request: DefinitionRequest,
+  warn: (text: string) => void,
+): Promise<DefinitionSource | null> {
+  const { define, name } = request;
+  const definition = point?.definition;
+  if (!definition?.files.some(({ kind }) => kind === 'domain')) {
+    if (define || name !== null) throw withoutDefinition(called, define);
+    return null;
+  }
+  if (name !== null) refuseOddName(name);
+  try {
+    const kept = (kind: DefinitionFile['kind']): readonly DefinitionFile[] =>
+      definition.files.filter((each) => each.kind === kind);
+    const read = (kind: DefinitionFile['kind']): Promise<Buffer[]> =>
+      Promise.all(kept(kind).map((each) => readKept(target, each)));
+    const [[inactive = ''], [live], [nvram], tpm] = await Promise.all([
+      read('domain').then(texts),
+      read('live').then(texts),
+      read('nvram'),
+      read('tpm'),
+    ]);
+    const { parseDomain } = await import('../../libvirt/domain-xml.js');
+    const original = parseDomain(inactive);
+    for (const what of definition.missing) warn(`${called} does not have ${what}`);
+    return {
+      name: name ?? original.name,
+      uuid: original.uuid,
+      newUuid: name === null || name === original.name ? null : randomUUID(),
+      recorded: { inactive, live: live ?? null },
+      nvram: nvram ?? null,
+      tpm: kept('tpm').flatMap(({ path }, index) => {
+        const bytes = tpm[index];
+        return path === null || bytes === undefined ? [] : [{ path, bytes }];
+      }),
+      autostart: definition.autostart,
+    };
+  } catch (error) {
+    if (define || name !== null) throw error;
+    warn(`the definition of the domain is not restored: ${messageOf(error)}`);
+    return null;
+  }
+}
+
+function texts(files: readonly Buffer[]): readonly string[] {
+  return files.map((bytes) => bytes.toString('utf8'));
+}
+
+function withoutDefinition(called: string, define: boolean): QmpBackupError {
+  return new QmpBackupError(
+    'usage',
+    `${called} has no definition of a domain, so ${define ? '--define' : '--name'} has nothing to work on`,
+    {
+      hint: 'Only backups by --domain keep one. Restore the disks without it; machine.json tells how the machine was.',
+    },
+  );
+}
+
+function refuseOddName(name: string): void {
+  if (name.trim() !== '' && !/[/\n]/.test(name)) return;
+  throw new QmpBackupError('usage', `${JSON.stringify(name)} is not a name that libvirt gives a domain`, {
+    hint: 'It has neither slashes nor line breaks, and is not empty.',
+  });
+}
+
+/** What is added to it shall fit into a name, too. */
+const NAME_BYTES = 240;
+
+/** Where it goes in the folder of the restored disks. Nothing may be there yet. */
+export async function placesFor(output: string, { name, nvram, tpm }: DefinitionSource): Promise<DefinitionPaths> {
+  const base = join(output, folderName(name, NAME_BYTES));
+  const paths = {
+    xml: `${base}.xml`,
+    nvram: nvram === null ? null : `${base}.nvram`,
+    tpm: tpm.length === 0 ? null : `${base}.tpm`,
+  };
+  for (const path of [paths.xml, paths.nvram, paths.tpm]) if (path !== null) await refuseExisting(path);
+  return paths;
+}
+
+/** `disks`: absolute paths of the restored images by target. */
+export async function writeDefinition(
+  source: DefinitionSource,
+  paths: DefinitionPaths,
+  disks: ReadonlyMap<string, string>,
+  undo: Unwind,
+): Promise<WrittenDefinition> {
+  const { mediaOf, restoredDomain } = await import('../../libvirt/restored-domain.js');
+  const { name, uuid, newUuid, recorded, nvram, tpm } = source;
+  const there = await Promise.all(
+    mediaOf(recorded.inactive).map(async (path) => ((await isThere(path)) ? [path] : [])),
+  );
+  const { xml, notes } = restoredDomain(recorded, {
+    ...{ name, newUuid, disks, nvram: paths.nvram },
+    media: new Set(there.flat()),
+  });
+  if (paths.nvram !== null && nvram !== null) await made(paths.nvram, nvram, undo);
+  if (paths.tpm !== null) {
+    const folder = paths.tpm;
+    undo.defer(() => rm(folder, { recursive: true, force: true }));
+    await writeTpmState(folder, tpm);
+  }
+  await made(paths.xml, Buffer.from(xml), undo);
+  return { ...paths, name, uuid: newUuid ?? uuid, notes };
+}
+
+async function made(path: string, bytes: Buffer, undo: Unwind): Promise<void> {
+  undo.defer(() => rm(path, { force: true }));
+  await writeNew(path, bytes);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
+    throw fileError('look at', path, error);
+  }
+}
+
+/** Into a folder that is not there yet, with folders below it that only root and the emulator's user will enter. */
+export async function writeTpmState(folder: string, files: DefinitionSource['tpm']): Promise<void> {
+  try {
+    // As libvirt makes it: whoever the emulator runs as has to get through.
+    await mkdir(folder, { mode: 0o711 });
+    for (const { path, bytes } of files) {
+      await mkdir(dirname(join(folder, path)), { recursive: true, mode: 0o700 });
+      await writeNew(join(folder, path), bytes);
+    }
+  } catch (error) {
+    throw fileError('write', folder, error);
+  }
+}

@@ -1,0 +1,198 @@
+import type { Dirent } from 'node:fs';
+import { lstat, readdir } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { Catalog } from '../../core/catalog.js';
+import { currentChain, describedSource } from '../../core/chain.js';
+import type { LeftOut } from '../../core/disk.js';
+import { displayName, type VmIdentity } from '../../core/identity.js';
+import type { LackedDisk, Point } from '../../core/point.js';
+import { nameOf, planRestore, type RestorePlan } from '../../core/restore-plan.js';
+import { type NameParts, type RestoredNames, restoredNames } from '../../core/restored-names.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import { foreignFiles, refuseUnfinished } from '../../import/legacy-disk.js';
+import { type ForeignDisk, planForeignRestore } from '../../import/legacy-restore.js';
+import { requireCatalog } from '../../repository/catalog-file.js';
+import { type LineFile, refuseAlteredLine } from '../../repository/chain-check.js';
+import { diskFolder } from '../../repository/layout.js';
+import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
+import type { RestoreContext, RestoreDeps, RestoreOptions } from './request.js';
+import { type DefinitionSource, readDefinition } from './restore-definition.js';
+
+/** What a restore is to write, read from the target and proved before anything is written. */
+
+/** What the steps of one restore share. */
+export interface RestoreRun {
+  readonly options: RestoreOptions;
+  readonly target: string;
+  readonly output: string;
+  /** Aborts on a signal to the tool or when the lock is lost. */
+  readonly signal: AbortSignal;
+  readonly warn: (text: string) => void;
+  readonly context: RestoreContext;
+  readonly deps: RestoreDeps;
+}
+
+/** What is to be written, proven to be what was backed up. */
+export interface RestoreSource {
+  readonly point: string;
+  readonly disks: readonly SourceDisk[];
+  readonly machine: object;
+  readonly definition: DefinitionSource | null;
+  /** What the files are called in the folder. */
+  readonly names: RestoredNames;
+  readonly leftOut: readonly LeftOut[];
+  /** Disks that the VM had and the point does not have. */
+  readonly lacks: readonly LackedDisk[];
+}
+
+export interface SourceDisk {
+  readonly disk: string;
+  /** The target of a libvirt domain's disk. */
+  readonly device: string | null;
+  readonly dir: string;
+  readonly line: readonly LineFile[];
+}
+
+// --- with a catalog --------------------------------------------------------------------------------------------------
+
+export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise<RestoreSource> {
+  const { options, target, signal, deps, warn } = run;
+  const plan = planRestore(catalog, options);
+  const point = nameOf(plan.point, catalog);
+  const parts: NameParts = { vm: vmName(options, catalog.vm), point: numberInName(plan.point, catalog) };
+  const names = restoredNames(
+    parts,
+    plan.disks.map(({ entry }) => entry.disk),
+    options.fileName,
+  );
+  const lacks = lackedOf(plan, options);
+  for (const { disk, reason } of lacks) warn(`${point} lacks ${disk}: ${reason}`);
+  for (const disk of plan.absent.filter((each) => !lacks.some((lacked) => lacked.disk === each))) {
+    warn(`${point} does not hold ${disk}, which has files in other points`);
+  }
+  const disks: SourceDisk[] = [];
+  for (const { entry, line } of plan.disks) {
+    const dir = diskFolder(target, entry.disk);
+    await refuseLinkedFolder(dir);
+    await refuseAlteredLine({ dir, target }, line, signal, deps);
+    const suspect = line.find((each) => each.suspect !== undefined);
+    if (suspect) warn(`${entry.disk} is suspect: ${suspect.file} was ${suspect.suspect}`);
+    disks.push({ disk: entry.disk, device: entry.source.device, dir, line });
+  }
+  const asked = { point: plan.point, called: point };
+  return {
+    ...{ point, disks, names, lacks, leftOut: plan.leftOut, machine: machineOf(plan, names) },
+    definition: await readDefinition(target, asked, options.definition, warn),
+  };
+}
+
+/** What an option left out was not wanted; who names disks wants no others. */
+function lackedOf({ point }: RestorePlan, { disks = [], include = [], exclude = [] }: RestoreOptions): LackedDisk[] {
+  if (disks.length + include.length > 0) return [];
+  return (point.lacks ?? []).filter(({ disk, kind }) => kind !== 'request' && !exclude.includes(disk));
+}
+
+/** The disks are read in their folders, which must be those of this target. */
+async function refuseLinkedFolder(dir: string): Promise<void> {
+  const stats = await lstat(dir).catch((error: unknown) => {
+    throw new QmpBackupError('unsafe', `the folder ${dir} is missing: ${messageOf(error)}`, { cause: error });
+  });
+  if (stats.isDirectory()) return;
+  throw new QmpBackupError('unsafe', `${dir} is not a folder, or a symbolic link`, {
+    hint: 'The backup was altered. Put back the folder of the disk itself.',
+  });
+}
+
+const MACHINE_SCHEMA = 1;
+
+/** Of a domain beside the original its own. */
+function vmName({ definition }: RestoreOptions, vm: VmIdentity): string | null {
+  return definition.name ?? displayName(vm);
+}
+
+/** As in `--point`, but with a dash before the number: a colon in the name of an image is a protocol for some of QEMU's tools. */
+function numberInName(point: Point, catalog: Catalog): string {
+  if (point.chain === null) return point.id;
+  return point.chain === currentChain(catalog) ? `${point.number}` : `${point.chain}-${point.number}`;
+}
+
+function machineOf({ point, disks }: RestorePlan, names: RestoredNames): object {
+  const { machine, createdAt, consistency, vmStatus } = point;
+  return {
+    schema: MACHINE_SCHEMA,
+    ...machine,
+    takenAt: createdAt,
+    consistency,
+    vmStatus,
+    disks: disks.map(({ entry: { disk, virtualSize, plaintextOfEncrypted }, line }) => ({
+      disk,
+      file: names.image(disk),
+      virtualSize,
+      plaintextOfEncrypted,
+      source: describedSource(line),
+    })),
+  };
+}
+
+// --- without one, as the Python tools leave it ------------------------------------------------------------------------
+
+export async function foreignSource(run: RestoreRun): Promise<RestoreSource> {
+  const { options, target, deps, warn } = run;
+  await refuseUnsealedFiles(target, undefined, null);
+  const found = await foreignDisks(target, deps);
+  // There is neither: say so as for any target without a backup.
+  if (found.length === 0) await requireCatalog(target);
+  warn(
+    'there is no catalog: names and links of the files alone tell what belongs together, and nothing proves their bytes',
+  );
+  const plan = planForeignRestore(found, options);
+  plan.warnings.forEach(warn);
+  const disks: SourceDisk[] = [];
+  for (const { disk, dir, chain } of plan.disks) {
+    refuseUnfinished(dir, await deps.readMergeNote(dir));
+    disks.push({ disk, device: null, dir, line: await foreignFiles(dir, chain, undefined) });
+  }
+  const parts: NameParts = { vm: options.definition.name, point: null };
+  const names = restoredNames(
+    parts,
+    disks.map(({ disk }) => disk),
+    options.fileName,
+  );
+  const machine = {
+    schema: MACHINE_SCHEMA,
+    name: null,
+    uuid: null,
+    disks: disks.map(({ disk, line }) => ({
+      disk,
+      file: names.image(disk),
+      virtualSize: line.at(-1)?.virtualSize ?? null,
+    })),
+  };
+  const asked = { point: null, called: plan.point };
+  return {
+    ...{ point: plan.point, disks, names, lacks: [], leftOut: plan.leftOut, machine },
+    definition: await readDefinition(target, asked, options.definition, warn),
+  };
+}
+
+/** Each sub-folder with backup files is a disk; a folder that holds such files itself may hold those of several. */
+async function foreignDisks(target: string, deps: RestoreDeps): Promise<readonly ForeignDisk[]> {
+  const own = await deps.readForeignFolder(target);
+  const names = [...new Set(own.map(({ disk }) => disk))];
+  const disks: ForeignDisk[] = names.map((name) => ({
+    disk: name === '' ? basename(target) : name,
+    dir: target,
+    chains: own.filter(({ disk }) => disk === name),
+  }));
+  for (const entry of await foldersOf(target)) {
+    const dir = join(target, entry.name);
+    const chains = await deps.readForeignFolder(dir);
+    if (chains.length > 0) disks.push({ disk: entry.name, dir, chains });
+  }
+  return disks;
+}
+
+async function foldersOf(target: string): Promise<readonly Dirent[]> {
+  const entries = await readdir(target, { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.'));
+}

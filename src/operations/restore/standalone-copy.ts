@@ -1,0 +1,149 @@
+import { existsSync } from 'node:fs';
+import { lstat, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { PARTIAL_SUFFIX } from '../../core/names.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import { allOf, endingTogether } from '../../flow/all-of.js';
+import { Unwind } from '../../flow/unwind.js';
+import { renameDurably, syncFile } from '../../host/durable.js';
+import { readHeader } from '../../qemu-tools/examine.js';
+import { viewOf } from '../../qemu-tools/image-view.js';
+import { convert } from '../../qemu-tools/steps.js';
+import { type LineFile, refuseDamage } from '../../repository/chain-check.js';
+import { sha256File } from '../../repository/digest.js';
+import { allocatedBy } from '../../repository/file-state.js';
+
+/**
+ * A new image with the state of a chain, whole under its name or not there at all. It is written beside its place as
+ * `….partial`, flushed, and renamed. What is deferred on `undo` takes away everything that was made.
+ */
+export interface CopyOptions {
+  readonly signal: AbortSignal;
+  /** Bytes per second; undefined or 0 is no limit. */
+  readonly rateLimit?: number | undefined;
+  /** 0 to 100. */
+  readonly onProgress: (percent: number) => void;
+}
+
+export interface CopyDeps {
+  readonly convert: typeof convert;
+  readonly sha256File: typeof sha256File;
+  readonly syncFile: typeof syncFile;
+  readonly renameDurably: typeof renameDurably;
+}
+
+export const defaultCopyDeps: CopyDeps = { convert, sha256File, syncFile, renameDurably };
+
+/**
+ * Writes the partial image of `target` (an absolute path) from a line in `dir`, FULL first, and proves meanwhile that
+ * the files hold what was backed up.
+ *
+ * @throws QmpBackupError `damaged` for a file that does not; `failed` in qemu-img's own words
+ */
+export async function copyLine(
+  dir: string,
+  line: readonly LineFile[],
+  target: string,
+  options: CopyOptions,
+  undo: Unwind,
+  deps: CopyDeps,
+): Promise<void> {
+  const partial = `${target}${PARTIAL_SUFFIX}`;
+  await reserve(partial);
+  undo.defer(() => rm(partial, { force: true }));
+  const { signal, step } = endingTogether(options.signal);
+  await allOf([
+    step(deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, signal, cwd: dir })),
+    step(refuseDamage(dir, line, { ...options, signal }, deps)),
+  ]);
+  // qemu-img writes without flushing.
+  await deps.syncFile(partial);
+  const { virtualSize, backingFile } = await readHeader(partial, partial);
+  const expected = line.at(-1)?.virtualSize;
+  if (virtualSize !== expected || backingFile !== null) {
+    throw new QmpBackupError('failed', `${target} came out as a disk of ${virtualSize} bytes instead of ${expected}`);
+  }
+}
+
+/** The most that the copy of a line can take, in bytes. */
+export async function mostOfCopy(dir: string, line: readonly LineFile[]): Promise<number> {
+  const whole = line.at(-1)?.virtualSize ?? 0;
+  if (line.some(({ compressed }) => compressed)) return whole;
+  return Math.min(whole, await allocatedBy(dir, line));
+}
+
+/** Gives a finished partial image its name. */
+export async function promoteCopy(target: string, undo: Unwind, deps: CopyDeps): Promise<void> {
+  await refuseExisting(target);
+  undo.defer(() => rm(target, { force: true }));
+  await deps.renameDurably(`${target}${PARTIAL_SUFFIX}`, target);
+}
+
+/** @throws QmpBackupError `unsafe` when anything has that name. */
+export async function refuseExisting(path: string): Promise<void> {
+  try {
+    await lstat(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return;
+    throw new QmpBackupError('unsafe', `${path} cannot be written: ${messageOf(error)}`, { cause: error });
+  }
+  throw new QmpBackupError('unsafe', `${path} exists already and is not overwritten`, {
+    hint: 'Choose another name, or move it away.',
+  });
+}
+
+/** Makes a folder for new images, with those above it; what was made is taken away again if it stayed empty. */
+export async function makeFolder(
+  path: string,
+  undo: Unwind,
+  { mode = 0o700 }: { readonly mode?: number } = {},
+): Promise<void> {
+  try {
+    await makeOne(path, undo, mode);
+  } catch (error) {
+    throw new QmpBackupError('unsafe', `the folder ${path} cannot be made: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'Choose a folder that this user can write to.',
+    });
+  }
+}
+
+/** Not by node's own `recursive`, which never ends where a folder that is there takes no new one (/proc, node 20). */
+async function makeOne(path: string, undo: Unwind, mode: number): Promise<void> {
+  try {
+    await mkdir(path, { mode });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
+    if (code !== 'ENOENT' || existsSync(dirname(path))) throw error;
+    await makeOne(dirname(path), undo, mode);
+    await mkdir(path, { mode });
+  }
+  undo.defer(() => rmdir(path));
+}
+
+async function reserve(partial: string): Promise<void> {
+  try {
+    await (await open(partial, 'wx', 0o600)).close();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const hint =
+      code === 'EEXIST'
+        ? 'Another restore is writing it, or one was killed. If none is running, remove it.'
+        : 'Choose a folder that this user can write to.';
+    throw new QmpBackupError('unsafe', `${partial} cannot be made: ${messageOf(error)}`, { cause: error, hint });
+  }
+}
+
+/** Runs `body`; only where it fails, what it deferred is done, in reverse. */
+export async function undoneOnFailure<T>(body: (undo: Unwind) => Promise<T>): Promise<T> {
+  const undo = new Unwind();
+  try {
+    return await body(undo);
+  } catch (error) {
+    // What failed first is told; a failing clean-up (of a folder that others use meanwhile, say) comes after it.
+    await undo.run().catch(() => undefined);
+    throw error;
+  }
+}

@@ -1,0 +1,199 @@
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, open, unlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { untoldErrors } from './errors-on-success.js';
+import { nameOfNode } from './image-view.js';
+
+/**
+ * Writes into the last of a line of qcow2 files, by qemu-io: what a write does not fill of a cluster comes from the files
+ * below, and zeros hide them. Data that is all zeros becomes zeros.
+ */
+export interface DiskSink {
+  /** Bytes; what is written in order is put together. `bytes` may be used again once this has returned. */
+  write(offset: number, bytes: Uint8Array): Promise<void>;
+  zero(offset: number, length: number): Promise<void>;
+  /** All that was written is in the file, though not flushed to its disk. */
+  finish(): Promise<void>;
+  /** Lets go of the file, whatever became of it. */
+  close(): Promise<void>;
+}
+
+/** Bytes that are written at once, and never across a multiple of it. */
+const PIECE = 2 * 1024 * 1024;
+/** qemu-io takes less than 2 GiB in one request. */
+const ZERO_PIECE = 1024 * 1024 * 1024;
+const PROMPT = 'qemu-io> ';
+
+/**
+ * `node` describes the image with all that it builds on; its file names are relative to `cwd`.
+ *
+ * @throws QmpBackupError `failed`, in qemu-io's own words
+ */
+export async function openSink(
+  node: object,
+  { cwd, signal }: { readonly cwd: string; readonly signal: AbortSignal },
+): Promise<DiskSink> {
+  const writer = new QemuIo(await nameless(), cwd, node, signal);
+  try {
+    await writer.ready();
+    return writer;
+  } catch (error) {
+    await writer.close();
+    throw error;
+  }
+}
+
+/** A file that no crash leaves behind: it has no name. qemu-io reads from it what it shall write. */
+async function nameless(): Promise<FileHandle> {
+  const path = join(tmpdir(), `qmpbackup-${randomBytes(8).toString('hex')}`);
+  try {
+    const handle = await open(path, 'wx+', 0o600);
+    await unlink(path);
+    return handle;
+  } catch (error) {
+    throw new QmpBackupError('failed', `no temporary file can be made: ${messageOf(error)}`, {
+      cause: error,
+      hint: 'Set TMPDIR to a folder that this user can write to.',
+    });
+  }
+}
+
+class QemuIo implements DiskSink {
+  readonly #piece: FileHandle;
+  readonly #child: ChildProcessWithoutNullStreams;
+  readonly #buffer = Buffer.allocUnsafeSlow(PIECE);
+  #start = 0;
+  #length = 0;
+  #said = '';
+  #complaints = '';
+  #ended: Error | undefined;
+  readonly #exit: Promise<number | null>;
+  #wake = (): void => undefined;
+
+  constructor(piece: FileHandle, cwd: string, node: object, signal: AbortSignal) {
+    this.#piece = piece;
+    const child = spawn('qemu-io', ['-t', 'unsafe', nameOfNode(node)], {
+      cwd,
+      signal,
+      killSignal: 'SIGKILL',
+      env: { ...process.env, LC_ALL: 'C' },
+      stdio: ['pipe', 'pipe', 'pipe', piece.fd],
+    }) as ChildProcessWithoutNullStreams;
+    this.#child = child;
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      this.#said += text;
+      this.#wake();
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text));
+    // What cannot be written to it any more is told by its end.
+    child.stdin.on('error', () => undefined);
+    this.#exit = new Promise((resolve) => {
+      const ended = (code: number | null, why: Error): void => {
+        this.#ended ??= why;
+        this.#wake();
+        resolve(code);
+      };
+      child.on('error', (error) => ended(null, signal.aborted ? (signal.reason as Error) : notStarted(error)));
+      child.on('close', (code) => ended(code, failed(this.#words() || 'it ended')));
+    });
+  }
+
+  /** Until it has opened the image. */
+  async ready(): Promise<void> {
+    await this.#answer();
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length;) {
+      const at = offset + done;
+      if (this.#length > 0 && at !== this.#start + this.#length) await this.#flush();
+      if (this.#length === 0) this.#start = at;
+      const room = PIECE - (at % PIECE);
+      const part = bytes.subarray(done, done + Math.min(room, PIECE - this.#length));
+      this.#buffer.set(part, this.#length);
+      this.#length += part.length;
+      done += part.length;
+      if (part.length === room || this.#length === PIECE) await this.#flush();
+    }
+  }
+
+  async zero(offset: number, length: number): Promise<void> {
+    await this.#flush();
+    for (let at = offset; at < offset + length;) {
+      const part = Math.min(offset + length - at, ZERO_PIECE - (at % ZERO_PIECE));
+      await this.#command('write -z', at, part);
+      at += part;
+    }
+  }
+
+  async finish(): Promise<void> {
+    await this.#flush();
+    // What its caches hold: where that fails only when the image is closed, qemu-io ends with 0 all the same (7.2).
+    this.#child.stdin.write('flush\n');
+    const answer = (await this.#answer()).trim();
+    if (answer !== '') throw failed(answer);
+    this.#child.stdin.end('quit\n');
+    const code = await this.#exit;
+    if (code !== 0) throw this.#ended ?? failed('it ended');
+    if (untoldErrors(this.#complaints) !== null) throw failed(this.#words());
+  }
+
+  async close(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#exit;
+    await this.#piece.close();
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#length === 0) return;
+    const length = this.#length;
+    this.#length = 0;
+    await this.#piece.write(this.#buffer, 0, length, 0);
+    await this.#command('write -s /proc/self/fd/3', this.#start, length);
+  }
+
+  async #command(command: string, offset: number, length: number): Promise<void> {
+    this.#child.stdin.write(`${command} ${offset} ${length}\n`);
+    const answer = await this.#answer();
+    if (answer.includes(`wrote ${length}/${length} bytes at offset ${offset}\n`)) return;
+    const words = answer.trim().split('\n')[0] ?? '';
+    throw failed(words === '' ? this.#words() || 'it said nothing' : words);
+  }
+
+  /** What it says until it asks for the next command. */
+  async #answer(): Promise<string> {
+    for (;;) {
+      const end = this.#said.indexOf(PROMPT);
+      if (end >= 0) {
+        const answer = this.#said.slice(0, end);
+        this.#said = this.#said.slice(end + PROMPT.length);
+        return answer;
+      }
+      if (this.#ended) throw this.#ended;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  #words(): string {
+    return `${this.#complaints}${this.#said}`
+      .replace(/^qemu-io: /gm, '')
+      .trim()
+      .slice(0, 1000);
+  }
+}
+
+function notStarted(cause: Error): QmpBackupError {
+  return new QmpBackupError('failed', `qemu-io was not started: ${cause.message}`, {
+    cause,
+    hint: 'Install it: apt install qemu-utils',
+  });
+}
+
+function failed(why: string): QmpBackupError {
+  return new QmpBackupError('failed', `qemu-io failed: ${why}`);
+}

@@ -1,0 +1,65 @@
+import { lstat, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { messageOf, QmpBackupError } from '../errors.js';
+import type { Lock, LockOptions } from './lock.js';
+
+/** The folder of one disk inside its target, as `--dir` names it. */
+export interface DiskFolder {
+  /** Real path of the disk's folder. */
+  readonly dir: string;
+  /** The folder that holds it: the target, whose lock and catalog count. */
+  readonly target: string;
+  readonly disk: string;
+}
+
+/** @throws QmpBackupError `no-catalog` when there is no such folder; `unsafe` for a link, which may lead anywhere */
+export async function locateDisk(dir: string): Promise<DiskFolder> {
+  const hint = 'Give the folder of one disk: --dir <target>/<disk>';
+  try {
+    if ((await lstat(resolve(dir))).isSymbolicLink()) {
+      throw new QmpBackupError('unsafe', `${dir} is a symbolic link, and the folder of a disk never is`, { hint });
+    }
+    const real = await realpath(dir);
+    if (!(await stat(real)).isDirectory()) {
+      throw new QmpBackupError('no-catalog', `${dir} is not a folder`, { hint });
+    }
+    return { dir: real, target: dirname(real), disk: basename(real) };
+  } catch (error) {
+    if (error instanceof QmpBackupError) throw error;
+    throw new QmpBackupError('no-catalog', `${dir} cannot be opened: ${messageOf(error)}`, { hint, cause: error });
+  }
+}
+
+/** Path of a file of the disk whose name was read from the folder or checked by the catalog. */
+export function pathIn(folder: DiskFolder, file: string): string {
+  return join(folder.dir, file);
+}
+
+type LockTarget = (target: string, options: LockOptions) => Promise<Lock>;
+
+/**
+ * The target's lock for a command that only reads: nobody may merge meanwhile. Where the folder cannot be written, no
+ * rebase of this user can run in it either, so reading goes on without a lock and says so.
+ */
+export async function lockForReading(
+  lockTarget: LockTarget,
+  target: string,
+  options: LockOptions,
+  warn: (text: string) => void,
+): Promise<Lock | undefined> {
+  try {
+    return await lockTarget(target, options);
+  } catch (error) {
+    if (!isReadOnly(error)) throw error;
+    warn(`${target} cannot be locked (${messageOf(error)}); make sure that no rebase runs in it meanwhile`);
+    return undefined;
+  }
+}
+
+/** Whether an error, or one below it, is that a folder cannot be written. */
+function isReadOnly(error: unknown): boolean {
+  for (let each = error; each instanceof Error; each = each.cause) {
+    if ('code' in each && ['EROFS', 'EACCES', 'EPERM'].includes(String(each.code))) return true;
+  }
+  return false;
+}

@@ -1,0 +1,174 @@
+import { describe, expect, it } from 'vitest';
+import { type BackupRequest, planBackup } from '../../../src/core/plan.js';
+import type { QmpBackupError } from '../../../src/errors.js';
+import { bitmap, catalog, entry, MiB, planInput, point, request, source, vmState } from '../../support/builders.js';
+
+const full = entry('a', 'FULL-1.qcow2');
+const inc = entry('a', 'INC-2.qcow2', { parent: 'FULL-1.qcow2' });
+const chain = catalog([point(0, [full]), point(1, [inc])]);
+const tracked = [bitmap(full.bitmap!.name), bitmap(inc.bitmap!.name, { count: MiB })];
+
+function refusal(body: () => unknown): QmpBackupError {
+  try {
+    body();
+  } catch (error) {
+    return error as QmpBackupError;
+  }
+  throw new Error('it was not refused');
+}
+
+describe('the level of each disk', () => {
+  it('is FULL and begins a chain in an empty target', () => {
+    const plan = planBackup(planInput('auto', [source('a'), source('b')], undefined));
+    expect(plan).toMatchObject({ level: 'full', chain: 'abcdefabcdef', number: 0 });
+    expect(plan.disks.map(({ level, copyBitmap }) => [level, copyBitmap])).toEqual([
+      ['full', null],
+      ['full', null],
+    ]);
+  });
+
+  it('is INC from the bitmap of the newest file, whose exact name is there', () => {
+    const plan = planBackup(planInput('inc', [source('a', { bitmaps: tracked })], chain));
+    expect(plan).toMatchObject({ level: 'inc', chain: 'c1', number: 2 });
+    expect(plan.disks[0]).toMatchObject({ level: 'inc', copyBitmap: inc.bitmap!.name, parent: inc });
+    expect(plan.disks[0]!.newBitmap!.name).toMatch(/-a-abcdefabcdef$/);
+  });
+
+  it('while the VM is off adds no bitmap, and the next point builds on the last file that has one', () => {
+    const sources = [source('a', { bitmaps: tracked })];
+    const off = planBackup(planInput('inc', sources, chain, { bitmapName: null }));
+    expect(off.disks[0]).toMatchObject({ level: 'inc', parent: inc, copyBitmap: inc.bitmap!.name, newBitmap: null });
+    expect(off.warnings).toEqual([]);
+    const offline = point(2, [entry('a', 'INC-3.qcow2', { parent: inc.file, bitmap: null })]);
+    const next = planBackup(planInput('inc', sources, catalog([...chain.points, offline])));
+    expect(next.disks[0]).toMatchObject({ level: 'inc', parent: inc, copyBitmap: inc.bitmap!.name });
+  });
+
+  it('is FULL after a FULL of a VM that was off, of which both runs say why', () => {
+    const sources = [source('a', { bitmaps: tracked })];
+    const off = planBackup(planInput('full', sources, chain, { bitmapName: null }));
+    expect(off.warnings).toEqual([expect.stringContaining('the next backup is full too')]);
+    const offline = point(0, [entry('a', 'FULL-3.qcow2', { bitmap: null })], { chain: 'c2' });
+    const next = planBackup(planInput('auto', sources, catalog([...chain.points, offline])));
+    expect(next.disks[0]).toMatchObject({ level: 'full', reason: 'FULL-3.qcow2 was taken without a bitmap' });
+  });
+
+  it('is FULL where the bitmap cannot be read for what it has recorded', () => {
+    const layered = [bitmap(inc.bitmap!.name, { unreadable: 'it lies in several layers' })];
+    const plan = planBackup(planInput('auto', [source('a', { bitmaps: layered })], chain, { bitmapName: null }));
+    expect(plan.disks[0]).toMatchObject({ level: 'full', reason: expect.stringContaining('several layers') as string });
+  });
+
+  it('is DIFF from the bitmap of the newest FULL', () => {
+    const plan = planBackup(planInput('diff', [source('a', { bitmaps: tracked })], chain));
+    expect(plan.disks[0]).toMatchObject({ level: 'diff', copyBitmap: full.bitmap!.name, parent: full });
+  });
+
+  it('is decided for each disk by itself, within one chain', () => {
+    const disks = [source('a', { bitmaps: tracked }), source('b')];
+    const plan = planBackup(planInput('auto', disks, chain));
+    expect(plan).toMatchObject({ level: 'inc', chain: 'c1', number: 2 });
+    expect(plan.disks.map(({ disk, level, reason }) => [disk, level, reason])).toEqual([
+      ['a', 'inc', 'changes since INC-2.qcow2'],
+      ['b', 'full', 'first backup of this disk'],
+    ]);
+  });
+
+  const lost = (bitmaps: typeof tracked, more = {}): string =>
+    refusal(() => planBackup(planInput('inc', [source('a', { bitmaps, ...more })], chain))).message;
+
+  it.each([
+    ['gone', lost([tracked[0]!]), 'is gone'],
+    ['of another attempt', lost([bitmap(`${inc.bitmap!.name}x`)]), 'is gone'],
+    ['inconsistent', lost([bitmap(inc.bitmap!.name, { inconsistent: true })]), 'is inconsistent'],
+    ['disabled', lost([bitmap(inc.bitmap!.name, { recording: false })]), 'missed changes'],
+    ['busy', lost([bitmap(inc.bitmap!.name, { busy: true })]), 'in use'],
+    ['of a shrunk disk', lost(tracked, { virtualSize: 32 * MiB }), 'was shrunk'],
+    ['of a qcow2 v2 image', lost(tracked, { compat: '0.10' }), 'qemu-img amend -o compat=1.1'],
+  ])('is never INC when the bitmap is %s', (_, message, reason) => {
+    expect(message).toContain(`a: `);
+    expect(message).toContain(reason);
+  });
+
+  it('is FULL under auto where a file of the line is broken, and says which', () => {
+    const brokenLines = new Map([['a/INC-2.qcow2', 'FULL-1.qcow2: it is missing']]);
+    const plan = planBackup(planInput('auto', [source('a', { bitmaps: tracked })], chain, { brokenLines }));
+    expect(plan.disks[0]).toMatchObject({ level: 'full', parent: null });
+    expect(plan.disks[0]!.reason).toContain('FULL-1.qcow2: it is missing');
+  });
+
+  it('grows with the disk', () => {
+    const plan = planBackup(planInput('inc', [source('a', { bitmaps: tracked, virtualSize: 128 * MiB })], chain));
+    expect(plan.disks[0]).toMatchObject({ level: 'inc' });
+  });
+
+  it('of a copy touches neither chain nor bitmaps', () => {
+    const plan = planBackup(planInput('copy', [source('a', { bitmaps: tracked })], chain));
+    expect(plan).toMatchObject({ level: 'copy', chain: null });
+    expect(plan.disks[0]).toMatchObject({ newBitmap: null, copyBitmap: null, file: 'COPY-1000.qcow2' });
+  });
+});
+
+describe('the chain', () => {
+  it('goes on when all chosen disks need a FULL but another disk could go on', () => {
+    const disks = [source('a', { bitmaps: tracked }), source('b')];
+    const plan = planBackup(planInput('auto', disks, chain, { request: request('auto', { include: ['b'] }) }));
+    expect(plan).toMatchObject({ level: 'full', chain: 'c1', number: 2 });
+  });
+
+  it('begins anew when every disk needs a FULL', () => {
+    expect(planBackup(planInput('auto', [source('a')], chain))).toMatchObject({ number: 0, chain: 'abcdefabcdef' });
+  });
+
+  it('notes a disk that the VM no longer has', () => {
+    const two = catalog([point(0, [full, entry('b', 'FULL-1.qcow2')])]);
+    expect(planBackup(planInput('auto', [source('a')], two)).removed).toEqual(['b']);
+  });
+});
+
+describe('which disks', () => {
+  it.each(['a', '/machine/peripheral/a-dev/virtio-backend', 'a-dev', '#block-a', '/images/a.qcow2', 'a.qcow2'])(
+    '%s names disk a',
+    (name) => {
+      const input = planInput('full', [source('a'), source('b')], undefined, {
+        request: request('full', { include: [name] }),
+      });
+      const plan = planBackup(input);
+      expect(plan.disks.map(({ disk }) => disk)).toEqual(['a']);
+      expect(plan.leftOut).toEqual([{ name: 'b', reason: 'not named by --include', kind: 'request' }]);
+    },
+  );
+
+  it('an unknown name is a usage error that lists the disks', () => {
+    const input = planInput('full', [source('a')], undefined, { request: request('full', { exclude: ['zz'] }) });
+    const error = refusal(() => planBackup(input));
+    expect(error).toMatchObject({ code: 'usage' });
+    expect(error.hint).toContain('a');
+  });
+
+  it('a disk that is left out anyway may be excluded, and cannot be included', () => {
+    const vm = vmState([source('a')], { leftOut: [{ name: 'gone', reason: 'its image may be gone', kind: 'rule' }] });
+    const input = (more: Partial<BackupRequest>) =>
+      planInput('full', [source('a')], undefined, { vm, request: request('full', more) });
+    expect(planBackup(input({ exclude: ['gone'] })).disks.map(({ disk }) => disk)).toEqual(['a']);
+    expect(refusal(() => planBackup(input({ include: ['gone'] }))).message).toContain('its image may be gone');
+  });
+
+  it('an encrypted source is refused, unless plaintext is allowed, and then marked', () => {
+    const encrypted = [source('a', { encrypted: true })];
+    expect(refusal(() => planBackup(planInput('full', encrypted, undefined))).code).toBe('unsafe');
+    const allowed = planInput('full', encrypted, undefined, { request: request('full', { allowPlaintext: true }) });
+    expect(planBackup(allowed).warnings.join()).toContain('the source is encrypted');
+  });
+
+  it('a raw disk is tracked until QEMU ends, and a warning says so', () => {
+    const plan = planBackup(planInput('full', [source('a', { format: 'raw', compat: null })], undefined));
+    expect(plan.disks[0]!.newBitmap).toMatchObject({ persistent: false });
+    expect(plan.warnings.join()).toContain('only until QEMU ends');
+  });
+});
+
+it('file numbers come after every number in the folder, also of folders by other tools', () => {
+  const files = new Map([['a', ['FULL-5000-disk.qcow2', 'INC-4000', 'notes.txt']]]);
+  expect(planBackup(planInput('full', [source('a')], undefined, { files })).disks[0]!.file).toBe('FULL-5001.qcow2');
+});
