@@ -15,7 +15,7 @@ import type { RepairReport } from './repair.js';
  * The way to a VM: what differs between one that is reached by QMP and others. Catalog, layout, plan, seal and
  * retention do not know which it is.
  */
-export interface Route {
+export interface Backend {
   /** The VM as it was looked at once, under its lock. */
   readonly state: VmState;
   /** Aborts when the VM's lock is lost. */
@@ -33,19 +33,19 @@ export interface Route {
    * The VM as it is to be backed up, once the target is locked and all is repaired, where that is not how it was found.
    * What it changes, it gives back by `unwind`.
    */
-  readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Route | null>;
+  readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Backend | null>;
   /** Decides how the instant is kept for the copy. Changes nothing. */
-  prepare(run: BackupRun, planned: Planned, facts: TargetFacts): Promise<Prepared>;
+  prepare(run: BackupRun, planned: Planned, facts: TargetStorage): Promise<Prepared>;
   /**
    * For `--dry-run`: asks whether the guest could be frozen, and changes nothing. Says and throws what a run would; absent
    * where there is never anything to freeze.
    */
-  readonly rehearseFreeze?: (run: BackupRun) => Promise<void>;
+  readonly checkFreeze?: (run: BackupRun) => Promise<void>;
   /**
    * The disks, with bitmaps that are in their images and that whoever runs the VM has forgotten: they go on recording. Absent
    * where nobody forgets any.
    */
-  readonly withForgotten?: (disks: readonly SourceDisk[]) => Promise<readonly SourceDisk[]>;
+  readonly withOrphanBitmaps?: (disks: readonly SourceDisk[]) => Promise<readonly SourceDisk[]>;
   /** Removes what the newest point made superfluous; resolves to what else is to be said. */
   retire(plan: BackupPlan, actions: readonly RepairAction[], attempt: string): Promise<readonly string[]>;
 }
@@ -55,7 +55,7 @@ export interface Repaired {
   readonly report: RepairReport;
 }
 
-export interface TargetFacts {
+export interface TargetStorage {
   /** The target is on a file system that may hang. */
   readonly network: boolean;
   readonly spaceIsShort: boolean;

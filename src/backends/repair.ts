@@ -3,7 +3,7 @@ import type { VmState } from '../core/disk.js';
 import { reconcile, type RepairAction } from '../core/reconcile.js';
 import { virshCommand } from '../core/virsh-hint.js';
 import { messageOf } from '../errors.js';
-import { GuestAgentError, GuestNotThawed, thawByHand } from '../guest-agent/errors.js';
+import { GuestAgentError, GuestNotThawed, thawAgentByHand } from '../guest-agent/errors.js';
 import { syncFolder } from '../host/durable.js';
 import { parseEndpoint } from '../qmp/endpoint.js';
 import { guardFile, removeGuardFile } from '../repository/guard-file.js';
@@ -91,7 +91,7 @@ async function thaw(agent: string, warnings: string[]): Promise<void> {
     if (error instanceof GuestNotThawed && !(error.cause instanceof GuestAgentError)) throw error;
     const why = messageOf(error instanceof GuestNotThawed ? error.cause : error);
     const words = `an earlier run may have left the guest frozen, and its agent cannot be asked: ${why}`;
-    warnings.push(`${words}. If the guest hangs, thaw it: ${thawByHand(parseEndpoint(agent))}`);
+    warnings.push(`${words}. If the guest hangs, thaw it: ${thawAgentByHand(parseEndpoint(agent))}`);
   }
 }
 

@@ -24,7 +24,7 @@ export type SeenJob = Pick<JobState, 'id' | 'status' | 'current'> & {
   readonly work?: number;
 };
 
-export interface WatchOptions {
+export interface TargetWatchOptions {
   /** How long a file system may not answer, and no job get on, in milliseconds. */
   readonly stallMs: number;
   /** Bytes per second of each job; 0 is no limit. */
@@ -34,7 +34,7 @@ export interface WatchOptions {
 }
 
 /** Milliseconds between two looks. */
-const LOOK_MS = 100;
+const POLL_MS = 100;
 /** How long what hangs may take to end once it was told to, in milliseconds. */
 const HUNG_MS = 5_000;
 /** As much for a run that is ended for another reason. */
@@ -53,7 +53,7 @@ export class TargetWatch {
   /** Aborts, with the error to report, when the run did not end although it was told to. */
   readonly givenUp: AbortSignal;
 
-  readonly #options: WatchOptions;
+  readonly #options: TargetWatchOptions;
   readonly #end = new AbortController();
   readonly #giveUp = new AbortController();
   readonly #places: Place[] = [];
@@ -66,12 +66,12 @@ export class TargetWatch {
   #limitMs: number;
   #jobs: { readonly seen: string; readonly since: number } | undefined;
 
-  constructor(options: WatchOptions) {
+  constructor(options: TargetWatchOptions) {
     this.#options = options;
     this.#limitMs = options.stallMs;
     this.signal = this.#end.signal;
     this.givenUp = this.#giveUp.signal;
-    this.#timer = setInterval(() => this.#look(), LOOK_MS);
+    this.#timer = setInterval(() => this.#look(), POLL_MS);
   }
 
   /** When `signal` aborts, the run has to end too, and is given up where it cannot. */
@@ -119,7 +119,7 @@ export class TargetWatch {
 
   #look(): void {
     const now = performance.now();
-    this.#clock += Math.min(now - this.#lookedAt, 2 * LOOK_MS);
+    this.#clock += Math.min(now - this.#lookedAt, 2 * POLL_MS);
     this.#lookedAt = now;
     if (this.#enders.some(({ aborted }) => aborted)) this.#begin(Math.min(this.#options.stallMs, ENDING_MS));
     for (const place of this.#places) {

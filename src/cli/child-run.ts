@@ -18,7 +18,7 @@ const LAST_MS = 2_000;
 const THREADS = '16';
 
 /** Whether this is the process that touches the target. */
-export function isApart(): boolean {
+export function isChildRun(): boolean {
   return process.env[MARK] !== undefined && process.send !== undefined;
 }
 
@@ -55,8 +55,8 @@ async function letGoOfOutput(): Promise<void> {
 }
 
 /** Whether this process may not touch the target, and has left the command to another one, which has ended. */
-export async function hasRunApart(target: string): Promise<boolean> {
-  if (isApart() || isLocal(target)) return false;
+export async function hasRunAsChild(target: string): Promise<boolean> {
+  if (isChildRun() || isLocal(target)) return false;
   process.exitCode = await runApart();
   return true;
 }

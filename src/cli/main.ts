@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { CommanderError } from 'commander';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
-import { endWithParent, isApart, tellEnding } from './child-run.js';
+import { endWithParent, isChildRun, tellEnding } from './child-run.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
 import { lostAnswer, put, putAnswer } from './output.js';
 import { buildProgram } from './program.js';
@@ -25,7 +25,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 // to a file goes by `put`, and by no event.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
-if (isApart()) endWithParent();
+if (isChildRun()) endWithParent();
 
 const opened: CommandContext[] = [];
 const program = buildProgram(interrupt.signal, (context) => opened.push(context));
@@ -38,7 +38,7 @@ try {
   process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
 } finally {
   await opened[0]?.log.close();
-  if (isApart()) await tellEnding(Number(process.exitCode ?? 0));
+  if (isChildRun()) await tellEnding(Number(process.exitCode ?? 0));
 }
 
 /** commander has printed its own message, to the right stream. */

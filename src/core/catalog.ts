@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { isPlainPoint } from './plain-point.js';
-import { bitmapName, component, type Point, pointSchema, text } from './point.js';
+import { bitmapNameSchema, componentSchema, type Point, pointSchema, textSchema } from './point.js';
 
 /**
  * The catalog: the only authority on what is a valid point. `catalog.json` of a target holds exactly this shape;
@@ -27,11 +27,11 @@ const catalog = v.pipe(
     tool: v.string(),
     targetId: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)),
     createdAt: v.string(),
-    vm: v.object({ uuid: text, name: text, label: text }),
+    vm: v.object({ uuid: textSchema, name: textSchema, label: textSchema }),
     /** In the order in which they were sealed. */
     points: v.array(pointOnce),
     /** Bitmaps of points that left the catalog: ours to remove. */
-    retired: v.array(bitmapName),
+    retired: v.array(bitmapNameSchema),
   }),
   v.rawCheck(({ dataset, addIssue }) => {
     if (!dataset.typed) return;
@@ -72,11 +72,11 @@ export function readCatalogValue(value: unknown): CatalogReading {
 }
 
 const journalDisk = v.object({
-  disk: component,
+  disk: componentSchema,
   /** Name of the attempt's new bitmap, or null where none is added. */
-  bitmap: v.nullable(bitmapName),
+  bitmap: v.nullable(bitmapNameSchema),
   job: v.string(),
-  file: component,
+  file: componentSchema,
 });
 
 const journal = v.object({
@@ -87,12 +87,12 @@ const journal = v.object({
   what: v.string(),
   /** Empty where the run has nothing to do with a VM. */
   monitor: v.string(),
-  vm: v.object({ uuid: text, name: text, label: text }),
+  vm: v.object({ uuid: textSchema, name: textSchema, label: textSchema }),
   disks: v.array(journalDisk),
   /** Folders, relative to the target, that the run made. */
-  madeFolders: v.array(component),
+  madeFolders: v.array(componentSchema),
   /** Agent endpoint, written before the guest is frozen; null when the run does not freeze. */
-  freezes: text,
+  freezes: textSchema,
   /** Written before the VM is stopped. */
   stops: v.boolean(),
   /** Folders of the scratch images of fleecing; absolute paths. */

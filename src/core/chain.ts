@@ -66,7 +66,7 @@ export function findFile(
  * The files that `entry` needs, FULL first and itself last. A gap (a parent that the catalog does not hold, or a loop)
  * is returned as the name of the missing file.
  */
-export function lineOf(
+export function backingChainOf(
   catalog: Catalog,
   entry: PointDisk,
 ): { readonly files: readonly PointDisk[] } | { readonly missing: string } {

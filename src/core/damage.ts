@@ -1,5 +1,5 @@
 import type { Catalog } from './catalog.js';
-import { lineOf } from './chain.js';
+import { backingChainOf } from './chain.js';
 import { listNames } from './listed-names.js';
 import { DEFINITION_FOLDER } from './names.js';
 import type { Point } from './point.js';
@@ -31,7 +31,7 @@ export function damageOf(catalog: Catalog, amiss: ReadonlyMap<string, string>): 
   for (const point of catalog.points) {
     const needed = [
       ...point.disks.flatMap((entry) => {
-        const line = entry.state === 'merged' ? undefined : lineOf(catalog, entry);
+        const line = entry.state === 'merged' ? undefined : backingChainOf(catalog, entry);
         return line && 'files' in line ? line.files.map(({ disk, file }) => ({ disk, file })) : [];
       }),
       ...(point.definition?.files ?? []).map(({ file }) => ({ disk: DEFINITION_FOLDER, file })),

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
 
-export const level = v.picklist(['full', 'inc', 'diff', 'copy']);
+export const levelSchema = v.picklist(['full', 'inc', 'diff', 'copy']);
 
-export type Level = v.InferOutput<typeof level>;
+export type Level = v.InferOutput<typeof levelSchema>;

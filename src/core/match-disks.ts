@@ -14,7 +14,7 @@ export interface KnownSource {
   readonly source: SourceDisk;
 }
 
-export function recognise(catalog: Catalog | undefined, sources: readonly SourceDisk[]): readonly KnownSource[] {
+export function matchDisks(catalog: Catalog | undefined, sources: readonly SourceDisk[]): readonly KnownSource[] {
   const known = new Map([...knownDisks(catalog)].map(([id, entry]) => [id, entry.source]));
   const ids = new Map<SourceDisk, string>();
   const assign = (source: SourceDisk, id: string): void => {

@@ -61,7 +61,7 @@ export interface PlanInput {
   /** Names of the files that each disk folder holds. */
   readonly files: ReadonlyMap<string, readonly string[]>;
   /** Why the line of files under a disk's would-be parent cannot be used; keyed by `<disk>/<file>`. */
-  readonly brokenLines: ReadonlyMap<string, string>;
+  readonly brokenChains: ReadonlyMap<string, string>;
 }
 
 /** Throws `unsafe` (with the disk and the reason) when the level asked for would not be safe. */
@@ -218,7 +218,7 @@ function whyNoParent(input: PlanInput, { source }: KnownSource, parent: PointDis
   if (source.virtualSize < parent.virtualSize) {
     return `the disk was shrunk from ${parent.virtualSize} to ${source.virtualSize} bytes`;
   }
-  const broken = input.brokenLines.get(`${parent.disk}/${parent.file}`);
+  const broken = input.brokenChains.get(`${parent.disk}/${parent.file}`);
   return broken === undefined ? undefined : `its earlier backup cannot be built on: ${broken}`;
 }
 

@@ -1,37 +1,37 @@
 import * as v from 'valibot';
-import { level } from './level.js';
+import { levelSchema } from './level.js';
 import { isComponent } from './names.js';
 
-export const component = v.pipe(v.string(), v.check(isComponent, 'is not a plain file name'));
+export const componentSchema = v.pipe(v.string(), v.check(isComponent, 'is not a plain file name'));
 
-export const bytes = v.pipe(v.number(), v.integer(), v.minValue(0));
+export const bytesSchema = v.pipe(v.number(), v.integer(), v.minValue(0));
 
-export const bitmapName = v.pipe(v.string(), v.maxLength(1023));
+export const bitmapNameSchema = v.pipe(v.string(), v.maxLength(1023));
 
-export const text = v.nullable(v.string());
+export const textSchema = v.nullable(v.string());
 
 export const pointDisk = v.object({
-  disk: component,
-  level,
+  disk: componentSchema,
+  level: levelSchema,
   /** Why this level, for people. */
   reason: v.string(),
   /** `merging`: a rebase is moving its content on; `merged`: it has moved on and the file is gone. */
   state: v.picklist(['whole', 'merging', 'merged']),
-  file: component,
+  file: componentSchema,
   /** The file this one builds on, in the same folder. */
-  parent: v.nullable(component),
+  parent: v.nullable(componentSchema),
   /** Tracks what changed since this file. Only an exact match on the VM makes the file a parent. */
-  bitmap: v.nullable(v.object({ name: bitmapName, persistent: v.boolean() })),
-  virtualSize: bytes,
+  bitmap: v.nullable(v.object({ name: bitmapNameSchema, persistent: v.boolean() })),
+  virtualSize: bytesSchema,
   /** Length of the file in bytes. */
-  size: bytes,
+  size: bytesSchema,
   /** Bytes the file takes on disk. */
-  allocated: bytes,
+  allocated: bytesSchema,
   /** Modification time in milliseconds, to see a file that was altered. */
   mtimeMs: v.number(),
   sha256: v.nullable(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
   /** Bytes that the job copied. */
-  changed: bytes,
+  changed: bytesSchema,
   durationMs: v.pipe(v.number(), v.minValue(0)),
   /** The source was encrypted and this copy is not. */
   plaintextOfEncrypted: v.boolean(),
@@ -39,9 +39,9 @@ export const pointDisk = v.object({
   /** Why its content may be wrong although the file is whole: imported from a tool that loses something. */
   suspect: v.optional(v.string()),
   source: v.object({
-    device: text,
-    qdev: text,
-    node: text,
+    device: textSchema,
+    qdev: textSchema,
+    node: textSchema,
     file: v.string(),
     format: v.string(),
     /** QEMU's own description of the image; null for a file that builds on another, whose line has it: see `describedSource`. */
@@ -58,11 +58,11 @@ export const innerPath = v.pipe(
 /** A file in the target's `definition` folder. Its digest is always recorded: these are small. */
 export const definitionFile = v.object({
   kind: v.picklist(['domain', 'live', 'checkpoint', 'nvram', 'tpm']),
-  file: component,
+  file: componentSchema,
   /** Of TPM state: where it was below the folder of the domain's state. */
   path: v.nullable(innerPath),
   /** Bytes. */
-  size: bytes,
+  size: bytesSchema,
   sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
 });
 
@@ -89,23 +89,23 @@ export const pointSchema = v.object({
   /** Attempt id of the run that made it; unique. */
   id: v.string(),
   /** Chain id; null for a copy, which is outside every chain. */
-  chain: text,
-  number: bytes,
-  level,
+  chain: textSchema,
+  number: bytesSchema,
+  level: levelSchema,
   createdAt: v.string(),
   consistency: v.picklist(['filesystem', 'crash', 'offline']),
   vmStatus: v.string(),
   machine: v.object({
-    name: text,
-    uuid: text,
+    name: textSchema,
+    uuid: textSchema,
     qemuVersion: v.string(),
-    type: text,
-    memory: v.nullable(bytes),
+    type: textSchema,
+    memory: v.nullable(bytesSchema),
     cpus: v.nullable(v.pipe(v.number(), v.integer())),
   }),
   disks: v.pipe(v.array(pointDisk), v.minLength(1)),
   /** Disks of the point before that the VM no longer had. */
-  removed: v.array(component),
+  removed: v.array(componentSchema),
   /** What the point lacks; absent where it lacks nothing, and in points of before this was recorded. */
   lacks: v.optional(v.array(lackedDisk)),
   /** Of a libvirt domain only. */

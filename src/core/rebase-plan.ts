@@ -11,7 +11,7 @@ import type { Point, PointDisk } from './point.js';
  * FULL <- … <- head into the FULL file, which then is the head's file; every other state that was built on the FULL
  * dies with it.
  */
-export interface MergeFile {
+export interface RebaseFile {
   readonly file: string;
   readonly parent: string | null;
   readonly level: Level;
@@ -20,15 +20,15 @@ export interface MergeFile {
   readonly virtualSize: number;
 }
 
-export interface MergePlan {
+export interface RebasePlan {
   /** FULL first, each building on the one before, the head (whose state the FULL will hold) last. */
-  readonly line: readonly MergeFile[];
-  readonly full: MergeFile;
-  readonly head: MergeFile;
+  readonly line: readonly RebaseFile[];
+  readonly full: RebaseFile;
+  readonly head: RebaseFile;
   /** Older files on other branches of the FULL, whose states are lost by the merge. */
-  readonly side: readonly MergeFile[];
+  readonly side: readonly RebaseFile[];
   /** Files that build on the head, and will on the FULL. */
-  readonly children: readonly MergeFile[];
+  readonly children: readonly RebaseFile[];
   /** An interrupted merge is being finished. */
   readonly resumes: boolean;
 }
@@ -40,10 +40,10 @@ export interface MergePlan {
  * @throws QmpBackupError `usage` when there is no file `until`; `unsafe`, by name, for a gap, a shrunk disk, a newer
  * file that would lose its parent, or another `until` than the one of an interrupted merge.
  */
-export function planMerge(files: readonly MergeFile[], until?: string): MergePlan {
+export function planRebase(files: readonly RebaseFile[], until?: string): RebasePlan {
   const merging = files.filter(({ state }) => state === 'merging');
   const head = merging.length > 0 ? interruptedHead(files, merging, until) : chosenHead(files, until);
-  const line = lineTo(files, head);
+  const line = chainTo(files, head);
   const full = line[0] ?? head;
   // A FULL that an interrupted merge let grow is larger than the files merged into it, and rightly so.
   if (merging.length === 0) refuseShrunk(line);
@@ -75,9 +75,9 @@ export function planMerge(files: readonly MergeFile[], until?: string): MergePla
  *
  * @throws QmpBackupError as `planMerge`, and `unsafe` while a merge into the line is unfinished
  */
-export function lineToRead(files: readonly MergeFile[], until?: string): readonly MergeFile[] {
+export function chainToRead(files: readonly RebaseFile[], until?: string): readonly RebaseFile[] {
   const head = chosenHead(files, until);
-  const line = lineTo(files, head);
+  const line = chainTo(files, head);
   const merging = line.find(({ state }) => state === 'merging');
   if (!merging) return line;
   throw new QmpBackupError('unsafe', `${head.file} cannot be read: a merge into ${line[0]?.file} was interrupted`, {
@@ -86,7 +86,7 @@ export function lineToRead(files: readonly MergeFile[], until?: string): readonl
 }
 
 /** The file that `until` names, with or without its extension. */
-export function fileNamed(files: readonly MergeFile[], until: string): MergeFile {
+export function fileNamed(files: readonly RebaseFile[], until: string): RebaseFile {
   const found = files.find(({ file }) => file === until) ?? files.find(({ file }) => file === `${until}.qcow2`);
   if (found) return found;
   const names = files.map(({ file }) => file);
@@ -95,7 +95,7 @@ export function fileNamed(files: readonly MergeFile[], until: string): MergeFile
   });
 }
 
-function chosenHead(files: readonly MergeFile[], until: string | undefined): MergeFile {
+function chosenHead(files: readonly RebaseFile[], until: string | undefined): RebaseFile {
   if (until !== undefined) return fileNamed(files, until);
   const full = files.findLast(({ level }) => level === 'full');
   if (!full) {
@@ -109,10 +109,10 @@ function chosenHead(files: readonly MergeFile[], until: string | undefined): Mer
 
 /** While a merge is unfinished, the only file that builds on what is being merged is its head. */
 function interruptedHead(
-  files: readonly MergeFile[],
-  merging: readonly MergeFile[],
+  files: readonly RebaseFile[],
+  merging: readonly RebaseFile[],
   until: string | undefined,
-): MergeFile {
+): RebaseFile {
   const names = new Set(merging.map(({ file }) => file));
   const heads = files.filter(({ state, parent }) => state === 'whole' && parent !== null && names.has(parent));
   const [head] = heads;
@@ -131,7 +131,7 @@ function interruptedHead(
   return head;
 }
 
-function lineTo(files: readonly MergeFile[], head: MergeFile): readonly MergeFile[] {
+function chainTo(files: readonly RebaseFile[], head: RebaseFile): readonly RebaseFile[] {
   const line = [head];
   for (let first = head; first.parent !== null;) {
     const { file, parent } = first;
@@ -153,7 +153,7 @@ function lineTo(files: readonly MergeFile[], head: MergeFile): readonly MergeFil
 }
 
 /** A disk that shrank and is merged would keep its old size. Our own backups start anew at that point. */
-function refuseShrunk(line: readonly MergeFile[]): void {
+function refuseShrunk(line: readonly RebaseFile[]): void {
   for (const [index, each] of line.entries()) {
     const before = line[index - 1];
     if (!before || each.virtualSize >= before.virtualSize) continue;
@@ -164,8 +164,8 @@ function refuseShrunk(line: readonly MergeFile[]): void {
 }
 
 /** All files that build on one of `roots`, directly or not. */
-function descendants(files: readonly MergeFile[], roots: ReadonlySet<string>): readonly MergeFile[] {
-  const found = new Set<MergeFile>();
+function descendants(files: readonly RebaseFile[], roots: ReadonlySet<string>): readonly RebaseFile[] {
+  const found = new Set<RebaseFile>();
   const names = new Set(roots);
   // In rounds, because nothing says that a catalog has parents before children; each round finds one or is the last.
   for (let before = -1; before < found.size;) {
@@ -182,7 +182,7 @@ function descendants(files: readonly MergeFile[], roots: ReadonlySet<string>): r
 // --- the catalog -----------------------------------------------------------------------------------------------------
 
 /** The files of `disk` that the catalog holds, oldest first; copies are in no chain and are left out. */
-export function mergeFiles(catalog: Catalog, disk: string): readonly MergeFile[] {
+export function rebaseFiles(catalog: Catalog, disk: string): readonly RebaseFile[] {
   return catalog.points
     .filter(({ chain }) => chain !== null)
     .flatMap(({ disks }) => disks)
@@ -193,7 +193,7 @@ export function mergeFiles(catalog: Catalog, disk: string): readonly MergeFile[]
 }
 
 /** Before the first byte is merged: the points whose content is about to move are not restorable any more. */
-export function markMerging(catalog: Catalog, disk: string, plan: MergePlan): Catalog {
+export function markMerging(catalog: Catalog, disk: string, plan: RebasePlan): Catalog {
   const names = new Set([...plan.line.slice(0, -1), ...plan.side].map(({ file }) => file));
   return mapEntries(catalog, disk, (entry) => (names.has(entry.file) ? { ...entry, state: 'merging' } : entry));
 }
@@ -210,10 +210,10 @@ export interface FileFacts {
  * After the last byte: the head is the FULL file now, its children build on it, and what was absorbed is merged.
  * `facts` has the FULL and every child. The files that are still to be removed are exactly those of `leftovers`.
  */
-export function settleMerge(
+export function settleRebase(
   catalog: Catalog,
   disk: string,
-  plan: MergePlan,
+  plan: RebasePlan,
   facts: ReadonlyMap<string, FileFacts>,
 ): Catalog {
   const entries = catalog.points.flatMap(({ disks }) => disks).filter((entry) => entry.disk === disk);

@@ -1,6 +1,6 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog } from './catalog.js';
-import { currentChain, knownDisks, lineOf } from './chain.js';
+import { backingChainOf, currentChain, knownDisks } from './chain.js';
 import { answersTo } from './choose-disks.js';
 import { chooseRestored, type DiskChoice } from './choose-restored.js';
 import type { LeftOut } from './disk.js';
@@ -56,7 +56,7 @@ export function planRestore(catalog: Catalog, request: RestoreRequest): RestoreP
 export function whyNotRestorable(catalog: Catalog, entry: PointDisk): string | undefined {
   if (entry.state === 'merged') return `${entry.disk} was merged into a later point`;
   if (entry.state === 'merging') return `${entry.disk} is being merged into a later point`;
-  const line = lineOf(catalog, entry);
+  const line = backingChainOf(catalog, entry);
   if ('missing' in line) return `${entry.disk}: ${line.missing} is missing`;
   const merging = line.files.find(({ state }) => state === 'merging');
   return merging ? `${entry.disk}: a merge into ${line.files[0]?.file} was interrupted` : undefined;
@@ -117,7 +117,7 @@ function pointWithFile(catalog: Catalog, name: string): Point {
 
 function restorable(catalog: Catalog, point: Point, entry: PointDisk): RestoreDisk {
   const why = whyNotRestorable(catalog, entry);
-  const line = lineOf(catalog, entry);
+  const line = backingChainOf(catalog, entry);
   if (why === undefined && 'files' in line) return { entry, line: line.files };
   const others = catalog.points.filter((each) => isWhole(catalog, each)).map((each) => nameOf(each, catalog));
   throw new QmpBackupError('unsafe', `${nameOf(point, catalog)} cannot be restored: ${why}`, {

@@ -6,10 +6,10 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
 import { freeze, pingAgent, thaw } from '../libvirt/backup.js';
-import { DomainNotFound, thawByHand, VirshError, VirshTimeout } from '../libvirt/errors.js';
+import { DomainNotFound, thawDomainByHand, VirshError, VirshTimeout } from '../libvirt/errors.js';
 import { endOf } from '../libvirt/lifecycle.js';
 import { createVirsh } from '../libvirt/virsh.js';
-import type { FreezeTask, FromFreezeGuard, ThawCause } from './domain-freeze-guard.js';
+import type { DomainThawCause, FreezeTask, FromFreezeGuard } from './domain-freeze-guard.js';
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
 // Nobody may be there to read.
@@ -75,14 +75,14 @@ async function freezeDomain(): Promise<boolean> {
     // A freeze without an answer may have come to pass, or may still.
     if (!refused && !(await thawUntilDone()).done) return false;
     const frozen = error instanceof VirshError && error.reason === 'already-frozen';
-    const advice = frozen ? `; if no other program freezes it now, thaw it: ${thawByHand(task)}` : '';
+    const advice = frozen ? `; if no other program freezes it now, thaw it: ${thawDomainByHand(task)}` : '';
     say({ kind: 'not-frozen', why: `libvirt could not freeze it: ${words}${advice}` });
     return false;
   }
 }
 
 /** The first cause counts: what is frozen is thawed once. */
-function thawDomain(cause: ThawCause): Promise<void> {
+function thawDomain(cause: DomainThawCause): Promise<void> {
   thawing ??= (async () => {
     clearTimeout(limit);
     if (!(await freezing)) return;

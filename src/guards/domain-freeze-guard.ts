@@ -30,7 +30,7 @@ export type FromFreezeGuard =
   | { readonly kind: 'not-frozen'; readonly why: string }
   | {
       readonly kind: 'thawed';
-      readonly cause: ThawCause;
+      readonly cause: DomainThawCause;
       /** File systems that were still frozen just before. */
       readonly fileSystems: number;
       /** From the answer to the freeze to the request to thaw, in ms. */
@@ -39,7 +39,7 @@ export type FromFreezeGuard =
   | { readonly kind: 'not-thawed'; readonly why: string };
 
 /** Because its parent said so, because the limit was over, or because nobody is there any more. */
-export type ThawCause = 'asked' | 'limit' | 'alone';
+export type DomainThawCause = 'asked' | 'limit' | 'alone';
 
 export type ToFreezeGuard = 'freeze' | 'thaw';
 

@@ -5,7 +5,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import { canFreeze, type FreezeStatus, GuestAgent } from '../guest-agent/client.js';
-import { GuestAgentError, GuestNotThawed, thawByHand, toPlainError } from '../guest-agent/errors.js';
+import { GuestAgentError, GuestNotThawed, thawAgentByHand, toPlainError } from '../guest-agent/errors.js';
 import { type ThawRecord, thawUntilConfirmed } from '../guest-agent/thaw.js';
 import { LineSplitter } from '../qmp/json-lines.js';
 import { formatMessage, type FromGuard, parseToGuard, type ThawCause, type ToGuard } from './freeze-guard-messages.js';
@@ -140,7 +140,7 @@ export class Guard {
     const status = await agent.fsfreezeStatus(start.connectTimeoutMs).catch(() => 'unknown');
     return status === 'frozen'
       ? new GuestAgentError('already-frozen', 'the guest is frozen already, and not by this run', {
-          hint: `if no other backup is under way, thaw it: ${thawByHand(start.agent)}`,
+          hint: `if no other backup is under way, thaw it: ${thawAgentByHand(start.agent)}`,
         })
       : new GuestAgentError('no-freeze', 'the guest agent has no guest-fsfreeze commands, or they are disabled', {
           hint: 'allow guest-fsfreeze-freeze, -thaw and -status in the configuration of qemu-guest-agent in the guest',

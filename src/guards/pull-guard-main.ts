@@ -1,6 +1,6 @@
 /** The process of a pull's guard, which its parent kills when there is nothing left to do. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasEnded, lookAtProcess } from '../host/lock-owner.js';
+import { hasEnded, inspectProcess } from '../host/lock-owner.js';
 import { endPullAt } from '../libvirt/end-pull.js';
 import { DomainNotFound } from '../libvirt/errors.js';
 import { resumeStalled } from '../libvirt/lifecycle.js';
@@ -12,7 +12,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 const task = JSON.parse(process.argv[2] ?? '') as PullGuardTask;
 
 /** A process in a call that nothing interrupts holds its pipes after it was killed, so it is looked at, too. */
-const LOOK_MS = 1_000;
+const POLL_MS = 1_000;
 /** Milliseconds between two attempts: they grow, up to this. */
 const FIRST_PAUSE_MS = 100;
 const LAST_PAUSE_MS = 10_000;
@@ -34,8 +34,8 @@ async function parentGone(): Promise<void> {
         .on('close', resolve)
         .on('error', () => resolve());
       look = setInterval(() => {
-        if (hasEnded(lookAtProcess(pid), startTime)) resolve();
-      }, LOOK_MS);
+        if (hasEnded(inspectProcess(pid), startTime)) resolve();
+      }, POLL_MS);
     });
   } finally {
     clearInterval(look);

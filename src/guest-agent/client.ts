@@ -13,7 +13,7 @@ import { GuestAgentError } from './errors.js';
 
 export type FreezeStatus = 'thawed' | 'frozen';
 
-export interface ConnectOptions {
+export interface AgentConnectOptions {
   /** For connection and first answer together, in ms. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
@@ -55,7 +55,7 @@ export class GuestAgent {
   }
 
   /** Connects and syncs. Throws GuestAgentError (`unreachable`, `silent`, `garbage`, `lost`) or, by the signal, QmpInterrupted. */
-  static async connect(endpoint: Endpoint, options: ConnectOptions): Promise<GuestAgent> {
+  static async connect(endpoint: Endpoint, options: AgentConnectOptions): Promise<GuestAgent> {
     const { timeoutMs, signal } = options;
     const where = describeEndpoint(endpoint);
     const deadline = performance.now() + timeoutMs;

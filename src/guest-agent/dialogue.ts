@@ -11,7 +11,7 @@ const MARK = 0xff;
 /** An agent's longest answer to us is guest-info, some KiB; more is not an agent. */
 const MAX_LINE_BYTES = 4 * 1024 * 1024;
 
-export interface Request {
+export interface AgentRequest {
   readonly command: string;
   /** Takes `return` of the answer; what it throws makes the answer garbage. */
   readonly onReturn: (value: unknown) => void;
@@ -19,8 +19,13 @@ export interface Request {
 }
 
 type Awaited =
-  | ({ readonly kind: 'command' } & Request)
-  | { readonly kind: 'sync'; readonly id: number; readonly onReturn: () => void; readonly onError: Request['onError'] };
+  | ({ readonly kind: 'command' } & AgentRequest)
+  | {
+      readonly kind: 'sync';
+      readonly id: number;
+      readonly onReturn: () => void;
+      readonly onError: AgentRequest['onError'];
+    };
 
 export class Dialogue {
   readonly #splitter = new LineSplitter(MAX_LINE_BYTES);
@@ -40,14 +45,14 @@ export class Dialogue {
   }
 
   /** Bytes to send. A 0xFF first makes the agent drop a request that an earlier client left half-written. */
-  sync(id: number, settle: { readonly onReturn: () => void; readonly onError: Request['onError'] }): Buffer {
+  sync(id: number, settle: { readonly onReturn: () => void; readonly onError: AgentRequest['onError'] }): Buffer {
     this.#awaited.push({ kind: 'sync', id, ...settle });
     const request = formatJsonLine({ execute: 'guest-sync-delimited', arguments: { id } });
     return Buffer.concat([Buffer.of(MARK), Buffer.from(request)]);
   }
 
   /** Bytes to send. */
-  request(request: Request): Buffer {
+  request(request: AgentRequest): Buffer {
     this.#awaited.push({ kind: 'command', ...request });
     return Buffer.from(formatJsonLine({ execute: request.command }));
   }
@@ -102,7 +107,7 @@ export class Dialogue {
     head.onReturn();
   }
 
-  #onAnswer(message: Readonly<Record<string, unknown>>, head: Request): void {
+  #onAnswer(message: Readonly<Record<string, unknown>>, head: AgentRequest): void {
     if (isObject(message.error)) {
       this.#awaited.shift();
       const { desc } = message.error;

@@ -45,7 +45,7 @@ export class GuestAgentError extends QmpBackupError {
 /** As far as the agent can tell; the hint names its socket. */
 export class GuestNotThawed extends NotThawed {
   constructor(endpoint: Endpoint, reason: unknown) {
-    super(reason, thawByHand(endpoint));
+    super(reason, thawAgentByHand(endpoint));
   }
 }
 
@@ -53,7 +53,7 @@ export class GuestNotThawed extends NotThawed {
  * A shell line that thaws a guest without us. The pause shows the agent's answer: QEMU drops a client that has closed
  * its sending side.
  */
-export function thawByHand(endpoint: Endpoint): string {
+export function thawAgentByHand(endpoint: Endpoint): string {
   const address =
     endpoint.kind === 'unix'
       ? `UNIX-CONNECT:${endpoint.path}`

@@ -46,7 +46,7 @@ export function hasEnded(now: ProcessState, startTime: string): boolean {
 }
 
 /** The state of a process on this host and in this pid namespace. */
-export function lookAtProcess(pid: number): ProcessState {
+export function inspectProcess(pid: number): ProcessState {
   const stat = readOrEmpty(`/proc/${pid}/stat`);
   if (stat === '') return exists(pid) ? 'hidden' : 'gone';
   // The command, in parentheses, may hold blanks and parentheses itself.
@@ -56,7 +56,7 @@ export function lookAtProcess(pid: number): ProcessState {
 
 /** The record of this process. */
 export function thisProcess(what: string): LockOwner {
-  const state = lookAtProcess(process.pid);
+  const state = inspectProcess(process.pid);
   return {
     what,
     host: hostname(),

@@ -1,12 +1,12 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { listNames } from '../core/listed-names.js';
-import type { MergeFile } from '../core/rebase-plan.js';
+import type { RebaseFile } from '../core/rebase-plan.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile, syncFolder } from '../host/durable.js';
 import { readPlainFile } from '../host/plain-file.js';
 import { examine } from '../qemu-tools/examine.js';
-import type { ForeignChain } from './legacy-folder.js';
+import type { LegacyChain } from './legacy-folder.js';
 
 /**
  * A disk folder without a catalog, as the Python tools make it: which of its chains is meant, and the note that takes
@@ -19,7 +19,7 @@ import type { ForeignChain } from './legacy-folder.js';
  * @throws QmpBackupError `usage` when there is no such file or it is not clear which disk is meant; `unsafe` when the
  * end of the chain is not the disk's last state
  */
-export function chosenChain(dir: string, chains: readonly ForeignChain[], until: string | undefined): ForeignChain {
+export function chosenChain(dir: string, chains: readonly LegacyChain[], until: string | undefined): LegacyChain {
   const names = chains.flatMap(({ files }) => files.map(({ name }) => name));
   if (until !== undefined) {
     const wanted = [until, `${until}.qcow2`];
@@ -49,11 +49,11 @@ export function chosenChain(dir: string, chains: readonly ForeignChain[], until:
   return newest;
 }
 
-function firstNumber({ files }: ForeignChain): number {
+function firstNumber({ files }: LegacyChain): number {
   return files[0]?.number ?? 0;
 }
 
-function lastNumber(files: ForeignChain['files']): number {
+function lastNumber(files: LegacyChain['files']): number {
   return files.at(-1)?.number ?? 0;
 }
 
@@ -61,12 +61,12 @@ function lastNumber(files: ForeignChain['files']): number {
  * The files of a chain, each header examined. Their links may be missing or lead to the same name in a folder of old:
  * the order comes from the names, and no link of theirs is ever followed.
  */
-export async function foreignFiles(
+export async function legacyFiles(
   dir: string,
-  chain: ForeignChain,
-  note: MergeNote | undefined,
-): Promise<readonly MergeFile[]> {
-  const files: MergeFile[] = [];
+  chain: LegacyChain,
+  note: RebaseNote | undefined,
+): Promise<readonly RebaseFile[]> {
+  const files: RebaseFile[] = [];
   const merging = new Set(note ? [note.full, ...note.absorbed] : []);
   for (const { name } of chain.files) {
     const parent = files.at(-1)?.file ?? null;
@@ -80,7 +80,7 @@ export async function foreignFiles(
 }
 
 /** @throws QmpBackupError `unsafe` while a merge of ours in the folder is unfinished: its chain is not what it seems. */
-export function refuseUnfinished(dir: string, note: MergeNote | undefined): void {
+export function refuseUnfinished(dir: string, note: RebaseNote | undefined): void {
   if (!note) return;
   throw new QmpBackupError('unsafe', `a merge of ${note.head} into ${note.full} in ${dir} was interrupted`, {
     hint: `Finish it: qmpbackup rebase --dir ${dir}`,
@@ -88,7 +88,7 @@ export function refuseUnfinished(dir: string, note: MergeNote | undefined): void
 }
 
 /** What a merge in such a folder is about to do, or, once `merged`, which files are left to be removed. */
-export interface MergeNote {
+export interface RebaseNote {
   readonly full: string;
   readonly head: string;
   /** Files between the two. */
@@ -96,14 +96,14 @@ export interface MergeNote {
   readonly phase: 'merging' | 'merged';
 }
 
-export const MERGE_NOTE = 'qmpbackup-merge.json';
+export const REBASE_NOTE = 'qmpbackup-merge.json';
 const SCHEMA = 1;
 const LIMIT = 1024 * 1024;
 const FILE_NAME = /^(?:FULL|INC)-\d+(?:[-.][^/]*)?$/;
 
 /** @throws QmpBackupError `unsafe` when it is there and cannot be understood */
-export async function readMergeNote(dir: string): Promise<MergeNote | undefined> {
-  const path = join(dir, MERGE_NOTE);
+export async function readRebaseNote(dir: string): Promise<RebaseNote | undefined> {
+  const path = join(dir, REBASE_NOTE);
   const hint =
     'It says which files an interrupted rebase was merging. Without it the chain in this folder is not to be trusted.';
   const text = await readPlainFile(path, LIMIT, hint);
@@ -113,18 +113,18 @@ export async function readMergeNote(dir: string): Promise<MergeNote | undefined>
   throw new QmpBackupError('unsafe', `${path} is damaged or was written by a newer qmpbackup`, { hint });
 }
 
-export async function writeMergeNote(dir: string, note: MergeNote): Promise<void> {
-  await replaceFile(join(dir, MERGE_NOTE), `${JSON.stringify({ schema: SCHEMA, ...note }, null, 1)}\n`, {
+export async function writeRebaseNote(dir: string, note: RebaseNote): Promise<void> {
+  await replaceFile(join(dir, REBASE_NOTE), `${JSON.stringify({ schema: SCHEMA, ...note }, null, 1)}\n`, {
     mode: 0o600,
   });
 }
 
-export async function removeMergeNote(dir: string): Promise<void> {
-  await rm(join(dir, MERGE_NOTE), { force: true });
+export async function removeRebaseNote(dir: string): Promise<void> {
+  await rm(join(dir, REBASE_NOTE), { force: true });
   await syncFolder(dir);
 }
 
-function parseNote(text: string): MergeNote | undefined {
+function parseNote(text: string): RebaseNote | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -132,7 +132,7 @@ function parseNote(text: string): MergeNote | undefined {
     return undefined; // Damaged: the caller says so, with the path and what the note is for.
   }
   if (typeof value !== 'object' || value === null) return undefined;
-  const { schema, full, head, absorbed, phase } = value as Partial<Record<keyof MergeNote | 'schema', unknown>>;
+  const { schema, full, head, absorbed, phase } = value as Partial<Record<keyof RebaseNote | 'schema', unknown>>;
   // The names in it are removed one day: whoever wrote it, they stay names of backup files in this folder.
   const isName = (name: unknown): name is string => typeof name === 'string' && FILE_NAME.test(name);
   if (schema !== SCHEMA || !isName(full) || !isName(head)) return undefined;

@@ -8,17 +8,17 @@ import { fileError } from '../host/file-errors.js';
  * Folders of the Python tools, which write no catalog: `FULL-<epoch>`, `FULL-<epoch>-<disk file>` and INC likewise. The
  * number in the name gives the order; times of files do not, since any copy changes them.
  */
-export interface ForeignFile {
+export interface LegacyFile {
   readonly name: string;
   readonly path: string;
   readonly number: number;
 }
 
-export interface ForeignChain {
+export interface LegacyChain {
   /** What the names say after the number, or empty: a folder without sub-folders holds the files of several disks. */
   readonly disk: string;
   /** FULL first, then its increments in their order. */
-  readonly files: readonly ForeignFile[];
+  readonly files: readonly LegacyFile[];
   /** Left-overs that are ignored, in words. */
   readonly notes: readonly string[];
   /** Why the end of this chain is not the disk's last state, so that only an earlier point may be used; or null. */
@@ -31,7 +31,7 @@ export interface ForeignChain {
  * @throws QmpBackupError `unsafe` for increments without any FULL, a backup name on something that is no regular file,
  * and two files for one step; `failed` when the folder cannot be read
  */
-export async function readForeignFolder(diskDir: string): Promise<readonly ForeignChain[]> {
+export async function readLegacyFolder(diskDir: string): Promise<readonly LegacyChain[]> {
   const byDisk = new Map<string, Named[]>();
   for (const named of await namedIn(diskDir)) {
     const others = byDisk.get(named.disk);
@@ -41,7 +41,7 @@ export async function readForeignFolder(diskDir: string): Promise<readonly Forei
   return [...byDisk].flatMap(([disk, files]) => chainsOf(diskDir, disk, files.toSorted(inOrder)));
 }
 
-interface Named extends ForeignFile {
+interface Named extends LegacyFile {
   readonly level: 'FULL' | 'INC';
   readonly disk: string;
   readonly partial: boolean;
@@ -89,7 +89,7 @@ interface GrowingChain {
   refused: string | null;
 }
 
-function chainsOf(diskDir: string, disk: string, files: readonly Named[]): readonly ForeignChain[] {
+function chainsOf(diskDir: string, disk: string, files: readonly Named[]): readonly LegacyChain[] {
   const chains: GrowingChain[] = [];
   const before: string[] = [];
   let unfinishedFull: Named | undefined;

@@ -7,14 +7,14 @@ import { QmpBackupError } from '../errors.js';
  * What is restored from folders of the Python tools, which have no catalog: one run of theirs gives its files the same
  * number in every disk's folder, and that number is what stands for a point.
  */
-export interface ForeignDisk {
+export interface LegacyDisk {
   /** Names the restored image. */
   readonly disk: string;
   readonly dir: string;
-  readonly chains: readonly ForeignDiskChain[];
+  readonly chains: readonly LegacyDiskChain[];
 }
 
-export interface ForeignDiskChain {
+export interface LegacyDiskChain {
   readonly disk: string;
   /** FULL first. */
   readonly files: readonly { readonly name: string; readonly path: string; readonly number: number }[];
@@ -23,18 +23,18 @@ export interface ForeignDiskChain {
   readonly refused: string | null;
 }
 
-export interface ForeignRestoreRequest extends DiskChoice {
+export interface LegacyRestoreRequest extends DiskChoice {
   /** `N`: number of the run in the newest chain, 0 is its FULL; `CHAIN:N` with the number in the FULL's name. */
   readonly point?: string | undefined;
   /** A file name, `NAME` or `DISK/NAME`. */
   readonly until?: string | undefined;
 }
 
-export interface ForeignRestorePlan {
+export interface LegacyRestorePlan {
   /** In words. */
   readonly point: string;
   /** Chains that end with the file to be restored. */
-  readonly disks: readonly { readonly disk: string; readonly dir: string; readonly chain: ForeignDiskChain }[];
+  readonly disks: readonly { readonly disk: string; readonly dir: string; readonly chain: LegacyDiskChain }[];
   readonly warnings: readonly string[];
   readonly leftOut: readonly LeftOut[];
 }
@@ -43,7 +43,7 @@ export interface ForeignRestorePlan {
  * @throws QmpBackupError `usage` when there is no such point, file or disk, with what there is; `unsafe` when a chain
  * is not whole
  */
-export function planForeignRestore(found: readonly ForeignDisk[], request: ForeignRestoreRequest): ForeignRestorePlan {
+export function planLegacyRestore(found: readonly LegacyDisk[], request: LegacyRestoreRequest): LegacyRestorePlan {
   refuseDoubles(found.map(({ disk }) => disk));
   const { chosen, leftOut } = chooseRestored(
     { point: 'the backup', disks: found, answers: ({ disk }, name) => disk === name },
@@ -69,7 +69,7 @@ export function planForeignRestore(found: readonly ForeignDisk[], request: Forei
 }
 
 /** The number up to which files are taken; undefined is the newest. */
-function chosenNumber(found: readonly ForeignDisk[], { point, until }: ForeignRestoreRequest): number | undefined {
+function chosenNumber(found: readonly LegacyDisk[], { point, until }: LegacyRestoreRequest): number | undefined {
   if (point !== undefined && until !== undefined) {
     throw new QmpBackupError('usage', 'give a point or a file, not both');
   }
@@ -87,7 +87,7 @@ function chosenNumber(found: readonly ForeignDisk[], { point, until }: ForeignRe
   return point === undefined ? undefined : numberOfPoint(found, point);
 }
 
-function numberOfPoint(found: readonly ForeignDisk[], point: string): number {
+function numberOfPoint(found: readonly LegacyDisk[], point: string): number {
   const chains = found.flatMap((each) => each.chains);
   const starts = distinct(chains.flatMap(({ files }) => files.slice(0, 1)));
   const match = /^(?:(\d+):)?(\d+)$/.exec(point);
@@ -108,10 +108,10 @@ function numberOfPoint(found: readonly ForeignDisk[], point: string): number {
 
 /** The chain that holds the newest file up to `limit`, cut off after it. */
 function chainUpTo(
-  { disk, chains }: ForeignDisk,
+  { disk, chains }: LegacyDisk,
   limit = Infinity,
   until: string | undefined,
-): ForeignDiskChain | undefined {
+): LegacyDiskChain | undefined {
   const chain = chains
     .filter(({ files }) => (files[0]?.number ?? Infinity) <= limit)
     .toSorted((a, b) => (a.files[0]?.number ?? 0) - (b.files[0]?.number ?? 0))

@@ -2,7 +2,7 @@
  * Questions that are asked before anybody has waited for an answer are handed on together, at most `most` at a time;
  * `answer` gives as many answers as it was asked questions, in their order.
  */
-export function gathering<Question, Answer>(
+export function batched<Question, Answer>(
   most: number,
   answer: (questions: readonly Question[]) => Promise<readonly (Answer | Promise<Answer>)[]>,
 ): (question: Question) => Promise<Answer> {

@@ -2,7 +2,7 @@ import type { Connect } from '../core/virsh-hint.js';
 import type { RunningBackup } from './backup-xml.js';
 import type { Checkpoint } from './checkpoint-xml.js';
 import type { DomainDefinition } from './domain-xml.js';
-import type { JobInfo } from './job-info.js';
+import type { DomainJobInfo } from './job-info.js';
 
 export interface DomainState extends DomainDefinition {
   /** `running`, `paused`, `shut off`, `crashed`, `in shutdown`, `pmsuspended`, `idle`. */
@@ -17,7 +17,7 @@ export interface DomainState extends DomainDefinition {
   readonly unsized: ReadonlyMap<string, string>;
   /** Oldest first. */
   readonly checkpoints: readonly Checkpoint[];
-  readonly job: JobInfo | null;
+  readonly job: DomainJobInfo | null;
   /** Jobs of single disks: what libvirt calls them, by target. Not asked where sizes of checkpoints are not. */
   readonly blockJobs: ReadonlyMap<string, string>;
   /** Which libvirt runs it. */

@@ -50,7 +50,7 @@ export interface DomainDisk {
   readonly bus: string | null;
   /** Of the top image: `qcow2`, `raw`; null when it is not said. */
   readonly format: string | null;
-  readonly source: DiskSource | null;
+  readonly source: DomainDiskSource | null;
   readonly readOnly: boolean;
   readonly shareable: boolean;
   /** Changes are dropped when the domain ends. */
@@ -66,10 +66,10 @@ export interface DomainDisk {
 
 export interface BackingImage {
   readonly format: string | null;
-  readonly source: DiskSource | null;
+  readonly source: DomainDiskSource | null;
 }
 
-export interface DiskSource {
+export interface DomainDiskSource {
   /** `file`, `block`, `network`, `volume`, `dir`, `nvme`, `vhostuser` … */
   readonly type: string;
   /** Absolute path, when there is one (`file`, `block`, and a `volume` that is one of these). */
@@ -187,7 +187,7 @@ function backingOf(image: XmlElement): BackingImage[] {
   return [{ format: attribute(find(backing, 'format'), 'type'), source }, ...backingOf(backing)];
 }
 
-function sourceOf(owner: XmlElement): DiskSource | null {
+function sourceOf(owner: XmlElement): DomainDiskSource | null {
   const source = find(owner, 'source');
   if (!source) return null;
   const type = attribute(owner, 'type') ?? 'file';

@@ -7,7 +7,7 @@ import { type Checkpoint, parseCheckpoint } from './checkpoint-xml.js';
 import type { DiskSize, DomainState } from './domain-state.js';
 import { parseDomain } from './domain-xml.js';
 import { DomainNotFound, LibvirtAnswerError, VirshError } from './errors.js';
-import { type JobInfo, parseJobInfo } from './job-info.js';
+import { type DomainJobInfo, parseJobInfo } from './job-info.js';
 import type { Virsh } from './virsh.js';
 import { withVolumes } from './volumes.js';
 
@@ -232,7 +232,7 @@ async function sizeOf(virsh: Virsh, uuid: string, target: string): Promise<DiskS
 }
 
 /** The job of the domain: null when there is none, or no QEMU that could have one. */
-export async function jobOf(virsh: Virsh, uuid: string): Promise<JobInfo | null> {
+export async function jobOf(virsh: Virsh, uuid: string): Promise<DomainJobInfo | null> {
   for (let tries = 1; ; tries += 1) {
     try {
       const job = parseJobInfo(await virsh('domjobinfo', ['--rawstats'], { domain: uuid }));
@@ -247,7 +247,7 @@ export async function jobOf(virsh: Virsh, uuid: string): Promise<JobInfo | null>
 }
 
 /** How the last job ended; libvirt tells it until the next one begins. Null when there was none since the start. */
-export async function lastJobOf(virsh: Virsh, uuid: string): Promise<JobInfo | null> {
+export async function lastJobOf(virsh: Virsh, uuid: string): Promise<DomainJobInfo | null> {
   const args = ['--completed', '--keep-completed', '--rawstats'];
   const job = parseJobInfo(await virsh('domjobinfo', args, { domain: uuid }));
   return job.state === 'none' ? null : job;

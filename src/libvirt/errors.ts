@@ -111,7 +111,7 @@ export class VirshError extends QmpBackupError {
 /** As far as libvirt can tell. */
 export class DomainNotThawed extends NotThawed {
   constructor(domain: ThawedByHand, why: string) {
-    super(why, thawByHand(domain));
+    super(why, thawDomainByHand(domain));
   }
 }
 
@@ -120,7 +120,7 @@ export interface ThawedByHand {
   readonly name: string;
 }
 
-export function thawByHand({ connect, name }: ThawedByHand): string {
+export function thawDomainByHand({ connect, name }: ThawedByHand): string {
   return virshCommand(connect, 'domfsthaw', name);
 }
 

@@ -1,7 +1,7 @@
 /** `virsh domjobinfo --rawstats`: numbers as libvirt counts them, the same in every version. */
 import { LibvirtAnswerError } from './errors.js';
 
-export interface JobInfo {
+export interface DomainJobInfo {
   /** `none` also after a pull or push has ended: `--completed` then tells how. */
   readonly state: 'none' | 'running' | 'completed' | 'failed' | 'cancelled';
   /** `backup`, or the number of another operation (migration, save, dump …), null when there is none. */
@@ -15,7 +15,7 @@ export interface JobInfo {
   readonly error: string | null;
 }
 
-const STATES: Readonly<Record<string, JobInfo['state']>> = {
+const STATES: Readonly<Record<string, DomainJobInfo['state']>> = {
   '0': 'none',
   '1': 'running',
   '2': 'running',
@@ -39,12 +39,12 @@ const OPERATIONS: Readonly<Record<number, string>> = {
   10: 'the removal of a snapshot',
 };
 
-export function operationInWords(operation: JobInfo['operation']): string {
+export function operationInWords(operation: DomainJobInfo['operation']): string {
   if (operation === 'backup') return 'a backup';
   return OPERATIONS[operation ?? 0] ?? `a job (libvirt operation ${operation})`;
 }
 
-export function parseJobInfo(text: string): JobInfo {
+export function parseJobInfo(text: string): DomainJobInfo {
   const values = new Map(
     text.split('\n').flatMap((line): [string, string][] => {
       const colon = line.indexOf(':');
@@ -57,7 +57,7 @@ export function parseJobInfo(text: string): JobInfo {
     const value = values.get(name);
     return value === undefined ? null : Number(value);
   };
-  const pair = (bytes: number | null, total: number | null): JobInfo['copied'] =>
+  const pair = (bytes: number | null, total: number | null): DomainJobInfo['copied'] =>
     bytes === null || total === null ? null : { bytes, total };
   const operation = count('operation');
   const said = values.get('errmsg');

@@ -1,4 +1,4 @@
-import type { JobInfo } from './job-info.js';
+import type { DomainJobInfo } from './job-info.js';
 
 /** One image that was pushed, by what it holds itself. Bytes. */
 export interface PushedImage {
@@ -16,7 +16,7 @@ const CLUSTER = 65_536;
  * @returns why a push that is no longer there cannot be taken as whole, or null where it ended well
  */
 export function whyNotWhole(
-  last: JobInfo | null,
+  last: DomainJobInfo | null,
   { seenForMs, images }: { readonly seenForMs: number; readonly images: readonly PushedImage[] },
 ): string | null {
   if (last === null) return 'libvirt no longer knows how its job ended';

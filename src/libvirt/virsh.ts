@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { messageOf, QmpBackupError } from '../errors.js';
-import { gathering } from './batch.js';
+import { batched } from './batch.js';
 import { virshFailure, VirshKilled, VirshMissing, VirshTimeout } from './errors.js';
 
 export interface VirshCall {
@@ -53,7 +53,7 @@ export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
     if (exitCode !== 0) throw virshFailure({ command, domain, uri }, stderr);
     return stdout;
   };
-  const together = gathering(MOST_AT_ONCE, async (questions: readonly Words[]) => {
+  const together = batched(MOST_AT_ONCE, async (questions: readonly Words[]) => {
     if (questions.length === 1) return questions.map((only) => run(only, deadlineMs));
     const mark = `end-${randomBytes(8).toString('hex')}`;
     const line = questions.map((each) => `${wordsOf(each).join(' ')}; echo ${mark}; `).join('');

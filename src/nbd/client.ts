@@ -16,7 +16,7 @@ import {
 } from './errors.js';
 import { type ExportRequest, type NbdExport, negotiate } from './handshake.js';
 import { type BlockStatus, describeRequest, readReplies, type StatusExtent, type Waiting } from './replies.js';
-import { Command, encodeRequest, Intake, MAX_LENGTH, type Reader } from './wire.js';
+import { encodeRequest, Intake, MAX_LENGTH, NbdCommand, type Reader } from './wire.js';
 
 /** Milliseconds. */
 export interface NbdDeadlines {
@@ -136,25 +136,25 @@ export class NbdClient {
    */
   async read(offset: number, into: Buffer): Promise<void> {
     this.#requirePayload(into.length);
-    await this.#request(Command.read, offset, into.length, into);
+    await this.#request(NbdCommand.read, offset, into.length, into);
   }
 
   /** Writes `data` at `offset`. The buffer must not change until the promise settles. Throws as `read`. */
   async write(offset: number, data: Buffer): Promise<void> {
     this.#requirePayload(data.length);
-    await this.#request(Command.write, offset, data.length, data);
+    await this.#request(NbdCommand.write, offset, data.length, data);
   }
 
   /** The range reads as zeros afterwards, whatever lies below it. Throws as `read`. */
   async writeZeroes(offset: number, length: number): Promise<void> {
     if (!this.export.canWriteZeroes) throw new NbdRequestError('the NBD server cannot write zeroes');
-    await this.#request(Command.writeZeroes, offset, length, NOTHING);
+    await this.#request(NbdCommand.writeZeroes, offset, length, NOTHING);
   }
 
   /** What was written before is on the server's storage when this resolves. Throws as `read`. */
   async flush(): Promise<void> {
     if (!this.export.canFlush) throw new NbdRequestError('the NBD server cannot flush');
-    await this.#request(Command.flush, 0, 0, NOTHING, this.#deadlines.flushMs);
+    await this.#request(NbdCommand.flush, 0, 0, NOTHING, this.#deadlines.flushMs);
   }
 
   /**
@@ -164,7 +164,7 @@ export class NbdClient {
   async blockStatus(offset: number, length: number): Promise<ReadonlyMap<string, readonly StatusExtent[]>> {
     const { contextIds } = this.export;
     if (contextIds.size === 0) throw new NbdRequestError('no meta context was asked for');
-    const status = await this.#request(Command.blockStatus, offset, length, NOTHING);
+    const status = await this.#request(NbdCommand.blockStatus, offset, length, NOTHING);
     return new Map([...contextIds].map(([name, id]) => [name, status.get(id) ?? []]));
   }
 
@@ -176,7 +176,7 @@ export class NbdClient {
     if (this.#reason === undefined && !this.#closing) {
       this.#closing = true;
       if (this.#pending.size > 0) this.#end(this.#closedByUs());
-      else this.#socket.end(encodeRequest({ command: Command.disconnect, cookie: 0n, offset: 0, length: 0 }));
+      else this.#socket.end(encodeRequest({ command: NbdCommand.disconnect, cookie: 0n, offset: 0, length: 0 }));
     }
     const timer = setTimeout(() => this.#socket.destroy(), this.#deadlines.closeMs);
     await this.ended;
@@ -207,7 +207,7 @@ export class NbdClient {
   }
 
   #request(
-    command: Command,
+    command: NbdCommand,
     offset: number,
     length: number,
     buffer: Buffer,
@@ -217,7 +217,7 @@ export class NbdClient {
     const { size, minBlock } = this.export;
     const what = describeRequest({ command, offset, length });
     const whole = Number.isSafeInteger(offset) && offset % minBlock === 0 && length % minBlock === 0;
-    if (command !== Command.flush && (!whole || length <= 0 || length > MAX_LENGTH || offset + length > size)) {
+    if (command !== NbdCommand.flush && (!whole || length <= 0 || length > MAX_LENGTH || offset + length > size)) {
       const limits = `the export has ${size} bytes in blocks of ${minBlock}`;
       return Promise.reject(new NbdRequestError(`cannot ${what}: ${limits}`));
     }
@@ -241,7 +241,7 @@ export class NbdClient {
         },
       });
       const head = encodeRequest({ command, cookie, offset, length });
-      if (command !== Command.write) {
+      if (command !== NbdCommand.write) {
         this.#socket.write(head);
         return;
       }

@@ -10,7 +10,7 @@ export const ALLOCATION = 'base:allocation';
 const READS_AS_ZERO = 2;
 
 /** Bit 0 (1): the range was written since the bitmap began. */
-export function dirtyBitmap(name: string): string {
+export function dirtyBitmapContext(name: string): string {
   return `qemu:dirty-bitmap:${name}`;
 }
 const DIRTY = 1;
@@ -38,7 +38,7 @@ export async function readExtents(
 ): Promise<DiskExtents> {
   const { size } = client.export;
   const walks = [new Walk(ALLOCATION, READS_AS_ZERO)];
-  if (bitmap !== undefined) walks.push(new Walk(dirtyBitmap(bitmap), DIRTY));
+  if (bitmap !== undefined) walks.push(new Walk(dirtyBitmapContext(bitmap), DIRTY));
   for (;;) {
     const from = Math.min(...walks.map((walk) => walk.position));
     if (from >= size) break;

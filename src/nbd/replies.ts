@@ -8,8 +8,8 @@ import {
   CHUNK_DONE,
   CHUNK_ERROR,
   ChunkType,
-  Command,
   errnoName,
+  NbdCommand,
   type Reader,
   SIMPLE_REPLY_MAGIC,
   STRUCTURED_REPLY_MAGIC,
@@ -26,7 +26,7 @@ export interface StatusExtent {
 export type BlockStatus = ReadonlyMap<number, readonly StatusExtent[]>;
 
 export interface Waiting {
-  readonly command: Command;
+  readonly command: NbdCommand;
   /** Bytes. */
   readonly offset: number;
   readonly length: number;
@@ -110,9 +110,9 @@ function settle(waiting: Waiting, error: NbdServerError | undefined, status: Blo
 
 function* readSimple(waiting: Waiting, errno: number, structured: boolean): Reader<NbdServerError | undefined> {
   if (errno !== 0) return serverError(waiting, errno, '');
-  const needsChunks = waiting.command === Command.blockStatus || (waiting.command === Command.read && structured);
+  const needsChunks = waiting.command === NbdCommand.blockStatus || (waiting.command === NbdCommand.read && structured);
   if (needsChunks) throw new NbdProtocolViolation('a simple reply cannot answer this request');
-  if (waiting.command === Command.read) yield waiting.into;
+  if (waiting.command === NbdCommand.read) yield waiting.into;
   return undefined;
 }
 
@@ -124,15 +124,15 @@ function* readChunk(partial: Partial, chunk: Chunk, contextIds: readonly number[
     partial.error ??= error;
   } else if (type === ChunkType.none) {
     if (length !== 0 || !done) throw new NbdProtocolViolation('an empty chunk is not empty, or not the last');
-  } else if (type === ChunkType.offsetData && waiting.command === Command.read) {
+  } else if (type === ChunkType.offsetData && waiting.command === NbdCommand.read) {
     if (length < 9) throw new NbdProtocolViolation('a chunk of data has none');
     const offset = Number((yield* take(8)).readBigUInt64BE());
     yield claim(partial, offset, length - 8);
-  } else if (type === ChunkType.offsetHole && waiting.command === Command.read) {
+  } else if (type === ChunkType.offsetHole && waiting.command === NbdCommand.read) {
     if (length !== 12) throw new NbdProtocolViolation(`a hole is told in ${length} bytes instead of 12`);
     const hole = yield* take(12);
     claim(partial, Number(hole.readBigUInt64BE()), hole.readUInt32BE(8)).fill(0);
-  } else if (type === ChunkType.blockStatus && waiting.command === Command.blockStatus) {
+  } else if (type === ChunkType.blockStatus && waiting.command === NbdCommand.blockStatus) {
     yield* readStatus(partial, length, contextIds);
   } else {
     throw new NbdProtocolViolation(`a chunk of type ${type} does not fit the request`);
@@ -184,26 +184,26 @@ function* readStatus({ waiting, status }: Partial, length: number, contextIds: r
 }
 
 function requireWhole({ waiting, covered, status }: Partial, contextIds: readonly number[]): void {
-  if (waiting.command === Command.read && !covered.isWhole(waiting.length)) {
+  if (waiting.command === NbdCommand.read && !covered.isWhole(waiting.length)) {
     throw new NbdProtocolViolation('it says that a read is done before all bytes have come');
   }
-  if (waiting.command === Command.blockStatus && status.size !== contextIds.length) {
+  if (waiting.command === NbdCommand.blockStatus && status.size !== contextIds.length) {
     throw new NbdProtocolViolation('it does not tell the extents of every context');
   }
 }
 
-const NAMES: Readonly<Record<Command, string>> = {
-  [Command.read]: 'read',
-  [Command.write]: 'write',
-  [Command.disconnect]: 'disconnect',
-  [Command.flush]: 'flush',
-  [Command.writeZeroes]: 'write zeroes',
-  [Command.blockStatus]: 'tell the extents of',
+const NAMES: Readonly<Record<NbdCommand, string>> = {
+  [NbdCommand.read]: 'read',
+  [NbdCommand.write]: 'write',
+  [NbdCommand.disconnect]: 'disconnect',
+  [NbdCommand.flush]: 'flush',
+  [NbdCommand.writeZeroes]: 'write zeroes',
+  [NbdCommand.blockStatus]: 'tell the extents of',
 };
 
 /** The request in words that follow a verb, as `failed to`. */
 export function describeRequest({ command, offset, length }: Pick<Waiting, 'command' | 'offset' | 'length'>): string {
-  return command === Command.flush ? NAMES[command] : `${NAMES[command]} ${length} bytes at ${offset}`;
+  return command === NbdCommand.flush ? NAMES[command] : `${NAMES[command]} ${length} bytes at ${offset}`;
 }
 
 function serverError(waiting: Waiting, errno: number, words: string): NbdServerError {

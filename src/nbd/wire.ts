@@ -25,8 +25,8 @@ const OPTION_REPLY_MAGIC = 0x0003e889045565a9n;
 /** Transmission flags of an export. */
 export const ExportFlag = { readOnly: 2, sendFlush: 4, sendWriteZeroes: 64 } as const;
 
-export const Command = { read: 0, write: 1, disconnect: 2, flush: 3, writeZeroes: 6, blockStatus: 7 } as const;
-export type Command = (typeof Command)[keyof typeof Command];
+export const NbdCommand = { read: 0, write: 1, disconnect: 2, flush: 3, writeZeroes: 6, blockStatus: 7 } as const;
+export type NbdCommand = (typeof NbdCommand)[keyof typeof NbdCommand];
 
 export const REQUEST_MAGIC = 0x25609513;
 export const SIMPLE_REPLY_MAGIC = 0x67446698;
@@ -42,8 +42,8 @@ export const MAX_LENGTH = 0xffff_ffff;
 /** More payload in one request than this no server need take. */
 export const MAX_PAYLOAD = 32 * 1024 * 1024;
 
-export interface Request {
-  readonly command: Command;
+export interface NbdRequest {
+  readonly command: NbdCommand;
   readonly cookie: bigint;
   /** Bytes. */
   readonly offset: number;
@@ -51,7 +51,7 @@ export interface Request {
 }
 
 /** The 28 bytes of a request; a write's payload follows them. No command flags are ever set. */
-export function encodeRequest({ command, cookie, offset, length }: Request): Buffer {
+export function encodeRequest({ command, cookie, offset, length }: NbdRequest): Buffer {
   const bytes = Buffer.alloc(28);
   bytes.writeUInt32BE(REQUEST_MAGIC, 0);
   bytes.writeUInt16BE(command, 6);

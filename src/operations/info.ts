@@ -36,8 +36,8 @@ interface Seen extends Pick<VmInfo, 'beside' | 'elsewhere'> {
 /** A monitor has one client at a time, which takes the VM's lock; libvirt answers many, also while a run has the domain. */
 async function look({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<Seen> {
   if (vm.kind === 'domain') {
-    const { lookAtDomain } = await import('../backends/libvirt/session.js');
-    const seen = await lookAtDomain(vm);
+    const { inspectDomainSession } = await import('../backends/libvirt/session.js');
+    const seen = await inspectDomainSession(vm);
     return { ...seen, beside: onPassedThrough(seen.state.passedThrough) };
   }
   const { client, state } = await openVm({ ...access, monitor: vm.monitor, what: 'info', endDeadJobsMs: null }, unwind);

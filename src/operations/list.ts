@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
-import { lineOf } from '../core/chain.js';
+import { backingChainOf } from '../core/chain.js';
 import { type Damage, damageInWords, damageOf, recordedFiles } from '../core/damage.js';
 import { DEFINITION_FOLDER } from '../core/names.js';
 import type { Point } from '../core/point.js';
@@ -43,7 +43,7 @@ async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
   const damage = damageOf(catalog, await filesAmiss(target, recordedFiles(catalog)));
   const points = catalog.points.map((point) => {
     const files = point.disks.flatMap((entry) => {
-      const line = entry.state === 'merged' ? undefined : lineOf(catalog, entry);
+      const line = entry.state === 'merged' ? undefined : backingChainOf(catalog, entry);
       return line && 'files' in line ? line.files : [];
     });
     const needs = files.map(({ disk, file }) => `${disk}/${file}`);

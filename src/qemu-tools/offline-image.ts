@@ -5,21 +5,21 @@ import { nameOfNode } from './image-view.js';
 import { runShort } from './runner.js';
 
 /** Sizes are bytes. */
-export interface RestingImage {
+export interface OfflineImage {
   readonly virtualSize: number;
   /** Takes on its storage, along the whole chain; at most `virtualSize`. */
   readonly allocated: number;
   /** qcow2 compatibility level, else null. */
   readonly compat: string | null;
   readonly encrypted: boolean;
-  readonly bitmaps: readonly RestingBitmap[];
+  readonly bitmaps: readonly OfflineBitmap[];
   /** The files that it builds on, nearest first. */
   readonly backing: readonly string[];
   /** What qemu-img said of the top image. */
   readonly description: unknown;
 }
 
-export interface RestingBitmap {
+export interface OfflineBitmap {
   readonly name: string;
   readonly granularity: number;
   /** The image was not closed cleanly; the bitmap can only be removed. */
@@ -33,7 +33,7 @@ export interface RestingBitmap {
  * The image as a block node that nobody can open for writing as long as it is open itself. The drivers of other formats
  * see to that for their metadata; a raw image has none, and is shared with writers unless one asks (7.2).
  */
-export function restingNode({ format, place }: ImageFile): object {
+export function offlineNode({ format, place }: ImageFile): object {
   const file = placeNode(place);
   if (format !== 'raw' || place.kind === 'network') return { driver: format, file };
   return { driver: 'raw', file: { driver: 'blkdebug', 'unshare-child-perms': ['write', 'resize'], image: file } };
@@ -42,9 +42,9 @@ export function restingNode({ format, place }: ImageFile): object {
 /**
  * @throws QmpBackupError `unsafe` where a QEMU has the image open for writing; `failed` in qemu-img's words
  */
-export async function lookAtResting(image: ImageFile): Promise<RestingImage> {
+export async function inspectOfflineImage(image: ImageFile): Promise<OfflineImage> {
   const { stdout } = await refusingWriters(image.path, () =>
-    runShort(['info', '--output=json', '--backing-chain', nameOfNode(restingNode(image))]),
+    runShort(['info', '--output=json', '--backing-chain', nameOfNode(offlineNode(image))]),
   );
   const layers = JSON.parse(stdout) as readonly unknown[];
   const [top, ...below] = layers.map((layer) => parseImageInfo(JSON.stringify(layer)));

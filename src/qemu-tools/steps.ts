@@ -64,7 +64,7 @@ export async function check(
 }
 
 /** `forceShare` also looks at an image that a QEMU has open. */
-export async function info(
+export async function qemuImgInfo(
   path: string,
   options: StepOptions & { readonly forceShare?: boolean } = {},
 ): Promise<ImageInfo> {

@@ -18,7 +18,7 @@ export interface JobOutcome {
   readonly error: string | null;
 }
 
-export interface WatchOptions {
+export interface JobWatchOptions {
   readonly signal: AbortSignal;
   /** Milliseconds between two looks when no event comes. */
   readonly intervalMs: number;
@@ -38,7 +38,7 @@ const WAKING_EVENTS = ['JOB_STATUS_CHANGE', 'BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CA
 export async function watchJobs(
   client: QmpClient,
   ids: readonly string[],
-  { signal, intervalMs, onProgress, goesOn = () => false, givenUp }: WatchOptions,
+  { signal, intervalMs, onProgress, goesOn = () => false, givenUp }: JobWatchOptions,
 ): Promise<readonly JobOutcome[]> {
   const wakeUps = client.events(WAKING_EVENTS);
   try {

@@ -29,7 +29,7 @@ export interface QmpGreeting {
 
 export type QmpState = 'connecting' | 'negotiating' | 'ready' | 'closed';
 
-export interface ConnectOptions {
+export interface QmpConnectOptions {
   /** Until the socket is open, in ms. */
   readonly connectTimeoutMs?: number;
   /** Until the greeting has come, and again until capabilities are negotiated, in ms. */
@@ -72,7 +72,7 @@ export class QmpClient {
 
   readonly #socket: Socket;
   readonly #where: string;
-  readonly #options: ConnectOptions;
+  readonly #options: QmpConnectOptions;
   readonly #splitter: LineSplitter;
   readonly #pending = new Map<number, Pending>();
   readonly #listeners = new Set<Listener>();
@@ -87,7 +87,7 @@ export class QmpClient {
   #settleGreeted: { resolve: (greeting: QmpGreeting) => void; reject: (error: Error) => void } | undefined;
 
   /** A session that is ready for commands. Throws QmpUnreachable (and its kinds), QmpConnectionLost, QmpInterrupted. */
-  static async connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<QmpClient> {
+  static async connect(endpoint: Endpoint, options: QmpConnectOptions = {}): Promise<QmpClient> {
     const socket = await openSocket(endpoint, {
       timeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
@@ -102,7 +102,7 @@ export class QmpClient {
     }
   }
 
-  private constructor(socket: Socket, endpoint: Endpoint, options: ConnectOptions) {
+  private constructor(socket: Socket, endpoint: Endpoint, options: QmpConnectOptions) {
     this.#socket = socket;
     this.#where = describeEndpoint(endpoint);
     this.#options = options;

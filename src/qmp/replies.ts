@@ -57,7 +57,7 @@ export const imageInfo = v.looseObject({
   ),
 });
 
-export const dirtyBitmap = v.looseObject({
+export const qmpDirtyBitmap = v.looseObject({
   /** Left out by the anonymous bitmaps that a job holds. */
   name: v.optional(v.string()),
   /** Bytes. */
@@ -86,7 +86,7 @@ export const blockNode = v.looseObject({
   /** Counts filters too, also those of a running job; 0 throughout in a flat list. */
   backing_file_depth: v.number(),
   /** Left out when there is none. */
-  'dirty-bitmaps': v.optional(v.array(dirtyBitmap)),
+  'dirty-bitmaps': v.optional(v.array(qmpDirtyBitmap)),
   image: imageInfo,
 });
 
@@ -187,10 +187,10 @@ export const textReply = v.string();
 
 export type SchemaEntry = v.InferOutput<typeof schemaReply>[number];
 export type StatusReply = v.InferOutput<typeof statusReply>;
-export type ImageInfo = v.InferOutput<typeof imageInfo>;
-export type DirtyBitmap = v.InferOutput<typeof dirtyBitmap>;
+export type QmpImageInfo = v.InferOutput<typeof imageInfo>;
+export type QmpDirtyBitmap = v.InferOutput<typeof qmpDirtyBitmap>;
 export type BlockNode = v.InferOutput<typeof blockNode>;
 export type BlockDevice = v.InferOutput<typeof blockDevice>;
 export type BlockGraph = v.InferOutput<typeof blockGraphReply>;
-export type JobInfo = v.InferOutput<typeof jobsReply>[number];
+export type QmpJobInfo = v.InferOutput<typeof jobsReply>[number];
 export type BlockJobInfo = v.InferOutput<typeof blockJobsReply>[number];

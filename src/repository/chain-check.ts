@@ -4,10 +4,10 @@ import { QmpBackupError } from '../errors.js';
 import { examine } from '../qemu-tools/examine.js';
 import type { sha256File } from './digest.js';
 import type { DiskFolder } from './disk-folder.js';
-import type { checkLine } from './file-state.js';
+import type { checkBackingChain } from './file-state.js';
 
 /** The files that a state needs, FULL first, proven to be what was backed up before qemu-img reads them. */
-export interface LineFile {
+export interface ChainFile {
   readonly file: string;
   readonly parent: string | null;
   /** Bytes. */
@@ -23,11 +23,11 @@ export interface LineFile {
  *
  * @throws QmpBackupError `unsafe`, by name
  */
-export async function refuseAlteredLine(
+export async function refuseAlteredChain(
   { dir, target }: Pick<DiskFolder, 'dir' | 'target'>,
   line: readonly PointDisk[],
   signal: AbortSignal,
-  deps: { readonly checkLine: typeof checkLine },
+  deps: { readonly checkLine: typeof checkBackingChain },
 ): Promise<void> {
   const checked = await deps.checkLine(target, line, { signal });
   if (!checked.ok) {
@@ -45,7 +45,7 @@ export async function refuseAlteredLine(
  */
 export async function refuseDamage(
   dir: string,
-  line: readonly Pick<LineFile, 'file' | 'sha256'>[],
+  line: readonly Pick<ChainFile, 'file' | 'sha256'>[],
   options: {
     readonly signal: AbortSignal;
     /** Bytes per second; undefined or 0 is no limit. */
@@ -70,7 +70,7 @@ export async function refuseDamage(
  *
  * @throws QmpBackupError as `examine`, and `unsafe` for another disk size than recorded
  */
-async function examineLine(dir: string, line: readonly LineFile[]): Promise<void> {
+async function examineLine(dir: string, line: readonly ChainFile[]): Promise<void> {
   for (const { file, parent, virtualSize } of line) {
     const header = await examine(dir, { file, links: [parent] });
     if (header.virtualSize === virtualSize) continue;

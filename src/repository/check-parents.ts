@@ -1,7 +1,7 @@
 import type { Catalog } from '../core/catalog.js';
-import { currentChain, latestFull, latestTracked, lineOf, withModificationTimes } from '../core/chain.js';
+import { backingChainOf, currentChain, latestFull, latestTracked, withModificationTimes } from '../core/chain.js';
 import { damageInWords, damageOf, recordedFiles } from '../core/damage.js';
-import { checkLine, filesAmiss, isUntouched } from './file-state.js';
+import { checkBackingChain, filesAmiss, isUntouched } from './file-state.js';
 
 /** In words, what the files of the target that are gone or altered cost, those of older chains too. */
 export async function damageIn(
@@ -18,35 +18,39 @@ export async function checkParents(
   catalog: Catalog | undefined,
   disks: readonly string[],
 ): Promise<CheckedParents> {
-  const brokenLines = new Map<string, string>();
+  const brokenChains = new Map<string, string>();
   const untouched = new Set<string>();
   const chain = currentChain(catalog);
-  if (!catalog || chain === undefined) return { brokenLines, catalog, untouched };
+  if (!catalog || chain === undefined) return { brokenChains: brokenChains, catalog, untouched };
   const times = new Map<string, number>();
   const parents = disks.flatMap((id) => [latestTracked(catalog, id, chain), latestFull(catalog, id, chain)]);
   await Promise.all(
     [...new Set(parents)].map(async (parent) => {
       if (!parent) return;
       const key = `${parent.disk}/${parent.file}`;
-      const line = lineOf(catalog, parent);
-      if ('missing' in line) return void brokenLines.set(key, `${line.missing} is missing`);
+      const line = backingChainOf(catalog, parent);
+      if ('missing' in line) return void brokenChains.set(key, `${line.missing} is missing`);
       const merging = line.files.find(({ state }) => state === 'merging');
-      if (merging) return void brokenLines.set(key, `a rebase of ${merging.file} was interrupted`);
+      if (merging) return void brokenChains.set(key, `a rebase of ${merging.file} was interrupted`);
       if (await isUntouched(target, line.files)) {
         for (const { disk, file } of line.files) untouched.add(`${disk}/${file}`);
         return;
       }
-      const checked = await checkLine(target, line.files);
-      if (!checked.ok) return void brokenLines.set(key, `${checked.file}: ${checked.why}`);
+      const checked = await checkBackingChain(target, line.files);
+      if (!checked.ok) return void brokenChains.set(key, `${checked.file}: ${checked.why}`);
       for (const { file, mtimeMs } of checked.refreshed) times.set(`${parent.disk}/${file}`, mtimeMs);
     }),
   );
-  return { brokenLines, catalog: times.size > 0 ? withModificationTimes(catalog, times) : catalog, untouched };
+  return {
+    brokenChains: brokenChains,
+    catalog: times.size > 0 ? withModificationTimes(catalog, times) : catalog,
+    untouched,
+  };
 }
 
 export interface CheckedParents {
   /** Why a would-be parent cannot be built on, by `<disk>/<file>`. */
-  readonly brokenLines: ReadonlyMap<string, string>;
+  readonly brokenChains: ReadonlyMap<string, string>;
   /** With the new times of files that were copied and hold the same bytes: they are not hashed again. */
   readonly catalog: Catalog | undefined;
   /** Files that were looked at and are as recorded, `<disk>/<file>`. */

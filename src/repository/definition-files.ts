@@ -22,7 +22,7 @@ const TRIES = 5;
  *
  * @throws QmpBackupError when it cannot be read, is no regular file or too large, or never rests
  */
-export async function readAtRest(path: string): Promise<Buffer> {
+export async function readUnchanged(path: string): Promise<Buffer> {
   try {
     return await opened(path, 0, async (handle) => {
       for (let tries = 1; ; tries += 1) {

@@ -31,7 +31,7 @@ export async function locateDisk(dir: string): Promise<DiskFolder> {
 }
 
 /** Path of a file of the disk whose name was read from the folder or checked by the catalog. */
-export function pathIn(folder: DiskFolder, file: string): string {
+export function pathInDisk(folder: DiskFolder, file: string): string {
   return join(folder.dir, file);
 }
 

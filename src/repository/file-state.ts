@@ -133,7 +133,7 @@ function wrongSize(size: number, recorded: number): string {
   return `it has ${size} bytes, the catalog says ${recorded}`;
 }
 
-export type LineCheck =
+export type ChainCheck =
   | {
       readonly ok: true;
       /** Files with another modification time and the same content: a copied folder. Recording it saves the digest. */
@@ -148,11 +148,11 @@ export type LineCheck =
  *
  * @throws QmpBackupError only for errors of the storage and when aborted; what is wrong with a file is the result
  */
-export async function checkLine(
+export async function checkBackingChain(
   target: string,
   files: readonly PointDisk[],
   options: { readonly signal?: AbortSignal; readonly onBytes?: (count: number) => void } = {},
-): Promise<LineCheck> {
+): Promise<ChainCheck> {
   const refreshed: { file: string; mtimeMs: number }[] = [];
   let parent: string | null = null;
   for (const entry of files) {

@@ -5,7 +5,7 @@ import type * as ProperLockfile from 'proper-lockfile';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { removeTemporary } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
-import { describeOwner, judgeOwner, type LockOwner, lookAtProcess, thisProcess } from '../host/lock-owner.js';
+import { describeOwner, inspectProcess, judgeOwner, type LockOwner, thisProcess } from '../host/lock-owner.js';
 import { catalogPath, journalPath, LOCK_NAME } from './layout.js';
 import { freeLock, type Holder, lockFileSystem, readHolder, sweepAttempts } from './lock-folder.js';
 import { vmLockFolder } from './vm-lock-folder.js';
@@ -67,7 +67,7 @@ export async function targetLockedBy(
 ): Promise<{ readonly who: string; readonly fate: 'alive' | 'elsewhere' } | null> {
   const holder = await readHolder(join(target, LOCK_NAME));
   if (!holder) return null;
-  const fate = holder.owner ? judgeOwner(holder.owner, thisProcess('look'), lookAtProcess) : 'elsewhere';
+  const fate = holder.owner ? judgeOwner(holder.owner, thisProcess('look'), inspectProcess) : 'elsewhere';
   if (fate === 'dead') return null;
   return { who: holder.owner ? describeOwner(holder.owner) : 'somebody whose record cannot be read', fate };
 }
@@ -95,7 +95,7 @@ async function evict(
   self: LockOwner,
   options: LockOptions,
 ): Promise<void> {
-  const fate = holder.owner ? judgeOwner(holder.owner, self, lookAtProcess) : 'elsewhere';
+  const fate = holder.owner ? judgeOwner(holder.owner, self, inspectProcess) : 'elsewhere';
   if (fate === 'alive') {
     const { pid, host } = holder.owner ?? self;
     const end = options.breakLock ? '--break-lock does not take it from a live run. ' : '';

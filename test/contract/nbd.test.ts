@@ -17,9 +17,9 @@ import {
   NbdServerError,
   NbdUnreachable,
 } from '../../src/nbd/errors.js';
-import { ALLOCATION, dirtyBitmap, readExtents } from '../../src/nbd/meta-contexts.js';
+import { ALLOCATION, dirtyBitmapContext, readExtents } from '../../src/nbd/meta-contexts.js';
 import { pull, sinkOf } from '../../src/nbd/pull.js';
-import { Command } from '../../src/nbd/wire.js';
+import { NbdCommand } from '../../src/nbd/wire.js';
 import { type Extents, type FakeNbdOptions, FakeNbdServer, type Stage } from '../support/fake-nbd-server.js';
 import { run } from '../support/lab/programs.js';
 import {
@@ -174,7 +174,7 @@ describe.each(Object.entries(peers))('%s', (_name, { size, start }) => {
 
   it('refuses a context or an export that is not there, by name', async () => {
     const address = await start(Buffer.from(content));
-    const refusal = await NbdClient.connect(address, { contexts: [ALLOCATION, dirtyBitmap('none')] }).catch(
+    const refusal = await NbdClient.connect(address, { contexts: [ALLOCATION, dirtyBitmapContext('none')] }).catch(
       (error: unknown) => error,
     );
     expect(refusal).toBeInstanceOf(NbdRefused);
@@ -214,7 +214,7 @@ describe('qemu-nbd with a dirty bitmap', () => {
     ]);
     const args = ['--read-only', '-f', 'qcow2', '--bitmap', 'since', image];
     const { address } = await real(startPlainQemuNbd(folder, args));
-    const client = await connect(address, { contexts: [dirtyBitmap('since'), ALLOCATION] });
+    const client = await connect(address, { contexts: [dirtyBitmapContext('since'), ALLOCATION] });
     expect(client.export.readOnly).toBe(true);
     expect(await readExtents(client, 'since')).toEqual({
       dirty: [{ offset: MiB, length: 65_536 }, { offset: 2 * MiB, length: 65_536 }, { offset: 8_323_072, length: 65_536 }], // prettier-ignore
@@ -376,7 +376,11 @@ describe('a hostile server', () => {
     const fake = await startFake({
       disk: disk(),
       onRequest: ({ command, cookie }) =>
-        command === Command.read && cookie % 2n === 1n ? answer(cookie) : command === Command.read ? 'hang' : undefined,
+        command === NbdCommand.read && cookie % 2n === 1n
+          ? answer(cookie)
+          : command === NbdCommand.read
+            ? 'hang'
+            : undefined,
     });
     const client = await connect(fake.address, { deadlines: HASTY });
     const [first, second] = await Promise.allSettled([
@@ -416,7 +420,7 @@ describe('a hostile server', () => {
     const fake = await startFake({
       disk: disk(),
       contexts: { [ALLOCATION]: allocationOf(3 * MiB) },
-      onRequest: ({ command, cookie }) => (command === Command.blockStatus ? answer(cookie) : undefined),
+      onRequest: ({ command, cookie }) => (command === NbdCommand.blockStatus ? answer(cookie) : undefined),
     });
     const client = await connect(fake.address, { contexts: [ALLOCATION], deadlines: HASTY });
     await expect(readExtents(client)).rejects.toThrow(NbdProtocolViolation);
@@ -425,7 +429,7 @@ describe('a hostile server', () => {
   it('that does not answer a flush: the pull does not end well', async () => {
     const fake = await startFake({
       disk: disk(),
-      onRequest: ({ command }) => (command === Command.flush ? 'hang' : undefined),
+      onRequest: ({ command }) => (command === NbdCommand.flush ? 'hang' : undefined),
     });
     const client = await connect(fake.address, { deadlines: HASTY });
     await expect(pull(client, [], sinkOf(client))).rejects.toThrow(NbdDeadline);
@@ -443,7 +447,7 @@ describe('a hostile server', () => {
     const idle = await connect(fake.address, { deadlines: HASTY });
     await idle.close();
     expect(await idle.ended).toBeUndefined();
-    expect(fake.requests.at(-1)).toMatchObject({ command: Command.disconnect });
+    expect(fake.requests.at(-1)).toMatchObject({ command: NbdCommand.disconnect });
   });
 });
 
@@ -452,7 +456,7 @@ describe('extents of two contexts', () => {
     const size = 3 * MiB;
     const allocation: Extents = Array.from({ length: 48 }, (_, index) => [64 * KiB, index % 3 === 0 ? 3 : 0] as const);
     const dirty: Extents = [[MiB, 0], [512, 1], [MiB - 512, 0], [MiB, 1]]; // prettier-ignore
-    const contexts = { [ALLOCATION]: allocation, [dirtyBitmap('b')]: dirty };
+    const contexts = { [ALLOCATION]: allocation, [dirtyBitmapContext('b')]: dirty };
     const fake = await startFake({ disk: pattern(size), contexts, extentsAtOnce: 1 });
     const client = await connect(fake.address, { contexts: Object.keys(contexts) });
     const found = await readExtents(client, 'b');

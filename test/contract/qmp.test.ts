@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { type ConnectOptions, QmpClient } from '../../src/qmp/client.js';
+import { type QmpConnectOptions, QmpClient } from '../../src/qmp/client.js';
 import { DEADLINES_MS, run } from '../../src/qmp/commands.js';
 import { type Endpoint, openSocket } from '../../src/qmp/endpoint.js';
 import {
@@ -36,7 +36,7 @@ afterEach(async () => {
   for (const undo of cleanUps.splice(0).reverse()) await undo();
 });
 
-async function connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<QmpClient> {
+async function connect(endpoint: Endpoint, options: QmpConnectOptions = {}): Promise<QmpClient> {
   const client = await QmpClient.connect(endpoint, options);
   cleanUps.push(() => client.close());
   return client;

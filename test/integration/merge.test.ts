@@ -2,7 +2,7 @@ import { chmod, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import { QmpBackupError } from '../../src/errors.js';
-import { MERGE_NOTE } from '../../src/import/legacy-disk.js';
+import { REBASE_NOTE } from '../../src/import/legacy-disk.js';
 import { defaultRebaseDeps, rebase } from '../../src/operations/rebase/rebase.js';
 import { defaultMergeDeps, merge, type MergeDeps, type MergeEvent } from '../../src/operations/restore/merge.js';
 import { lockTarget } from '../../src/repository/lock.js';
@@ -180,7 +180,7 @@ suite('merge leaves nothing behind', () => {
   it('where one was interrupted in a folder of the Python tool', async () => {
     const lab = await chainLab(false);
     const note = { schema: 1, full: 'FULL-100.qcow2', head: 'INC-101.qcow2', absorbed: [], phase: 'merging' };
-    await writeFile(join(lab.folder('vda'), MERGE_NOTE), JSON.stringify(note));
+    await writeFile(join(lab.folder('vda'), REBASE_NOTE), JSON.stringify(note));
     await expectRefused(lab, {}, 'unsafe', 'was interrupted');
   });
 

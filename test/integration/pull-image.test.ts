@@ -17,7 +17,7 @@ import type { NbdSource } from '../../src/core/nbd-address.js';
 import { takesDirectIo } from '../../src/host/direct-io.js';
 import { NbdClient } from '../../src/nbd/client.js';
 import { NbdConnectionLost, NbdServerError } from '../../src/nbd/errors.js';
-import { ALLOCATION, dirtyBitmap, readExtents } from '../../src/nbd/meta-contexts.js';
+import { ALLOCATION, dirtyBitmapContext, readExtents } from '../../src/nbd/meta-contexts.js';
 import { pull, type PullSink, sinkOf } from '../../src/nbd/pull.js';
 import { startQemuNbd } from '../../src/qemu-tools/qemu-nbd.js';
 import { check, createImage } from '../../src/qemu-tools/steps.js';
@@ -104,7 +104,7 @@ async function pullWrong(
   zero?: PullSink['zero'],
 ): Promise<void> {
   await served({ bitmap: BITMAP }, async ({ address }) => {
-    const from = await NbdClient.connect(address, { contexts: [ALLOCATION, dirtyBitmap(BITMAP)] });
+    const from = await NbdClient.connect(address, { contexts: [ALLOCATION, dirtyBitmapContext(BITMAP)] });
     const server = await startQemuNbd({
       node: { driver: 'qcow2', backing: null, file: { driver: 'file', filename: path('inc') } },
     });
@@ -258,7 +258,7 @@ describe('a FULL and an increment', () => {
     const disk = Buffer.alloc(size, 'old');
     const fullOf: Extents = [[size, 0]];
     const fake = await FakeNbdServer.start(
-      { disk, contexts: { [ALLOCATION]: fullOf, [dirtyBitmap('b')]: [[3 * MiB, 0], [77, 1]] } }, // prettier-ignore
+      { disk, contexts: { [ALLOCATION]: fullOf, [dirtyBitmapContext('b')]: [[3 * MiB, 0], [77, 1]] } }, // prettier-ignore
       join(dir, 'fake.sock'),
     );
     afterTest(() => fake.stop());
@@ -337,7 +337,7 @@ describe('a pull that dies', () => {
     const fake = await FakeNbdServer.start(
       {
         disk: Buffer.alloc(size, 'x'),
-        contexts: { [ALLOCATION]: [[size, 0]], [dirtyBitmap('b')]: [[size, 1]] },
+        contexts: { [ALLOCATION]: [[size, 0]], [dirtyBitmapContext('b')]: [[size, 1]] },
         onRequest: ({ command }) => (command === 0 ? onRead((reads += 1)) : undefined),
       },
       join(dir, 'fake.sock'),

@@ -6,7 +6,7 @@ import { examine, readHeader } from '../../src/qemu-tools/examine.js';
 import { imageFile } from '../../src/qemu-tools/image-file.js';
 import { viewOf } from '../../src/qemu-tools/image-view.js';
 import { QemuImgMissing, runLong, runShort } from '../../src/qemu-tools/runner.js';
-import { check, compare, convert, createImage, info, map, rebaseUnsafe } from '../../src/qemu-tools/steps.js';
+import { check, compare, convert, createImage, qemuImgInfo, map, rebaseUnsafe } from '../../src/qemu-tools/steps.js';
 import { MiB } from '../support/builders.js';
 import { type Lab, makeLab, refusal } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
@@ -94,7 +94,7 @@ describe('the steps', () => {
     });
     await rename(full, join(lab.root, 'away'));
     expect(await check(inc)).toMatchObject({ corruptions: 0, leaks: 0, checkErrors: 0, leaksFixed: 0 });
-    expect(await info(inc)).toMatchObject({ format: 'qcow2', virtualSize: 2 * MiB });
+    expect(await qemuImgInfo(inc)).toMatchObject({ format: 'qcow2', virtualSize: 2 * MiB });
     await rename(join(lab.root, 'away'), full);
 
     await run('qemu-io', ['-f', 'qcow2', '-c', 'write -P 5 64k 64k', inc]);

@@ -4,12 +4,12 @@ import { copyFile, open, rename, rm, symlink, truncate, utimes, writeFile } from
 import { join } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import type { Catalog } from '../../src/core/catalog.js';
-import { latestFile, latestFull, lineOf } from '../../src/core/chain.js';
+import { latestFile, latestFull, backingChainOf } from '../../src/core/chain.js';
 import type { PointDisk } from '../../src/core/point.js';
-import { MERGE_NOTE } from '../../src/import/legacy-disk.js';
+import { REBASE_NOTE } from '../../src/import/legacy-disk.js';
 import { defaultRebaseDeps, rebase, type RebaseDeps, type RebaseEvent } from '../../src/operations/rebase/rebase.js';
 import { requireCatalog } from '../../src/repository/catalog-file.js';
-import { checkLine } from '../../src/repository/file-state.js';
+import { checkBackingChain } from '../../src/repository/file-state.js';
 import { lockTarget } from '../../src/repository/lock.js';
 import { MiB } from '../support/builders.js';
 import {
@@ -81,9 +81,9 @@ async function expectTrueCatalog(lab: Lab): Promise<Catalog> {
   const catalog = await requireCatalog(lab.target);
   for (const entry of catalog.points.flatMap(({ disks }) => disks)) {
     if (entry.state !== 'whole') continue;
-    const line = lineOf(catalog, entry);
+    const line = backingChainOf(catalog, entry);
     expect(line).toHaveProperty('files');
-    if ('files' in line) expect(await checkLine(lab.target, line.files)).toMatchObject({ ok: true });
+    if ('files' in line) expect(await checkBackingChain(lab.target, line.files)).toMatchObject({ ok: true });
   }
   return catalog;
 }
@@ -665,7 +665,7 @@ suite('a folder of the Python tool', () => {
     const call = { disk: 'ide0-hd0', until: PYTHON[3]!.file };
     const commit = (): Promise<never> => Promise.reject(new Error('crash'));
     await expect(merge(lab, { ...call, deps: { commit } })).rejects.toThrow('crash');
-    expect(await filesIn(folder)).toContain(MERGE_NOTE);
+    expect(await filesIn(folder)).toContain(REBASE_NOTE);
     expect(await refusal(merge(lab, { ...call, until: PYTHON[2]!.file }))).toMatchObject({ code: 'unsafe' });
     expect(await merge(lab, { disk: 'ide0-hd0' })).toMatchObject({ head: PYTHON[3]!.file, resumes: true });
     await expectSame(join(folder, PYTHON[0]!.file), lab.flat('ide0-hd0', PYTHON[3]!.file));
@@ -675,7 +675,7 @@ suite('a folder of the Python tool', () => {
   it('whose note names files elsewhere is refused', async () => {
     const lab = await pythonLab();
     const note = { schema: 1, full: PYTHON[0]!.file, head: '../../etc/passwd', absorbed: [], phase: 'merged' };
-    await writeFile(join(lab.folder('ide0-hd0'), MERGE_NOTE), JSON.stringify(note));
+    await writeFile(join(lab.folder('ide0-hd0'), REBASE_NOTE), JSON.stringify(note));
     expect(await refusal(merge(lab, { disk: 'ide0-hd0' }))).toMatchObject({ code: 'unsafe' });
   });
 

@@ -10,7 +10,7 @@ import type { PointDisk } from '../../src/core/point.js';
 import { ownerOfSocket } from '../../src/host/socket-owner.js';
 import { readCatalog } from '../../src/repository/catalog-file.js';
 import { sha256File } from '../../src/repository/digest.js';
-import { checkLine, fileState } from '../../src/repository/file-state.js';
+import { checkBackingChain, fileState } from '../../src/repository/file-state.js';
 import { Staging } from '../../src/repository/staging.js';
 import { catalog, entry, point } from '../support/builders.js';
 import { built } from '../support/built.js';
@@ -48,12 +48,16 @@ describe('checkLine', () => {
   });
 
   async function expectBroken(file: string, why: RegExp, files: readonly PointDisk[] = line): Promise<void> {
-    expect(await checkLine(target, files)).toEqual({ ok: false, file, why: expect.stringMatching(why) as string });
+    expect(await checkBackingChain(target, files)).toEqual({
+      ok: false,
+      file,
+      why: expect.stringMatching(why) as string,
+    });
   }
 
   it('accepts what was sealed, without reading it', async () => {
     let hashed = 0;
-    const result = await checkLine(target, line, { onBytes: (count) => (hashed += count) });
+    const result = await checkBackingChain(target, line, { onBytes: (count) => (hashed += count) });
     expect(result).toEqual({ ok: true, refreshed: [] });
     expect(hashed).toBe(0);
   });
@@ -62,14 +66,14 @@ describe('checkLine', () => {
     const copy = await scratch();
     await mkdir(join(copy, 'vd1'));
     for (const name of names) await copyFile(path(name), join(copy, 'vd1', name));
-    const result = await checkLine(copy, line);
+    const result = await checkBackingChain(copy, line);
     expect(result).toMatchObject({ ok: true });
     const refreshed = result.ok ? result.refreshed : [];
     expect(refreshed.map(({ file }) => file)).toEqual(names);
     for (const { file, mtimeMs } of refreshed)
       expect((await fileState(join(copy, 'vd1', file)))?.mtimeMs).toBe(mtimeMs);
     const noDigests = line.map((each) => ({ ...each, sha256: null }));
-    expect(await checkLine(copy, noDigests)).toMatchObject({
+    expect(await checkBackingChain(copy, noDigests)).toMatchObject({
       ok: false,
       why: expect.stringMatching(/no digest/) as string,
     });
@@ -137,7 +141,7 @@ describe('checkLine', () => {
   it('hashes only what has another time', async () => {
     await utimes(path('INC-2.qcow2'), 1, 1);
     let hashed = 0;
-    const result = await checkLine(target, line, { onBytes: (count) => (hashed += count) });
+    const result = await checkBackingChain(target, line, { onBytes: (count) => (hashed += count) });
     expect(result).toEqual({ ok: true, refreshed: [{ file: 'INC-2.qcow2', mtimeMs: 1000 }] });
     expect(hashed).toBe(line[1]!.size);
   });

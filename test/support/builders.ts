@@ -1,6 +1,6 @@
 import type { Catalog, Journal } from '../../src/core/catalog.js';
 import type { DirtyBitmap, SourceDisk, VmState } from '../../src/core/disk.js';
-import { recognise } from '../../src/core/match-disks.js';
+import { matchDisks } from '../../src/core/match-disks.js';
 import { bitmapName } from '../../src/core/names.js';
 import type { BackupRequest, PlanInput } from '../../src/core/plan.js';
 import type { Point, PointDisk } from '../../src/core/point.js';
@@ -160,13 +160,13 @@ export function planInput(
   return {
     request: request(level),
     vm: vmState(sources),
-    known: recognise(known, sources),
+    known: matchDisks(known, sources),
     catalog: known,
     bitmapName: (disk) => bitmapName(TARGET_ID, disk, 'abcdefabcdef'),
     attempt: 'abcdefabcdef',
     nowSeconds: 1000,
     files: new Map(),
-    brokenLines: new Map(),
+    brokenChains: new Map(),
     ...more,
   };
 }

@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { NbdAddress } from '../../src/core/nbd-address.js';
-import { Command, Intake, type Reader, take } from '../../src/nbd/wire.js';
+import { NbdCommand, Intake, type Reader, take } from '../../src/nbd/wire.js';
 import {
   blockSizeInfo,
   contextReply,
@@ -168,10 +168,10 @@ export class FakeNbdServer {
       offset: Number(head.readBigUInt64BE(16)),
       length: head.readUInt32BE(24),
     };
-    const payload = request.command === Command.write ? yield* take(request.length) : undefined;
+    const payload = request.command === NbdCommand.write ? yield* take(request.length) : undefined;
     this.requests.push(request);
     if (!this.#usual(socket, this.#options.onRequest?.(request))) return;
-    if (request.command === Command.disconnect) socket.end();
+    if (request.command === NbdCommand.disconnect) socket.end();
     else socket.write(this.#answer(request, payload, agreed));
   }
 
@@ -183,15 +183,15 @@ export class FakeNbdServer {
     const { disk, contexts = {}, extentsAtOnce = 1000 } = this.#options;
     if (offset + length > disk.length) return errorChunk(cookie, 22, 'beyond the end', { done: true });
     switch (command) {
-      case Command.read:
+      case NbdCommand.read:
         return dataChunk(cookie, offset, disk.subarray(offset, offset + length), true);
-      case Command.write:
+      case NbdCommand.write:
         payload?.copy(disk, offset);
         return simpleReply(cookie);
-      case Command.writeZeroes:
+      case NbdCommand.writeZeroes:
         disk.fill(0, offset, offset + length);
         return simpleReply(cookie);
-      case Command.blockStatus: {
+      case NbdCommand.blockStatus: {
         const chunks = [...agreed].map(([id, name], index) => {
           const most = (flags & 8) === 0 ? extentsAtOnce + index : 1;
           const told = extentsFrom(contexts[name] ?? [], offset, length).slice(0, most);

@@ -1,5 +1,5 @@
 import { basename, dirname } from 'node:path';
-import { lineOf } from '../../core/chain.js';
+import { backingChainOf } from '../../core/chain.js';
 import { nbdNode, type NbdSource } from '../../core/nbd-address.js';
 import type { PlannedDisk } from '../../core/plan.js';
 import { sampleWindows, type Window } from '../../core/sample-windows.js';
@@ -35,7 +35,7 @@ export async function compareWithInstant(
 /** What the new image builds on, FULL first. */
 function filesBelow({ catalog }: Planned, { parent, file }: PlannedDisk): readonly string[] {
   if (!catalog || !parent) return [];
-  const line = lineOf(catalog, parent);
+  const line = backingChainOf(catalog, parent);
   if ('missing' in line)
     throw new QmpBackupError('failed', `--verify: ${line.missing}, which ${file} needs, is missing`);
   return line.files.map((each) => each.file);

@@ -8,7 +8,7 @@ import { QmpBackupError } from '../../errors.js';
 import { takesDirectIo } from '../../host/direct-io.js';
 import { NbdClient, type NbdDeadlines } from '../../nbd/client.js';
 import { NbdConnectionLost } from '../../nbd/errors.js';
-import { ALLOCATION, dirtyBitmap, readExtents } from '../../nbd/meta-contexts.js';
+import { ALLOCATION, dirtyBitmapContext, readExtents } from '../../nbd/meta-contexts.js';
 import { pull, type PullProgress, sinkOf } from '../../nbd/pull.js';
 import { nameOfNode } from '../../qemu-tools/image-view.js';
 import { startQemuNbd } from '../../qemu-tools/qemu-nbd.js';
@@ -80,7 +80,7 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
   const { source, bitmap, target } = increment;
   const { signal, deadlines = {} } = options;
   const common = { deadlines, ...(signal ? { signal } : {}) };
-  const contexts = [ALLOCATION, dirtyBitmap(bitmap)];
+  const contexts = [ALLOCATION, dirtyBitmapContext(bitmap)];
   const direct = await writesDirectly(target, options);
   const from = await NbdClient.connect(source.address, { ...common, exportName: source.exportName, contexts });
   try {

@@ -7,7 +7,7 @@ import type { PlannedDisk } from '../../core/plan.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { eachDisk } from '../../flow/all-of.js';
 import { NbdClient } from '../../nbd/client.js';
-import { refusingWriters, restingNode } from '../../qemu-tools/offline-image.js';
+import { offlineNode, refusingWriters } from '../../qemu-tools/offline-image.js';
 import { type QemuNbd, startQemuNbd } from '../../qemu-tools/qemu-nbd.js';
 import { readJournal, writeJournal } from '../../repository/journal-file.js';
 import { temporaryFolder } from '../../repository/scratch-place.js';
@@ -29,16 +29,16 @@ import {
   sealDefinition,
   takeDefinition,
 } from '../libvirt/definition.js';
-import { bitmapsOfDead, repairResting } from './repair.js';
-import type { RestingVm } from './vm.js';
+import { bitmapsOfDead, repairOffline } from './repair.js';
+import type { OfflineVm } from './vm.js';
 
 /**
  * Journal, every image open, staging, pull, seal. The instant is when the last image is open: from then on none of them
  * can change.
  */
-export async function attemptRestingPoint(
+export async function attemptOfflinePoint(
   run: BackupRun,
-  resting: RestingVm,
+  offline: OfflineVm,
   found: Planned,
   staging: Staging,
   vm: VmState,
@@ -49,7 +49,7 @@ export async function attemptRestingPoint(
   const folder = temporaryFolder(run.attempt);
   try {
     const left = await leftByDeadRun(run, found.catalog);
-    const { session } = resting;
+    const { session } = offline;
     const planned = rememberedBy(run, found, left, session);
     const asked = session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: null }));
     const journal = journalOf(run, planned, folder, left, asked);
@@ -57,10 +57,10 @@ export async function attemptRestingPoint(
     await makeScratch(folder, undefined);
     const opened: Pick<PulledDisk, 'planned' | 'source'>[] = [];
     for (const disk of planned.plan.disks) {
-      opened.push({ planned: disk, source: await open(run, resting, disk, folder, servers) });
+      opened.push({ planned: disk, source: await open(run, offline, disk, folder, servers) });
     }
     const kept = asked && (await takeDefinition(asked));
-    const instant = { at: context.now().toISOString(), consistency: resting.consistency, ...UNDISTURBED };
+    const instant = { at: context.now().toISOString(), consistency: offline.consistency, ...UNDISTURBED };
     context.report({ kind: 'started', instant });
     const compressionType = options.compress ? 'zstd' : null;
     const disks = await eachDisk(opened, async (disk): Promise<PulledDisk> => {
@@ -84,7 +84,7 @@ export async function attemptRestingPoint(
     // Here and not by the journal alone: the target may be what is gone.
     await removeScratch(folder).catch((failure: unknown) => run.warn(messageOf(failure)));
     throw await undoAttempt(run, error, { thawed: true }, async (target) => {
-      (await repairResting(target, vm)).warnings.forEach(run.warn);
+      (await repairOffline(target, vm)).warnings.forEach(run.warn);
     });
   }
 }
@@ -109,7 +109,7 @@ function rememberedBy(
   { options, identity, context }: BackupRun,
   planned: Planned,
   { disks: left }: DeadRun,
-  session: RestingVm['session'],
+  session: OfflineVm['session'],
 ): Planned {
   const { catalog, plan, targetId } = planned;
   const known = knownDisks(catalog);
@@ -154,7 +154,7 @@ function journalOf(
 /** Serves one image, read-only: as long as it does, no QEMU can open it for writing. */
 async function open(
   run: BackupRun,
-  { imageOf }: RestingVm,
+  { imageOf }: OfflineVm,
   { source, copyBitmap }: PlannedDisk,
   folder: string,
   servers: QemuNbd[],
@@ -162,7 +162,7 @@ async function open(
   const file = await imageOf(source);
   const server = await refusingWriters(source.file, () =>
     startQemuNbd({
-      node: restingNode(file),
+      node: offlineNode(file),
       ...{ readOnly: true, persistent: true, folder, signal: run.signal },
       ...(copyBitmap === null ? {} : { bitmap: copyBitmap }),
     }),

@@ -1,30 +1,30 @@
 import type { BackupPlan } from '../../core/plan.js';
 import { QmpBackupError } from '../../errors.js';
 import { unfrozen } from '../attempt/unfrozen.js';
-import type { Route } from '../backend.js';
-import { attemptRestingPoint } from './attempt.js';
-import { observeRestingRepairs, repairResting } from './repair.js';
-import type { RestingVm } from './vm.js';
+import type { Backend } from '../backend.js';
+import { attemptOfflinePoint } from './attempt.js';
+import { observeOfflineRepairs, repairOffline } from './repair.js';
+import type { OfflineVm } from './vm.js';
 
 /**
  * A VM that is off: its images are read through qemu-nbd and never written to, by which no QEMU can open them for
  * writing meanwhile. No bitmap is added, none removed (docs/decisions/0011).
  */
-export function restingRoute(resting: RestingVm): Route {
-  const { state, signal, subject } = resting;
+export function imagesBackend(offline: OfflineVm): Backend {
+  const { state, signal, subject } = offline;
   return {
     state,
     signal,
     subject,
     imageOwner: undefined,
     bitmapName: null,
-    observeRepairs: (target) => observeRestingRepairs(target, state),
-    repair: async (target, vm) => ({ vm, report: await repairResting(target, vm) }),
+    observeRepairs: (target) => observeOfflineRepairs(target, state),
+    repair: async (target, vm) => ({ vm, report: await repairOffline(target, vm) }),
     prepare: (run, planned) => {
-      refuseUnreadable(planned.plan, resting);
-      if (resting.unclean !== null) unfrozen(run, resting.unclean);
+      refuseUnreadable(planned.plan, offline);
+      if (offline.unclean !== null) unfrozen(run, offline.unclean);
       for (const { disk, source } of planned.plan.disks) {
-        if (resting.unlocked.includes(source.node)) {
+        if (offline.unlocked.includes(source.node)) {
           run.warn(
             `${disk} (${source.file}) is read over the network, where no lock keeps another host from writing to it: its copy is of one instant only if none does`,
           );
@@ -36,7 +36,7 @@ export function restingRoute(resting: RestingVm): Route {
       }
       return Promise.resolve({
         fleecing: { fleece: false, why: 'the VM is off, so nothing overwrites what is copied' },
-        take: (locked, staging, vm) => attemptRestingPoint(locked, resting, planned, staging, vm),
+        take: (locked, staging, vm) => attemptOfflinePoint(locked, offline, planned, staging, vm),
       });
     },
     // What the point made superfluous stays in the images until the next one of the running VM.
@@ -44,7 +44,7 @@ export function restingRoute(resting: RestingVm): Route {
   };
 }
 
-function refuseUnreadable({ disks }: BackupPlan, { instead }: RestingVm): void {
+function refuseUnreadable({ disks }: BackupPlan, { instead }: OfflineVm): void {
   const encrypted = disks.find(({ source }) => source.encrypted);
   if (!encrypted) return;
   const why = 'its image is encrypted, and only the VM has its key';

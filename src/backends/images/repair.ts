@@ -6,15 +6,15 @@ import type { TargetState } from '../../repository/target.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';
 
 /** What a dead run left and what can be taken away while the VM is off: all but its bitmaps, for images are only read. */
-export async function observeRestingRepairs(target: TargetState, vm: VmState): Promise<readonly RepairAction[]> {
+export async function observeOfflineRepairs(target: TargetState, vm: VmState): Promise<readonly RepairAction[]> {
   return (await observeRepairs(target, vm)).filter(({ kind }) => POSSIBLE.includes(kind));
 }
 
 const POSSIBLE: readonly RepairAction['kind'][] = ['delete-file', 'delete-folder', 'delete-scratch', 'remove-journal'];
 
 /** Bitmaps that a dead run may have left in the images stay in its journal: the next run of the running VM removes them. */
-export async function repairResting(target: TargetState, vm: VmState): Promise<RepairReport> {
-  const all = await observeRestingRepairs(target, vm);
+export async function repairOffline(target: TargetState, vm: VmState): Promise<RepairReport> {
+  const all = await observeOfflineRepairs(target, vm);
   const left = bitmapsOfDead(target);
   const actions = left.length > 0 ? all.filter(({ kind }) => kind !== 'remove-journal') : all;
   const warnings: string[] = [];

@@ -4,7 +4,7 @@ import type { ImageFile } from '../../qemu-tools/image-file.js';
 import type { BackupSession } from '../libvirt/session.js';
 
 /** A VM that is off, whichever way it is known. */
-export interface RestingVm {
+export interface OfflineVm {
   readonly state: VmState;
   readonly signal: AbortSignal;
   readonly subject: string;

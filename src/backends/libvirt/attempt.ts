@@ -22,11 +22,11 @@ import { watchScratch } from '../attempt/watch-scratch.js';
 import type { Done } from '../backend.js';
 import type { Planned } from '../backup-run.js';
 import { LIBVIRT } from '../repair.js';
-import { GuestOfCopy } from './copy-guest-state.js';
+import { CopyGuestState } from './copy-guest-state.js';
 import type { CopyMethod, DomainCopy, DomainRun } from './copy-method.js';
 import { type DefinitionPlan, journalled, planDefinition, sealDefinition, takeDefinition } from './definition.js';
 import { consistencyOfStarted, startFreezeGuard } from './freeze-domain.js';
-import { letGoOn, repairDomain } from './repair.js';
+import { repairDomain, resumeAfterIoError } from './repair.js';
 import { blockJobCommand, vmStateOf } from './session.js';
 
 /** Journal, staging, [freeze] backup-begin with its checkpoint [thaw], copy, seal with the end of the job. */
@@ -41,7 +41,7 @@ export async function attemptDomainPoint(
   const { uuid } = run.session;
   run.signal.throwIfAborted();
   const copy = method.copyFor(run, planned);
-  const guest = new GuestOfCopy(run, copy, vm);
+  const guest = new CopyGuestState(run, copy, vm);
   const guard = await startFreezeGuard(run, vm);
   try {
     const checkpoint = checkpointOf(run, planned);
@@ -170,7 +170,7 @@ async function undone(
     const { report } = await repairDomain({ ...run.session, domain }, target, vmStateOf(domain));
     report.warnings.forEach(run.warn);
     // Also where somebody else has ended the job.
-    if (before.running && domain.active) (await letGoOn(run.session)).forEach(run.warn);
+    if (before.running && domain.active) (await resumeAfterIoError(run.session)).forEach(run.warn);
   });
   if (isOutcomeUnknown(failure)) {
     return new QmpBackupError('failed', `libvirt was lost during the backup: ${messageOf(failure)}`, {

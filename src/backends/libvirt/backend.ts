@@ -4,17 +4,17 @@ import type { RepairAction } from '../../core/reconcile.js';
 import { QmpBackupError } from '../../errors.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { readTarget } from '../../repository/target.js';
-import type { Route } from '../backend.js';
+import type { Backend } from '../backend.js';
 import type { BackupOptions, BackupRun } from '../backup-run.js';
 import { bitmapsOfDead } from '../images/repair.js';
 import { attemptDomainPoint } from './attempt.js';
 import { chooseMethod } from './choose-method.js';
 import type { CopyMethod } from './copy-method.js';
 import { endForeignJob } from './foreign-job.js';
-import { rehearseFreeze } from './freeze-domain.js';
+import { checkDomainFreeze } from './freeze-domain.js';
 import { seeDomain } from './inspect.js';
 import { PULL } from './methods/pull.js';
-import { withForgotten } from './orphan-bitmaps.js';
+import { withOrphanBitmaps } from './orphan-bitmaps.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './repair.js';
 import { type BackupSession, type DomainSession, refuseDomainState, refuseForeignJob, stateOf } from './session.js';
 import { startForBackup } from './start-paused.js';
@@ -27,11 +27,11 @@ interface Way extends Pick<BackupOptions, 'include' | 'exclude'> {
 }
 
 /** A libvirt domain, running or off. */
-export async function domainRoute(
+export async function domainBackend(
   session: BackupSession,
   { method: name, killJob, startPaused, include, exclude }: BackupOptions,
   signal: AbortSignal,
-): Promise<Route> {
+): Promise<Backend> {
   // One that is off is only read.
   const runs = session.domain.active || startPaused;
   const method = runs ? await chooseMethod(session, name) : PULL;
@@ -39,15 +39,15 @@ export async function domainRoute(
   const way: Way = { method, startPaused, include, exclude, signal };
   if (session.domain.active) refuseForeignJob(session, { mayEndBackups: killJob });
   refuseDomainState(session.domain);
-  if (!session.domain.active) return offRoute(session, way);
+  if (!session.domain.active) return offlineDomainBackend(session, way);
   return {
-    ...runningRoute(session, way),
+    ...runningDomainBackend(session, way),
     ready: async (run, { status }, inner) => {
       if (status !== 'shut off') return null;
       // The repair has ended it: a run that died had started it.
       const domain = await seeDomain(session.virsh, session.uuid);
-      const route = await offRoute({ ...session, domain, state: await stateOf(domain) }, way);
-      return (await route.ready?.(run, route.state, inner)) ?? route;
+      const backend = await offlineDomainBackend({ ...session, domain, state: await stateOf(domain) }, way);
+      return (await backend.ready?.(run, backend.state, inner)) ?? backend;
     },
   };
 }
@@ -60,7 +60,7 @@ function refuseStart({ fleecing }: CopyMethod): never {
 }
 
 /** One that has a QEMU: a checkpoint and a backup in one call, and the files written as `--method` says. */
-function runningRoute(session: BackupSession, { method }: Way): Route {
+function runningDomainBackend(session: BackupSession, { method }: Way): Backend {
   const { uuid, domain, state } = session;
   // Files that root makes for a QEMU that runs as somebody else must belong to that user, where QEMU writes them.
   const isRoot = process.getuid?.() === 0;
@@ -85,8 +85,8 @@ function runningRoute(session: BackupSession, { method }: Way): Route {
         take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
       });
     },
-    rehearseFreeze: (run) => rehearseFreeze({ ...run, session }, state),
-    withForgotten: (disks) => withForgotten(session, disks),
+    checkFreeze: (run) => checkDomainFreeze({ ...run, session }, state),
+    withOrphanBitmaps: (disks) => withOrphanBitmaps(session, disks),
     retire: async (_plan, actions) => {
       await dropCheckpoints(session, actions);
       return [];
@@ -99,21 +99,21 @@ function checkpoint(targetId: string, _disk: string, attempt: string): string {
 }
 
 /** One that is off is read from its images; with `--start-paused` it runs for as long as its backup takes. */
-async function offRoute(session: BackupSession, way: Way): Promise<Route> {
-  const [{ restingDomain }, { restingRoute }] = await Promise.all([
+async function offlineDomainBackend(session: BackupSession, way: Way): Promise<Backend> {
+  const [{ offlineDomain }, { imagesBackend }] = await Promise.all([
     import('./offline-domain.js'),
     import('../images/backend.js'),
   ]);
-  const route = restingRoute(await restingDomain(session, way, way.signal));
-  if (!way.startPaused) return route;
+  const backend = imagesBackend(await offlineDomain(session, way, way.signal));
+  if (!way.startPaused) return backend;
   return {
-    ...route,
+    ...backend,
     bitmapName: checkpoint,
     // Nothing is read before it is started: a dry run is refused what that would be.
-    prepare: (...asked) => runningRoute(session, way).prepare(...asked),
+    prepare: (...asked) => runningDomainBackend(session, way).prepare(...asked),
     ready: async (run, _vm, unwind) => {
       const { session: started, end } = await startForBackup(run, session, unwind);
-      const running = runningRoute(started, way);
+      const running = runningDomainBackend(started, way);
       return {
         ...running,
         state: await repairStarted(run, started),

@@ -3,7 +3,7 @@ import type { Unwind } from '../../flow/unwind.js';
 import type { AskedVm } from '../address.js';
 import type { FoundBitmap, FoundInVm } from '../found-bitmaps.js';
 import { unwritten } from './offline-bitmaps.js';
-import { forgottenBitmaps } from './orphan-bitmaps.js';
+import { orphanBitmaps } from './orphan-bitmaps.js';
 import { dropCheckpoint, repairDomainAlone } from './repair.js';
 import { openDomain, refuseDomainState } from './session.js';
 
@@ -23,7 +23,7 @@ export async function findInDomain(
   if (!access.dryRun) await repairDomainAlone(session, session.state);
 
   const known = session.domain.checkpoints;
-  const forgotten = await forgottenBitmaps(session);
+  const orphans = await orphanBitmaps(session);
   const dropped = new Map<string, Promise<void>>();
   const dropOnce = (name: string): Promise<void> => {
     const drop = dropped.get(name) ?? dropCheckpoint(session, name);
@@ -47,7 +47,7 @@ export async function findInDomain(
           ? [found('a disk that is gone', name)]
           : disks.map(({ target, bitmap }) => found(target, bitmap)),
       ),
-      ...forgotten.map(({ target, bitmap }) => found(target, bitmap)),
+      ...orphans.map(({ target, bitmap }) => found(target, bitmap)),
     ],
     repairs,
   };

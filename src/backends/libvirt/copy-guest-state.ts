@@ -4,13 +4,13 @@ import type { PullGuard } from '../../guards/pull-guard.js';
 import { isOutcomeUnknown } from '../../libvirt/errors.js';
 import { removeScratch } from '../../repository/scratch.js';
 import type { DomainCopy, DomainRun } from './copy-method.js';
-import { letGoOn } from './repair.js';
+import { resumeAfterIoError } from './repair.js';
 
 /**
  * What a copy takes from the guest while it lasts: the space that its scratch images take, and, where that gives out, its
  * time. Given back as soon as they are not needed, whatever becomes of the target or of this process.
  */
-export class GuestOfCopy {
+export class CopyGuestState {
   readonly #run: DomainRun;
   readonly #copy: DomainCopy;
   readonly #vm: VmState;
@@ -82,6 +82,6 @@ export class GuestOfCopy {
 
   async #goOn(): Promise<void> {
     for (const folder of this.#copy.folders) await removeScratch(folder);
-    if (this.#vm.running && this.#copy.giveUp) (await letGoOn(this.#run.session)).forEach(this.#run.warn);
+    if (this.#vm.running && this.#copy.giveUp) (await resumeAfterIoError(this.#run.session)).forEach(this.#run.warn);
   }
 }

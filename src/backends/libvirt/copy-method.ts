@@ -3,7 +3,7 @@ import type { PullGuard } from '../../guards/pull-guard.js';
 import type { Backup } from '../../libvirt/backup.js';
 import type { Copies } from '../attempt/failed-disks.js';
 import type { StagedImage } from '../attempt/seal-point.js';
-import type { TargetFacts } from '../backend.js';
+import type { TargetStorage } from '../backend.js';
 import type { BackupOptions, BackupRun, Planned } from '../backup-run.js';
 import type { BackupSession } from './session.js';
 
@@ -19,7 +19,7 @@ export interface CopyMethod {
   /** @throws QmpBackupError `usage` for options that this method cannot keep */
   refuse(options: BackupOptions): void;
   /** What it means for the guest that the target is where it is, in words; null where nothing. */
-  riskOf(target: TargetFacts): string | null;
+  riskOf(target: TargetStorage): string | null;
   copyFor(run: DomainRun, planned: Planned): DomainCopy;
 }
 

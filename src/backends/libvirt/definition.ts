@@ -17,7 +17,7 @@ import {
   isPlainPath,
   keepPieces,
   listState,
-  readAtRest,
+  readUnchanged,
 } from '../../repository/definition-files.js';
 import type { Staging } from '../../repository/staging.js';
 import { listFiles } from '../../repository/target.js';
@@ -121,7 +121,7 @@ export async function takeDefinition(plan: DefinitionPlan): Promise<TakenDefinit
   const missing = [...plan.missing];
   const read = async (kind: DefinitionKind, place: string): Promise<Buffer | null> => {
     try {
-      return await readAtRest(place);
+      return await readUnchanged(place);
     } catch (error) {
       missing.push(`${kind === 'nvram' ? 'its UEFI variables' : 'the state of its TPM'}: ${messageOf(error)}`);
       return null;

@@ -35,7 +35,7 @@ function whyNoGuest({ session }: DomainRun, vm: VmState): string | null {
 }
 
 /** Whether the guest could be frozen, as far as its agent answers. Says and throws what a run would. */
-export async function rehearseFreeze(run: DomainRun, vm: VmState): Promise<void> {
+export async function checkDomainFreeze(run: DomainRun, vm: VmState): Promise<void> {
   if (!mayFreeze(run, vm)) return;
   const { virsh, uuid } = run.session;
   const { askAgent } = await import('../../libvirt/connection.js');

@@ -2,7 +2,7 @@ import { access, constants, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isFailure } from '../../core/failure.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
-import { recognise } from '../../core/match-disks.js';
+import { matchDisks } from '../../core/match-disks.js';
 import { isOurBitmap } from '../../core/names.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from '../../doctor/domain-facts.js';
 import { orFailure } from '../../flow/collect-failure.js';
@@ -16,7 +16,7 @@ import { missingPrograms } from '../../qemu-tools/missing-programs.js';
 import { scratchPlace, TEMPORARY } from '../../repository/scratch-place.js';
 import { chooseMethod } from './choose-method.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
-import { lookAtRest } from './offline-domain.js';
+import { inspectOfflineDomain } from './offline-domain.js';
 import { type DomainAccess, type DomainSession, openDomain } from './session.js';
 
 /** Milliseconds. */
@@ -35,7 +35,7 @@ export interface SeenDomain {
  *
  * @throws QmpBackupError when libvirt or the domain cannot be looked at
  */
-export async function lookAtDomainClosely(
+export async function inspectDomainForDoctor(
   { fleeceDir, ...address }: DomainAccess & { readonly fleeceDir: string | null },
   unwind: Unwind,
 ): Promise<SeenDomain> {
@@ -46,8 +46,8 @@ export async function lookAtDomainClosely(
   const state = domain.active ? session.state : await whileOff(session);
   const [snapshots, agent, scratch, missing, method] = await Promise.all([
     listSnapshots(virsh, uuid),
-    lookAtAgent(virsh, domain),
-    domain.active ? lookAtScratch(domain, state, fleeceDir) : [],
+    inspectAgent(virsh, domain),
+    domain.active ? inspectScratch(domain, state, fleeceDir) : [],
     missingPrograms(PULL_PROGRAMS),
     chooseMethod(session, 'auto'),
   ]);
@@ -57,7 +57,7 @@ export async function lookAtDomainClosely(
     facts: {
       ...connection,
       state,
-      disks: recognise(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
+      disks: matchDisks(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
       active: domain.active,
       stateReason: domain.stateReason,
       connect: domain.connect,
@@ -74,7 +74,7 @@ export async function lookAtDomainClosely(
 /** With what is wrong with each image, as a backup would find it; bitmaps as libvirt knows them, and as the image has them. */
 async function whileOff(session: DomainSession): Promise<DomainFacts['state']> {
   const asked = { include: [], exclude: [], startPaused: false };
-  const { state } = await lookAtRest(session, asked, session.signal);
+  const { state } = await inspectOfflineDomain(session, asked, session.signal);
   const known = new Map(session.state.disks.map(({ node, bitmaps }) => [node, bitmaps]));
   const disks = state.disks.map((disk) => ({ ...disk, bitmaps: known.get(disk.node) ?? disk.bitmaps }));
   return withImageBitmaps({ ...state, disks }, session.domain);
@@ -86,13 +86,13 @@ const PULL_PROGRAMS = ['qemu-nbd', 'setpriv'] as const;
 const STILL = { fleece: false, why: 'the VM is off, so nothing overwrites what is copied' } as const;
 
 /** An agent that hangs holds up libvirt's next words to it for as long as it hangs, so it is asked one question. */
-async function lookAtAgent(virsh: Virsh, { uuid, agent, state }: DomainState): Promise<DomainAgentFacts> {
+async function inspectAgent(virsh: Virsh, { uuid, agent, state }: DomainState): Promise<DomainAgentFacts> {
   const asked = agent === 'connected' && state === 'running';
   return { channel: agent, answer: asked ? await orFailure(askAgent(virsh, uuid, { timeoutMs: AGENT_MS })) : null };
 }
 
 /** The folders of scratch images, and that of the socket. */
-async function lookAtScratch(
+async function inspectScratch(
   { owner }: DomainState,
   { disks }: DomainFacts['state'],
   fleeceDir: string | null,

@@ -30,7 +30,7 @@ export async function withNetworkSizes(domain: DomainState): Promise<DomainState
 
 async function sizeOf(disk: DomainDisk, domain: DomainState): Promise<number | { readonly why: string }> {
   const { domainImage, isImage } = await import('./offline-image.js');
-  const { lookAtResting } = await import('../../qemu-tools/offline-image.js');
+  const { inspectOfflineImage } = await import('../../qemu-tools/offline-image.js');
   const image = await domainImage(disk, domain);
-  return isImage(image) ? (await lookAtResting(image)).virtualSize : image;
+  return isImage(image) ? (await inspectOfflineImage(image)).virtualSize : image;
 }

@@ -9,19 +9,19 @@ import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { hasManagedSave } from '../../libvirt/lifecycle.js';
 import type { ImageFile } from '../../qemu-tools/image-file.js';
 import type { BackupOptions } from '../backup-run.js';
-import { restingSource } from '../images/source.js';
-import type { RestingVm } from '../images/vm.js';
+import { offlineSource } from '../images/source.js';
+import type { OfflineVm } from '../images/vm.js';
 import { domainImage, isImage } from './offline-image.js';
 import { type BackupSession, type DomainSession, sourceOf, vmStateOf } from './session.js';
 
 /** A domain that is off: its images tell what libvirt cannot, whether the bitmaps of its checkpoints are whole. */
-export async function restingDomain(
+export async function offlineDomain(
   session: BackupSession,
   choice: Choice,
   interrupt: AbortSignal,
-): Promise<RestingVm> {
+): Promise<OfflineVm> {
   const { domain, uuid } = session;
-  const { state, saved, instead } = await lookAtRest(session, choice, interrupt);
+  const { state, saved, instead } = await inspectOfflineDomain(session, choice, interrupt);
   return {
     state,
     signal: session.signal,
@@ -35,7 +35,7 @@ export async function restingDomain(
   };
 }
 
-export interface AtRest {
+export interface OfflineDomainState {
   readonly state: DomainSession['state'];
   /** Its memory is saved (virsh managedsave). */
   readonly saved: boolean;
@@ -44,7 +44,11 @@ export interface AtRest {
 }
 
 /** As a backup sees it, and `doctor`. What cannot be read is no error yet: which disks are asked for is decided later. */
-export async function lookAtRest(session: DomainSession, choice: Choice, interrupt: AbortSignal): Promise<AtRest> {
+export async function inspectOfflineDomain(
+  session: DomainSession,
+  choice: Choice,
+  interrupt: AbortSignal,
+): Promise<OfflineDomainState> {
   const { virsh, uuid, domain } = session;
   const signal = AbortSignal.any([session.signal, interrupt]);
   // What only the started domain tells of is in the plan of a dry run, too.
@@ -55,7 +59,7 @@ export async function lookAtRest(session: DomainSession, choice: Choice, interru
   const disks = await eachDisk(state.disks, async (disk): Promise<SourceDisk> => {
     // What is left out may be in use, or gone.
     if (disk.unreadable || isSurelyExcluded(disk, choice)) return disk;
-    const seen = await orFailure(atRest(session, disk, { instead, signal }));
+    const seen = await orFailure(offlineDiskOf(session, disk, { instead, signal }));
     signal.throwIfAborted();
     if (!isFailure(seen)) return seen;
     // What cannot be read as it lies, its own QEMU reads; the start itself tells what is wrong with it.
@@ -83,7 +87,7 @@ async function imageOf({ domain }: DomainSession, { node, file }: Asked, instead
   });
 }
 
-async function atRest(
+async function offlineDiskOf(
   session: DomainSession,
   disk: SourceDisk,
   { instead, signal }: { readonly instead: string; readonly signal: AbortSignal },
@@ -91,7 +95,7 @@ async function atRest(
   const { node: name, cannotTrack } = disk;
   const image = await imageOf(session, disk, instead);
   // The catalog knows the disk by the name that it has when the domain runs.
-  return { ...(await restingSource({ name, named: false, image, cannotTrack }, signal)), file: disk.file };
+  return { ...(await offlineSource({ name, named: false, image, cannotTrack }, signal)), file: disk.file };
 }
 
 /** libvirt leaves out what it cannot read; of storage that is not mounted a backup without it would say nothing. */

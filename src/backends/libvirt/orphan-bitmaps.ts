@@ -10,7 +10,7 @@ import { imageFile } from '../../qemu-tools/image-file.js';
 import type { DomainSession } from './session.js';
 
 /** A bitmap of ours in an image that libvirt has no checkpoint for: it forgets those with the domain. */
-export interface Forgotten {
+export interface OrphanBitmap {
   readonly target: string;
   readonly bitmap: string;
 }
@@ -19,10 +19,10 @@ export interface Forgotten {
  * A QEMU that runs keeps the names of the bitmaps that it found in an image there until it removes them. `skipUnreadable`
  * is for who must not be held up by an image that only QEMU can read.
  */
-export async function forgottenBitmaps(
+export async function orphanBitmaps(
   { domain, state }: Pick<DomainSession, 'domain' | 'state'>,
   { skipUnreadable = false }: { readonly skipUnreadable?: boolean } = {},
-): Promise<readonly Forgotten[]> {
+): Promise<readonly OrphanBitmap[]> {
   const known = new Set(domain.checkpoints.map(({ name }) => name));
   const images = state.disks.filter(({ format, file }) => format === 'qcow2' && isAbsolute(file));
   const found = await Promise.all(
@@ -36,20 +36,20 @@ export async function forgottenBitmaps(
 }
 
 /** The disks, with what libvirt has forgotten of their bitmaps. */
-export async function withForgotten(
+export async function withOrphanBitmaps(
   session: Pick<DomainSession, 'domain' | 'state'>,
   disks: readonly SourceDisk[],
 ): Promise<readonly SourceDisk[]> {
-  const forgotten = await forgottenBitmaps(session, { skipUnreadable: true });
+  const orphans = await orphanBitmaps(session, { skipUnreadable: true });
   return disks.map((disk) => {
-    const found = forgotten.filter(({ target }) => target === disk.node);
+    const found = orphans.filter(({ target }) => target === disk.node);
     const bitmaps = found.map(({ bitmap }) => checkpointBitmap(bitmap, disk.virtualSize));
     return { ...disk, bitmaps: [...disk.bitmaps, ...bitmaps] };
   });
 }
 
 /** libvirt removes only bitmaps of checkpoints that it knows, and believes what it is told of them. */
-export async function tellAgain(
+export async function redefineOrphan(
   { virsh, uuid, domain }: DomainSession,
   name: string,
   disks: readonly string[],

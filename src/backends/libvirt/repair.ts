@@ -6,14 +6,14 @@ import { virshCommand } from '../../core/virsh-hint.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
 import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
-import { thawByHand, VirshError } from '../../libvirt/errors.js';
+import { thawDomainByHand, VirshError } from '../../libvirt/errors.js';
 import { resumeStalled } from '../../libvirt/lifecycle.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
 import { bitmapsOfDead, onlyBitmaps } from '../images/repair.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';
 import { removeFromImages } from './offline-bitmaps.js';
-import { forgottenBitmaps, tellAgain } from './orphan-bitmaps.js';
+import { orphanBitmaps, redefineOrphan } from './orphan-bitmaps.js';
 import { type DomainSession, stateOf } from './session.js';
 import { endStarted } from './start-paused.js';
 
@@ -27,12 +27,12 @@ export async function observeDomainRepairs(
   const gone = new Set(actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : [])));
   const runsOn = domain.active && !actions.some(({ kind }) => kind === 'end-domain');
   const lost = runsOn ? lostCheckpoints(target.catalog, vm.disks) : [];
-  const forgotten = runsOn ? await forgottenOfDead(domain, target, vm) : [];
+  const orphans = runsOn ? await orphansOfDead(domain, target, vm) : [];
   // The guest goes on first, and the journal goes last.
   const first = actions.findIndex(({ kind }) => !GUEST_FIRST.includes(kind));
   const before = first < 0 ? actions.length : first;
   return [
-    ...[...actions.slice(0, before), ...forgotten, ...actions.slice(before)],
+    ...[...actions.slice(0, before), ...orphans, ...actions.slice(before)],
     ...lost.filter(({ checkpoint }) => !gone.has(checkpoint)),
   ];
 }
@@ -40,7 +40,7 @@ export async function observeDomainRepairs(
 const GUEST_FIRST: readonly RepairAction['kind'][] = ['continue', 'thaw', 'end-job', 'delete-scratch'];
 
 /** Bitmaps of a run that died that libvirt has forgotten, and that go on recording. */
-async function forgottenOfDead(
+async function orphansOfDead(
   domain: DomainSession['domain'],
   target: TargetState,
   state: VmState,
@@ -48,7 +48,7 @@ async function forgottenOfDead(
   const names = new Set(bitmapsOfDead(target).map(({ bitmap }) => bitmap));
   if (domain.checkpoints.some(({ name }) => names.has(name)) || names.size === 0) return [];
   const why = 'made by a run that died, and libvirt has forgotten it';
-  return (await forgottenBitmaps({ domain, state }, { skipUnreadable: true }))
+  return (await orphanBitmaps({ domain, state }, { skipUnreadable: true }))
     .filter(({ bitmap }) => names.has(bitmap))
     .map(({ target: node, bitmap }) => ({ kind: 'remove-bitmap', node, bitmap, why }));
 }
@@ -74,7 +74,7 @@ export async function repairDomainAlone(
  * libvirt pauses a guest whose old data does not fit into a scratch image, and nothing of libvirt lets it go on. Resolves
  * to what is to be said of it.
  */
-export async function letGoOn({ virsh, uuid, domain }: DomainSession): Promise<readonly string[]> {
+export async function resumeAfterIoError({ virsh, uuid, domain }: DomainSession): Promise<readonly string[]> {
   const paused = 'the guest was paused by a write that failed, as when the space for its backup gave out';
   try {
     return (await resumeStalled(virsh, uuid)) ? [`${paused}; it goes on now`] : [];
@@ -111,12 +111,12 @@ async function carriedOut(
       case 'end-job':
         await endBackup(session.virsh, session.uuid, { sleep });
         resumed = session.domain.backup?.mode === 'pull';
-        if (resumed) warnings.push(...(await letGoOn(session)));
+        if (resumed) warnings.push(...(await resumeAfterIoError(session)));
         break;
       case 'delete-scratch':
         await carryOutInTarget(target, action, warnings);
         // The job has ended, and not the run that would have let the guest go on.
-        if (!resumed && session.domain.active) warnings.push(...(await letGoOn(session)));
+        if (!resumed && session.domain.active) warnings.push(...(await resumeAfterIoError(session)));
         resumed = true;
         break;
       case 'remove-bitmap':
@@ -209,7 +209,7 @@ export async function dropCheckpoint(session: DomainSession, name: string): Prom
     return;
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
-    if (error.reason === 'no-checkpoint') return dropForgotten(session, name);
+    if (error.reason === 'no-checkpoint') return dropOrphans(session, name);
     if (error.reason !== 'bitmap-broken') throw error;
   }
   const checkpoint = (await listCheckpoints(virsh, uuid, { sizes: true })).find((each) => each.name === name);
@@ -222,12 +222,12 @@ export async function dropCheckpoint(session: DomainSession, name: string): Prom
 }
 
 /** libvirt removes only bitmaps of checkpoints that it knows. */
-async function dropForgotten(session: DomainSession, name: string): Promise<void> {
+async function dropOrphans(session: DomainSession, name: string): Promise<void> {
   if (!session.domain.active) return;
-  const forgotten = await forgottenBitmaps(session, { skipUnreadable: true });
-  const targets = forgotten.flatMap(({ target, bitmap }) => (bitmap === name ? [target] : []));
+  const orphans = await orphanBitmaps(session, { skipUnreadable: true });
+  const targets = orphans.flatMap(({ target, bitmap }) => (bitmap === name ? [target] : []));
   if (targets.length === 0) return;
-  await tellAgain(session, name, targets);
+  await redefineOrphan(session, name, targets);
   await deleteCheckpoint(session.virsh, session.uuid, name);
 }
 
@@ -239,7 +239,7 @@ async function thawAgain({ virsh, uuid, domain }: DomainSession, warnings: strin
     return true;
   } catch (error) {
     const words = `an earlier run may have left the guest frozen, and it cannot be thawed: ${messageOf(error)}`;
-    warnings.push(`${words}. If the guest hangs, thaw it: ${thawByHand(domain)}`);
+    warnings.push(`${words}. If the guest hangs, thaw it: ${thawDomainByHand(domain)}`);
     return false;
   }
 }

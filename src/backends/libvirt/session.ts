@@ -65,7 +65,7 @@ export interface DomainAccess {
  *
  * @throws DomainNotFound, LibvirtUnreachable
  */
-export async function lookAtDomain({
+export async function inspectDomainSession({
   domain,
   connect,
 }: Pick<DomainAccess, 'domain' | 'connect'>): Promise<{ readonly state: VmState; readonly elsewhere: string | null }> {

@@ -5,9 +5,9 @@ import type { Unwind } from '../../flow/unwind.js';
 import { imageFile } from '../../qemu-tools/image-file.js';
 import { lockVm } from '../../repository/lock.js';
 import type { NamedImage } from '../address.js';
-import type { Route } from '../backend.js';
-import { restingRoute } from '../images/backend.js';
-import { guessFormat, restingSource } from '../images/source.js';
+import type { Backend } from '../backend.js';
+import { imagesBackend } from '../images/backend.js';
+import { guessFormat, offlineSource } from '../images/source.js';
 
 export interface ImagesAccess {
   readonly images: readonly NamedImage[];
@@ -17,7 +17,7 @@ export interface ImagesAccess {
 }
 
 /** `--offline`: the disks of a VM that is off and that nobody else knows. */
-export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Promise<Route> {
+export async function openOfflineBackend(access: ImagesAccess, unwind: Unwind): Promise<Backend> {
   const { images, breakLock, what } = access;
   const signals: AbortSignal[] = [];
   const keys = await Promise.all(
@@ -34,7 +34,7 @@ export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Pro
   }
   const signal = AbortSignal.any(signals);
   const disks = await eachDisk(images, async ({ name, path, format }) =>
-    restingSource(
+    offlineSource(
       {
         ...{ name, named: true, cannotTrack: null },
         image: await imageFile({ path, format: format ?? (await guessFormat(path)) }),
@@ -42,7 +42,7 @@ export async function openImagesRoute(access: ImagesAccess, unwind: Unwind): Pro
       AbortSignal.any([signal, access.signal]),
     ),
   );
-  return restingRoute({
+  return imagesBackend({
     state: {
       ...{ machine: NOBODY, status: 'off', running: false, migration: null, inactive: false, disks },
       ...{ leftOut: [], jobs: [], iothread: null, passedThrough: [], ownNodes: [], ownExports: [] },

@@ -5,7 +5,7 @@ import { removeBitmap } from '../../qemu/bitmaps.js';
 import { dismissJob } from '../../qemu/job-watch.js';
 import { mayGo } from '../../qemu/stay-here.js';
 import { describeEndpoint } from '../../qmp/endpoint.js';
-import type { Route } from '../backend.js';
+import type { Backend } from '../backend.js';
 import type { BackupOptions } from '../backup-run.js';
 import { observeRepairs } from '../repair.js';
 import { attemptPoint } from './attempt.js';
@@ -18,10 +18,10 @@ import { ENDING_MS, openVm, type VmAccess } from './session.js';
 type Access = Omit<VmAccess, 'endDeadJobsMs'> & Pick<BackupOptions, 'agent' | 'dryRun' | 'stallTimeoutMs'>;
 
 /** A VM by its QMP monitor: bitmaps and backup jobs in one transaction, QEMU writes the files. */
-export async function openQmpRoute(
+export async function openQmpBackend(
   { agent, dryRun, stallTimeoutMs, ...access }: Access,
   unwind: Unwind,
-): Promise<Route> {
+): Promise<Backend> {
   if (agent) await refuseLibvirtAgent(agent);
   const endDeadJobsMs = dryRun ? null : Math.min(stallTimeoutMs, ENDING_MS);
   const session = await openVm({ ...access, endDeadJobsMs }, unwind);
@@ -45,9 +45,9 @@ export async function openQmpRoute(
           attemptPoint({ ...locked, session }, { ...planned, fleecing }, staging, vm, imageOwner),
       };
     },
-    rehearseFreeze: async (run) => {
-      const { rehearseFreeze } = await import('./start-guards.js');
-      await rehearseFreeze(run, session.state);
+    checkFreeze: async (run) => {
+      const { checkVmFreeze } = await import('./start-guards.js');
+      await checkVmFreeze(run, session.state);
     },
     retire: async (plan, actions, attempt) => {
       await refuseMoved(client);

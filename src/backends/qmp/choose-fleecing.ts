@@ -12,10 +12,10 @@ import { freeSpace } from '../../host/free-space.js';
 import { type QemuFeatures, readFeatures } from '../../qemu/features.js';
 import type { FleecedDisk } from '../../qemu/fleece.js';
 import { scratchImage } from '../../repository/scratch.js';
-import type { TargetFacts } from '../backend.js';
+import type { TargetStorage } from '../backend.js';
 import type { Fleecing, QmpRun } from './run.js';
 
-export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: TargetFacts): Promise<Fleecing> {
+export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: TargetStorage): Promise<Fleecing> {
   const { options } = run;
   if (options.verify !== null) refuseIothreads(run);
   const features = await featuresFor(run, target);
@@ -45,7 +45,7 @@ function refuseIothreads({ session }: QmpRun): void {
  * The schema takes 55 ms to read, so it is asked only where the answer can matter. `on-cbw-error` of the job itself came
  * with 10.1: an older QEMU is spared the question, a newer one's schema decides.
  */
-async function featuresFor({ options, session }: QmpRun, target: TargetFacts): Promise<QemuFeatures | null> {
+async function featuresFor({ options, session }: QmpRun, target: TargetStorage): Promise<QemuFeatures | null> {
   const mayFleece =
     options.fleece === 'always' ||
     options.verify !== null ||
@@ -79,7 +79,7 @@ export function fleecingObstacle(
 const LEAST_SCRATCH = 4 * 1024 * 1024;
 const CLUSTER = 65_536;
 /** Milliseconds that the scratch folder's file system may take to answer. */
-const LOOK_MS = 10_000;
+const ANSWER_MS = 10_000;
 
 /** Each scratch image gets an equal share of what its file system can spare. */
 async function placeScratch(run: QmpRun, plan: BackupPlan): Promise<ReadonlyMap<string, FleecedDisk>> {
@@ -116,7 +116,7 @@ async function placeFor({ options, signal }: QmpRun, { source }: PlannedDisk): P
   const { fleeceDir, reserve } = options;
   const isFile = isAbsolute(source.file) && (await stat(source.file).catch(() => undefined))?.isFile() === true;
   const folder = fleeceDir === null ? (isFile ? dirname(source.file) : '/var/tmp') : resolve(fleeceDir);
-  const { free, total } = await freeSpace(folder, { timeoutMs: LOOK_MS, signal });
+  const { free, total } = await freeSpace(folder, { timeoutMs: ANSWER_MS, signal });
   const { dev } = await statFolder(folder);
   return { folder, device: dev, spare: free - (reserve ?? defaultReserve({ total })) };
 }

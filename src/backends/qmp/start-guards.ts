@@ -28,7 +28,7 @@ export async function releaseGuards({ freeze, pause }: Guards): Promise<void> {
 }
 
 /** Whether the guest could be frozen: as far as the agent's first answer, and not frozen. Says and throws what a run would. */
-export async function rehearseFreeze(run: BackupRun, vm: VmState): Promise<void> {
+export async function checkVmFreeze(run: BackupRun, vm: VmState): Promise<void> {
   const guard = await startFreezeGuard(run, vm);
   await guard?.release();
 }

@@ -1,7 +1,7 @@
 import { Option } from 'commander';
 import type { BackupOptions, BackupResult } from '../../backends/backup-run.js';
 import { QmpBackupError } from '../../errors.js';
-import { hasRunApart } from '../child-run.js';
+import { hasRunAsChild } from '../child-run.js';
 import { type ImageOption, parseBytes, parseImages, parseList, secondsOption } from '../options.js';
 import type { Register } from '../register.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
@@ -141,7 +141,7 @@ function refuseForeignOptions(flags: Readonly<Record<string, unknown>>): void {
 
 async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   refuseForeignOptions(flags as unknown as Record<string, unknown>);
-  if (await hasRunApart(flags.target)) return;
+  if (await hasRunAsChild(flags.target)) return;
   const { globals, log, signal, now } = context;
   const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
   const { backup } = await import('../../operations/backup/backup.js');

@@ -1,5 +1,5 @@
 import { QmpBackupError } from '../../errors.js';
-import { hasRunApart } from '../child-run.js';
+import { hasRunAsChild } from '../child-run.js';
 import type { Register } from '../register.js';
 import { renderFindings } from '../render/findings.js';
 import { agentOf, type CommandContext, vmOf } from '../wiring.js';
@@ -46,7 +46,7 @@ async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
       hint: 'Name the VM (--socket PATH or --domain NAME), a target (--target DIR), or both.',
     });
   }
-  if (flags.target !== undefined && (await hasRunApart(flags.target))) return;
+  if (flags.target !== undefined && (await hasRunAsChild(flags.target))) return;
   const { doctor } = await import('../../operations/doctor/doctor.js');
   const result = await doctor(
     {

@@ -1,5 +1,5 @@
 import type { RecoveredTarget, RecoverResult } from '../../operations/recover/recover.js';
-import { hasRunApart } from '../child-run.js';
+import { hasRunAsChild } from '../child-run.js';
 import type { Register } from '../register.js';
 import { repairText } from '../render/repairs.js';
 import { formatTime } from '../render/units.js';
@@ -41,7 +41,7 @@ Examples:
 
 async function runRecover(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, log, signal, trace } = context;
-  if (await hasRunApart(flags.target)) return;
+  if (await hasRunAsChild(flags.target)) return;
   const vm = vmOf(globals);
   const { recover } = await import('../../operations/recover/recover.js');
   const result = await recover(

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import type { Route } from '../../backends/backend.js';
+import type { Backend } from '../../backends/backend.js';
 import type { BackupContext, BackupOptions, BackupResult } from '../../backends/backup-run.js';
 import { allOf } from '../../flow/all-of.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
@@ -14,36 +14,40 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
   return unwinding(async (unwind) => {
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
-    const [route, { backUp }] = await openRoute(options, context.signal, unwind);
-    return backUp(options, context, route, unwind);
+    const [backend, { backUp }] = await openBackend(options, context.signal, unwind);
+    return backUp(options, context, backend, unwind);
   });
 }
 
 type Rest = typeof BackUp;
 
 /** The way to the VM, and the rest of a backup, which is loaded while the VM is asked. */
-async function openRoute(options: BackupOptions, signal: AbortSignal, unwind: Unwind): Promise<readonly [Route, Rest]> {
+async function openBackend(
+  options: BackupOptions,
+  signal: AbortSignal,
+  unwind: Unwind,
+): Promise<readonly [Backend, Rest]> {
   const { vm } = options;
   const access = { breakLock: options.breakLock, what: `backup into ${options.target}` };
   const rest = (): Promise<Rest> => import('./run.js');
   switch (vm.kind) {
     case 'monitor': {
-      const { openQmpRoute } = await import('../../backends/qmp/backend.js');
-      return allOf([openQmpRoute({ ...options, ...vm, ...access }, unwind), rest()]);
+      const { openQmpBackend } = await import('../../backends/qmp/backend.js');
+      return allOf([openQmpBackend({ ...options, ...vm, ...access }, unwind), rest()]);
     }
     case 'domain': {
       const { openDomainForBackup } = await import('../../backends/libvirt/session.js');
       const timeoutMs = options.stallTimeoutMs;
-      const [session, { domainRoute }, loaded] = await allOf([
+      const [session, { domainBackend }, loaded] = await allOf([
         openDomainForBackup({ ...vm, ...access, timeoutMs }, unwind),
         import('../../backends/libvirt/backend.js'),
         rest(),
       ]);
-      return [await domainRoute(session, options, signal), loaded];
+      return [await domainBackend(session, options, signal), loaded];
     }
     case 'images': {
-      const { openImagesRoute } = await import('../../backends/offline/backend.js');
-      return allOf([openImagesRoute({ ...vm, ...access, signal }, unwind), rest()]);
+      const { openOfflineBackend } = await import('../../backends/offline/backend.js');
+      return allOf([openOfflineBackend({ ...vm, ...access, signal }, unwind), rest()]);
     }
   }
 }

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import type { Prepared, Route } from '../../backends/backend.js';
+import type { Backend, Prepared } from '../../backends/backend.js';
 import type { BackupRun, Planned } from '../../backends/backup-run.js';
 import type { VmState } from '../../core/disk.js';
-import { recognise } from '../../core/match-disks.js';
+import { matchDisks } from '../../core/match-disks.js';
 import { planBackup } from '../../core/plan.js';
 import { checkParents, damageIn } from '../../repository/check-parents.js';
 import { listFiles, type TargetState } from '../../repository/target.js';
@@ -10,15 +10,15 @@ import { checkSpace } from './check-space.js';
 
 export async function planRun(
   run: BackupRun,
-  route: Route,
+  backend: Backend,
   state: TargetState,
   vm: VmState,
 ): Promise<Planned & Prepared> {
   const { options, context, target, attempt } = run;
-  const { bitmapName } = route;
+  const { bitmapName } = backend;
   const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
-  const known = recognise(state.catalog, vm.disks);
-  const [files, { brokenLines, catalog, untouched }] = await Promise.all([
+  const known = matchDisks(state.catalog, vm.disks);
+  const [files, { brokenChains, catalog, untouched }] = await Promise.all([
     listFiles(
       target,
       known.map(({ id }) => id),
@@ -38,7 +38,7 @@ export async function planRun(
     attempt,
     nowSeconds: Math.floor(context.now().getTime() / 1000),
     files,
-    brokenLines,
+    brokenChains,
   });
   if (catalog) (await damageIn(target, catalog, untouched)).forEach(run.warn);
   for (const { text, kind, said } of plan.remarks) {
@@ -48,7 +48,7 @@ export async function planRun(
   const { network, ...space } = await checkSpace(run, plan);
   const spaceIsShort = space.free - space.need < 2 * space.reserve;
   const planned: Planned = { plan, targetId, catalog, space, network };
-  const prepared = await route.prepare(run, planned, { network, spaceIsShort });
+  const prepared = await backend.prepare(run, planned, { network, spaceIsShort });
   context.report({ kind: 'planned', target, plan, fleecing: prepared.fleecing });
   return { ...planned, ...prepared };
 }

@@ -1,5 +1,5 @@
 import { dirname } from 'node:path';
-import type { Route } from '../../backends/backend.js';
+import type { Backend } from '../../backends/backend.js';
 import type { BackupRun } from '../../backends/backup-run.js';
 import type { VmState } from '../../core/disk.js';
 import type { RepairAction } from '../../core/reconcile.js';
@@ -10,7 +10,7 @@ import { readTarget, refuseOtherVm } from '../../repository/target.js';
 /** A run that died in the last hour of a month is repaired by the first one of the next, which has another folder. */
 export async function repairOtherMonths(
   run: BackupRun,
-  route: Route,
+  backend: Backend,
   seen: VmState,
 ): Promise<{ readonly vm: VmState; readonly actions: readonly RepairAction[] }> {
   const { options, target } = run;
@@ -23,7 +23,7 @@ export async function repairOtherMonths(
     try {
       const state = await readTarget(month, true);
       refuseOtherVm(state, run.identity, vm.disks);
-      const done = await route.repair(state, vm);
+      const done = await backend.repair(state, vm);
       done.report.warnings.forEach(run.warn);
       actions.push(...done.report.actions);
       vm = done.vm;

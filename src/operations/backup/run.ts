@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
-import type { Route } from '../../backends/backend.js';
+import type { Backend } from '../../backends/backend.js';
 import type { BackupContext, BackupOptions, BackupResult, BackupRun } from '../../backends/backup-run.js';
 import { TargetWatch } from '../../backends/target-watch.js';
 import { withAskedFor } from '../../core/choose-disks.js';
@@ -24,13 +24,13 @@ import { repairOtherMonths } from './repair-months.js';
 export async function backUp(
   options: BackupOptions,
   context: BackupContext,
-  route: Route,
+  backend: Backend,
   unwind: Unwind,
 ): Promise<BackupResult> {
-  const watch = startWatch(options, AbortSignal.any([context.signal, route.signal]));
+  const watch = startWatch(options, AbortSignal.any([context.signal, backend.signal]));
   unwind.defer(() => Promise.resolve(watch.close()));
   unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
-  const identity = identityOf(route.state.machine, options.label);
+  const identity = identityOf(backend.state.machine, options.label);
   const month = options.monthly ? await context.month() : '';
   const target = await watch.whileAnswering(targetFolder(resolve(options.target), options.monthly, identity, month));
   const warnings: string[] = [];
@@ -47,12 +47,12 @@ export async function backUp(
       if (lasting) warnings.push(text);
       context.report({ kind: 'reminder', text });
     },
-    signal: AbortSignal.any([context.signal, route.signal, watch.signal]),
+    signal: AbortSignal.any([context.signal, backend.signal, watch.signal]),
     watch,
     context,
   };
   await watch.whileAnswering(refuseDiskFolder(resolve(options.target)));
-  const result = await (options.dryRun ? watch.whileAnswering(rehearse(run, route)) : perform(run, route, unwind));
+  const result = await (options.dryRun ? watch.whileAnswering(dryRun(run, backend)) : perform(run, backend, unwind));
   const standing = result.plan.remarks.flatMap(({ kind, text }) => (kind === 'standing' ? [text] : []));
   return { ...result, warnings, standing };
 }
@@ -71,15 +71,15 @@ function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signa
 type Outcome = Omit<BackupResult, 'warnings' | 'standing'>;
 
 /** `--dry-run`: everything that is decided, nothing that is done. */
-async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
+async function dryRun(run: BackupRun, backend: Backend): Promise<Outcome> {
   const state = await readTarget(run.target, run.options.monthly);
   state.warnings.forEach(run.warn);
-  refuseOtherVm(state, run.identity, route.state.disks);
-  const repairs = await route.observeRepairs(state);
-  const vm = withAskedFor(afterRepairs(route.state, repairs), run.options);
-  const { plan, space, fleecing } = await planRun(run, route, state, vm);
+  refuseOtherVm(state, run.identity, backend.state.disks);
+  const repairs = await backend.observeRepairs(state);
+  const vm = withAskedFor(afterRepairs(backend.state, repairs), run.options);
+  const { plan, space, fleecing } = await planRun(run, backend, state, vm);
   // A guest that a dead run left frozen or stopped goes on first, and can only be asked then.
-  if (!repairs.some(({ kind }) => kind === 'thaw' || kind === 'continue')) await route.rehearseFreeze?.(run);
+  if (!repairs.some(({ kind }) => kind === 'thaw' || kind === 'continue')) await backend.checkFreeze?.(run);
   const { fleece, why } = fleecing;
   return {
     target: run.target,
@@ -94,12 +94,12 @@ async function rehearse(run: BackupRun, route: Route): Promise<Outcome> {
   };
 }
 
-async function perform(run: BackupRun, route: Route, unwind: Unwind): Promise<Outcome> {
+async function perform(run: BackupRun, backend: Backend, unwind: Unwind): Promise<Outcome> {
   // What was given up may end much later, and has nothing to say any more.
   const warn = (text: string): void => {
     if (!run.watch.givenUp.aborted) run.warn(text);
   };
-  const { outcome, tidyUp } = await run.watch.whileAnswering(makePoint({ ...run, warn }, route, unwind));
+  const { outcome, tidyUp } = await run.watch.whileAnswering(makePoint({ ...run, warn }, backend, unwind));
   // The point is sealed, so nothing here can fail the run: what cannot be done now, the next run does by the journal.
   await run.watch.whileAnswering(tidyUp()).catch((error: unknown) => {
     run.warn(`the point is sealed, but not all was tidied up (${messageOf(error)}); the next run does it`);
@@ -112,14 +112,14 @@ interface Made {
   readonly tidyUp: () => Promise<void>;
 }
 
-async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<Made> {
+async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Promise<Made> {
   const { options, target, context, watch } = run;
-  const staging = new Staging(target, route.imageOwner ? { owner: route.imageOwner } : {});
+  const staging = new Staging(target, backend.imageOwner ? { owner: backend.imageOwner } : {});
   unwind.defer(() => staging.undo());
   await staging.makeTarget();
   const lock = await lockTarget(target, {
     breakLock: options.breakLock,
-    what: `backup of ${route.subject}`,
+    what: `backup of ${backend.subject}`,
   });
   unwind.defer(() => lock.release());
   watch.endBy(lock.signal);
@@ -127,15 +127,15 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
 
   const state = await readTarget(target, options.monthly);
   state.warnings.forEach(run.warn);
-  refuseOtherVm(state, run.identity, route.state.disks);
-  const others = await repairOtherMonths(locked, route, route.state);
-  const { vm: repaired, report } = await route.repair(state, others.vm);
+  refuseOtherVm(state, run.identity, backend.state.disks);
+  const others = await repairOtherMonths(locked, backend, backend.state);
+  const { vm: repaired, report } = await backend.repair(state, others.vm);
   report.warnings.forEach(run.warn);
   const repairs = [...others.actions, ...report.actions];
   if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
 
-  const other = await route.ready?.(locked, repaired, unwind);
-  const [way, seen] = other ? [other, other.state] : [route, repaired];
+  const other = await backend.ready?.(locked, repaired, unwind);
+  const [way, seen] = other ? [other, other.state] : [backend, repaired];
   const vm = withAskedFor(seen, options);
   const planned = await planRun(locked, way, state, vm);
   const { space } = planned;
@@ -154,7 +154,7 @@ async function makePoint(run: BackupRun, route: Route, unwind: Unwind): Promise<
   return {
     outcome: { target, plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
     tidyUp: async () => {
-      const sources = anew && way.withForgotten ? await way.withForgotten(disks) : disks;
+      const sources = anew && way.withOrphanBitmaps ? await way.withOrphanBitmaps(disks) : disks;
       // Per disk the bitmaps of its latest file and of its latest FULL stay.
       (await way.retire(plan, retire({ catalog, olderMonths, sources }), run.attempt)).forEach(run.warn);
       await removeJournal(target);

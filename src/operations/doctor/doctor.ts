@@ -6,7 +6,7 @@ import { besideDisks } from '../../core/beside-disks.js';
 import { type Failure, isFailure } from '../../core/failure.js';
 import { fatalToFleece } from '../../core/fleece-choice.js';
 import { identityOf, type VmIdentity } from '../../core/identity.js';
-import { recognise } from '../../core/match-disks.js';
+import { matchDisks } from '../../core/match-disks.js';
 import type { DomainFacts } from '../../doctor/domain-facts.js';
 import type { DoctorFacts, Finding, VmFacts } from '../../doctor/facts.js';
 import { judge } from '../../doctor/findings.js';
@@ -24,7 +24,7 @@ import type { Endpoint } from '../../qmp/endpoint.js';
 import { QmpCommandError } from '../../qmp/errors.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
 import { targetFolder } from '../../repository/target.js';
-import { type DomainWay, lookAtTarget, type Probed } from './inspect-target.js';
+import { type DomainWay, inspectTarget, type Probed } from './inspect-target.js';
 
 /** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
 export interface DoctorOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
@@ -62,7 +62,7 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
     named === null || hangs ? null : targetFolder(named, options.monthly, identity, month);
 
   const qemuImg = await orFailure(qemuImgVersion());
-  const seen = options.vm ? await orFailure(lookAtVm(options, options.vm, folderOf, signal)) : undefined;
+  const seen = options.vm ? await orFailure(inspectVmForDoctor(options, options.vm, folderOf, signal)) : undefined;
   signal.throwIfAborted();
   const identity = seen && !isFailure(seen) ? seen.identity : { uuid: null, name: null, label: options.label };
   const ofMonitor = options.vm?.kind === 'monitor';
@@ -79,7 +79,7 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
             await refuseDiskFolder(named);
             const probed = seen && !isFailure(seen) ? seen.probed : await probe(folder, undefined);
             const state = seen && !isFailure(seen) ? (seen.vm ?? seen.domain)?.state : undefined;
-            return lookAtTarget(folder, {
+            return inspectTarget(folder, {
               monthly: options.monthly,
               identity,
               vm: state ?? null,
@@ -117,9 +117,14 @@ interface SeenVm {
 }
 
 /** All that needs the VM's lock, which is held no longer than this. */
-function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, signal: AbortSignal): Promise<SeenVm> {
+function inspectVmForDoctor(
+  options: DoctorOptions,
+  address: AskedVm,
+  folderOf: FolderOf,
+  signal: AbortSignal,
+): Promise<SeenVm> {
   return unwinding(async (unwind) => {
-    if (address.kind === 'domain') return lookAtDomain(options, address, folderOf, unwind);
+    if (address.kind === 'domain') return inspectDomain(options, address, folderOf, unwind);
     const { monitor } = address;
     const session = await openVm({ ...options, monitor, what: 'doctor', endDeadJobsMs: null }, unwind);
     signal.throwIfAborted();
@@ -130,9 +135,9 @@ function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, 
       run(client, 'query-commands'),
       readTpms(client),
     ]);
-    const known = recognise(undefined, state.disks);
+    const known = matchDisks(undefined, state.disks);
     const has = new Set(commands.map(({ name }) => name));
-    const agent = options.agent ? await orFailure(lookAtAgent(options.agent, signal)) : undefined;
+    const agent = options.agent ? await orFailure(inspectAgent(options.agent, signal)) : undefined;
     signal.throwIfAborted();
     const folder = await folderOf(identity);
     return {
@@ -157,15 +162,15 @@ function lookAtVm(options: DoctorOptions, address: AskedVm, folderOf: FolderOf, 
 }
 
 /** The files of a domain's backup are written by this process, so QEMU is not asked about the target. */
-async function lookAtDomain(
+async function inspectDomain(
   options: DoctorOptions,
   address: Extract<AskedVm, { readonly kind: 'domain' }>,
   folderOf: FolderOf,
   unwind: Unwind,
 ): Promise<SeenVm> {
-  const { lookAtDomainClosely } = await import('../../backends/libvirt/inspect-for-doctor.js');
+  const { inspectDomainForDoctor } = await import('../../backends/libvirt/inspect-for-doctor.js');
   const { observeDomainRepairs } = await import('../../backends/libvirt/repair.js');
-  const { session, facts, fleecing } = await lookAtDomainClosely({ ...options, ...address, what: 'doctor' }, unwind);
+  const { session, facts, fleecing } = await inspectDomainForDoctor({ ...options, ...address, what: 'doctor' }, unwind);
   const identity = identityOf(facts.state.machine, options.label);
   const folder = await folderOf(identity);
   return {
@@ -225,7 +230,10 @@ async function askQemu({ client, owner }: VmSession, path: string): Promise<{ re
 const AGENT_MS = 3_000;
 
 /** Asks, and never freezes. */
-async function lookAtAgent(endpoint: Endpoint, signal: AbortSignal): Promise<Exclude<DoctorFacts['agent'], undefined>> {
+async function inspectAgent(
+  endpoint: Endpoint,
+  signal: AbortSignal,
+): Promise<Exclude<DoctorFacts['agent'], undefined>> {
   await refuseLibvirtAgent(endpoint);
   const agent = await GuestAgent.connect(endpoint, { timeoutMs: AGENT_MS, signal });
   try {

@@ -6,7 +6,7 @@ import type { VmState } from '../../core/disk.js';
 import { type Failure, isFailure } from '../../core/failure.js';
 import { chooseFleece, type FleeceChoice } from '../../core/fleece-choice.js';
 import type { VmIdentity } from '../../core/identity.js';
-import { recognise } from '../../core/match-disks.js';
+import { matchDisks } from '../../core/match-disks.js';
 import { bitmapName } from '../../core/names.js';
 import { planBackup } from '../../core/plan.js';
 import { afterRepairs, type RepairAction } from '../../core/reconcile.js';
@@ -49,7 +49,7 @@ export interface SeenTarget {
 }
 
 /** @throws QmpBackupError when the target cannot be looked at at all */
-export async function lookAtTarget(folder: string, options: LookOptions): Promise<SeenTarget> {
+export async function inspectTarget(folder: string, options: LookOptions): Promise<SeenTarget> {
   const space = await freeSpace(folder, { timeoutMs: ANSWER_MS });
   const exists = await isThere(folder);
   const { probed, vm } = options;
@@ -63,7 +63,7 @@ export async function lookAtTarget(folder: string, options: LookOptions): Promis
   };
   const read = await readOrSay(folder, options.monthly);
   if (isFailure(read)) return { facts: { ...facts, content: read, plan: null }, ids: new Map() };
-  const known = recognise(read.catalog, vm?.disks ?? []);
+  const known = matchDisks(read.catalog, vm?.disks ?? []);
   const parents = await checkParents(folder, read.catalog, [...knownDisks(read.catalog).keys()]);
   const content = await contentOf(read, options, parents);
   const plan = vm && content.otherVm === null ? await planFor(read, vm, content, parents, facts.space, options) : null;
@@ -76,7 +76,7 @@ export async function lookAtTarget(folder: string, options: LookOptions): Promis
 async function contentOf(
   state: TargetState,
   { identity, vm, domain }: LookOptions,
-  { brokenLines, untouched }: CheckedParents,
+  { brokenChains, untouched }: CheckedParents,
 ): Promise<TargetContent> {
   const { catalog } = state;
   const otherVm = (vm && whyOtherVm(state, identity, vm.disks)) ?? null;
@@ -88,7 +88,7 @@ async function contentOf(
     otherVm,
     repairs: otherVm === null ? await (domain ? domain.observe(state) : observeRepairs(state, vm ?? idle)) : [],
     damage: catalog ? await damageIn(state.target, catalog, untouched) : [],
-    broken: [...brokenLines].map(([file, why]) => ({ file, why })),
+    broken: [...brokenChains].map(([file, why]) => ({ file, why })),
     warnings: state.warnings,
   };
 }
@@ -97,12 +97,12 @@ async function planFor(
   state: TargetState,
   seen: VmState,
   { repairs }: TargetContent,
-  { brokenLines, catalog }: CheckedParents,
+  { brokenChains, catalog }: CheckedParents,
   { free, reserve, network }: SpaceFacts,
   { now, features, domain }: LookOptions,
 ): Promise<PlanFacts | Failure> {
   const vm = afterRepairs(seen, repairs);
-  const known = recognise(catalog, vm.disks);
+  const known = matchDisks(catalog, vm.disks);
   const files = await listFiles(
     state.target,
     known.map(({ id }) => id),
@@ -125,7 +125,7 @@ async function planFor(
       attempt: '0'.repeat(12),
       nowSeconds: Math.floor(now.getTime() / 1000),
       files,
-      brokenLines,
+      brokenChains,
     });
     const need = spaceNeeded(plan.disks);
     const fleece =

@@ -51,14 +51,14 @@ export async function importStreams(options: ImportOptions, context: ImportConte
       'nothing in the folder tells which VM it is of, and a backup into the target has to know: give --vm-name',
     );
   }
-  return options.dryRun ? rehearse(run) : perform(run);
+  return options.dryRun ? dryRun(run) : perform(run);
 }
 
 function warn({ context }: ImportRun, text: string): void {
   context.report({ kind: 'warning', text });
 }
 
-async function rehearse(run: ImportRun): Promise<ImportResult> {
+async function dryRun(run: ImportRun): Promise<ImportResult> {
   await refuseUsedTarget(run.target);
   return resultOf(run, await nameAll(run), new Map());
 }

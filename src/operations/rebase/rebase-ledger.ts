@@ -5,19 +5,19 @@ import {
   type FileFacts,
   leftovers,
   markMerging,
-  type MergeFile,
-  mergeFiles,
-  type MergePlan,
-  settleMerge,
+  type RebaseFile,
+  rebaseFiles,
+  type RebasePlan,
+  settleRebase,
 } from '../../core/rebase-plan.js';
 import { QmpBackupError } from '../../errors.js';
-import { foreignFiles, type MergeNote } from '../../import/legacy-disk.js';
-import type { ForeignChain } from '../../import/legacy-folder.js';
+import { legacyFiles, type RebaseNote } from '../../import/legacy-disk.js';
+import type { LegacyChain } from '../../import/legacy-folder.js';
 import type { examine } from '../../qemu-tools/examine.js';
 import { refuseDamage } from '../../repository/chain-check.js';
 import type { sha256File } from '../../repository/digest.js';
-import { type DiskFolder, pathIn } from '../../repository/disk-folder.js';
-import type { checkLine, fileState } from '../../repository/file-state.js';
+import { type DiskFolder, pathInDisk } from '../../repository/disk-folder.js';
+import type { checkBackingChain, fileState } from '../../repository/file-state.js';
 import { diskFolder, filePath } from '../../repository/layout.js';
 
 /**
@@ -25,22 +25,22 @@ import { diskFolder, filePath } from '../../repository/layout.js';
  * the catalog, or in a note where a folder has none.
  */
 export interface Ledger {
-  readonly files: readonly MergeFile[];
+  readonly files: readonly RebaseFile[];
   /**
    * Refuses a missing, altered or hostile file of the line and of the head's children; by digests, where that is asked
    * for: the merge records new ones, and damage would look right from then on.
    *
    * @throws QmpBackupError `unsafe` or `damaged`, by name
    */
-  readonly verify: (plan: MergePlan, options: VerifyOptions) => Promise<void>;
+  readonly verify: (plan: RebasePlan, options: VerifyOptions) => Promise<void>;
   /** Files above the head whose header has to be given its link; what they are to build on. */
-  readonly relinks: (plan: MergePlan) => readonly { readonly file: string; readonly parent: string }[];
+  readonly relinks: (plan: RebasePlan) => readonly { readonly file: string; readonly parent: string }[];
   /** Whether a digest of this file is to be recorded. */
-  readonly wantsDigest: (file: string, plan: MergePlan) => boolean;
+  readonly wantsDigest: (file: string, plan: RebasePlan) => boolean;
   /** Durable before the first byte is merged. */
-  readonly begin: (plan: MergePlan) => Promise<void>;
+  readonly begin: (plan: RebasePlan) => Promise<void>;
   /** Durable after the last byte is merged and proven. */
-  readonly settle: (plan: MergePlan, facts: ReadonlyMap<string, FileFacts>) => Promise<void>;
+  readonly settle: (plan: RebasePlan, facts: ReadonlyMap<string, FileFacts>) => Promise<void>;
   /** Removes the files that are merged and forgets them. Also after an earlier run's settle. */
   readonly finish: () => Promise<Finished>;
 }
@@ -64,13 +64,13 @@ export interface VerifyOptions {
 
 export interface LedgerDeps {
   readonly writeCatalog: (target: string, catalog: Catalog) => Promise<void>;
-  readonly writeMergeNote: (dir: string, note: MergeNote) => Promise<void>;
+  readonly writeMergeNote: (dir: string, note: RebaseNote) => Promise<void>;
   readonly removeMergeNote: (dir: string) => Promise<void>;
   /** True if it was there. */
   readonly removeFile: (path: string) => Promise<boolean>;
   readonly syncFolder: (path: string) => Promise<void>;
   readonly rebaseUnsafe: (path: string, backing: string) => Promise<void>;
-  readonly checkLine: typeof checkLine;
+  readonly checkLine: typeof checkBackingChain;
   readonly fileState: typeof fileState;
   readonly sha256File: typeof sha256File;
   readonly examine: typeof examine;
@@ -83,14 +83,14 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
     await deps.writeCatalog(target, next);
     catalog = next;
   };
-  const entryOf = ({ file }: MergeFile): PointDisk => {
+  const entryOf = ({ file }: RebaseFile): PointDisk => {
     const entries = catalog.points.flatMap(({ disks }) => disks);
     const found = entries.find((each) => each.disk === disk && each.file === file && each.state !== 'merged');
     if (!found) throw new QmpBackupError('failed', `${file} is not in the catalog of ${target}`);
     return found;
   };
   return {
-    files: mergeFiles(start, disk),
+    files: rebaseFiles(start, disk),
     verify: (plan, options) => verifyRecorded(folder, plan, entryOf, options, deps),
     relinks: ({ full, children }) => children.map(({ file }) => ({ file, parent: full.file })),
     wantsDigest: (file, plan) => {
@@ -98,7 +98,7 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
       return files.some((each) => entryOf(each).sha256 !== null);
     },
     begin: (plan) => write(markMerging(catalog, disk, plan)),
-    settle: (plan, facts) => write(settleMerge(catalog, disk, plan, facts)),
+    settle: (plan, facts) => write(settleRebase(catalog, disk, plan, facts)),
     finish: async () => {
       const merged: string[] = [];
       const removed: string[] = [];
@@ -121,8 +121,8 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
 
 async function verifyRecorded(
   folder: DiskFolder,
-  plan: MergePlan,
-  entryOf: (file: MergeFile) => PointDisk,
+  plan: RebasePlan,
+  entryOf: (file: RebaseFile) => PointDisk,
   options: VerifyOptions,
   deps: LedgerDeps,
 ): Promise<void> {
@@ -159,7 +159,7 @@ async function verifyRecorded(
  */
 async function verifyChild(
   folder: DiskFolder,
-  { full, head, resumes }: MergePlan,
+  { full, head, resumes }: RebasePlan,
   entry: PointDisk,
   options: VerifyOptions,
   deps: LedgerDeps,
@@ -168,7 +168,7 @@ async function verifyChild(
   const header = await deps.examine(folder.dir, { file: entry.file, links });
   const isRelinked = header.backingFile === full.file;
   if (isRelinked && (options.dryRun || entry.sha256 === null)) return;
-  if (isRelinked) await deps.rebaseUnsafe(pathIn(folder, entry.file), head.file);
+  if (isRelinked) await deps.rebaseUnsafe(pathInDisk(folder, entry.file), head.file);
   refuseAltered(entry.file, await whyAltered(folder, entry, options, deps));
 }
 
@@ -179,7 +179,7 @@ async function whyAltered(
   { signal }: VerifyOptions,
   deps: LedgerDeps,
 ): Promise<string | undefined> {
-  const path = pathIn(folder, entry.file);
+  const path = pathInDisk(folder, entry.file);
   const state = await deps.fileState(path);
   if (!state) return 'it is missing';
   if (state.size !== entry.size) return `it has ${state.size} bytes, the catalog says ${entry.size}`;
@@ -196,16 +196,16 @@ function refuseAltered(file: string, why: string | undefined): void {
 }
 
 /** For a folder that no catalog knows. A settled note has to be finished before its files are read. */
-export async function foreignLedger(
+export async function legacyLedger(
   folder: DiskFolder,
-  chain: ForeignChain,
-  note: MergeNote | undefined,
+  chain: LegacyChain,
+  note: RebaseNote | undefined,
   deps: LedgerDeps,
 ): Promise<Ledger> {
   const { dir } = folder;
-  const files = await foreignFiles(dir, chain, note);
+  const files = await legacyFiles(dir, chain, note);
   let current = note;
-  const write = async (next: MergeNote): Promise<void> => {
+  const write = async (next: RebaseNote): Promise<void> => {
     await deps.writeMergeNote(dir, next);
     current = next;
   };
@@ -240,7 +240,7 @@ export async function foreignLedger(
 /** Removes what a settled note names, then the note. */
 export async function finishNote(
   { dir }: Pick<DiskFolder, 'dir'>,
-  { absorbed, head }: MergeNote,
+  { absorbed, head }: RebaseNote,
   deps: Pick<LedgerDeps, 'removeFile' | 'syncFolder' | 'removeMergeNote'>,
 ): Promise<Finished> {
   const merged = [...absorbed, head];

@@ -1,27 +1,27 @@
 import { rm } from 'node:fs/promises';
-import { type FileFacts, type MergeFile, type MergePlan, planMerge } from '../../core/rebase-plan.js';
+import { type FileFacts, planRebase, type RebaseFile, type RebasePlan } from '../../core/rebase-plan.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
 import { syncFile, syncFolder } from '../../host/durable.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
-import { chosenChain, readMergeNote, removeMergeNote, writeMergeNote } from '../../import/legacy-disk.js';
-import { readForeignFolder } from '../../import/legacy-folder.js';
+import { chosenChain, readRebaseNote, removeRebaseNote, writeRebaseNote } from '../../import/legacy-disk.js';
+import { readLegacyFolder } from '../../import/legacy-folder.js';
 import { examine, readHeader } from '../../qemu-tools/examine.js';
 import { viewOf } from '../../qemu-tools/image-view.js';
 import { check, commit, compare, rebaseUnsafe } from '../../qemu-tools/steps.js';
 import { readCatalog, writeCatalog } from '../../repository/catalog-file.js';
 import { sha256File } from '../../repository/digest.js';
-import { type DiskFolder, locateDisk, lockForReading, pathIn } from '../../repository/disk-folder.js';
-import { allocatedBy, checkLine, fileState } from '../../repository/file-state.js';
+import { type DiskFolder, locateDisk, lockForReading, pathInDisk } from '../../repository/disk-folder.js';
+import { allocatedBy, checkBackingChain, fileState } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseUnsealedFiles, unsealedRun } from '../../repository/unsealed-run.js';
 import {
   catalogLedger,
   type Finished,
   finishNote,
-  foreignLedger,
   type Ledger,
   type LedgerDeps,
+  legacyLedger,
   NOTHING,
 } from './rebase-ledger.js';
 
@@ -85,8 +85,8 @@ export interface RebaseContext {
 export interface RebaseDeps extends LedgerDeps {
   readonly lockTarget: typeof lockTarget;
   readonly readCatalog: typeof readCatalog;
-  readonly readForeignFolder: typeof readForeignFolder;
-  readonly readMergeNote: typeof readMergeNote;
+  readonly readForeignFolder: typeof readLegacyFolder;
+  readonly readMergeNote: typeof readRebaseNote;
   readonly check: typeof check;
   readonly commit: typeof commit;
   readonly compare: typeof compare;
@@ -99,12 +99,12 @@ export const defaultRebaseDeps: RebaseDeps = {
   lockTarget,
   readCatalog,
   writeCatalog,
-  readForeignFolder,
-  readMergeNote,
-  writeMergeNote,
-  removeMergeNote,
+  readForeignFolder: readLegacyFolder,
+  readMergeNote: readRebaseNote,
+  writeMergeNote: writeRebaseNote,
+  removeMergeNote: removeRebaseNote,
   removeFile,
-  checkLine,
+  checkLine: checkBackingChain,
   fileState,
   sha256File,
   syncFile,
@@ -146,7 +146,7 @@ export function rebase(
       const nothing = { merged: [], lost: [], relinked: [], resumes: true };
       return { dir: folder.dir, full: until, head: until, ...nothing, dryRun: false, removed };
     }
-    const plan = planMerge(ledger.files, until);
+    const plan = planRebase(ledger.files, until);
     const summary = summaryOf(folder, plan);
     context.report({ kind: 'planned', plan: summary });
     if (plan.line.length === 1) return { ...summary, dryRun: options.dryRun, removed };
@@ -204,15 +204,15 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
       hint: 'Run it again without --until.',
     });
   }
-  return { ledger: await foreignLedger(folder, chain, note, deps), earlier };
+  return { ledger: await legacyLedger(folder, chain, note, deps), earlier };
 }
 
 function names(files: readonly string[], until: string): boolean {
   return files.includes(until) || files.includes(`${until}.qcow2`);
 }
 
-function summaryOf({ dir }: DiskFolder, plan: MergePlan): RebaseSummary {
-  const namesOf = (files: readonly MergeFile[]): readonly string[] => files.map(({ file }) => file);
+function summaryOf({ dir }: DiskFolder, plan: RebasePlan): RebaseSummary {
+  const namesOf = (files: readonly RebaseFile[]): readonly string[] => files.map(({ file }) => file);
   const merges = plan.line.length > 1;
   return {
     dir,
@@ -226,7 +226,7 @@ function summaryOf({ dir }: DiskFolder, plan: MergePlan): RebaseSummary {
 }
 
 /** Everything that can be found wrong is found before the first change. */
-async function prove(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
+async function prove(run: Run, ledger: Ledger, plan: RebasePlan): Promise<void> {
   const { folder, options, signal, report, warn } = run;
   const { dryRun, rateLimit } = options;
   const onFile = (file: string): void => report({ kind: 'hashing', file });
@@ -248,7 +248,7 @@ async function prove(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
 
 async function checked(run: Run, file: string, repairLeaks: boolean): ReturnType<typeof check> {
   const { folder, signal, deps } = run;
-  const found = await deps.check(pathIn(folder, file), { repairLeaks, signal });
+  const found = await deps.check(pathInDisk(folder, file), { repairLeaks, signal });
   if (found.corruptions === 0 && found.checkErrors === 0) return found;
   throw new QmpBackupError('damaged', `qemu-img check found damage in ${file}: ${found.corruptions} corruptions`, {
     hint: 'It was not merged any further. Restore from another chain, and take a new full backup.',
@@ -259,15 +259,15 @@ async function checked(run: Run, file: string, repairLeaks: boolean): ReturnType
  * The steps of a merge. Before `begin` nothing has changed. From then on the catalog says `merging` and names the one
  * head that can be merged, so that a run after a crash plans the same merge again, whatever step was the last.
  */
-async function merge(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
+async function merge(run: Run, ledger: Ledger, plan: RebasePlan): Promise<void> {
   const { folder, signal, deps, report } = run;
   signal.throwIfAborted();
   await ledger.begin(plan);
 
   // Writes every cluster that a file above the FULL holds, and reads none of those from the FULL: half of it done, or
   // all of it, and done again gives the same. The files above are only read.
-  await commitLine(run, plan);
-  await deps.syncFile(pathIn(folder, plan.full.file));
+  await commitChain(run, plan);
+  await deps.syncFile(pathInDisk(folder, plan.full.file));
   await proveResult(run, plan);
   signal.throwIfAborted();
 
@@ -275,8 +275,8 @@ async function merge(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
   // compare the file with its digest.
   const relinks = ledger.relinks(plan);
   for (const { file, parent } of relinks) {
-    await deps.rebaseUnsafe(pathIn(folder, file), parent);
-    await deps.syncFile(pathIn(folder, file));
+    await deps.rebaseUnsafe(pathInDisk(folder, file), parent);
+    await deps.syncFile(pathInDisk(folder, file));
     report({ kind: 'relinked', file, parent });
   }
 
@@ -291,7 +291,7 @@ async function merge(run: Run, ledger: Ledger, plan: MergePlan): Promise<void> {
   await ledger.settle(plan, facts);
 }
 
-async function commitLine(run: Run, plan: MergePlan): Promise<void> {
+async function commitChain(run: Run, plan: RebasePlan): Promise<void> {
   const { folder, options, signal, deps, report } = run;
   const { file: full } = plan.full;
   const slices = slicesOf(plan.line.slice(1), deps.filesAtOnce);
@@ -308,8 +308,8 @@ async function commitLine(run: Run, plan: MergePlan): Promise<void> {
 }
 
 /** A later slice, merged by a run that was killed, has let the FULL grow: only the last comparison can be made then. */
-async function hasGrownBeyond(folder: DiskFolder, full: string, slice: readonly MergeFile[]): Promise<boolean> {
-  const { virtualSize } = await readHeader(pathIn(folder, full), full);
+async function hasGrownBeyond(folder: DiskFolder, full: string, slice: readonly RebaseFile[]): Promise<boolean> {
+  const { virtualSize } = await readHeader(pathInDisk(folder, full), full);
   return virtualSize > (slice.at(-1)?.virtualSize ?? 0);
 }
 
@@ -319,8 +319,8 @@ function slicesOf<T>(all: readonly T[], length: number): readonly (readonly T[])
   );
 }
 
-async function proveResult(run: Run, { full, head }: MergePlan): Promise<void> {
-  const { virtualSize } = await readHeader(pathIn(run.folder, full.file), full.file);
+async function proveResult(run: Run, { full, head }: RebasePlan): Promise<void> {
+  const { virtualSize } = await readHeader(pathInDisk(run.folder, full.file), full.file);
   if (virtualSize !== head.virtualSize) {
     throw wrongResult(full.file, `it is a disk of ${virtualSize} bytes, ${head.file} is one of ${head.virtualSize}`);
   }
@@ -334,7 +334,7 @@ function wrongResult(full: string, why: string): QmpBackupError {
 }
 
 async function factsOf({ folder, signal, report, deps }: Run, file: string, digest: boolean): Promise<FileFacts> {
-  const path = pathIn(folder, file);
+  const path = pathInDisk(folder, file);
   if (digest) report({ kind: 'hashing', file });
   const sha256 = digest ? await deps.sha256File(path, { signal }) : null;
   const state = await deps.fileState(path);

@@ -2,21 +2,21 @@ import { dirname, resolve } from 'node:path';
 import type { Catalog } from '../../core/catalog.js';
 import { findFile } from '../../core/chain.js';
 import type { PointDisk } from '../../core/point.js';
-import { lineToRead, type MergeFile, mergeFiles } from '../../core/rebase-plan.js';
+import { chainToRead, type RebaseFile, rebaseFiles } from '../../core/rebase-plan.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
-import { chosenChain, foreignFiles, readMergeNote, refuseUnfinished } from '../../import/legacy-disk.js';
-import { readForeignFolder } from '../../import/legacy-folder.js';
+import { chosenChain, legacyFiles, readRebaseNote, refuseUnfinished } from '../../import/legacy-disk.js';
+import { readLegacyFolder } from '../../import/legacy-folder.js';
 import { readCatalog } from '../../repository/catalog-file.js';
-import { type LineFile, refuseAlteredLine } from '../../repository/chain-check.js';
+import { type ChainFile, refuseAlteredChain } from '../../repository/chain-check.js';
 import { type DiskFolder, locateDisk, lockForReading } from '../../repository/disk-folder.js';
-import { checkLine } from '../../repository/file-state.js';
+import { checkBackingChain } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
 import {
+  copyChain,
   type CopyDeps,
-  copyLine,
   defaultCopyDeps,
   makeFolder,
   mostOfCopy,
@@ -61,18 +61,18 @@ export interface MergeContext {
 export interface MergeDeps extends CopyDeps {
   readonly lockTarget: typeof lockTarget;
   readonly readCatalog: typeof readCatalog;
-  readonly readForeignFolder: typeof readForeignFolder;
-  readonly readMergeNote: typeof readMergeNote;
-  readonly checkLine: typeof checkLine;
+  readonly readForeignFolder: typeof readLegacyFolder;
+  readonly readMergeNote: typeof readRebaseNote;
+  readonly checkLine: typeof checkBackingChain;
 }
 
 export const defaultMergeDeps: MergeDeps = {
   ...defaultCopyDeps,
   lockTarget,
   readCatalog,
-  readForeignFolder,
-  readMergeNote,
-  checkLine,
+  readForeignFolder: readLegacyFolder,
+  readMergeNote: readRebaseNote,
+  checkLine: checkBackingChain,
 };
 
 /**
@@ -98,7 +98,7 @@ export function merge(
     if (lock) unwind.defer(() => lock.release());
     const signal = lock ? AbortSignal.any([context.signal, lock.signal]) : context.signal;
 
-    const line = await provenLine(folder, options.until, signal, warn, deps);
+    const line = await provenChain(folder, options.until, signal, warn, deps);
     const files = line.map(({ file }) => file);
     context.report({ kind: 'planned', files });
     const space = { need: await mostOfCopy(folder.dir, line), what: `the merge of ${files.at(-1)}` };
@@ -106,7 +106,7 @@ export function merge(
     await undoneOnFailure(async (undo) => {
       await makeFolder(dirname(targetFile), undo);
       const onProgress = (percent: number): void => context.report({ kind: 'progress', percent });
-      await copyLine(folder.dir, line, targetFile, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
+      await copyChain(folder.dir, line, targetFile, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
       signal.throwIfAborted();
       await promoteCopy(targetFile, undo, deps);
     });
@@ -115,29 +115,29 @@ export function merge(
 }
 
 /** The files to read, each proven to be what was backed up and to lead nowhere else. */
-async function provenLine(
+async function provenChain(
   folder: DiskFolder,
   until: string | undefined,
   signal: AbortSignal,
   warn: (text: string) => void,
   deps: MergeDeps,
-): Promise<readonly LineFile[]> {
+): Promise<readonly ChainFile[]> {
   const catalog = await deps.readCatalog(folder.target);
-  const files = catalog ? mergeFiles(catalog, folder.disk) : [];
+  const files = catalog ? rebaseFiles(catalog, folder.disk) : [];
   if (catalog && files.length > 0) {
-    const line = lineToRead(files, until);
+    const line = chainToRead(files, until);
     const entries = line.map((each) => entryOf(catalog, folder.disk, each));
-    await refuseAlteredLine(folder, entries, signal, deps);
+    await refuseAlteredChain(folder, entries, signal, deps);
     return entries;
   }
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   refuseUnfinished(folder.dir, await deps.readMergeNote(folder.dir));
   const chain = chosenChain(folder.dir, await deps.readForeignFolder(folder.dir), until);
   chain.notes.forEach(warn);
-  return lineToRead(await foreignFiles(folder.dir, chain, undefined), until);
+  return chainToRead(await legacyFiles(folder.dir, chain, undefined), until);
 }
 
-function entryOf(catalog: Catalog, disk: string, { file }: MergeFile): PointDisk {
+function entryOf(catalog: Catalog, disk: string, { file }: RebaseFile): PointDisk {
   const found = findFile(catalog, disk, file);
   if (!found) throw new QmpBackupError('failed', `${file} is not in the catalog`);
   return found.entry;

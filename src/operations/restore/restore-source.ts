@@ -9,10 +9,10 @@ import type { LackedDisk, Point } from '../../core/point.js';
 import { nameOf, planRestore, type RestorePlan } from '../../core/restore-plan.js';
 import { type NameParts, type RestoredNames, restoredNames } from '../../core/restored-names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
-import { foreignFiles, refuseUnfinished } from '../../import/legacy-disk.js';
-import { type ForeignDisk, planForeignRestore } from '../../import/legacy-restore.js';
+import { legacyFiles, refuseUnfinished } from '../../import/legacy-disk.js';
+import { type LegacyDisk, planLegacyRestore } from '../../import/legacy-restore.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
-import { type LineFile, refuseAlteredLine } from '../../repository/chain-check.js';
+import { type ChainFile, refuseAlteredChain } from '../../repository/chain-check.js';
 import { diskFolder } from '../../repository/layout.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
 import type { RestoreContext, RestoreDeps, RestoreOptions } from './request.js';
@@ -35,7 +35,7 @@ export interface RestoreRun {
 /** What is to be written, proven to be what was backed up. */
 export interface RestoreSource {
   readonly point: string;
-  readonly disks: readonly SourceDisk[];
+  readonly disks: readonly RestoreSourceDisk[];
   readonly machine: object;
   readonly definition: DefinitionSource | null;
   /** What the files are called in the folder. */
@@ -45,12 +45,12 @@ export interface RestoreSource {
   readonly lacks: readonly LackedDisk[];
 }
 
-export interface SourceDisk {
+export interface RestoreSourceDisk {
   readonly disk: string;
   /** The target of a libvirt domain's disk. */
   readonly device: string | null;
   readonly dir: string;
-  readonly line: readonly LineFile[];
+  readonly line: readonly ChainFile[];
 }
 
 // --- with a catalog --------------------------------------------------------------------------------------------------
@@ -70,11 +70,11 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   for (const disk of plan.absent.filter((each) => !lacks.some((lacked) => lacked.disk === each))) {
     warn(`${point} does not hold ${disk}, which has files in other points`);
   }
-  const disks: SourceDisk[] = [];
+  const disks: RestoreSourceDisk[] = [];
   for (const { entry, line } of plan.disks) {
     const dir = diskFolder(target, entry.disk);
     await refuseLinkedFolder(dir);
-    await refuseAlteredLine({ dir, target }, line, signal, deps);
+    await refuseAlteredChain({ dir, target }, line, signal, deps);
     const suspect = line.find((each) => each.suspect !== undefined);
     if (suspect) warn(`${entry.disk} is suspect: ${suspect.file} was ${suspect.suspect}`);
     disks.push({ disk: entry.disk, device: entry.source.device, dir, line });
@@ -136,21 +136,21 @@ function machineOf({ point, disks }: RestorePlan, names: RestoredNames): object 
 
 // --- without one, as the Python tools leave it ------------------------------------------------------------------------
 
-export async function foreignSource(run: RestoreRun): Promise<RestoreSource> {
+export async function legacySource(run: RestoreRun): Promise<RestoreSource> {
   const { options, target, deps, warn } = run;
   await refuseUnsealedFiles(target, undefined, null);
-  const found = await foreignDisks(target, deps);
+  const found = await legacyDisks(target, deps);
   // There is neither: say so as for any target without a backup.
   if (found.length === 0) await requireCatalog(target);
   warn(
     'there is no catalog: names and links of the files alone tell what belongs together, and nothing proves their bytes',
   );
-  const plan = planForeignRestore(found, options);
+  const plan = planLegacyRestore(found, options);
   plan.warnings.forEach(warn);
-  const disks: SourceDisk[] = [];
+  const disks: RestoreSourceDisk[] = [];
   for (const { disk, dir, chain } of plan.disks) {
     refuseUnfinished(dir, await deps.readMergeNote(dir));
-    disks.push({ disk, device: null, dir, line: await foreignFiles(dir, chain, undefined) });
+    disks.push({ disk, device: null, dir, line: await legacyFiles(dir, chain, undefined) });
   }
   const parts: NameParts = { vm: options.definition.name, point: null };
   const names = restoredNames(
@@ -176,10 +176,10 @@ export async function foreignSource(run: RestoreRun): Promise<RestoreSource> {
 }
 
 /** Each sub-folder with backup files is a disk; a folder that holds such files itself may hold those of several. */
-async function foreignDisks(target: string, deps: RestoreDeps): Promise<readonly ForeignDisk[]> {
+async function legacyDisks(target: string, deps: RestoreDeps): Promise<readonly LegacyDisk[]> {
   const own = await deps.readForeignFolder(target);
   const names = [...new Set(own.map(({ disk }) => disk))];
-  const disks: ForeignDisk[] = names.map((name) => ({
+  const disks: LegacyDisk[] = names.map((name) => ({
     disk: name === '' ? basename(target) : name,
     dir: target,
     chains: own.filter(({ disk }) => disk === name),

@@ -4,19 +4,19 @@ import { messageOf, QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { replaceFile } from '../../host/durable.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
-import { readMergeNote } from '../../import/legacy-disk.js';
-import { readForeignFolder } from '../../import/legacy-folder.js';
+import { readRebaseNote } from '../../import/legacy-disk.js';
+import { readLegacyFolder } from '../../import/legacy-folder.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
-import { checkLine } from '../../repository/file-state.js';
+import { checkBackingChain } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import type { Definer } from './define-domain.js';
 import type { RestoreContext, RestoredDisk, RestoreDeps, RestoreOptions, RestoreResult } from './request.js';
 import { placesFor, writeDefinition } from './restore-definition.js';
-import { foreignSource, recordedSource, type RestoreRun, type RestoreSource } from './restore-source.js';
+import { legacySource, recordedSource, type RestoreRun, type RestoreSource } from './restore-source.js';
 import {
-  copyLine,
+  copyChain,
   defaultCopyDeps,
   makeFolder,
   mostOfCopy,
@@ -29,9 +29,9 @@ export const defaultRestoreDeps: RestoreDeps = {
   ...defaultCopyDeps,
   lockTarget,
   readCatalog,
-  readForeignFolder,
-  readMergeNote,
-  checkLine,
+  readForeignFolder: readLegacyFolder,
+  readMergeNote: readRebaseNote,
+  checkLine: checkBackingChain,
 };
 
 /**
@@ -64,7 +64,7 @@ export function restore(
     };
     await refuseBackupFolder(run.output);
     const catalog = await deps.readCatalog(target);
-    const source = catalog ? await recordedSource(run, catalog) : await foreignSource(run);
+    const source = catalog ? await recordedSource(run, catalog) : await legacySource(run);
     const definer = await definerFor(run, source);
     const result = await undoneOnFailure((undo) => write(run, source, undo));
     if (!definer || !result.definition) return result;
@@ -113,7 +113,7 @@ async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Prom
   for (const [index, { disk, dir, line }] of source.disks.entries()) {
     const onProgress = (percent: number): void => context.report({ kind: 'progress', disk, percent });
     const path = disks[index]?.path ?? join(output, names.image(disk));
-    await copyLine(dir, line, path, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
+    await copyChain(dir, line, path, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
   }
   signal.throwIfAborted();
   for (const { path } of disks) await promoteCopy(path, undo, deps);

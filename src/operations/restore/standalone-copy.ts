@@ -9,7 +9,7 @@ import { renameDurably, syncFile } from '../../host/durable.js';
 import { readHeader } from '../../qemu-tools/examine.js';
 import { viewOf } from '../../qemu-tools/image-view.js';
 import { convert } from '../../qemu-tools/steps.js';
-import { type LineFile, refuseDamage } from '../../repository/chain-check.js';
+import { type ChainFile, refuseDamage } from '../../repository/chain-check.js';
 import { sha256File } from '../../repository/digest.js';
 import { allocatedBy } from '../../repository/file-state.js';
 
@@ -40,9 +40,9 @@ export const defaultCopyDeps: CopyDeps = { convert, sha256File, syncFile, rename
  *
  * @throws QmpBackupError `damaged` for a file that does not; `failed` in qemu-img's own words
  */
-export async function copyLine(
+export async function copyChain(
   dir: string,
-  line: readonly LineFile[],
+  line: readonly ChainFile[],
   target: string,
   options: CopyOptions,
   undo: Unwind,
@@ -66,7 +66,7 @@ export async function copyLine(
 }
 
 /** The most that the copy of a line can take, in bytes. */
-export async function mostOfCopy(dir: string, line: readonly LineFile[]): Promise<number> {
+export async function mostOfCopy(dir: string, line: readonly ChainFile[]): Promise<number> {
   const whole = line.at(-1)?.virtualSize ?? 0;
   if (line.some(({ compressed }) => compressed)) return whole;
   return Math.min(whole, await allocatedBy(dir, line));

@@ -1,7 +1,7 @@
 import type { Catalog, Journal } from '../../../src/core/catalog.js';
-import { lineOf } from '../../../src/core/chain.js';
+import { backingChainOf } from '../../../src/core/chain.js';
 import type { VmState } from '../../../src/core/disk.js';
-import { recognise } from '../../../src/core/match-disks.js';
+import { matchDisks } from '../../../src/core/match-disks.js';
 import { bitmapName } from '../../../src/core/names.js';
 import { afterTransaction, type BackupPlan, planBackup, type RequestedLevel } from '../../../src/core/plan.js';
 import type { PointDisk } from '../../../src/core/point.js';
@@ -210,9 +210,9 @@ export class Pretend {
     const vm = this.qemu.vm();
     const drawn = this.#bugs.reusesNames ? '0'.repeat(12) : attempt;
     return planBackup({
-      ...{ request: request(level), vm, known: recognise(target.catalog, vm.disks), catalog: target.catalog },
+      ...{ request: request(level), vm, known: matchDisks(target.catalog, vm.disks), catalog: target.catalog },
       ...{ bitmapName: (disk: string) => bitmapName(this.#targetId(target), disk, drawn), attempt: drawn },
-      ...{ nowSeconds: 1000, brokenLines: new Map() },
+      ...{ nowSeconds: 1000, brokenChains: new Map() },
       files: new Map([...target.folders].map(([disk, folder]) => [disk, folder.map(({ name }) => name)])),
     });
   }
@@ -271,7 +271,7 @@ export class Pretend {
 }
 
 function restored({ catalog, folders }: Target, wanted: PointDisk): readonly number[] {
-  const line = lineOf(catalog!, wanted);
+  const line = backingChainOf(catalog!, wanted);
   if ('missing' in line) throw new Error(`${wanted.file} needs ${line.missing}, which is not there`);
   let content: readonly number[] = Array.from({ length: CLUSTERS }, () => -1);
   for (const { file } of line.files) {

@@ -6,7 +6,7 @@ import {
   latestFile,
   latestFull,
   latestTracked,
-  lineOf,
+  backingChainOf,
   neededBitmaps,
 } from '../../../src/core/chain.js';
 import { nextNumber, numberInName } from '../../../src/core/names.js';
@@ -55,12 +55,12 @@ describe('the parent of a disk', () => {
   });
 
   it('a gap or a loop in a line is named', () => {
-    expect(lineOf(held, a1)).toEqual({ files: [a0, a1] });
+    expect(backingChainOf(held, a1)).toEqual({ files: [a0, a1] });
     const orphan = entry('a', 'INC-9.qcow2', { parent: 'INC-8.qcow2' });
-    expect(lineOf(catalog([point(0, [orphan])]), orphan)).toEqual({ missing: 'INC-8.qcow2' });
+    expect(backingChainOf(catalog([point(0, [orphan])]), orphan)).toEqual({ missing: 'INC-8.qcow2' });
     const one = entry('a', 'INC-1.qcow2', { parent: 'INC-2.qcow2' });
     const two = entry('a', 'INC-2.qcow2', { parent: 'INC-1.qcow2' });
-    expect(lineOf(catalog([point(0, [one]), point(1, [two])]), one)).toEqual({ missing: 'INC-1.qcow2' });
+    expect(backingChainOf(catalog([point(0, [one]), point(1, [two])]), one)).toEqual({ missing: 'INC-1.qcow2' });
   });
 });
 

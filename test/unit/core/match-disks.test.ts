@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { recognise } from '../../../src/core/match-disks.js';
+import { matchDisks } from '../../../src/core/match-disks.js';
 import { bitmap, catalog, entry, point, source } from '../../support/builders.js';
 
-const ids = (...args: Parameters<typeof recognise>): string[] => recognise(...args).map(({ id }) => id);
+const ids = (...args: Parameters<typeof matchDisks>): string[] => matchDisks(...args).map(({ id }) => id);
 
 describe('a new disk is named by', () => {
   it.each([
@@ -95,8 +95,8 @@ describe('where all disks of a point have one bitmap name, as those of a libvirt
   ]);
   const carrying = (target: string, file: string, backing: readonly string[] = []) =>
     source(target, { file, backing, bitmaps: [bitmap(shared.name)] });
-  const seen = (...args: Parameters<typeof recognise>): (readonly [string, boolean])[] =>
-    recognise(...args).map(({ id, source: { bitmaps } }) => [id, bitmaps.length > 0]);
+  const seen = (...args: Parameters<typeof matchDisks>): (readonly [string, boolean])[] =>
+    matchDisks(...args).map(({ id, source: { bitmaps } }) => [id, bitmaps.length > 0]);
 
   it('disks as they were are what they were', () => {
     const sources = [carrying('vda', '/images/vda.qcow2'), carrying('vdb', '/images/vdb.qcow2')];

@@ -91,8 +91,8 @@ describe('the level of each disk', () => {
   });
 
   it('is FULL under auto where a file of the line is broken, and says which', () => {
-    const brokenLines = new Map([['a/INC-2.qcow2', 'FULL-1.qcow2: it is missing']]);
-    const plan = planBackup(planInput('auto', [source('a', { bitmaps: tracked })], chain, { brokenLines }));
+    const brokenChains = new Map([['a/INC-2.qcow2', 'FULL-1.qcow2: it is missing']]);
+    const plan = planBackup(planInput('auto', [source('a', { bitmaps: tracked })], chain, { brokenChains }));
     expect(plan.disks[0]).toMatchObject({ level: 'full', parent: null });
     expect(plan.disks[0]!.reason).toContain('FULL-1.qcow2: it is missing');
   });

@@ -1,17 +1,17 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Catalog, readCatalogValue } from '../../../src/core/catalog.js';
-import { latestFile, lineOf } from '../../../src/core/chain.js';
+import { latestFile, backingChainOf } from '../../../src/core/chain.js';
 import {
   dropMerged,
   type FileFacts,
   leftovers,
-  lineToRead,
+  chainToRead,
   markMerging,
-  mergeFiles,
-  type MergePlan,
-  planMerge,
-  settleMerge,
+  rebaseFiles,
+  type RebasePlan,
+  planRebase,
+  settleRebase,
 } from '../../../src/core/rebase-plan.js';
 import { QmpBackupError } from '../../../src/errors.js';
 import { catalog, entry, MiB, point } from '../../support/builders.js';
@@ -25,8 +25,8 @@ function chain(): Catalog {
   return catalog([FULL, INC1, INC2, INC3].map((each, number) => point(number, [each])));
 }
 
-function plan(of: Catalog, until?: string): MergePlan {
-  return planMerge(mergeFiles(of, 'a'), until);
+function plan(of: Catalog, until?: string): RebasePlan {
+  return planRebase(rebaseFiles(of, 'a'), until);
 }
 
 function names(files: readonly { readonly file: string }[]): readonly string[] {
@@ -96,7 +96,7 @@ describe('planMerge', () => {
     expect(refusal(() => plan(loop, 'INC-2'))).toMatchObject({ code: 'unsafe' });
     const shrunk = catalog([point(0, [FULL]), point(1, [{ ...INC1, virtualSize: MiB }])]);
     expect(refusal(() => plan(shrunk)).message).toContain('INC-1.qcow2 is a smaller disk than FULL-0.qcow2');
-    expect(names(lineToRead(mergeFiles(shrunk, 'a')))).toHaveLength(2);
+    expect(names(chainToRead(rebaseFiles(shrunk, 'a')))).toHaveLength(2);
   });
 
   it('says what there is when --until names nothing', () => {
@@ -114,7 +114,7 @@ describe('planMerge', () => {
     expect(plan(merging, 'INC-2.qcow2')).toEqual(again);
     expect(refusal(() => plan(merging, 'INC-1.qcow2'))).toMatchObject({ code: 'unsafe' });
     expect(refusal(() => plan(merging, 'INC-3.qcow2')).message).toContain('a merge up to INC-2.qcow2 was interrupted');
-    expect(refusal(() => lineToRead(mergeFiles(merging, 'a')))).toMatchObject({ code: 'unsafe' });
+    expect(refusal(() => chainToRead(rebaseFiles(merging, 'a')))).toMatchObject({ code: 'unsafe' });
   });
 
   it('finishes it also when a new FULL was taken meanwhile', () => {
@@ -127,7 +127,7 @@ describe('planMerge', () => {
 describe('the catalog of a merge', () => {
   it('has one FULL, whose bitmap is the head’s, and retires the others', () => {
     const found = plan(chain());
-    const settled = settleMerge(markMerging(chain(), 'a', found), 'a', found, facts('FULL-0.qcow2'));
+    const settled = settleRebase(markMerging(chain(), 'a', found), 'a', found, facts('FULL-0.qcow2'));
     expect(readCatalogValue(settled)).toMatchObject({ ok: true });
     expect(leftovers(settled).map(({ file }) => file)).toEqual(['INC-3.qcow2', 'INC-1.qcow2', 'INC-2.qcow2']);
     const done = dropMerged(settled);
@@ -148,7 +148,7 @@ describe('the catalog of a merge', () => {
     const { points, ...rest } = chain();
     const held = { ...rest, points: points.map((each) => ({ ...each, definition: named(each.number) })) };
     const found = plan(held, 'INC-2');
-    const settled = settleMerge(markMerging(held, 'a', found), 'a', found, facts('FULL-0.qcow2', 'INC-3.qcow2'));
+    const settled = settleRebase(markMerging(held, 'a', found), 'a', found, facts('FULL-0.qcow2', 'INC-3.qcow2'));
     expect(leftovers(settled).filter(({ disk }) => disk === 'definition')).toEqual([
       { disk: 'definition', file: 'DOMAIN-0.xml' },
       { disk: 'definition', file: 'DOMAIN-1.xml' },
@@ -163,7 +163,7 @@ describe('the catalog of a merge', () => {
     }));
     const held = catalog(files.map((each, number) => point(number, [each])));
     const found = plan(held);
-    const done = dropMerged(settleMerge(markMerging(held, 'a', found), 'a', found, facts('FULL-0.qcow2')));
+    const done = dropMerged(settleRebase(markMerging(held, 'a', found), 'a', found, facts('FULL-0.qcow2')));
     expect(done.points[0]?.disks[0]?.source).toMatchObject({
       file: '/images/INC-2.qcow2',
       image: { format: 'qcow2' },
@@ -175,7 +175,7 @@ describe('the catalog of a merge', () => {
       [FULL, INC1, INC2].map((each, number) => point(number, [each, { ...each, disk: 'b', bitmap: null }])),
     );
     const found = plan(both);
-    const done = dropMerged(settleMerge(markMerging(both, 'a', found), 'a', found, facts('FULL-0.qcow2')));
+    const done = dropMerged(settleRebase(markMerging(both, 'a', found), 'a', found, facts('FULL-0.qcow2')));
     expect(done.points).toHaveLength(3);
     expect(done.retired).toEqual([]);
     expect(done.points.flatMap(({ disks }) => disks).filter(({ disk }) => disk === 'b')).toEqual(
@@ -191,7 +191,7 @@ describe('the catalog of a merge', () => {
       point(2, [INC2]),
     ]);
     const found = plan(marked);
-    const done = dropMerged(settleMerge(markMerging(marked, 'a', found), 'a', found, facts('FULL-0.qcow2')));
+    const done = dropMerged(settleRebase(markMerging(marked, 'a', found), 'a', found, facts('FULL-0.qcow2')));
     expect(done.points[0]?.disks[0]).toMatchObject({ plaintextOfEncrypted: true, compressed: true });
   });
 
@@ -210,7 +210,7 @@ describe('the catalog of a merge', () => {
         });
         const before = catalog(points);
         const until = files[pick % files.length];
-        let found: MergePlan;
+        let found: RebasePlan;
         try {
           found = plan(before, until);
         } catch (error) {
@@ -222,7 +222,7 @@ describe('the catalog of a merge', () => {
         expect(readCatalogValue(marked)).toMatchObject({ ok: true });
         if (crash)
           expect({ ...plan(marked), resumes: false }).toMatchObject({ head: found.head, children: found.children });
-        const settled = settleMerge(marked, 'a', found, facts(found.full.file, ...names(found.children)));
+        const settled = settleRebase(marked, 'a', found, facts(found.full.file, ...names(found.children)));
         expect(readCatalogValue(settled)).toMatchObject({ ok: true });
         const done = dropMerged(settled);
 
@@ -231,7 +231,7 @@ describe('the catalog of a merge', () => {
         const whole = done.points.flatMap(({ disks }) => disks).filter(({ state }) => state === 'whole');
         const lost = found.side.length + found.line.length - 1;
         expect(whole).toHaveLength(points.length - lost);
-        for (const each of whole) expect(lineOf(done, each)).toHaveProperty('files');
+        for (const each of whole) expect(backingChainOf(done, each)).toHaveProperty('files');
         const bitmaps = new Set([...done.retired, ...whole.map(({ bitmap }) => bitmap?.name)]);
         expect(bitmaps.size).toBe(points.length);
         expect(latestFile(done, 'a')?.bitmap).toBeDefined();

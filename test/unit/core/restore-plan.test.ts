@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Catalog } from '../../../src/core/catalog.js';
 import { planRestore, type RestoreRequest } from '../../../src/core/restore-plan.js';
 import { QmpBackupError } from '../../../src/errors.js';
-import { type ForeignDisk, planForeignRestore } from '../../../src/import/legacy-restore.js';
+import { type LegacyDisk, planLegacyRestore } from '../../../src/import/legacy-restore.js';
 import { catalog, entry, point } from '../../support/builders.js';
 
 function refusal(run: () => unknown): QmpBackupError {
@@ -97,7 +97,7 @@ describe('planRestore', () => {
 });
 
 describe('planForeignRestore', () => {
-  function disk(name: string, chains: readonly (readonly number[])[], refused: string | null = null): ForeignDisk {
+  function disk(name: string, chains: readonly (readonly number[])[], refused: string | null = null): LegacyDisk {
     return {
       disk: name,
       dir: `/t/${name}`,
@@ -113,8 +113,8 @@ describe('planForeignRestore', () => {
     };
   }
 
-  function files(found: readonly ForeignDisk[], request: Parameters<typeof planForeignRestore>[1] = {}): string {
-    const { disks } = planForeignRestore(found, request);
+  function files(found: readonly LegacyDisk[], request: Parameters<typeof planLegacyRestore>[1] = {}): string {
+    const { disks } = planLegacyRestore(found, request);
     return disks.map(({ chain }) => chain.files.map(({ number }) => number).join('+')).join(' ');
   }
 
@@ -138,7 +138,7 @@ describe('planForeignRestore', () => {
   });
 
   it('leaves out a disk that has nothing so old', () => {
-    expect(planForeignRestore([...found, disk('c', [[10]])], { until: 'INC-2-a' }).warnings).toContain(
+    expect(planLegacyRestore([...found, disk('c', [[10]])], { until: 'INC-2-a' }).warnings).toContain(
       'c has no backup as old as 2, it is left out',
     );
   });

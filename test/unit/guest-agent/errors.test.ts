@@ -5,7 +5,7 @@ import {
   fromPlainError,
   GuestAgentError,
   GuestNotThawed,
-  thawByHand,
+  thawAgentByHand,
   toPlainError,
 } from '../../../src/guest-agent/errors.js';
 
@@ -17,7 +17,7 @@ describe('thaw by hand', () => {
     [{ kind: 'tcp', host: '10.0.0.1', port: 4444 } as const, 'TCP:10.0.0.1:4444'],
     [{ kind: 'tcp', host: '::1', port: 4444 } as const, 'TCP:[::1]:4444'],
   ])('%j', (endpoint, address) => {
-    expect(thawByHand(endpoint)).toBe(`(echo '{"execute":"guest-fsfreeze-thaw"}'; sleep 2) | socat - ${address}`);
+    expect(thawAgentByHand(endpoint)).toBe(`(echo '{"execute":"guest-fsfreeze-thaw"}'; sleep 2) | socat - ${address}`);
   });
 
   test('is the hint of a guest that may still be frozen', () => {

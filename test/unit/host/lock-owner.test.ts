@@ -5,7 +5,7 @@ import {
   describeOwner,
   judgeOwner,
   type LockOwner,
-  lookAtProcess,
+  inspectProcess,
   parseOwner,
   type ProcessState,
   thisProcess,
@@ -44,11 +44,11 @@ describe('judgeOwner', () => {
 describe('lookAtProcess', () => {
   it('tells this process from one that ended', async () => {
     const self = thisProcess('test');
-    expect(lookAtProcess(process.pid)).toEqual({ startTime: self.processStartTime, zombie: false });
-    expect(judgeOwner(self, self, lookAtProcess)).toBe('alive');
+    expect(inspectProcess(process.pid)).toEqual({ startTime: self.processStartTime, zombie: false });
+    expect(judgeOwner(self, self, inspectProcess)).toBe('alive');
     const child = spawn(process.execPath, ['-e', '0']);
     await once(child, 'exit');
-    expect(lookAtProcess(child.pid!)).toBe('gone');
+    expect(inspectProcess(child.pid!)).toBe('gone');
   });
 });
 

@@ -1,7 +1,7 @@
 import { symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { readForeignFolder } from '../../../src/import/legacy-folder.js';
+import { readLegacyFolder } from '../../../src/import/legacy-folder.js';
 import { scratchFolders } from '../../support/scratch-folder.js';
 
 const scratch = scratchFolders();
@@ -13,7 +13,7 @@ async function folderWith(...names: string[]): Promise<string> {
 }
 
 async function chains(folder: string): Promise<string[][]> {
-  return (await readForeignFolder(folder)).map(({ files }) => files.map(({ name }) => name));
+  return (await readLegacyFolder(folder)).map(({ files }) => files.map(({ name }) => name));
 }
 
 describe('a folder of the Python tools', () => {
@@ -37,7 +37,7 @@ describe('a folder of the Python tools', () => {
 
   it('has a chain for each FULL, and for each disk', async () => {
     const folder = await folderWith('FULL-100-a', 'FULL-100-b', 'INC-200-a', 'INC-200-b', 'FULL-300-a', 'INC-400-a');
-    const found = await readForeignFolder(folder);
+    const found = await readLegacyFolder(folder);
     expect(found.map(({ disk, files }) => [disk, ...files.map(({ name }) => name)])).toEqual([
       ['a', 'FULL-100-a', 'INC-200-a'],
       ['a', 'FULL-300-a', 'INC-400-a'],
@@ -47,14 +47,14 @@ describe('a folder of the Python tools', () => {
   });
 
   it('ignores the rest of an increment that failed, and says so', async () => {
-    const [chain] = await readForeignFolder(await folderWith('FULL-100', 'INC-200.partial', 'INC-300'));
+    const [chain] = await readLegacyFolder(await folderWith('FULL-100', 'INC-200.partial', 'INC-300'));
     expect(chain?.files.map(({ name }) => name)).toEqual(['FULL-100', 'INC-300']);
     expect(chain?.notes).toEqual([expect.stringContaining('INC-200.partial')]);
     expect(chain?.refused).toBeNull();
   });
 
   it('ends a chain at a FULL that failed: what came after builds on it', async () => {
-    const [chain] = await readForeignFolder(
+    const [chain] = await readLegacyFolder(
       await folderWith('FULL-100', 'INC-200', 'FULL-300.partial', 'INC-400', 'INC-500'),
     );
     expect(chain?.files.map(({ name }) => name)).toEqual(['FULL-100', 'INC-200']);
@@ -62,7 +62,7 @@ describe('a folder of the Python tools', () => {
   });
 
   it('starts afresh with the next FULL', async () => {
-    const found = await readForeignFolder(
+    const found = await readLegacyFolder(
       await folderWith('INC-50', 'FULL-100', 'FULL-300.partial', 'INC-400', 'FULL-500', 'INC-600'),
     );
     expect(found.map(({ refused }) => refused)).toEqual([expect.any(String), null]);
@@ -75,7 +75,7 @@ describe('a folder of the Python tools', () => {
     ['two files for one step', ['FULL-100', 'INC-200', 'INC-200.qcow2'], 'which one is meant'],
     ['two FULLs of one number', ['FULL-100', 'FULL-100.qcow2'], 'which one is meant'],
   ])('is refused with %s', async (_, names, why) => {
-    await expect(readForeignFolder(await folderWith(...names))).rejects.toMatchObject({
+    await expect(readLegacyFolder(await folderWith(...names))).rejects.toMatchObject({
       code: 'unsafe',
       message: expect.stringContaining(why) as string,
     });
@@ -84,12 +84,12 @@ describe('a folder of the Python tools', () => {
   it('is refused with a link in the place of a backup', async () => {
     const folder = await folderWith('FULL-100');
     await symlink('/etc/passwd', join(folder, 'INC-200'));
-    await expect(readForeignFolder(folder)).rejects.toMatchObject({ code: 'unsafe' });
+    await expect(readLegacyFolder(folder)).rejects.toMatchObject({ code: 'unsafe' });
   });
 
   it('may hold nothing, and must be there', async () => {
-    expect(await readForeignFolder(await folderWith('uuid', 'FULL-100.config', 'FULL-x'))).toEqual([]);
-    expect(await readForeignFolder(await folderWith('FULL-100.partial'))).toEqual([]);
-    await expect(readForeignFolder('/nonexistent/folder')).rejects.toThrow('/nonexistent/folder');
+    expect(await readLegacyFolder(await folderWith('uuid', 'FULL-100.config', 'FULL-x'))).toEqual([]);
+    expect(await readLegacyFolder(await folderWith('FULL-100.partial'))).toEqual([]);
+    await expect(readLegacyFolder('/nonexistent/folder')).rejects.toThrow('/nonexistent/folder');
   });
 });

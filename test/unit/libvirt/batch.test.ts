@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { gathering } from '../../../src/libvirt/batch.js';
+import { batched } from '../../../src/libvirt/batch.js';
 
 const seen: string[][] = [];
-const ask = gathering(3, (questions: readonly string[]) => {
+const ask = batched(3, (questions: readonly string[]) => {
   seen.push([...questions]);
   if (questions.includes('all fail')) return Promise.reject(new Error('nobody is there'));
   return Promise.resolve(

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { NbdProtocolViolation, NbdServerError } from '../../../src/nbd/errors.js';
 import { type BlockStatus, readReplies, type Waiting } from '../../../src/nbd/replies.js';
-import { Command, Intake } from '../../../src/nbd/wire.js';
+import { NbdCommand, Intake } from '../../../src/nbd/wire.js';
 import {
   chunk,
   dataChunk,
@@ -34,8 +34,8 @@ class Desk {
     );
   }
 
-  ask(cookie: bigint, command: Command, offset: number, length: number): Buffer {
-    const into = Buffer.alloc(command === Command.read ? length : 0, 0xee);
+  ask(cookie: bigint, command: NbdCommand, offset: number, length: number): Buffer {
+    const into = Buffer.alloc(command === NbdCommand.read ? length : 0, 0xee);
     const settle = (outcome: BlockStatus | Error): void => {
       if (this.settled.has(cookie)) throw new Error('settled twice');
       this.settled.set(cookie, outcome);
@@ -103,7 +103,7 @@ describe('structured replies', () => {
           const queues = plans.map((plan, index) => chunksOf(plan, BigInt(index)));
           const buffers = plans.map(({ offset, parts }, index) => {
             const length = parts.reduce((sum, { data }) => sum + data.length, 0);
-            return desk.ask(BigInt(index), Command.read, offset, length);
+            return desk.ask(BigInt(index), NbdCommand.read, offset, length);
           });
           const mixed: Buffer[] = [];
           for (let turn = 0; queues.some((queue) => queue.length > 0); turn += 1) {
@@ -125,7 +125,7 @@ describe('structured replies', () => {
 
   it('tell extents of every context, of different lengths and the last beyond what was asked for', () => {
     const desk = new Desk();
-    desk.ask(1n, Command.blockStatus, 0, 100);
+    desk.ask(1n, NbdCommand.blockStatus, 0, 100);
     desk.hear(Buffer.concat([statusChunk(1n, 4, [[60, 1]]), statusChunk(1n, 3, [[99, 0], [500, 2]], true)]), [7]); // prettier-ignore
     expect(desk.settled.get(1n)).toEqual(
       new Map([
@@ -137,8 +137,8 @@ describe('structured replies', () => {
 
   it('fail one request in the words of the server, and leave the others', () => {
     const desk = new Desk();
-    desk.ask(1n, Command.read, 4096, 512);
-    const other = desk.ask(2n, Command.read, 0, 4);
+    desk.ask(1n, NbdCommand.read, 4096, 512);
+    const other = desk.ask(2n, NbdCommand.read, 0, 4);
     desk.hear(
       Buffer.concat([
         dataChunk(1n, 4096, Buffer.alloc(100)),
@@ -158,7 +158,7 @@ describe('structured replies', () => {
 
   it('fail on errors of types and numbers that are not known, too', () => {
     const desk = new Desk();
-    desk.ask(1n, Command.writeZeroes, 0, 512);
+    desk.ask(1n, NbdCommand.writeZeroes, 0, 512);
     desk.hear(chunk(1n, 0x80ff, Buffer.concat([u32(77), Buffer.alloc(2)]), { done: true }));
     expect(desk.settled.get(1n)).toMatchObject({ errno: 'errno 77' });
   });
@@ -167,9 +167,9 @@ describe('structured replies', () => {
 describe('simple replies', () => {
   it('end what needs no chunks, well or with an errno', () => {
     const desk = new Desk();
-    desk.ask(1n, Command.write, 0, 512);
-    desk.ask(2n, Command.flush, 0, 0);
-    desk.ask(3n, Command.read, 0, 512);
+    desk.ask(1n, NbdCommand.write, 0, 512);
+    desk.ask(2n, NbdCommand.flush, 0, 0);
+    desk.ask(3n, NbdCommand.read, 0, 512);
     desk.hear(Buffer.concat([simpleReply(2n), simpleReply(1n, 28), simpleReply(3n, 108)]), [5]);
     expect(desk.settled.get(2n)).toEqual(new Map());
     expect(desk.settled.get(1n)).toMatchObject({ errno: 'ENOSPC' });
@@ -178,7 +178,7 @@ describe('simple replies', () => {
 
   it('carry what is read where nothing else was agreed on', () => {
     const desk = new Desk(false);
-    const into = desk.ask(1n, Command.read, 0, 6);
+    const into = desk.ask(1n, NbdCommand.read, 0, 6);
     desk.hear(Buffer.concat([simpleReply(1n), Buffer.from('simple')]), [4]);
     expect(into.toString()).toBe('simple');
     expect(desk.settled.has(1n)).toBe(true);
@@ -186,7 +186,7 @@ describe('simple replies', () => {
 });
 
 describe('a violation', () => {
-  const read = (desk: Desk): Buffer => desk.ask(1n, Command.read, 1000, 100);
+  const read = (desk: Desk): Buffer => desk.ask(1n, NbdCommand.read, 1000, 100);
   const bytes = (count: number): Buffer => Buffer.alloc(count, 0xab);
 
   it.each<[string, readonly Buffer[]]>([
@@ -240,7 +240,7 @@ describe('a violation', () => {
     ['data', [dataChunk(1n, 0, bytes(1))]],
   ])('of a block status: %s', (_name, said) => {
     const desk = new Desk();
-    desk.ask(1n, Command.blockStatus, 0, 100);
+    desk.ask(1n, NbdCommand.blockStatus, 0, 100);
     expect(() => desk.hear(Buffer.concat(said))).toThrow(NbdProtocolViolation);
     expect(desk.settled.has(1n)).toBe(false);
   });
@@ -253,7 +253,7 @@ describe('a violation', () => {
 
   it('is a read in pieces that never join', () => {
     const desk = new Desk();
-    desk.ask(1n, Command.read, 0, 100_000);
+    desk.ask(1n, NbdCommand.read, 0, 100_000);
     const pieces = Array.from({ length: 1100 }, (_, index) => dataChunk(1n, 99_999 - 2 * index, bytes(1)));
     expect(() => desk.hear(Buffer.concat(pieces))).toThrow(/too many/);
   });

@@ -3,7 +3,7 @@ import { appendFileSync } from 'node:fs';
 import { mkdir, open, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
-import { keepPieces, listState, readAtRest, readKept, writeNew } from '../../../src/repository/definition-files.js';
+import { keepPieces, listState, readUnchanged, readKept, writeNew } from '../../../src/repository/definition-files.js';
 import { Staging } from '../../../src/repository/staging.js';
 import { scratchFolders } from '../../support/scratch-folder.js';
 
@@ -14,9 +14,9 @@ describe('a file of the host', () => {
   it('is read whole, also when it is empty', async () => {
     const path = join(await folder(), 'vars.fd');
     await writeFile(path, '');
-    expect((await readAtRest(path)).length).toBe(0);
+    expect((await readUnchanged(path)).length).toBe(0);
     await writeFile(path, Buffer.alloc(3 * MiB, 7));
-    expect((await readAtRest(path)).equals(Buffer.alloc(3 * MiB, 7))).toBe(true);
+    expect((await readUnchanged(path)).equals(Buffer.alloc(3 * MiB, 7))).toBe(true);
   });
 
   it('is read again when it was written to meanwhile, and given up when it never rests', async () => {
@@ -33,9 +33,9 @@ describe('a file of the host', () => {
       return result as never;
     });
     try {
-      expect((await readAtRest(path)).toString()).toBe('ab');
+      expect((await readUnchanged(path)).toString()).toBe('ab');
       writes = Number.POSITIVE_INFINITY;
-      await expect(readAtRest(path)).rejects.toThrow('written to all the time');
+      await expect(readUnchanged(path)).rejects.toThrow('written to all the time');
     } finally {
       spy.mockRestore();
     }
@@ -44,13 +44,13 @@ describe('a file of the host', () => {
   it('is refused when it is a pipe, a folder or too large, and is waited for by nobody', async () => {
     const dir = await folder();
     execFileSync('mkfifo', [join(dir, 'pipe')]);
-    await expect(readAtRest(join(dir, 'pipe'))).rejects.toThrow('not a regular file');
-    await expect(readAtRest(dir)).rejects.toThrow('not a regular file');
-    await expect(readAtRest(join(dir, 'none'))).rejects.toThrow(/cannot read .*none: no such file/);
+    await expect(readUnchanged(join(dir, 'pipe'))).rejects.toThrow('not a regular file');
+    await expect(readUnchanged(dir)).rejects.toThrow('not a regular file');
+    await expect(readUnchanged(join(dir, 'none'))).rejects.toThrow(/cannot read .*none: no such file/);
     const large = await open(join(dir, 'large'), 'w');
     await large.truncate(65 * MiB);
     await large.close();
-    await expect(readAtRest(join(dir, 'large'))).rejects.toThrow('more than');
+    await expect(readUnchanged(join(dir, 'large'))).rejects.toThrow('more than');
   });
 
   it('state is every regular file below a folder but its lock', async () => {

@@ -66,8 +66,8 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
 }
 
 /** Milliseconds between two looks: an eighth of what it has taken so far, within these. */
-const FIRST_LOOK_MS = 20;
-const LAST_LOOK_MS = 1_000;
+const FIRST_POLL_MS = 20;
+const LAST_POLL_MS = 1_000;
 
 /** A full push writes all of the disk, also what is empty; a bitmap that was seen only grows until the begin. */
 function leastOf({ source, copyBitmap }: PlannedDisk): number {
@@ -98,7 +98,7 @@ async function untilGone(
     const { bytes: done, total } = job?.copied ?? { bytes: 0, total: 0 };
     run.watch.sawJobs([{ id: domainJobId(run.attempt), status: 'running', current: done }]);
     run.context.report({ kind: 'progress', disks: [{ disk: 'all disks', done, total }] });
-    const ms = Math.min(LAST_LOOK_MS, Math.max(FIRST_LOOK_MS, (performance.now() - begun) / 8));
+    const ms = Math.min(LAST_POLL_MS, Math.max(FIRST_POLL_MS, (performance.now() - begun) / 8));
     await sleep(ms, undefined, { signal: run.signal }).catch(() => run.signal.throwIfAborted());
   }
 }
