@@ -5,7 +5,7 @@ import type { PlannedDisk } from './plan.js';
 /**
  * What a plan can need on its target, and whether that is there. The need is an upper bound for what is known before
  * the run: compression is ignored, and so is what the guest changes between this look and the transaction. Only a
- * source that is compressed itself can need more. While the jobs run, the space is watched (operations/target-watch).
+ * source that is compressed itself can need more. While the jobs run, the space is watched (backends/target-watch).
  * All sizes are bytes.
  */
 export interface Space {

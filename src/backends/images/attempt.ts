@@ -22,15 +22,8 @@ import { stageImage } from '../attempt/stage-image.js';
 import { undoAttempt } from '../attempt/undo-attempt.js';
 import type { Done } from '../backend.js';
 import type { BackupRun, Planned } from '../backup-run.js';
-import {
-  type DefinitionPlan,
-  journalled,
-  planDefinition,
-  sealDefinition,
-  takeDefinition,
-} from '../libvirt/definition.js';
 import { bitmapsOfDead, repairOffline } from './repair.js';
-import type { OfflineVm } from './vm.js';
+import type { DefinitionToTake, OfflineVm } from './vm.js';
 
 /**
  * Journal, every image open, staging, pull, seal. The instant is when the last image is open: from then on none of them
@@ -49,9 +42,8 @@ export async function attemptOfflinePoint(
   const folder = temporaryFolder(run.attempt);
   try {
     const left = await leftByDeadRun(run, found.catalog);
-    const { session } = offline;
-    const planned = rememberedBy(run, found, left, session);
-    const asked = session && (await planDefinition(session, run.target, { now: context.now(), checkpoint: null }));
+    const planned = rememberedBy(run, found, left, offline);
+    const asked = offline.definition && (await offline.definition.plan(run.target, context.now()));
     const journal = journalOf(run, planned, folder, left, asked);
     await writeJournal(run.target, journal);
     await makeScratch(folder, undefined);
@@ -59,7 +51,7 @@ export async function attemptOfflinePoint(
     for (const disk of planned.plan.disks) {
       opened.push({ planned: disk, source: await open(run, offline, disk, folder, servers) });
     }
-    const kept = asked && (await takeDefinition(asked));
+    const sealDefinition = asked && (await asked.take());
     const instant = { at: context.now().toISOString(), consistency: offline.consistency, ...UNDISTURBED };
     context.report({ kind: 'started', instant });
     const compressionType = options.compress ? 'zstd' : null;
@@ -76,7 +68,7 @@ export async function attemptOfflinePoint(
     await removeScratch(folder);
     await removeFilesOfFailed(run, journal, planned, failed);
     context.report({ kind: 'sealing' });
-    const definition = async () => session && kept && sealDefinition(session, staging, kept, run.warn);
+    const definition = async () => sealDefinition && sealDefinition(staging, run.warn);
     const sealed = await sealPoint(run, whole.planned, staging, whole.staged, { vm, instant, outcomes }, definition);
     return { ...sealed, ...UNDISTURBED };
   } catch (error) {
@@ -109,7 +101,7 @@ function rememberedBy(
   { options, identity, context }: BackupRun,
   planned: Planned,
   { disks: left }: DeadRun,
-  session: OfflineVm['session'],
+  { namedByCatalog }: OfflineVm,
 ): Planned {
   const { catalog, plan, targetId } = planned;
   const known = knownDisks(catalog);
@@ -126,7 +118,7 @@ function rememberedBy(
   return {
     ...planned,
     // libvirt says itself where a disk of a domain is, also after that was changed.
-    plan: session === null ? { ...plan, disks: plan.disks.map(named) } : plan,
+    plan: namedByCatalog ? { ...plan, disks: plan.disks.map(named) } : plan,
     catalog: before && { ...before, retired: [...new Set([...before.retired, ...stray])] },
   };
 }
@@ -136,14 +128,14 @@ function journalOf(
   { plan }: Planned,
   folder: string,
   left: DeadRun,
-  definition: DefinitionPlan | null,
+  definition: DefinitionToTake | null,
 ): Journal {
   return {
     // Nothing of this run is in any QEMU.
     ...newJournal(run, left.disks.length > 0 ? left.monitor : '', ' of a VM that is off'),
     disks: [
       ...plan.disks.map(({ disk, file, job }) => ({ disk, bitmap: null, job, file })),
-      ...(definition ? journalled(definition, run.attempt) : []),
+      ...(definition ? definition.journalled(run.attempt) : []),
       ...left.disks,
     ],
     madeFolders: [...plan.disks.map(({ disk }) => disk), ...(definition ? [DEFINITION_FOLDER] : [])],

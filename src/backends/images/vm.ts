@@ -1,7 +1,8 @@
+import type { Journal } from '../../core/catalog.js';
 import type { SourceDisk, VmState } from '../../core/disk.js';
-import type { Consistency } from '../../core/point.js';
+import type { Consistency, PointDefinition } from '../../core/point.js';
 import type { ImageFile } from '../../qemu-tools/image-file.js';
-import type { BackupSession } from '../libvirt/session.js';
+import type { Staging } from '../../repository/staging.js';
 
 /** A VM that is off, whichever way it is known. */
 export interface OfflineVm {
@@ -12,12 +13,27 @@ export interface OfflineVm {
   readonly consistency: Consistency;
   /** Why the guest was not at rest when it ended; null where it may have been. */
   readonly unclean: string | null;
-  /** The libvirt domain that it is, whose definition is a part of the point. */
-  readonly session: BackupSession | null;
+  /** Null where nobody knows what the VM is beside its disks. */
+  readonly definition: OfflineDefinition | null;
+  /** How the running VM names its disks only the catalog remembers. */
+  readonly namedByCatalog: boolean;
   /** What QEMU's programs open for a disk. @throws QmpBackupError `unsafe` where they cannot, or may not */
   readonly imageOf: (disk: Pick<SourceDisk, 'node' | 'file' | 'format'>) => Promise<ImageFile>;
   /** Nodes of the disks that nobody is kept from writing to while they are read. */
   readonly unlocked: readonly string[];
   /** What to do about a disk whose image only the VM itself can read. */
   readonly instead: string;
+}
+
+/** What a VM is beside its disks, as a part of a point. */
+export interface OfflineDefinition {
+  /** All that can be known before the instant. */
+  plan(target: string, now: Date): Promise<DefinitionToTake>;
+}
+
+export interface DefinitionToTake {
+  /** For the journal, so that what a dead run leaves of it is taken away like its images. */
+  journalled(attempt: string): Journal['disks'];
+  /** Right after the instant; what is returned puts it into the target. */
+  take(): Promise<(staging: Staging, warn: (text: string) => void) => Promise<PointDefinition>>;
 }

@@ -21,6 +21,7 @@ import {
 } from '../../repository/definition-files.js';
 import type { Staging } from '../../repository/staging.js';
 import { listFiles } from '../../repository/target.js';
+import type { OfflineDefinition } from '../images/vm.js';
 import type { BackupSession, DomainSession } from './session.js';
 
 /**
@@ -169,4 +170,20 @@ export async function sealDefinition(
     whole.filter((each) => each !== null),
   );
   return { files: [...files], autostart, missing };
+}
+
+/** The definition of a domain that is off: no checkpoint belongs to it. */
+export function definitionOf(session: BackupSession): OfflineDefinition {
+  return {
+    plan: async (target, now) => {
+      const plan = await planDefinition(session, target, { now, checkpoint: null });
+      return {
+        journalled: (attempt) => journalled(plan, attempt),
+        take: async () => {
+          const taken = await takeDefinition(plan);
+          return (staging, warn) => sealDefinition(session, staging, taken, warn);
+        },
+      };
+    },
+  };
 }

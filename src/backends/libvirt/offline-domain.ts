@@ -11,6 +11,7 @@ import type { ImageFile } from '../../qemu-tools/image-file.js';
 import type { BackupOptions } from '../backup-run.js';
 import { offlineSource } from '../images/source.js';
 import type { OfflineVm } from '../images/vm.js';
+import { definitionOf } from './definition.js';
 import { domainImage, isImage } from './offline-image.js';
 import { type BackupSession, type DomainSession, sourceOf, vmStateOf } from './session.js';
 
@@ -25,7 +26,8 @@ export async function offlineDomain(
   return {
     state,
     signal: session.signal,
-    session,
+    definition: definitionOf(session),
+    namedByCatalog: false,
     subject: `the domain ${domain.name} (${uuid})`,
     consistency: saved ? 'crash' : 'offline',
     unclean: saved ? 'its memory is saved apart (virsh managedsave)' : null,

@@ -49,7 +49,7 @@ export async function openOfflineBackend(access: ImagesAccess, unwind: Unwind): 
     },
     signal,
     subject: images.map(({ path }) => path).join(', '),
-    ...{ consistency: 'offline', unclean: null, session: null },
+    ...{ consistency: 'offline', unclean: null, definition: null, namedByCatalog: true },
     unlocked: [],
     imageOf: ({ file: path, format }) => imageFile({ path, format }),
     instead: 'back the VM up while it runs (--socket)',

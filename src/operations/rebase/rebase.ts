@@ -85,7 +85,7 @@ export interface RebaseContext {
 export interface RebaseDeps extends LedgerDeps {
   readonly lockTarget: typeof lockTarget;
   readonly readCatalog: typeof readCatalog;
-  readonly readForeignFolder: typeof readLegacyFolder;
+  readonly readLegacyFolder: typeof readLegacyFolder;
   readonly readMergeNote: typeof readRebaseNote;
   readonly check: typeof check;
   readonly commit: typeof commit;
@@ -99,7 +99,7 @@ export const defaultRebaseDeps: RebaseDeps = {
   lockTarget,
   readCatalog,
   writeCatalog,
-  readForeignFolder: readLegacyFolder,
+  readLegacyFolder,
   readMergeNote: readRebaseNote,
   writeMergeNote: writeRebaseNote,
   removeMergeNote: removeRebaseNote,
@@ -195,7 +195,7 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
     earlier = await finishNote(folder, note, deps);
     note = undefined;
   }
-  const chains = await deps.readForeignFolder(folder.dir);
+  const chains = await deps.readLegacyFolder(folder.dir);
   const asked = options.until !== undefined && names(earlier.merged, options.until) ? undefined : options.until;
   const chain = chosenChain(folder.dir, chains, asked ?? note?.head);
   chain.notes.forEach(warn);

@@ -61,7 +61,7 @@ export interface MergeContext {
 export interface MergeDeps extends CopyDeps {
   readonly lockTarget: typeof lockTarget;
   readonly readCatalog: typeof readCatalog;
-  readonly readForeignFolder: typeof readLegacyFolder;
+  readonly readLegacyFolder: typeof readLegacyFolder;
   readonly readMergeNote: typeof readRebaseNote;
   readonly checkLine: typeof checkBackingChain;
 }
@@ -70,7 +70,7 @@ export const defaultMergeDeps: MergeDeps = {
   ...defaultCopyDeps,
   lockTarget,
   readCatalog,
-  readForeignFolder: readLegacyFolder,
+  readLegacyFolder,
   readMergeNote: readRebaseNote,
   checkLine: checkBackingChain,
 };
@@ -132,7 +132,7 @@ async function provenChain(
   }
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   refuseUnfinished(folder.dir, await deps.readMergeNote(folder.dir));
-  const chain = chosenChain(folder.dir, await deps.readForeignFolder(folder.dir), until);
+  const chain = chosenChain(folder.dir, await deps.readLegacyFolder(folder.dir), until);
   chain.notes.forEach(warn);
   return chainToRead(await legacyFiles(folder.dir, chain, undefined), until);
 }

@@ -177,7 +177,7 @@ export async function legacySource(run: RestoreRun): Promise<RestoreSource> {
 
 /** Each sub-folder with backup files is a disk; a folder that holds such files itself may hold those of several. */
 async function legacyDisks(target: string, deps: RestoreDeps): Promise<readonly LegacyDisk[]> {
-  const own = await deps.readForeignFolder(target);
+  const own = await deps.readLegacyFolder(target);
   const names = [...new Set(own.map(({ disk }) => disk))];
   const disks: LegacyDisk[] = names.map((name) => ({
     disk: name === '' ? basename(target) : name,
@@ -186,7 +186,7 @@ async function legacyDisks(target: string, deps: RestoreDeps): Promise<readonly 
   }));
   for (const entry of await foldersOf(target)) {
     const dir = join(target, entry.name);
-    const chains = await deps.readForeignFolder(dir);
+    const chains = await deps.readLegacyFolder(dir);
     if (chains.length > 0) disks.push({ disk: entry.name, dir, chains });
   }
   return disks;

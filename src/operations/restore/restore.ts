@@ -29,7 +29,7 @@ export const defaultRestoreDeps: RestoreDeps = {
   ...defaultCopyDeps,
   lockTarget,
   readCatalog,
-  readForeignFolder: readLegacyFolder,
+  readLegacyFolder,
   readMergeNote: readRebaseNote,
   checkLine: checkBackingChain,
 };
