@@ -66,12 +66,11 @@ describe('a domain that was migrated to another libvirt', () => {
       `<domainbackup mode='pull'><server transport='unix' socket='${join(here.dir, 'nbd')}'/></domainbackup>`,
     );
     await here.virsh(['backup-begin', uuid, own]);
-    const tried = await here.virsh(
-      ['migrate', '--live', '--unsafe', '--persistent', uuid, there.uri, '--migrateuri', socket],
-      { allowed: [1] },
-    );
-    expect(tried.stderr).toMatch(/error/);
+    // virsh 9.0 was also seen to die of a signal there, so what counts is where the guest is.
+    const migrate = ['migrate', '--live', '--unsafe', '--persistent', uuid, there.uri, '--migrateuri', socket];
+    await expect(here.virsh(migrate)).rejects.toThrow();
     expect(await lab.domain.state()).toBe('running');
+    expect((await there.virsh(['list', '--all', '--uuid'])).stdout).not.toContain(uuid);
     const { exitCode, stderr } = await qmpbackup([...lab.vm, 'backup', '--level', 'auto', '--target', lab.target]);
     expect([exitCode, stderr]).toEqual([11, expect.stringMatching(/busy with a pull backup[^]*^hint: /m) as string]);
     await here.virsh(['domjobabort', uuid]);

@@ -33,7 +33,9 @@ export async function run(
   const exitCode = result.exitCode;
   if (exitCode === undefined || !allowed.includes(exitCode)) {
     const words = [result.stderr, result.stdout].filter(Boolean).join('\n');
-    throw new Error(`${program} ${args.join(' ')}: ${exitCode ?? result.originalMessage ?? 'no exit code'}\n${words}`);
+    throw new Error(
+      `${program} ${args.join(' ')}: ${exitCode ?? result.signal ?? result.originalMessage ?? 'no exit code'}\n${words}`,
+    );
   }
   return { exitCode, stdout: result.stdout, stderr: result.stderr };
 }
