@@ -7,8 +7,8 @@ export interface FailedCopy {
   readonly why: string;
 }
 
-/** A target that is full is full for every disk. */
-const OF_ALL = /No space left on device|Disk quota exceeded/;
+/** A target that is full is full for every disk; an NBD server tells it by the name of the error. */
+const OF_ALL = /No space left on device|Disk quota exceeded|\bENOSPC\b|\bEDQUOT\b/;
 
 /** Whether the copies of the other disks may go on where one has failed so. */
 export function sparesOthers(why: string): boolean {

@@ -4,13 +4,17 @@ import { DEFINITION_FOLDER } from './names.js';
 /** What the journal names and the catalog does not: all of a run that was not sealed, else what belongs to disks that failed in it. */
 export function unsealedOf(journal: Journal, catalog: Catalog | undefined): Journal {
   if (!catalog?.points.some(({ id }) => id === journal.attempt)) return journal;
-  const sealed = new Set(
-    catalog.points.flatMap((point) => [
-      ...point.disks.map(({ disk, file }) => `${disk}/${file}`),
-      ...(point.definition?.files.map(({ file }) => `${DEFINITION_FOLDER}/${file}`) ?? []),
-    ]),
-  );
+  const sealed = filesOf(catalog);
   return partOf(journal, ({ disk, file }) => !sealed.has(`${disk}/${file}`));
+}
+
+/** What the catalog names, by `<folder>/<file>`. */
+export function filesOf(catalog: Catalog | undefined): ReadonlySet<string> {
+  const files = catalog?.points.flatMap((point) => [
+    ...point.disks.map(({ disk, file }) => `${disk}/${file}`),
+    ...(point.definition?.files.map(({ file }) => `${DEFINITION_FOLDER}/${file}`) ?? []),
+  ]);
+  return new Set(files);
 }
 
 /** The journal's word for some of its disks. */

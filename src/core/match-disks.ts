@@ -1,8 +1,8 @@
 import type { Catalog } from './catalog.js';
 import { knownDisks } from './chain.js';
 import type { SourceDisk } from './disk.js';
-import { asComponent, OTHERS_IN_TARGET } from './names.js';
-import type { DiskSource } from './point.js';
+import { asComponent, isCheckpointName, OTHERS_IN_TARGET } from './names.js';
+import type { DiskSource, Point } from './point.js';
 
 /**
  * Which disk of the catalog each block device is. A disk is recognised first by the bitmap it carries, then by the id
@@ -81,18 +81,24 @@ function withProvenBitmaps(
   return { ...source, bitmaps: source.bitmaps.filter(({ name }) => !shared.has(name)) };
 }
 
-/** Names of bitmaps that were recorded for more than one disk of a point. */
+/** Names of bitmaps that a point has put on more than one disk. */
 function sharedNames(catalog: Catalog | undefined): ReadonlySet<string> {
   const shared = new Set<string>();
-  for (const { disks } of catalog?.points ?? []) {
-    const seen = new Set<string>();
-    for (const { bitmap } of disks) {
-      if (bitmap === null) continue;
-      if (seen.has(bitmap.name)) shared.add(bitmap.name);
-      seen.add(bitmap.name);
+  for (const point of catalog?.points ?? []) {
+    for (const { bitmap } of point.disks) {
+      if (bitmap !== null && !shared.has(bitmap.name) && carriersOf(point, bitmap.name).length > 1) {
+        shared.add(bitmap.name);
+      }
     }
   }
   return shared;
+}
+
+/** Disks that a point has put this bitmap on: the checkpoint of a domain is on those, too, whose copies failed. */
+function carriersOf({ disks, lacks }: Point, name: string): readonly string[] {
+  const recorded = disks.filter(({ bitmap }) => bitmap?.name === name).map(({ disk }) => disk);
+  if (!isCheckpointName(name)) return recorded;
+  return [...recorded, ...(lacks ?? []).flatMap(({ disk, kind }) => (kind === 'failed' ? [disk] : []))];
 }
 
 interface Traits {
@@ -124,9 +130,9 @@ function closest(claimants: readonly SourceDisk[], remembered: DiskSource): Sour
  */
 function disksByBitmap(catalog: Catalog | undefined, source: SourceDisk): readonly string[] {
   const carried = new Set(source.bitmaps.map(({ name }) => name));
-  for (const { disks } of catalog?.points.toReversed() ?? []) {
-    const entry = disks.find(({ bitmap }) => bitmap !== null && carried.has(bitmap.name));
-    if (entry) return disks.filter(({ bitmap }) => bitmap?.name === entry.bitmap?.name).map(({ disk }) => disk);
+  for (const point of catalog?.points.toReversed() ?? []) {
+    const entry = point.disks.find(({ bitmap }) => bitmap !== null && carried.has(bitmap.name));
+    if (entry?.bitmap) return carriersOf(point, entry.bitmap.name);
   }
   return [];
 }

@@ -47,6 +47,11 @@ export function checkpointName(targetId: string, random: string): string {
   return `qmpbackup-${targetId}-${random}`;
 }
 
+/** Whether it is one of `checkpointName`: a bitmap of a disk has the disk's id in between. */
+export function isCheckpointName(name: string): boolean {
+  return /^qmpbackup-[0-9a-f]{16}-[0-9a-f]+$/.test(name);
+}
+
 /** Bitmaps made by us or by the Python tool of the same name. */
 export function isOurBitmap(name: string): boolean {
   return name.startsWith('qmpbackup-');

@@ -1,7 +1,7 @@
 import type { Catalog, Journal } from './catalog.js';
 import { knownDisks, latestTracked, neededBitmaps, recordedBitmaps } from './chain.js';
 import type { DirtyBitmap, JobState, OwnNode, SourceDisk, VmState } from './disk.js';
-import { unsealedOf } from './journal-parts.js';
+import { filesOf, unsealedOf } from './journal-parts.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
 /**
@@ -169,10 +169,13 @@ function dropBitmaps(
   return bitmapsWhere(sources, (name) => (names.has(name) && !recorded.has(name) ? why : null));
 }
 
-function dropFiles({ files }: Pick<Observed, 'files'>, dead: Journal): RepairAction[] {
+/** After a rebase the point of a journal may be gone from the catalog, and its files those of another point. */
+function dropFiles({ files, catalog }: Pick<Observed, 'files' | 'catalog'>, dead: Journal): RepairAction[] {
+  const recorded = filesOf(catalog);
   const left = dead.disks.flatMap(({ disk, file }) =>
     (files.get(disk) ?? [])
       .filter((name) => name === file || name === `${file}${PARTIAL_SUFFIX}`)
+      .filter((name) => !recorded.has(`${disk}/${name}`))
       .map((name): RepairAction => ({ kind: 'delete-file', disk, file: name })),
   );
   return [...left, ...dead.madeFolders.map((disk): RepairAction => ({ kind: 'delete-folder', disk }))];

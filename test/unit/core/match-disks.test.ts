@@ -118,6 +118,33 @@ describe('where all disks of a point have one bitmap name, as those of a libvirt
     expect(seen(known, [carrying('vda', '/images/vdb.qcow2')])).toEqual([['vdb', true]]);
   });
 
+  describe('and the copy of one has failed, so that only the other was sealed with it', () => {
+    const lacks = [{ disk: 'vdb', reason: 'its copy failed', kind: 'failed' as const }];
+    const older = { name: 'qmpbackup-00112233445566aa-aaaaaaaaaaaa', persistent: true };
+    const full = point(0, [
+      entry('vda', 'FULL-1.qcow2', { bitmap: older }),
+      entry('vdb', 'FULL-1.qcow2', { bitmap: older }),
+    ]);
+    const failed = point(1, [entry('vda', 'INC-2.qcow2', { level: 'inc', parent: 'FULL-1.qcow2', bitmap: shared })], {
+      lacks,
+    });
+    const chain = catalog([full, failed]);
+
+    it('that one is not taken for the other where it is alone', () => {
+      expect(seen(chain, [carrying('vdb', '/images/vdb.qcow2')])).toEqual([['vdb', true]]);
+    });
+
+    it('nor where the images changed places', () => {
+      const sources = [carrying('vda', '/images/vdb.qcow2'), carrying('vdb', '/images/vda.qcow2')];
+      expect(ids(chain, sources)).toEqual(['vdb', 'vda']);
+    });
+
+    it('nor where it has no file yet', () => {
+      const first = catalog([point(0, [entry('vda', 'FULL-1.qcow2', { bitmap: shared })], { lacks })]);
+      expect(seen(first, [carrying('vdb', '/images/vdb.qcow2')])).toEqual([['vdb', false]]);
+    });
+  });
+
   it('another image under the name of a disk is that disk, but its bitmap proves nothing', () => {
     const sources = [carrying('vda', '/images/other.qcow2'), carrying('vdb', '/images/vdb.qcow2')];
     expect(seen(known, sources)).toEqual([

@@ -60,6 +60,18 @@ describe('a run that died before its point was sealed', () => {
     ]);
   });
 
+  it('deletes no file that the catalog names: after a rebase it may be that of another point', () => {
+    const before = journal('000000000001', [
+      { disk: 'a', bitmap: null, job: '', file: 'FULL-1.qcow2' },
+      { disk: 'a', bitmap: null, job: '', file: 'INC-2.qcow2' },
+    ]);
+    const rebased = catalog([point(2, [{ ...full, bitmap: inc2.bitmap }])]);
+    const files = new Map([['a', ['FULL-1.qcow2', 'INC-2.qcow2']]]);
+    const actions = reconcile(observed({ catalog: rebased, journal: before, files }));
+    expect(actions).toContainEqual({ kind: 'delete-file', disk: 'a', file: 'INC-2.qcow2' });
+    expect(actions).not.toContainEqual({ kind: 'delete-file', disk: 'a', file: 'FULL-1.qcow2' });
+  });
+
   it('continues the VM, so that its agent can answer, and thaws the guest before anything else', () => {
     const journals = { ...dead, freezes: '/run/qga', stops: true };
     const actions = reconcile(observed({ journal: journals, status: 'paused' }));
