@@ -15,8 +15,12 @@ const root = resolve(flags.root);
 const layers = JSON.parse(readFileSync('scripts/layers.json', 'utf8'));
 
 /** @typedef {{ from: string, to: string }} Import */
+/** @typedef {{ path: string, source: ts.SourceFile }} SourceFile */
 
-const files = sources(root);
+const files = sources(root).map((path) => ({
+  path,
+  source: ts.createSourceFile(path, readFileSync(path, 'utf8'), ts.ScriptTarget.Latest),
+}));
 const imports = files.flatMap(importsOf);
 const problems = [
   ...imports.flatMap(wrongWay),
@@ -39,10 +43,10 @@ function sources(folder) {
 /**
  * Static and dynamic imports, re-exports and types that are imported in place.
  *
- * @param {string} path
+ * @param {SourceFile} file
  * @returns {Import[]}
  */
-function importsOf(path) {
+function importsOf({ path, source }) {
   const found = [];
   const add = (specifier) => {
     if (!specifier || !ts.isStringLiteral(specifier) || !specifier.text.startsWith('.')) return;
@@ -55,7 +59,7 @@ function importsOf(path) {
     else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) add(node.arguments[0]);
     ts.forEachChild(node, visit);
   };
-  visit(ts.createSourceFile(path, readFileSync(path, 'utf8'), ts.ScriptTarget.Latest));
+  visit(source);
   return found;
 }
 
@@ -102,17 +106,16 @@ function circles(all) {
 /** @returns {string[]} */
 function exportedTwice() {
   const found = new Map();
-  for (const path of files) {
-    for (const name of exportsOf(path)) found.set(name, [...(found.get(name) ?? []), relative(root, path)]);
+  for (const { path, source } of files) {
+    for (const name of exportsOf(source)) found.set(name, [...(found.get(name) ?? []), relative(root, path)]);
   }
   return [...found].flatMap(([name, places]) =>
     places.length > 1 ? [`${name} is exported by each of ${places.join(', ')}`] : [],
   );
 }
 
-/** Names that a file declares and exports; of overloads one. @param {string} path @returns {Set<string>} */
-function exportsOf(path) {
-  const source = ts.createSourceFile(path, readFileSync(path, 'utf8'), ts.ScriptTarget.Latest);
+/** Names that a file declares and exports; of overloads one. @param {ts.SourceFile} source @returns {Set<string>} */
+function exportsOf(source) {
   const names = source.statements.flatMap((node) => {
     if (!ts.canHaveModifiers(node)) return [];
     if (!ts.getModifiers(node)?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)) return [];
