@@ -124,23 +124,14 @@ const DISKS: readonly FaultBefore[] = [
   {
     what: 'a disk is a temporary overlay',
     ends: 13,
-    arrange: async () => {
-      const dir = await labDir();
-      const file = join(dir, 'scratch.qcow2');
-      await createImage({ file, format: 'qcow2', size: MiB });
-      const args = ['-drive', `if=none,id=s1,file=${file},snapshot=on`, '-device', 'virtio-blk-pci,drive=s1'];
-      return of(await scenario(undefined, { args }));
-    },
+    arrange: async () => of(await withTemporaryDisk()),
   },
   {
     what: 'a disk has an external snapshot above its temporary overlay',
     ends: 13,
     arrange: async () => {
       const dir = await labDir();
-      const file = join(dir, 'scratch.qcow2');
-      await createImage({ file, format: 'qcow2', size: MiB });
-      const args = ['-drive', `if=none,id=s1,file=${file},snapshot=on`, '-device', 'virtio-blk-pci,drive=s1'];
-      const lab = await scenario(undefined, { args });
+      const lab = await withTemporaryDisk();
       for (const name of ['above', 'higher']) {
         await lab.vm.control.execute('blockdev-snapshot-sync', {
           ...{ device: 's1', 'snapshot-file': join(dir, `${name}.qcow2`), format: 'qcow2' },
@@ -271,6 +262,14 @@ const HOST: readonly FaultBefore[] = [
 ];
 
 export const FAULTS_BEFORE: readonly FaultBefore[] = [...MONITORS, ...DISKS, ...TARGETS, ...CONTENTS, ...HOST];
+
+/** A VM with a second disk that was started with `snapshot=on`. */
+async function withTemporaryDisk(): Promise<Scenario> {
+  const file = join(await labDir(), 'scratch.qcow2');
+  await createImage({ file, format: 'qcow2', size: MiB });
+  const args = ['-drive', `if=none,id=s1,file=${file},snapshot=on`, '-device', 'virtio-blk-pci,drive=s1'];
+  return scenario(undefined, { args });
+}
 
 async function edit(file: string, change: (text: string) => string): Promise<void> {
   const text = await readFile(file, 'utf8');
