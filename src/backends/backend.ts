@@ -1,14 +1,11 @@
-import type { Catalog } from '../core/catalog.js';
 import type { SourceDisk, VmState } from '../core/disk.js';
-import type { FleeceChoice } from '../core/fleece-choice.js';
 import type { BackupPlan } from '../core/plan.js';
-import type { Point } from '../core/point.js';
 import type { RepairAction } from '../core/reconcile.js';
 import type { Unwind } from '../flow/unwind.js';
 import type { Owner } from '../host/ownership.js';
-import type { Staging } from '../repository/staging.js';
 import type { TargetState } from '../repository/target.js';
-import type { BackupRun, Freeze, Planned } from './backup-run.js';
+import type { BackupRun, Planned } from './backup-run.js';
+import type { CopyMethod } from './copy-method.js';
 import type { RepairReport } from './repair.js';
 
 /**
@@ -34,8 +31,8 @@ export interface Backend {
    * What it changes, it gives back by `unwind`.
    */
   readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Backend | null>;
-  /** Decides how the instant is kept for the copy. Changes nothing. */
-  prepare(run: BackupRun, planned: Planned, facts: TargetStorage): Promise<Prepared>;
+  /** Decides how the disks are copied and their instant is kept. Changes nothing. */
+  prepare(run: BackupRun, planned: Planned, facts: TargetStorage): Promise<CopyMethod>;
   /**
    * For `--dry-run`: asks whether the guest could be frozen, and changes nothing. Says and throws what a run would; absent
    * where there is never anything to freeze.
@@ -59,22 +56,4 @@ export interface TargetStorage {
   /** The target is on a file system that may hang. */
   readonly network: boolean;
   readonly spaceIsShort: boolean;
-}
-
-export interface Prepared {
-  readonly fleecing: FleeceChoice;
-  /** Makes the point and seals it; a failure before the commit point undoes what was begun. */
-  readonly take: (run: BackupRun, staging: Staging, vm: VmState) => Promise<Done>;
-}
-
-export interface Done {
-  /** As it was carried out. */
-  readonly plan: BackupPlan;
-  readonly catalog: Catalog;
-  readonly point: Point;
-  /** How the instant was kept, where that is not as planned. */
-  readonly fleecing?: FleeceChoice;
-  readonly freeze: Freeze | null;
-  readonly pausedMs: number | null;
-  readonly transactionMs: number;
 }

@@ -114,7 +114,7 @@ export interface BackupRun {
   readonly watch: TargetWatch;
 }
 
-/** Looks at what the plan needs to know of the target's files, and plans. */
+/** The plan of a run, with what it was made for. */
 export interface Planned {
   readonly plan: BackupPlan;
   readonly targetId: string;

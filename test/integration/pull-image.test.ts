@@ -11,7 +11,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { pullFull, pullIncrement } from '../../src/backends/attempt/pull-image.js';
+import { pullFull, pullIncrement } from '../../src/backends/methods/pull-image.js';
 import { type Range, rangesOfFull, rangesOfIncrement } from '../../src/core/extents.js';
 import type { NbdSource } from '../../src/core/nbd-address.js';
 import { takesDirectIo } from '../../src/host/direct-io.js';

@@ -1,7 +1,7 @@
 import { stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { sealFile } from '../../src/backends/attempt/seal-file.js';
+import { sealFile } from '../../src/repository/seal-file.js';
 import { openSink } from '../../src/qemu-tools/image-writer.js';
 import { check, convert, createImage } from '../../src/qemu-tools/steps.js';
 import { Staging } from '../../src/repository/staging.js';

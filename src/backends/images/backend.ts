@@ -1,8 +1,8 @@
 import type { BackupPlan } from '../../core/plan.js';
 import { QmpBackupError } from '../../errors.js';
-import { unfrozen } from '../attempt/unfrozen.js';
 import type { Backend } from '../backend.js';
-import { attemptOfflinePoint } from './attempt.js';
+import { unfrozen } from '../methods/unfrozen.js';
+import { offlineCopy } from './methods/offline-copy.js';
 import { observeOfflineRepairs, repairOffline } from './repair.js';
 import type { OfflineVm } from './vm.js';
 
@@ -34,10 +34,7 @@ export function imagesBackend(offline: OfflineVm): Backend {
           `${source.file} was named ${source.id}, and by its bitmap it is ${disk} of this target: taken as that`,
         );
       }
-      return Promise.resolve({
-        fleecing: { fleece: false, why: 'the VM is off, so nothing overwrites what is copied' },
-        take: (locked, staging, vm) => attemptOfflinePoint(locked, offline, planned, staging, vm),
-      });
+      return Promise.resolve(offlineCopy(offline, planned));
     },
     // What the point made superfluous stays in the images until the next one of the running VM.
     retire: () => Promise.resolve([]),

@@ -7,9 +7,9 @@ import { readTarget } from '../../repository/target.js';
 import type { Backend } from '../backend.js';
 import type { BackupOptions, BackupRun } from '../backup-run.js';
 import { bitmapsOfDead } from '../images/repair.js';
-import { attemptDomainPoint } from './attempt.js';
 import { chooseMethod } from './choose-method.js';
-import type { CopyMethod } from './copy-method.js';
+import { domainCopy } from './domain-attempt.js';
+import type { DomainMethod } from './domain-method.js';
 import { endForeignJob } from './foreign-job.js';
 import { checkDomainFreeze } from './freeze-domain.js';
 import { seeDomain } from './inspect.js';
@@ -20,7 +20,7 @@ import { type BackupSession, type DomainSession, refuseDomainState, refuseForeig
 import { startForBackup } from './start-paused.js';
 
 interface Way extends Pick<BackupOptions, 'include' | 'exclude'> {
-  readonly method: CopyMethod;
+  readonly method: DomainMethod;
   readonly startPaused: boolean;
   /** Ends looks at images. */
   readonly signal: AbortSignal;
@@ -53,7 +53,7 @@ export async function domainBackend(
 }
 
 /** Whom its files would have to belong to is known only of a domain that runs. */
-function refuseStart({ fleecing }: CopyMethod): never {
+function refuseStart({ fleecing }: DomainMethod): never {
   throw new QmpBackupError('unsafe', `--start-paused is not possible here: ${fleecing.why}`, {
     hint: 'Nothing was changed. Leave it out: the images are then read as they lie.',
   });
@@ -80,10 +80,7 @@ function runningDomainBackend(session: BackupSession, { method }: Way): Backend 
       method.refuse(run.options);
       const risk = method.riskOf(facts);
       if (risk !== null) run.warn(risk);
-      return Promise.resolve({
-        fleecing: method.fleecing,
-        take: (locked, staging, vm) => attemptDomainPoint({ ...locked, session }, planned, method, staging, vm),
-      });
+      return Promise.resolve(domainCopy(session, planned, method));
     },
     checkFreeze: (run) => checkDomainFreeze({ ...run, session }, state),
     withOrphanBitmaps: (disks) => withOrphanBitmaps(session, disks),

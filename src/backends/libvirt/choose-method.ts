@@ -2,7 +2,7 @@ import { DIES_OF_NBD, survivesReaders } from '../../core/iothread-exports.js';
 import { QmpBackupError } from '../../errors.js';
 import type { Virsh } from '../../libvirt/virsh.js';
 import type { BackupOptions } from '../backup-run.js';
-import type { CopyMethod } from './copy-method.js';
+import type { DomainMethod } from './domain-method.js';
 import { PULL } from './methods/pull.js';
 
 interface Asked {
@@ -15,7 +15,7 @@ interface Asked {
  *
  * @throws QmpBackupError `unsafe` for a pull that was asked for and would
  */
-export async function chooseMethod(asked: Asked, name: BackupOptions['method']): Promise<CopyMethod> {
+export async function chooseMethod(asked: Asked, name: BackupOptions['method']): Promise<DomainMethod> {
   if (name === 'push') return (await import('./methods/push.js')).PUSH;
   const danger = await dangerOfPull(asked);
   if (danger === null) return PULL;
@@ -33,7 +33,7 @@ export async function chooseMethod(asked: Asked, name: BackupOptions['method']):
 }
 
 /** What only a pull can do is not to be had here. */
-function refuse(push: CopyMethod, options: BackupOptions, danger: string): void {
+function refuse(push: DomainMethod, options: BackupOptions, danger: string): void {
   try {
     push.refuse(options);
   } catch (error) {

@@ -3,7 +3,7 @@ import { messageOf } from '../../errors.js';
 import type { PullGuard } from '../../guards/pull-guard.js';
 import { isOutcomeUnknown } from '../../libvirt/errors.js';
 import { removeScratch } from '../../repository/scratch.js';
-import type { DomainCopy, DomainRun } from './copy-method.js';
+import type { DomainCopy, DomainRun } from './domain-method.js';
 import { resumeAfterIoError } from './repair.js';
 
 /**

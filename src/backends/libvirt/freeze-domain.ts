@@ -4,9 +4,9 @@ import { messageOf, QmpBackupError } from '../../errors.js';
 import type { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';
 import { VirshError, VirshTimeout } from '../../libvirt/errors.js';
 import { hasHardlyRun } from '../../libvirt/lifecycle.js';
-import { NOTHING_KEPT } from '../attempt/instant.js';
-import { unfrozen } from '../attempt/unfrozen.js';
-import type { DomainRun } from './copy-method.js';
+import { NOTHING_KEPT } from '../copy-method.js';
+import { unfrozen } from '../methods/unfrozen.js';
+import type { DomainRun } from './domain-method.js';
 
 /** The guard for the freeze, ready; null where nothing is frozen. */
 export async function startFreezeGuard(run: DomainRun, vm: VmState): Promise<DomainFreezeGuard | null> {

@@ -5,9 +5,9 @@ import { inspectDomain, stateNow } from '../../libvirt/domain.js';
 import { isOutcomeUnknown } from '../../libvirt/errors.js';
 import { destroyGracefully, hasHardlyRun, hasManagedSave, startPaused } from '../../libvirt/lifecycle.js';
 import { readJournal, removeJournal, writeJournal } from '../../repository/journal-file.js';
-import { monitorOfDomain, newJournal } from '../attempt/attempt-journal.js';
 import type { BackupRun } from '../backup-run.js';
 import { bitmapsOfDead } from '../images/repair.js';
+import { monitorOfDomain, newJournal } from '../methods/attempt-journal.js';
 import { type BackupSession, type DomainSession, stateOf } from './session.js';
 
 export interface Started {

@@ -8,9 +8,9 @@ import { describeEndpoint } from '../../qmp/endpoint.js';
 import type { Backend } from '../backend.js';
 import type { BackupOptions } from '../backup-run.js';
 import { observeRepairs } from '../repair.js';
-import { attemptPoint } from './attempt.js';
 import { chooseFleecing } from './choose-fleecing.js';
 import { refuseMoved, refuseRunState } from './hold-vm.js';
+import { driveBackup } from './methods/drive-backup.js';
 import { refuseLibvirtAgent } from './refuse-libvirt.js';
 import { repair } from './repair.js';
 import { ENDING_MS, openVm, type VmAccess } from './session.js';
@@ -39,11 +39,7 @@ export async function openQmpBackend(
     repair: (target, vm) => repair(client, target, vm),
     prepare: async (run, planned, facts) => {
       const fleecing = await chooseFleecing({ ...run, session }, planned.plan, facts);
-      return {
-        fleecing,
-        take: (locked, staging, vm) =>
-          attemptPoint({ ...locked, session }, { ...planned, fleecing }, staging, vm, imageOwner),
-      };
+      return driveBackup(session, { ...planned, fleecing }, imageOwner);
     },
     checkFreeze: async (run) => {
       const { checkVmFreeze } = await import('./start-guards.js');

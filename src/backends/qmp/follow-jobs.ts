@@ -3,7 +3,7 @@ import { copiesFailed, type FailedCopy, sparesOthers } from '../../core/failed-c
 import { listNames } from '../../core/listed-names.js';
 import { QmpBackupError } from '../../errors.js';
 import { watchJobs } from '../../qemu/job-watch.js';
-import type { Copies } from '../attempt/failed-disks.js';
+import type { Copies } from '../copy-method.js';
 import type { QmpPlan, QmpRun } from './run.js';
 
 /**

@@ -5,7 +5,7 @@ import { createImage } from '../../qemu-tools/steps.js';
 import { openScratch } from '../../qemu/fleece.js';
 import { addBitmaps, fleecedOf, type TransactionDisk } from '../../qemu/transaction.js';
 import { limitScratch, makeScratch } from '../../repository/scratch.js';
-import { watchScratch } from '../attempt/watch-scratch.js';
+import { watchScratch } from '../methods/watch-scratch.js';
 import type { QmpRun } from './run.js';
 
 /**

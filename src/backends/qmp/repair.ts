@@ -11,9 +11,9 @@ import type { QmpClient } from '../../qmp/client.js';
 import { run } from '../../qmp/commands.js';
 import { QmpCommandError } from '../../qmp/errors.js';
 import type { TargetState } from '../../repository/target.js';
-import { observeFailed } from '../attempt/failed-disks.js';
 import type { Repaired } from '../backend.js';
 import type { Planned } from '../backup-run.js';
+import { observeFailed } from '../methods/failed-disks.js';
 import { carryOutInTarget, observeRepairs } from '../repair.js';
 
 /** Carries out by QMP what reconcile decided, until nothing of ours is wrong; returns the VM as it is then. */

@@ -2,10 +2,15 @@ import type { VmState } from '../../core/disk.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { FreezeGuard } from '../../guards/freeze-guard.js';
 import type { PauseGuard } from '../../guards/pause-guard.js';
-import { unfrozen } from '../attempt/unfrozen.js';
 import type { BackupRun } from '../backup-run.js';
+import { unfrozen } from '../methods/unfrozen.js';
 import type { QmpRun } from './run.js';
-import type { Guards } from './take-instant.js';
+
+export interface Guards {
+  readonly freeze: FreezeGuard | null;
+  /** For fleecing of a VM that runs. */
+  readonly pause: PauseGuard | null;
+}
 
 /**
  * The processes that see to it that the guest thaws and the VM goes on, whatever becomes of this one: ready before the

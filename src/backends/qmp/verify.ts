@@ -6,7 +6,7 @@ import { exportNode, startNbdServer } from '../../qemu/nbd-export.js';
 import type { TransactionDisk } from '../../qemu/transaction.js';
 import { QmpCommandError } from '../../qmp/errors.js';
 import { writeJournal } from '../../repository/journal-file.js';
-import { compareWithInstant } from '../attempt/compare-with-instant.js';
+import { compareWithInstant } from '../methods/compare-with-instant.js';
 import type { QmpPlan, QmpRun } from './run.js';
 
 /**

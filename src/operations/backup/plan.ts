@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import type { Backend, Prepared } from '../../backends/backend.js';
+import type { Backend } from '../../backends/backend.js';
 import type { BackupRun, Planned } from '../../backends/backup-run.js';
+import type { CopyMethod } from '../../backends/copy-method.js';
 import type { VmState } from '../../core/disk.js';
 import { matchDisks } from '../../core/match-disks.js';
 import { planBackup } from '../../core/plan.js';
@@ -8,12 +9,12 @@ import { checkParents, damageIn } from '../../repository/check-parents.js';
 import { listFiles, type TargetState } from '../../repository/target.js';
 import { checkSpace } from './check-space.js';
 
-export async function planRun(
-  run: BackupRun,
-  backend: Backend,
-  state: TargetState,
-  vm: VmState,
-): Promise<Planned & Prepared> {
+export interface PlannedRun extends Pick<Planned, 'plan' | 'space'> {
+  readonly method: CopyMethod;
+}
+
+/** Looks at what the plan needs to know of the target's files, and plans. */
+export async function planRun(run: BackupRun, backend: Backend, state: TargetState, vm: VmState): Promise<PlannedRun> {
   const { options, context, target, attempt } = run;
   const { bitmapName } = backend;
   const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
@@ -48,7 +49,7 @@ export async function planRun(
   const { network, ...space } = await checkSpace(run, plan);
   const spaceIsShort = space.free - space.need < 2 * space.reserve;
   const planned: Planned = { plan, targetId, catalog, space, network };
-  const prepared = await backend.prepare(run, planned, { network, spaceIsShort });
-  context.report({ kind: 'planned', target, plan, fleecing: prepared.fleecing });
-  return { ...planned, ...prepared };
+  const method = await backend.prepare(run, planned, { network, spaceIsShort });
+  context.report({ kind: 'planned', target, plan, fleecing: method.fleecing });
+  return { plan, space, method };
 }

@@ -16,6 +16,7 @@ import { lockTarget } from '../../repository/lock.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
 import { Staging } from '../../repository/staging.js';
 import { readTarget, refuseOtherVm, targetFolder } from '../../repository/target.js';
+import { attemptPoint } from './attempt.js';
 import { targetInWords } from './check-space.js';
 import { planRun } from './plan.js';
 import { repairOtherMonths } from './repair-months.js';
@@ -77,10 +78,10 @@ async function dryRun(run: BackupRun, backend: Backend): Promise<Outcome> {
   refuseOtherVm(state, run.identity, backend.state.disks);
   const repairs = await backend.observeRepairs(state);
   const vm = withAskedFor(afterRepairs(backend.state, repairs), run.options);
-  const { plan, space, fleecing } = await planRun(run, backend, state, vm);
+  const { plan, space, method } = await planRun(run, backend, state, vm);
   // A guest that a dead run left frozen or stopped goes on first, and can only be asked then.
   if (!repairs.some(({ kind }) => kind === 'thaw' || kind === 'continue')) await backend.checkFreeze?.(run);
-  const { fleece, why } = fleecing;
+  const { fleece, why } = method.fleecing;
   return {
     target: run.target,
     plan,
@@ -137,17 +138,16 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   const other = await backend.ready?.(locked, repaired, unwind);
   const [way, seen] = other ? [other, other.state] : [backend, repaired];
   const vm = withAskedFor(seen, options);
-  const planned = await planRun(locked, way, state, vm);
-  const { space } = planned;
+  const { space, method } = await planRun(locked, way, state, vm);
   watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
-  const done = await planned.take(locked, staging, vm);
+  const done = await attemptPoint(locked, method, staging, vm);
   staging.keep();
   const { catalog, plan } = done;
   const disks = afterTransaction(vm.disks, plan);
   const { olderMonths } = state;
   // Where a bitmap was lost there is a FULL instead, and only then is it worth to look into the images.
   const anew = plan.disks.some(({ level }) => level === 'full') && state.catalog !== undefined;
-  const { fleece, why } = done.fleecing ?? planned.fleecing;
+  const { fleece, why } = done.fleecing;
   // Not the catalog, which is in the target and longer with each point.
   const { point, freeze, pausedMs, transactionMs } = done;
   const fleecing = { fleece, why };

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { sealFile } from '../../backends/attempt/seal-file.js';
 import type { PointDisk } from '../../core/point.js';
 import { QmpBackupError } from '../../errors.js';
 import type { StreamFile, StreamLevel } from '../../import/import-plan.js';
@@ -10,6 +9,7 @@ import { nodeOf } from '../../qemu-tools/image-view.js';
 import { type DiskSink, openSink } from '../../qemu-tools/image-writer.js';
 import { createImage } from '../../qemu-tools/steps.js';
 import { diskFolder } from '../../repository/layout.js';
+import { sealFile } from '../../repository/seal-file.js';
 import type { Staging } from '../../repository/staging.js';
 
 /** One stream becomes one file of the target. */

@@ -1,6 +1,5 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { commitCatalog } from '../../backends/attempt/seal-file.js';
 import { carryOutInTarget } from '../../backends/repair.js';
 import type { PointDisk } from '../../core/point.js';
 import { isWithoutVm, reconcile } from '../../core/reconcile.js';
@@ -14,6 +13,7 @@ import { readStreamFolder } from '../../import/stream-folder.js';
 import { removeJournal, writeJournal } from '../../repository/journal-file.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
+import { commitCatalog } from '../../repository/seal-file.js';
 import { Staging } from '../../repository/staging.js';
 import { listFiles, readTarget } from '../../repository/target.js';
 import {

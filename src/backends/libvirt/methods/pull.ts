@@ -13,14 +13,14 @@ import { endOf } from '../../../libvirt/lifecycle.js';
 import { loadLongRuns } from '../../../qemu-tools/runner.js';
 import { scratchPlace, temporaryFolder } from '../../../repository/scratch-place.js';
 import { scratchImage } from '../../../repository/scratch.js';
-import { compareWithInstant } from '../../attempt/compare-with-instant.js';
-import { pullDisks, type PulledDisk } from '../../attempt/pull-disks.js';
-import type { StagedImage } from '../../attempt/seal-point.js';
 import type { Planned } from '../../backup-run.js';
-import type { CopyMethod, DomainCopy, DomainRun } from '../copy-method.js';
+import type { StagedImage } from '../../copy-method.js';
+import { compareWithInstant } from '../../methods/compare-with-instant.js';
+import { pullDisks, type PulledDisk } from '../../methods/pull-disks.js';
+import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
 
 /** libvirt serves the instant over NBD and keeps what the guest overwrites in scratch images; our own hands write. */
-export const PULL: CopyMethod = {
+export const PULL: DomainMethod = {
   fleecing: { fleece: true, why: 'libvirt keeps what the guest overwrites in scratch images while it is pulled' },
   qemuWrites: false,
   refuse: ({ fleece }) => {
@@ -44,6 +44,11 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
       scratch: scratchImage(places[index] ?? '', index),
     };
   };
+  const pulled = (image: StagedImage): PulledDisk => {
+    const { exportName, dirtyContext } = exportOf(pullOf(image));
+    const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
+    return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
+  };
   return {
     folders: [...new Set([socketFolder(run), ...places])],
     load: async () => {
@@ -51,23 +56,11 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
     },
     backup: (staged) => ({ mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) }),
     adviceFor: () => null,
-    finish: async (staged) => {
-      const disks = staged.map((image): PulledDisk => {
-        const { exportName, dirtyContext } = exportOf(pullOf(image));
-        const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
-        return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
-      });
-      return toldByLibvirt(run, async () => {
-        const copies = await pullDisks(run, disks, socketFolder(run));
-        if (run.options.verify !== null) {
-          const { failed } = copies;
-          for (const disk of disks.filter((each) => !failed.some((bad) => bad.disk === each.planned.disk))) {
-            await compareWithInstant(run, planned, disk, disk.source);
-          }
-        }
-        return copies;
-      });
-    },
+    finish: (staged) => toldByLibvirt(run, () => pullDisks(run, staged.map(pulled), socketFolder(run))),
+    verify: (images) =>
+      toldByLibvirt(run, async () => {
+        for (const image of images) await compareWithInstant(run, planned, image, pulled(image).source);
+      }),
     end: async () => {
       await requireOwnJob(run);
       await endBackup(run.session.virsh, run.session.uuid, { sleep });

@@ -9,12 +9,12 @@ import { jobOf, lastJobOf, runningBackup, settled } from '../../../libvirt/domai
 import { whyNotWhole } from '../../../libvirt/push-end.js';
 import { allocatedIn } from '../../../qemu-tools/steps.js';
 import { diskFolder } from '../../../repository/layout.js';
-import type { Copied, StagedImage } from '../../attempt/seal-point.js';
 import type { BackupOptions, Planned } from '../../backup-run.js';
-import type { CopyMethod, DomainCopy, DomainRun } from '../copy-method.js';
+import type { Copied, StagedImage } from '../../copy-method.js';
+import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
 
 /** `--method push`: libvirt's own push backup, by which QEMU writes into the staged images. */
-export const PUSH: CopyMethod = {
+export const PUSH: DomainMethod = {
   fleecing: {
     fleece: false,
     why: '--method push: before each guest write QEMU copies the old data to the target, so the guest waits for it',
@@ -60,6 +60,8 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
       // Where one disk fails libvirt cancels the others.
       return { outcomes, failed: [] };
     },
+    // `refuse` has seen to it that nobody asks.
+    verify: () => Promise.resolve(),
     // It ended with the copy.
     end: () => Promise.resolve(),
   };

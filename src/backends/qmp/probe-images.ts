@@ -1,4 +1,3 @@
-import type { PlannedDisk } from '../../core/plan.js';
 import { QmpBackupError } from '../../errors.js';
 import { eachDisk } from '../../flow/all-of.js';
 import type { SocketOwner } from '../../host/socket-owner.js';
@@ -7,35 +6,27 @@ import { probeWritable, type TargetAio } from '../../qemu/probe-target.js';
 import type { TransactionDisk } from '../../qemu/transaction.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { QmpCommandError } from '../../qmp/errors.js';
-import type { Staging } from '../../repository/staging.js';
-import { stageImage } from '../attempt/stage-image.js';
+import type { StagedImage } from '../copy-method.js';
 
-/**
- * Makes the new images, empty and linked to their parents, and proves that QEMU can write to them: all of it before
- * any freeze. QEMU never opens the parents.
- */
-export async function stagePoint(
+interface ProbeOptions {
+  readonly qemuUser: SocketOwner | undefined;
+  readonly fleeced: ReadonlyMap<string, FleecedDisk>;
+  /** The target may hang: QEMU shall not wait for it with the threads that serve the guest. */
+  readonly mayHang: boolean;
+  readonly warn: (text: string) => void;
+}
+
+/** Proves that QEMU can write to the new images, before any freeze. It never opens their parents. */
+export async function probeImages(
   client: QmpClient,
-  staging: Staging,
-  disks: readonly PlannedDisk[],
-  options: {
-    readonly compressionType: 'zstd' | null;
-    readonly qemuUser: SocketOwner | undefined;
-    readonly fleeced: ReadonlyMap<string, FleecedDisk>;
-    readonly signal: AbortSignal;
-    /** The target may hang: QEMU shall not wait for it with the threads that serve the guest. */
-    readonly mayHang: boolean;
-    readonly warn: (text: string) => void;
-  },
+  staged: readonly StagedImage[],
+  options: ProbeOptions,
 ): Promise<readonly TransactionDisk[]> {
-  return eachDisk(disks, async (planned) => {
-    const path = await stageImage(staging, planned, options);
+  return eachDisk(staged, async ({ planned, path }) => {
     const aio = await probeOrExplain(client, path, options);
     return { planned, path, aio, fleece: options.fleeced.get(planned.disk) ?? null };
   });
 }
-
-type ProbeOptions = Pick<Parameters<typeof stagePoint>[3], 'qemuUser' | 'mayHang' | 'warn'>;
 
 async function probeOrExplain(
   client: QmpClient,

@@ -1,3 +1,5 @@
+import type { BackupRun, Instant, Planned } from '../../backends/backup-run.js';
+import type { Copied, StagedImage } from '../../backends/copy-method.js';
 import type { Catalog } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
 import { rememberedIdentity } from '../../core/identity.js';
@@ -5,24 +7,8 @@ import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
 import type { Point, PointDefinition, PointDisk } from '../../core/point.js';
 import { lacksOf } from '../../core/remarks.js';
 import { allOf, eachDisk, endingTogether } from '../../flow/all-of.js';
+import { commitCatalog, sealFile } from '../../repository/seal-file.js';
 import type { Staging } from '../../repository/staging.js';
-import type { BackupRun, Instant, Planned } from '../backup-run.js';
-import { commitCatalog, sealFile } from './seal-file.js';
-
-/** One image of a point, written and not yet sealed. */
-export interface StagedImage {
-  readonly planned: PlannedDisk;
-  /** Absolute path of the `.partial` file. */
-  readonly path: string;
-}
-
-/** How an image was filled. */
-export interface Copied {
-  readonly job: string;
-  /** Bytes. */
-  readonly copied: number;
-  readonly durationMs: number;
-}
 
 /** What became of the plan. */
 export interface Taken {
@@ -33,8 +19,8 @@ export interface Taken {
 
 /**
  * Makes a point valid: images flushed, checked, renamed; then the catalog that names them is written and renamed into
- * place. That rename is the commit point. `rest` is what else must be done before it, beside the images; of a libvirt
- * domain it gives the definition, its files under their names.
+ * place. That rename is the commit point. `rest` is what else must be done before it, beside the images; it gives the
+ * definition of the VM, its files under their names.
  */
 export async function sealPoint(
   run: BackupRun,
@@ -42,13 +28,13 @@ export async function sealPoint(
   staging: Staging,
   staged: readonly StagedImage[],
   taken: Taken,
-  rest?: () => Promise<PointDefinition | null>,
+  rest: () => Promise<PointDefinition | null>,
 ): Promise<{ readonly plan: BackupPlan; readonly catalog: Catalog; readonly point: Point }> {
   // A digest may take hours.
   const { signal, step } = endingTogether(run.signal);
   const [disks, definition] = await allOf([
     eachDisk(staged, (image) => step(sealImage({ ...run, signal }, staging, image, taken))),
-    rest && step(rest()),
+    step(rest()),
   ]);
   run.signal.throwIfAborted();
   const point = pointOf(run.attempt, plan, taken, disks, definition);
@@ -110,7 +96,7 @@ function pointOf(
   plan: BackupPlan,
   { instant, vm }: Taken,
   disks: PointDisk[],
-  definition: PointDefinition | null | undefined,
+  definition: PointDefinition | null,
 ): Point {
   const lacks = lacksOf(plan.leftOut);
   return {

@@ -7,7 +7,7 @@ import { QmpBackupError } from '../../errors.js';
 import { nameOfNode, nodeOf, readInFull, windowOf } from '../../qemu-tools/image-view.js';
 import { compare } from '../../qemu-tools/steps.js';
 import type { BackupRun, Planned } from '../backup-run.js';
-import type { StagedImage } from './seal-point.js';
+import type { StagedImage } from '../copy-method.js';
 
 /** Compares a new image, with all that it builds on, with the frozen instant of its disk. Throws where they differ. */
 export async function compareWithInstant(

@@ -1,35 +1,13 @@
 import type { Journal } from '../../core/catalog.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import { partOf } from '../../core/journal-parts.js';
-import { withoutFailed } from '../../core/plan.js';
 import { dropFailed, type RepairAction } from '../../core/reconcile.js';
 import { listFiles } from '../../repository/target.js';
 import type { BackupRun, Planned } from '../backup-run.js';
 import { carryOutInTarget, type RepairableVm } from '../repair.js';
-import type { Copied, StagedImage } from './seal-point.js';
-
-/** What became of the copies of a point; `failed` is empty without `--skip-failed-disks`. */
-export interface Copies {
-  readonly outcomes: readonly Copied[];
-  readonly failed: readonly FailedCopy[];
-}
-
-/** What is left of an attempt when the disks are set aside whose copies have failed. Says so, and changes nothing. */
-export function setFailedAside<P extends Planned, S extends StagedImage>(
-  run: BackupRun,
-  planned: P,
-  staged: readonly S[],
-  failed: readonly FailedCopy[],
-): { readonly planned: P; readonly staged: readonly S[] } {
-  if (failed.length === 0) return { planned, staged };
-  const { options: request, attempt } = run;
-  const plan = withoutFailed(planned.plan, failed, { request, catalog: planned.catalog, attempt });
-  plan.remarks.slice(planned.plan.remarks.length).forEach(({ text }) => run.warn(text));
-  return { planned: { ...planned, plan }, staged: staged.filter((each) => plan.disks.includes(each.planned)) };
-}
 
 /**
- * What those disks have left, to be taken away before the point is sealed. Until then the journal names it, and a run that dies
+ * What disks have left whose copies have failed, to be taken away before the point is sealed. Until then the journal names it, and a run that dies
  * meanwhile is undone as a whole.
  */
 export async function observeFailed(

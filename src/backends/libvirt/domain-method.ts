@@ -1,10 +1,9 @@
 import type { FleeceChoice } from '../../core/fleece-choice.js';
 import type { PullGuard } from '../../guards/pull-guard.js';
 import type { Backup } from '../../libvirt/backup.js';
-import type { Copies } from '../attempt/failed-disks.js';
-import type { StagedImage } from '../attempt/seal-point.js';
 import type { TargetStorage } from '../backend.js';
 import type { BackupOptions, BackupRun, Planned } from '../backup-run.js';
+import type { Copies, StagedImage } from '../copy-method.js';
 import type { BackupSession } from './session.js';
 
 export interface DomainRun extends BackupRun {
@@ -12,7 +11,7 @@ export interface DomainRun extends BackupRun {
 }
 
 /** `--method`: who writes the images of a domain's point, once libvirt keeps their instant. */
-export interface CopyMethod {
+export interface DomainMethod {
   readonly fleecing: FleeceChoice;
   /** The images are written by the domain's QEMU, and not by this process. */
   readonly qemuWrites: boolean;
@@ -34,10 +33,11 @@ export interface DomainCopy {
   /** What can be done where libvirt did not begin, by its words; null where only those tell. */
   adviceFor(words: string): string | null;
   /**
-   * After the begin: resolves when every image is written, closed by whoever wrote it, and proved where that was asked
-   * for; but those of disks that failed.
+   * After the begin: resolves when every image is written and closed by whoever wrote it; but those of disks that failed.
    */
   finish(staged: readonly StagedImage[]): Promise<Copies>;
+  /** Compares images with the instant, which is there until `end`. */
+  verify(images: readonly StagedImage[]): Promise<void>;
   /**
    * After that: resolves when there is no job any more. No point may count before: it rejects where the job did not last
    * until all was copied.

@@ -5,9 +5,8 @@ import { eachDisk, endingTogether } from '../../flow/all-of.js';
 import type { NbdDeadlines } from '../../nbd/client.js';
 import { NbdConnectionLost } from '../../nbd/errors.js';
 import type { BackupRun } from '../backup-run.js';
-import type { Copies } from './failed-disks.js';
+import type { Copied, Copies, StagedImage } from '../copy-method.js';
 import { pullFull, pullIncrement } from './pull-image.js';
-import type { Copied, StagedImage } from './seal-point.js';
 
 /** An image to be filled, and where its bytes are. */
 export interface PulledDisk extends StagedImage {

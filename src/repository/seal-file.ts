@@ -1,15 +1,15 @@
 import { stat } from 'node:fs/promises';
-import type { Catalog } from '../../core/catalog.js';
-import type { PointDisk } from '../../core/point.js';
-import { QmpBackupError } from '../../errors.js';
-import { allOf } from '../../flow/all-of.js';
-import { syncFile } from '../../host/durable.js';
-import type { CheckReport } from '../../qemu-tools/image-info.js';
-import { check } from '../../qemu-tools/steps.js';
-import { readCatalog, writeCatalog } from '../../repository/catalog-file.js';
-import { sha256File } from '../../repository/digest.js';
-import { fileState } from '../../repository/file-state.js';
-import type { Staging } from '../../repository/staging.js';
+import type { Catalog } from '../core/catalog.js';
+import type { PointDisk } from '../core/point.js';
+import { QmpBackupError } from '../errors.js';
+import { allOf } from '../flow/all-of.js';
+import { syncFile } from '../host/durable.js';
+import type { CheckReport } from '../qemu-tools/image-info.js';
+import { check } from '../qemu-tools/steps.js';
+import { readCatalog, writeCatalog } from './catalog-file.js';
+import { sha256File } from './digest.js';
+import { fileState } from './file-state.js';
+import type { Staging } from './staging.js';
 
 /** The last two steps of every point, however its images were written: images made whole, and the catalog that names them. */
 export type SealedFile = Pick<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256'>;

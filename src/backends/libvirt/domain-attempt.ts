@@ -1,0 +1,225 @@
+import type { Journal } from '../../core/catalog.js';
+import type { VmState } from '../../core/disk.js';
+import type { FailedCopy } from '../../core/failed-copies.js';
+import type { FleeceChoice } from '../../core/fleece-choice.js';
+import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../core/names.js';
+import { heldObstacle } from '../../core/obstacles.js';
+import type { Consistency, PointDefinition } from '../../core/point.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import { allOf } from '../../flow/all-of.js';
+import type { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';
+import { beginBackup } from '../../libvirt/backup.js';
+import { heldByBlockJob } from '../../libvirt/block-jobs.js';
+import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
+import { inspectDomain } from '../../libvirt/domain.js';
+import { DomainNotFound, isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
+import { makeScratch } from '../../repository/scratch.js';
+import type { Staging } from '../../repository/staging.js';
+import type { TargetState } from '../../repository/target.js';
+import type { Planned } from '../backup-run.js';
+import type { Begun, Copies, CopyAttempt, CopyMethod, GivenUp, StagedImage } from '../copy-method.js';
+import { monitorOfDomain, newJournal } from '../methods/attempt-journal.js';
+import { removeFilesOfFailed } from '../methods/failed-disks.js';
+import { watchScratch } from '../methods/watch-scratch.js';
+import { LIBVIRT } from '../repair.js';
+import { CopyGuestState } from './copy-guest-state.js';
+import {
+  type DefinitionPlan,
+  journalled,
+  planDefinition,
+  sealDefinition,
+  takeDefinition,
+  type TakenDefinition,
+} from './definition.js';
+import type { DomainCopy, DomainMethod, DomainRun } from './domain-method.js';
+import { consistencyOfStarted, startFreezeGuard } from './freeze-domain.js';
+import { repairDomain, resumeAfterIoError } from './repair.js';
+import { type BackupSession, blockJobCommand, vmStateOf } from './session.js';
+
+/** A checkpoint and a backup in one call of libvirt; who writes the images is the method's. */
+export function domainCopy(session: BackupSession, planned: Planned, method: DomainMethod): CopyMethod {
+  return {
+    fleecing: method.fleecing,
+    start: async (running, vm) => {
+      const run = { ...running, session };
+      const copy = method.copyFor(run, planned);
+      const checkpoint = checkpointOf(run, planned);
+      const definition = await planDefinition(session, run.target, {
+        now: run.context.now(),
+        checkpoint: checkpoint?.name ?? null,
+      });
+      const guard = await startFreezeGuard(run, vm);
+      const parts = { copy, loading: copy.load(), checkpoint, definition, guard, fleecing: method.fleecing };
+      return new DomainAttempt(run, planned, parts, vm);
+    },
+  };
+}
+
+interface Parts {
+  readonly copy: DomainCopy;
+  readonly loading: Promise<void>;
+  readonly checkpoint: NewCheckpoint | null;
+  readonly definition: DefinitionPlan;
+  readonly guard: DomainFreezeGuard | null;
+  readonly fleecing: FleeceChoice;
+}
+
+class DomainAttempt implements CopyAttempt {
+  readonly planned: Planned;
+  readonly fleecing: FleeceChoice;
+  readonly journal: Journal;
+  readonly atStake: CopyAttempt['atStake'];
+  readonly freezer: DomainFreezeGuard | null;
+  readonly compressionType: 'zstd' | null;
+  readonly #run: DomainRun;
+  readonly #copy: DomainCopy;
+  readonly #loading: Promise<void>;
+  readonly #checkpoint: NewCheckpoint | null;
+  readonly #definition: DefinitionPlan;
+  readonly #guest: CopyGuestState;
+  readonly #ranBefore: boolean;
+  #staged: readonly StagedImage[] = [];
+  #taken: TakenDefinition | null = null;
+
+  constructor(run: DomainRun, planned: Planned, parts: Parts, vm: VmState) {
+    const { copy, loading, checkpoint, definition, guard, fleecing } = parts;
+    this.planned = planned;
+    this.fleecing = fleecing;
+    this.journal = journalOf(run, planned, copy.folders, definition);
+    this.atStake = guard && { freezes: `${LIBVIRT}${run.session.uuid}`, stops: false };
+    this.freezer = guard;
+    this.compressionType = run.options.compress ? 'zstd' : null;
+    this.#run = run;
+    this.#copy = copy;
+    this.#loading = loading;
+    this.#checkpoint = checkpoint;
+    this.#definition = definition;
+    this.#guest = new CopyGuestState(run, copy, vm);
+    this.#ranBefore = vm.running;
+  }
+
+  async prepare(staged: readonly StagedImage[]): Promise<void> {
+    this.#staged = staged;
+    for (const folder of this.#copy.folders) {
+      await makeScratch(folder, this.#run.session.domain.owner ?? undefined);
+      await watchScratch(this.#run, folder);
+    }
+    // What takes the time of this process must not hold up the thaw; without a freeze libvirt begins meanwhile.
+    if (this.freezer) await this.#loading;
+    this.#run.signal.throwIfAborted();
+    this.#guest.guardIt();
+  }
+
+  async begin(): Promise<Begun> {
+    const begun = performance.now();
+    await this.#guest.begin(() => begin(this.#run, this.#checkpoint, this.#copy, this.#staged));
+    return { transactionMs: performance.now() - begun, pausedMs: null };
+  }
+
+  async begun(taken: Consistency): Promise<Consistency> {
+    this.#taken = await takeDefinition(this.#definition);
+    await this.freezer?.release();
+    return this.#run.session.startedPaused ? consistencyOfStarted(this.#run) : taken;
+  }
+
+  copy(): Promise<Copies> {
+    return this.#copy.finish(this.#staged);
+  }
+
+  verify(images: readonly StagedImage[]): Promise<void> {
+    return this.#copy.verify(images);
+  }
+
+  async end(staging: Staging, failed: readonly FailedCopy[]): Promise<PointDefinition | null> {
+    const { session, warn } = this.#run;
+    // Its bitmap is that of the checkpoint, which the others need.
+    await removeFilesOfFailed(this.#run, this.journal, this.planned, failed);
+    const sealing = this.#taken && sealDefinition(session, staging, this.#taken, warn);
+    const [definition] = await allOf([sealing, this.#guest.endCopy()]);
+    return definition;
+  }
+
+  async giveUp(failure: unknown): Promise<GivenUp> {
+    await this.freezer?.release();
+    await this.#guest.free();
+    return { failure, thawed: !this.freezer?.mayBeFrozen };
+  }
+
+  async undo(target: TargetState): Promise<readonly string[]> {
+    const { session } = this.#run;
+    const domain = await inspectDomain(session.virsh, session.uuid);
+    const { report } = await repairDomain({ ...session, domain }, target, vmStateOf(domain));
+    // Also where somebody else has ended the job.
+    const resumed = this.#ranBefore && domain.active ? await resumeAfterIoError(session) : [];
+    return [...report.warnings, ...resumed];
+  }
+
+  explain(failure: unknown): unknown {
+    return inWords(failure);
+  }
+}
+
+function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[], definition: DefinitionPlan): Journal {
+  return {
+    ...newJournal(run, monitorOfDomain(run.session.uuid)),
+    disks: [
+      ...plan.disks.map(({ disk, newBitmap, file }) => ({
+        ...{ disk, bitmap: newBitmap?.name ?? null, file },
+        job: domainJobId(run.attempt),
+      })),
+      ...journalled(definition, run.attempt),
+    ],
+    madeFolders: [...plan.disks.map(({ disk }) => disk), DEFINITION_FOLDER],
+    scratch: [...scratch],
+    ...(run.session.startedPaused ? { starts: run.session.uuid } : {}),
+  };
+}
+
+/** Of the disks that will be tracked; null where there is none. */
+function checkpointOf({ session, attempt }: DomainRun, { plan, targetId }: Planned): NewCheckpoint | null {
+  const tracked = plan.disks.filter(({ newBitmap }) => newBitmap !== null).map(({ source }) => source.node);
+  if (tracked.length === 0) return null;
+  const others = session.domain.disks.map(({ target }) => target).filter((target) => !tracked.includes(target));
+  return { name: checkpointName(targetId, attempt), disks: tracked, without: others };
+}
+
+/** The begin may have reached libvirt where its answer did not reach us; the undo looks. */
+async function begin(
+  { session: { virsh, uuid, domain } }: DomainRun,
+  checkpoint: NewCheckpoint | null,
+  copy: DomainCopy,
+  staged: readonly StagedImage[],
+): Promise<void> {
+  try {
+    await beginBackup(virsh, uuid, copy.backup(staged), checkpoint ?? undefined);
+  } catch (error) {
+    if (!(error instanceof VirshError)) throw error;
+    const held = heldByBlockJob(error.words);
+    // One that has begun since the domain was looked at.
+    const advice =
+      held === null
+        ? copy.adviceFor(error.words)
+        : heldObstacle({ type: 'a block job', virsh: blockJobCommand(domain, held) }).todo;
+    throw new QmpBackupError('failed', `libvirt did not begin the backup: ${error.words}`, {
+      cause: error,
+      hint: `No point was made and no change is lost.${advice === null ? '' : ` ${advice}`}`,
+    });
+  }
+}
+
+function inWords(failure: unknown): unknown {
+  if (isOutcomeUnknown(failure)) {
+    return new QmpBackupError('failed', `libvirt was lost during the backup: ${messageOf(failure)}`, {
+      cause: failure,
+      hint: 'No point was made and no change is lost. Run it again when libvirt answers.',
+    });
+  }
+  if (failure instanceof DomainNotFound) {
+    // A transient domain.
+    return new QmpBackupError('failed', `the domain ended during the backup, with its definition: ${failure.message}`, {
+      cause: failure,
+      hint: 'No point was made and no change is lost: the next run, when the domain is there again, tidies up and copies it all.',
+    });
+  }
+  return failure;
+}

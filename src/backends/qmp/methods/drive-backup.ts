@@ -1,0 +1,212 @@
+import { dirname, resolve } from 'node:path';
+import type { Journal } from '../../../core/catalog.js';
+import type { FailedCopy } from '../../../core/failed-copies.js';
+import { fleecingImpossible } from '../../../core/fleece-choice.js';
+import { guardNodeName } from '../../../core/names.js';
+import { messageOf, QmpBackupError } from '../../../errors.js';
+import type { SocketOwner } from '../../../host/socket-owner.js';
+import { inspectVm } from '../../../qemu/inspect.js';
+import { dismissJob } from '../../../qemu/job-watch.js';
+import { mayGo } from '../../../qemu/stay-here.js';
+import type { TransactionDisk } from '../../../qemu/transaction.js';
+import { describeEndpoint, type Endpoint } from '../../../qmp/endpoint.js';
+import { QmpConnectionLost } from '../../../qmp/errors.js';
+import type { Staging } from '../../../repository/staging.js';
+import type { TargetState } from '../../../repository/target.js';
+import type { BackupRun } from '../../backup-run.js';
+import type { Begun, Copies, CopyAttempt, CopyMethod, Freezer, GivenUp, StagedImage } from '../../copy-method.js';
+import { newJournal } from '../../methods/attempt-journal.js';
+import { beginPoint, knownOutcome } from '../begin-point.js';
+import { explained } from '../explain-refusal.js';
+import { followJobs } from '../follow-jobs.js';
+import { holdVm, refuseMoved } from '../hold-vm.js';
+import { prepareFleece } from '../prepare-fleece.js';
+import { probeImages } from '../probe-images.js';
+import { repair, takeFailedOut, takeFleecingOut } from '../repair.js';
+import type { QmpPlan, QmpRun } from '../run.js';
+import type { VmSession } from '../session.js';
+import { type Guards, releaseGuards, startGuards } from '../start-guards.js';
+import { verifyPoint } from '../verify.js';
+
+/**
+ * QEMU writes the images by its own backup jobs, begun in one transaction: from the disk itself, or fleeced, from a
+ * snapshot whose old data go to a scratch image. `qemuUser`: to whom files must belong so that QEMU can open them.
+ */
+export function driveBackup(session: VmSession, asked: QmpPlan, qemuUser: SocketOwner | undefined): CopyMethod {
+  return {
+    fleecing: asked.fleecing,
+    start: async (running, vm) => {
+      const run = { ...running, session };
+      // Before anything else of this run is anywhere.
+      const planned = await heldPlan(run, asked, qemuUser).catch((error: unknown) => {
+        throw inWords(error);
+      });
+      const guards = await startGuards(run, vm, planned.fleecing.fleece).catch(async (error: unknown) => {
+        await mayGo(session.client, guardNodeName(run.attempt));
+        throw error;
+      });
+      return new DriveBackup(run, planned, guards, { qemuUser, iothreads: vm.iothread !== null });
+    },
+  };
+}
+
+/** The plan of a VM that is held where it is; one that cannot be held must not be fleeced. */
+async function heldPlan(run: QmpRun, planned: QmpPlan, qemuUser: SocketOwner | undefined): Promise<QmpPlan> {
+  const { options } = run;
+  const free = await holdVm(run, qemuUser);
+  if (free === null || !planned.fleecing.fleece) return planned;
+  const obstacle = `this QEMU cannot be kept from migrating its guest meanwhile: ${free}`;
+  if (options.fleece === 'always' || options.verify !== null) throw fleecingImpossible(planned.fleecing.why, obstacle);
+  const why = `${planned.fleecing.why}, but fleecing is not possible here: ${obstacle}`;
+  run.warn(`not fleeced: ${why}`);
+  return { ...planned, fleecing: { ...planned.fleecing, fleece: false, why, disks: new Map() } };
+}
+
+/**
+ * Milliseconds until the transaction's outcome counts as unknown. The guest does not wait for it: the guard thaws at its
+ * own limit, and a transaction that ends well after that makes a crash point.
+ */
+const TRANSACTION_TIMEOUT_MS = 9_000;
+
+interface OfVm {
+  readonly qemuUser: SocketOwner | undefined;
+  readonly iothreads: boolean;
+}
+
+class DriveBackup implements CopyAttempt {
+  readonly planned: QmpPlan;
+  readonly fleecing: QmpPlan['fleecing'];
+  readonly journal: Journal;
+  readonly atStake: CopyAttempt['atStake'];
+  readonly freezer: Freezer | null;
+  readonly compressionType: 'zstd' | null;
+  readonly #run: QmpRun;
+  readonly #guards: Guards;
+  readonly #vm: OfVm;
+  #disks: readonly TransactionDisk[] = [];
+
+  constructor(run: QmpRun, planned: QmpPlan, guards: Guards, vm: OfVm) {
+    const { fleecing } = planned;
+    this.#run = run;
+    this.#guards = guards;
+    this.#vm = vm;
+    this.planned = planned;
+    this.fleecing = fleecing;
+    this.journal = journalOf(run, planned);
+    this.atStake = atStake(run.options, guards);
+    this.freezer = guards.freeze;
+    this.compressionType = run.options.compress ? (fleecing.features?.compressionType ?? null) : null;
+  }
+
+  async prepare(staged: readonly StagedImage[]): Promise<void> {
+    const { session, signal, warn } = this.#run;
+    const { qemuUser } = this.#vm;
+    const { disks: fleeced, fleece } = this.fleecing;
+    const options = { qemuUser, fleeced, signal, mayHang: this.planned.network, warn };
+    this.#disks = await probeImages(session.client, staged, options);
+    if (fleece) await prepareFleece(this.#run, this.#disks, qemuUser);
+  }
+
+  begin(): Promise<Begun> {
+    const { session, options } = this.#run;
+    return beginPoint(session.client, this.#disks, this.#guards.pause, {
+      speed: options.speedLimit,
+      compress: options.compress,
+      endOneByOne: this.#vm.iothreads,
+      jobOnCbwError: this.fleecing.features?.driveBackup.onCbwError ?? false,
+      cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000),
+      timeoutMs: TRANSACTION_TIMEOUT_MS,
+    });
+  }
+
+  async begun<T>(taken: T): Promise<T> {
+    await releaseGuards(this.#guards);
+    return taken;
+  }
+
+  copy(): Promise<Copies> {
+    return followJobs(this.#run, this.planned);
+  }
+
+  async verify(images: readonly StagedImage[]): Promise<void> {
+    const disks = this.#disks.filter(({ planned }) => images.some((image) => image.planned === planned));
+    await verifyPoint(this.#run, this.planned, disks, this.#serving());
+  }
+
+  /** The jobs have ended: the guest needs the filters no longer, and their scratch images may go. */
+  async end(_staging: Staging, failed: readonly FailedCopy[]): Promise<null> {
+    const { session, target, warn } = this.#run;
+    const { client } = session;
+    if (this.fleecing.fleece) {
+      await Promise.all(this.journal.disks.map(({ job }) => dismissJob(client, job)));
+      (await takeFleecingOut(client, this.#serving())).forEach(warn);
+    }
+    if (failed.length > 0) {
+      (await takeFailedOut(client, this.journal, { target, failed }, this.planned)).forEach(warn);
+    }
+    return null;
+  }
+
+  async giveUp(error: unknown): Promise<GivenUp> {
+    // The guest is thawed by now, and what was started after all can be cancelled.
+    await knownOutcome(error);
+    const thawed = await this.#released();
+    return { failure: await explained(this.#run.session.client, this.planned.plan.disks, error), thawed };
+  }
+
+  async undo(target: TargetState): Promise<readonly string[]> {
+    const { client } = this.#run.session;
+    await refuseMoved(client);
+    const { report } = await repair(client, target, await inspectVm(client));
+    return report.warnings;
+  }
+
+  explain(failure: unknown): unknown {
+    return inWords(failure);
+  }
+
+  #serving(): Journal {
+    return { ...this.journal, servesNbd: this.#run.options.verify !== null };
+  }
+
+  /** Resolves to whether nothing is frozen by us any more. */
+  async #released(): Promise<boolean> {
+    try {
+      await releaseGuards(this.#guards);
+      return true;
+    } catch (failure) {
+      this.#run.warn(messageOf(failure));
+      return false;
+    }
+  }
+}
+
+function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan): Journal {
+  return {
+    ...newJournal(run, addressOf(run.session.endpoint)),
+    disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
+    madeFolders: plan.disks.map(({ disk }) => disk),
+    scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch)))],
+  };
+}
+
+/** What a run that dies within the instant leaves to be thawed and continued. */
+function atStake({ agent }: BackupRun['options'], { freeze, pause }: Guards): CopyAttempt['atStake'] {
+  if (freeze === null && pause === null) return null;
+  return { freezes: freeze && agent ? addressOf(agent) : null, stops: pause !== null };
+}
+
+/** As a later run in another folder can use it. */
+function addressOf(endpoint: Endpoint): string {
+  return describeEndpoint(endpoint.kind === 'unix' ? { ...endpoint, path: resolve(endpoint.path) } : endpoint);
+}
+
+function inWords(failure: unknown): unknown {
+  if (failure instanceof QmpConnectionLost) {
+    return new QmpBackupError('failed', `the VM's monitor was lost during the backup: ${failure.message}`, {
+      cause: failure,
+      hint: 'No point was made and no change is lost. Run it again when the VM is up.',
+    });
+  }
+  return failure;
+}
