@@ -1,7 +1,7 @@
-import type { Journal } from '../core/catalog.js';
 import type { VmState } from '../core/disk.js';
 import type { FailedCopy } from '../core/failed-copies.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
+import type { Journal } from '../core/journal.js';
 import type { PlannedDisk } from '../core/plan.js';
 import type { Consistency, PointDefinition } from '../core/point.js';
 import type { FreezeStatus } from '../guest-agent/client.js';

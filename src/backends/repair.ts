@@ -1,5 +1,6 @@
 import { rm, rmdir } from 'node:fs/promises';
 import type { VmState } from '../core/disk.js';
+import type { FrozenGuest } from '../core/journal.js';
 import { reconcile, type RepairAction } from '../core/reconcile.js';
 import { virshCommand } from '../core/virsh-hint.js';
 import { messageOf } from '../errors.js';
@@ -41,7 +42,7 @@ export async function observeRepairs(state: TargetState, vm: RepairableVm): Prom
 export async function carryOutInTarget(target: string, action: RepairAction, warnings: string[]): Promise<void> {
   switch (action.kind) {
     case 'thaw':
-      return thaw(action.agent, warnings);
+      return thaw(action.guest, warnings);
     case 'delete-file':
       await rm(filePath(target, action.disk, action.file), { force: true });
       return syncFolder(diskFolder(target, action.disk));
@@ -68,30 +69,27 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
   }
 }
 
-/** A journal's word for a guest that was frozen through libvirt, before the domain's UUID. */
-export const LIBVIRT = 'libvirt:';
-
 /**
  * A guest that was rebooted since, or whose agent is gone for good, is not frozen by us any more: an agent that cannot
  * be asked must not hold up every backup.
  */
-async function thaw(agent: string, warnings: string[]): Promise<void> {
-  if (agent.startsWith(LIBVIRT)) {
-    const domain = agent.slice(LIBVIRT.length);
+async function thaw(guest: FrozenGuest, warnings: string[]): Promise<void> {
+  if (guest.kind === 'domain') {
     warnings.push(
-      `an earlier run may have left the guest frozen. If it hangs, thaw it: ${virshCommand(null, 'domfsthaw', domain)}`,
+      `an earlier run may have left the guest frozen. If it hangs, thaw it: ${virshCommand(null, 'domfsthaw', guest.uuid)}`,
     );
     return;
   }
+  const agent = parseEndpoint(guest.endpoint);
   try {
     const { thawNow } = await import('../guest-agent/thaw.js');
-    await thawNow(parseEndpoint(agent), { timeoutMs: 5_000 });
+    await thawNow(agent, { timeoutMs: 5_000 });
   } catch (error) {
     // The agent says frozen and does not thaw: nothing may go on, and the journal has to stay.
     if (error instanceof GuestNotThawed && !(error.cause instanceof GuestAgentError)) throw error;
     const why = messageOf(error instanceof GuestNotThawed ? error.cause : error);
     const words = `an earlier run may have left the guest frozen, and its agent cannot be asked: ${why}`;
-    warnings.push(`${words}. If the guest hangs, thaw it: ${thawAgentByHand(parseEndpoint(agent))}`);
+    warnings.push(`${words}. If the guest hangs, thaw it: ${thawAgentByHand(agent)}`);
   }
 }
 

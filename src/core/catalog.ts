@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { isPlainPoint } from './plain-point.js';
-import { bitmapNameSchema, componentSchema, type Point, pointSchema, textSchema } from './point.js';
+import { bitmapNameSchema, type Point, pointSchema, textSchema } from './point.js';
 
 /**
  * The catalog: the only authority on what is a valid point. `catalog.json` of a target holds exactly this shape;
@@ -69,45 +69,4 @@ export function readCatalogValue(value: unknown): CatalogReading {
   const [first] = result.issues;
   const path = v.getDotPath(first);
   return { ok: false, newer: false, why: path === null ? first.message : `${path}: ${first.message}` };
-}
-
-const journalDisk = v.object({
-  disk: componentSchema,
-  /** Name of the attempt's new bitmap, or null where none is added. */
-  bitmap: v.nullable(bitmapNameSchema),
-  job: v.string(),
-  file: componentSchema,
-});
-
-const journal = v.object({
-  schema: v.literal(CATALOG_SCHEMA),
-  attempt: v.string(),
-  startedAt: v.string(),
-  /** What the run does, for people. */
-  what: v.string(),
-  /** Empty where the run has nothing to do with a VM. */
-  monitor: v.string(),
-  vm: v.object({ uuid: textSchema, name: textSchema, label: textSchema }),
-  disks: v.array(journalDisk),
-  /** Folders, relative to the target, that the run made. */
-  madeFolders: v.array(componentSchema),
-  /** Agent endpoint, written before the guest is frozen; null when the run does not freeze. */
-  freezes: textSchema,
-  /** Written before the VM is stopped. */
-  stops: v.boolean(),
-  /** Folders of the scratch images of fleecing; absolute paths. */
-  scratch: v.optional(v.array(v.string()), []),
-  /** The run starts QEMU's NBD server. */
-  servesNbd: v.optional(v.boolean(), false),
-  /** The libvirt domain (UUID) that the run starts, paused, and ends again. */
-  starts: v.optional(v.string()),
-});
-
-/** `run.json`: what a run may leave behind in QEMU and in the target, written before it changes anything. */
-export type Journal = v.InferOutput<typeof journal>;
-
-/** Checks a parsed `run.json`; undefined when it has another shape. */
-export function readJournalValue(value: unknown): Journal | undefined {
-  const result = v.safeParse(journal, value, { abortEarly: true });
-  return result.success ? result.output : undefined;
 }

@@ -1,4 +1,5 @@
-import type { Catalog, Journal } from './catalog.js';
+import type { Catalog } from './catalog.js';
+import type { Journal } from './journal.js';
 import { DEFINITION_FOLDER } from './names.js';
 
 /** What the journal names and the catalog does not: all of a run that was not sealed, else what belongs to disks that failed in it. */

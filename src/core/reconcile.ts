@@ -1,7 +1,8 @@
-import type { Catalog, Journal } from './catalog.js';
+import type { Catalog } from './catalog.js';
 import { knownDisks, latestTracked, neededBitmaps, recordedBitmaps } from './chain.js';
 import type { DirtyBitmap, JobState, OwnNode, SourceDisk, VmState } from './disk.js';
 import { filesOf, unsealedOf } from './journal-parts.js';
+import type { FrozenGuest, Journal } from './journal.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
 /**
@@ -25,7 +26,7 @@ export interface Observed {
 }
 
 export type RepairAction =
-  | { readonly kind: 'thaw'; readonly agent: string }
+  | { readonly kind: 'thaw'; readonly guest: FrozenGuest }
   | { readonly kind: 'continue' }
   | { readonly kind: 'end-job'; readonly job: string; readonly concluded: boolean }
   | { readonly kind: 'remove-export'; readonly id: string }
@@ -92,7 +93,7 @@ function guestFirst(journal: Journal, status: string): RepairAction[] {
   const actions: RepairAction[] = [];
   // The agent of a guest that stands still does not answer: first the VM goes on, then the guest is thawed.
   if (journal.stops && status === 'paused') actions.push({ kind: 'continue' });
-  if (journal.freezes !== null) actions.push({ kind: 'thaw', agent: journal.freezes });
+  if (journal.freezes !== null) actions.push({ kind: 'thaw', guest: journal.freezes });
   return actions;
 }
 
@@ -222,8 +223,8 @@ export interface OfflineRepairs {
 }
 
 /** The journal of a run that has nothing in any QEMU: an import, or a backup of a VM that was off. */
-export function isWithoutVm({ monitor }: Journal): boolean {
-  return monitor === '';
+export function isWithoutVm({ owner }: Journal): boolean {
+  return owner.kind === 'none';
 }
 
 /** `inUse` are the files, `<disk>/<file>`, that a QEMU has open for writing. */

@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import { type Journal, readJournalValue } from '../core/catalog.js';
+import { type Journal, journalValue, readJournalValue } from '../core/journal.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile, syncFolder } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
@@ -35,9 +35,9 @@ export async function readJournal(target: string): Promise<Journal | undefined> 
 /** @throws QmpBackupError as `replaceFile`, or `failed` when `journal` could not be read back */
 export async function writeJournal(target: string, journal: Journal): Promise<void> {
   const path = journalPath(target);
-  const checked = readJournalValue(journal);
-  if (!checked) throw new QmpBackupError('failed', `refused to write a wrong journal to ${path}`);
-  await replaceFile(path, `${JSON.stringify(checked, null, 1)}\n`, { mode: 0o600, owner: await ownerFor(target) });
+  const value = journalValue(journal);
+  if (!readJournalValue(value)) throw new QmpBackupError('failed', `refused to write a wrong journal to ${path}`);
+  await replaceFile(path, `${JSON.stringify(value, null, 1)}\n`, { mode: 0o600, owner: await ownerFor(target) });
 }
 
 /** Removes the journal, durably; it need not be there. */

@@ -1,4 +1,5 @@
-import type { Catalog, Journal } from '../core/catalog.js';
+import type { Catalog } from '../core/catalog.js';
+import type { Journal } from '../core/journal.js';
 import { QmpBackupError } from '../errors.js';
 import { readJournal } from './journal-file.js';
 import { listFiles } from './target.js';

@@ -174,7 +174,7 @@ describe('recover --socket', () => {
     afterTest(() => moved.stopListening());
     const at = (moved.endpoint as { path: string }).path;
     const answer = await answerOf(3, ['--agent-socket', at, ...offline(lab)]);
-    expect(answer.targets[0]!.actions).toContainEqual({ kind: 'thaw', agent: at });
+    expect(answer.targets[0]!.actions).toContainEqual({ kind: 'thaw', guest: { kind: 'agent', endpoint: at } });
     expect(moved.frozen).toBe(false);
     await lab.vm.control.execute('stop');
     await answerOf(0, ['--agent-socket', at, ...withVm(lab)]);

@@ -1,5 +1,6 @@
-import type { Catalog, Journal } from '../../src/core/catalog.js';
+import type { Catalog } from '../../src/core/catalog.js';
 import type { DirtyBitmap, SourceDisk, VmState } from '../../src/core/disk.js';
+import type { Journal } from '../../src/core/journal.js';
 import { matchDisks } from '../../src/core/match-disks.js';
 import { bitmapName } from '../../src/core/names.js';
 import type { BackupRequest, PlanInput } from '../../src/core/plan.js';
@@ -108,7 +109,7 @@ export function journal(attempt: string, disks: Journal['disks'], more: Partial<
     attempt,
     startedAt: '2026-11-21T12:00:00.000Z',
     what: 'backup',
-    monitor: '/run/q',
+    owner: { kind: 'monitor', endpoint: '/run/q' },
     vm: { uuid: null, name: 'vm', label: null },
     disks,
     madeFolders: disks.map(({ disk }) => disk),

@@ -1,5 +1,5 @@
-import type { Journal } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
+import type { Journal } from '../../core/journal.js';
 import type { RepairAction } from '../../core/reconcile.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';

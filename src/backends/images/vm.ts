@@ -1,5 +1,5 @@
-import type { Journal } from '../../core/catalog.js';
 import type { SourceDisk, VmState } from '../../core/disk.js';
+import type { Journal } from '../../core/journal.js';
 import type { Consistency, PointDefinition } from '../../core/point.js';
 import type { ImageFile } from '../../qemu-tools/image-file.js';
 import type { Staging } from '../../repository/staging.js';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Journal } from '../../core/catalog.js';
+import type { Journal } from '../../core/journal.js';
 import {
   DEFINITION_FOLDER,
   definitionFileName,

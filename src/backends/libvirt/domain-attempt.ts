@@ -1,7 +1,7 @@
-import type { Journal } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
+import type { Journal } from '../../core/journal.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../core/names.js';
 import { heldObstacle } from '../../core/obstacles.js';
 import type { Consistency, PointDefinition } from '../../core/point.js';
@@ -18,10 +18,9 @@ import type { Staging } from '../../repository/staging.js';
 import type { TargetState } from '../../repository/target.js';
 import type { Planned } from '../backup-run.js';
 import type { Begun, Copies, CopyAttempt, CopyMethod, GivenUp, StagedImage } from '../copy-method.js';
-import { monitorOfDomain, newJournal } from '../methods/attempt-journal.js';
+import { newJournal } from '../methods/attempt-journal.js';
 import { removeFilesOfFailed } from '../methods/failed-disks.js';
 import { watchScratch } from '../methods/watch-scratch.js';
-import { LIBVIRT } from '../repair.js';
 import { CopyGuestState } from './copy-guest-state.js';
 import {
   type DefinitionPlan,
@@ -86,7 +85,7 @@ class DomainAttempt implements CopyAttempt {
     this.planned = planned;
     this.fleecing = fleecing;
     this.journal = journalOf(run, planned, copy.folders, definition);
-    this.atStake = guard && { freezes: `${LIBVIRT}${run.session.uuid}`, stops: false };
+    this.atStake = guard && { freezes: { kind: 'domain', uuid: run.session.uuid }, stops: false };
     this.freezer = guard;
     this.compressionType = run.options.compress ? 'zstd' : null;
     this.#run = run;
@@ -161,7 +160,7 @@ class DomainAttempt implements CopyAttempt {
 
 function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[], definition: DefinitionPlan): Journal {
   return {
-    ...newJournal(run, monitorOfDomain(run.session.uuid)),
+    ...newJournal(run, { kind: 'domain', uuid: run.session.uuid }),
     disks: [
       ...plan.disks.map(({ disk, newBitmap, file }) => ({
         ...{ disk, bitmap: newBitmap?.name ?? null, file },

@@ -7,7 +7,7 @@ import { destroyGracefully, hasHardlyRun, hasManagedSave, startPaused } from '..
 import { readJournal, removeJournal, writeJournal } from '../../repository/journal-file.js';
 import type { BackupRun } from '../backup-run.js';
 import { bitmapsOfDead } from '../images/repair.js';
-import { monitorOfDomain, newJournal } from '../methods/attempt-journal.js';
+import { newJournal } from '../methods/attempt-journal.js';
 import { type BackupSession, type DomainSession, stateOf } from './session.js';
 
 export interface Started {
@@ -56,7 +56,7 @@ export async function startForBackup(run: BackupRun, session: BackupSession, unw
 /** The bitmaps that an earlier run left in the images stay in the journal until they are removed. */
 async function writeStarting(run: BackupRun, uuid: string): Promise<void> {
   await writeJournal(run.target, {
-    ...newJournal(run, monitorOfDomain(uuid), ' --start-paused'),
+    ...newJournal(run, { kind: 'domain', uuid }, ' --start-paused'),
     disks: bitmapsOfDead({ journal: await readJournal(run.target), catalog: undefined }),
     starts: uuid,
   });

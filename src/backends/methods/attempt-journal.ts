@@ -1,17 +1,18 @@
-import { CATALOG_SCHEMA, type Journal } from '../../core/catalog.js';
+import { CATALOG_SCHEMA } from '../../core/catalog.js';
+import type { Journal, JournalOwner } from '../../core/journal.js';
 import type { BackupRun } from '../backup-run.js';
 
 /**
  * The journal of an attempt that has changed nothing: whoever writes it adds what the attempt is about to change.
- * `monitor` tells in which VM that is; `how` is added to what the run does, for people.
+ * `owner` tells in which VM that is; `how` is added to what the run does, for people.
  */
-export function newJournal({ attempt, context, options, identity }: BackupRun, monitor: string, how = ''): Journal {
+export function newJournal({ attempt, context, options, identity }: BackupRun, owner: JournalOwner, how = ''): Journal {
   return {
     schema: CATALOG_SCHEMA,
     attempt,
     startedAt: context.now().toISOString(),
     what: `backup --level ${options.level}${how}`,
-    monitor,
+    owner,
     vm: identity,
     disks: [],
     madeFolders: [],
@@ -20,9 +21,4 @@ export function newJournal({ attempt, context, options, identity }: BackupRun, m
     scratch: [],
     servesNbd: false,
   };
-}
-
-/** How a journal names a libvirt domain. */
-export function monitorOfDomain(uuid: string): string {
-  return `libvirt domain ${uuid}`;
 }

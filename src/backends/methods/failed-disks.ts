@@ -1,6 +1,6 @@
-import type { Journal } from '../../core/catalog.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import { partOf } from '../../core/journal-parts.js';
+import type { Journal } from '../../core/journal.js';
 import { dropFailed, type RepairAction } from '../../core/reconcile.js';
 import { listFiles } from '../../repository/target.js';
 import type { BackupRun, Planned } from '../backup-run.js';

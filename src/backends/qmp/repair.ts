@@ -1,6 +1,6 @@
-import type { Journal } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
+import type { Journal } from '../../core/journal.js';
 import { dismantle, reconcileVm, type RepairAction } from '../../core/reconcile.js';
 import { removeBitmap } from '../../qemu/bitmaps.js';
 import { type FilterInPlace, takeOutFilter } from '../../qemu/fleece.js';

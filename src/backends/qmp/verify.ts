@@ -1,5 +1,5 @@
 import { dirname, join } from 'node:path';
-import type { Journal } from '../../core/catalog.js';
+import type { Journal } from '../../core/journal.js';
 import { exportName } from '../../core/names.js';
 import { QmpBackupError } from '../../errors.js';
 import { exportNode, startNbdServer } from '../../qemu/nbd-export.js';

@@ -1,3 +1,4 @@
+import type { FrozenGuest } from '../../core/journal.js';
 import type { RepairAction } from '../../core/reconcile.js';
 
 /** One repair in words: `removed run.json`, or with `would` what it would be. */
@@ -5,7 +6,7 @@ export function repairText(action: RepairAction, would: boolean): string {
   const said = (done: string, todo: string): string => (would ? `would ${todo}` : done);
   switch (action.kind) {
     case 'thaw':
-      return `${said('asked', 'ask')} ${whoThaws(action.agent)} to thaw the guest`;
+      return `${said('asked', 'ask')} ${whoThaws(action.guest)} to thaw the guest`;
     case 'continue':
       return `${said('let', 'let')} the VM go on, which the run had stopped`;
     case 'end-job':
@@ -42,7 +43,6 @@ export function repairText(action: RepairAction, would: boolean): string {
 }
 
 /** A guest that was frozen through libvirt has the domain's UUID in the place of an address. */
-function whoThaws(agent: string): string {
-  const domain = /^libvirt:(.*)$/.exec(agent)?.[1];
-  return domain === undefined ? `the guest agent at ${agent}` : `libvirt (domain ${domain})`;
+function whoThaws(guest: FrozenGuest): string {
+  return guest.kind === 'agent' ? `the guest agent at ${guest.endpoint}` : `libvirt (domain ${guest.uuid})`;
 }

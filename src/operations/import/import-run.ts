@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
-import { type Catalog, CATALOG_SCHEMA, type Journal } from '../../core/catalog.js';
+import { type Catalog, CATALOG_SCHEMA } from '../../core/catalog.js';
 import type { VmIdentity } from '../../core/identity.js';
+import type { Journal } from '../../core/journal.js';
 import { nextNumber, pointFileName } from '../../core/names.js';
 import type { Point, PointDisk } from '../../core/point.js';
 import { QmpBackupError } from '../../errors.js';
@@ -138,7 +139,7 @@ export function journalOf({ attempt, context, vm }: ImportRun, points: readonly 
     attempt,
     startedAt: context.now().toISOString(),
     what: 'import from virtnbdbackup',
-    monitor: '',
+    owner: { kind: 'none' },
     vm,
     disks: files.map(({ disk, file }) => ({ disk, bitmap: null, job: '', file })),
     madeFolders: [...new Set(files.map(({ disk }) => disk))],

@@ -3,9 +3,9 @@ import { resolve } from 'node:path';
 import type { AskedVm } from '../../backends/address.js';
 import { refuseLibvirtAgent } from '../../backends/qmp/refuse-libvirt.js';
 import { carryOutInTarget } from '../../backends/repair.js';
-import type { Journal } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
 import { displayName, identityOf, type VmIdentity } from '../../core/identity.js';
+import { type Journal, ownerText } from '../../core/journal.js';
 import { afterRepairs, reconcileOffline, reconcileVm, type RepairAction } from '../../core/reconcile.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
@@ -173,7 +173,7 @@ async function recoverFolder(
 function whatIsLeft(journal: Journal, inUse: readonly string[]): readonly string[] {
   return [
     ...inUse.map((file) => `${file} stays: a QEMU is still writing it`),
-    `run.json stays: bitmaps and jobs of that run may still be in the VM (its monitor was ${journal.monitor})`,
+    `run.json stays: bitmaps and jobs of that run may still be in the VM (its monitor was ${ownerText(journal.owner)})`,
     ...(journal.stops ? ['that run may have stopped the VM: only its monitor can let it go on'] : []),
   ];
 }
@@ -188,7 +188,7 @@ function deadRun({ journal, catalog }: TargetState): DeadRun | null {
 function withAgent(state: TargetState, agent: Endpoint | null): TargetState {
   const { journal } = state;
   if (!agent || !journal || journal.freezes === null) return state;
-  return { ...state, journal: { ...journal, freezes: describeEndpoint(agent) } };
+  return { ...state, journal: { ...journal, freezes: { kind: 'agent', endpoint: describeEndpoint(agent) } } };
 }
 
 async function lock(

@@ -1,6 +1,7 @@
-import type { Catalog, Journal } from '../../../src/core/catalog.js';
+import type { Catalog } from '../../../src/core/catalog.js';
 import { backingChainOf } from '../../../src/core/chain.js';
 import type { VmState } from '../../../src/core/disk.js';
+import type { Journal } from '../../../src/core/journal.js';
 import { matchDisks } from '../../../src/core/match-disks.js';
 import { bitmapName } from '../../../src/core/names.js';
 import { afterTransaction, type BackupPlan, planBackup, type RequestedLevel } from '../../../src/core/plan.js';

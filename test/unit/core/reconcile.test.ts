@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import type { Journal } from '../../../src/core/catalog.js';
 import type { OwnNode } from '../../../src/core/disk.js';
 import { partOf } from '../../../src/core/journal-parts.js';
+import type { Journal } from '../../../src/core/journal.js';
 import {
   afterRepairs,
   dismantle,
@@ -73,9 +73,12 @@ describe('a run that died before its point was sealed', () => {
   });
 
   it('continues the VM, so that its agent can answer, and thaws the guest before anything else', () => {
-    const journals = { ...dead, freezes: '/run/qga', stops: true };
+    const journals = { ...dead, freezes: { kind: 'agent', endpoint: '/run/qga' } as const, stops: true };
     const actions = reconcile(observed({ journal: journals, status: 'paused' }));
-    expect(actions.slice(0, 2)).toEqual([{ kind: 'continue' }, { kind: 'thaw', agent: '/run/qga' }]);
+    expect(actions.slice(0, 2)).toEqual([
+      { kind: 'continue' },
+      { kind: 'thaw', guest: { kind: 'agent', endpoint: '/run/qga' } },
+    ]);
   });
 
   it('leaves a VM alone that is not paused: it went on, or is another process by now', () => {
@@ -249,7 +252,7 @@ describe('what can be repaired without the VM', () => {
       { disk: 'a', bitmap: 'qmpbackup-x-a-new', job: 'qmpbackup-abcdefabcdef-a', file: 'INC-2.qcow2' },
       { disk: 'b', bitmap: 'qmpbackup-x-b-new', job: 'qmpbackup-abcdefabcdef-b', file: 'INC-2.qcow2' },
     ],
-    { freezes: '/run/agent', stops: true },
+    { freezes: { kind: 'agent', endpoint: '/run/agent' } as const, stops: true },
   );
   const files = new Map([
     ['a', ['FULL-1.qcow2', 'INC-2.qcow2.partial']],
@@ -260,7 +263,7 @@ describe('what can be repaired without the VM', () => {
     const known = catalog([point(0, [full])]);
     expect(reconcileOffline({ catalog: known, journal: dead, files }, new Set(['b/INC-2.qcow2']))).toEqual({
       now: [
-        { kind: 'thaw', agent: '/run/agent' },
+        { kind: 'thaw', guest: { kind: 'agent', endpoint: '/run/agent' } },
         { kind: 'delete-file', disk: 'a', file: 'INC-2.qcow2.partial' },
         { kind: 'delete-folder', disk: 'a' },
         { kind: 'delete-folder', disk: 'b' },
@@ -273,7 +276,7 @@ describe('what can be repaired without the VM', () => {
   it('is no file of a point that was sealed, and nothing without a journal', () => {
     const sealed = catalog([point(0, [full]), point(1, [inc, entry('b', 'INC-2.qcow2')], { id: dead.attempt })]);
     const { now, inUse, waiting } = reconcileOffline({ catalog: sealed, journal: dead, files }, new Set());
-    expect([...now, ...inUse]).toEqual([{ kind: 'thaw', agent: '/run/agent' }]);
+    expect([...now, ...inUse]).toEqual([{ kind: 'thaw', guest: { kind: 'agent', endpoint: '/run/agent' } }]);
     expect(waiting).toBe(dead);
     expect(reconcileOffline({ catalog: sealed, journal: undefined, files }, new Set())).toEqual({
       now: [],

@@ -1,7 +1,8 @@
-import { type Catalog, CATALOG_SCHEMA, type Journal } from '../../../core/catalog.js';
+import { type Catalog, CATALOG_SCHEMA } from '../../../core/catalog.js';
 import { knownDisks } from '../../../core/chain.js';
 import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
+import type { Journal, JournalOwner } from '../../../core/journal.js';
 import { DEFINITION_FOLDER } from '../../../core/names.js';
 import type { NbdSource } from '../../../core/nbd-address.js';
 import type { PlannedDisk } from '../../../core/plan.js';
@@ -132,14 +133,16 @@ class OfflineCopy implements CopyAttempt {
   }
 }
 
+const NO_VM: JournalOwner = { kind: 'none' };
+
 interface DeadRun {
-  readonly monitor: string;
+  readonly owner: JournalOwner;
   readonly disks: Journal['disks'];
 }
 
 async function leftByDeadRun({ target }: BackupRun, catalog: Catalog | undefined): Promise<DeadRun> {
   const journal = await readJournal(target);
-  return { monitor: journal?.monitor ?? '', disks: bitmapsOfDead({ journal, catalog }) };
+  return { owner: journal?.owner ?? NO_VM, disks: bitmapsOfDead({ journal, catalog }) };
 }
 
 /**
@@ -181,7 +184,7 @@ function journalOf(
 ): Journal {
   return {
     // Nothing of this run is in any QEMU.
-    ...newJournal(run, left.disks.length > 0 ? left.monitor : '', ' of a VM that is off'),
+    ...newJournal(run, left.disks.length > 0 ? left.owner : NO_VM, ' of a VM that is off'),
     disks: [
       ...plan.disks.map(({ disk, file, job }) => ({ disk, bitmap: null, job, file })),
       ...(definition ? definition.journalled(run.attempt) : []),

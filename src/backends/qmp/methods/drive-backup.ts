@@ -1,7 +1,7 @@
 import { dirname, resolve } from 'node:path';
-import type { Journal } from '../../../core/catalog.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
 import { fleecingImpossible } from '../../../core/fleece-choice.js';
+import type { Journal } from '../../../core/journal.js';
 import { guardNodeName } from '../../../core/names.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import type { SocketOwner } from '../../../host/socket-owner.js';
@@ -183,7 +183,7 @@ class DriveBackup implements CopyAttempt {
 
 function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan): Journal {
   return {
-    ...newJournal(run, addressOf(run.session.endpoint)),
+    ...newJournal(run, { kind: 'monitor', endpoint: addressOf(run.session.endpoint) }),
     disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
     madeFolders: plan.disks.map(({ disk }) => disk),
     scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch)))],
@@ -193,7 +193,7 @@ function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan): Journal {
 /** What a run that dies within the instant leaves to be thawed and continued. */
 function atStake({ agent }: BackupRun['options'], { freeze, pause }: Guards): CopyAttempt['atStake'] {
   if (freeze === null && pause === null) return null;
-  return { freezes: freeze && agent ? addressOf(agent) : null, stops: pause !== null };
+  return { freezes: freeze && agent ? { kind: 'agent', endpoint: addressOf(agent) } : null, stops: pause !== null };
 }
 
 /** As a later run in another folder can use it. */
