@@ -21,28 +21,29 @@ export interface Backend {
   readonly subject: string;
   /** To whom files must belong so that the VM's process can open them; undefined leaves them to this user. */
   readonly imageOwner: Owner | undefined;
-  /** The name of the bitmap that tracks what changes since the point of `attempt`; null where none can be added. */
-  readonly bitmapName: ((targetId: string, disk: string, attempt: string) => string) | null;
   /** What a dead run left, as far as it is in the VM or named by the target's journal. Changes nothing. */
   observeRepairs(target: TargetState): Promise<readonly RepairAction[]>;
   repair(target: TargetState, vm: VmState): Promise<Repaired>;
+  /** For `--dry-run`: what `makeReady` would come to, as far as it can be told without changing anything. */
+  foresee(vm: VmState): ReadyVm;
   /**
-   * The VM as it is to be backed up, once the target is locked and all is repaired, where that is not how it was found.
-   * What it changes, it gives back by `unwind`.
+   * The VM as it is to be backed up, once the target is locked and all is repaired. What this changes, such as a domain
+   * that it starts, it gives back by `unwind`.
    */
-  readonly ready?: (run: BackupRun, vm: VmState, unwind: Unwind) => Promise<Backend | null>;
+  makeReady(run: BackupRun, repaired: VmState, unwind: Unwind): Promise<ReadyVm>;
+}
+
+/** A VM that is planned for and copied from. */
+export interface ReadyVm {
+  readonly vm: VmState;
+  /** The name of the bitmap that tracks what changes since the point of `attempt`; null where none can be added. */
+  readonly bitmapName: ((targetId: string, disk: string, attempt: string) => string) | null;
   /** Decides how the disks are copied and their instant is kept. Changes nothing. */
   prepare(run: BackupRun, planned: Planned, facts: TargetStorage): Promise<CopyMethod>;
-  /**
-   * For `--dry-run`: asks whether the guest could be frozen, and changes nothing. Says and throws what a run would; absent
-   * where there is never anything to freeze.
-   */
-  readonly checkFreeze?: (run: BackupRun) => Promise<void>;
-  /**
-   * The disks, with bitmaps that are in their images and that whoever runs the VM has forgotten: they go on recording. Absent
-   * where nobody forgets any.
-   */
-  readonly withOrphanBitmaps?: (disks: readonly SourceDisk[]) => Promise<readonly SourceDisk[]>;
+  /** Asks whether the guest could be frozen, and changes nothing. Says and throws what a run would. */
+  checkFreeze(run: BackupRun): Promise<void>;
+  /** The disks, with bitmaps that are in their images and that whoever runs the VM has forgotten: they go on recording. */
+  withOrphanBitmaps(disks: readonly SourceDisk[]): Promise<readonly SourceDisk[]>;
   /** Removes what the newest point made superfluous; resolves to what else is to be said. */
   retire(plan: BackupPlan, actions: readonly RepairAction[], attempt: string): Promise<readonly string[]>;
 }

@@ -1,6 +1,7 @@
+import type { VmState } from '../../core/disk.js';
 import type { BackupPlan } from '../../core/plan.js';
 import { QmpBackupError } from '../../errors.js';
-import type { Backend } from '../backend.js';
+import type { Backend, ReadyVm } from '../backend.js';
 import { unfrozen } from '../methods/unfrozen.js';
 import { offlineCopy } from './methods/offline-copy.js';
 import { observeOfflineRepairs, repairOffline } from './repair.js';
@@ -17,9 +18,17 @@ export function imagesBackend(offline: OfflineVm): Backend {
     signal,
     subject,
     imageOwner: undefined,
-    bitmapName: null,
     observeRepairs: (target) => observeOfflineRepairs(target, state),
     repair: async (target, vm) => ({ vm, report: await repairOffline(target, vm) }),
+    foresee: (vm) => readyImages(offline, vm),
+    makeReady: (_run, vm) => Promise.resolve(readyImages(offline, vm)),
+  };
+}
+
+function readyImages(offline: OfflineVm, vm: VmState): ReadyVm {
+  return {
+    vm,
+    bitmapName: null,
     prepare: (run, planned) => {
       refuseUnreadable(planned.plan, offline);
       if (offline.unclean !== null) unfrozen(run, offline.unclean);
@@ -36,6 +45,9 @@ export function imagesBackend(offline: OfflineVm): Backend {
       }
       return Promise.resolve(offlineCopy(offline, planned));
     },
+    // There is no guest.
+    checkFreeze: () => Promise.resolve(),
+    withOrphanBitmaps: (disks) => Promise.resolve(disks),
     // What the point made superfluous stays in the images until the next one of the running VM.
     retire: () => Promise.resolve([]),
   };

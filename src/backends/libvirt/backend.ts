@@ -4,7 +4,7 @@ import type { RepairAction } from '../../core/reconcile.js';
 import { QmpBackupError } from '../../errors.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { readTarget } from '../../repository/target.js';
-import type { Backend } from '../backend.js';
+import type { Backend, ReadyVm } from '../backend.js';
 import type { BackupOptions, BackupRun } from '../backup-run.js';
 import { bitmapsOfDead } from '../images/repair.js';
 import { chooseMethod } from './choose-method.js';
@@ -40,16 +40,7 @@ export async function domainBackend(
   if (session.domain.active) refuseForeignJob(session, { mayEndBackups: killJob });
   refuseDomainState(session.domain);
   if (!session.domain.active) return offlineDomainBackend(session, way);
-  return {
-    ...runningDomainBackend(session, way),
-    ready: async (run, { status }, inner) => {
-      if (status !== 'shut off') return null;
-      // The repair has ended it: a run that died had started it.
-      const domain = await seeDomain(session.virsh, session.uuid);
-      const backend = await offlineDomainBackend({ ...session, domain, state: await stateOf(domain) }, way);
-      return (await backend.ready?.(run, backend.state, inner)) ?? backend;
-    },
-  };
+  return runningDomainBackend(session, way);
 }
 
 /** Whom its files would have to belong to is known only of a domain that runs. */
@@ -59,8 +50,7 @@ function refuseStart({ fleecing }: DomainMethod): never {
   });
 }
 
-/** One that has a QEMU: a checkpoint and a backup in one call, and the files written as `--method` says. */
-function runningDomainBackend(session: BackupSession, { method }: Way): Backend {
+function runningDomainBackend(session: BackupSession, way: Way): Backend {
   const { uuid, domain, state } = session;
   // Files that root makes for a QEMU that runs as somebody else must belong to that user, where QEMU writes them.
   const isRoot = process.getuid?.() === 0;
@@ -68,24 +58,45 @@ function runningDomainBackend(session: BackupSession, { method }: Way): Backend 
     state,
     signal: session.signal,
     subject: `the domain ${domain.name} (${uuid})`,
-    imageOwner: method.qemuWrites && isRoot ? (domain.owner ?? undefined) : undefined,
-    bitmapName: checkpoint,
+    imageOwner: way.method.qemuWrites && isRoot ? (domain.owner ?? undefined) : undefined,
     observeRepairs: (target) => observeDomainRepairs(session, target, state),
     repair: async (target, vm) => {
       const ended = await endForeignJob(session);
       const { vm: repaired, report } = await repairDomain(session, target, vm);
       return { vm: repaired, report: { ...report, warnings: [...ended, ...report.warnings] } };
     },
+    foresee: (vm) => readyDomain(session, way.method, vm),
+    makeReady: async (run, vm, unwind) => {
+      if (vm.status !== 'shut off') return readyDomain(session, way.method, vm);
+      // The repair has ended it: a run that died had started it.
+      const now = await seeDomain(session.virsh, session.uuid);
+      const off = await offlineDomainBackend({ ...session, domain: now, state: await stateOf(now) }, way);
+      return off.makeReady(run, off.state, unwind);
+    },
+  };
+}
+
+/** One that has a QEMU. `end`: when its point is made and all is tidied up. */
+function readyDomain(
+  session: BackupSession,
+  method: DomainMethod,
+  vm: VmState,
+  end: () => Promise<void> = () => Promise.resolve(),
+): ReadyVm {
+  return {
+    vm,
+    bitmapName: checkpoint,
     prepare: (run, planned, facts) => {
       method.refuse(run.options);
       const risk = method.riskOf(facts);
       if (risk !== null) run.warn(risk);
       return Promise.resolve(domainCopy(session, planned, method));
     },
-    checkFreeze: (run) => checkDomainFreeze({ ...run, session }, state),
+    checkFreeze: (run) => checkDomainFreeze({ ...run, session }, vm),
     withOrphanBitmaps: (disks) => withOrphanBitmaps(session, disks),
     retire: async (_plan, actions) => {
       await dropCheckpoints(session, actions);
+      await end();
       return [];
     },
   };
@@ -104,22 +115,17 @@ async function offlineDomainBackend(session: BackupSession, way: Way): Promise<B
   const backend = imagesBackend(await offlineDomain(session, way, way.signal));
   if (!way.startPaused) return backend;
   return {
-    ...backend,
-    bitmapName: checkpoint,
-    // Nothing is read before it is started: a dry run is refused what that would be.
-    prepare: (...asked) => runningDomainBackend(session, way).prepare(...asked),
-    ready: async (run, _vm, unwind) => {
+    state: backend.state,
+    signal: backend.signal,
+    subject: backend.subject,
+    imageOwner: undefined,
+    observeRepairs: (target) => backend.observeRepairs(target),
+    repair: (target, vm) => backend.repair(target, vm),
+    // Nothing is read before it is started, and then nothing is frozen.
+    foresee: (vm) => readyDomain({ ...session, startedPaused: true }, way.method, vm),
+    makeReady: async (run, _vm, unwind) => {
       const { session: started, end } = await startForBackup(run, session, unwind);
-      const running = runningDomainBackend(started, way);
-      return {
-        ...running,
-        state: await repairStarted(run, started),
-        retire: async (plan, actions, attempt) => {
-          const warnings = await running.retire(plan, actions, attempt);
-          await end();
-          return warnings;
-        },
-      };
+      return readyDomain(started, way.method, await repairStarted(run, started), end);
     },
   };
 }

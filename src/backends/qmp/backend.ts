@@ -1,11 +1,13 @@
+import type { VmState } from '../../core/disk.js';
 import { bitmapName, guardNodeName } from '../../core/names.js';
 import { eachDisk } from '../../flow/all-of.js';
 import type { Unwind } from '../../flow/unwind.js';
+import type { SocketOwner } from '../../host/socket-owner.js';
 import { removeBitmap } from '../../qemu/bitmaps.js';
 import { dismissJob } from '../../qemu/job-watch.js';
 import { mayGo } from '../../qemu/stay-here.js';
 import { describeEndpoint } from '../../qmp/endpoint.js';
-import type { Backend } from '../backend.js';
+import type { Backend, ReadyVm } from '../backend.js';
 import type { BackupOptions } from '../backup-run.js';
 import { observeRepairs } from '../repair.js';
 import { chooseFleecing } from './choose-fleecing.js';
@@ -13,7 +15,7 @@ import { refuseMoved, refuseRunState } from './hold-vm.js';
 import { driveBackup } from './methods/drive-backup.js';
 import { refuseLibvirtAgent } from './refuse-libvirt.js';
 import { repair } from './repair.js';
-import { ENDING_MS, openVm, type VmAccess } from './session.js';
+import { ENDING_MS, openVm, type VmAccess, type VmSession } from './session.js';
 
 type Access = Omit<VmAccess, 'endDeadJobsMs'> & Pick<BackupOptions, 'agent' | 'dryRun' | 'stallTimeoutMs'>;
 
@@ -29,22 +31,34 @@ export async function openQmpBackend(
   refuseRunState(session.state);
   // Files that root makes for a QEMU that runs as somebody else must belong to that user.
   const imageOwner = process.getuid?.() === 0 ? session.owner : undefined;
+  const ready = (vm: VmState): ReadyVm => readyVm(session, vm, imageOwner);
   return {
     state: session.state,
     signal: session.signal,
     subject: describeEndpoint(session.endpoint),
     imageOwner,
-    bitmapName,
     observeRepairs: (target) => observeRepairs(target, session.state),
     repair: (target, vm) => repair(client, target, vm),
+    foresee: ready,
+    makeReady: (_run, vm) => Promise.resolve(ready(vm)),
+  };
+}
+
+function readyVm(session: VmSession, vm: VmState, imageOwner: SocketOwner | undefined): ReadyVm {
+  const { client } = session;
+  return {
+    vm,
+    bitmapName,
     prepare: async (run, planned, facts) => {
       const fleecing = await chooseFleecing({ ...run, session }, planned.plan, facts);
       return driveBackup(session, { ...planned, fleecing }, imageOwner);
     },
     checkFreeze: async (run) => {
       const { checkVmFreeze } = await import('./start-guards.js');
-      await checkVmFreeze(run, session.state);
+      await checkVmFreeze(run, vm);
     },
+    // QEMU tells of each bitmap that it has.
+    withOrphanBitmaps: (disks) => Promise.resolve(disks),
     retire: async (plan, actions, attempt) => {
       await refuseMoved(client);
       await Promise.all(plan.disks.map(({ job }) => dismissJob(client, job)));

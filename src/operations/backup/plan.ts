@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import type { Backend } from '../../backends/backend.js';
+import type { ReadyVm } from '../../backends/backend.js';
 import type { BackupRun, Planned } from '../../backends/backup-run.js';
 import type { CopyMethod } from '../../backends/copy-method.js';
 import type { VmState } from '../../core/disk.js';
+import { withAskedFor } from '../../core/choose-disks.js';
 import { matchDisks } from '../../core/match-disks.js';
 import { planBackup } from '../../core/plan.js';
 import { checkParents, damageIn } from '../../repository/check-parents.js';
@@ -10,13 +11,16 @@ import { listFiles, type TargetState } from '../../repository/target.js';
 import { checkSpace } from './check-space.js';
 
 export interface PlannedRun extends Pick<Planned, 'plan' | 'space'> {
+  /** With the disks that were asked for. */
+  readonly vm: VmState;
   readonly method: CopyMethod;
 }
 
 /** Looks at what the plan needs to know of the target's files, and plans. */
-export async function planRun(run: BackupRun, backend: Backend, state: TargetState, vm: VmState): Promise<PlannedRun> {
+export async function planRun(run: BackupRun, ready: ReadyVm, state: TargetState): Promise<PlannedRun> {
   const { options, context, target, attempt } = run;
-  const { bitmapName } = backend;
+  const vm = withAskedFor(ready.vm, options);
+  const { bitmapName } = ready;
   const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
   const known = matchDisks(state.catalog, vm.disks);
   const [files, { brokenChains, catalog, untouched }] = await Promise.all([
@@ -49,7 +53,7 @@ export async function planRun(run: BackupRun, backend: Backend, state: TargetSta
   const { network, ...space } = await checkSpace(run, plan);
   const spaceIsShort = space.free - space.need < 2 * space.reserve;
   const planned: Planned = { plan, targetId, catalog, space, network };
-  const method = await backend.prepare(run, planned, { network, spaceIsShort });
+  const method = await ready.prepare(run, planned, { network, spaceIsShort });
   context.report({ kind: 'planned', target, plan, fleecing: method.fleecing });
-  return { plan, space, method };
+  return { vm, plan, space, method };
 }

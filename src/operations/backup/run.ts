@@ -3,7 +3,6 @@ import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
 import type { BackupContext, BackupOptions, BackupResult, BackupRun } from '../../backends/backup-run.js';
 import { TargetWatch } from '../../backends/target-watch.js';
-import { withAskedFor } from '../../core/choose-disks.js';
 import { identityOf } from '../../core/identity.js';
 import { afterTransaction } from '../../core/plan.js';
 import { afterRepairs, retire } from '../../core/reconcile.js';
@@ -77,10 +76,10 @@ async function dryRun(run: BackupRun, backend: Backend): Promise<Outcome> {
   state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, backend.state.disks);
   const repairs = await backend.observeRepairs(state);
-  const vm = withAskedFor(afterRepairs(backend.state, repairs), run.options);
-  const { plan, space, method } = await planRun(run, backend, state, vm);
+  const ready = backend.foresee(afterRepairs(backend.state, repairs));
+  const { plan, space, method } = await planRun(run, ready, state);
   // A guest that a dead run left frozen or stopped goes on first, and can only be asked then.
-  if (!repairs.some(({ kind }) => kind === 'thaw' || kind === 'continue')) await backend.checkFreeze?.(run);
+  if (!repairs.some(({ kind }) => kind === 'thaw' || kind === 'continue')) await ready.checkFreeze(run);
   const { fleece, why } = method.fleecing;
   return {
     target: run.target,
@@ -135,10 +134,8 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   const repairs = [...others.actions, ...report.actions];
   if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
 
-  const other = await backend.ready?.(locked, repaired, unwind);
-  const [way, seen] = other ? [other, other.state] : [backend, repaired];
-  const vm = withAskedFor(seen, options);
-  const { space, method } = await planRun(locked, way, state, vm);
+  const ready = await backend.makeReady(locked, repaired, unwind);
+  const { vm, space, method } = await planRun(locked, ready, state);
   watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
   const done = await attemptPoint(locked, method, staging, vm);
   staging.keep();
@@ -154,9 +151,9 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   return {
     outcome: { target, plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
     tidyUp: async () => {
-      const sources = anew && way.withOrphanBitmaps ? await way.withOrphanBitmaps(disks) : disks;
+      const sources = anew ? await ready.withOrphanBitmaps(disks) : disks;
       // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      (await way.retire(plan, retire({ catalog, olderMonths, sources }), run.attempt)).forEach(run.warn);
+      (await ready.retire(plan, retire({ catalog, olderMonths, sources }), run.attempt)).forEach(run.warn);
       await removeJournal(target);
     },
   };

@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { journalValue } from '../../../src/core/journal.js';
 import { vmFolder } from '../../../src/repository/vm-folder.js';
 import { catalog, journal } from '../../support/builders.js';
 import { scratchFolders } from '../../support/scratch-folder.js';
@@ -36,7 +37,8 @@ it('is the one of an earlier version for the VM whose it is, and for no other', 
 
 it('is known by --vm-name, by a UUID that stands for a name, and by a run that died first', async () => {
   const root = await scratch();
-  await month(root, '__/2026-10', { 'run.json': journal('a', [], { vm: { uuid: null, name: 'x', label: '例え' } }) });
+  const ofDead = journal('a', [], { vm: { uuid: null, name: 'x', label: '例え' } });
+  await month(root, '__/2026-10', { 'run.json': journalValue(ofDead) });
   expect(await vmFolder(root, '例え')).toBe(join(root, '__'));
 });
 
