@@ -37,7 +37,9 @@ export class NotThawed extends QmpBackupError {
   }
 }
 
-/** The words of anything that was thrown, for use inside another message. */
+/** The words of anything that was thrown, for use inside another message, which names the path where there is one. */
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  // Node's own: `ENOENT: no such file or directory, open '/x'`
+  return ('syscall' in error && /^E[A-Z0-9]+: ([^,]+)/.exec(error.message)?.[1]) || error.message;
 }

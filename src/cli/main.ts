@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events';
 import { CommanderError } from 'commander';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
+import { codeOf, fileError } from '../host/file-errors.js';
 import { endWithParent, isChildRun, tellEnding } from './child-run.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
 import { lostAnswer, put, putAnswer } from './output.js';
@@ -52,18 +53,31 @@ function reportUsage({ exitCode, message }: CommanderError): number {
 /** Says what failed and what to do next; returns the exit code. */
 function report(error: unknown): number {
   const exitCode = exitCodeOf(error, interrupt.signal.aborted ? caught : undefined);
-  const known = error instanceof QmpBackupError;
+  const told = ofFileSystem(error);
+  const known = told instanceof QmpBackupError;
   const lines = [
-    messageOf(error),
-    ...(known && error.hint !== undefined ? [`hint: ${error.hint}`] : []),
-    ...(!known && error instanceof Error && error.stack ? [error.stack] : []),
+    messageOf(told),
+    ...(known && told.hint !== undefined ? [`hint: ${told.hint}`] : []),
+    ...(!known && told instanceof Error && told.stack ? [told.stack] : []),
   ];
   const log = opened[0]?.log;
   if (log) log.write('error', lines.join('\n'));
   else put(process.stderr, `error: ${lines.join('\n')}\n`);
-  const hint = (known ? error.hint : null) ?? null;
-  printError({ code: known ? error.code : 'failed', exitCode, message: messageOf(error), hint });
+  const hint = (known ? told.hint : null) ?? null;
+  printError({
+    code: error instanceof QmpBackupError ? error.code : 'failed',
+    exitCode,
+    message: messageOf(told),
+    hint,
+  });
   return exitCode;
+}
+
+/** What nobody expected of a file, in words; anything else as it is. */
+function ofFileSystem(error: unknown): unknown {
+  if (error instanceof QmpBackupError || codeOf(error) === undefined) return error;
+  const { path } = error as NodeJS.ErrnoException;
+  return path === undefined ? error : fileError('use', path, error);
 }
 
 /** The answer of a run that failed, where one document is wanted on stdout; options may not have been parsed by then. */

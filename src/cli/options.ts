@@ -1,6 +1,7 @@
-import { resolve } from 'node:path';
-import { InvalidArgumentError, Option } from 'commander';
+import { join, resolve } from 'node:path';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { isComponent } from '../core/names.js';
+import { QmpBackupError } from '../errors.js';
 
 /** Parsers of option values; a bad value is refused in words. */
 
@@ -69,4 +70,29 @@ export function parseImages(text: string, previous: readonly ImageOption[] = [])
   const twin = previous.find((each) => each.name === name || each.path === path);
   if (twin) throw new InvalidArgumentError(`${twin.name}=${twin.path} was given before.`);
   return [...previous, { name, path, format: format === 'raw' || format === 'qcow2' ? format : null }];
+}
+
+/** One disk of a target: `--target DIR --disk ID` as other commands name it, or `--dir FOLDER` as the Python tool does. */
+export interface DiskFlags {
+  readonly target?: string;
+  readonly disk?: string;
+  readonly dir?: string;
+}
+
+export function addDiskOptions(command: Command): Command {
+  return command
+    .option('-t, --target <dir>', 'folder of the backups')
+    .option('--disk <id>', 'the disk, by its disk id')
+    .option('--dir <diskdir>', 'instead of both: the folder of the disk, <target>/<disk id>');
+}
+
+/** @throws QmpBackupError `usage` unless they name one folder */
+export function diskFolderOf({ target, disk, dir }: DiskFlags): string {
+  const pair = target !== undefined || disk !== undefined;
+  if (dir !== undefined && !pair) return dir;
+  if (dir === undefined && target !== undefined && disk !== undefined && isComponent(disk)) return join(target, disk);
+  const bad = disk !== undefined && !isComponent(disk);
+  throw new QmpBackupError('usage', bad ? `--disk ${disk} is no disk id` : 'the disk is not named, or twice', {
+    hint: 'Give --target DIR with --disk ID, or --dir with the folder of the disk. See the disk ids: qmpbackup list --target DIR',
+  });
 }

@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { QmpBackupError } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { backupCommand } from './commands/backup.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
@@ -39,6 +39,7 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .version(packageVersion())
     .exitOverride()
     .configureOutput({ writeOut: printHelp, writeErr: (text) => void put(process.stderr, text) })
+    .configureHelp({ showGlobalOptions: true })
     .showHelpAfterError('Run with --help for all options.')
     .option('--socket <path>', "the VM's QMP monitor: a unix socket path, or tcp:HOST:PORT")
     .option('--domain <name>', 'a libvirt domain instead, by name or UUID')
@@ -78,12 +79,12 @@ function refuseEmpty(command: Command): void {
 /** Help and version, where they were asked for. */
 function printHelp(text: string): void {
   const error = putAnswer(text);
-  if (error) put(process.stderr, `error: the answer could not be written to stdout: ${error.message}\n`);
+  if (error) put(process.stderr, `error: the answer could not be written to stdout: ${messageOf(error)}\n`);
 }
 
 const EXAMPLES = `
 Examples:
-  qmpbackup --socket /run/vm.qmp backup --level auto --monthly --target /backup
+  qmpbackup --socket /run/vm.qmp backup --monthly --target /backup
   qmpbackup list --target /backup/vm/2026-11
   qmpbackup restore --target /backup/vm/2026-11 --output /var/lib/restored
 

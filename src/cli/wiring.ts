@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { AskedVm } from '../backends/address.js';
-import { type ErrorCode, QmpBackupError } from '../errors.js';
+import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
 import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
 import { createLog, type Log } from './log.js';
 import { putAnswer } from './output.js';
@@ -59,7 +59,7 @@ export async function createContext(
   const print = (value: object, text: () => string, standing: () => string): void => {
     const json = (): string => JSON.stringify({ schema: JSON_SCHEMA, command, ...value }, null, 2);
     const error = putAnswer(`${globals.json ? json() : text()}\n`);
-    if (error) log.write('error', `the answer could not be written to stdout: ${error.message}; ${standing()}`);
+    if (error) log.write('error', `the answer could not be written to stdout: ${messageOf(error)}; ${standing()}`);
   };
   return {
     globals,

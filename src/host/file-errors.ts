@@ -26,7 +26,7 @@ interface Explanation {
 }
 
 function explain(error: unknown): Explanation {
-  const words = /^E[A-Z0-9]+: ([^,]+)/.exec(messageOf(error))?.[1] ?? messageOf(error);
+  const words = messageOf(error);
   switch (codeOf(error)) {
     case 'EACCES':
     case 'EPERM':

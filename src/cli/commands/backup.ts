@@ -49,27 +49,30 @@ export const backupCommand: Register = (program, run) => {
     .addOption(
       new Option('-l, --level <level>', 'auto: incremental where that is safe, full where not')
         .choices(['full', 'inc', 'diff', 'auto', 'copy'])
-        .makeOptionMandatory(),
+        .default('auto'),
     )
     .requiredOption('-t, --target <dir>', 'folder of the backups')
     .option('--monthly', 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>')
-    .option(
-      '--offline <disk=file>',
-      'instead of --socket: an image of a VM that is off, by disk id; only read; repeatable',
-      parseImages,
-    )
-    .option('--start-paused', 'start a libvirt domain that is off, paused, for as long as its backup takes')
+    .option('--dry-run', 'say what would be done, and why')
+    .option('--strict', 'end with exit code 5 where there is a warning, such as a disk that is not in the backup')
+
+    .optionsGroup('Disks:')
     .option(
       '-i, --include <disks>',
       'only these disks: a comma list of disk ids, devices, nodes or file names',
       parseList,
     )
     .option('-e, --exclude <disks>', 'all disks but these', parseList)
+    .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
+    .option('--exclude-raw', 'leave raw disks out')
+    .option('--allow-plaintext', 'back encrypted disks up, decrypted')
+    .option('--skip-failed-disks', 'back the others up where a disk cannot be copied, or fails; exit code 3')
+
+    .optionsGroup('Guest:')
     .option('--quiesce [require]', 'freeze the guest by its agent; with =require the run fails where that fails')
     .addOption(new Option('--quisce [require]').hideHelp())
     .addOption(secondsOption('--freeze-timeout <seconds>', 'how long the agent may take to freeze', 60))
     .addOption(secondsOption('--freeze-limit <seconds>', 'the guest is thawed after this long, whatever happens', 10))
-    .option('--speed-limit <bytes>', 'bytes per second for each disk; also 20M', parseBytes, 0)
     .addOption(
       new Option(
         '--fleece <when>',
@@ -79,31 +82,40 @@ export const backupCommand: Register = (program, run) => {
         .default('auto'),
     )
     .option('--fleece-dir <dir>', "folder of the scratch images (default: beside each disk's image)")
-    .option('--reserve <bytes>', 'what stays free on the target (default: the larger of 256M and 1 %)', parseBytes)
     .addOption(secondsOption('--cbw-timeout <seconds>', 'how long a guest write may wait for a scratch image', 10))
-    .option('--verify [share]', 'compare the point with the frozen instant before it counts; =sample: parts of it')
+
+    .optionsGroup('What is written:')
     .option('--compress', 'compress the backup (zstd where QEMU has it)')
+    .option('--verify [share]', 'compare the point with the frozen instant before it counts; =sample: parts of it')
+    .option('--no-digest', 'do not record a sha256 of each file')
+    .option('--vm-name <name>', 'what to call a VM that has no name')
+
+    .optionsGroup('Space, speed and time:')
+    .option('--speed-limit <bytes>', 'bytes per second for each disk; also 20M', parseBytes, 0)
+    .option('--reserve <bytes>', 'what stays free on the target (default: the larger of 256M and 1 %)', parseBytes)
     .option('--force', 'begin although the space may be too little; the run ends before it is used up')
     .addOption(secondsOption('--stall-timeout <seconds>', 'end the run when the target hangs for so long', 120))
-    .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
-    .option('--exclude-raw', 'leave raw disks out')
-    .option('--allow-plaintext', 'back encrypted disks up, decrypted')
-    .option('--skip-failed-disks', 'back the others up where a disk cannot be copied, or fails; exit code 3')
-    .option('--vm-name <name>', 'what to call a VM that has no name')
     .addOption(secondsOption('--progress-interval <seconds>', 'time between two progress lines', 10))
-    .option('--no-digest', 'do not record a sha256 of each file')
-    .option('--dry-run', 'say what would be done, and why')
-    .option('--strict', 'end with exit code 5 where there is a warning, such as a disk that is not in the backup')
     .option('--break-lock', 'take a lock that another host holds')
+
+    .optionsGroup('VMs that are off:')
+    .option(
+      '--offline <disk=file>',
+      'instead of --socket: an image of a VM that is off, by disk id; only read; repeatable',
+      parseImages,
+    )
+    .option('--start-paused', 'start a libvirt domain that is off, paused, for as long as its backup takes')
+
+    .optionsGroup('libvirt domains:')
     .addOption(
       new Option(
         '--method <method>',
-        "--domain only; push: QEMU itself writes the backup, and the guest's writes wait for the target meanwhile; auto: pull, where that does not harm the guest",
+        "push: QEMU itself writes the backup, and the guest's writes wait for the target meanwhile; auto: pull, where that does not harm the guest",
       )
         .choices(['auto', 'pull', 'push'])
         .default('auto'),
     )
-    .option('--kill-job', '--domain only: end a backup job of somebody else that is running')
+    .option('--kill-job', 'end a backup job of somebody else that is running')
     .addHelpText('after', EXAMPLES);
   for (const { flags, instead } of REFUSED) command.addOption(new Option(flags, instead).hideHelp());
   command.action(run<Flags>((flags, context) => runBackup(flags, context)));
@@ -111,13 +123,13 @@ export const backupCommand: Register = (program, run) => {
 
 const EXAMPLES = `
 Examples:
-  qmpbackup --socket /run/vm.qmp backup --level auto --monthly --target /backup
+  qmpbackup --socket /run/vm.qmp backup --monthly --target /backup
   qmpbackup --socket /run/vm.qmp --agent-socket /run/vm.qga backup --level inc --quiesce --target /backup/vm
   qmpbackup --socket tcp:127.0.0.1:4444 backup --level full --include disk1 --speed-limit 50M --target /backup/vm
-  qmpbackup --socket /run/vm.qmp backup --level auto --fleece always --verify --target /mnt/nfs/vm
-  qmpbackup --socket /run/vm.qmp backup --level auto --dry-run --target /backup/vm
-  qmpbackup --domain web1 backup --level auto --method push --target /backup/web1
-  qmpbackup backup --level auto --offline disk1=/var/lib/vm/disk1.qcow2 --offline disk2=/dev/vg/disk2 --target /backup/vm`;
+  qmpbackup --socket /run/vm.qmp backup --fleece always --verify --target /mnt/nfs/vm
+  qmpbackup --socket /run/vm.qmp backup --dry-run --target /backup/vm
+  qmpbackup --domain web1 backup --method push --target /backup/web1
+  qmpbackup backup --offline disk1=/var/lib/vm/disk1.qcow2 --offline disk2=/dev/vg/disk2 --target /backup/vm`;
 
 /** Options of the Python tool that have no place here, each with what to do instead. */
 const REFUSED = [

@@ -1,10 +1,9 @@
-import { parseBytes } from '../options.js';
+import { addDiskOptions, type DiskFlags, diskFolderOf, parseBytes } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import type { CommandContext } from '../wiring.js';
 
-interface Flags {
-  readonly dir: string;
+interface Flags extends DiskFlags {
   readonly targetfile: string;
   readonly until?: string;
   readonly rateLimit?: number;
@@ -12,15 +11,18 @@ interface Flags {
 }
 
 export const mergeCommand: Register = (program, run) => {
-  program
+  const command = program
     .command('merge')
-    .description('write the state of one disk as a new image; the backup is not touched')
-    .requiredOption('--dir <diskdir>', 'folder of one disk: <target>/<disk id>')
+    .description('write the state of one disk as a new image; the backup is not touched');
+  addDiskOptions(command)
     .requiredOption('--targetfile <file>', 'the image to make')
     .option('--until <name>', 'the file whose state is wanted; the newest one if not given')
     .option('--rate-limit <bytes>', 'bytes per second; also 20M', parseBytes)
     .option('--break-lock', 'take a lock that another host holds')
-    .addHelpText('after', '\nExamples:\n  qmpbackup merge --dir /backup/vm/disk1 --targetfile /tmp/disk1.qcow2')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  qmpbackup merge --target /backup/vm --disk disk1 --targetfile /tmp/disk1.qcow2',
+    )
     .action(run<Flags>(runMerge));
 };
 
@@ -30,7 +32,7 @@ async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
   const percent = createPercent(log);
   const result = await merge(
     {
-      dir: flags.dir,
+      dir: diskFolderOf(flags),
       targetFile: flags.targetfile,
       until: flags.until,
       rateLimit: flags.rateLimit,

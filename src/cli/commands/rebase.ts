@@ -1,11 +1,10 @@
 import type { RebaseResult } from '../../operations/rebase/rebase.js';
-import { parseBytes } from '../options.js';
+import { addDiskOptions, type DiskFlags, diskFolderOf, parseBytes } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import type { CommandContext } from '../wiring.js';
 
-interface Flags {
-  readonly dir: string;
+interface Flags extends DiskFlags {
   readonly until?: string;
   readonly dryRun?: boolean;
   readonly skipCheck?: boolean;
@@ -14,11 +13,11 @@ interface Flags {
 }
 
 export const rebaseCommand: Register = (program, run) => {
-  program
+  const command = program
     .command('rebase')
     .alias('commit')
-    .description('merge FULL <- INC ... of one disk into the FULL, which then boots; safe to interrupt and run again')
-    .requiredOption('--dir <diskdir>', 'folder of one disk: <target>/<disk id>')
+    .description('merge FULL <- INC ... of one disk into the FULL, which then boots; safe to interrupt and run again');
+  addDiskOptions(command)
     .option('--until <name>', 'the last file to merge; its chain is the one that is merged')
     .option('--dry-run', 'check all, and say what would be merged')
     .option('--skip-check', 'leave out the proof of the files, by digest and qemu-img check, and of the result')
@@ -30,7 +29,7 @@ export const rebaseCommand: Register = (program, run) => {
 
 const EXAMPLES = `
 Examples:
-  qmpbackup rebase --dir /backup/vm/disk1 --dry-run
+  qmpbackup rebase --target /backup/vm --disk disk1 --dry-run
   qmpbackup rebase --dir /backup/vm/disk1 --until INC-1480542701.qcow2`;
 
 async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
@@ -39,7 +38,7 @@ async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
   const percent = createPercent(log);
   const result = await rebase(
     {
-      dir: flags.dir,
+      dir: diskFolderOf(flags),
       until: flags.until,
       dryRun: flags.dryRun ?? false,
       skipCheck: flags.skipCheck ?? false,

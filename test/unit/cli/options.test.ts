@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { exitCodeOf } from '../../../src/cli/exit-codes.js';
-import { parseBytes, parseImages, parseList, parseSeconds } from '../../../src/cli/options.js';
+import { diskFolderOf, parseBytes, parseImages, parseList, parseSeconds } from '../../../src/cli/options.js';
 import { type ErrorCode, QmpBackupError } from '../../../src/errors.js';
 
 describe('images', () => {
@@ -67,4 +67,22 @@ it('a signal decides, whatever failed because of it; an error of unknown make is
   expect(exitCodeOf(new QmpBackupError('failed', ''), 'SIGINT')).toBe(130);
   expect(exitCodeOf(new QmpBackupError('failed', ''), 'SIGTERM')).toBe(143);
   expect(exitCodeOf(new Error('?'), undefined)).toBe(1);
+});
+
+describe('one disk of a target', () => {
+  it('is named as other commands name a target, or by its folder', () => {
+    expect(diskFolderOf({ target: '/b/vm', disk: 'disk1' })).toBe('/b/vm/disk1');
+    expect(diskFolderOf({ dir: '/b/vm/disk1' })).toBe('/b/vm/disk1');
+  });
+
+  it.each([{}, { target: '/b' }, { disk: 'a' }, { dir: '/b/a', disk: 'a' }, { dir: '/b/a', target: '/b' }])(
+    'is not named by %o',
+    (flags) => {
+      expect(() => diskFolderOf(flags)).toThrow('not named, or twice');
+    },
+  );
+
+  it('is no path', () => {
+    expect(() => diskFolderOf({ target: '/b', disk: '../x' })).toThrow('--disk ../x is no disk id');
+  });
 });
