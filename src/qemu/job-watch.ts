@@ -16,6 +16,8 @@ export interface JobOutcome {
   readonly copied: number;
   /** Why the job failed, in QEMU's words; null when it ended well. */
   readonly error: string | null;
+  /** It still ran when the watch cancelled what was left. */
+  readonly cancelled: boolean;
 }
 
 export interface JobWatchOptions {
@@ -23,8 +25,8 @@ export interface JobWatchOptions {
   /** Milliseconds between two looks when no event comes. */
   readonly intervalMs: number;
   readonly onProgress: (jobs: readonly JobState[]) => void;
-  /** Whether the others go on where one has failed with these words; unless told, they do not. */
-  readonly goesOn?: ((error: string) => boolean) | undefined;
+  /** Whether the others go on where this one has failed, with these words; unless told, they do not. */
+  readonly goesOn?: ((job: string, error: string) => boolean) | undefined;
   /** Ends the wait, by its reason, for jobs that were cancelled and do not end. */
   readonly givenUp?: AbortSignal | undefined;
 }
@@ -42,22 +44,24 @@ export async function watchJobs(
 ): Promise<readonly JobOutcome[]> {
   const wakeUps = client.events(WAKING_EVENTS);
   try {
-    let cancelled = false;
+    let cancelled: ReadonlySet<string> | null = null;
     for (;;) {
       givenUp?.throwIfAborted();
       const jobs = await readJobs(client);
       const ours = jobs.filter(({ id }) => ids.includes(id));
       onProgress(ours);
       const outcomes = ids.map((id) => outcomeOf(id, ours));
-      if (outcomes.every((outcome) => outcome !== undefined)) return outcomes;
+      if (outcomes.every((outcome) => outcome !== undefined)) {
+        return outcomes.map((outcome) => ({ ...outcome, cancelled: cancelled?.has(outcome.job) ?? false }));
+      }
       const [pending] = ours.filter(({ status }) => status === 'pending');
       if (pending) {
         await finalizeJob(client, pending.id);
         await somethingHappened(wakeUps, LOOK_EVERY_MS);
         continue;
       }
-      if (!cancelled && (signal.aborted || outcomes.some((each) => each?.error && !goesOn(each.error)))) {
-        cancelled = true;
+      if (!cancelled && (signal.aborted || outcomes.some((each) => each?.error && !goesOn(each.job, each.error)))) {
+        cancelled = new Set(ids.filter((_, index) => !outcomes[index]));
         await cancelInTurn(client, ids, wakeUps);
         continue;
       }
@@ -100,7 +104,7 @@ async function somethingHappened(events: EventStream, timeoutMs: number, signal?
   }
 }
 
-function outcomeOf(id: string, jobs: readonly JobState[]): JobOutcome | undefined {
+function outcomeOf(id: string, jobs: readonly JobState[]): Omit<JobOutcome, 'cancelled'> | undefined {
   const job = jobs.find((each) => each.id === id);
   if (!job) return { job: id, copied: 0, error: 'it is gone from QEMU: somebody else dismissed it' };
   if (job.status !== 'concluded') return undefined;

@@ -67,6 +67,11 @@ export class EventStream implements AsyncIterable<QmpEvent> {
     }
   }
 
+  /** What has come by now and nobody has read; waits for nothing. An event that came before a reply is in it once that is known. */
+  come(): readonly QmpEvent[] {
+    return this.#queue.splice(0);
+  }
+
   /** Stops listening; queued events are dropped, pending reads end. May be called again. */
   close(): void {
     if (this.#closed) return;

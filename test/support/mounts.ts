@@ -36,6 +36,23 @@ export async function mountSmall(folder: string, size: number): Promise<SmallTar
   };
 }
 
+export interface BoundedFolder {
+  /** How long a file may get, in bytes. */
+  bound(bytes: number | 'unlimited'): Promise<void>;
+}
+
+/** A server that refuses what goes beyond some length of a file (EFBIG), as one with FAT does; it has no bound at first. */
+export async function mountBounded(folder: string): Promise<BoundedFolder> {
+  const store = `${folder}-store`;
+  for (const each of [folder, store]) await mkdir(each);
+  const server = await mountFolder(store, folder);
+  return {
+    bound: async (bytes) => {
+      await run('prlimit', ['--pid', String(server.pid), `--fsize=${bytes}:unlimited`]);
+    },
+  };
+}
+
 /** A file system that takes no direct I/O. */
 export async function mountWithoutDirectIo(folder: string): Promise<void> {
   await mkdir(folder);
@@ -72,7 +89,8 @@ async function mountFolder(from: string, to: string): Promise<ChildProcess> {
   // The kernel kills it with us, also when it is stopped: then what touches the mount fails and nothing hangs.
   // By another name than its folder, which mke2fs would look at; with a thread for each call, so that it takes up all.
   const bindfs = ['bindfs', '-f', '--multithreaded', '-o', 'fsname=qmplab', from, to];
-  const server = spawn('setpriv', ['--pdeathsig', 'KILL', ...bindfs], { stdio: 'ignore' });
+  const inShell = ['sh', '-c', 'trap "" XFSZ; exec "$@"', 'sh'];
+  const server = spawn('setpriv', ['--pdeathsig', 'KILL', ...inShell, ...bindfs], { stdio: 'ignore' });
   const ended = new Promise((resolve) => server.once('close', resolve));
   afterTest(async () => {
     await run('umount', ['-l', to]);

@@ -39,7 +39,7 @@ export async function pullDisks(run: BackupRun, disks: readonly PulledDisk[], fo
       signal.throwIfAborted();
       const failure = { disk, why: inWords(error) };
       failed.push(failure);
-      if (run.options.skipFailed && failed.length < disks.length && sparesOthers(failure.why)) return [];
+      if (run.options.skipFailed && failed.length < disks.length && sparesOthers(failure)) return [];
       throw copiesFailed(failed, disks.length);
     }
   };

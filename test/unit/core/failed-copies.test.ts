@@ -44,13 +44,15 @@ describe('a plan without disks whose copies have failed', () => {
 
 describe('copies that fail', () => {
   it('are of one disk, unless the target is full', () => {
-    expect(['Input/output error', 'Operation canceled', 'Permission denied'].every(sparesOthers)).toBe(true);
+    const words = (whys: readonly string[]) => whys.map((why) => ({ why }));
+    expect(words(['Input/output error', 'Operation canceled', 'Permission denied']).every(sparesOthers)).toBe(true);
     const full = [
       'error: No space left on device',
       'Disk quota exceeded',
       'failed to write: ENOSPC (writing to file failed)',
     ];
-    expect(full.some(sparesOthers)).toBe(false);
+    expect(words(full).some(sparesOthers)).toBe(false);
+    expect(sparesOthers({ why: 'Input/output error', harmsGuest: true })).toBe(false);
   });
 
   it('are all named, with the way to a point of the others where there is one', () => {
@@ -58,6 +60,8 @@ describe('copies that fail', () => {
     expect(error.message).toBe('the backup of a failed: Input/output error; that of b failed: Input/output error');
     expect(error.hint).toContain('--skip-failed-disks');
     expect(copiesFailed(failed('a', 'b'), 2).hint).not.toContain('--skip-failed-disks');
+    const target = copiesFailed([{ disk: 'a', why: 'File too large', harmsGuest: true }], 2).hint;
+    expect(target).toContain('With --fleece always --skip-failed-disks seals');
     expect(copiesFailed([{ disk: 'a', why: 'No space left on device' }], 2).hint).not.toContain('--skip');
   });
 });

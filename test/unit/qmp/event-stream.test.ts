@@ -28,6 +28,16 @@ describe('EventStream', () => {
     expect((await stream.next({ timeoutMs: 1 }))?.event).toBe('B');
   });
 
+  test('gives what has come at once, and each event once', async () => {
+    const { stream, feed } = makeStream();
+    expect(stream.come()).toEqual([]);
+    feed.deliver(event('A'));
+    feed.deliver(event('B'));
+    expect(stream.come().map(({ event }) => event)).toEqual(['A', 'B']);
+    expect(stream.come()).toEqual([]);
+    expect(await stream.next({ timeoutMs: 1 })).toBeUndefined();
+  });
+
   test('serves those who wait in the order in which they asked', async () => {
     const { stream, feed } = makeStream();
     const waiting = [stream.next(), stream.next()];

@@ -6,6 +6,7 @@ import { guardNodeName } from '../../../core/names.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import type { SocketOwner } from '../../../host/socket-owner.js';
 import { inspectVm } from '../../../qemu/inspect.js';
+import { type JobErrors, listenForJobErrors } from '../../../qemu/job-errors.js';
 import { dismissJob } from '../../../qemu/job-watch.js';
 import { mayGo } from '../../../qemu/stay-here.js';
 import type { TransactionDisk } from '../../../qemu/transaction.js';
@@ -45,7 +46,8 @@ export function driveBackup(session: VmSession, asked: QmpPlan, qemuUser: Socket
         await mayGo(session.client, guardNodeName(run.attempt));
         throw error;
       });
-      return new DriveBackup(run, planned, guards, { qemuUser, iothreads: vm.iothread !== null });
+      const errors = listenForJobErrors(session.client);
+      return new DriveBackup(run, planned, { guards, errors, qemuUser, iothreads: vm.iothread !== null });
     },
   };
 }
@@ -68,7 +70,9 @@ async function heldPlan(run: QmpRun, planned: QmpPlan, qemuUser: SocketOwner | u
  */
 const TRANSACTION_TIMEOUT_MS = 9_000;
 
-interface OfVm {
+interface Parts {
+  readonly guards: Guards;
+  readonly errors: JobErrors;
   readonly qemuUser: SocketOwner | undefined;
   readonly iothreads: boolean;
 }
@@ -81,26 +85,24 @@ class DriveBackup implements CopyAttempt {
   readonly freezer: Freezer | null;
   readonly compressionType: 'zstd' | null;
   readonly #run: QmpRun;
-  readonly #guards: Guards;
-  readonly #vm: OfVm;
+  readonly #parts: Parts;
   #disks: readonly TransactionDisk[] = [];
 
-  constructor(run: QmpRun, planned: QmpPlan, guards: Guards, vm: OfVm) {
+  constructor(run: QmpRun, planned: QmpPlan, parts: Parts) {
     const { fleecing } = planned;
     this.#run = run;
-    this.#guards = guards;
-    this.#vm = vm;
+    this.#parts = parts;
     this.planned = planned;
     this.fleecing = fleecing;
     this.journal = journalOf(run, planned);
-    this.atStake = atStake(run.options, guards);
-    this.freezer = guards.freeze;
+    this.atStake = atStake(run.options, parts.guards);
+    this.freezer = parts.guards.freeze;
     this.compressionType = run.options.compress ? (fleecing.features?.compressionType ?? null) : null;
   }
 
   async prepare(staged: readonly StagedImage[]): Promise<void> {
     const { session, signal, warn } = this.#run;
-    const { qemuUser } = this.#vm;
+    const { qemuUser } = this.#parts;
     const { disks: fleeced, fleece } = this.fleecing;
     const options = { qemuUser, fleeced, signal, mayHang: this.planned.network, warn };
     this.#disks = await probeImages(session.client, staged, options);
@@ -109,10 +111,10 @@ class DriveBackup implements CopyAttempt {
 
   begin(): Promise<Begun> {
     const { session, options } = this.#run;
-    return beginPoint(session.client, this.#disks, this.#guards.pause, {
+    return beginPoint(session.client, this.#disks, this.#parts.guards.pause, {
       speed: options.speedLimit,
       compress: options.compress,
-      endOneByOne: this.#vm.iothreads,
+      endOneByOne: this.#parts.iothreads,
       jobOnCbwError: this.fleecing.features?.driveBackup.onCbwError ?? false,
       cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000),
       timeoutMs: TRANSACTION_TIMEOUT_MS,
@@ -120,12 +122,14 @@ class DriveBackup implements CopyAttempt {
   }
 
   async begun<T>(taken: T): Promise<T> {
-    await releaseGuards(this.#guards);
+    await releaseGuards(this.#parts.guards);
     return taken;
   }
 
-  copy(): Promise<Copies> {
-    return followJobs(this.#run, this.planned);
+  async copy(): Promise<Copies> {
+    const copies = await followJobs(this.#run, this.planned, this.#parts.errors);
+    this.#parts.errors.close();
+    return copies;
   }
 
   async verify(images: readonly StagedImage[]): Promise<void> {
@@ -148,6 +152,7 @@ class DriveBackup implements CopyAttempt {
   }
 
   async giveUp(error: unknown): Promise<GivenUp> {
+    this.#parts.errors.close();
     // The guest is thawed by now, and what was started after all can be cancelled.
     await knownOutcome(error);
     const thawed = await this.#released();
@@ -172,7 +177,7 @@ class DriveBackup implements CopyAttempt {
   /** Resolves to whether nothing is frozen by us any more. */
   async #released(): Promise<boolean> {
     try {
-      await releaseGuards(this.#guards);
+      await releaseGuards(this.#parts.guards);
       return true;
     } catch (failure) {
       this.#run.warn(messageOf(failure));
