@@ -12,8 +12,14 @@ import { startQemu, type Vm } from './lab/qemu.js';
 
 const MiB = 1024 * 1024;
 
-export const IOTHREAD_SHAPES = ['throttled', 'one iothread', 'an iothread each'] as const;
-export type IothreadShape = (typeof IOTHREAD_SHAPES)[number];
+const SHAPES = ['throttled', 'one iothread', 'an iothread each', 'virtio-scsi'] as const;
+/** `iothread-vq-mapping`: the queues of each disk are shared out among two iothreads. */
+const SHAPES_OF_10 = [...SHAPES, 'mapped queues'] as const;
+export type IothreadShape = (typeof SHAPES_OF_10)[number];
+
+/** All that the QEMU of these tests can have. */
+export const IOTHREAD_SHAPES: readonly IothreadShape[] =
+  process.env['QMPBACKUP_TEST_QEMU'] === '10' ? SHAPES_OF_10 : SHAPES;
 
 export interface IothreadSoakOptions {
   /** For images, sockets and the target; see makeLabDir. */
@@ -73,7 +79,8 @@ function diskOf(dir: string, shape: IothreadShape, number: number): Disk & { rea
   const id = `d${number}`;
   return {
     ...{ id, file: join(dir, `${id}.qcow2`), via: 'blockdev' },
-    iothread: shape === 'an iothread each' ? `io${number}` : 'io1',
+    iothread: shape === 'mapped queues' ? ['io1', 'io2'] : shape === 'an iothread each' ? `io${number}` : 'io1',
+    ...(shape === 'virtio-scsi' && { interface: 'scsi' }),
     ...(shape === 'throttled' && { throttle: { operations: 400 } }),
   };
 }

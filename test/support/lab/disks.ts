@@ -19,8 +19,11 @@ export interface Disk {
   readonly device?: string;
   /** Per second; a throttle filter with `-blockdev`, a property of the drive with `-drive`. */
   readonly throttle?: Throttle;
-  /** Id of the iothread that serves the disk (virtio); QEMU's main loop unless told. */
-  readonly iothread?: string;
+  /**
+   * Id of the iothread that serves the disk; QEMU's main loop unless told. Several share its queues (virtio, QEMU 9 and later); scsi
+   * disks have one controller, and so one iothread.
+   */
+  readonly iothread?: string | readonly string[];
   readonly readOnly?: boolean;
   readonly media?: 'disk' | 'cdrom';
   /** More options for `-drive` or for the format node of `-blockdev`. */
@@ -50,7 +53,7 @@ export function driveArguments(disk: Disk): LabDisk {
     return {
       ...disk,
       hmpReference: id,
-      args: ['-drive', driveOption(disk, 'none'), '-device', `${deviceModel(disk)},drive=${id},id=${device}`],
+      args: ['-drive', driveOption(disk, 'none'), '-device', deviceArgument(disk, device, id)],
     };
   }
   const top = disk.throttle ? `${id}-throttle` : id;
@@ -58,15 +61,41 @@ export function driveArguments(disk: Disk): LabDisk {
   return {
     ...disk,
     hmpReference: `-d /machine/peripheral/${device}${bus === 'virtio' ? '/virtio-backend' : ''}`,
-    args: [...medium, '-device', `${deviceModel(disk)}${disk.file === undefined ? '' : `,drive=${top}`},id=${device}`],
+    args: [...medium, '-device', deviceArgument(disk, device, disk.file === undefined ? undefined : top)],
   };
 }
 
-function deviceModel(disk: Disk): string {
+function deviceArgument(disk: Disk, id: string, drive: string | undefined): string {
+  const { iothread } = disk;
+  if (typeof iothread === 'object') {
+    // Lists are said in JSON alone.
+    const mapping = iothread.map((each) => ({ iothread: each }));
+    return JSON.stringify({
+      ...{ driver: 'virtio-blk-pci', drive, id, 'num-queues': iothread.length },
+      'iothread-vq-mapping': mapping,
+    });
+  }
+  return `${deviceModel(disk, iothread)}${drive === undefined ? '' : `,drive=${drive}`},id=${id}`;
+}
+
+/** The controller of scsi disks; nothing where there are none. */
+export function scsiController(disks: readonly Disk[]): readonly string[] {
+  const scsi = disks.filter((disk) => disk.interface === 'scsi');
+  const iothread = scsi.map((disk) => disk.iothread).find((each) => typeof each === 'string');
+  const served = iothread === undefined ? '' : `,iothread=${iothread}`;
+  return scsi.length === 0 ? [] : ['-device', `virtio-scsi-pci,id=lab-scsi${served}`];
+}
+
+export function iothreadArguments(disks: readonly Disk[]): readonly string[] {
+  const ids = new Set(disks.flatMap(({ iothread }) => iothread ?? []));
+  return [...ids].flatMap((id) => ['-object', `iothread,id=${id}`]);
+}
+
+function deviceModel(disk: Disk, iothread: string | undefined): string {
   const type = disk.media === 'cdrom' ? 'cd' : 'hd';
   switch (disk.interface ?? 'virtio') {
     case 'virtio':
-      return `virtio-blk-pci${disk.iothread === undefined ? '' : `,iothread=${disk.iothread}`}`;
+      return `virtio-blk-pci${iothread === undefined ? '' : `,iothread=${iothread}`}`;
     case 'scsi':
       return `scsi-${type},bus=lab-scsi.0`;
     case 'ide':

@@ -6,7 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { QmpClient } from '../../../src/qmp/client.js';
-import { type Disk, driveArguments, type LabDisk, sharedGroups } from './disks.js';
+import { type Disk, driveArguments, iothreadArguments, type LabDisk, scsiController, sharedGroups } from './disks.js';
 import { ensureGuest, Guest, type Workload } from './guest.js';
 import { isJsonObject } from './line-socket.js';
 import { connectMonitor } from './monitor.js';
@@ -103,7 +103,7 @@ export async function startQemu(options: QemuOptions): Promise<Vm | GuestVm> {
     ...(options.monitors?.tcp ? monitorArguments('tcp', { host: '127.0.0.1', port: '0' }) : []),
     ...(guestOptions || options.silentAgent ? ['-device', 'virtio-serial-pci'] : []),
     ...(guestOptions || options.silentAgent ? portArguments('org.qemu.guest_agent.0', sockets.agent) : []),
-    ...(options.disks.some((disk) => disk.interface === 'scsi') ? ['-device', 'virtio-scsi-pci,id=lab-scsi'] : []),
+    ...scsiController(options.disks),
     ...iothreadArguments(options.disks),
     ...sharedGroups(options.disks),
     ...[...disks.values()].flatMap((disk) => disk.args),
@@ -230,11 +230,6 @@ function socketPaths(dir: string): { tool: string; test: string; agent: string; 
       throw new Error(`too long for a unix socket, use makeLabDir: ${path}`);
   }
   return paths;
-}
-
-function iothreadArguments(disks: readonly Disk[]): string[] {
-  const ids = new Set(disks.flatMap(({ iothread }) => iothread ?? []));
-  return [...ids].flatMap((id) => ['-object', `iothread,id=${id}`]);
 }
 
 function monitorArguments(id: string, where: Readonly<Record<string, string>>): string[] {
