@@ -48,9 +48,9 @@ export interface CopyAttempt {
   verify(images: readonly StagedImage[]): Promise<void>;
   /**
    * Takes away what the copy needed, and what disks have left that failed. Images are sealed meanwhile, and no point counts
-   * before this has resolved: to the definition of the VM, whose files have their names by then.
+   * before this has resolved.
    */
-  end(staging: Staging, failed: readonly FailedCopy[]): Promise<PointDefinition | null>;
+  end(staging: Staging, failed: readonly FailedCopy[]): Promise<Ended>;
   /** Frees the guest from what it can be freed from at once, whatever becomes of the target. Never rejects. */
   giveUp(error: unknown): Promise<GivenUp>;
   /** As the next run would repair it by the journal of `target`; resolves to what is left for a person, in words. */
@@ -96,6 +96,13 @@ export interface Copied {
 export interface Copies {
   readonly outcomes: readonly Copied[];
   readonly failed: readonly FailedCopy[];
+}
+
+export interface Ended {
+  /** Of the VM, its files under their names; null where there is none. */
+  readonly definition: PointDefinition | null;
+  /** Bitmaps of the attempt that belong to no file and could not be removed now. */
+  readonly stuck: readonly string[];
 }
 
 export interface GivenUp {

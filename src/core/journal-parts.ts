@@ -27,3 +27,20 @@ export function partOf(journal: Journal, has: (disk: Journal['disks'][number]) =
     madeFolders: journal.madeFolders.filter((each) => disks.some(({ disk }) => disk === each)),
   };
 }
+
+/** A journal of which nothing is left to be done but to remove these bitmaps. */
+export function onlyBitmaps(journal: Journal, disks: Journal['disks']): Journal {
+  return { ...journal, madeFolders: [], freezes: null, stops: false, scratch: [], servesNbd: false, disks };
+}
+
+/** The journal's word for the bitmaps of a run that died before its point was sealed. */
+export function bitmapsOfDead({
+  journal,
+  catalog,
+}: {
+  readonly journal: Journal | undefined;
+  readonly catalog: Catalog | undefined;
+}): Journal['disks'] {
+  if (!journal || catalog?.points.some(({ id }) => id === journal.attempt)) return [];
+  return journal.disks.filter(({ bitmap }) => bitmap !== null);
+}

@@ -10,6 +10,7 @@ import { isOurExport, isOurJob, roleOfNode } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';
+import { QmpCommandError } from '../qmp/errors.js';
 import type { BlockDevice, BlockGraph, BlockNode } from '../qmp/replies.js';
 import { guestDevices, memoryFiles } from './guest-devices.js';
 
@@ -52,8 +53,8 @@ async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
     iothreads,
     guest,
   ] = await Promise.all([
-    run(client, 'query-block'),
-    run(client, 'query-named-block-nodes', { flat: true }),
+    run(client, 'query-block').catch(untold),
+    run(client, 'query-named-block-nodes', { flat: true }).catch(untold),
     run(client, 'x-debug-query-block-graph'),
     run(client, 'query-block-exports'),
     readJobs(client),
@@ -92,6 +93,17 @@ async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
     ownNodes: ownNodes(devices, nodes, graph),
     ownExports: exports.map(({ id }) => id).filter(isOurExport),
   };
+}
+
+/** Seen on 7.2 and 10.0: one image whose bitmaps cannot be read fails the query for all disks, and QEMU does not say which. */
+function untold(error: unknown): never {
+  if (!(error instanceof QmpCommandError)) throw error;
+  throw new QmpBackupError('failed', `QEMU tells of none of the VM's disks: ${error.desc}`, {
+    cause: error,
+    hint:
+      'The storage of one of them may be gone, and QEMU then answers for none: look for the server or the network behind it (and at ' +
+      "failed reads in QEMU's query-blockstats), or take that disk out of the VM. Then run it again: no change is lost.",
+  });
 }
 
 /** The VM's UUID, or null when it was given none. */

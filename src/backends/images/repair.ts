@@ -1,5 +1,5 @@
 import type { VmState } from '../../core/disk.js';
-import type { Journal } from '../../core/journal.js';
+import { bitmapsOfDead, onlyBitmaps } from '../../core/journal-parts.js';
 import type { RepairAction } from '../../core/reconcile.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
@@ -23,15 +23,4 @@ export async function repairOffline(target: TargetState, vm: VmState): Promise<R
     await writeJournal(target.target, onlyBitmaps(target.journal, left));
   }
   return { actions, warnings };
-}
-
-/** A journal of which nothing is left to be done but to remove these bitmaps. */
-export function onlyBitmaps(journal: Journal, disks: Journal['disks']): Journal {
-  return { ...journal, madeFolders: [], freezes: null, stops: false, scratch: [], servesNbd: false, disks };
-}
-
-/** The journal's word for the bitmaps of a run that died before its point was sealed. */
-export function bitmapsOfDead({ journal, catalog }: Pick<TargetState, 'journal' | 'catalog'>): Journal['disks'] {
-  if (!journal || catalog?.points.some(({ id }) => id === journal.attempt)) return [];
-  return journal.disks.filter(({ bitmap }) => bitmap !== null);
 }

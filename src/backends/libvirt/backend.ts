@@ -1,4 +1,5 @@
 import type { VmState } from '../../core/disk.js';
+import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { checkpointName } from '../../core/names.js';
 import type { RepairAction } from '../../core/reconcile.js';
 import { QmpBackupError } from '../../errors.js';
@@ -6,7 +7,6 @@ import { inspectDomain } from '../../libvirt/domain.js';
 import { readTarget } from '../../repository/target.js';
 import type { Backend, ReadyVm } from '../backend.js';
 import type { BackupOptions, BackupRun } from '../backup-run.js';
-import { bitmapsOfDead } from '../images/repair.js';
 import { chooseMethod } from './choose-method.js';
 import { domainCopy } from './domain-attempt.js';
 import type { DomainMethod } from './domain-method.js';

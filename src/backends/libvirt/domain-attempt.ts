@@ -4,7 +4,7 @@ import type { FleeceChoice } from '../../core/fleece-choice.js';
 import type { Journal } from '../../core/journal.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../core/names.js';
 import { heldObstacle } from '../../core/obstacles.js';
-import type { Consistency, PointDefinition } from '../../core/point.js';
+import type { Consistency } from '../../core/point.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { allOf } from '../../flow/all-of.js';
 import type { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';
@@ -17,7 +17,7 @@ import { makeScratch } from '../../repository/scratch.js';
 import type { Staging } from '../../repository/staging.js';
 import type { TargetState } from '../../repository/target.js';
 import type { Planned } from '../backup-run.js';
-import type { Begun, Copies, CopyAttempt, CopyMethod, GivenUp, StagedImage } from '../copy-method.js';
+import type { Begun, Copies, CopyAttempt, CopyMethod, Ended, GivenUp, StagedImage } from '../copy-method.js';
 import { newJournal } from '../methods/attempt-journal.js';
 import { removeFilesOfFailed } from '../methods/failed-disks.js';
 import { watchScratch } from '../methods/watch-scratch.js';
@@ -129,13 +129,13 @@ class DomainAttempt implements CopyAttempt {
     return this.#copy.verify(images);
   }
 
-  async end(staging: Staging, failed: readonly FailedCopy[]): Promise<PointDefinition | null> {
+  async end(staging: Staging, failed: readonly FailedCopy[]): Promise<Ended> {
     const { session, warn } = this.#run;
     // Its bitmap is that of the checkpoint, which the others need.
     await removeFilesOfFailed(this.#run, this.journal, this.planned, failed);
     const sealing = this.#taken && sealDefinition(session, staging, this.#taken, warn);
     const [definition] = await allOf([sealing, this.#guest.endCopy()]);
-    return definition;
+    return { definition, stuck: [] };
   }
 
   async giveUp(failure: unknown): Promise<GivenUp> {

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmState } from '../../core/disk.js';
+import { bitmapsOfDead, onlyBitmaps } from '../../core/journal-parts.js';
 import { lostCheckpoints } from '../../core/lost-checkpoints.js';
 import { reconcileVm, type RedefineCheckpoint, type RepairAction } from '../../core/reconcile.js';
 import { virshCommand } from '../../core/virsh-hint.js';
@@ -10,7 +11,6 @@ import { thawDomainByHand, VirshError } from '../../libvirt/errors.js';
 import { resumeStalled } from '../../libvirt/lifecycle.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
-import { bitmapsOfDead, onlyBitmaps } from '../images/repair.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';
 import { removeFromImages } from './offline-bitmaps.js';
 import { orphanBitmaps, redefineOrphan } from './orphan-bitmaps.js';

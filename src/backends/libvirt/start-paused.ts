@@ -1,3 +1,4 @@
+import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { virshCommand } from '../../core/virsh-hint.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
@@ -6,7 +7,6 @@ import { isOutcomeUnknown } from '../../libvirt/errors.js';
 import { destroyGracefully, hasHardlyRun, hasManagedSave, startPaused } from '../../libvirt/lifecycle.js';
 import { readJournal, removeJournal, writeJournal } from '../../repository/journal-file.js';
 import type { BackupRun } from '../backup-run.js';
-import { bitmapsOfDead } from '../images/repair.js';
 import { newJournal } from '../methods/attempt-journal.js';
 import { type BackupSession, type DomainSession, stateOf } from './session.js';
 

@@ -3,7 +3,6 @@ import { bitmapName, guardNodeName } from '../../core/names.js';
 import { eachDisk } from '../../flow/all-of.js';
 import type { Unwind } from '../../flow/unwind.js';
 import type { SocketOwner } from '../../host/socket-owner.js';
-import { removeBitmap } from '../../qemu/bitmaps.js';
 import { dismissJob } from '../../qemu/job-watch.js';
 import { mayGo } from '../../qemu/stay-here.js';
 import { describeEndpoint } from '../../qmp/endpoint.js';
@@ -14,7 +13,7 @@ import { chooseFleecing } from './choose-fleecing.js';
 import { refuseMoved, refuseRunState } from './hold-vm.js';
 import { driveBackup } from './methods/drive-backup.js';
 import { refuseLibvirtAgent } from './refuse-libvirt.js';
-import { repair } from './repair.js';
+import { removeOrSay, repair } from './repair.js';
 import { ENDING_MS, openVm, type VmAccess, type VmSession } from './session.js';
 
 type Access = Omit<VmAccess, 'endDeadJobsMs'> & Pick<BackupOptions, 'agent' | 'dryRun' | 'stallTimeoutMs'>;
@@ -62,12 +61,12 @@ function readyVm(session: VmSession, vm: VmState, imageOwner: SocketOwner | unde
     retire: async (plan, actions, attempt) => {
       await refuseMoved(client);
       await Promise.all(plan.disks.map(({ job }) => dismissJob(client, job)));
-      await eachDisk(actions, async (action) => {
-        if (action.kind === 'remove-bitmap') await removeBitmap(client, action.node, action.bitmap);
-      });
+      const said = await eachDisk(actions, async (action) =>
+        action.kind === 'remove-bitmap' ? removeOrSay(client, action) : null,
+      );
       // Only now may the VM be migrated again: the bitmaps that go with it are those that are needed.
       await mayGo(client, guardNodeName(attempt));
-      return [];
+      return said.filter((warning) => warning !== null);
     },
   };
 }

@@ -1,15 +1,17 @@
 import type { VmState } from '../../core/disk.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import type { Journal } from '../../core/journal.js';
+import { onlyBitmaps } from '../../core/journal-parts.js';
 import { dismantle, reconcileVm, type RepairAction } from '../../core/reconcile.js';
 import { removeBitmap } from '../../qemu/bitmaps.js';
 import { type FilterInPlace, takeOutFilter } from '../../qemu/fleece.js';
-import { inspectVm } from '../../qemu/inspect.js';
+import { inspectVm, readJobs } from '../../qemu/inspect.js';
 import { endJobs } from '../../qemu/job-watch.js';
 import { stopNbdServer } from '../../qemu/nbd-export.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { run } from '../../qmp/commands.js';
 import { QmpCommandError } from '../../qmp/errors.js';
+import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
 import type { Repaired } from '../backend.js';
 import type { Planned } from '../backup-run.js';
@@ -18,55 +20,102 @@ import { carryOutInTarget, observeRepairs } from '../repair.js';
 
 /** Carries out by QMP what reconcile decided, until nothing of ours is wrong; returns the VM as it is then. */
 export async function repair(client: QmpClient, state: TargetState, vm: VmState): Promise<Repaired> {
-  return carriedOut(client, state.target, vm, await observeRepairs(state, vm));
+  return carriedOut(client, state, vm, await observeRepairs(state, vm));
 }
 
 /** Ends what a dead run left going on in the VM, where no target is known. */
 export async function repairVm(client: QmpClient, vm: VmState): Promise<Repaired> {
-  return carriedOut(client, '', vm, reconcileVm(vm));
+  return carriedOut(client, { target: '', journal: undefined }, vm, reconcileVm(vm));
 }
 
 /** Takes fleecing out of the VM again, as far as it is in; returns what may be left for a person, in words. */
 export async function takeFleecingOut(client: QmpClient, journal: Journal): Promise<readonly string[]> {
-  return carryOutAll(client, '', dismantle({ ...(await inspectVm(client)), journal }));
+  const actions = dismantle({ ...(await inspectVm(client)), journal });
+  return (await carryOutAll(client, { target: '', journal }, actions)).warnings;
 }
 
-/** Takes away what disks that failed have left, while their run goes on; returns what may be left for a person, in words. */
+/**
+ * Takes away what disks that failed have left, while their run goes on. `disks` are as the transaction has made them: QEMU tells of
+ * no disk at all while the storage of one is gone.
+ */
 export async function takeFailedOut(
   client: QmpClient,
   journal: Journal,
   target: { readonly target: string; readonly failed: readonly FailedCopy[] },
-  planned: Pick<Planned, 'catalog'>,
-): Promise<readonly string[]> {
-  const actions = await observeFailed(journal, target, planned, await inspectVm(client));
-  return carryOutAll(client, target.target, actions);
+  { catalog, disks }: Pick<Planned, 'catalog'> & Pick<VmState, 'disks'>,
+): Promise<CarriedOut> {
+  if (target.failed.length === 0) return { done: [], warnings: [], stuck: [] };
+  const actions = await observeFailed(journal, target, { catalog }, { disks, jobs: await readJobs(client) });
+  return carryOutAll(client, { target: target.target, journal }, actions);
 }
 
 /** The VM is looked at again only where something was done. */
 async function carriedOut(
   client: QmpClient,
-  target: string,
+  state: Pick<TargetState, 'target' | 'journal'>,
   vm: VmState,
   actions: readonly RepairAction[],
 ): Promise<Repaired> {
   if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
-  const warnings = await carryOutAll(client, target, actions);
-  return { vm: await inspectVm(client), report: { actions, warnings } };
+  const { done, warnings } = await carryOutAll(client, state, actions);
+  return { vm: await inspectVm(client), report: { actions: done, warnings } };
 }
 
+export interface CarriedOut {
+  readonly done: readonly RepairAction[];
+  /** What may be left for a person, in words. */
+  readonly warnings: readonly string[];
+  /** Bitmaps that QEMU does not remove now. */
+  readonly stuck: readonly string[];
+}
+
+/** A journal stays with just the bitmaps that could not be removed, and the next run tries again. */
 async function carryOutAll(
   client: QmpClient,
-  target: string,
+  { target, journal }: Pick<TargetState, 'target' | 'journal'>,
   actions: readonly RepairAction[],
-): Promise<readonly string[]> {
+): Promise<CarriedOut> {
+  const done: RepairAction[] = [];
   const warnings: string[] = [];
-  for (const action of actions) await carryOut(client, target, action, warnings);
-  return warnings;
+  const stuck: string[] = [];
+  for (const action of actions) {
+    if (action.kind === 'remove-bitmap') {
+      const warning = await removeOrSay(client, action);
+      if (warning !== null) {
+        warnings.push(warning);
+        stuck.push(action.bitmap);
+        continue;
+      }
+    }
+    // What a catalog has retired needs no journal.
+    const left = journal?.disks.filter(({ bitmap }) => bitmap !== null && stuck.includes(bitmap)) ?? [];
+    if (action.kind === 'remove-journal' && journal && left.length > 0) {
+      await writeJournal(target, onlyBitmaps(journal, left));
+      continue;
+    }
+    await carryOutInTarget(target, action, warnings);
+    await carryOutInVm(client, action, warnings);
+    done.push(action);
+  }
+  return { done, warnings, stuck };
 }
 
-async function carryOut(client: QmpClient, target: string, action: RepairAction, warnings: string[]): Promise<void> {
-  await carryOutInTarget(target, action, warnings);
-  await carryOutInVm(client, action, warnings);
+/**
+ * QEMU reads and writes the image to remove a bitmap that was ever stored there, and refuses where that fails: this must not hold up
+ * every backup. Null where it was removed, else what to say.
+ */
+export async function removeOrSay(
+  client: QmpClient,
+  { node, bitmap }: Pick<Extract<RepairAction, { kind: 'remove-bitmap' }>, 'node' | 'bitmap'>,
+): Promise<string | null> {
+  try {
+    await removeBitmap(client, node, bitmap);
+    return null;
+  } catch (error) {
+    if (!(error instanceof QmpCommandError)) throw error;
+    const words = `the bitmap ${bitmap} cannot be removed from the disk with the node ${node} now: ${error.desc}`;
+    return `${words}. No point needs it, and the next run tries again`;
+  }
 }
 
 async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: string[]): Promise<void> {
@@ -86,7 +135,6 @@ async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: s
     case 'remove-node':
       return removeNode(client, action.node, warnings);
     case 'remove-bitmap':
-      return removeBitmap(client, action.node, action.bitmap);
     case 'thaw':
     case 'delete-file':
     case 'delete-folder':

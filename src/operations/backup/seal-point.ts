@@ -1,5 +1,5 @@
 import type { BackupRun, Instant, Planned } from '../../backends/backup-run.js';
-import type { Copied, StagedImage } from '../../backends/copy-method.js';
+import type { Copied, Ended, StagedImage } from '../../backends/copy-method.js';
 import type { Catalog } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
 import { rememberedIdentity } from '../../core/identity.js';
@@ -19,8 +19,8 @@ export interface Taken {
 
 /**
  * Makes a point valid: images flushed, checked, renamed; then the catalog that names them is written and renamed into
- * place. That rename is the commit point. `rest` is what else must be done before it, beside the images; it gives the
- * definition of the VM, its files under their names.
+ * place. That rename is the commit point. `rest` is what else must be done before it, beside the images. Bitmaps that it
+ * could not remove are retired by the catalog, so that they are never a parent and each later run tries again.
  */
 export async function sealPoint(
   run: BackupRun,
@@ -28,21 +28,22 @@ export async function sealPoint(
   staging: Staging,
   staged: readonly StagedImage[],
   taken: Taken,
-  rest: () => Promise<PointDefinition | null>,
+  rest: () => Promise<Ended>,
 ): Promise<{ readonly plan: BackupPlan; readonly catalog: Catalog; readonly point: Point }> {
   // A digest may take hours.
   const { signal, step } = endingTogether(run.signal);
-  const [disks, definition] = await allOf([
+  const [disks, { definition, stuck }] = await allOf([
     eachDisk(staged, (image) => step(sealImage({ ...run, signal }, staging, image, taken))),
     step(rest()),
   ]);
   run.signal.throwIfAborted();
   const point = pointOf(run.attempt, plan, taken, disks, definition);
   const catalog: Catalog = {
-    ...(before ?? { schema: 1, targetId, createdAt: taken.instant.at, points: [], retired: [] }),
+    ...(before ?? { schema: 1, targetId, createdAt: taken.instant.at }),
     tool: run.options.tool,
     vm: rememberedIdentity(before?.vm, run.identity),
     points: [...(before?.points ?? []), point],
+    retired: [...(before?.retired ?? []), ...stuck],
   };
   await commitCatalog(run.target, catalog, point.id);
   return { plan, catalog, point };

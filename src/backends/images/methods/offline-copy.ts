@@ -1,4 +1,3 @@
-import { type Catalog, CATALOG_SCHEMA } from '../../../core/catalog.js';
 import { knownDisks } from '../../../core/chain.js';
 import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
@@ -6,23 +5,23 @@ import type { Journal, JournalOwner } from '../../../core/journal.js';
 import { DEFINITION_FOLDER } from '../../../core/names.js';
 import type { NbdSource } from '../../../core/nbd-address.js';
 import type { PlannedDisk } from '../../../core/plan.js';
-import type { Consistency, PointDefinition } from '../../../core/point.js';
+import type { Consistency } from '../../../core/point.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import { NbdClient } from '../../../nbd/client.js';
 import { offlineNode, refusingWriters } from '../../../qemu-tools/offline-image.js';
 import { type QemuNbd, startQemuNbd } from '../../../qemu-tools/qemu-nbd.js';
-import { readJournal } from '../../../repository/journal-file.js';
 import { temporaryFolder } from '../../../repository/scratch-place.js';
 import { makeScratch, removeScratch } from '../../../repository/scratch.js';
 import type { Staging } from '../../../repository/staging.js';
 import type { TargetState } from '../../../repository/target.js';
 import type { BackupRun, Planned } from '../../backup-run.js';
-import type { Begun, Copies, CopyAttempt, CopyMethod, GivenUp, StagedImage } from '../../copy-method.js';
+import type { Begun, Copies, CopyAttempt, CopyMethod, Ended, GivenUp, StagedImage } from '../../copy-method.js';
 import { newJournal } from '../../methods/attempt-journal.js';
 import { compareWithInstant } from '../../methods/compare-with-instant.js';
 import { removeFilesOfFailed } from '../../methods/failed-disks.js';
+import { type LeftByDeadRun, leftByDeadRun, retiring } from '../../methods/left-by-dead-run.js';
 import { pullDisks, type PulledDisk } from '../../methods/pull-disks.js';
-import { bitmapsOfDead, repairOffline } from '../repair.js';
+import { repairOffline } from '../repair.js';
 import type { DefinitionToTake, OfflineVm } from '../vm.js';
 
 /** The images are served read-only, by which no QEMU can open them for writing, and read by our own hands. */
@@ -31,7 +30,7 @@ export function offlineCopy(offline: OfflineVm, found: Planned): CopyMethod {
     fleecing: FLEECING,
     start: async (run, vm) => {
       const left = await leftByDeadRun(run, found.catalog);
-      const planned = rememberedBy(run, found, left, offline);
+      const planned = retiring(run, rememberedBy(found, offline), left);
       const definition = offline.definition && (await offline.definition.plan(run.target, run.context.now()));
       const folder = temporaryFolder(run.attempt);
       const journal = journalOf(run, planned, folder, left, definition);
@@ -106,11 +105,12 @@ class OfflineCopy implements CopyAttempt {
     }
   }
 
-  async end(staging: Staging, failed: readonly FailedCopy[]): Promise<PointDefinition | null> {
+  async end(staging: Staging, failed: readonly FailedCopy[]): Promise<Ended> {
     await this.#endServers();
     await removeScratch(this.#attempt.folder);
     await removeFilesOfFailed(this.#run, this.journal, this.planned, failed);
-    return this.#sealDefinition && this.#sealDefinition(staging, this.#run.warn);
+    const definition = this.#sealDefinition && (await this.#sealDefinition(staging, this.#run.warn));
+    return { definition, stuck: [] };
   }
 
   async giveUp(failure: unknown): Promise<GivenUp> {
@@ -135,51 +135,23 @@ class OfflineCopy implements CopyAttempt {
 
 const NO_VM: JournalOwner = { kind: 'none' };
 
-interface DeadRun {
-  readonly owner: JournalOwner;
-  readonly disks: Journal['disks'];
-}
-
-async function leftByDeadRun({ target }: BackupRun, catalog: Catalog | undefined): Promise<DeadRun> {
-  const journal = await readJournal(target);
-  return { owner: journal?.owner ?? NO_VM, disks: bitmapsOfDead({ journal, catalog }) };
-}
-
-/**
- * The plan with what the catalog remembers: of a disk that is known, how the running VM names it, and of a run that
- * died, the bitmaps that it may have left in the images, as retired ones.
- */
-function rememberedBy(
-  { options, identity, context }: BackupRun,
-  planned: Planned,
-  { disks: left }: DeadRun,
-  { namedByCatalog }: OfflineVm,
-): Planned {
-  const { catalog, plan, targetId } = planned;
+/** The plan with what the catalog remembers: of a disk that is known, how the running VM names it. */
+function rememberedBy(planned: Planned, { namedByCatalog }: OfflineVm): Planned {
+  const { catalog, plan } = planned;
   const known = knownDisks(catalog);
   const named = (disk: PlannedDisk): PlannedDisk => {
     const { device, qdev, node } = known.get(disk.disk)?.source ?? disk.source;
     return { ...disk, source: { ...disk.source, device, qdev, node: node ?? disk.source.node } };
   };
-  const stray = left.flatMap(({ bitmap }) => (bitmap === null ? [] : [bitmap]));
-  const fresh = {
-    ...{ schema: CATALOG_SCHEMA as typeof CATALOG_SCHEMA, tool: options.tool, targetId, vm: identity },
-    ...{ createdAt: context.now().toISOString(), points: [], retired: [] },
-  };
-  const before = catalog ?? (stray.length > 0 ? fresh : undefined);
-  return {
-    ...planned,
-    // libvirt says itself where a disk of a domain is, also after that was changed.
-    plan: namedByCatalog ? { ...plan, disks: plan.disks.map(named) } : plan,
-    catalog: before && { ...before, retired: [...new Set([...before.retired, ...stray])] },
-  };
+  // libvirt says itself where a disk of a domain is, also after that was changed.
+  return namedByCatalog ? { ...planned, plan: { ...plan, disks: plan.disks.map(named) } } : planned;
 }
 
 function journalOf(
   run: BackupRun,
   { plan }: Planned,
   folder: string,
-  left: DeadRun,
+  left: LeftByDeadRun,
   definition: DefinitionToTake | null,
 ): Journal {
   return {

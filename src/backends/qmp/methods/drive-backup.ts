@@ -1,8 +1,10 @@
 import { dirname, resolve } from 'node:path';
+import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
 import { fleecingImpossible } from '../../../core/fleece-choice.js';
 import type { Journal } from '../../../core/journal.js';
 import { guardNodeName } from '../../../core/names.js';
+import { afterTransaction } from '../../../core/plan.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import type { SocketOwner } from '../../../host/socket-owner.js';
 import { inspectVm } from '../../../qemu/inspect.js';
@@ -15,7 +17,17 @@ import { QmpConnectionLost } from '../../../qmp/errors.js';
 import type { Staging } from '../../../repository/staging.js';
 import type { TargetState } from '../../../repository/target.js';
 import type { BackupRun } from '../../backup-run.js';
-import type { Begun, Copies, CopyAttempt, CopyMethod, Freezer, GivenUp, StagedImage } from '../../copy-method.js';
+import type {
+  Begun,
+  Copies,
+  CopyAttempt,
+  CopyMethod,
+  Ended,
+  Freezer,
+  GivenUp,
+  StagedImage,
+} from '../../copy-method.js';
+import { type LeftByDeadRun, leftByDeadRun, retiring } from '../../methods/left-by-dead-run.js';
 import { newJournal } from '../../methods/attempt-journal.js';
 import { beginPoint, knownOutcome } from '../begin-point.js';
 import { explained } from '../explain-refusal.js';
@@ -38,16 +50,18 @@ export function driveBackup(session: VmSession, asked: QmpPlan, qemuUser: Socket
     fleecing: asked.fleecing,
     start: async (running, vm) => {
       const run = { ...running, session };
+      const left = await leftByDeadRun(run, asked.catalog);
       // Before anything else of this run is anywhere.
-      const planned = await heldPlan(run, asked, qemuUser).catch((error: unknown) => {
+      const held = await heldPlan(run, asked, qemuUser).catch((error: unknown) => {
         throw inWords(error);
       });
+      const planned = retiring(run, held, left);
       const guards = await startGuards(run, vm, planned.fleecing.fleece).catch(async (error: unknown) => {
         await mayGo(session.client, guardNodeName(run.attempt));
         throw error;
       });
       const errors = listenForJobErrors(session.client);
-      return new DriveBackup(run, planned, { guards, errors, qemuUser, iothreads: vm.iothread !== null });
+      return new DriveBackup(run, planned, { guards, errors, left, qemuUser, vm });
     },
   };
 }
@@ -73,8 +87,9 @@ const TRANSACTION_TIMEOUT_MS = 9_000;
 interface Parts {
   readonly guards: Guards;
   readonly errors: JobErrors;
+  readonly left: LeftByDeadRun;
   readonly qemuUser: SocketOwner | undefined;
-  readonly iothreads: boolean;
+  readonly vm: VmState;
 }
 
 class DriveBackup implements CopyAttempt {
@@ -94,7 +109,7 @@ class DriveBackup implements CopyAttempt {
     this.#parts = parts;
     this.planned = planned;
     this.fleecing = fleecing;
-    this.journal = journalOf(run, planned);
+    this.journal = journalOf(run, planned, parts.left);
     this.atStake = atStake(run.options, parts.guards);
     this.freezer = parts.guards.freeze;
     this.compressionType = run.options.compress ? (fleecing.features?.compressionType ?? null) : null;
@@ -114,7 +129,7 @@ class DriveBackup implements CopyAttempt {
     return beginPoint(session.client, this.#disks, this.#parts.guards.pause, {
       speed: options.speedLimit,
       compress: options.compress,
-      endOneByOne: this.#parts.iothreads,
+      endOneByOne: this.#parts.vm.iothread !== null,
       jobOnCbwError: this.fleecing.features?.driveBackup.onCbwError ?? false,
       cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000),
       timeoutMs: TRANSACTION_TIMEOUT_MS,
@@ -138,17 +153,18 @@ class DriveBackup implements CopyAttempt {
   }
 
   /** The jobs have ended: the guest needs the filters no longer, and their scratch images may go. */
-  async end(_staging: Staging, failed: readonly FailedCopy[]): Promise<null> {
+  async end(_staging: Staging, failed: readonly FailedCopy[]): Promise<Ended> {
     const { session, target, warn } = this.#run;
     const { client } = session;
     if (this.fleecing.fleece) {
       await Promise.all(this.journal.disks.map(({ job }) => dismissJob(client, job)));
       (await takeFleecingOut(client, this.#serving())).forEach(warn);
     }
-    if (failed.length > 0) {
-      (await takeFailedOut(client, this.journal, { target, failed }, this.planned)).forEach(warn);
-    }
-    return null;
+    const { catalog, plan } = this.planned;
+    const made = { catalog, disks: afterTransaction(this.#parts.vm.disks, plan) };
+    const { warnings, stuck } = await takeFailedOut(client, this.journal, { target, failed }, made);
+    warnings.forEach(warn);
+    return { definition: null, stuck };
   }
 
   async giveUp(error: unknown): Promise<GivenUp> {
@@ -186,10 +202,13 @@ class DriveBackup implements CopyAttempt {
   }
 }
 
-function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan): Journal {
+function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan, left: LeftByDeadRun): Journal {
   return {
     ...newJournal(run, { kind: 'monitor', endpoint: addressOf(run.session.endpoint) }),
-    disks: plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
+    disks: [
+      ...plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
+      ...left.disks,
+    ],
     madeFolders: plan.disks.map(({ disk }) => disk),
     scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch)))],
   };
