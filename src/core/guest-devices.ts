@@ -73,8 +73,8 @@ export function isPassedThrough({ type }: GuestDevice): boolean {
 /** Whether the guest's commands go to the device as they are. `qdev` is a path below the device's, or its bare id. */
 export function bypassesQemu(qdev: string | undefined, devices: readonly GuestDevice[]): boolean {
   if (qdev === undefined) return false;
-  const device = devices.find(({ name, path }) => qdev === name || `${qdev}/`.startsWith(`${path}/`));
-  return device !== undefined && ['scsi-block', 'scsi-generic'].includes(device.type);
+  const above = devices.filter(({ name, path }) => qdev === name || `${qdev}/`.startsWith(`${path}/`));
+  return above.some(({ type }) => ['scsi-block', 'scsi-generic'].includes(type));
 }
 
 /** `vhost-user-blk-pci`, `…-pci-transitional`, `…-ccw`. */

@@ -20,6 +20,30 @@ export async function guestDevices(client: QmpClient): Promise<readonly GuestDev
   return lists.flat();
 }
 
+/**
+ * The SCSI device that QEMU itself makes for a `usb-storage`, of which `query-block` alone tells: for `/dev/sg*` it makes a
+ * `scsi-generic`.
+ */
+export async function madeByQemu(
+  client: QmpClient,
+  qdevs: readonly (string | undefined)[],
+): Promise<readonly GuestDevice[]> {
+  const legacy = qdevs.filter((qdev) => qdev !== undefined && /\/legacy\[\d+\]$/.test(qdev));
+  const found = await Promise.all(
+    legacy.map(async (path = ''): Promise<readonly GuestDevice[]> => {
+      try {
+        const type = await run(client, 'qom-get', { path, property: 'type' });
+        return typeof type === 'string' ? [{ name: path, path, type }] : [];
+      } catch (error) {
+        // It was unplugged meanwhile.
+        if (error instanceof QmpCommandError) return [];
+        throw error;
+      }
+    }),
+  );
+  return found.flat();
+}
+
 /** The files behind persistent memory, by the path of its device. Asked only where there is any. */
 export async function memoryFiles(
   client: QmpClient,

@@ -12,7 +12,7 @@ import type { QmpClient } from '../qmp/client.js';
 import { type ReplyOf, run } from '../qmp/commands.js';
 import { QmpCommandError } from '../qmp/errors.js';
 import type { BlockDevice, BlockGraph, BlockNode } from '../qmp/replies.js';
-import { guestDevices, memoryFiles } from './guest-devices.js';
+import { guestDevices, madeByQemu, memoryFiles } from './guest-devices.js';
 
 /** What QEMU answers without -uuid. */
 const NO_UUID = '00000000-0000-0000-0000-000000000000';
@@ -69,7 +69,11 @@ async function lookOnce(client: QmpClient): Promise<VmState | undefined> {
     guestDevices(client),
   ]);
   const { qemuVersion } = client.greeting;
-  const found = disksOf(devices, nodes, graph, jobs, guest);
+  const legacy = await madeByQemu(
+    client,
+    devices.map(({ qdev }) => qdev),
+  );
+  const found = disksOf(devices, nodes, graph, jobs, [...guest, ...legacy]);
   if (!found) return undefined;
   const unlisted = unlistedDisks(guest, await memoryFiles(client, guest));
   return {

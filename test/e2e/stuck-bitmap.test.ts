@@ -133,12 +133,12 @@ it('a disk whose storage goes while it is copied is left out, and goes on when t
   server = await serve();
   // QEMU connects again at some later request.
   for (const until = Date.now() + 30_000; ; await sleep(500)) {
-    const back = await writeBoth(lab, 12, 0x33).then(
-      () => null,
-      (error: unknown) => error,
-    );
-    if (back === null) break;
-    if (Date.now() > until) throw back;
+    try {
+      await writeBoth(lab, 12, 0x33);
+      break;
+    } catch (error) {
+      if (Date.now() > until) throw error;
+    }
   }
   await flush(lab.vm, 'd1');
   const whole = await lab.backup('inc', ...options);

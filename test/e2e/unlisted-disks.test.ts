@@ -73,6 +73,28 @@ describe('disks that QEMU does not list among its block devices', () => {
   });
 });
 
+describe('a disk on USB, whose SCSI device QEMU makes itself', () => {
+  it('is asked for what it is, and backed up like any other', async () => {
+    const dir = await labDir();
+    const args = await Promise.all(
+      ['u1', 'u2'].map(async (id) => {
+        const file = join(dir, `${id}.qcow2`);
+        await createImage({ file, format: 'qcow2', size: 16 * MiB });
+        const device = id === 'u1' ? 'usb-storage,drive=u1,id=stick' : 'usb-storage,drive=u2';
+        return ['-drive', `if=none,id=${id},file=${file},format=qcow2`, '-device', device];
+      }),
+    );
+    const lab = await scenario([{ id: 'd1', size: 16 * MiB }], { args: ['-device', 'qemu-xhci', ...args.flat()] });
+    const trace = ['--debug', '--json', '--socket', lab.vm.socket, 'backup', '--level', 'full', '--target', lab.target];
+    const { stderr, stdout } = await expectCli(0, trace);
+    expect(JSON.parse(stdout)).toMatchObject({ point: { disks: [{ disk: 'd1' }, { disk: 'u1' }, { disk: 'u2' }] } });
+    for (const path of ['peripheral/stick/stick.0', 'peripheral-anon/device[1]/scsi.0']) {
+      expect(stderr).toContain(`"/machine/${path}/legacy[0]","property":"type"`);
+    }
+    await lab.expectNothingLeft(1);
+  });
+});
+
 describe('a disk whose device is throttled itself, in an iothread', () => {
   it('is fleeced where QEMU lives through it, and else refused, and copied without', async () => {
     const lab = await scenario([{ id: 'd1', iothread: 'io', throttle: { bytes: 64 * MiB } }]);

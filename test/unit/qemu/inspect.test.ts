@@ -57,6 +57,15 @@ describe('a SCSI device whose commands the guest gives itself', () => {
     }
     expect(kinds('scsi-hd', 'sd0')).toEqual([1]);
   });
+
+  it('is so too where QEMU has made it below a usb-storage', () => {
+    const qdev = '/machine/peripheral/us/us.0/legacy[0]';
+    const usb = { name: 'us', path: '/machine/peripheral/us', type: 'usb-storage' };
+    const left = (type: string) =>
+      disksOf([at(qdev)], [format], { nodes: [], edges: [] }, [], [usb, { name: qdev, path: qdev, type }])?.leftOut;
+    expect(left('scsi-generic')).toMatchObject([{ kind: 'rule' }]);
+    expect(left('scsi-hd')).toEqual([]);
+  });
 });
 
 describe('a disk that QEMU does not own', () => {
