@@ -136,6 +136,11 @@ export class LibvirtAnswerError extends QmpBackupError {
 // found in backing chain of 'vda'".
 const BROKEN_BITMAP = /(?:missing or broken )?bitmap '([^']+)' (?:for disk|not found in backing chain of) '([^']+)'/;
 
+/** Whether QEMU's words, through libvirt, are that the parts of a bitmap in the layers of a disk cannot be added up. */
+export function isOfDifferentSizes(words: string): boolean {
+  return /Bitmaps are of different sizes/.test(words);
+}
+
 const REASONS: readonly (readonly [RegExp, VirshReason])[] = [
   [/cannot acquire state change lock|another job .*active/i, 'job-active'],
   [/no job is active|no domain backup job present|does not have an active block job/, 'no-job'],

@@ -17,13 +17,22 @@ export interface ImageBitmap {
  */
 export async function imageBitmaps(
   image: ImageFile,
-  { shared = false }: { readonly shared?: boolean } = {},
+  options: { readonly shared?: boolean } = {},
 ): Promise<readonly ImageBitmap[]> {
+  return (await lookAtImage(image, options)).bitmaps;
+}
+
+/** As `imageBitmaps`, with the size of the disk in bytes. */
+export async function lookAtImage(
+  image: ImageFile,
+  { shared = false }: { readonly shared?: boolean } = {},
+): Promise<{ readonly virtualSize: number; readonly bitmaps: readonly ImageBitmap[] }> {
   const { stdout } = await runShort([...['info', '--output=json', ...(shared ? ['--force-share'] : [])], topOf(image)]);
-  const { all } = parseImageInfo(stdout);
+  const { all, virtualSize } = parseImageInfo(stdout);
   const { 'format-specific': specific } = all as { readonly 'format-specific'?: { readonly data?: unknown } };
   const { bitmaps } = (specific?.data ?? {}) as { readonly bitmaps?: readonly BitmapInfo[] };
-  return (bitmaps ?? []).map(({ name, flags }) => ({ name, inconsistent: flags.includes('in-use') }));
+  const found = (bitmaps ?? []).map(({ name, flags }) => ({ name, inconsistent: flags.includes('in-use') }));
+  return { virtualSize, bitmaps: found };
 }
 
 /** One bitmap as `qemu-img info --output=json` tells it. */

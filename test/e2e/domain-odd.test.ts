@@ -301,21 +301,6 @@ describe('states of a domain', () => {
     await scenario.expectNothingLeft(1);
   });
 
-  it('grown above an external snapshot, whose bitmaps nothing adds up: gets a FULL, and what it needed goes', async () => {
-    const scenario = await domainWithFull(lab);
-    const { domain } = scenario;
-    await lab.virsh(['snapshot-create-as', domain.uuid, 'grown', '--disk-only', '--no-metadata']);
-    await lab.virsh(['blockresize', domain.uuid, 'vda', '80M']);
-    await expectCli(0, [...scenario.vm, 'info']);
-    const answer = await scenario.backup('auto');
-    expect(levels(answer)).toEqual(['vda full', 'vdb full']);
-    // Not that QEMU was killed: what libvirt says, and that it is not for this disk that it says so.
-    for (const { reason } of answer.point.disks) expect(reason).toMatch(/on account of .* another .*different sizes/s);
-    await writeBothDisks(scenario, 40, 0x61);
-    expect(levels(await scenario.backup('inc'))).toEqual(['vda inc', 'vdb inc']);
-    await scenario.expectNothingLeft(2);
-  });
-
   it('with an external snapshot: goes on incrementally in the overlay', async () => {
     const scenario = await domainWithFull(lab);
     const { domain, target } = scenario;

@@ -70,7 +70,10 @@ function runningDomainBackend(session: BackupSession, way: Way): Backend {
       if (vm.status !== 'shut off') return readyDomain(session, way.method, vm);
       // The repair has ended it: a run that died had started it.
       const now = await seeDomain(session.virsh, session.uuid);
-      const off = await offlineDomainBackend({ ...session, domain: now, state: await stateOf(now) }, way);
+      const off = await offlineDomainBackend(
+        { ...session, domain: now, state: await stateOf(session.virsh, now) },
+        way,
+      );
       return off.makeReady(run, off.state, unwind);
     },
   };
@@ -140,7 +143,7 @@ async function repairStarted(run: BackupRun, session: DomainSession): Promise<Vm
       bitmap === null ? [] : [{ kind: 'remove-bitmap', node, bitmap, why }],
     ),
   );
-  const state = await stateOf(await inspectDomain(session.virsh, session.uuid));
+  const state = await stateOf(session.virsh, await inspectDomain(session.virsh, session.uuid));
   const { vm, report } = await repairDomain(session, { ...target, journal: undefined }, state);
   report.warnings.forEach(run.warn);
   return vm;

@@ -1,6 +1,7 @@
 import { access, constants, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isFailure } from '../../core/failure.js';
+import type { DirtyBitmap, SourceDisk } from '../../core/disk.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
 import { matchDisks } from '../../core/match-disks.js';
 import { isOurBitmap } from '../../core/names.js';
@@ -76,8 +77,17 @@ async function whileOff(session: DomainSession): Promise<DomainFacts['state']> {
   const asked = { include: [], exclude: [], startPaused: false };
   const { state } = await inspectOfflineDomain(session, asked, session.signal);
   const known = new Map(session.state.disks.map(({ node, bitmaps }) => [node, bitmaps]));
-  const disks = state.disks.map((disk) => ({ ...disk, bitmaps: known.get(disk.node) ?? disk.bitmaps }));
+  const disks = state.disks.map((disk) => {
+    const bitmaps = known.get(disk.node)?.map((bitmap) => asReadable(bitmap, disk));
+    return { ...disk, bitmaps: bitmaps ?? disk.bitmaps };
+  });
   return withImageBitmaps({ ...state, disks }, session.domain);
+}
+
+/** A bitmap that libvirt knows, as far as a backup could read it from the image. */
+function asReadable(known: DirtyBitmap, { bitmaps }: SourceDisk): DirtyBitmap {
+  const unreadable = bitmaps.find(({ name }) => name === known.name)?.unreadable;
+  return unreadable === undefined ? known : { ...known, unreadable };
 }
 
 /** What starts qemu-nbd, and ends it with this process. */

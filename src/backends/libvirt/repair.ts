@@ -149,7 +149,10 @@ async function carriedOut(
     }
     done.push(action);
   }
-  return { vm: await stateOf(await inspectDomain(session.virsh, session.uuid)), report: { actions: done, warnings } };
+  return {
+    vm: await stateOf(session.virsh, await inspectDomain(session.virsh, session.uuid)),
+    report: { actions: done, warnings },
+  };
 }
 
 /**
@@ -197,28 +200,44 @@ async function dropOrWarn(session: DomainSession, name: string, warnings: string
 }
 
 /**
- * libvirt deletes a checkpoint only when every disk of it has its bitmap. Where one is missing, it is told of those
- * that are there first, so that none stays behind. Of a domain that is off it deletes what it knows and no bitmap:
- * those go from the images first.
+ * libvirt deletes a checkpoint only when every disk of it has its bitmap. Where one is missing, it is told of the others
+ * first, so that none stays behind. Of a domain that is off it deletes what it knows and no bitmap: those go from the images
+ * first.
  */
 export async function dropCheckpoint(session: DomainSession, name: string): Promise<void> {
-  const { virsh, uuid } = session;
+  const { virsh, uuid, domain } = session;
   try {
-    if (!session.domain.active) await removeFromImages(session.domain, name);
-    await deleteCheckpoint(virsh, uuid, name, { metadataOnly: !session.domain.active });
-    return;
+    if (!domain.active) await removeFromImages(domain, name);
+    await deleteCheckpoint(virsh, uuid, name, { metadataOnly: !domain.active });
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
     if (error.reason === 'no-checkpoint') return dropOrphans(session, name);
     if (error.reason !== 'bitmap-broken') throw error;
+    await dropWithoutMissing(session, name, error);
   }
-  const checkpoint = (await listCheckpoints(virsh, uuid, { sizes: true })).find((each) => each.name === name);
-  const left = checkpoint?.disks.filter(({ changedBytes }) => changedBytes !== null).map(({ target }) => target) ?? [];
-  if (checkpoint && left.length > 0) {
-    const others = session.domain.disks.map(({ target }) => target).filter((target) => !left.includes(target));
-    await redefineCheckpoint(virsh, uuid, { ...checkpoint, disks: left, without: others }, { validate: false });
+}
+
+/** libvirt names one missing bitmap at a time. */
+async function dropWithoutMissing(
+  { virsh, uuid, domain }: DomainSession,
+  name: string,
+  refusal: VirshError,
+): Promise<void> {
+  const checkpoint = (await listCheckpoints(virsh, uuid, { sizes: false })).find((each) => each.name === name);
+  let left = checkpoint?.disks.map(({ target }) => target) ?? [];
+  let missing = refusal.brokenBitmap?.target;
+  while (checkpoint && left.length > 1 && missing !== undefined && left.includes(missing)) {
+    left = left.filter((target) => target !== missing);
+    const without = domain.disks.map(({ target }) => target).filter((target) => !left.includes(target));
+    await redefineCheckpoint(virsh, uuid, { ...checkpoint, disks: left, without }, { validate: false });
+    try {
+      return await deleteCheckpoint(virsh, uuid, name);
+    } catch (error) {
+      if (!(error instanceof VirshError) || error.reason !== 'bitmap-broken') throw error;
+      missing = error.brokenBitmap?.target;
+    }
   }
-  await deleteCheckpoint(virsh, uuid, name, { metadataOnly: left.length === 0 });
+  await deleteCheckpoint(virsh, uuid, name, { metadataOnly: true });
 }
 
 /** libvirt removes only bitmaps of checkpoints that it knows. */

@@ -29,6 +29,7 @@ import { loadParser } from '../../libvirt/xml.js';
 import { loadLocks, lockVm } from '../../repository/lock.js';
 import { seeDomain, withNetworkSizes } from './inspect.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
+import { withInnocentDisks } from './unmeasured.js';
 
 /** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
 export interface DomainSession {
@@ -75,7 +76,7 @@ export async function inspectDomainSession({
   const { elsewhere } = await hostOfFiles(virsh, host, imagePaths(told));
   if (elsewhere !== null) return { state: vmStateOf(told), elsewhere };
   const seen = await withNetworkSizes(told);
-  const state = await stateOf(seen);
+  const state = await stateOf(virsh, seen);
   return { state: seen.active ? state : await withImageBitmaps(state, seen), elsewhere };
 }
 
@@ -125,12 +126,12 @@ async function sessionOf(
   domain: DomainState,
 ): Promise<DomainSession> {
   requireThisHost(await hostOfFiles(virsh, host, imagePaths(domain)), THERE);
-  return { virsh, uuid, signal, connect, domain, state: await stateOf(domain) };
+  return { virsh, uuid, signal, connect, domain, state: await stateOf(virsh, domain) };
 }
 
-/** As `vmStateOf`, with what libvirt does not tell: whether its images can hold bitmaps. */
-export async function stateOf(domain: DomainState): Promise<VmState> {
-  const state = vmStateOf(domain);
+/** As `vmStateOf`, with what libvirt does not tell: whether its images can hold bitmaps, and whose bitmap it cannot measure. */
+export async function stateOf(virsh: Virsh, domain: DomainState): Promise<VmState> {
+  const state = vmStateOf(await withInnocentDisks(virsh, domain));
   const disks = await Promise.all(
     state.disks.map(async (disk) => (disk.format === 'qcow2' ? { ...disk, compat: await compatOf(disk.file) } : disk)),
   );
@@ -260,7 +261,7 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
               ...checkpointBitmap(bitmap, size.capacity, changedBytes ?? null),
               inconsistent: domain.active && changedBytes === null && unmeasured === undefined,
               unsure: true,
-              ...(unmeasured !== undefined && { unreadable: whyUnmeasured(disk, unmeasured) }),
+              ...(unmeasured !== undefined && { unreadable: unmeasured }),
             }
           : [],
       ),
@@ -277,13 +278,6 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
 /** The command that tells of the job of a disk, and with more words ends it. */
 export function blockJobCommand({ connect, name }: Pick<DomainState, 'connect' | 'name'>, target: string): string {
   return virshCommand(connect, 'blockjob', name, target);
-}
-
-/** libvirt adds up the layers of all disks of a checkpoint at once, and one that it cannot add up spoils it for the others. */
-function whyUnmeasured({ backing }: DomainDisk, words: string): string {
-  const cause =
-    backing.length > 0 ? 'a disk that was grown above an external snapshot, this or another' : 'another disk of it';
-  return `libvirt cannot measure the checkpoint, on account of ${cause} (${words.trim()})`;
 }
 
 /**

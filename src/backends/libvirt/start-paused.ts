@@ -50,7 +50,7 @@ export async function startForBackup(run: BackupRun, session: BackupSession, unw
     throw error;
   }
   const started = await inspectDomain(virsh, uuid);
-  return { session: { ...session, domain: started, state: await stateOf(started), startedPaused: true }, end };
+  return { session: { ...session, domain: started, state: await stateOf(virsh, started), startedPaused: true }, end };
 }
 
 /** The bitmaps that an earlier run left in the images stay in the journal until they are removed. */

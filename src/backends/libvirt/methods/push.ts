@@ -74,7 +74,8 @@ const LAST_POLL_MS = 1_000;
 /** A full push writes all of the disk, also what is empty; a bitmap that was seen only grows until the begin. */
 function leastOf({ source, copyBitmap }: PlannedDisk): number {
   if (copyBitmap === null) return source.virtualSize;
-  return source.bitmaps.find(({ name }) => name === copyBitmap)?.count ?? 0;
+  const bitmap = source.bitmaps.find(({ name }) => name === copyBitmap);
+  return bitmap === undefined || bitmap.uncounted ? 0 : bitmap.count;
 }
 
 function failed(why: string): QmpBackupError {
