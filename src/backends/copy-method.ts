@@ -34,6 +34,8 @@ export interface CopyAttempt {
   readonly atStake: Pick<Journal, 'freezes' | 'stops'> | null;
   /** Null where nothing is frozen. */
   readonly freezer: Freezer | null;
+  /** Disks that fail keep the bitmaps that the instant gave them until the point is sealed. */
+  readonly keepsBitmapsOfFailed: boolean;
   /** Of the new images; null is qcow2's default. */
   readonly compressionType: 'zstd' | null;
   /** All that can be done while the guest runs and before any freeze. */

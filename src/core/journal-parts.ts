@@ -1,5 +1,6 @@
 import type { Catalog } from './catalog.js';
 import type { Journal } from './journal.js';
+import { recordedBitmaps } from './chain.js';
 import { DEFINITION_FOLDER } from './names.js';
 
 /** What the journal names and the catalog does not: all of a run that was not sealed, else what belongs to disks that failed in it. */
@@ -7,6 +8,12 @@ export function unsealedOf(journal: Journal, catalog: Catalog | undefined): Jour
   if (!catalog?.points.some(({ id }) => id === journal.attempt)) return journal;
   const sealed = filesOf(catalog);
   return partOf(journal, ({ disk, file }) => !sealed.has(`${disk}/${file}`));
+}
+
+/** The disks of a journal whose bitmaps no file of the catalog has. Of a libvirt domain one name is on all disks: sealed with one, it stays. */
+export function withUnrecordedBitmap({ disks }: Journal, catalog: Catalog | undefined): Journal['disks'] {
+  const recorded = catalog ? recordedBitmaps(catalog) : new Set<string>();
+  return disks.filter(({ bitmap }) => bitmap !== null && !recorded.has(bitmap));
 }
 
 /** What the catalog names, by `<folder>/<file>`. */
@@ -33,7 +40,7 @@ export function onlyBitmaps(journal: Journal, disks: Journal['disks']): Journal 
   return { ...journal, madeFolders: [], freezes: null, stops: false, scratch: [], servesNbd: false, disks };
 }
 
-/** The journal's word for the bitmaps of a run that died before its point was sealed. */
+/** The journal's word for the bitmaps of a run that died before its point was sealed, or of disks that failed in it. */
 export function bitmapsOfDead({
   journal,
   catalog,
@@ -41,6 +48,5 @@ export function bitmapsOfDead({
   readonly journal: Journal | undefined;
   readonly catalog: Catalog | undefined;
 }): Journal['disks'] {
-  if (!journal || catalog?.points.some(({ id }) => id === journal.attempt)) return [];
-  return journal.disks.filter(({ bitmap }) => bitmap !== null);
+  return journal ? withUnrecordedBitmap(unsealedOf(journal, catalog), catalog) : [];
 }

@@ -1,7 +1,7 @@
 import type { Catalog } from './catalog.js';
 import { knownDisks, latestTracked, neededBitmaps, recordedBitmaps } from './chain.js';
 import type { DirtyBitmap, JobState, OwnNode, SourceDisk, VmState } from './disk.js';
-import { filesOf, unsealedOf } from './journal-parts.js';
+import { filesOf, unsealedOf, withUnrecordedBitmap } from './journal-parts.js';
 import type { FrozenGuest, Journal } from './journal.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
 
@@ -81,11 +81,18 @@ export function dropFailed(
   failed: Journal,
 ): readonly RepairAction[] {
   const jobs = observed.jobs.filter(({ id }) => failed.disks.some(({ job }) => job === id));
-  return [
-    ...endJobs({ jobs }),
-    ...dropBitmaps(observed, failed, 'the copy of its disk failed'),
-    ...dropFiles(observed, failed),
-  ];
+  return [...endJobs({ jobs }), ...dropBitmaps(observed, failed, COPY_FAILED), ...dropFiles(observed, failed)];
+}
+
+const COPY_FAILED = 'the copy of its disk failed';
+
+/** What is to go from the disks once a point is sealed: what it made superfluous, and what disks that failed in it still have. */
+export function afterSeal(
+  observed: Pick<Observed, 'catalog' | 'olderMonths' | 'sources' | 'journal'>,
+): readonly RepairAction[] {
+  const { journal, catalog } = observed;
+  const failed = journal ? dropBitmaps(observed, unsealedOf(journal, catalog), COPY_FAILED) : [];
+  return [...failed, ...retire(observed)];
 }
 
 /** Whatever else is wrong, a guest that a dead run froze or stopped goes on first. */
@@ -159,15 +166,13 @@ function endJobs({ jobs }: Pick<Observed, 'jobs'>): RepairAction[] {
     .map(({ id, status }) => ({ kind: 'end-job', job: id, concluded: status === 'concluded' }));
 }
 
-/** Of a libvirt domain one name is on all disks: where another disk was sealed with it, it stays. */
 function dropBitmaps(
   { sources, catalog }: Pick<Observed, 'sources' | 'catalog'>,
   dead: Journal,
   why: string,
 ): RepairAction[] {
-  const names = new Set(dead.disks.map(({ bitmap }) => bitmap));
-  const recorded = catalog ? recordedBitmaps(catalog) : new Set<string>();
-  return bitmapsWhere(sources, (name) => (names.has(name) && !recorded.has(name) ? why : null));
+  const names = new Set(withUnrecordedBitmap(dead, catalog).map(({ bitmap }) => bitmap));
+  return bitmapsWhere(sources, (name) => (names.has(name) ? why : null));
 }
 
 /** After a rebase the point of a journal may be gone from the catalog, and its files those of another point. */

@@ -4,7 +4,9 @@ import { expectCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
+import { createImage } from '../support/lab/disk-images.js';
 import { flush, write } from '../support/lab/guest-writes.js';
+import type { DomainDisk, DomainOptions } from '../support/lab/libvirt-domain.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { spoilCluster } from '../support/lab/spoil.js';
 
@@ -29,8 +31,8 @@ interface Answer {
 }
 
 /** A FULL, then a change of vdb that nobody can read. */
-async function withBadDisk(): Promise<DomainScenario> {
-  const scenario = await domainWithFull(lab);
+async function withBadDisk(more: Partial<DomainOptions> = {}): Promise<DomainScenario> {
+  const scenario = await domainWithFull(lab, more);
   await write(scenario.domain, 'vdb', { ...BAD, pattern: 0x21 });
   await writeBothDisks(scenario, 20, 0x51);
   await scenario.domain.destroy();
@@ -56,6 +58,12 @@ async function expectWithoutVdb(scenario: DomainScenario, number: number): Promi
   expect(restored.stderr).toMatch(/lacks vdb: its copy failed/);
   if ((await scenario.domain.state()) !== 'shut off') await flush(scenario.domain, 'vda');
   await compareImages(join(output, 'vda.qcow2'), scenario.fileOf('vda'));
+}
+
+/** Images that are off are only read: what a dead run left in them waits for the domain to run. */
+async function expectOnlyVdaOff(run: readonly string[]): Promise<void> {
+  const { point } = (await expectCli(3, run)).json<Answer>();
+  expect(point).toMatchObject({ disks: [{ disk: 'vda' }], lacks: [{ disk: 'vdb', kind: 'failed' }] });
 }
 
 async function expectHealed(scenario: DomainScenario): Promise<void> {
@@ -96,6 +104,41 @@ describe('a disk of a domain that fails while it is copied', () => {
     await writeBothDisks(scenario, 21, 0x61);
     await expectWithoutVdb(scenario, 2);
     await expectHealed(scenario);
+  });
+
+  it('leaves no checkpoint where it was the only one that is tracked', async () => {
+    const disks = (['raw', 'qcow2'] as const).map((format, index): DomainDisk & { readonly file: string } => {
+      const target = `vd${'ab'.charAt(index)}`;
+      return { target, format, file: join(lab.dir, 'images', `only-tracked-${target}`) };
+    });
+    for (const { file, format = 'raw' } of disks) await createImage({ file, format, size: 64 * MiB });
+    const scenario = await withBadDisk({ disks });
+    await scenario.domain.start();
+    const run = backupArguments(scenario, '--skip-failed-disks').map((word) => (word === 'inc' ? 'auto' : word));
+    const expectOnlyVda = async (): Promise<void> => {
+      const { point } = (await expectCli(3, run)).json<Answer>();
+      expect(point).toMatchObject({
+        disks: [{ disk: 'vda', level: 'full' }],
+        lacks: [{ disk: 'vdb', kind: 'failed' }],
+      });
+      await scenario.expectNothingLeft(1);
+    };
+    await expectOnlyVda();
+    // Sealed, and dead before it was tidied up.
+    await crashCli({ when: 'after', call: 'rename', matches: /catalog\.json$/ }, run);
+    await expectOnlyVda();
+    await crashCli({ when: 'after', call: 'rename', matches: /catalog\.json$/ }, run);
+    await scenario.domain.destroy();
+    await expectOnlyVdaOff(run);
+    await scenario.domain.start();
+    await expectOnlyVda();
+    await write(scenario.domain, 'vdb', { ...BAD, pattern: 0x22 });
+    const { point } = await scenario.backup('auto');
+    expect(point.disks.map(({ disk, level }) => `${disk} ${level}`)).toEqual(['vda full', 'vdb inc']);
+    await scenario.expectChainEqualsDisks();
+    await scenario.expectNothingLeft(2);
+    await scenario.domain.destroy();
+    await scenario.expectNoStrayBitmaps();
   });
 
   it('fails a push all the same: libvirt cancels all of it', async () => {

@@ -69,6 +69,8 @@ class DomainAttempt implements CopyAttempt {
   readonly journal: Journal;
   readonly atStake: CopyAttempt['atStake'];
   readonly freezer: DomainFreezeGuard | null;
+  /** Of a checkpoint, which the others may need: whether they do is known when they are sealed. */
+  readonly keepsBitmapsOfFailed = true;
   readonly compressionType: 'zstd' | null;
   readonly #run: DomainRun;
   readonly #copy: DomainCopy;
@@ -131,7 +133,6 @@ class DomainAttempt implements CopyAttempt {
 
   async end(staging: Staging, failed: readonly FailedCopy[]): Promise<Ended> {
     const { session, warn } = this.#run;
-    // Its bitmap is that of the checkpoint, which the others need.
     await removeFilesOfFailed(this.#run, this.journal, this.planned, failed);
     const sealing = this.#taken && sealDefinition(session, staging, this.#taken, warn);
     const [definition] = await allOf([sealing, this.#guest.endCopy()]);

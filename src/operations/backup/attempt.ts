@@ -18,6 +18,8 @@ import { sealPoint } from './seal-point.js';
 export interface Done {
   /** As it was carried out. */
   readonly plan: BackupPlan;
+  /** The same with the disks that failed, where those still have the bitmaps that the instant gave them. */
+  readonly begun: BackupPlan;
   readonly catalog: Catalog;
   readonly point: Point;
   readonly fleecing: FleeceChoice;
@@ -61,7 +63,8 @@ async function carryOut(run: BackupRun, copy: CopyAttempt, staging: Staging, vm:
     copy.end(staging, failed),
   );
   const { freeze, pausedMs, transactionMs } = instant;
-  return { ...sealed, fleecing: copy.fleecing, freeze, pausedMs, transactionMs };
+  const begun = copy.keepsBitmapsOfFailed ? planned.plan : plan;
+  return { ...sealed, begun, fleecing: copy.fleecing, freeze, pausedMs, transactionMs };
 }
 
 /** The empty images, linked to their parents, which are not opened. */

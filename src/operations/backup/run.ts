@@ -5,12 +5,12 @@ import type { BackupContext, BackupOptions, BackupResult, BackupRun } from '../.
 import { TargetWatch } from '../../backends/target-watch.js';
 import { identityOf } from '../../core/identity.js';
 import { afterTransaction } from '../../core/plan.js';
-import { afterRepairs, retire } from '../../core/reconcile.js';
+import { afterRepairs, afterSeal } from '../../core/reconcile.js';
 import { floorOf, isTight } from '../../core/space.js';
 import { messageOf } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { askFileSystem } from '../../host/free-space.js';
-import { removeJournal } from '../../repository/journal-file.js';
+import { readJournal, removeJournal } from '../../repository/journal-file.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
 import { Staging } from '../../repository/staging.js';
@@ -139,8 +139,8 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
   const done = await attemptPoint(locked, method, staging, vm);
   staging.keep();
-  const { catalog, plan } = done;
-  const disks = afterTransaction(vm.disks, plan);
+  const { catalog, plan, begun } = done;
+  const disks = afterTransaction(vm.disks, begun);
   const { olderMonths } = state;
   // Where a bitmap was lost there is a FULL instead, and only then is it worth to look into the images.
   const anew = plan.disks.some(({ level }) => level === 'full') && state.catalog !== undefined;
@@ -153,7 +153,8 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
     tidyUp: async () => {
       const sources = anew ? await ready.withOrphanBitmaps(disks) : disks;
       // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      (await ready.retire(plan, retire({ catalog, olderMonths, sources }), run.attempt)).forEach(run.warn);
+      const actions = afterSeal({ catalog, olderMonths, sources, journal: await readJournal(target) });
+      (await ready.retire(plan, actions, run.attempt)).forEach(run.warn);
       await removeJournal(target);
     },
   };

@@ -4,6 +4,7 @@ import { partOf } from '../../../src/core/journal-parts.js';
 import type { Journal } from '../../../src/core/journal.js';
 import {
   afterRepairs,
+  afterSeal,
   dismantle,
   dropFailed,
   type Observed,
@@ -126,6 +127,15 @@ describe('a disk that failed in a run', () => {
     const sealed = point(1, [{ ...inc, bitmap: { name: names.a, persistent: true } }], { id: run.attempt, definition });
     const actions = reconcile(observed({ catalog: catalog([before, sealed]), journal: run, sources, files }));
     expect(actions).toEqual([...ofB, { kind: 'remove-journal' }]);
+  });
+
+  it('loses the bitmap that it still has once the others are sealed, unless that is theirs by its name', () => {
+    const sealed = point(1, [{ ...inc, bitmap: { name: names.a, persistent: true } }], { id: run.attempt, definition });
+    const of = { catalog: catalog([before, sealed]), olderMonths: [], sources };
+    expect(afterSeal({ ...of, journal: run })).toEqual(ofB.slice(0, 1));
+    expect(afterSeal({ ...of, journal: undefined })).toEqual([]);
+    const named = { ...run, disks: run.disks.map((disk) => ({ ...disk, bitmap: names.a })) };
+    expect(afterSeal({ ...of, journal: named })).toEqual([]);
   });
 
   it('keeps a bitmap whose name another disk was sealed with: a checkpoint of libvirt is one for all', () => {

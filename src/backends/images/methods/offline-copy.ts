@@ -55,6 +55,7 @@ class OfflineCopy implements CopyAttempt {
   readonly journal: Journal;
   readonly atStake = null;
   readonly freezer = null;
+  readonly keepsBitmapsOfFailed = false;
   readonly compressionType: 'zstd' | null;
   readonly #run: BackupRun;
   readonly #offline: OfflineVm;

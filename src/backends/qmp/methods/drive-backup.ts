@@ -98,6 +98,7 @@ class DriveBackup implements CopyAttempt {
   readonly journal: Journal;
   readonly atStake: CopyAttempt['atStake'];
   readonly freezer: Freezer | null;
+  readonly keepsBitmapsOfFailed = false;
   readonly compressionType: 'zstd' | null;
   readonly #run: QmpRun;
   readonly #parts: Parts;
