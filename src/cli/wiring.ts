@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { AskedVm } from '../backends/address.js';
+import { whereNamesAre } from '../core/virsh-hint.js';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
 import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
 import { createLog, type Log } from './log.js';
@@ -108,10 +109,10 @@ async function painter(when: 'auto' | 'always' | 'never'): Promise<(level: LogLe
 }
 
 /** Global options that exclude each other, whatever the command makes of them. */
-export function refuseContradiction({ socket, agentSocket, domain }: GlobalOptions): void {
+export function refuseContradiction({ socket, agentSocket, domain, connect }: GlobalOptions): void {
   if (domain === undefined) return;
   if (domain.trim() === '') {
-    throw new QmpBackupError('usage', '--domain names no domain', { hint: 'virsh list --all shows the names.' });
+    throw new QmpBackupError('usage', '--domain names no domain', { hint: `${whereNamesAre(connect ?? null)}.` });
   }
   if (socket !== undefined) {
     throw new QmpBackupError('usage', '--socket and --domain name a VM each', { hint: 'Give one of them.' });

@@ -1,4 +1,5 @@
 import type { Meaning } from './run-state.js';
+import { type Connect, virshCommand } from './virsh-hint.js';
 
 /** What a libvirt domain's state and its reason, as `virsh domstate --reason` says them, mean for a backup. */
 export type DomainMeaning = Meaning | { readonly kind: 'off' };
@@ -13,6 +14,8 @@ function refused(why: string, todo: string): DomainMeaning {
 
 const WHERE_IT_RUNS = 'Back it up where its guest runs: --connect URI names the libvirt that is asked.';
 const POSTCOPY = refused('is being migrated: its guest has moved, and its memory follows (post-copy)', WHERE_IT_RUNS);
+/** libvirt's own word for it. */
+const NO_STATE = 'no state';
 const LATER = 'Run it again when that has ended.';
 
 interface Row {
@@ -51,14 +54,19 @@ export const DOMAIN_STATES: Readonly<Record<string, Row>> = {
       ),
     },
   },
-  'no state': {
-    otherwise: refused('has no state that libvirt could tell', 'See: virsh domstate --reason'),
-    reasons: {},
-  },
 };
 
-export function meaningOfDomain(state: string, reason: string): DomainMeaning {
+/** Of a domain by its name, and its libvirt. */
+export function meaningOfDomain(
+  state: string,
+  reason: string,
+  { connect, name }: { readonly connect: Connect; readonly name: string },
+): DomainMeaning {
   const row = Object.hasOwn(DOMAIN_STATES, state) ? DOMAIN_STATES[state] : undefined;
-  if (!row) return refused(`is in a state that is not known here (${state})`, 'See: virsh domstate --reason');
+  if (!row) {
+    const why =
+      state === NO_STATE ? 'has no state that libvirt could tell' : `is in a state that is not known here (${state})`;
+    return refused(why, `See: ${virshCommand(connect, 'domstate', '--reason', name)}`);
+  }
   return (Object.hasOwn(row.reasons, reason) ? row.reasons[reason] : undefined) ?? row.otherwise;
 }

@@ -5,8 +5,7 @@ import { meaningOfDomain } from '../core/domain-states.js';
 import { isFailure } from '../core/failure.js';
 import { listNames } from '../core/listed-names.js';
 import { isOurBitmap, isOurJob } from '../core/names.js';
-import { asShellWord } from '../core/shell-word.js';
-import { virshCommand } from '../core/virsh-hint.js';
+import { domainCommand, virshCommand } from '../core/virsh-hint.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
 import { failure, type Finding } from './facts.js';
 import { judgeImage, judgeLeftOut, judgeSharing, MANY_BITMAPS } from './findings-vm.js';
@@ -37,7 +36,7 @@ function judgeLife({ state, connect, uri, version, active, stateReason, missingP
     const what = `${listNames(missingPrograms)} ${missingPrograms.length === 1 ? 'was' : 'were'} not found, and increments are written by that`;
     found.push({ level: 'error', subject, what, todo: 'Install it: apt install qemu-utils util-linux' });
   }
-  const meaning = meaningOfDomain(state.status, stateReason);
+  const meaning = meaningOfDomain(state.status, stateReason, { connect, name });
   if (meaning.kind === 'refused') {
     found.push({ level: 'error', subject, what: `it ${meaning.why}`, todo: meaning.todo });
   } else if (!active) {
@@ -69,7 +68,7 @@ function judgeLife({ state, connect, uri, version, active, stateReason, missingP
 }
 
 /** Checkpoints of others, and snapshots. */
-function judgeMoments({ foreignCheckpoints, snapshots, state }: DomainFacts): Finding[] {
+function judgeMoments({ foreignCheckpoints, snapshots, state, connect }: DomainFacts): Finding[] {
   const found: Finding[] = [];
   const subject = 'VM';
   if (foreignCheckpoints.length > 0) {
@@ -77,7 +76,7 @@ function judgeMoments({ foreignCheckpoints, snapshots, state }: DomainFacts): Fi
   }
   if (snapshots.internal.length > 0) {
     const what = `internal snapshots: ${listNames(snapshots.internal)}; going back to one while there are checkpoints ends the domain`;
-    const todo = `Before going back: qmpbackup --domain ${asShellWord(state.machine.name ?? 'NAME')} cleanup --remove-bitmaps; the next backup is then full.`;
+    const todo = `Before going back: ${cleanupCommand({ connect, state })}; the next backup is then full.`;
     found.push({ level: 'warning', subject, what, todo });
   }
   if (snapshots.external.length > 0) {
@@ -86,7 +85,15 @@ function judgeMoments({ foreignCheckpoints, snapshots, state }: DomainFacts): Fi
   return found;
 }
 
-function judgeDisk(id: string, source: SourceDisk, { backing, active }: DomainFacts): Finding[] {
+function cleanupCommand(
+  { connect, state }: Pick<DomainFacts, 'connect' | 'state'>,
+  ...more: readonly string[]
+): string {
+  return domainCommand(connect, state.machine.name ?? 'NAME', 'cleanup', '--remove-bitmaps', ...more);
+}
+
+function judgeDisk(id: string, source: SourceDisk, facts: DomainFacts): Finding[] {
+  const { backing, active } = facts;
   const found = judgeImage(id, source);
   const say = (level: Finding['level'], what: string, todo: string | null): void => {
     found.push({ level, subject: id, what, todo });
@@ -106,11 +113,11 @@ function judgeDisk(id: string, source: SourceDisk, { backing, active }: DomainFa
   const broken = ours.filter(({ inconsistent }) => inconsistent).map(({ name }) => name);
   if (broken.length > 0) {
     const what = `checkpoints whose bitmaps are missing or broken: ${listNames(broken)}; QEMU was killed, or an older image was put back`;
-    const todo = 'The chains they belong to go on with a full backup; then: qmpbackup cleanup --remove-bitmaps --stale';
+    const todo = `The chains they belong to go on with a full backup; then: ${cleanupCommand(facts, '--stale')} --target DIR …`;
     say('warning', active ? what : `${what} (as the image says)`, todo);
   }
   if (ours.length > MANY_BITMAPS) {
-    const todo = 'Remove those that no target needs: qmpbackup cleanup --remove-bitmaps --stale --target DIR …';
+    const todo = `Remove those that no target needs: ${cleanupCommand(facts, '--stale')} --target DIR …`;
     say('warning', `it carries ${ours.length} checkpoints of ours`, todo);
   }
   return found;

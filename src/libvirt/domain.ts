@@ -34,7 +34,7 @@ export async function findDomain(virsh: Virsh, nameOrUuid: string): Promise<List
   const wanted = nameOrUuid.trim();
   const found = (await listDomains(virsh)).filter(({ uuid, name }) => name === wanted || uuid === wanted.toLowerCase());
   const [domain, other] = found;
-  if (!domain) throw new DomainNotFound(nameOrUuid, 'libvirt has none of that name or UUID');
+  if (!domain) throw new DomainNotFound(nameOrUuid, 'libvirt has none of that name or UUID', virsh.uri ?? null);
   if (!other) return domain;
   throw new QmpBackupError('usage', `${nameOrUuid} is the name of one domain and the UUID of another`, {
     hint: `Call them otherwise: ${found.map(({ uuid, name }) => `${uuid} is the UUID of ${name}`).join('; ')}`,

@@ -4,7 +4,7 @@
  *                   ├─ VirshMissing · VirshTimeout · VirshKilled · VirshError · LibvirtAnswerError   (failed)
  *                   └─ NotThawed ── DomainNotThawed   (failed)
  */
-import { type Connect, virshCommand } from '../core/virsh-hint.js';
+import { type Connect, virshCommand, whereNamesAre } from '../core/virsh-hint.js';
 import { NotThawed, QmpBackupError } from '../errors.js';
 
 export class VirshMissing extends QmpBackupError {
@@ -29,9 +29,9 @@ export class LibvirtUnreachable extends QmpBackupError {
 export class DomainNotFound extends QmpBackupError {
   readonly domain: string;
 
-  constructor(domain: string, words: string) {
+  constructor(domain: string, words: string, connect: Connect) {
     super('unreachable', `no domain ${domain}: ${words}`, {
-      hint: 'virsh list --all shows the names; --connect chooses the libvirt that is asked',
+      hint: `${whereNamesAre(connect)}; --connect chooses the libvirt that is asked`,
     });
     this.domain = domain;
   }
@@ -175,6 +175,7 @@ export function virshFailure(
   const lines = stderr.split('\n').map((line) => line.replace(/^error: /, '').trim());
   const words = lines.filter((line) => line !== '').join('; ');
   if (CONNECTION.test(words)) return new LibvirtUnreachable(asked.command, asked.uri, words);
-  if (asked.domain !== undefined && NO_DOMAIN.test(words)) return new DomainNotFound(asked.domain, words);
+  if (asked.domain !== undefined && NO_DOMAIN.test(words))
+    return new DomainNotFound(asked.domain, words, asked.uri ?? null);
   return new VirshError(asked.command, words === '' ? 'it said nothing' : words);
 }

@@ -1,5 +1,6 @@
 import type { SourceDisk, VmState } from '../../core/disk.js';
 import { checkpointBitmap } from '../../core/reconcile.js';
+import { virshCommand } from '../../core/virsh-hint.js';
 import { QmpBackupError } from '../../errors.js';
 import { eachDisk } from '../../flow/all-of.js';
 import type { DomainState } from '../../libvirt/domain-state.js';
@@ -10,7 +11,7 @@ import { domainImage, isImage } from './offline-image.js';
 
 /** The bitmaps of a domain that is off lie in its images. libvirt neither looks at them there nor removes them. */
 
-type Domain = Pick<DomainState, 'name' | 'disks' | 'sizes' | 'unsized' | 'checkpoints'>;
+type Domain = Pick<DomainState, 'name' | 'connect' | 'disks' | 'sizes' | 'unsized' | 'checkpoints'>;
 
 /**
  * Removes a bitmap from the top image of each disk that has it, or from none. Images below may belong to others, too.
@@ -29,7 +30,7 @@ export async function removeFromImages(domain: Domain, name: string): Promise<vo
       if ((await imageBitmaps(image)).some((bitmap) => bitmap.name === name)) images.push(image);
     } else if (hasIt) {
       throw new QmpBackupError('unsafe', `the bitmap ${name} stays in the image of ${disk.target}: ${why}`, {
-        hint: `It goes with its checkpoint when the domain runs: start ${domain.name}, then run cleanup again.`,
+        hint: `It goes with its checkpoint when the domain runs: ${virshCommand(domain.connect, 'start', domain.name)}, then run cleanup again.`,
       });
     }
   }

@@ -3,7 +3,7 @@ import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead, onlyBitmaps } from '../../core/journal-parts.js';
 import { lostCheckpoints } from '../../core/lost-checkpoints.js';
 import { reconcileVm, type RedefineCheckpoint, type RepairAction } from '../../core/reconcile.js';
-import { virshCommand } from '../../core/virsh-hint.js';
+import { domainCommand, virshCommand } from '../../core/virsh-hint.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
 import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
@@ -192,9 +192,11 @@ async function dropOrWarn(session: DomainSession, name: string, warnings: string
     await dropCheckpoint(session, name);
     return true;
   } catch (error) {
-    if (session.domain.active || !(error instanceof QmpBackupError)) throw error;
-    const todo = 'later: qmpbackup cleanup --remove-bitmaps --stale';
-    warnings.push(`the bitmap ${name} of an earlier run cannot be removed now: ${messageOf(error)}; ${todo}`);
+    const { domain } = session;
+    if (domain.active || !(error instanceof QmpBackupError)) throw error;
+    const todo = domainCommand(domain.connect, domain.name, 'cleanup', '--remove-bitmaps', '--stale');
+    const words = `the bitmap ${name} of an earlier run cannot be removed now: ${messageOf(error)}`;
+    warnings.push(`${words}; later: ${todo} --target DIR …`);
     return false;
   }
 }

@@ -322,8 +322,9 @@ export function refuseForeignJob(view: JobView, { mayEndBackups }: { readonly ma
 }
 
 /** @throws QmpBackupError `unsafe` where the domain is on its way to somewhere else, or already there (domain/domain-states) */
-export function refuseDomainState({ name, state, stateReason }: DomainState): void {
-  const meaning = meaningOfDomain(state, stateReason);
+export function refuseDomainState(domain: DomainState): void {
+  const { name, state, stateReason } = domain;
+  const meaning = meaningOfDomain(state, stateReason, domain);
   if (meaning.kind !== 'refused') return;
   throw new QmpBackupError('unsafe', `the domain ${name} ${meaning.why}`, {
     hint: `Nothing was changed. ${meaning.todo}`,

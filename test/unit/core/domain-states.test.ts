@@ -37,6 +37,14 @@ describe('what the state of a domain means for a backup', () => {
     ['elsewhere', 'constructor', 'refused'],
     ['paused', 'constructor', 'stands'],
   ])('%s (%s): %s', (state, reason, kind) => {
-    expect(meaningOfDomain(state, reason).kind).toBe(kind);
+    expect(meaningOfDomain(state, reason, { connect: null, name: 'vm' }).kind).toBe(kind);
+  });
+
+  it('says by which command to see a state that nobody knows, of the libvirt that was asked', () => {
+    for (const state of ['no state', 'elsewhere']) {
+      expect(meaningOfDomain(state, '', { connect: 'qemu:///session', name: 'my vm' })).toMatchObject({
+        todo: "See: virsh --connect qemu:///session domstate --reason 'my vm'",
+      });
+    }
   });
 });

@@ -67,6 +67,8 @@ describe('a domain', () => {
       expect.stringMatching(/^warning VM: .*ends the domain -> .*cleanup --remove-bitmaps/),
       expect.stringMatching(/^info VM: external snapshots: b/),
     ]);
+    const [warning] = found({ snapshots: { internal: ['a'], external: [] }, connect: 'qemu:///session' });
+    expect(warning).toMatch(/qmpbackup --connect qemu:\/\/\/session --domain \S+ cleanup --remove-bitmaps;/);
   });
 });
 

@@ -63,6 +63,9 @@ describe('virshFailure', () => {
     expect(isOutcomeUnknown(failure(hung))).toBe(true);
     expect(isOutcomeUnknown(failure('error: no job is active'))).toBe(false);
     expect(failure("error: failed to get domain 'web'")).toBeInstanceOf(DomainNotFound);
+    expect(failure("error: failed to get domain 'web'")).toMatchObject({
+      hint: expect.stringMatching(/^virsh --connect qemu:\/\/\/system list --all shows/) as string,
+    });
     expect(failure('')).toMatchObject({ words: 'it said nothing', reason: 'other' });
   });
 });
