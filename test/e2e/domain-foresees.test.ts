@@ -1,16 +1,10 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { domainScenario, domainWithFull } from '../support/domain-scenario.js';
 import { domainFaultsBefore } from '../support/faults-before-domain.js';
 import { backUp, diagnose, expectForeseen } from '../support/foreseen.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 describe('doctor --domain has said it where the backup then fails:', () => {
   it.each(domainFaultsBefore(() => lab))('$what', expectForeseen);
