@@ -1,12 +1,12 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { type DomainScenario, domainWithFull } from '../support/domain-scenario.js';
 import { holdDisk } from '../support/held-disk.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush, write } from '../support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 /** As skip-failed.test.ts, of a domain: blockpull, blockcopy and blockcommit are jobs of single disks. */
 interface Answer {
@@ -17,13 +17,7 @@ interface Answer {
   };
 }
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 async function expectRestored(scenario: DomainScenario, disks: Readonly<Record<string, string>>): Promise<string> {
   const output = join(lab.dir, `out-${Math.random().toString(36).slice(2)}`);

@@ -1,18 +1,12 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { domainScenario, writeBothDisks } from '../support/domain-scenario.js';
 import { createImage } from '../support/lab/disk-images.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 /** QEMU 7.2 aborts at the first pull. */
 describe('a domain with iothreads', () => {
