@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
@@ -7,20 +7,14 @@ import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import type { DomainDisk, DomainOptions } from '../support/lab/libvirt-domain.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { spoilCluster } from '../support/lab/spoil.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 /** A domain's disk that cannot be read while its point is pulled: the others are sealed, and it loses no change. */
 const MiB = 1024 * 1024;
 const BAD = { offset: 5 * MiB, length: 65_536 };
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 interface Answer {
   readonly point: {
