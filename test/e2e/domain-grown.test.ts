@@ -1,26 +1,20 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { type DomainScenario, domainScenario, domainWithFull } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import type { DomainDisk } from '../support/lab/libvirt-domain.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 /** A disk that was grown above an external snapshot: libvirt measures no checkpoint that has it, and the others go on. */
 const MiB = 1024 * 1024;
 const GROWN = 80 * MiB;
 const PLANNED = /next backup is (\w+): (.*)/;
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 const levels = (answer: Awaited<ReturnType<DomainScenario['backup']>>) =>
   answer.point.disks.map(({ disk, level }) => `${disk} ${level}`);

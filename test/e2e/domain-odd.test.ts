@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { Catalog } from '../../src/core/catalog.js';
 import type { BackupPlan } from '../../src/core/plan.js';
 import { expectCli } from '../support/cli.js';
@@ -11,18 +11,13 @@ import { write } from '../support/lab/guest-writes.js';
 import { diskXml, type DomainDisk } from '../support/lab/libvirt-domain.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 // Images that came back from elsewhere, disks and names that are not as usual, states a domain can be in.
 
 const MiB = 1024 * 1024;
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 const levels = (answer: Awaited<ReturnType<DomainScenario['backup']>>) =>
   answer.point.disks.map(({ disk, level }) => `${disk} ${level}`);
