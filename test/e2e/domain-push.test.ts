@@ -2,26 +2,20 @@ import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
 import { discard, write, writeZeroes } from '../support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 // Backups of a libvirt domain that its own QEMU writes: the same points, in the same chains, as those that are pulled.
 
 const MiB = 1024 * 1024;
 const PUSH = ['--method', 'push'] as const;
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 describe('a push', () => {
   it('goes into one chain with pulls, and holds exactly what changed, zeroed and discarded areas as zeros', async () => {
