@@ -1,12 +1,12 @@
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { createImage } from '../support/lab/disk-images.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 const MiB = 1024 * 1024;
 
@@ -15,14 +15,10 @@ interface CleanupAnswer {
   readonly needFull: readonly string[];
 }
 
-let lab: LibvirtLab;
+const lab = useLibvirt();
 let scenario: DomainScenario;
 beforeAll(async () => {
-  lab = await startLibvirt();
   scenario = await domainWithFull(lab);
-});
-afterAll(async () => {
-  await lab.close();
 });
 
 const inFull = ({ vm, target }: DomainScenario, ...command: string[]): string[] => [

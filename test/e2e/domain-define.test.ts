@@ -8,20 +8,16 @@ import { type DomainScenario, domainScenario, writeBothDisks } from '../support/
 import { compareImages } from '../support/lab/compare.js';
 import { flush } from '../support/lab/guest-writes.js';
 import { escapeXml } from '../support/lab/libvirt-domain.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 /** Any firmware does: that a domain has variables beside it is what matters. */
 const FIRMWARE = '/usr/share/seabios/bios-256k.bin';
 const ODD_NAME = `a <b> & "c" it's`;
 
-let lab: LibvirtLab;
+const lab = useLibvirt();
 let count = 0;
 beforeAll(async () => {
-  lab = await startLibvirt();
   await copyFile(FIRMWARE, join(lab.dir, 'images', 'code.fd'));
-});
-afterAll(async () => {
-  await lab.close();
 });
 
 interface Firmware {

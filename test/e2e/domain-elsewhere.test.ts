@@ -1,26 +1,25 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { type AnotherHost, anotherHost } from '../support/another-host.js';
 import { expectCli } from '../support/cli.js';
 import { type DomainScenario, domainScenario } from '../support/domain-scenario.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 const MiB = 1024 * 1024;
 const OURS = 'qmpbackup-0123456789abcdef-0123456789ab';
 
-let lab: LibvirtLab;
+const lab = useLibvirt();
 let other: AnotherHost;
 let scenario: DomainScenario;
 /** The image, and what the other host has at its path. */
 let image: string;
 let twin: string;
 beforeAll(async () => {
-  lab = await startLibvirt();
   other = await anotherHost(lab);
   image = join(other.shared, 'vm.qcow2');
   twin = join(other.here, 'vm.qcow2');
@@ -30,9 +29,6 @@ beforeAll(async () => {
   scenario = await domainScenario(lab, { name: 'far', disks: [{ target: 'vda', file: image }] });
   await write(scenario.domain, 'vda', { offset: 0, length: MiB, pattern: 0xaa });
   await scenario.backup('auto');
-});
-afterAll(async () => {
-  await lab.close();
 });
 
 /** Every verb that would read, write or name files of the wrong host, or take a lock that the right one does not know. */

@@ -1,7 +1,7 @@
 import { readdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
 import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import {
@@ -13,18 +13,12 @@ import {
 } from '../support/domain-scenario.js';
 import { onceBefore } from '../support/first-in-path.js';
 import { write } from '../support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { mountHanging, mountSmall } from '../support/mounts.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 const MiB = 1024 * 1024;
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 describe('SIGKILL at a step', () => {
   const steps: readonly (CrashPoint & { readonly name: string; readonly sealed?: boolean })[] = [

@@ -1,14 +1,14 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { checkFs, checkWrittenFiles, compareImages } from '../support/lab/compare.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { flush } from '../support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { startQemu } from '../support/lab/qemu.js';
 import type { BackupAnswer } from '../support/scenario.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 const MiB = 1024 * 1024;
 const MOUNTS = ['/mnt/d1', '/mnt/d2'] as const;
@@ -17,13 +17,7 @@ interface Answer extends BackupAnswer {
   readonly freeze: { readonly fileSystems: number } | null;
 }
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 describe('a real guest that writes all the time', () => {
   it('is frozen for a moment, and its points are clean file systems with its files', async () => {

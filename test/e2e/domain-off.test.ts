@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
@@ -10,18 +10,12 @@ import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
 import type { DomainDisk } from '../support/lab/libvirt-domain.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 const MiB = 1024 * 1024;
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 function sums({ fileOf }: DomainScenario): Promise<string[]> {
   return Promise.all(

@@ -10,13 +10,13 @@ import { type DomainScenario, domainScenario } from '../support/domain-scenario.
 import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 const MiB = 1024 * 1024;
 const SIZE = 32 * MiB;
 
-let lab: LibvirtLab;
+const lab = useLibvirt();
 /** `vda` a volume of a pool, `vdb` over NBD, `vdc` a block device. */
 let scenario: DomainScenario;
 const disks = ['vda', 'vdb', 'vdc'] as const;
@@ -24,7 +24,6 @@ const end: (() => unknown)[] = [];
 const image = (name: string): string => join(lab.dir, 'storage', name);
 
 beforeAll(async () => {
-  lab = await startLibvirt();
   await run('mkdir', [image('')]);
   for (const name of ['vda', 'vdb', 'vdc']) await createImage({ file: image(name), format: 'qcow2', size: SIZE });
   await lab.virsh(['pool-define-as', 'storage', 'dir', '--target', image('')]);
@@ -47,7 +46,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await scenario.domain.destroy().catch(() => undefined);
   for (const step of end) await step();
-  await lab.close();
 });
 
 async function serve(file: string, socket: string): Promise<void> {

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { type CliResult, expectCli, qmpbackup } from '../support/cli.js';
 import { type DomainScenario, domainScenario } from '../support/domain-scenario.js';
@@ -10,10 +10,10 @@ import { compareImages } from '../support/lab/compare.js';
 import { createEncryptedImage, createImage } from '../support/lab/disk-images.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import type { DomainDisk } from '../support/lab/libvirt-domain.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { hmp } from '../support/lab/monitor.js';
 import { run } from '../support/lab/programs.js';
 import { afterTest, type BackupAnswer, labDir, scenario } from '../support/scenario.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 /**
  * Each writable disk is in the point or in a warning that names it. What mail tells is what somebody can act on: a lack,
@@ -80,10 +80,9 @@ describe('what is no disk and belongs to the machine', () => {
 });
 
 describe('a domain with disks that are left out by a rule', () => {
-  let lab: LibvirtLab;
+  const lab = useLibvirt();
   let odd: DomainScenario;
   beforeAll(async () => {
-    lab = await startLibvirt();
     const file = async (name: string, format: 'qcow2' | 'raw'): Promise<string> => {
       const path = join(lab.dir, 'images', name);
       await createImage({ file: path, format, size: 16 * MiB });
@@ -96,9 +95,6 @@ describe('a domain with disks that are left out by a rule', () => {
       { target: 'hda', device: 'cdrom' },
     ];
     odd = await domainScenario(lab, { disks });
-  });
-  afterAll(async () => {
-    await lab.close();
   });
   const backup = (...more: string[]): string[] => [
     ...odd.vm,

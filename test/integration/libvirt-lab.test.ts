@@ -3,24 +3,19 @@ import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { freeze, thaw } from '../../src/libvirt/backup.js';
 import { createVirsh } from '../../src/libvirt/virsh.js';
 import { createImage, makeExt4 } from '../support/lab/disk-images.js';
 import { expectPattern, flush, write } from '../support/lab/guest-writes.js';
 import type { LabDomain } from '../support/lab/libvirt-domain.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { useLibvirt } from '../support/use-libvirt.js';
 
 const MIB = 1024 * 1024;
 
-let lab: LibvirtLab;
-beforeAll(async () => {
-  lab = await startLibvirt();
-});
-afterAll(async () => {
-  await lab.close();
-});
+const lab = useLibvirt();
 
 interface Extent {
   readonly start: number;
