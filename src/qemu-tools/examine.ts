@@ -1,6 +1,7 @@
 import { constants, type Stats } from 'node:fs';
 import { lstat, open } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type LinkFault, linkFault } from '../core/header-link.js';
 import { parseQcow2Header, QCOW2_HEADER_BYTES, type Qcow2Header } from '../core/qcow2-header.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 
@@ -12,10 +13,7 @@ export interface Expectation {
   readonly file: string;
   /** Backing links that are in order; null is none. */
   readonly links: readonly (string | null)[];
-  /**
-   * For images of other tools, which are opened only in views that override their links: of a link only the last part
-   * of its path counts, and its format may be left to guess.
-   */
+  /** For images of other tools: see `linkFault`. */
   readonly loose?: boolean;
 }
 
@@ -27,18 +25,8 @@ export interface Expectation {
  */
 export async function examine(folder: string, { file, links, loose = false }: Expectation): Promise<Qcow2Header> {
   const header = await readHeader(join(folder, file), file);
-  if (header.dataFile || header.externalDataFileName !== null) {
-    throw refused(`${file} keeps its data in another file (${header.externalDataFileName ?? 'unnamed'})`);
-  }
-  const link = loose ? lastPart(header.backingFile) : header.backingFile;
-  if (!links.includes(link)) {
-    const expected = links.map((each) => each ?? 'nothing').join(' or ');
-    throw refused(`${file} builds on ${header.backingFile ?? 'nothing'}, expected is ${expected}`);
-  }
-  const formats = loose ? ['qcow2', null] : ['qcow2'];
-  if (header.backingFile !== null && !formats.includes(header.backingFormat)) {
-    throw refused(`${file} builds on an image of format ${header.backingFormat ?? 'unknown'}, expected is qcow2`);
-  }
+  const fault = linkFault(header, links, { loose });
+  if (fault) throw refused(`${file} ${inWords(fault, links)}`);
   return header;
 }
 
@@ -52,8 +40,10 @@ export async function readHeader(path: string, name: string): Promise<Qcow2Heade
   }
 }
 
-function lastPart(link: string | null): string | null {
-  return link?.slice(link.lastIndexOf('/') + 1) ?? null;
+function inWords({ kind, name }: LinkFault, links: readonly (string | null)[]): string {
+  if (kind === 'data-file') return `keeps its data in another file (${name ?? 'unnamed'})`;
+  if (kind === 'format') return `builds on an image of format ${name ?? 'unknown'}, expected is qcow2`;
+  return `builds on ${name ?? 'nothing'}, expected is ${links.map((each) => each ?? 'nothing').join(' or ')}`;
 }
 
 async function beginning(path: string, name: string): Promise<Uint8Array> {
