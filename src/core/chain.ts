@@ -87,6 +87,46 @@ export function backingChainOf(
   return { files: files.reverse() };
 }
 
+/** Why the catalog alone says that a file's state cannot be had. */
+export interface ChainFault {
+  readonly code:
+    /** Its content moved into a later point; the file is gone. */
+    | 'merged'
+    /** A rebase was moving its content into a later point when it died. */
+    | 'merging'
+    /** A rebase into its chain was interrupted. */
+    | 'half-merged'
+    /** The catalog does not hold a file that its chain needs. */
+    | 'gap';
+  /** The file that is meant. */
+  readonly file: string;
+  /** In words, without the disk. */
+  readonly why: string;
+}
+
+/** The files that `entry` needs, as `backingChainOf` (empty where they are not known), and why its state cannot be had. */
+export function chainOf(
+  catalog: Catalog,
+  entry: PointDisk,
+): { readonly files: readonly PointDisk[]; readonly fault: ChainFault | null } {
+  const { file, state } = entry;
+  if (state === 'merged') {
+    return { files: [], fault: { code: 'merged', file, why: 'was merged into a later point' } };
+  }
+  const chain = backingChainOf(catalog, entry);
+  if ('missing' in chain) {
+    return { files: [], fault: { code: 'gap', file: chain.missing, why: `${chain.missing} is missing` } };
+  }
+  const { files } = chain;
+  if (state === 'merging') {
+    return { files, fault: { code: 'merging', file, why: 'is being merged into a later point' } };
+  }
+  const merging = files.find((each) => each.state === 'merging');
+  if (!merging) return { files, fault: null };
+  const why = `a merge into ${files[0]?.file} was interrupted`;
+  return { files, fault: { code: 'half-merged', file: merging.file, why } };
+}
+
 /**
  * The source of the last of `files`, a line with the FULL first, with QEMU's description of the image. Only whole files
  * record that: in every increment it would make a quarter of the catalog.

@@ -1,5 +1,6 @@
 import type { Catalog } from './catalog.js';
-import { backingChainOf } from './chain.js';
+import { chainOf } from './chain.js';
+import type { FileFault } from './file-record.js';
 import { listNames } from './listed-names.js';
 import { DEFINITION_FOLDER } from './names.js';
 import type { Point } from './point.js';
@@ -9,10 +10,15 @@ import { nameOf } from './restore-plan.js';
 
 /** The files that the catalog says are there, with their sizes; those that an interrupted rebase was changing are its matter. */
 export function recordedFiles(catalog: Catalog): readonly { disk: string; file: string; size: number }[] {
-  return catalog.points.flatMap(({ disks, definition }) => [
-    ...disks.filter(({ state }) => state === 'whole').map(({ disk, file, size }) => ({ disk, file, size })),
-    ...(definition?.files ?? []).map(({ file, size }) => ({ disk: DEFINITION_FOLDER, file, size })),
+  return catalog.points.flatMap((point) => [
+    ...point.disks.filter(({ state }) => state === 'whole').map(({ disk, file, size }) => ({ disk, file, size })),
+    ...definitionFilesOf(point),
   ]);
+}
+
+/** The files of a point in the folder for definitions, which goes for a disk here. */
+export function definitionFilesOf({ definition }: Point): readonly { disk: string; file: string; size: number }[] {
+  return (definition?.files ?? []).map(({ file, size }) => ({ disk: DEFINITION_FOLDER, file, size }));
 }
 
 /** A file without which a point is not whole. */
@@ -24,21 +30,18 @@ export interface Damage {
   readonly why: string;
 }
 
-/** Of every point that needs one of the files in `amiss` (`<disk>/<file>` and why), what of it is damaged. */
-export function damageOf(catalog: Catalog, amiss: ReadonlyMap<string, string>): ReadonlyMap<Point, readonly Damage[]> {
+/** Of every point that needs one of the files in `amiss` (by `<disk>/<file>`), what of it is damaged. */
+export function damageOf(
+  catalog: Catalog,
+  amiss: ReadonlyMap<string, FileFault>,
+): ReadonlyMap<Point, readonly Damage[]> {
   const damaged = new Map<Point, readonly Damage[]>();
   if (amiss.size === 0) return damaged;
   for (const point of catalog.points) {
-    const needed = [
-      ...point.disks.flatMap((entry) => {
-        const line = entry.state === 'merged' ? undefined : backingChainOf(catalog, entry);
-        return line && 'files' in line ? line.files.map(({ disk, file }) => ({ disk, file })) : [];
-      }),
-      ...(point.definition?.files ?? []).map(({ file }) => ({ disk: DEFINITION_FOLDER, file })),
-    ];
+    const needed = [...point.disks.flatMap((entry) => chainOf(catalog, entry).files), ...definitionFilesOf(point)];
     const found = needed.flatMap(({ disk, file }): Damage[] => {
-      const why = amiss.get(`${disk}/${file}`);
-      return why === undefined ? [] : [{ disk, file: `${disk}/${file}`, why }];
+      const fault = amiss.get(`${disk}/${file}`);
+      return fault ? [{ disk, file: `${disk}/${file}`, why: fault.why }] : [];
     });
     if (found.length > 0) damaged.set(point, found);
   }

@@ -42,7 +42,7 @@ export interface RebasePlan {
  */
 export function planRebase(files: readonly RebaseFile[], until?: string): RebasePlan {
   const merging = files.filter(({ state }) => state === 'merging');
-  const head = merging.length > 0 ? interruptedHead(files, merging, until) : chosenHead(files, until);
+  const head = merging.length > 0 ? interruptedHead(files, merging, until) : headToRead(files, until);
   const line = chainTo(files, head);
   const full = line[0] ?? head;
   // A FULL that an interrupted merge let grow is larger than the files merged into it, and rightly so.
@@ -76,7 +76,7 @@ export function planRebase(files: readonly RebaseFile[], until?: string): Rebase
  * @throws QmpBackupError as `planMerge`, and `unsafe` while a merge into the line is unfinished
  */
 export function chainToRead(files: readonly RebaseFile[], until?: string): readonly RebaseFile[] {
-  const head = chosenHead(files, until);
+  const head = headToRead(files, until);
   const line = chainTo(files, head);
   const merging = line.find(({ state }) => state === 'merging');
   if (!merging) return line;
@@ -95,7 +95,8 @@ export function fileNamed(files: readonly RebaseFile[], until: string): RebaseFi
   });
 }
 
-function chosenHead(files: readonly RebaseFile[], until: string | undefined): RebaseFile {
+/** The file whose state is meant by `until`, or by nothing: see `chainToRead`. */
+export function headToRead(files: readonly RebaseFile[], until: string | undefined): RebaseFile {
   if (until !== undefined) return fileNamed(files, until);
   const full = files.findLast(({ level }) => level === 'full');
   if (!full) {

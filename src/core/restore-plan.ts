@@ -1,10 +1,11 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog } from './catalog.js';
-import { backingChainOf, currentChain, knownDisks } from './chain.js';
+import { type ChainFault, chainOf, currentChain, knownDisks } from './chain.js';
 import { answersTo } from './choose-disks.js';
 import { chooseRestored, type DiskChoice } from './choose-restored.js';
 import type { LeftOut } from './disk.js';
 import { listNames } from './listed-names.js';
+import type { PointFinding } from './point-findings.js';
 import type { Point, PointDisk } from './point.js';
 
 /** Which point is restored, which disks of it, and which files that takes; and how people name points and files. */
@@ -17,49 +18,100 @@ export interface RestoreRequest extends DiskChoice {
 
 export interface RestorePlan {
   readonly point: Point;
+  /** The point in words. */
+  readonly name: string;
   readonly disks: readonly RestoreDisk[];
   /** Disks that the VM had at the time and that this point was told to leave out. */
   readonly absent: readonly string[];
   /** Disks of the point that are not restored because of what was asked for. */
   readonly leftOut: readonly LeftOut[];
+  /** What the catalog alone says about its disks. */
+  readonly findings: readonly PointFinding[];
 }
 
 export interface RestoreDisk {
   readonly entry: PointDisk;
-  /** The files needed, FULL first, the point's own last. */
+  /** The files needed, FULL first, the point's own last; empty where the catalog does not tell them. */
   readonly line: readonly PointDisk[];
+  readonly findings: readonly PointFinding[];
 }
 
 /**
- * @throws QmpBackupError `usage` when there is no such point, file or disk, with what there is; `unsafe` when the point
- * cannot be restored: merged, being merged, or with a gap.
+ * Whether a disk can be restored is in the findings: they are for who asks to refuse.
+ *
+ * @throws QmpBackupError `usage` when there is no such point, file or disk, with what there is; `unsafe` where none was
+ * asked for and no point can be restored as a whole
  */
 export function planRestore(catalog: Catalog, request: RestoreRequest): RestorePlan {
-  const point = chosenPoint(catalog, request);
+  const point = choosePoint(catalog, request);
+  const name = nameOf(point, catalog);
   const known = [...knownDisks(catalog).values()];
-  const answers = ({ disk, source }: PointDisk, name: string): boolean => answersTo({ id: disk, source }, name);
-  const { chosen, leftOut } = chooseRestored(
-    { point: nameOf(point, catalog), disks: point.disks, answers, elsewhere: known },
-    request,
-  );
+  const answers = ({ disk, source }: PointDisk, called: string): boolean => answersTo({ id: disk, source }, called);
+  const { chosen, leftOut } = chooseRestored({ point: name, disks: point.disks, answers, elsewhere: known }, request);
   const all = [...(request.disks ?? []), ...(request.include ?? [])].length === 0;
-  const excluded = known.filter((entry) => request.exclude?.some((name) => answers(entry, name)));
+  const excluded = known.filter((entry) => request.exclude?.some((called) => answers(entry, called)));
+  const disks = chosen.map((entry) => planDisk(catalog, point, entry));
   return {
-    point,
-    disks: chosen.map((entry) => restorable(catalog, point, entry)),
+    ...{ point, name, disks, leftOut },
     absent: all ? absentDisks(catalog, point).filter((id) => !excluded.some(({ disk }) => disk === id)) : [],
-    leftOut,
+    findings: disks.flatMap(({ findings }) => findings),
   };
 }
 
-/** Why `entry` cannot be restored, or undefined when it can. */
-export function whyNotRestorable(catalog: Catalog, entry: PointDisk): string | undefined {
-  if (entry.state === 'merged') return `${entry.disk} was merged into a later point`;
-  if (entry.state === 'merging') return `${entry.disk} is being merged into a later point`;
-  const line = backingChainOf(catalog, entry);
-  if ('missing' in line) return `${entry.disk}: ${line.missing} is missing`;
-  const merging = line.files.find(({ state }) => state === 'merging');
-  return merging ? `${entry.disk}: a merge into ${line.files[0]?.file} was interrupted` : undefined;
+/** One disk of a point: the files that it takes, and what the catalog alone says against it. */
+export function planDisk(
+  catalog: Catalog,
+  point: Point,
+  entry: PointDisk,
+  restorable: () => readonly Point[] = () => wholePoints(catalog),
+): RestoreDisk {
+  const { files, fault } = chainOf(catalog, entry);
+  const { disk } = entry;
+  const suspect = files.flatMap(({ file, suspect: why }): PointFinding[] => {
+    if (why === undefined) return [];
+    return [
+      {
+        level: 'warning',
+        code: 'suspect',
+        subject: disk,
+        file,
+        why,
+        what: `${disk} is suspect: ${file} was ${why}`,
+        todo: null,
+      },
+    ];
+  });
+  if (!fault) return { entry, line: files, findings: suspect };
+  const { code, file } = fault;
+  const why = chainFaultInWords(disk, fault);
+  const what = `${nameOf(point, catalog)} cannot be restored: ${why}`;
+  const finding: PointFinding = {
+    level: 'error',
+    code,
+    subject: disk,
+    file,
+    why,
+    what,
+    todo: wayOn(catalog, restorable()),
+  };
+  return { entry, line: files, findings: [finding, ...suspect] };
+}
+
+function chainFaultInWords(disk: string, { code, why }: ChainFault): string {
+  return code === 'merged' || code === 'merging' ? `${disk} ${why}` : `${disk}: ${why}`;
+}
+
+function wayOn(catalog: Catalog, restorable: readonly Point[]): string {
+  const has =
+    restorable.length > 0
+      ? `Restorable are: ${listNames(restorable.map((each) => nameOf(each, catalog)))}`
+      : 'No point can be restored as a whole';
+  return `${has}. An interrupted merge is finished by: qmpbackup rebase --dir TARGET/DISK`;
+}
+
+/** Points that can be restored as a whole, by the catalog. */
+export function wholePoints(catalog: Catalog): readonly Point[] {
+  return catalog.points.filter((each) => isWhole(catalog, each));
 }
 
 /** `point 3`, with its chain where that is not the newest. */
@@ -68,7 +120,7 @@ export function nameOf(point: Point, catalog: Catalog): string {
   return point.chain === currentChain(catalog) ? `point ${point.number}` : `point ${point.chain}:${point.number}`;
 }
 
-function chosenPoint(catalog: Catalog, { point, until }: RestoreRequest): Point {
+function choosePoint(catalog: Catalog, { point, until }: RestoreRequest): Point {
   if (point !== undefined && until !== undefined) {
     throw new QmpBackupError('usage', 'give a point or a file, not both');
   }
@@ -82,7 +134,7 @@ function chosenPoint(catalog: Catalog, { point, until }: RestoreRequest): Point 
 }
 
 function isWhole(catalog: Catalog, point: Point): boolean {
-  return point.disks.every((entry) => whyNotRestorable(catalog, entry) === undefined);
+  return point.disks.every((entry) => chainOf(catalog, entry).fault === null);
 }
 
 function pointNamed(catalog: Catalog, name: string): Point {
@@ -112,19 +164,6 @@ function pointWithFile(catalog: Catalog, name: string): Point {
   const files = catalog.points.flatMap(({ disks }) => disks).filter(({ state }) => state !== 'merged');
   throw new QmpBackupError('usage', `no point holds a file ${name}`, {
     hint: `There are: ${listNames(files.map(({ disk, file }) => `${disk}/${file}`))}`,
-  });
-}
-
-function restorable(catalog: Catalog, point: Point, entry: PointDisk): RestoreDisk {
-  const why = whyNotRestorable(catalog, entry);
-  const line = backingChainOf(catalog, entry);
-  if (why === undefined && 'files' in line) return { entry, line: line.files };
-  const others = catalog.points.filter((each) => isWhole(catalog, each)).map((each) => nameOf(each, catalog));
-  throw new QmpBackupError('unsafe', `${nameOf(point, catalog)} cannot be restored: ${why}`, {
-    hint:
-      others.length > 0
-        ? `Restorable are: ${listNames(others)}. An interrupted merge is finished by: qmpbackup rebase --dir TARGET/DISK`
-        : 'No point can be restored as a whole. An interrupted merge is finished by: qmpbackup rebase --dir TARGET/DISK',
   });
 }
 

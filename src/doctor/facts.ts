@@ -1,23 +1,12 @@
 import type { VmState } from '../core/disk.js';
 import type { Failure } from '../core/failure.js';
+import type { Finding } from '../core/finding.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
 import type { Level } from '../core/level.js';
 import type { RepairAction } from '../core/reconcile.js';
 import type { DomainFacts } from './domain-facts.js';
 
-/**
- * What `doctor` sees (gathered in operations/doctor) and what it says. A finding is an `error` where a backup would fail,
- * a `warning` where it would be worse than expected, else `info`.
- */
-export interface Finding {
-  readonly level: 'error' | 'warning' | 'info';
-  /** A disk id, or `VM`, `agent`, `scratch`, `target`, `host`. */
-  readonly subject: string;
-  readonly what: string;
-  /** What to do about it, or null where nothing has to be done. */
-  readonly todo: string | null;
-}
-
+/** What `doctor` sees (gathered in operations/doctor), for it to say what a backup would meet. */
 export interface DoctorFacts {
   /** ISO 8601. */
   readonly now: string;

@@ -3,11 +3,12 @@ import { formatBytes } from '../core/bytes.js';
 import type { SourceDisk } from '../core/disk.js';
 import { meaningOfDomain } from '../core/domain-states.js';
 import { isFailure } from '../core/failure.js';
+import type { Finding } from '../core/finding.js';
 import { listNames } from '../core/listed-names.js';
 import { isOurBitmap, isOurJob } from '../core/names.js';
 import { domainCommand, virshCommand } from '../core/virsh-hint.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
-import { failure, type Finding } from './facts.js';
+import { failure } from './facts.js';
 import { judgeImage, judgeLeftOut, judgeSharing, MANY_BITMAPS } from './findings-vm.js';
 
 /** What there is to say about a libvirt domain, its disks, its agent and the place for scratch images. */

@@ -1,6 +1,7 @@
 import { formatBytes } from '../core/bytes.js';
 import { isFailure } from '../core/failure.js';
-import { failure, type Finding, type PlanFacts, type SpaceFacts, type TargetFacts } from './facts.js';
+import type { Finding } from '../core/finding.js';
+import { failure, type PlanFacts, type SpaceFacts, type TargetFacts } from './facts.js';
 
 /** What there is to say about a target, and about the next backup into it. */
 export function judgeTarget(target: TargetFacts, now: string): readonly Finding[] {

@@ -1,10 +1,11 @@
 import type { JobState, LeftOut, SourceDisk, VmState } from '../core/disk.js';
+import type { Finding } from '../core/finding.js';
 import { listNames } from '../core/listed-names.js';
 import { hasStableId } from '../core/match-disks.js';
 import { isOurBitmap, isOurJob } from '../core/names.js';
 import { obstacleOf } from '../core/obstacles.js';
 import { meaningOf } from '../core/run-state.js';
-import type { Finding, VmFacts } from './facts.js';
+import type { VmFacts } from './facts.js';
 
 /** What there is to say about a VM and each of its disks. */
 export function judgeVm(vm: VmFacts): readonly Finding[] {

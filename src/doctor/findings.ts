@@ -1,7 +1,8 @@
 import { type Failure, isFailure } from '../core/failure.js';
+import type { Finding } from '../core/finding.js';
 import { listNames } from '../core/listed-names.js';
 import { isOurJob } from '../core/names.js';
-import { type DoctorFacts, failure, type Finding } from './facts.js';
+import { type DoctorFacts, failure } from './facts.js';
 import { judgeDomain } from './findings-domain.js';
 import { judgeTarget } from './findings-target.js';
 import { judgeVm } from './findings-vm.js';

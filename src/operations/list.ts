@@ -1,13 +1,11 @@
 import { resolve } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
-import { backingChainOf } from '../core/chain.js';
-import { type Damage, damageInWords, damageOf, recordedFiles } from '../core/damage.js';
-import { DEFINITION_FOLDER } from '../core/names.js';
+import { type Damage, damageInWords } from '../core/damage.js';
 import type { Point } from '../core/point.js';
-import { whyNotRestorable } from '../core/restore-plan.js';
+import { isFileFinding, type PointFinding } from '../core/point-findings.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
-import { filesAmiss } from '../repository/file-state.js';
 import { catalogsBelow } from '../repository/layout.js';
+import { openEveryPoint, type PointContent } from '../repository/open-point.js';
 
 /** What a target holds: chains and points, the size of each and what it needs. Reads the catalog, and looks at the files. */
 export interface ListedPoint {
@@ -40,19 +38,25 @@ export async function list(target: string): Promise<readonly ListedTarget[]> {
 }
 
 async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
-  const damage = damageOf(catalog, await filesAmiss(target, recordedFiles(catalog)));
-  const points = catalog.points.map((point) => {
-    const files = point.disks.flatMap((entry) => {
-      const line = entry.state === 'merged' ? undefined : backingChainOf(catalog, entry);
-      return line && 'files' in line ? line.files : [];
-    });
-    const needs = files.map(({ disk, file }) => `${disk}/${file}`);
-    const suspect = files.flatMap(({ disk, file, suspect: why }) => (why === undefined ? [] : [{ disk, file, why }]));
-    const damaged = damage.get(point) ?? [];
-    const [gone] = damaged.filter(({ disk }) => disk !== DEFINITION_FOLDER);
-    const reasons = point.disks.map((entry) => whyNotRestorable(catalog, entry));
-    const notWhole = reasons.find((reason) => reason !== undefined) ?? (gone ? `${gone.file}: ${gone.why}` : null);
-    return { point, needs, notWhole, damaged, suspect };
-  });
+  const points = (await openEveryPoint(target, catalog)).map(listedPoint);
+  const damage = new Map(
+    points.flatMap(({ point, damaged }) => (damaged.length > 0 ? [[point, damaged] as const] : [])),
+  );
   return { target, vm: catalog.vm, targetId: catalog.targetId, points, warnings: damageInWords(catalog, damage) };
+}
+
+function listedPoint({ point, disks, findings }: PointContent): ListedPoint {
+  const needs = disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
+  const suspect = findings.flatMap(({ code, subject, file, why }) =>
+    code === 'suspect' && file !== null ? [{ disk: subject, file, why }] : [],
+  );
+  const ofFiles = findings.filter(isFileFinding);
+  const damaged = ofFiles.map(({ subject, file, why }) => ({ disk: subject, file: `${subject}/${file}`, why }));
+  const errors = findings.filter(({ level }) => level === 'error');
+  const first = errors.find((each) => !isFileFinding(each)) ?? errors[0];
+  return { point, needs, notWhole: first ? inWords(first) : null, damaged, suspect };
+}
+
+function inWords(finding: PointFinding): string {
+  return isFileFinding(finding) ? `${finding.subject}/${finding.file}: ${finding.why}` : finding.why;
 }

@@ -1,10 +1,11 @@
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { isFault, NO_FOLDER, type SeenFile } from '../core/file-record.js';
 import type { PointDisk } from '../core/point.js';
-import { QmpBackupError } from '../errors.js';
-import { examine } from '../qemu-tools/examine.js';
-import type { sha256File } from './digest.js';
-import type { DiskFolder } from './disk-folder.js';
-import type { checkBackingChain } from './file-state.js';
+import { fileFinding, type PointFinding, refuseFindings } from '../core/point-findings.js';
+import { checkHeader, whyTouched } from './check-file.js';
+import type { DigestOptions, sha256File } from './digest.js';
+import { isFolder, lookAtFile } from './file-state.js';
+import { diskFolder, pathIn } from './layout.js';
 
 /** The files that a state needs, FULL first, proven to be what was backed up before qemu-img reads them. */
 export interface ChainFile {
@@ -18,66 +19,88 @@ export interface ChainFile {
   readonly compressed?: boolean;
 }
 
-/**
- * Compares the files of a line with the catalog, then looks at their headers.
- *
- * @throws QmpBackupError `unsafe`, by name
- */
-export async function refuseAlteredChain(
-  { dir, target }: Pick<DiskFolder, 'dir' | 'target'>,
-  line: readonly PointDisk[],
-  signal: AbortSignal,
-  deps: { readonly checkLine: typeof checkBackingChain },
-): Promise<void> {
-  const checked = await deps.checkLine(target, line, { signal });
-  if (!checked.ok) {
-    throw new QmpBackupError('unsafe', `${checked.file} cannot be used: ${checked.why}`, {
-      hint: 'Put back the file as it was backed up, or use a point that does not need it.',
-    });
-  }
-  await examineLine(dir, line);
+export interface ChainCheck {
+  /** All of level `error`, in the order of the chain. */
+  readonly findings: readonly PointFinding[];
+  /** Files with another modification time and the same content: a copied folder. Recording it saves the digest. */
+  readonly refreshed: readonly { readonly file: string; readonly mtimeMs: number }[];
 }
 
 /**
- * Reads every file of a line in `dir` to its end: bits that storage has lost show in neither size nor time.
- *
- * @throws QmpBackupError `damaged`, by name
+ * Checks the files of one disk that a point needs, FULL first: each is there, has the recorded size, and either the
+ * recorded modification time or the recorded digest; its header tells the recorded disk size and parent and no other
+ * file. Digests are made only of files that were touched, and only where all else is in order.
  */
+export async function checkChain(
+  target: string,
+  files: readonly PointDisk[],
+  options: DigestOptions = {},
+): Promise<ChainCheck> {
+  const [first] = files;
+  if (!first) return { findings: [], refreshed: [] };
+  const folder = diskFolder(target, first.disk);
+  if (!(await isFolder(folder))) {
+    return { findings: [fileFinding(first.disk, first.file, NO_FOLDER)], refreshed: [] };
+  }
+  const findings: PointFinding[] = [];
+  const touched: (SeenFile & { readonly entry: PointDisk })[] = [];
+  for (const [index, entry] of files.entries()) {
+    const seen = await checkEntry(folder, entry, files[index - 1]?.file ?? null);
+    if (isFault(seen)) findings.push(fileFinding(entry.disk, entry.file, seen));
+    else if (seen.touched) touched.push({ ...seen, entry });
+  }
+  const refreshed: { file: string; mtimeMs: number }[] = [];
+  for (const { entry, ...seen } of findings.length > 0 ? [] : touched) {
+    const { disk, file } = entry;
+    const fault = await whyTouched(pathIn(folder, file), entry, seen, options);
+    if (fault) findings.push(fileFinding(disk, file, fault));
+    else refreshed.push({ file, mtimeMs: seen.mtimeMs });
+  }
+  return { findings, refreshed };
+}
+
+async function checkEntry(
+  folder: string,
+  entry: PointDisk,
+  before: string | null,
+): Promise<Awaited<ReturnType<typeof lookAtFile>>> {
+  if (entry.parent !== before) {
+    const why = `the catalog gives as its parent ${entry.parent ?? 'none'}, not ${before ?? 'none'}`;
+    return { code: 'other-link', why };
+  }
+  const path = pathIn(folder, entry.file);
+  const seen = await lookAtFile(path, entry);
+  if (isFault(seen)) return seen;
+  const header = await checkHeader(path, { links: [entry.parent], virtualSize: entry.virtualSize });
+  return isFault(header) ? header : seen;
+}
+
+/**
+ * Reads a file in the folder of its disk to its end: bits that storage has lost show in neither size nor time. Undefined
+ * where it holds what was backed up, or where no digest tells.
+ */
+export async function findDamage(
+  dir: string,
+  { file, sha256 = null }: Pick<ChainFile, 'file' | 'sha256'>,
+  options: DigestOptions,
+  deps: { readonly sha256File: typeof sha256File },
+): Promise<PointFinding | undefined> {
+  if (sha256 === null || (await deps.sha256File(join(dir, file), options)) === sha256) return undefined;
+  const why = 'its bytes are no longer those that were backed up';
+  return fileFinding(basename(dir), file, { code: 'damaged', why });
+}
+
+/** @throws QmpBackupError `damaged` for the first file of a chain in which `findDamage` finds any */
 export async function refuseDamage(
   dir: string,
-  line: readonly Pick<ChainFile, 'file' | 'sha256'>[],
-  options: {
-    readonly signal: AbortSignal;
-    /** Bytes per second; undefined or 0 is no limit. */
-    readonly rateLimit?: number | undefined;
-    readonly onFile?: (file: string) => void;
-  },
+  chain: readonly Pick<ChainFile, 'file' | 'sha256'>[],
+  options: DigestOptions & { readonly onFile?: (file: string) => void },
   deps: { readonly sha256File: typeof sha256File },
 ): Promise<void> {
   const { signal, rateLimit, onFile } = options;
-  for (const { file, sha256 = null } of line) {
-    if (sha256 === null) continue;
-    onFile?.(file);
-    if ((await deps.sha256File(join(dir, file), { signal, rateLimit })) === sha256) continue;
-    throw new QmpBackupError('damaged', `${file} is damaged: its bytes are no longer those that were backed up`, {
-      hint: 'Check the storage. Put the file back from another copy, or use a point that does not need it.',
-    });
-  }
-}
-
-/**
- * Looks at every header of a line before qemu-img opens it.
- *
- * @throws QmpBackupError as `examine`, and `unsafe` for another disk size than recorded
- */
-async function examineLine(dir: string, line: readonly ChainFile[]): Promise<void> {
-  for (const { file, parent, virtualSize } of line) {
-    const header = await examine(dir, { file, links: [parent] });
-    if (header.virtualSize === virtualSize) continue;
-    throw new QmpBackupError(
-      'unsafe',
-      `${file} is a disk of ${header.virtualSize} bytes, the catalog says ${virtualSize}`,
-      { hint: 'The file is not the one that was backed up. Put that one back.' },
-    );
+  for (const each of chain) {
+    if ((each.sha256 ?? null) !== null) onFile?.(each.file);
+    const found = await findDamage(dir, each, { signal, rateLimit }, deps);
+    if (found) refuseFindings([found]);
   }
 }

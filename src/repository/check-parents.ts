@@ -1,7 +1,8 @@
 import type { Catalog } from '../core/catalog.js';
-import { backingChainOf, currentChain, latestFull, latestTracked, withModificationTimes } from '../core/chain.js';
+import { chainOf, currentChain, latestFull, latestTracked, withModificationTimes } from '../core/chain.js';
 import { damageInWords, damageOf, recordedFiles } from '../core/damage.js';
-import { checkBackingChain, filesAmiss, isUntouched } from './file-state.js';
+import { checkChain } from './chain-check.js';
+import { filesAmiss, isUntouched } from './file-state.js';
 
 /** In words, what the files of the target that are gone or altered cost, those of older chains too. */
 export async function damageIn(
@@ -28,17 +29,16 @@ export async function checkParents(
     [...new Set(parents)].map(async (parent) => {
       if (!parent) return;
       const key = `${parent.disk}/${parent.file}`;
-      const line = backingChainOf(catalog, parent);
-      if ('missing' in line) return void brokenChains.set(key, `${line.missing} is missing`);
-      const merging = line.files.find(({ state }) => state === 'merging');
-      if (merging) return void brokenChains.set(key, `a rebase of ${merging.file} was interrupted`);
-      if (await isUntouched(target, line.files)) {
-        for (const { disk, file } of line.files) untouched.add(`${disk}/${file}`);
+      const { files, fault } = chainOf(catalog, parent);
+      if (fault) return void brokenChains.set(key, fault.why);
+      if (await isUntouched(target, files)) {
+        for (const { disk, file } of files) untouched.add(`${disk}/${file}`);
         return;
       }
-      const checked = await checkBackingChain(target, line.files);
-      if (!checked.ok) return void brokenChains.set(key, `${checked.file}: ${checked.why}`);
-      for (const { file, mtimeMs } of checked.refreshed) times.set(`${parent.disk}/${file}`, mtimeMs);
+      const { findings, refreshed } = await checkChain(target, files);
+      const [first] = findings;
+      if (first) return void brokenChains.set(key, `${first.file}: ${first.why}`);
+      for (const { file, mtimeMs } of refreshed) times.set(`${parent.disk}/${file}`, mtimeMs);
     }),
   );
   return {

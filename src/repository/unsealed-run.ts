@@ -1,5 +1,6 @@
 import type { Catalog } from '../core/catalog.js';
 import type { Journal } from '../core/journal.js';
+import type { PointFinding } from '../core/point-findings.js';
 import { QmpBackupError } from '../errors.js';
 import { readJournal } from './journal-file.js';
 import { listFiles } from './target.js';
@@ -10,6 +11,13 @@ import { listFiles } from './target.js';
 export async function unsealedRun(target: string, catalog: Catalog | undefined): Promise<Journal | undefined> {
   const journal = await readJournal(target);
   return journal && !catalog?.points.some(({ id }) => id === journal.attempt) ? journal : undefined;
+}
+
+/** What is said about such a run by commands that read points: nothing of it is in one, and the VM has to be asked to repair it. */
+export function unsealedRunFinding({ startedAt }: Journal): PointFinding {
+  const why = `the run of ${startedAt} died`;
+  const todo = 'what it left is for the next backup, or for: qmpbackup recover';
+  return { level: 'info', subject: 'target', code: 'unsealed-run', file: null, why, what: `${why}; ${todo}`, todo };
 }
 
 /**

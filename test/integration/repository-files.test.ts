@@ -9,10 +9,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { PointDisk } from '../../src/core/point.js';
 import { ownerOfSocket } from '../../src/host/socket-owner.js';
 import { readCatalog } from '../../src/repository/catalog-file.js';
+import { checkChain } from '../../src/repository/chain-check.js';
 import { sha256File } from '../../src/repository/digest.js';
-import { checkBackingChain, fileState } from '../../src/repository/file-state.js';
+import { fileState } from '../../src/repository/file-state.js';
 import { Staging } from '../../src/repository/staging.js';
-import { catalog, entry, point } from '../support/builders.js';
+import { catalog, entry, MiB, point } from '../support/builders.js';
 import { built } from '../support/built.js';
 import { scratchFolders } from '../support/scratch-folder.js';
 
@@ -23,7 +24,7 @@ const scratch = scratchFolders();
 const isRoot = process.getuid?.() === 0;
 const NOBODY = 65534;
 
-describe('checkLine', () => {
+describe('checkChain', () => {
   const names = ['FULL-1.qcow2', 'INC-2.qcow2', 'INC-3.qcow2'];
   let target: string;
   let line: PointDisk[];
@@ -42,23 +43,21 @@ describe('checkLine', () => {
         ...entry('vd1', name),
         ...(await fileState(path(name))),
         parent,
+        virtualSize: MiB,
         sha256: await sha256File(path(name)),
       });
     }
   });
 
   async function expectBroken(file: string, why: RegExp, files: readonly PointDisk[] = line): Promise<void> {
-    expect(await checkBackingChain(target, files)).toEqual({
-      ok: false,
-      file,
-      why: expect.stringMatching(why) as string,
-    });
+    const { findings } = await checkChain(target, files);
+    expect(findings[0]).toMatchObject({ level: 'error', file, why: expect.stringMatching(why) as string });
   }
 
   it('accepts what was sealed, without reading it', async () => {
     let hashed = 0;
-    const result = await checkBackingChain(target, line, { onBytes: (count) => (hashed += count) });
-    expect(result).toEqual({ ok: true, refreshed: [] });
+    const result = await checkChain(target, line, { onBytes: (count) => (hashed += count) });
+    expect(result).toEqual({ findings: [], refreshed: [] });
     expect(hashed).toBe(0);
   });
 
@@ -66,17 +65,16 @@ describe('checkLine', () => {
     const copy = await scratch();
     await mkdir(join(copy, 'vd1'));
     for (const name of names) await copyFile(path(name), join(copy, 'vd1', name));
-    const result = await checkBackingChain(copy, line);
-    expect(result).toMatchObject({ ok: true });
-    const refreshed = result.ok ? result.refreshed : [];
+    const result = await checkChain(copy, line);
+    expect(result.findings).toEqual([]);
+    const { refreshed } = result;
     expect(refreshed.map(({ file }) => file)).toEqual(names);
     for (const { file, mtimeMs } of refreshed)
       expect((await fileState(join(copy, 'vd1', file)))?.mtimeMs).toBe(mtimeMs);
     const noDigests = line.map((each) => ({ ...each, sha256: null }));
-    expect(await checkBackingChain(copy, noDigests)).toMatchObject({
-      ok: false,
-      why: expect.stringMatching(/no digest/) as string,
-    });
+    const { findings } = await checkChain(copy, noDigests);
+    expect(findings.map(({ file }) => file)).toEqual(names);
+    for (const { why } of findings) expect(why).toMatch(/no digest/);
   });
 
   it('finds a missing file, a longer one, and one with other bytes', async () => {
@@ -141,8 +139,8 @@ describe('checkLine', () => {
   it('hashes only what has another time', async () => {
     await utimes(path('INC-2.qcow2'), 1, 1);
     let hashed = 0;
-    const result = await checkBackingChain(target, line, { onBytes: (count) => (hashed += count) });
-    expect(result).toEqual({ ok: true, refreshed: [{ file: 'INC-2.qcow2', mtimeMs: 1000 }] });
+    const result = await checkChain(target, line, { onBytes: (count) => (hashed += count) });
+    expect(result).toEqual({ findings: [], refreshed: [{ file: 'INC-2.qcow2', mtimeMs: 1000 }] });
     expect(hashed).toBe(line[1]!.size);
   });
 });

@@ -1,4 +1,4 @@
-import type { Finding } from '../../doctor/facts.js';
+import type { Finding } from '../../core/finding.js';
 
 /** A line per finding with what to do about it, the worst first, and a count. */
 export function renderFindings(findings: readonly Finding[]): string {

@@ -1,5 +1,7 @@
 import type { Catalog } from '../../core/catalog.js';
+import { isFault } from '../../core/file-record.js';
 import type { PointDisk } from '../../core/point.js';
+import { fileFinding, type PointFinding, refuseFindings } from '../../core/point-findings.js';
 import {
   dropMerged,
   type FileFacts,
@@ -13,11 +15,11 @@ import {
 import { QmpBackupError } from '../../errors.js';
 import { legacyFiles, type RebaseNote } from '../../import/legacy-disk.js';
 import type { LegacyChain } from '../../import/legacy-folder.js';
-import type { examine } from '../../qemu-tools/examine.js';
-import { refuseDamage } from '../../repository/chain-check.js';
+import { checkChain, refuseDamage } from '../../repository/chain-check.js';
+import { checkHeader, whyAltered } from '../../repository/check-file.js';
 import type { sha256File } from '../../repository/digest.js';
 import { type DiskFolder, pathInDisk } from '../../repository/disk-folder.js';
-import type { checkBackingChain, fileState } from '../../repository/file-state.js';
+import type { fileState } from '../../repository/file-state.js';
 import { diskFolder, filePath } from '../../repository/layout.js';
 
 /**
@@ -70,10 +72,8 @@ export interface LedgerDeps {
   readonly removeFile: (path: string) => Promise<boolean>;
   readonly syncFolder: (path: string) => Promise<void>;
   readonly rebaseUnsafe: (path: string, backing: string) => Promise<void>;
-  readonly checkLine: typeof checkBackingChain;
   readonly fileState: typeof fileState;
   readonly sha256File: typeof sha256File;
-  readonly examine: typeof examine;
 }
 
 export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDeps): Ledger {
@@ -128,28 +128,23 @@ async function verifyRecorded(
 ): Promise<void> {
   const { line, full, head, children, resumes } = plan;
   const entries = line.map(entryOf);
-  let unproven: readonly PointDisk[];
+  // A FULL that is half merged differs from the catalog; what is merged into it must not.
   if (resumes) {
-    // The FULL is half merged and so differs from the catalog; what is merged into it must not.
-    unproven = entries.slice(1);
-    for (const entry of unproven) refuseAltered(entry.file, await whyAltered(folder, entry, options, deps));
-  } else {
-    const checked = await deps.checkLine(folder.target, entries, { signal: options.signal });
-    if (!checked.ok) refuseAltered(checked.file, checked.why);
-    unproven = entries;
-  }
-  for (const { file, parent, virtualSize } of entries) {
-    const header = await deps.examine(folder.dir, { file, links: [parent] });
-    const largest = resumes && file === full.file ? head.virtualSize : virtualSize;
-    if (header.virtualSize < virtualSize || header.virtualSize > largest) {
-      refuseAltered(file, `it is a disk of ${header.virtualSize} bytes, the catalog says ${virtualSize}`);
+    const { virtualSize } = head;
+    for (const entry of entries) {
+      const path = pathInDisk(folder, entry.file);
+      const grownTo = entry.file === full.file ? { grownTo: virtualSize } : {};
+      refuseFault(entry, await checkHeader(path, { ...entry, ...grownTo, links: [entry.parent] }));
+      if (entry.file !== full.file) refuseFault(entry, await whyAltered(path, entry, { signal: options.signal }));
     }
+  } else {
+    refuse((await checkChain(folder.target, entries, { signal: options.signal })).findings);
   }
   for (const child of children) await verifyChild(folder, plan, entryOf(child), options, deps);
   if (!options.digests) return;
   // With its new link, which a dry run does not take back, a child has another digest.
   const provable = resumes && options.dryRun ? [] : children.map(entryOf);
-  await refuseDamage(folder.dir, [...unproven, ...provable], options, deps);
+  await refuseDamage(folder.dir, [...entries.slice(resumes ? 1 : 0), ...provable], options, deps);
 }
 
 /**
@@ -164,35 +159,22 @@ async function verifyChild(
   options: VerifyOptions,
   deps: LedgerDeps,
 ): Promise<void> {
-  const links = resumes ? [head.file, full.file] : [head.file];
-  const header = await deps.examine(folder.dir, { file: entry.file, links });
-  const isRelinked = header.backingFile === full.file;
-  if (isRelinked && (options.dryRun || entry.sha256 === null)) return;
-  if (isRelinked) await deps.rebaseUnsafe(pathInDisk(folder, entry.file), head.file);
-  refuseAltered(entry.file, await whyAltered(folder, entry, options, deps));
-}
-
-/** As `checkLine` looks at one file, but for its link, which the caller examines. */
-async function whyAltered(
-  folder: DiskFolder,
-  entry: PointDisk,
-  { signal }: VerifyOptions,
-  deps: LedgerDeps,
-): Promise<string | undefined> {
   const path = pathInDisk(folder, entry.file);
-  const state = await deps.fileState(path);
-  if (!state) return 'it is missing';
-  if (state.size !== entry.size) return `it has ${state.size} bytes, the catalog says ${entry.size}`;
-  if (state.mtimeMs === entry.mtimeMs) return undefined;
-  if (entry.sha256 !== null && (await deps.sha256File(path, { signal })) === entry.sha256) return undefined;
-  return 'it was modified after it was sealed';
+  const links = resumes ? [head.file, full.file] : [head.file];
+  const header = await checkHeader(path, { ...entry, links });
+  refuseFault(entry, header);
+  const isRelinked = !isFault(header) && header.backingFile === full.file;
+  if (isRelinked && (options.dryRun || entry.sha256 === null)) return;
+  if (isRelinked) await deps.rebaseUnsafe(path, head.file);
+  refuseFault(entry, await whyAltered(path, entry, { signal: options.signal }));
 }
 
-function refuseAltered(file: string, why: string | undefined): void {
-  if (why === undefined) return;
-  throw new QmpBackupError('unsafe', `${file} cannot be used: ${why}`, {
-    hint: 'Put back the file as it was backed up. Nothing was merged.',
-  });
+function refuseFault({ disk, file }: PointDisk, found: object | undefined): void {
+  if (found && isFault(found)) refuse([fileFinding(disk, file, found)]);
+}
+
+function refuse(findings: readonly PointFinding[]): void {
+  refuseFindings(findings, { hint: 'Put back the file as it was backed up. Nothing was merged.' });
 }
 
 /** For a folder that no catalog knows. A settled note has to be finished before its files are read. */

@@ -6,15 +6,15 @@ import { syncFile, syncFolder } from '../../host/durable.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
 import { chosenChain, readRebaseNote, removeRebaseNote, writeRebaseNote } from '../../import/legacy-disk.js';
 import { readLegacyFolder } from '../../import/legacy-folder.js';
-import { examine, readHeader } from '../../qemu-tools/examine.js';
+import { readHeader } from '../../qemu-tools/examine.js';
 import { viewOf } from '../../qemu-tools/image-view.js';
 import { check, commit, compare, rebaseUnsafe } from '../../qemu-tools/steps.js';
 import { readCatalog, writeCatalog } from '../../repository/catalog-file.js';
 import { sha256File } from '../../repository/digest.js';
 import { type DiskFolder, locateDisk, lockForReading, pathInDisk } from '../../repository/disk-folder.js';
-import { allocatedBy, checkBackingChain, fileState } from '../../repository/file-state.js';
+import { allocatedBy, fileState } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
-import { refuseUnsealedFiles, unsealedRun } from '../../repository/unsealed-run.js';
+import { refuseUnsealedFiles, unsealedRun, unsealedRunFinding } from '../../repository/unsealed-run.js';
 import {
   catalogLedger,
   type Finished,
@@ -104,12 +104,10 @@ export const defaultRebaseDeps: RebaseDeps = {
   writeMergeNote: writeRebaseNote,
   removeMergeNote: removeRebaseNote,
   removeFile,
-  checkLine: checkBackingChain,
   fileState,
   sha256File,
   syncFile,
   syncFolder,
-  examine,
   check,
   commit,
   compare,
@@ -178,7 +176,7 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
   const catalog = await deps.readCatalog(folder.target);
   const dead = await unsealedRun(folder.target, catalog);
   // Its files are in no line that is merged, and its bitmaps and jobs ask for the VM.
-  if (dead) warn(`the run of ${dead.startedAt} died; what it left is for the next backup, or for: qmpbackup recover`);
+  if (dead) warn(unsealedRunFinding(dead).what);
   if (catalog?.points.some(({ disks }) => disks.some(({ disk }) => disk === folder.disk))) {
     const ledger = catalogLedger(folder, catalog, deps);
     return { ledger, earlier: options.dryRun ? NOTHING : await ledger.finish() };

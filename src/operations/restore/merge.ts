@@ -1,18 +1,18 @@
 import { dirname, resolve } from 'node:path';
 import type { Catalog } from '../../core/catalog.js';
 import { findFile } from '../../core/chain.js';
-import type { PointDisk } from '../../core/point.js';
-import { chainToRead, type RebaseFile, rebaseFiles } from '../../core/rebase-plan.js';
+import { refuseFindings } from '../../core/point-findings.js';
+import { chainToRead, headToRead, type RebaseFile, rebaseFiles } from '../../core/rebase-plan.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
 import { chosenChain, legacyFiles, readRebaseNote, refuseUnfinished } from '../../import/legacy-disk.js';
 import { readLegacyFolder } from '../../import/legacy-folder.js';
 import { readCatalog } from '../../repository/catalog-file.js';
-import { type ChainFile, refuseAlteredChain } from '../../repository/chain-check.js';
+import type { ChainFile } from '../../repository/chain-check.js';
 import { type DiskFolder, locateDisk, lockForReading } from '../../repository/disk-folder.js';
-import { checkBackingChain } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
+import { openDisk } from '../../repository/open-point.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
 import {
   copyChain,
@@ -63,7 +63,6 @@ export interface MergeDeps extends CopyDeps {
   readonly readCatalog: typeof readCatalog;
   readonly readLegacyFolder: typeof readLegacyFolder;
   readonly readMergeNote: typeof readRebaseNote;
-  readonly checkLine: typeof checkBackingChain;
 }
 
 export const defaultMergeDeps: MergeDeps = {
@@ -72,7 +71,6 @@ export const defaultMergeDeps: MergeDeps = {
   readCatalog,
   readLegacyFolder,
   readMergeNote: readRebaseNote,
-  checkLine: checkBackingChain,
 };
 
 /**
@@ -125,10 +123,14 @@ async function provenChain(
   const catalog = await deps.readCatalog(folder.target);
   const files = catalog ? rebaseFiles(catalog, folder.disk) : [];
   if (catalog && files.length > 0) {
-    const line = chainToRead(files, until);
-    const entries = line.map((each) => entryOf(catalog, folder.disk, each));
-    await refuseAlteredChain(folder, entries, signal, deps);
-    return entries;
+    const { chain, findings } = await openDisk(
+      folder.target,
+      catalog,
+      located(catalog, folder.disk, headToRead(files, until)),
+      { signal },
+    );
+    refuseFindings(findings);
+    return chain.map(({ entry }) => entry);
   }
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   refuseUnfinished(folder.dir, await deps.readMergeNote(folder.dir));
@@ -137,8 +139,8 @@ async function provenChain(
   return chainToRead(await legacyFiles(folder.dir, chain, undefined), until);
 }
 
-function entryOf(catalog: Catalog, disk: string, { file }: RebaseFile): PointDisk {
+function located(catalog: Catalog, disk: string, { file }: RebaseFile): NonNullable<ReturnType<typeof findFile>> {
   const found = findFile(catalog, disk, file);
   if (!found) throw new QmpBackupError('failed', `${file} is not in the catalog`);
-  return found.entry;
+  return found;
 }

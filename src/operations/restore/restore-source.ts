@@ -1,19 +1,18 @@
 import type { Dirent } from 'node:fs';
-import { lstat, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Catalog } from '../../core/catalog.js';
 import { currentChain, describedSource } from '../../core/chain.js';
 import type { LeftOut } from '../../core/disk.js';
 import { displayName, type VmIdentity } from '../../core/identity.js';
 import type { LackedDisk, Point } from '../../core/point.js';
-import { nameOf, planRestore, type RestorePlan } from '../../core/restore-plan.js';
+import { refuseFindings } from '../../core/point-findings.js';
 import { type NameParts, type RestoredNames, restoredNames } from '../../core/restored-names.js';
-import { messageOf, QmpBackupError } from '../../errors.js';
 import { legacyFiles, refuseUnfinished } from '../../import/legacy-disk.js';
 import { type LegacyDisk, planLegacyRestore } from '../../import/legacy-restore.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
-import { type ChainFile, refuseAlteredChain } from '../../repository/chain-check.js';
-import { diskFolder } from '../../repository/layout.js';
+import type { ChainFile } from '../../repository/chain-check.js';
+import { type OpenPoint, openPoint } from '../../repository/open-point.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
 import type { RestoreContext, RestoreDeps, RestoreOptions } from './request.js';
 import { type DefinitionSource, readDefinition } from './restore-definition.js';
@@ -56,13 +55,13 @@ export interface RestoreSourceDisk {
 // --- with a catalog --------------------------------------------------------------------------------------------------
 
 export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise<RestoreSource> {
-  const { options, target, signal, deps, warn } = run;
-  const plan = planRestore(catalog, options);
-  const point = nameOf(plan.point, catalog);
+  const { options, target, signal, warn } = run;
+  const plan = await openPoint(target, options, { catalog, signal });
+  const point = plan.name;
   const parts: NameParts = { vm: vmName(options, catalog.vm), point: numberInName(plan.point, catalog) };
   const names = restoredNames(
     parts,
-    plan.disks.map(({ entry }) => entry.disk),
+    plan.disks.map(({ disk }) => disk),
     options.fileName,
   );
   const lacks = lackedOf(plan, options);
@@ -70,15 +69,12 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   for (const disk of plan.absent.filter((each) => !lacks.some((lacked) => lacked.disk === each))) {
     warn(`${point} does not hold ${disk}, which has files in other points`);
   }
-  const disks: RestoreSourceDisk[] = [];
-  for (const { entry, line } of plan.disks) {
-    const dir = diskFolder(target, entry.disk);
-    await refuseLinkedFolder(dir);
-    await refuseAlteredChain({ dir, target }, line, signal, deps);
-    const suspect = line.find((each) => each.suspect !== undefined);
-    if (suspect) warn(`${entry.disk} is suspect: ${suspect.file} was ${suspect.suspect}`);
-    disks.push({ disk: entry.disk, device: entry.source.device, dir, line });
-  }
+  refuseFindings(plan.findings);
+  const disks = plan.disks.map(({ disk, dir, entry, chain, findings }): RestoreSourceDisk => {
+    const suspect = findings.find(({ code }) => code === 'suspect');
+    if (suspect) warn(suspect.what);
+    return { disk, device: entry.source.device, dir, line: chain.map((each) => each.entry) };
+  });
   const asked = { point: plan.point, called: point };
   return {
     ...{ point, disks, names, lacks, leftOut: plan.leftOut, machine: machineOf(plan, names) },
@@ -87,20 +83,9 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
 }
 
 /** What an option left out was not wanted; who names disks wants no others. */
-function lackedOf({ point }: RestorePlan, { disks = [], include = [], exclude = [] }: RestoreOptions): LackedDisk[] {
+function lackedOf({ point }: OpenPoint, { disks = [], include = [], exclude = [] }: RestoreOptions): LackedDisk[] {
   if (disks.length + include.length > 0) return [];
   return (point.lacks ?? []).filter(({ disk, kind }) => kind !== 'request' && !exclude.includes(disk));
-}
-
-/** The disks are read in their folders, which must be those of this target. */
-async function refuseLinkedFolder(dir: string): Promise<void> {
-  const stats = await lstat(dir).catch((error: unknown) => {
-    throw new QmpBackupError('unsafe', `the folder ${dir} is missing: ${messageOf(error)}`, { cause: error });
-  });
-  if (stats.isDirectory()) return;
-  throw new QmpBackupError('unsafe', `${dir} is not a folder, or a symbolic link`, {
-    hint: 'The backup was altered. Put back the folder of the disk itself.',
-  });
 }
 
 const MACHINE_SCHEMA = 1;
@@ -116,7 +101,7 @@ function numberInName(point: Point, catalog: Catalog): string {
   return point.chain === currentChain(catalog) ? `${point.number}` : `${point.chain}-${point.number}`;
 }
 
-function machineOf({ point, disks }: RestorePlan, names: RestoredNames): object {
+function machineOf({ point, disks }: OpenPoint, names: RestoredNames): object {
   const { machine, createdAt, consistency, vmStatus } = point;
   return {
     schema: MACHINE_SCHEMA,
@@ -124,12 +109,12 @@ function machineOf({ point, disks }: RestorePlan, names: RestoredNames): object 
     takenAt: createdAt,
     consistency,
     vmStatus,
-    disks: disks.map(({ entry: { disk, virtualSize, plaintextOfEncrypted }, line }) => ({
+    disks: disks.map(({ entry: { disk, virtualSize, plaintextOfEncrypted }, chain }) => ({
       disk,
       file: names.image(disk),
       virtualSize,
       plaintextOfEncrypted,
-      source: describedSource(line),
+      source: describedSource(chain.map(({ entry }) => entry)),
     })),
   };
 }

@@ -8,7 +8,6 @@ import { readRebaseNote } from '../../import/legacy-disk.js';
 import { readLegacyFolder } from '../../import/legacy-folder.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
-import { checkBackingChain } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import type { Definer } from './define-domain.js';
@@ -31,7 +30,6 @@ export const defaultRestoreDeps: RestoreDeps = {
   readCatalog,
   readLegacyFolder,
   readMergeNote: readRebaseNote,
-  checkLine: checkBackingChain,
 };
 
 /**

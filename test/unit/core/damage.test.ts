@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { damageInWords, damageOf, recordedFiles } from '../../../src/core/damage.js';
+import { type FileFault, MISSING } from '../../../src/core/file-record.js';
 import { catalog, entry, point } from '../../support/builders.js';
 
 const definition = {
@@ -11,8 +12,8 @@ const full = entry('a', 'FULL-1.qcow2', { size: 5 });
 const inc = entry('a', 'INC-2.qcow2', { parent: 'FULL-1.qcow2', level: 'inc', size: 6 });
 const other = entry('b', 'FULL-2.qcow2', { size: 8 });
 const chain = catalog([point(0, [full]), point(1, [inc, other], { definition })]);
-const missing = (...files: readonly string[]): ReadonlyMap<string, string> =>
-  new Map(files.map((file) => [file, 'it is missing']));
+const missing = (...files: readonly string[]): ReadonlyMap<string, FileFault> =>
+  new Map(files.map((file) => [file, MISSING]));
 
 describe('files that are gone', () => {
   it('are looked for wherever the catalog says that they are whole', () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Catalog } from '../../../src/core/catalog.js';
+import { refuseFindings } from '../../../src/core/point-findings.js';
 import { planRestore, type RestoreRequest } from '../../../src/core/restore-plan.js';
 import { QmpBackupError } from '../../../src/errors.js';
 import { type LegacyDisk, planLegacyRestore } from '../../../src/import/legacy-restore.js';
@@ -31,6 +32,7 @@ function two(): Catalog {
 
 function plan(of: Catalog, request: RestoreRequest = {}): string {
   const found = planRestore(of, request);
+  refuseFindings(found.findings);
   const disks = found.disks.map(({ entry: { disk }, line }) => `${disk}:${line.map(({ file }) => file).join('+')}`);
   return `${found.point.id} ${disks.join(' ')}${found.absent.length > 0 ? ` without ${found.absent.join(' ')}` : ''}`;
 }

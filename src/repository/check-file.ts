@@ -1,0 +1,86 @@
+import { type FileFault, isFault, type SeenFile } from '../core/file-record.js';
+import { type LinkFault, linkFault } from '../core/header-link.js';
+import type { PointDisk } from '../core/point.js';
+import type { Qcow2Header } from '../core/qcow2-header.js';
+import { QmpBackupError } from '../errors.js';
+import { fileError } from '../host/file-errors.js';
+import { readHeader } from '../qemu-tools/examine.js';
+import { type DigestOptions, sha256File } from './digest.js';
+import { lookAtFile } from './file-state.js';
+
+/** What is wrong with one image of a target. Only an abort is thrown; also what cannot be read is a fault. */
+
+export interface ExpectedHeader {
+  /** Backing links that are in order; null is none. */
+  readonly links: readonly (string | null)[];
+  /** Bytes of the disk. */
+  readonly virtualSize: number;
+  /** Where it may have grown, the most that it may have. */
+  readonly grownTo?: number;
+}
+
+/** The header of the image at `path`, or what is wrong with it. */
+export async function checkHeader(path: string, expected: ExpectedHeader): Promise<Qcow2Header | FileFault> {
+  const header = await headerOf(path);
+  if (isFault(header)) return header;
+  const { links, virtualSize, grownTo = virtualSize } = expected;
+  const fault = linkFault(header, links);
+  if (fault) return { code: 'other-link', why: inWords(fault, links) };
+  if (header.virtualSize >= virtualSize && header.virtualSize <= grownTo) return header;
+  const why = `it is a disk of ${header.virtualSize} bytes, the catalog says ${virtualSize}`;
+  return { code: 'other-disk-size', why };
+}
+
+async function headerOf(path: string): Promise<Qcow2Header | FileFault> {
+  try {
+    return await readHeader(path, 'it');
+  } catch (error) {
+    if (!(error instanceof QmpBackupError)) throw error;
+    if (error.code === 'failed') return unreadable(path, error.cause);
+    return { code: error.code === 'damaged' ? 'no-image' : 'not-a-file', why: error.message };
+  }
+}
+
+function inWords({ kind, name }: LinkFault, links: readonly (string | null)[]): string {
+  if (kind === 'data-file') return `its header names an external data file (${name ?? 'without a name'})`;
+  if (kind === 'format') return `the format of its backing file is ${name ?? 'not given'}, it must be qcow2`;
+  return `its backing file is ${name ?? 'none'}, the catalog says ${links.map((each) => each ?? 'none').join(' or ')}`;
+}
+
+/** Whether the file is what was sealed: it is there with the recorded size, and with the recorded time or digest. */
+export async function whyAltered(
+  path: string,
+  entry: PointDisk,
+  options: DigestOptions,
+): Promise<FileFault | undefined> {
+  const seen = await lookAtFile(path, entry);
+  return isFault(seen) ? seen : whyTouched(path, entry, seen, options);
+}
+
+/** The second half of `whyAltered`, which reads the whole file if it was touched. */
+export async function whyTouched(
+  path: string,
+  { sha256 }: PointDisk,
+  { touched }: SeenFile,
+  options: DigestOptions,
+): Promise<FileFault | undefined> {
+  if (!touched) return undefined;
+  const why = 'it was modified after it was sealed';
+  if (sha256 === null) return { code: 'altered', why: `${why}, and there is no digest to compare it with` };
+  const found = await digestOf(path, options);
+  if (typeof found !== 'string') return found;
+  return found === sha256 ? undefined : { code: 'altered', why };
+}
+
+async function digestOf(path: string, options: DigestOptions): Promise<string | FileFault> {
+  try {
+    return await sha256File(path, options);
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    return unreadable(path, error);
+  }
+}
+
+function unreadable(path: string, error: unknown): FileFault {
+  return { code: 'unreadable', why: fileError('read', path, error).message };
+}
