@@ -32,7 +32,7 @@ export interface RestorePlan {
 export interface RestoreDisk {
   readonly entry: PointDisk;
   /** The files needed, FULL first, the point's own last; empty where the catalog does not tell them. */
-  readonly line: readonly PointDisk[];
+  readonly chain: readonly PointDisk[];
   readonly findings: readonly PointFinding[];
 }
 
@@ -81,7 +81,7 @@ export function planDisk(
       },
     ];
   });
-  if (!fault) return { entry, line: files, findings: suspect };
+  if (!fault) return { entry, chain: files, findings: suspect };
   const { code, file } = fault;
   const why = chainFaultInWords(disk, fault);
   const what = `${nameOf(point, catalog)} cannot be restored: ${why}`;
@@ -94,7 +94,7 @@ export function planDisk(
     what,
     todo: wayOn(catalog, restorable()),
   };
-  return { entry, line: files, findings: [finding, ...suspect] };
+  return { entry, chain: files, findings: [finding, ...suspect] };
 }
 
 function chainFaultInWords(disk: string, { code, why }: ChainFault): string {

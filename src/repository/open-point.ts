@@ -134,17 +134,17 @@ const NONE: ReadonlyMap<string, FileFault> = new Map();
 async function openPlanned(target: string, planned: RestoreDisk, options: OpenOptions): Promise<OpenDisk> {
   const opened = opening(target, planned);
   const { look = 'headers' } = options;
-  const files = planned.line.filter(({ state }) => state === 'whole');
+  const files = planned.chain.filter(({ state }) => state === 'whole');
   if (look === 'stat') return withFindings(opened, amissFindings(opened, await filesAmiss(target, files)));
   // While a merge is half done its files differ from the catalog, and rightly so.
-  if (look === 'catalog' || files.length < planned.line.length) return opened;
+  if (look === 'catalog' || files.length < planned.chain.length) return opened;
   const { signal, onBytes, rateLimit } = options;
   return withFindings(opened, (await checkChain(target, files, { signal, onBytes, rateLimit })).findings);
 }
 
-function opening(target: string, { entry, line, findings }: RestoreDisk): OpenDisk {
+function opening(target: string, { entry, chain: files, findings }: RestoreDisk): OpenDisk {
   const dir = diskFolder(target, entry.disk);
-  const chain = line.map((each) => ({ path: pathIn(dir, each.file), entry: each }));
+  const chain = files.map((each) => ({ path: pathIn(dir, each.file), entry: each }));
   return { disk: entry.disk, dir, entry, chain, findings };
 }
 

@@ -49,7 +49,7 @@ export interface RestoreSourceDisk {
   /** The target of a libvirt domain's disk. */
   readonly device: string | null;
   readonly dir: string;
-  readonly line: readonly ChainFile[];
+  readonly chain: readonly ChainFile[];
 }
 
 // --- with a catalog --------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   const disks = plan.disks.map(({ disk, dir, entry, chain, findings }): RestoreSourceDisk => {
     const suspect = findings.find(({ code }) => code === 'suspect');
     if (suspect) warn(suspect.what);
-    return { disk, device: entry.source.device, dir, line: chain.map((each) => each.entry) };
+    return { disk, device: entry.source.device, dir, chain: chain.map((each) => each.entry) };
   });
   const asked = { point: plan.point, called: point };
   return {
@@ -135,7 +135,7 @@ export async function legacySource(run: RestoreRun): Promise<RestoreSource> {
   const disks: RestoreSourceDisk[] = [];
   for (const { disk, dir, chain } of plan.disks) {
     refuseUnfinished(dir, await deps.readMergeNote(dir));
-    disks.push({ disk, device: null, dir, line: await legacyFiles(dir, chain, undefined) });
+    disks.push({ disk, device: null, dir, chain: await legacyFiles(dir, chain, undefined) });
   }
   const parts: NameParts = { vm: options.definition.name, point: null };
   const names = restoredNames(
@@ -147,10 +147,10 @@ export async function legacySource(run: RestoreRun): Promise<RestoreSource> {
     schema: MACHINE_SCHEMA,
     name: null,
     uuid: null,
-    disks: disks.map(({ disk, line }) => ({
+    disks: disks.map(({ disk, chain }) => ({
       disk,
       file: names.image(disk),
-      virtualSize: line.at(-1)?.virtualSize ?? null,
+      virtualSize: chain.at(-1)?.virtualSize ?? null,
     })),
   };
   const asked = { point: null, called: plan.point };

@@ -91,27 +91,27 @@ async function realTarget(target: string): Promise<string> {
 async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Promise<RestoreResult> {
   const { options, output, signal, context, deps } = run;
   const { names, leftOut } = source;
-  const disks = source.disks.map(({ disk, line }): RestoredDisk => ({
+  const disks = source.disks.map(({ disk, chain }): RestoredDisk => ({
     disk,
     path: join(output, names.image(disk)),
-    files: line.map(({ file }) => file),
-    virtualSize: line.at(-1)?.virtualSize ?? 0,
+    files: chain.map(({ file }) => file),
+    virtualSize: chain.at(-1)?.virtualSize ?? 0,
   }));
   const machine = join(output, names.machine);
   for (const path of [...disks.map((each) => each.path), machine]) await refuseExisting(path);
   const { definition } = source;
   const places = definition && (await placesFor(output, definition));
   context.report({ kind: 'planned', point: source.point, disks, leftOut });
-  const most = await Promise.all(source.disks.map(({ dir, line }) => mostOfCopy(dir, line)));
+  const most = await Promise.all(source.disks.map(({ dir, chain }) => mostOfCopy(dir, chain)));
   const space = { need: most.reduce((sum, each) => sum + each, 0), what: `the restore of ${source.point}` };
   await warnOfSpace(output, space, run);
 
   // QEMU of libvirt runs as another user, who must get through to the disks that libvirt makes its own.
   await makeFolder(output, undo, { mode: options.definition.define ? 0o711 : 0o700 });
-  for (const [index, { disk, dir, line }] of source.disks.entries()) {
+  for (const [index, { disk, dir, chain }] of source.disks.entries()) {
     const onProgress = (percent: number): void => context.report({ kind: 'progress', disk, percent });
     const path = disks[index]?.path ?? join(output, names.image(disk));
-    await copyChain(dir, line, path, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
+    await copyChain(dir, chain, path, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
   }
   signal.throwIfAborted();
   for (const { path } of disks) await promoteCopy(path, undo, deps);

@@ -33,7 +33,7 @@ function two(): Catalog {
 function plan(of: Catalog, request: RestoreRequest = {}): string {
   const found = planRestore(of, request);
   refuseFindings(found.findings);
-  const disks = found.disks.map(({ entry: { disk }, line }) => `${disk}:${line.map(({ file }) => file).join('+')}`);
+  const disks = found.disks.map(({ entry: { disk }, chain }) => `${disk}:${chain.map(({ file }) => file).join('+')}`);
   return `${found.point.id} ${disks.join(' ')}${found.absent.length > 0 ? ` without ${found.absent.join(' ')}` : ''}`;
 }
 
