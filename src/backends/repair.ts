@@ -6,6 +6,7 @@ import { virshCommand } from '../core/virsh-hint.js';
 import { messageOf } from '../errors.js';
 import { GuestAgentError, GuestNotThawed, thawAgentByHand } from '../guest-agent/errors.js';
 import { syncFolder } from '../host/durable.js';
+import { fileError } from '../host/file-errors.js';
 import { parseEndpoint } from '../qmp/endpoint.js';
 import { guardFile, removeGuardFile } from '../repository/guard-file.js';
 import { removeJournal } from '../repository/journal-file.js';
@@ -44,7 +45,7 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
     case 'thaw':
       return thaw(action.guest, warnings);
     case 'delete-file':
-      await rm(filePath(target, action.disk, action.file), { force: true });
+      await remove(filePath(target, action.disk, action.file));
       return syncFolder(diskFolder(target, action.disk));
     case 'delete-folder':
       return removeIfEmpty(diskFolder(target, action.disk));
@@ -93,11 +94,19 @@ async function thaw(guest: FrozenGuest, warnings: string[]): Promise<void> {
   }
 }
 
+async function remove(path: string): Promise<void> {
+  try {
+    await rm(path, { force: true });
+  } catch (error) {
+    throw fileError('remove', path, error);
+  }
+}
+
 async function removeIfEmpty(folder: string): Promise<void> {
   try {
     await rmdir(folder);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT' && code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
+    if (code !== 'ENOENT' && code !== 'ENOTEMPTY' && code !== 'EEXIST') throw fileError('remove', folder, error);
   }
 }

@@ -12,8 +12,8 @@ export interface FailedCopy {
   readonly harmsGuest?: true;
 }
 
-/** A target that is full is full for every disk; an NBD server tells it by the name of the error. */
-const OF_ALL = /No space left on device|Disk quota exceeded|\bENOSPC\b|\bEDQUOT\b/;
+/** A target that is full is full for every disk; QEMU, Node (in small letters) and an NBD server tell it in their own words. */
+const OF_ALL = /No space left on device|Disk quota exceeded|\bENOSPC\b|\bEDQUOT\b/i;
 
 /** Whether the copies of the other disks may go on where one has failed so. */
 export function sparesOthers({ why, harmsGuest }: Pick<FailedCopy, 'why' | 'harmsGuest'>): boolean {

@@ -34,7 +34,9 @@ export function spaceNeeded(disks: readonly PlannedDisk[]): number {
 /** Data that a job of this disk can copy, and what its qcow2 image needs to map it. */
 export function imageNeeded({ source, copyBitmap }: Pick<PlannedDisk, 'source' | 'copyBitmap'>): number {
   const { virtualSize } = source;
-  const changed = source.bitmaps.find(({ name }) => name === copyBitmap)?.count;
+  const bitmap = source.bitmaps.find(({ name }) => name === copyBitmap);
+  // What is allocated nowhere was not written either.
+  const changed = bitmap?.uncounted ? Math.min(bitmap.count, source.allocated) : bitmap?.count;
   const data = copyBitmap === null ? source.allocated : (changed ?? virtualSize);
   return withMetadata(roundUp(Math.min(data, virtualSize), CLUSTER), virtualSize, copyBitmap === null);
 }

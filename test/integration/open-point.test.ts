@@ -1,7 +1,6 @@
 import { link, open, rename, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
-import type { Journal } from '../../src/core/catalog.js';
 import type { PointDisk } from '../../src/core/point.js';
 import { type PointFinding, refuseFindings } from '../../src/core/point-findings.js';
 import { requireCatalog } from '../../src/repository/catalog-file.js';
@@ -277,7 +276,7 @@ suite('openPoint', () => {
 
   it('tells of a run that died, and not of one that was sealed', async () => {
     const { lab } = await chain();
-    const journal: Journal = {
+    const journal = {
       ...{ schema: 1, attempt: 'feedfacecafe', startedAt: '2026-01-01T00:00:00.000Z', what: 'backup', monitor: '' },
       ...{ vm: { uuid: null, name: null, label: null }, disks: [], madeFolders: [], freezes: null, stops: false },
       ...{ scratch: [], servesNbd: false },

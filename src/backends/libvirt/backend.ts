@@ -1,7 +1,6 @@
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { checkpointName } from '../../core/names.js';
-import type { RepairAction } from '../../core/reconcile.js';
 import { QmpBackupError } from '../../errors.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { readTarget } from '../../repository/target.js';
@@ -98,9 +97,10 @@ function readyDomain(
     checkFreeze: (run) => checkDomainFreeze({ ...run, session }, vm),
     withOrphanBitmaps: (disks) => withOrphanBitmaps(session, disks),
     retire: async (_plan, actions) => {
-      await dropCheckpoints(session, actions);
+      const names = actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : []));
+      const warnings = await dropCheckpoints(session, names);
       await end();
-      return [];
+      return warnings;
     },
   };
 }
@@ -136,13 +136,8 @@ async function offlineDomainBackend(session: BackupSession, way: Way): Promise<B
 /** What could not be repaired while it was off: bitmaps of a run that died, and checkpoints that libvirt has forgotten. */
 async function repairStarted(run: BackupRun, session: DomainSession): Promise<VmState> {
   const target = await readTarget(run.target, run.options.monthly);
-  const why = 'made by a run that died';
-  await dropCheckpoints(
-    session,
-    bitmapsOfDead(target).flatMap(({ disk: node, bitmap }): RepairAction[] =>
-      bitmap === null ? [] : [{ kind: 'remove-bitmap', node, bitmap, why }],
-    ),
-  );
+  const names = bitmapsOfDead(target).flatMap(({ bitmap }) => bitmap ?? []);
+  (await dropCheckpoints(session, names)).forEach(run.warn);
   const state = await stateOf(session.virsh, await inspectDomain(session.virsh, session.uuid));
   const { vm, report } = await repairDomain(session, { ...target, journal: undefined }, state);
   report.warnings.forEach(run.warn);

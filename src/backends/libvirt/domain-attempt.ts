@@ -20,6 +20,7 @@ import type { Planned } from '../backup-run.js';
 import type { Begun, Copies, CopyAttempt, CopyMethod, Ended, GivenUp, StagedImage } from '../copy-method.js';
 import { newJournal } from '../methods/attempt-journal.js';
 import { removeFilesOfFailed } from '../methods/failed-disks.js';
+import { type LeftByDeadRun, leftByDeadRun, retiring } from '../methods/left-by-dead-run.js';
 import { watchScratch } from '../methods/watch-scratch.js';
 import { CopyGuestState } from './copy-guest-state.js';
 import {
@@ -36,11 +37,13 @@ import { repairDomain, resumeAfterIoError } from './repair.js';
 import { type BackupSession, blockJobCommand, vmStateOf } from './session.js';
 
 /** A checkpoint and a backup in one call of libvirt; who writes the images is the method's. */
-export function domainCopy(session: BackupSession, planned: Planned, method: DomainMethod): CopyMethod {
+export function domainCopy(session: BackupSession, found: Planned, method: DomainMethod): CopyMethod {
   return {
     fleecing: method.fleecing,
     start: async (running, vm) => {
       const run = { ...running, session };
+      const left = await leftByDeadRun(run, found.catalog);
+      const planned = retiring(run, found, left);
       const copy = method.copyFor(run, planned);
       const checkpoint = checkpointOf(run, planned);
       const definition = await planDefinition(session, run.target, {
@@ -48,7 +51,7 @@ export function domainCopy(session: BackupSession, planned: Planned, method: Dom
         checkpoint: checkpoint?.name ?? null,
       });
       const guard = await startFreezeGuard(run, vm);
-      const parts = { copy, loading: copy.load(), checkpoint, definition, guard, fleecing: method.fleecing };
+      const parts = { copy, loading: copy.load(), checkpoint, definition, guard, left, fleecing: method.fleecing };
       return new DomainAttempt(run, planned, parts, vm);
     },
   };
@@ -60,6 +63,7 @@ interface Parts {
   readonly checkpoint: NewCheckpoint | null;
   readonly definition: DefinitionPlan;
   readonly guard: DomainFreezeGuard | null;
+  readonly left: LeftByDeadRun;
   readonly fleecing: FleeceChoice;
 }
 
@@ -86,7 +90,7 @@ class DomainAttempt implements CopyAttempt {
     const { copy, loading, checkpoint, definition, guard, fleecing } = parts;
     this.planned = planned;
     this.fleecing = fleecing;
-    this.journal = journalOf(run, planned, copy.folders, definition);
+    this.journal = journalOf(run, planned, parts);
     this.atStake = guard && { freezes: { kind: 'domain', uuid: run.session.uuid }, stops: false };
     this.freezer = guard;
     this.compressionType = run.options.compress ? 'zstd' : null;
@@ -159,7 +163,7 @@ class DomainAttempt implements CopyAttempt {
   }
 }
 
-function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[], definition: DefinitionPlan): Journal {
+function journalOf(run: DomainRun, { plan }: Planned, { copy, definition, left }: Parts): Journal {
   return {
     ...newJournal(run, { kind: 'domain', uuid: run.session.uuid }),
     disks: [
@@ -168,9 +172,10 @@ function journalOf(run: DomainRun, { plan }: Planned, scratch: readonly string[]
         job: domainJobId(run.attempt),
       })),
       ...journalled(definition, run.attempt),
+      ...left.disks,
     ],
     madeFolders: [...plan.disks.map(({ disk }) => disk), DEFINITION_FOLDER],
-    scratch: [...scratch],
+    scratch: [...copy.folders],
     ...(run.session.startedPaused ? { starts: run.session.uuid } : {}),
   };
 }

@@ -180,20 +180,26 @@ async function redefineLost(
   return [];
 }
 
-/** Deletes the checkpoints whose bitmaps the actions remove: each once, for all disks that have it. */
-export async function dropCheckpoints(session: DomainSession, actions: readonly RepairAction[]): Promise<void> {
-  const names = actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : []));
-  for (const name of new Set(names)) await dropCheckpoint(session, name);
+/**
+ * Deletes checkpoints, each once, for all disks that have it; resolves to what could not be deleted now, in words.
+ */
+export async function dropCheckpoints(session: DomainSession, names: readonly string[]): Promise<readonly string[]> {
+  const warnings: string[] = [];
+  for (const name of new Set(names)) await dropOrWarn(session, name, warnings);
+  return warnings;
 }
 
-/** False for an image of a domain that is off and cannot be written now: its checkpoint stays known. */
+/** False where an image cannot be written now: its checkpoint stays known, and this must not hold up every backup. */
 async function dropOrWarn(session: DomainSession, name: string, warnings: string[]): Promise<boolean> {
   try {
     await dropCheckpoint(session, name);
     return true;
   } catch (error) {
     const { domain } = session;
-    if (domain.active || !(error instanceof QmpBackupError)) throw error;
+    const refused = domain.active
+      ? error instanceof VirshError && error.reason === 'other'
+      : error instanceof QmpBackupError;
+    if (!refused) throw error;
     const todo = domainCommand(domain.connect, domain.name, 'cleanup', '--remove-bitmaps', '--stale');
     const words = `the bitmap ${name} of an earlier run cannot be removed now: ${messageOf(error)}`;
     warnings.push(`${words}; later: ${todo} --target DIR …`);

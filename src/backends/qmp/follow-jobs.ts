@@ -14,7 +14,7 @@ import type { Fleecing, QmpPlan, QmpRun } from './run.js';
 export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan, errors: JobErrors): Promise<Copies> {
   const failedCopy = (job: string, why: string): FailedCopy => {
     const disk = plan.disks.find((each) => each.job === job)?.disk ?? job;
-    const said = why === CANCELLED ? `somebody else cancelled its job (${why})` : why;
+    const said = why === CANCELLED && errors.failedOf(job) === null ? `somebody else cancelled its job (${why})` : why;
     return { disk, why: said, ...(harmsGuest(fleecing, errors.failedOf(job), why) && { harmsGuest: true }) };
   };
   const begun = performance.now();
@@ -46,7 +46,9 @@ export async function followJobs(run: QmpRun, { plan, fleecing }: QmpPlan, error
     error === null || (cancelled && error === CANCELLED) ? [] : [failedCopy(job, error)],
   );
   const isScratch = ({ disk, why }: FailedCopy): boolean => why === BROKEN_SNAPSHOT && fleecing.disks.has(disk);
-  const spared = run.options.skipFailed && bad.every(sparesOthers);
+  // One that was ended for the sake of others is not whole, whatever those have come to meanwhile.
+  const whole = !outcomes.some(({ cancelled, error }) => cancelled && error !== null);
+  const spared = run.options.skipFailed && whole && bad.every(sparesOthers);
   if (bad.length > 0 && !(spared && bad.length < outcomes.length)) {
     throw bad.every(isScratch)
       ? scratchGaveOut(listNames(bad.map(({ disk }) => disk)))

@@ -6,6 +6,7 @@ import { rememberedIdentity } from '../../core/identity.js';
 import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
 import type { Point, PointDefinition, PointDisk } from '../../core/point.js';
 import { lacksOf } from '../../core/remarks.js';
+import { QmpBackupError } from '../../errors.js';
 import { allOf, eachDisk, endingTogether } from '../../flow/all-of.js';
 import { commitCatalog, sealFile } from '../../repository/seal-file.js';
 import type { Staging } from '../../repository/staging.js';
@@ -56,13 +57,14 @@ async function sealImage(
   { outcomes }: Taken,
 ): Promise<PointDisk> {
   const { digests, compress: compressed } = options;
-  const state = await sealFile(staging, { disk: planned.disk, file: planned.file, path }, { digests, signal });
   const outcome = outcomes.find(({ job }) => job === planned.job);
+  if (!outcome) throw new QmpBackupError('failed', `${planned.disk}: nobody has said that its copy is whole`);
+  const state = await sealFile(staging, { disk: planned.disk, file: planned.file, path }, { digests, signal });
   return {
     ...entryOf(planned),
     ...state,
-    changed: outcome?.copied ?? 0,
-    durationMs: Math.round(outcome?.durationMs ?? 0),
+    changed: outcome.copied,
+    durationMs: Math.round(outcome.durationMs),
     compressed,
   };
 }

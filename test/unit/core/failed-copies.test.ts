@@ -48,6 +48,7 @@ describe('copies that fail', () => {
     expect(words(['Input/output error', 'Operation canceled', 'Permission denied']).every(sparesOthers)).toBe(true);
     const full = [
       'error: No space left on device',
+      'no space left on device',
       'Disk quota exceeded',
       'failed to write: ENOSPC (writing to file failed)',
     ];

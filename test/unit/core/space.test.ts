@@ -40,6 +40,12 @@ describe('what a disk can need', () => {
     expect(imageNeeded({ source: source('a'), copyBitmap: 'gone' })).toBeGreaterThan(64 * MiB);
   });
 
+  it('is no more than what is allocated where nobody has counted the changes', () => {
+    const uncounted = bitmap('b', { count: 1024 * MiB, uncounted: true });
+    const disk = source('a', { virtualSize: 1024 * MiB, allocated: 10 * MiB, bitmaps: [uncounted] });
+    expect(imageNeeded({ source: disk, copyBitmap: 'b' })).toBeLessThan(30 * MiB);
+  });
+
   it('has little for metadata: at most a ten-thousandth of the disk and half a MiB', () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 20_000 }), fc.boolean(), (size, whole) => {
