@@ -1,12 +1,14 @@
 import { setMaxListeners } from 'node:events';
 import { CommanderError } from 'commander';
-import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { endWithParent, isChildRun, tellEnding } from './child-run.js';
+import { errorDocument } from './documents/error.js';
+import type { ErrorDocument } from './documents/schemas/error.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
 import { lostAnswer, put, putAnswer } from './output.js';
 import { buildProgram } from './program.js';
-import { type CommandContext, JSON_SCHEMA } from './wiring.js';
+import type { CommandContext } from './wiring.js';
 
 /** Runs the program: the only file that decides how the process ends. */
 
@@ -81,7 +83,7 @@ function ofFileSystem(error: unknown): unknown {
 }
 
 /** The answer of a run that failed, where one document is wanted on stdout; options may not have been parsed by then. */
-function printError(error: { code: ErrorCode; exitCode: number; message: string; hint: string | null }): void {
+function printError(error: ErrorDocument['error']): void {
   if (!process.argv.includes('--json')) return;
-  putAnswer(`${JSON.stringify({ schema: JSON_SCHEMA, error }, null, 2)}\n`);
+  putAnswer(`${JSON.stringify(errorDocument(error), null, 2)}\n`);
 }

@@ -3,6 +3,7 @@ import type { AskedVm } from '../backends/address.js';
 import { whereNamesAre } from '../core/virsh-hint.js';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
 import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
+import type { AnswerDocument } from './documents/document.js';
 import { createLog, type Log } from './log.js';
 import { putAnswer } from './output.js';
 import type { LogLevel } from './record.js';
@@ -27,10 +28,10 @@ export interface CommandContext {
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly now: () => Date;
-  /** Prints what was asked for: `value` as one JSON document with `--json`, else `text`. */
-  readonly answer: (value: object, text: () => string) => void;
+  /** Prints what was asked for: the document as JSON with `--json`, else `text`. */
+  readonly answer: (document: () => AnswerDocument, text: () => string) => void;
   /** The same for what was done, which is for the record, too. `outcome`: what stands although nobody can be told, "the point is sealed". */
-  readonly done: (value: object, text: () => string, outcome: string) => void;
+  readonly done: (document: () => AnswerDocument, text: () => string, outcome: string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
   readonly endWith: (code: ErrorCode) => void;
   /** What `endWith` was told. */
@@ -39,13 +40,7 @@ export interface CommandContext {
   readonly trace: ((direction: '>' | '<', message: unknown) => void) | undefined;
 }
 
-export const JSON_SCHEMA = 1;
-
-export async function createContext(
-  command: string,
-  globals: GlobalOptions,
-  signal: AbortSignal,
-): Promise<CommandContext> {
+export async function createContext(globals: GlobalOptions, signal: AbortSignal): Promise<CommandContext> {
   const now = (): Date => new Date();
   const log = createLog({
     quiet: globals.quiet ?? false,
@@ -57,8 +52,8 @@ export async function createContext(
     now,
   });
   let ending: ErrorCode | undefined;
-  const print = (value: object, text: () => string, standing: () => string): void => {
-    const json = (): string => JSON.stringify({ schema: JSON_SCHEMA, command, ...value }, null, 2);
+  const print = (document: () => AnswerDocument, text: () => string, standing: () => string): void => {
+    const json = (): string => JSON.stringify(document(), null, 2);
     const error = putAnswer(`${globals.json ? json() : text()}\n`);
     if (error) log.write('error', `the answer could not be written to stdout: ${messageOf(error)}; ${standing()}`);
   };
@@ -67,12 +62,12 @@ export async function createContext(
     log,
     signal,
     now,
-    answer: (value, text) => print(value, text, () => 'nothing was changed'),
-    done: (value, text, outcome) => {
+    answer: (document, text) => print(document, text, () => 'nothing was changed'),
+    done: (document, text, outcome) => {
       const words = text();
       log.record(words);
       print(
-        value,
+        document,
         () => words,
         () => `${outcome}\n${words}`,
       );

@@ -2,6 +2,7 @@ import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { type CliResult, PROGRAM } from './cli.js';
+import { checkedAnswer } from './json-answer.js';
 import type { LibvirtLab } from './lab/libvirt.js';
 
 /** A host beside that of a libvirt lab: of another name, and with files of its own at the paths below `shared`. Needs root. */
@@ -42,7 +43,7 @@ export async function anotherHost({ dir, uri }: LibvirtLab): Promise<AnotherHost
         ...{ reject: false, timeout: 120_000, env: { NO_COLOR: '1', ...env } },
       });
       const { stdout, stderr } = result;
-      return { exitCode: result.exitCode ?? -1, stdout, stderr, json: <T>() => JSON.parse(stdout) as T };
+      return { exitCode: result.exitCode ?? -1, stdout, stderr, json: <T>() => checkedAnswer(stdout) as T };
     },
   };
 }

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { execa, type Options } from 'execa';
+import { checkedAnswer } from './json-answer.js';
 import { projectRoot } from './lab/programs.js';
 
 /** Runs the built program as a person would: arguments in, screen, exit code and disk out. */
@@ -21,13 +22,19 @@ export async function qmpbackup(args: readonly string[], options: Options = {}):
     ...options,
   });
   const stdout = String(result.stdout ?? '');
+  // Also where a test does not look at it. A run that was killed may have said nothing.
+  if (args.includes('--json') && stdout !== '' && !isHelp(args)) checkedAnswer(stdout);
   return {
     // A program that a signal ended has no exit code of its own.
     exitCode: result.exitCode ?? -1,
     stdout,
     stderr: String(result.stderr ?? ''),
-    json: <T>() => JSON.parse(stdout) as T,
+    json: <T>() => checkedAnswer(stdout) as T,
   };
+}
+
+function isHelp(args: readonly string[]): boolean {
+  return args.includes('--help') || args.includes('--version');
 }
 
 /** Runs it and throws, with all it said, unless it ends with `exitCode`. */

@@ -156,7 +156,10 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   if (await hasRunAsChild(flags.target)) return;
   const { globals, log, signal, now } = context;
   const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
-  const { backup } = await import('../../operations/backup/backup.js');
+  const [{ backup }, { backupDocument }] = await Promise.all([
+    import('../../operations/backup/backup.js'),
+    import('../documents/backup.js'),
+  ]);
   const result = await backup(
     {
       ...domainOptions(vmOf(flags, globals), flags),
@@ -240,7 +243,11 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
       },
     },
   );
-  context.done({ ...result }, () => renderBackup(result), result.point ? 'the point is sealed' : 'nothing was changed');
+  context.done(
+    () => backupDocument(result),
+    () => renderBackup(result),
+    result.point ? 'the point is sealed' : 'nothing was changed',
+  );
   if (result.point?.lacks?.some(({ kind }) => kind === 'failed')) context.endWith('partial');
   // Done in part says more than that there were warnings.
   if (flags.strict && context.ending() === undefined && warnsOfThisRun(result)) context.endWith('warnings');

@@ -53,7 +53,10 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
   }
   const images = flags.image ?? [];
   const vm = images.length > 0 ? vmOf(context.globals) : requireVm(context.globals);
-  const { cleanup } = await import('../../operations/cleanup.js');
+  const [{ cleanup }, { cleanupDocument }] = await Promise.all([
+    import('../../operations/cleanup.js'),
+    import('../documents/cleanup.js'),
+  ]);
   const result = await cleanup({
     vm,
     images,
@@ -68,7 +71,7 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
   }
   if (result.stuck.length > 0) context.endWith('partial');
   context.done(
-    { ...result },
+    () => cleanupDocument(result),
     () => render(result),
     result.dryRun ? 'nothing was changed' : `${result.stuck.length > 0 ? 'a part of ' : ''}what was to go is removed`,
   );

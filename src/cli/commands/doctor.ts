@@ -47,7 +47,10 @@ async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
     });
   }
   if (flags.target !== undefined && (await hasRunAsChild(flags.target))) return;
-  const { doctor } = await import('../../operations/doctor/doctor.js');
+  const [{ doctor }, { doctorDocument }] = await Promise.all([
+    import('../../operations/doctor/doctor.js'),
+    import('../documents/doctor.js'),
+  ]);
   const result = await doctor(
     {
       vm,
@@ -61,6 +64,9 @@ async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
     },
     { signal, now, month: async () => (await import('date-fns/format')).format(now(), 'yyyy-MM') },
   );
-  context.answer({ ...result }, () => renderFindings(result.findings));
+  context.answer(
+    () => doctorDocument(result),
+    () => renderFindings(result.findings),
+  );
   if (result.findings.some(({ level }) => level === 'error')) context.endWith('failed');
 }

@@ -43,7 +43,10 @@ Examples:
 
 async function runImport(dir: string, flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, now } = context;
-  const { importStreams } = await import('../../operations/import/import.js');
+  const [{ importStreams }, { importDocument }] = await Promise.all([
+    import('../../operations/import/import.js'),
+    import('../documents/import.js'),
+  ]);
   const percent = createPercent(log);
   const result = await importStreams(
     {
@@ -75,7 +78,7 @@ async function runImport(dir: string, flags: Flags, context: CommandContext): Pr
   );
   log.transient('');
   context.done(
-    { ...result },
+    () => importDocument(result),
     () => render(result),
     result.dryRun ? 'nothing was changed' : `the points are sealed in ${result.target}`,
   );

@@ -28,11 +28,15 @@ Examples:
   qmpbackup --domain web1 info --show jobs`;
 
 async function runInfo(flags: Flags, context: CommandContext): Promise<void> {
-  const { info } = await import('../../operations/info.js');
-  const { renderInfo, withoutGuesses } = await import('../render/info.js');
+  const [{ info }, { infoDocument }, { renderInfo }] = await Promise.all([
+    import('../../operations/info.js'),
+    import('../documents/info.js'),
+    import('../render/info.js'),
+  ]);
   const { globals, trace } = context;
   const result = await info({ vm: requireVm(globals), breakLock: flags.breakLock ?? false, trace });
-  context.answer({ show: flags.show, ...withoutGuesses(result) }, () =>
-    renderInfo(result, flags.show, globals.domain ?? null),
+  context.answer(
+    () => infoDocument(result, flags.show),
+    () => renderInfo(result, flags.show, globals.domain ?? null),
   );
 }

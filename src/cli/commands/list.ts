@@ -19,9 +19,15 @@ Examples:
   qmpbackup list --json --target /backup`;
 
 async function runList({ target }: { readonly target: string }, context: CommandContext): Promise<void> {
-  const { list } = await import('../../operations/list.js');
-  const { renderList } = await import('../render/list.js');
+  const [{ list }, { listDocument }, { renderList }] = await Promise.all([
+    import('../../operations/list.js'),
+    import('../documents/list.js'),
+    import('../render/list.js'),
+  ]);
   const targets = await list(target);
   for (const { warnings } of targets) for (const text of warnings) context.log.write('warning', text);
-  context.answer({ targets }, () => renderList(targets, context.globals.verbose ?? false));
+  context.answer(
+    () => listDocument(targets),
+    () => renderList(targets, context.globals.verbose ?? false),
+  );
 }

@@ -28,7 +28,10 @@ export const mergeCommand: Register = (program, run) => {
 
 async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal } = context;
-  const { merge } = await import('../../operations/restore/merge.js');
+  const [{ merge }, { mergeDocument }] = await Promise.all([
+    import('../../operations/restore/merge.js'),
+    import('../documents/merge.js'),
+  ]);
   const percent = createPercent(log);
   const result = await merge(
     {
@@ -58,7 +61,7 @@ async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
   log.transient('');
   const { files, targetFile } = result;
   context.done(
-    { ...result },
+    () => mergeDocument(result),
     () => `merged ${files.length} ${files.length === 1 ? 'file' : 'files'} into ${targetFile}`,
     `${targetFile} is complete`,
   );

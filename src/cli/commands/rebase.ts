@@ -34,7 +34,10 @@ Examples:
 
 async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal } = context;
-  const { rebase } = await import('../../operations/rebase/rebase.js');
+  const [{ rebase }, { rebaseDocument }] = await Promise.all([
+    import('../../operations/rebase/rebase.js'),
+    import('../documents/rebase.js'),
+  ]);
   const percent = createPercent(log);
   const result = await rebase(
     {
@@ -79,7 +82,7 @@ async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
   );
   log.transient('');
   context.done(
-    { ...result },
+    () => rebaseDocument(result),
     () => render(result),
     result.dryRun ? 'nothing was changed' : `what was to be merged is merged into ${result.full}`,
   );

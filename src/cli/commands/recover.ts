@@ -43,7 +43,10 @@ async function runRecover(flags: Flags, context: CommandContext): Promise<void> 
   const { globals, log, signal, trace } = context;
   if (await hasRunAsChild(flags.target)) return;
   const vm = vmOf(globals);
-  const { recover } = await import('../../operations/recover/recover.js');
+  const [{ recover }, { recoverDocument }] = await Promise.all([
+    import('../../operations/recover/recover.js'),
+    import('../documents/recover.js'),
+  ]);
   const result = await recover(
     {
       target: flags.target,
@@ -58,7 +61,7 @@ async function runRecover(flags: Flags, context: CommandContext): Promise<void> 
     { signal, warn: (text) => log.write('warning', text) },
   );
   context.done(
-    { ...result },
+    () => recoverDocument(result),
     () => render(result),
     result.dryRun ? 'nothing was changed' : 'what could be repaired is repaired',
   );

@@ -63,7 +63,10 @@ and refuses where a domain of that name or UUID is there. Disks that are not res
 
 async function runRestore(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, globals } = context;
-  const { restore } = await import('../../operations/restore/restore.js');
+  const [{ restore }, { restoreDocument }] = await Promise.all([
+    import('../../operations/restore/restore.js'),
+    import('../documents/restore.js'),
+  ]);
   const percent = createPercent(log);
   const result = await restore(
     {
@@ -102,7 +105,11 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
     },
   );
   log.transient('');
-  context.done({ ...result }, () => render(result), `${result.point} is restored into ${result.output}`);
+  context.done(
+    () => restoreDocument(result),
+    () => render(result),
+    `${result.point} is restored into ${result.output}`,
+  );
 }
 
 function render({ point, output, disks, machine, definition }: RestoreResult): string {

@@ -24,15 +24,6 @@ function renderTopic(info: VmInfo, topic: InfoTopic, domain: string | null): str
   }
 }
 
-/** For the JSON answer: a number that nobody has counted is none. */
-export function withoutGuesses({ vm, ...info }: VmInfo): object {
-  const disks = vm.disks.map((disk) => ({
-    ...disk,
-    bitmaps: disk.bitmaps.map(({ uncounted, ...bitmap }) => (uncounted ? { ...bitmap, count: null } : bitmap)),
-  }));
-  return { ...info, vm: { ...vm, disks } };
-}
-
 function renderDevices({ vm, beside }: VmInfo): string {
   const rows = vm.disks.map((disk) => [
     newDiskId(disk),

@@ -1,0 +1,23 @@
+import type { BackupDocument } from './schemas/backup.js';
+import type { CleanupDocument } from './schemas/cleanup.js';
+import type { DoctorDocument } from './schemas/doctor.js';
+import type { ImportDocument } from './schemas/import.js';
+import type { InfoDocument } from './schemas/info.js';
+import type { ListDocument } from './schemas/list.js';
+import type { MergeDocument } from './schemas/merge.js';
+import type { RebaseDocument } from './schemas/rebase.js';
+import type { RecoverDocument } from './schemas/recover.js';
+import type { RestoreDocument } from './schemas/restore.js';
+
+/** All that leaves the program as an answer under `--json`. */
+export type AnswerDocument =
+  | BackupDocument
+  | ListDocument
+  | InfoDocument
+  | RestoreDocument
+  | RebaseDocument
+  | MergeDocument
+  | ImportDocument
+  | CleanupDocument
+  | RecoverDocument
+  | DoctorDocument;

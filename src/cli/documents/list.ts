@@ -1,0 +1,25 @@
+import type { ListedPoint, ListedTarget } from '../../operations/list.js';
+import { envelope } from './envelope.js';
+import { identityPart } from './parts.js';
+import { pointDocument } from './point.js';
+import type { ListDocument } from './schemas/list.js';
+
+type TargetDocument = ListDocument['targets'][number];
+
+export function listDocument(targets: readonly ListedTarget[]): ListDocument {
+  return { ...envelope('list'), targets: targets.map(targetPart) };
+}
+
+function targetPart({ target, vm, targetId, points, warnings }: ListedTarget): TargetDocument {
+  return { target, vm: identityPart(vm), targetId, points: points.map(pointPart), warnings };
+}
+
+function pointPart({ point, needs, notWhole, damaged, suspect }: ListedPoint): TargetDocument['points'][number] {
+  return {
+    point: pointDocument(point),
+    needs,
+    notWhole,
+    damaged: damaged.map(({ disk, file, why }) => ({ disk, file, why })),
+    suspect: suspect.map(({ disk, file, why }) => ({ disk, file, why })),
+  };
+}

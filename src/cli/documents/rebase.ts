@@ -1,0 +1,8 @@
+import type { RebaseResult } from '../../operations/rebase/rebase.js';
+import { envelope } from './envelope.js';
+import type { RebaseDocument } from './schemas/rebase.js';
+
+export function rebaseDocument(result: RebaseResult): RebaseDocument {
+  const { dir, full, head, merged, lost, relinked, resumes, dryRun, removed } = result;
+  return { ...envelope('rebase'), dir, full, head, merged, lost, relinked, resumes, dryRun, removed };
+}

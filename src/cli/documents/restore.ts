@@ -1,0 +1,23 @@
+import type { RestoreResult } from '../../operations/restore/request.js';
+import { envelope } from './envelope.js';
+import { lackedPart, leftOutPart } from './parts.js';
+import type { RestoreDocument } from './schemas/restore.js';
+
+export function restoreDocument(result: RestoreResult): RestoreDocument {
+  const { output, point, disks, leftOut, lacks, machine, definition } = result;
+  return {
+    ...envelope('restore'),
+    output,
+    point,
+    disks: disks.map(({ disk, path, files, virtualSize }) => ({ disk, path, files, virtualSize })),
+    leftOut: leftOut.map(leftOutPart),
+    lacks: lacks.map(lackedPart),
+    machine,
+    definition: definition && definitionPart(definition),
+  };
+}
+
+function definitionPart(definition: NonNullable<RestoreResult['definition']>): RestoreDocument['definition'] {
+  const { name, uuid, xml, nvram, tpm, notes, defined } = definition;
+  return { name, uuid, xml, nvram, tpm, notes, defined };
+}

@@ -1,0 +1,26 @@
+import { backupDocumentSchema } from './backup.js';
+import { cleanupDocumentSchema } from './cleanup.js';
+import { doctorDocumentSchema } from './doctor.js';
+import { errorDocumentSchema } from './error.js';
+import { importDocumentSchema } from './import.js';
+import { infoDocumentSchema } from './info.js';
+import { listDocumentSchema } from './list.js';
+import { mergeDocumentSchema } from './merge.js';
+import { rebaseDocumentSchema } from './rebase.js';
+import { recoverDocumentSchema } from './recover.js';
+import { restoreDocumentSchema } from './restore.js';
+
+/** The schema of each document, by the command that prints it; `error` is that of a run that failed. */
+export const DOCUMENT_SCHEMAS = {
+  backup: backupDocumentSchema,
+  list: listDocumentSchema,
+  info: infoDocumentSchema,
+  restore: restoreDocumentSchema,
+  rebase: rebaseDocumentSchema,
+  merge: mergeDocumentSchema,
+  import: importDocumentSchema,
+  cleanup: cleanupDocumentSchema,
+  recover: recoverDocumentSchema,
+  doctor: doctorDocumentSchema,
+  error: errorDocumentSchema,
+} as const;

@@ -1,0 +1,48 @@
+import type * as v from 'valibot';
+import { document, identitySchema, listOf, object, text, textOrNull, texts } from './parts.js';
+import { pointDocumentSchema } from './point.js';
+
+const listedPoint = object(
+  {
+    point: pointDocumentSchema,
+    needs: texts('Files that the point needs, `<disk>/<file>`, itself included'),
+    notWhole: textOrNull('Why it cannot be restored as a whole, or null'),
+    damaged: listOf(
+      object(
+        { disk: text('Disk id'), file: text('`<disk>/<file>`'), why: text('What is wrong with it, in words') },
+        'A damaged file',
+      ),
+      'Files that it needs and that are gone or have another size',
+    ),
+    suspect: listOf(
+      object(
+        { disk: text('Disk id'), file: text('Name of the file'), why: text('Why, in words') },
+        'A file whose content may be wrong',
+      ),
+      'Files that it needs and whose content may be wrong although they are whole',
+    ),
+  },
+  'A restore point and what it needs',
+);
+
+export const listDocumentSchema = document(
+  'list',
+  {
+    targets: listOf(
+      object(
+        {
+          target: text('Absolute path of the target'),
+          vm: identitySchema,
+          targetId: text('Id of the target'),
+          points: listOf(listedPoint, 'Its points, in the order in which they were made'),
+          warnings: texts('What files that are gone or altered cost, in words'),
+        },
+        'A target',
+      ),
+      'The target, or each one in the folders below',
+    ),
+  },
+  'The answer of `qmpbackup list`',
+);
+
+export type ListDocument = v.InferOutput<typeof listDocumentSchema>;

@@ -1,0 +1,162 @@
+import { describe, expect, it } from 'vitest';
+import { backupDocument } from '../../../src/cli/documents/backup.js';
+import { errorDocument } from '../../../src/cli/documents/error.js';
+import { infoDocument } from '../../../src/cli/documents/info.js';
+import { listDocument } from '../../../src/cli/documents/list.js';
+import { mergeDocument } from '../../../src/cli/documents/merge.js';
+import { recoverDocument } from '../../../src/cli/documents/recover.js';
+import type { DirtyBitmap } from '../../../src/core/disk.js';
+import type { RepairAction } from '../../../src/core/reconcile.js';
+import { bitmap, entry, point, source, TARGET_ID, vmState } from '../../support/builders.js';
+import { checkedAnswer } from '../../support/json-answer.js';
+
+const REPAIRS: readonly RepairAction[] = [
+  { kind: 'thaw', guest: { kind: 'agent', endpoint: '/run/vm.qga' } },
+  { kind: 'thaw', guest: { kind: 'domain', uuid: 'd-1' } },
+  { kind: 'continue' },
+  { kind: 'end-job', job: 'j', concluded: true },
+  { kind: 'remove-export', id: 'e' },
+  { kind: 'stop-nbd-server' },
+  { kind: 'take-out-filter', qdev: 'q', filter: 'f', node: 'n' },
+  { kind: 'remove-node', node: 'n' },
+  { kind: 'delete-scratch', folder: '/s' },
+  { kind: 'remove-bitmap', node: 'n', bitmap: 'b', why: 'w' },
+  { kind: 'redefine-checkpoint', checkpoint: 'c', createdAt: '2026-11-21T12:00:00.000Z', disks: ['vda'] },
+  { kind: 'delete-file', disk: 'd1', file: 'x' },
+  { kind: 'delete-folder', disk: 'd1' },
+  { kind: 'end-domain', domain: 'd-1' },
+  { kind: 'remove-journal' },
+];
+const FULL = entry('d1', 'FULL-1.qcow2');
+const INC = entry('d1', 'INC-2.qcow2', { parent: FULL.file });
+const POINT = point(1, [INC], {
+  lacks: [{ disk: 'd2', reason: 'r', kind: 'failed' }],
+  definition: {
+    files: [{ kind: 'tpm', file: 'f', path: 'tpm2/x', size: 1, sha256: 'a'.repeat(64) }],
+    autostart: null,
+    missing: [],
+  },
+});
+
+const DOCUMENTS = {
+  backup: backupDocument({
+    target: '/t',
+    plan: {
+      ...{ level: 'inc', chain: 'c1', number: 1, removed: ['d3'], remarks: [], warnings: [] },
+      leftOut: [{ name: 'd2', reason: 'r', kind: 'failed' }],
+      disks: [
+        {
+          ...{ disk: 'd1', source: source('d1'), level: 'inc', reason: 'r', file: INC.file, parent: FULL },
+          ...{ copyBitmap: 'b', newBitmap: null, job: 'j' },
+        },
+      ],
+    },
+    repairs: REPAIRS,
+    warnings: ['w'],
+    standing: [],
+    space: { need: 1, free: 2, reserve: 1 },
+    point: POINT,
+    freeze: { fileSystems: 2, frozenMs: 1.5 },
+    fleecing: { fleece: true, why: 'w' },
+    pausedMs: 0.4,
+    transactionMs: 3,
+  }),
+  list: listDocument([
+    {
+      ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: TARGET_ID, warnings: [] },
+      points: [
+        {
+          ...{ point: POINT, needs: ['d1/x'], notWhole: null },
+          damaged: [{ disk: 'd1', file: 'd1/x', why: 'it is missing' }],
+          suspect: [{ disk: 'd1', file: 'x', why: 'w' }],
+        },
+      ],
+    },
+  ]),
+  info: infoDocument(
+    {
+      vm: vmState([source('d1', { bitmaps: [bitmap('b')], heldBy: { type: 'mirror', id: 'j' } })], {
+        leftOut: [{ name: 'cd', reason: 'r', kind: 'no-disk', instead: 'nothing' }],
+        jobs: [{ id: 'j', type: 'mirror', status: 'running', current: 1, total: 2, error: null }],
+      }),
+      ...{ tracked: ['d1'], beside: ['x'], elsewhere: null },
+    },
+    'jobs',
+  ),
+  recover: recoverDocument({
+    targets: [
+      {
+        ...{ target: '/t', actions: REPAIRS, left: ['l'] },
+        run: { what: 'backup', startedAt: '2026-11-21T12:00:00.000Z', sealed: false },
+      },
+    ],
+    ...{ vm: REPAIRS, dryRun: true },
+  }),
+  merge: mergeDocument({ targetFile: '/m', files: ['a'], virtualSize: 1 }),
+  error: errorDocument({ code: 'unsafe', exitCode: 13, message: 'm', hint: null }),
+};
+
+type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+describe.each(Object.entries(DOCUMENTS))('the document of %s', (_, document) => {
+  const printed = JSON.parse(JSON.stringify(document)) as Json;
+
+  it('is as its schema says', () => {
+    expect(checkedAnswer(JSON.stringify(document))).toEqual(printed);
+  });
+
+  it('is refused where any one field has another name', () => {
+    const renamed = withOneRenamed(printed);
+    expect(renamed.length).toBeGreaterThan(3);
+    for (const { field, value } of renamed) {
+      expect(() => checkedAnswer(JSON.stringify(value)), field).toThrow();
+    }
+  });
+});
+
+describe('what the document of a VM leaves out', () => {
+  const facts = { tracked: [], beside: [], elsewhere: null };
+  const bitmapsOf = (one: DirtyBitmap) =>
+    infoDocument({ vm: vmState([source('d1', { bitmaps: [one] })]), ...facts }, 'bitmaps').vm.disks[0]!.bitmaps;
+
+  it('is a number that nobody has counted', () => {
+    expect(bitmapsOf(bitmap('b', { count: 7 }))).toMatchObject([{ count: 7 }]);
+    expect(bitmapsOf(bitmap('b', { count: 7, uncounted: true }))).toMatchObject([{ count: null }]);
+  });
+
+  it('is what a later version of this program may come to know of a disk', () => {
+    const disk = { ...source('d1'), secret: 'of ours' };
+    const document = infoDocument(
+      { vm: { ...vmState([disk]), more: 1 } as ReturnType<typeof vmState>, ...facts },
+      'jobs',
+    );
+    expect(JSON.stringify(document)).not.toMatch(/secret|more/);
+  });
+});
+
+/** The value as often as it has fields, at whatever depth, each time with another one renamed. */
+function withOneRenamed(value: Json): readonly { readonly field: string; readonly value: Json }[] {
+  if (typeof value !== 'object' || value === null) return [];
+  if (isList(value)) {
+    return value.flatMap((item, index) =>
+      withOneRenamed(item).map((each) => ({
+        field: `${index}.${each.field}`,
+        value: value.map((other, at) => (at === index ? each.value : other)),
+      })),
+    );
+  }
+  return Object.entries(value).flatMap(([name, inner]) => {
+    const others = Object.fromEntries(Object.entries(value).filter(([other]) => other !== name));
+    return [
+      { field: name, value: { ...others, [`${name}Renamed`]: inner } },
+      ...withOneRenamed(inner).map((each) => ({
+        field: `${name}.${each.field}`,
+        value: { ...others, [name]: each.value },
+      })),
+    ];
+  });
+}
+
+function isList(value: Json): value is readonly Json[] {
+  return Array.isArray(value);
+}
