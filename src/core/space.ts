@@ -62,6 +62,11 @@ export function defaultReserve({ total }: Pick<Space, 'total'>): number {
   return Math.max(LEAST_RESERVE, Math.ceil(total / 100));
 }
 
+/** After a run that needs so much there would be less than twice the reserve: others, or the guest, may use that up meanwhile. */
+export function isShort({ free, need, reserve }: SpaceNeed): boolean {
+  return free - need < 2 * reserve;
+}
+
 /** With less than this free no run begins, not even by `--force`: the guest writes faster than anybody looks. */
 export const LEAST_FLOOR = 16 * 1024 * 1024;
 

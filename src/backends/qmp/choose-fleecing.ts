@@ -2,7 +2,7 @@ import { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import type { VmState } from '../../core/disk.js';
-import { chooseFleece, fatalToFleece } from '../../core/fleece-choice.js';
+import { chooseFleece, fatalToFleece, type FleeceChoice } from '../../core/fleece-choice.js';
 import { DIES_OF_NBD, survivesReaders } from '../../core/iothread-exports.js';
 import { fleeceNodeName, scratchFolderName } from '../../core/names.js';
 import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
@@ -13,22 +13,37 @@ import { type QemuFeatures, readFeatures } from '../../qemu/features.js';
 import type { FleecedDisk } from '../../qemu/fleece.js';
 import { scratchImage } from '../../repository/scratch.js';
 import type { TargetStorage } from '../backend.js';
+import type { BackupOptions } from '../backup-run.js';
 import type { Fleecing, QmpRun } from './run.js';
 
 export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: TargetStorage): Promise<Fleecing> {
   const { options } = run;
   if (options.verify !== null) refuseIothreads(run);
   const features = await featuresFor(run, target);
-  const choice = chooseFleece({
-    mode: options.fleece,
-    verify: options.verify !== null,
+  const choice = fleeceFor(options, { features, plan, vm: run.session.state, target });
+  return { ...choice, features, disks: choice.fleece ? await placeScratch(run, plan) : new Map() };
+}
+
+/** The one choice, of a run and of `doctor`. */
+export function fleeceFor(
+  { fleece, verify, speedLimit }: Pick<BackupOptions, 'fleece' | 'verify' | 'speedLimit'>,
+  seen: {
+    readonly features: QemuFeatures | null;
+    readonly plan: BackupPlan;
+    readonly vm: VmState;
+    readonly target: TargetStorage;
+  },
+): FleeceChoice {
+  const { features, plan, vm, target } = seen;
+  return chooseFleece({
+    mode: fleece,
+    verify: verify !== null,
     network: target.network,
-    speedLimit: options.speedLimit,
+    speedLimit,
     spaceIsShort: target.spaceIsShort,
-    obstacle: fleecingObstacle(features, plan.disks, run.session.state),
+    obstacle: fleecingObstacle(features, plan.disks, vm),
     jobBreaksItself: features?.driveBackup.onCbwError ?? false,
   });
-  return { ...choice, features, disks: choice.fleece ? await placeScratch(run, plan) : new Map() };
 }
 
 /** `--verify` reads the disks over NBD. */
@@ -55,11 +70,7 @@ async function featuresFor({ options, session }: QmpRun, target: TargetStorage):
 }
 
 /** Why this QEMU cannot fleece these disks, or null. */
-export function fleecingObstacle(
-  features: QemuFeatures | null,
-  disks: readonly PlannedDisk[],
-  vm: VmState,
-): string | null {
+function fleecingObstacle(features: QemuFeatures | null, disks: readonly PlannedDisk[], vm: VmState): string | null {
   if (!features?.snapshotAccess) return 'this QEMU has no snapshot-access nodes (7.0 and later have)';
   const { copyBeforeWrite: filter } = features;
   if (!filter?.onCbwError || !filter.cbwTimeout) {

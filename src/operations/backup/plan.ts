@@ -4,10 +4,10 @@ import type { BackupRun, Planned } from '../../backends/backup-run.js';
 import type { CopyMethod } from '../../backends/copy-method.js';
 import type { VmState } from '../../core/disk.js';
 import { withAskedFor } from '../../core/choose-disks.js';
-import { matchDisks } from '../../core/match-disks.js';
-import { planBackup } from '../../core/plan.js';
-import { checkParents, damageIn } from '../../repository/check-parents.js';
-import { listFiles, type TargetState } from '../../repository/target.js';
+import { isShort } from '../../core/space.js';
+import { damageIn } from '../../repository/check-parents.js';
+import { planInto } from '../../repository/plan-into.js';
+import type { TargetState } from '../../repository/target.js';
 import { checkSpace } from './check-space.js';
 
 export interface PlannedRun extends Pick<Planned, 'plan' | 'space'> {
@@ -22,38 +22,19 @@ export async function planRun(run: BackupRun, ready: ReadyVm, state: TargetState
   const vm = withAskedFor(ready.vm, options);
   const { bitmapName } = ready;
   const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
-  const known = matchDisks(state.catalog, vm.disks);
-  const [files, { brokenChains, catalog, untouched }] = await Promise.all([
-    listFiles(
-      target,
-      known.map(({ id }) => id),
-    ),
-    checkParents(
-      target,
-      state.catalog,
-      known.map(({ id }) => id),
-    ),
-  ]);
-  const plan = planBackup({
-    request: options,
-    vm,
-    known,
-    catalog,
+  const { plan, parents } = await planInto(state, {
+    ...{ request: options, vm, attempt, now: context.now() },
     bitmapName: bitmapName && ((disk) => bitmapName(targetId, disk, attempt)),
-    attempt,
-    nowSeconds: Math.floor(context.now().getTime() / 1000),
-    files,
-    brokenChains,
   });
+  const { catalog, untouched } = parents;
   if (catalog) (await damageIn(target, catalog, untouched)).forEach(run.warn);
   for (const { text, kind, said } of plan.remarks) {
     if (said) run.remind(text, kind === 'lacks');
     else run.warn(text);
   }
   const { network, ...space } = await checkSpace(run, plan);
-  const spaceIsShort = space.free - space.need < 2 * space.reserve;
   const planned: Planned = { plan, targetId, catalog, space, network };
-  const method = await ready.prepare(run, planned, { network, spaceIsShort });
+  const method = await ready.prepare(run, planned, { network, spaceIsShort: isShort(space) });
   context.report({ kind: 'planned', target, plan, fleecing: method.fleecing });
   return { vm, plan, space, method };
 }

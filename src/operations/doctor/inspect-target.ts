@@ -1,23 +1,25 @@
 import { stat } from 'node:fs/promises';
-import { fleecingObstacle } from '../../backends/qmp/choose-fleecing.js';
+import type { BackupOptions } from '../../backends/backup-run.js';
+import { fleeceFor } from '../../backends/qmp/choose-fleecing.js';
 import { observeRepairs, type RepairableVm } from '../../backends/repair.js';
 import { knownDisks } from '../../core/chain.js';
 import type { VmState } from '../../core/disk.js';
 import { type Failure, isFailure } from '../../core/failure.js';
-import { chooseFleece, type FleeceChoice } from '../../core/fleece-choice.js';
+import type { FleeceChoice } from '../../core/fleece-choice.js';
 import type { VmIdentity } from '../../core/identity.js';
 import { matchDisks } from '../../core/match-disks.js';
 import { bitmapName } from '../../core/names.js';
-import { planBackup } from '../../core/plan.js';
+import type { BackupRequest } from '../../core/plan.js';
 import { afterRepairs, type RepairAction } from '../../core/reconcile.js';
-import { defaultReserve, spaceNeeded } from '../../core/space.js';
+import { defaultReserve, isShort, spaceNeeded } from '../../core/space.js';
 import type { PlanFacts, SpaceFacts, TargetContent, TargetFacts } from '../../doctor/facts.js';
 import { QmpBackupError } from '../../errors.js';
 import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
 import type { QemuFeatures } from '../../qemu/features.js';
 import { type CheckedParents, checkParents, damageIn } from '../../repository/check-parents.js';
 import { targetLockedBy } from '../../repository/lock.js';
-import { listFiles, readTarget, type TargetState, whyOtherVm } from '../../repository/target.js';
+import { planInto } from '../../repository/plan-into.js';
+import { readTarget, type TargetState, whyOtherVm } from '../../repository/target.js';
 
 /** What doctor sees of a target, read and nothing else. */
 export type Probed = Pick<TargetFacts, 'write' | 'qemuWrite'>;
@@ -97,60 +99,45 @@ async function planFor(
   state: TargetState,
   seen: VmState,
   { repairs }: TargetContent,
-  { brokenChains, catalog }: CheckedParents,
+  parents: CheckedParents,
   { free, reserve, network }: SpaceFacts,
   { now, features, domain }: LookOptions,
 ): Promise<PlanFacts | Failure> {
   const vm = afterRepairs(seen, repairs);
-  const known = matchDisks(catalog, vm.disks);
-  const files = await listFiles(
-    state.target,
-    known.map(({ id }) => id),
-  );
+  const { catalog } = parents;
+  const attempt = '0'.repeat(12);
   try {
-    const plan = planBackup({
-      request: {
-        level: 'auto',
-        include: [],
-        exclude: [],
-        excludeRaw: false,
-        allowPlaintext: true,
-        skipFailed: true,
-        compress: false,
-      },
-      vm,
-      known,
-      catalog,
-      bitmapName: (disk) => bitmapName(catalog?.targetId ?? '0'.repeat(16), disk, '0'.repeat(12)),
-      attempt: '0'.repeat(12),
-      nowSeconds: Math.floor(now.getTime() / 1000),
-      files,
-      brokenChains,
+    const { plan } = await planInto(state, {
+      ...{ request: PLAIN_REQUEST, vm, attempt, now, parents },
+      bitmapName: (disk) => bitmapName(catalog?.targetId ?? '0'.repeat(16), disk, attempt),
     });
     const need = spaceNeeded(plan.disks);
-    const fleece =
-      domain?.fleecing ??
-      chooseFleece({
-        mode: 'auto',
-        verify: false,
-        network,
-        speedLimit: 0,
-        // As a run decides it.
-        spaceIsShort: free - need < 2 * reserve,
-        obstacle: fleecingObstacle(features, plan.disks, vm),
-        jobBreaksItself: features?.driveBackup.onCbwError ?? false,
-      });
+    const target = { network, spaceIsShort: isShort({ free, need, reserve }) };
     return {
       disks: plan.disks.map(({ disk, level, reason }) => ({ disk, level, reason })),
       known: [...knownDisks(catalog).keys()],
       need,
-      fleece,
+      fleece: domain?.fleecing ?? fleeceFor(PLAIN_REQUEST, { features, plan, vm, target }),
     };
   } catch (error) {
     if (!(error instanceof QmpBackupError)) throw error;
     return { failed: error.message, hint: error.hint ?? null };
   }
 }
+
+/** A backup with no option but its target; what would end it is told of each disk and not of the first alone. */
+const PLAIN_REQUEST: BackupRequest & Pick<BackupOptions, 'fleece' | 'verify' | 'speedLimit'> = {
+  level: 'auto',
+  include: [],
+  exclude: [],
+  excludeRaw: false,
+  allowPlaintext: true,
+  skipFailed: true,
+  compress: false,
+  fleece: 'auto',
+  verify: null,
+  speedLimit: 0,
+};
 
 async function readOrSay(folder: string, monthly: boolean): Promise<TargetState | Failure> {
   try {
