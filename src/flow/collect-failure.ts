@@ -2,7 +2,7 @@ import type { Failure } from '../core/failure.js';
 import { QmpBackupError } from '../errors.js';
 
 /** What cannot be looked at is a finding, and the rest is looked at all the same. */
-export async function orFailure<T>(look: Promise<T>): Promise<T | Failure> {
+export async function collectFailure<T>(look: Promise<T>): Promise<T | Failure> {
   try {
     return await look;
   } catch (error) {

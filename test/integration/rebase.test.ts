@@ -236,8 +236,8 @@ suite('an interrupted rebase', () => {
   /** Steps that change something or prove something: a crash before and after each of them is tried. */
   const STEPS = [
     'writeCatalog',
-    'writeMergeNote',
-    'removeMergeNote',
+    'writeRebaseNote',
+    'removeRebaseNote',
     'removeFile',
     'syncFolder',
     'syncFile',

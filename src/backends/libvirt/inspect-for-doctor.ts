@@ -6,7 +6,7 @@ import type { FleeceChoice } from '../../core/fleece-choice.js';
 import { matchDisks } from '../../core/match-disks.js';
 import { isOurBitmap } from '../../core/names.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from '../../doctor/domain-facts.js';
-import { orFailure } from '../../flow/collect-failure.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
 import { freeSpace } from '../../host/free-space.js';
@@ -98,7 +98,10 @@ const STILL = { fleece: false, why: 'the VM is off, so nothing overwrites what i
 /** An agent that hangs holds up libvirt's next words to it for as long as it hangs, so it is asked one question. */
 async function inspectAgent(virsh: Virsh, { uuid, agent, state }: DomainState): Promise<DomainAgentFacts> {
   const asked = agent === 'connected' && state === 'running';
-  return { channel: agent, answer: asked ? await orFailure(askAgent(virsh, uuid, { timeoutMs: AGENT_MS })) : null };
+  return {
+    channel: agent,
+    answer: asked ? await collectFailure(askAgent(virsh, uuid, { timeoutMs: AGENT_MS })) : null,
+  };
 }
 
 /** The folders of scratch images, and that of the socket. */
@@ -114,10 +117,10 @@ async function inspectScratch(
   }
   return Promise.all(
     [...needs].map(async ([folder, need]): Promise<ScratchFacts> => {
-      const space = await orFailure(freeSpace(folder, { timeoutMs: FILE_SYSTEM_MS }));
+      const space = await collectFailure(freeSpace(folder, { timeoutMs: FILE_SYSTEM_MS }));
       // Whatever else touches a file system that hangs would hang, too.
       if (isFailure(space)) return { folder, need, space, write: null, barred: null };
-      const write = await orFailure(requireWritable(folder));
+      const write = await collectFailure(requireWritable(folder));
       return { folder, need, space, write, barred: owner ? await barredAt(folder, owner) : null };
     }),
   );

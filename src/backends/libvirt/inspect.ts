@@ -1,6 +1,6 @@
 import { isFailure } from '../../core/failure.js';
 import { eachDisk } from '../../flow/all-of.js';
-import { orFailure } from '../../flow/collect-failure.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import type { DomainState } from '../../libvirt/domain-state.js';
 import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { inspectDomain } from '../../libvirt/domain.js';
@@ -21,7 +21,7 @@ export async function withNetworkSizes(domain: DomainState): Promise<DomainState
   const sizes = new Map(domain.sizes);
   const unsized = new Map(domain.unsized);
   await eachDisk(unseen, async (disk) => {
-    const size = await orFailure(sizeOf(disk, domain));
+    const size = await collectFailure(sizeOf(disk, domain));
     if (typeof size === 'number') sizes.set(disk.target, { capacity: size, allocation: size, physical: null });
     else unsized.set(disk.target, isFailure(size) ? size.failed : size.why);
   });

@@ -4,7 +4,7 @@ import { isFailure } from '../../core/failure.js';
 import { type Connect, virshCommand } from '../../core/virsh-hint.js';
 import { QmpBackupError } from '../../errors.js';
 import { eachDisk } from '../../flow/all-of.js';
-import { orFailure } from '../../flow/collect-failure.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { hasManagedSave } from '../../libvirt/lifecycle.js';
 import type { ImageFile } from '../../qemu-tools/image-file.js';
@@ -61,7 +61,7 @@ export async function inspectOfflineDomain(
   const disks = await eachDisk(state.disks, async (disk): Promise<SourceDisk> => {
     // What is left out may be in use, or gone.
     if (disk.unreadable || isSurelyExcluded(disk, choice)) return disk;
-    const seen = await orFailure(offlineDiskOf(session, disk, { instead, signal }));
+    const seen = await collectFailure(offlineDiskOf(session, disk, { instead, signal }));
     signal.throwIfAborted();
     if (!isFailure(seen)) return seen;
     // What cannot be read as it lies, its own QEMU reads; the start itself tells what is wrong with it.

@@ -3,7 +3,7 @@ import type { SourceDisk } from '../../core/disk.js';
 import { isFailure } from '../../core/failure.js';
 import { isOurBitmap } from '../../core/names.js';
 import { checkpointBitmap } from '../../core/reconcile.js';
-import { orFailure } from '../../flow/collect-failure.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import { redefineCheckpoint } from '../../libvirt/backup.js';
 import { imageBitmaps } from '../../qemu-tools/bitmaps.js';
 import { imageFile } from '../../qemu-tools/image-file.js';
@@ -28,7 +28,7 @@ export async function orphanBitmaps(
   const found = await Promise.all(
     images.map(async ({ node: target, file }) => {
       const asked = imageFile({ path: file, format: 'qcow2' }).then((image) => imageBitmaps(image, { shared: true }));
-      const bitmaps = skipUnreadable ? await orFailure(asked) : await asked;
+      const bitmaps = skipUnreadable ? await collectFailure(asked) : await asked;
       return isFailure(bitmaps) ? [] : bitmaps.map(({ name }) => ({ target, bitmap: name }));
     }),
   );

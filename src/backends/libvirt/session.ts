@@ -9,7 +9,7 @@ import { checkpointBitmap } from '../../core/reconcile.js';
 import { virshCommand } from '../../core/virsh-hint.js';
 import { QmpBackupError } from '../../errors.js';
 import { allOf } from '../../flow/all-of.js';
-import { orFailure } from '../../flow/collect-failure.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { firstBytes } from '../../host/first-bytes.js';
 import type { DomainState } from '../../libvirt/domain-state.js';
@@ -141,7 +141,7 @@ export async function stateOf(virsh: Virsh, domain: DomainState): Promise<VmStat
 /** Null where the image is not on this host, or this user may not read it. */
 async function compatOf(image: string): Promise<string | null> {
   if (!isAbsolute(image)) return null;
-  const start = await orFailure(firstBytes(image, QCOW2_START));
+  const start = await collectFailure(firstBytes(image, QCOW2_START));
   return isFailure(start) ? null : compatOfQcow2(start);
 }
 

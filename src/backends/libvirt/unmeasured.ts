@@ -2,7 +2,7 @@ import { isAbsolute } from 'node:path';
 import { isFailure } from '../../core/failure.js';
 import { addsUp, type LayerBelow } from '../../core/uneven-layers.js';
 import { allOf, eachDisk } from '../../flow/all-of.js';
-import { orFailure } from '../../flow/collect-failure.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import { validateCheckpoint } from '../../libvirt/backup.js';
 import type { Checkpoint, CheckpointDisk } from '../../libvirt/checkpoint-xml.js';
 import type { DomainState } from '../../libvirt/domain-state.js';
@@ -71,7 +71,7 @@ async function lookAtLayer({ format, source }: BackingImage): Promise<LayerBelow
   if (format === null || path === null || !isAbsolute(path)) return null;
   // No other format keeps bitmaps.
   if (format !== 'qcow2') return { virtualSize: 0, bitmaps: [] };
-  const seen = await orFailure(imageFile({ path, format }).then((image) => lookAtImage(image, { shared: true })));
+  const seen = await collectFailure(imageFile({ path, format }).then((image) => lookAtImage(image, { shared: true })));
   if (isFailure(seen)) return null;
   return { virtualSize: seen.virtualSize, bitmaps: seen.bitmaps.map(({ name }) => name) };
 }

@@ -11,7 +11,7 @@ import { matchDisks } from '../../core/match-disks.js';
 import type { DomainFacts } from '../../doctor/domain-facts.js';
 import type { DoctorFacts, VmFacts } from '../../doctor/facts.js';
 import { judge } from '../../doctor/findings.js';
-import { orFailure } from '../../flow/collect-failure.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { canFreeze, GuestAgent } from '../../guest-agent/client.js';
 import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
@@ -57,13 +57,13 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
   const month = options.monthly ? await context.month() : '';
   // First: whatever else touches a hung mount hangs too.
   const named = options.target === null ? null : resolve(options.target);
-  const answers = named === null ? undefined : await orFailure(freeSpace(named, { timeoutMs: ANSWER_MS, signal }));
+  const answers = named === null ? undefined : await collectFailure(freeSpace(named, { timeoutMs: ANSWER_MS, signal }));
   const hangs = answers && isFailure(answers) ? answers : undefined;
   const folderOf: FolderOf = async (identity) =>
     named === null || hangs ? null : targetFolder(named, options.monthly, identity, month);
 
-  const qemuImg = await orFailure(qemuImgVersion());
-  const seen = options.vm ? await orFailure(inspectVmForDoctor(options, options.vm, folderOf, signal)) : undefined;
+  const qemuImg = await collectFailure(qemuImgVersion());
+  const seen = options.vm ? await collectFailure(inspectVmForDoctor(options, options.vm, folderOf, signal)) : undefined;
   signal.throwIfAborted();
   const identity = seen && !isFailure(seen) ? seen.identity : { uuid: null, name: null, label: options.label };
   const ofMonitor = options.vm?.kind === 'monitor';
@@ -74,7 +74,7 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
   const target =
     named === null || hangs
       ? hangs
-      : await orFailure(
+      : await collectFailure(
           Promise.resolve().then(async () => {
             const folder = (await folderOf(identity)) ?? '';
             await refuseDiskFolder(named);
@@ -138,7 +138,7 @@ function inspectVmForDoctor(
     ]);
     const known = matchDisks(undefined, state.disks);
     const has = new Set(commands.map(({ name }) => name));
-    const agent = options.agent ? await orFailure(inspectAgent(options.agent, signal)) : undefined;
+    const agent = options.agent ? await collectFailure(inspectAgent(options.agent, signal)) : undefined;
     signal.throwIfAborted();
     const folder = await folderOf(identity);
     return {
@@ -204,7 +204,7 @@ const NEEDED_COMMANDS = [
 /** A file of ours in the target (or above it, where it is still to be made), which QEMU is asked to open. */
 async function probe(folder: string, session: VmSession | undefined): Promise<Probed> {
   const owner = process.getuid?.() === 0 ? session?.owner : undefined;
-  const file = await orFailure(makeProbeFile(folder, owner));
+  const file = await collectFailure(makeProbeFile(folder, owner));
   if (isFailure(file)) return { write: file, qemuWrite: null };
   try {
     const write = { clockAheadMs: file.clockAheadMs };

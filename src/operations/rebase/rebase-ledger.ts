@@ -66,8 +66,8 @@ export interface VerifyOptions {
 
 export interface LedgerDeps {
   readonly writeCatalog: (target: string, catalog: Catalog) => Promise<void>;
-  readonly writeMergeNote: (dir: string, note: RebaseNote) => Promise<void>;
-  readonly removeMergeNote: (dir: string) => Promise<void>;
+  readonly writeRebaseNote: (dir: string, note: RebaseNote) => Promise<void>;
+  readonly removeRebaseNote: (dir: string) => Promise<void>;
   /** True if it was there. */
   readonly removeFile: (path: string) => Promise<boolean>;
   readonly syncFolder: (path: string) => Promise<void>;
@@ -188,7 +188,7 @@ export async function legacyLedger(
   const files = await legacyFiles(dir, chain, note);
   let current = note;
   const write = async (next: RebaseNote): Promise<void> => {
-    await deps.writeMergeNote(dir, next);
+    await deps.writeRebaseNote(dir, next);
     current = next;
   };
   return {
@@ -223,13 +223,13 @@ export async function legacyLedger(
 export async function finishNote(
   { dir }: Pick<DiskFolder, 'dir'>,
   { absorbed, head }: RebaseNote,
-  deps: Pick<LedgerDeps, 'removeFile' | 'syncFolder' | 'removeMergeNote'>,
+  deps: Pick<LedgerDeps, 'removeFile' | 'syncFolder' | 'removeRebaseNote'>,
 ): Promise<Finished> {
   const merged = [...absorbed, head];
   const removed: string[] = [];
   for (const file of merged) if (await deps.removeFile(`${dir}/${file}`)) removed.push(file);
   await deps.syncFolder(dir);
-  await deps.removeMergeNote(dir);
+  await deps.removeRebaseNote(dir);
   return { merged, removed };
 }
 

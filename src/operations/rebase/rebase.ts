@@ -86,7 +86,7 @@ export interface RebaseDeps extends LedgerDeps {
   readonly lockTarget: typeof lockTarget;
   readonly readCatalog: typeof readCatalog;
   readonly readLegacyFolder: typeof readLegacyFolder;
-  readonly readMergeNote: typeof readRebaseNote;
+  readonly readRebaseNote: typeof readRebaseNote;
   readonly check: typeof check;
   readonly commit: typeof commit;
   readonly compare: typeof compare;
@@ -100,9 +100,9 @@ export const defaultRebaseDeps: RebaseDeps = {
   readCatalog,
   writeCatalog,
   readLegacyFolder,
-  readMergeNote: readRebaseNote,
-  writeMergeNote: writeRebaseNote,
-  removeMergeNote: removeRebaseNote,
+  readRebaseNote,
+  writeRebaseNote,
+  removeRebaseNote,
   removeFile,
   fileState,
   sha256File,
@@ -182,7 +182,7 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
     return { ledger, earlier: options.dryRun ? NOTHING : await ledger.finish() };
   }
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
-  let note = await deps.readMergeNote(folder.dir);
+  let note = await deps.readRebaseNote(folder.dir);
   let earlier = NOTHING;
   if (note?.phase === 'merged') {
     if (options.dryRun) {

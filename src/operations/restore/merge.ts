@@ -62,7 +62,7 @@ export interface MergeDeps extends CopyDeps {
   readonly lockTarget: typeof lockTarget;
   readonly readCatalog: typeof readCatalog;
   readonly readLegacyFolder: typeof readLegacyFolder;
-  readonly readMergeNote: typeof readRebaseNote;
+  readonly readRebaseNote: typeof readRebaseNote;
 }
 
 export const defaultMergeDeps: MergeDeps = {
@@ -70,7 +70,7 @@ export const defaultMergeDeps: MergeDeps = {
   lockTarget,
   readCatalog,
   readLegacyFolder,
-  readMergeNote: readRebaseNote,
+  readRebaseNote,
 };
 
 /**
@@ -133,7 +133,7 @@ async function provenChain(
     return chain.map(({ entry }) => entry);
   }
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
-  refuseUnfinished(folder.dir, await deps.readMergeNote(folder.dir));
+  refuseUnfinished(folder.dir, await deps.readRebaseNote(folder.dir));
   const chain = chosenChain(folder.dir, await deps.readLegacyFolder(folder.dir), until);
   chain.notes.forEach(warn);
   return chainToRead(await legacyFiles(folder.dir, chain, undefined), until);

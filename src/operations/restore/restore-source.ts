@@ -134,7 +134,7 @@ export async function legacySource(run: RestoreRun): Promise<RestoreSource> {
   plan.warnings.forEach(warn);
   const disks: RestoreSourceDisk[] = [];
   for (const { disk, dir, chain } of plan.disks) {
-    refuseUnfinished(dir, await deps.readMergeNote(dir));
+    refuseUnfinished(dir, await deps.readRebaseNote(dir));
     disks.push({ disk, device: null, dir, chain: await legacyFiles(dir, chain, undefined) });
   }
   const parts: NameParts = { vm: options.definition.name, point: null };

@@ -29,7 +29,7 @@ export const defaultRestoreDeps: RestoreDeps = {
   lockTarget,
   readCatalog,
   readLegacyFolder,
-  readMergeNote: readRebaseNote,
+  readRebaseNote,
 };
 
 /**
