@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe as suite, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
-import { write } from '../support/lab/guest-writes.js';
+import { write, writeZeroes } from '../support/lab/guest-writes.js';
 import { run as runProgram } from '../support/lab/programs.js';
 import { commandOf, openRelay } from '../support/qmp-relay.js';
 import { expectRefused } from '../support/refusal.js';
@@ -47,6 +47,33 @@ suite('fleecing', () => {
     await expect(lab.expectChainEqualsDisks()).rejects.toThrow(/differ/);
     await expectNextInc(lab, 2);
   });
+
+  it.each([[], ['--verify']])(
+    'copies what the guest has zeroed since, in whole clusters and parts of them %j',
+    async (...more) => {
+      const lab = await scenario([{ id: 'd1' }, { id: 'd2', format: 'raw', size: 64 * MiB }]);
+      await writeBoth(lab, 0, 0x41, 16);
+      const run = startBackup(lab, 'full', '--fleece', 'always', '--speed-limit', '4M', ...more);
+      await untilCopying(lab, run);
+      for (const [offset, length] of [
+        [8 * MiB, MiB],
+        [10 * MiB + 1024, 640 * 1024],
+        [12 * MiB, 64 * 1024],
+      ] as const) {
+        for (const disk of ['d1', 'd2']) await writeZeroes(lab.vm, disk, { offset, length });
+      }
+      await untilConcluded(lab.vm);
+      expect(await run.ended).toMatchObject({ exitCode: 0 });
+      const output = join(lab.dir, 'restored');
+      await expectCli(0, ['restore', '--target', lab.target, '--output', output]);
+      for (const disk of ['d1', 'd2']) {
+        const image = join(output, `${disk}.qcow2`);
+        const { stdout } = await runProgram('qemu-io', ['-r', '-c', 'read -P 0x41 0 16M', image]);
+        expect(stdout).not.toContain('Pattern verification failed');
+      }
+      await expectNextInc(lab, 1);
+    },
+  );
 
   it('loses nothing that the guest writes between the filters and the transaction', async () => {
     const lab = await withFull();

@@ -55,4 +55,15 @@ describe('the job of a point', () => {
     expect(data(true)).toHaveProperty('auto-finalize', false);
     expect(data(false)).not.toHaveProperty('auto-finalize');
   });
+
+  it('copies single clusters where longer pieces are answered wrongly, and only where it is fleeced', () => {
+    const nodes = { scratch: 's', filter: 'f', snapshot: 'snp' };
+    const fleeced = { ...disk, fleece: { qdev: 'q', scratch: '/s', limit: 1, nodes } };
+    const data = (each: typeof disk | typeof fleeced): unknown =>
+      pointActions([each], { speed: 0, compress: false, clusterReads: true }).find(
+        ({ type }) => type === 'drive-backup',
+      )?.data;
+    expect(data(fleeced)).toMatchObject({ device: 'snp', 'x-perf': { 'max-chunk': 65_536 } });
+    expect(data(disk)).not.toHaveProperty('x-perf');
+  });
 });
