@@ -1,5 +1,6 @@
 import { QmpBackupError } from '../errors.js';
 import { formatBytes } from './bytes.js';
+import { IMAGE_CLUSTER } from './image-cluster.js';
 import type { PlannedDisk } from './plan.js';
 
 /**
@@ -20,11 +21,10 @@ export interface SpaceNeed {
   readonly reserve: number;
 }
 
-const CLUSTER = 64 * 1024;
 /** What one L2 table of a qcow2 image with 64 KiB clusters maps. */
-const PER_L2_TABLE = (CLUSTER / 8) * CLUSTER;
+const PER_L2_TABLE = (IMAGE_CLUSTER / 8) * IMAGE_CLUSTER;
 /** What one refcount block of 16-bit counts covers. */
-const PER_REFCOUNT_BLOCK = (CLUSTER / 2) * CLUSTER;
+const PER_REFCOUNT_BLOCK = (IMAGE_CLUSTER / 2) * IMAGE_CLUSTER;
 
 /** Bytes that all files of the plan can take together. */
 export function spaceNeeded(disks: readonly PlannedDisk[]): number {
@@ -38,17 +38,17 @@ export function imageNeeded({ source, copyBitmap }: Pick<PlannedDisk, 'source' |
   // What is allocated nowhere was not written either.
   const changed = bitmap?.uncounted ? Math.min(bitmap.count, source.allocated) : bitmap?.count;
   const data = copyBitmap === null ? source.allocated : (changed ?? virtualSize);
-  return withMetadata(roundUp(Math.min(data, virtualSize), CLUSTER), virtualSize, copyBitmap === null);
+  return withMetadata(roundUp(Math.min(data, virtualSize), IMAGE_CLUSTER), virtualSize, copyBitmap === null);
 }
 
 /** A whole copy also maps what reads as zeros; scattered changes can need a table for each of their clusters. */
 function withMetadata(data: number, virtualSize: number, whole: boolean): number {
   const tables = Math.ceil(virtualSize / PER_L2_TABLE);
-  const mapped = (whole ? tables : Math.min(tables, data / CLUSTER)) * CLUSTER;
-  const l1 = roundUp(tables * 8, CLUSTER);
+  const mapped = (whole ? tables : Math.min(tables, data / IMAGE_CLUSTER)) * IMAGE_CLUSTER;
+  const l1 = roundUp(tables * 8, IMAGE_CLUSTER);
   const counted = data + mapped + l1;
   // The header, the refcount table and one block of counts are there from the beginning.
-  return counted + (3 + Math.ceil(counted / PER_REFCOUNT_BLOCK)) * CLUSTER;
+  return counted + (3 + Math.ceil(counted / PER_REFCOUNT_BLOCK)) * IMAGE_CLUSTER;
 }
 
 function roundUp(bytes: number, unit: number): number {

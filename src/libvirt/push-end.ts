@@ -1,3 +1,4 @@
+import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import type { DomainJobInfo } from './job-info.js';
 
 /** One image that was pushed, by what it holds itself. Bytes. */
@@ -6,8 +7,6 @@ export interface PushedImage {
   /** What the push had to copy at the least: all of a full one, and what had changed when it was planned. */
   readonly least: number;
 }
-
-const CLUSTER = 65_536;
 
 /**
  * libvirt tells how the last job ended, and not which one that was: somebody may have ended ours and begun another since.
@@ -26,8 +25,8 @@ export function whyNotWhole(
   if (state !== 'completed' || error !== null) return error ?? `its job ended as ${state}`;
   const held = images.reduce((sum, image) => sum + image.held, 0);
   // Where nothing had to be copied libvirt tells no number. The last cluster of a disk may be a part of one.
-  if (Math.abs((copied?.bytes ?? 0) - held) > CLUSTER * images.length) return ANOTHER;
-  return images.some((image) => image.held + CLUSTER < image.least) ? ANOTHER : null;
+  if (Math.abs((copied?.bytes ?? 0) - held) > IMAGE_CLUSTER * images.length) return ANOTHER;
+  return images.some((image) => image.held + IMAGE_CLUSTER < image.least) ? ANOTHER : null;
 }
 
 const ANOTHER = 'how its job ended is not known, since another one has ended after it';

@@ -1,3 +1,4 @@
+import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import type { PlannedDisk } from '../core/plan.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run, type TransactionAction } from '../qmp/commands.js';
@@ -61,9 +62,6 @@ export async function addBitmaps(client: QmpClient, disks: readonly TransactionD
   if (actions.length > 0) await run(client, 'transaction', { actions });
 }
 
-/** Bytes that a copy-before-write filter copies at a time: that of scratch images with clusters of 64 KiB. */
-const CBW_CLUSTER = 65_536;
-
 /** All bitmaps first, then all jobs: a transaction that QEMU refuses at a bitmap has started no job. */
 export function pointActions(
   disks: readonly TransactionDisk[],
@@ -89,7 +87,7 @@ export function pointActions(
       speed,
       compress,
       ...(jobOnCbwError && !fleece ? { 'on-cbw-error': 'break-snapshot' } : {}),
-      ...(clusterReads && fleece ? { 'x-perf': { 'max-chunk': CBW_CLUSTER } } : {}),
+      ...(clusterReads && fleece ? { 'x-perf': { 'max-chunk': IMAGE_CLUSTER } } : {}),
       // The outcome stays readable after the job's end, even by a later run.
       'auto-dismiss': false,
       ...(endOneByOne ? { 'auto-finalize': false } : {}),

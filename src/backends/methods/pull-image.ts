@@ -3,6 +3,7 @@
  * increment by our own client, which reads what a dirty bitmap names and writes through a qemu-nbd on the image.
  */
 import { rangesOfIncrement, totalLength } from '../../core/extents.js';
+import { IMAGE_CLUSTER } from '../../core/image-cluster.js';
 import { nbdNode, type NbdSource } from '../../core/nbd-address.js';
 import { QmpBackupError } from '../../errors.js';
 import { takesDirectIo } from '../../host/direct-io.js';
@@ -46,8 +47,6 @@ export interface Increment {
   readonly target: string;
 }
 
-/** Of the images that a backup makes. */
-const CLUSTER_SIZE = 65_536;
 /** What may lie in the page cache at a time, in bytes: to flush it must not take so long that it looks like a hang. */
 const UNFLUSHED = 64 * 1024 * 1024;
 /** The disk's size in an image is a multiple of it. */
@@ -86,9 +85,9 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
   try {
     const { size } = from.export;
     const { zero, dirty = [] } = await readExtents(from, bitmap, options.onWork);
-    const ranges = rangesOfIncrement({ dirty, zero }, { size, clusterSize: CLUSTER_SIZE });
+    const ranges = rangesOfIncrement({ dirty, zero }, { size, clusterSize: IMAGE_CLUSTER });
     const server = await startQemuNbd({
-      node: nodeOf(target, { direct, compress: (options.compress ?? false) && size % CLUSTER_SIZE === 0 }),
+      node: nodeOf(target, { direct, compress: (options.compress ?? false) && size % IMAGE_CLUSTER === 0 }),
       detectZeroes: true,
       ...(options.folder === undefined ? {} : { folder: options.folder }),
       ...(signal ? { signal } : {}),

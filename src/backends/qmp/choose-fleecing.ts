@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import type { VmState } from '../../core/disk.js';
 import { chooseFleece, fatalToFleece, type FleeceChoice } from '../../core/fleece-choice.js';
+import { IMAGE_CLUSTER } from '../../core/image-cluster.js';
 import { DIES_OF_NBD, survivesReaders } from '../../core/iothread-exports.js';
 import { fleeceNodeName, scratchFolderName } from '../../core/names.js';
 import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
@@ -88,7 +89,6 @@ function fleecingObstacle(features: QemuFeatures | null, disks: readonly Planned
 
 /** Bytes below which a scratch image is of no use. */
 const LEAST_SCRATCH = 4 * 1024 * 1024;
-const CLUSTER = 65_536;
 /** Milliseconds that the scratch folder's file system may take to answer. */
 const ANSWER_MS = 10_000;
 
@@ -100,7 +100,7 @@ async function placeScratch(run: QmpRun, plan: BackupPlan): Promise<ReadonlyMap<
   return new Map(
     places.map(({ disk, folder, device, spare }, index) => {
       const sharers = places.filter((each) => each.device === device).length;
-      const share = Math.floor(spare / sharers / CLUSTER) * CLUSTER;
+      const share = Math.floor(spare / sharers / IMAGE_CLUSTER) * IMAGE_CLUSTER;
       if (share < LEAST_SCRATCH) throw noSpace(folder, disk);
       const node = (part: Parameters<typeof fleeceNodeName>[1]): string => fleeceNodeName(attempt, part, index);
       const fleeced: FleecedDisk = {
@@ -143,7 +143,7 @@ async function statFolder(folder: string): Promise<{ readonly dev: number }> {
 
 /** Bytes of a scratch image that holds the whole disk, with room for its own tables. */
 function wholeDisk(virtualSize: number): number {
-  return (Math.ceil(virtualSize / CLUSTER) + Math.ceil(virtualSize / 512 / CLUSTER) + 64) * CLUSTER;
+  return (Math.ceil(virtualSize / IMAGE_CLUSTER) + Math.ceil(virtualSize / 512 / IMAGE_CLUSTER) + 64) * IMAGE_CLUSTER;
 }
 
 function noSpace(folder: string, { disk }: PlannedDisk): QmpBackupError {
