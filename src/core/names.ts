@@ -103,13 +103,13 @@ export function roleOfNode(name: string): NodeRole | undefined {
   return (['scratch', 'filter', 'snapshot'] as const).find((part) => PART_TAGS[part] === tag);
 }
 
-/** The read-only view of one disk's instant, over NBD; name and id of the export. */
-export function exportName(attempt: string, index: number): string {
-  return `qmpbackup-${attempt}-nbd${index}`;
+/** Of one disk, read-only over NBD: its instant, or what its scratch image holds; name and id of the export. */
+export function exportName(attempt: string, part: 'snapshot' | 'scratch', index: number): string {
+  return `qmpbackup-${attempt}-${part === 'snapshot' ? 'nbd' : 'old'}${index}`;
 }
 
 export function isOurExport(id: string): boolean {
-  return /^qmpbackup-[0-9a-f]{12}-nbd\d{1,4}$/.test(id);
+  return /^qmpbackup-[0-9a-f]{12}-(nbd|old)\d{1,4}$/.test(id);
 }
 
 /** The folder of one attempt's scratch images. */

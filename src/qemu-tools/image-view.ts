@@ -1,3 +1,4 @@
+import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import { QmpBackupError } from '../errors.js';
 
 /**
@@ -49,7 +50,25 @@ export function windowOf(
  * it for zeros.
  */
 export function readInFull(node: object): object {
-  return { driver: 'quorum', 'vote-threshold': 1, 'read-pattern': 'fifo', children: [node] };
+  return quorum([node]);
+}
+
+/**
+ * The same for an instant whose server answers rightly of single clusters only: it is read cluster by cluster, and called
+ * zero where the scratch image, which holds what the guest has overwritten since, is zero, too. That one is asked second,
+ * so that it knows of all that the first may have been wrong about, and never read.
+ */
+export function readByCluster(instant: object, scratch: object): object {
+  const byCluster = { driver: 'blkdebug', align: IMAGE_CLUSTER, 'max-transfer': IMAGE_CLUSTER, image: instant };
+  const neverRead = [{ event: 'none', iotype: 'read', errno: EIO }];
+  return quorum([byCluster, { driver: 'blkdebug', 'inject-error': neverRead, image: scratch }]);
+}
+
+const EIO = 5;
+
+/** Reads its first child, the next where that fails; calls zero what all of them call zero. */
+function quorum(children: readonly object[]): object {
+  return { driver: 'quorum', 'vote-threshold': 1, 'read-pattern': 'fifo', children };
 }
 
 function qcow2(filename: string, backing: object | null): object {

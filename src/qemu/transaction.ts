@@ -35,10 +35,7 @@ export interface TransactionOptions {
    * while QEMU is busy with another one hang or abort a QEMU with iothreads (7.2, 10.0).
    */
   readonly endOneByOne?: boolean;
-  /**
-   * Fleeced jobs copy one cluster at a time. Asked for a longer piece, of which a part lies in the scratch image, a snapshot-access
-   * node of QEMU 7.2 answers wrongly: zeros that the guest has written since stood in for what they had overwritten.
-   */
+  /** Fleeced jobs copy one cluster at a time, where a snapshot-access node answers rightly of no more (fleece.ts). */
   readonly clusterReads?: boolean;
   /** Milliseconds until the outcome counts as unknown. */
   readonly timeoutMs: number;

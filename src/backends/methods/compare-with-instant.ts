@@ -1,6 +1,5 @@
 import { basename, dirname } from 'node:path';
 import { backingChainOf } from '../../core/chain.js';
-import { nbdNode, type NbdSource } from '../../core/nbd-address.js';
 import type { PlannedDisk } from '../../core/plan.js';
 import { sampleWindows, type Window } from '../../core/sample-windows.js';
 import { QmpBackupError } from '../../errors.js';
@@ -9,16 +8,18 @@ import { compare } from '../../qemu-tools/steps.js';
 import type { BackupRun, Planned } from '../backup-run.js';
 import type { StagedImage } from '../copy-method.js';
 
-/** Compares a new image, with all that it builds on, with the frozen instant of its disk. Throws where they differ. */
+/**
+ * Compares a new image, with all that it builds on, with the frozen instant of its disk. `instant`: a block node that is
+ * `readInFull`. Throws where they differ.
+ */
 export async function compareWithInstant(
   run: BackupRun,
   planned: Planned,
   { planned: disk, path }: StagedImage,
-  source: NbdSource,
+  instant: object,
 ): Promise<void> {
   const windows = run.options.verify === 'sample' ? sampleWindows(disk.source.virtualSize, Math.random) : null;
   run.context.report({ kind: 'verifying', disk: disk.disk, share: shareText(windows) });
-  const instant = readInFull(nbdNode(source));
   const image = readInFull(nodeOf([...filesBelow(planned, disk), basename(path)]));
   const pairs = windows?.map((window) => [windowOf(instant, window), windowOf(image, window)] as const);
   for (const [a, b] of pairs ?? [[instant, image] as const]) {

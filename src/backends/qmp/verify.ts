@@ -1,10 +1,13 @@
 import { dirname, join } from 'node:path';
 import type { Journal } from '../../core/journal.js';
 import { exportName } from '../../core/names.js';
+import { nbdNode } from '../../core/nbd-address.js';
 import { QmpBackupError } from '../../errors.js';
+import { type FleecedDisk, answersByCluster } from '../../qemu/fleece.js';
 import { exportNode, startNbdServer } from '../../qemu/nbd-export.js';
 import type { TransactionDisk } from '../../qemu/transaction.js';
 import { QmpCommandError } from '../../qmp/errors.js';
+import { readInFull, readByCluster } from '../../qemu-tools/image-view.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import { compareWithInstant } from '../methods/compare-with-instant.js';
 import type { QmpPlan, QmpRun } from './run.js';
@@ -21,9 +24,9 @@ export async function verifyPoint(
   /** Says that the run serves NBD. */
   journal: Journal,
 ): Promise<void> {
-  const fleeced = staged.filter(({ fleece }) => fleece !== null);
+  const fleeced = staged.filter(isFleeced);
   const [first] = fleeced;
-  if (!first?.fleece) return;
+  if (!first) return;
   const socket = join(dirname(first.fleece.scratch), 'nbd.sock');
   refuseLongPath(socket);
   await writeJournal(run.target, journal);
@@ -32,6 +35,10 @@ export async function verifyPoint(
   for (const { planned: missed } of staged.filter(({ fleece }) => fleece === null)) {
     run.warn(`${missed.disk} was not verified: no guest device has it open, so it was not fleeced`);
   }
+}
+
+function isFleeced(disk: TransactionDisk): disk is TransactionDisk & { readonly fleece: FleecedDisk } {
+  return disk.fleece !== null;
 }
 
 async function serve(run: QmpRun, socket: string, journal: Journal): Promise<void> {
@@ -51,12 +58,22 @@ async function serve(run: QmpRun, socket: string, journal: Journal): Promise<voi
 async function verifyDisk(
   run: QmpRun,
   planned: QmpPlan,
-  disk: TransactionDisk,
+  disk: TransactionDisk & { readonly fleece: FleecedDisk },
   { socket, index }: { readonly socket: string; readonly index: number },
 ): Promise<void> {
-  const name = exportName(run.attempt, index);
-  await exportNode(run.session.client, disk.fleece?.nodes.snapshot ?? '', name);
-  await compareWithInstant(run, planned, disk, { address: { kind: 'unix', path: socket }, exportName: name });
+  const { client } = run.session;
+  const exported = async (part: 'snapshot' | 'scratch'): Promise<object> => {
+    const name = exportName(run.attempt, part, index);
+    await exportNode(client, disk.fleece.nodes[part], name);
+    return nbdNode({ address: { kind: 'unix', path: socket }, exportName: name });
+  };
+  const instant = await exported('snapshot');
+  await compareWithInstant(
+    run,
+    planned,
+    disk,
+    answersByCluster(client.greeting) ? readByCluster(instant, await exported('scratch')) : readInFull(instant),
+  );
 }
 
 /** A longer path would be cut short by QEMU without a word. */

@@ -3,11 +3,12 @@ import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
 import type { Journal, JournalOwner } from '../../../core/journal.js';
 import { DEFINITION_FOLDER } from '../../../core/names.js';
-import type { NbdSource } from '../../../core/nbd-address.js';
+import { nbdNode, type NbdSource } from '../../../core/nbd-address.js';
 import type { PlannedDisk } from '../../../core/plan.js';
 import type { Consistency } from '../../../core/point.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import { NbdClient } from '../../../nbd/client.js';
+import { readInFull } from '../../../qemu-tools/image-view.js';
 import { offlineNode, refusingWriters } from '../../../qemu-tools/offline-image.js';
 import { type QemuNbd, startQemuNbd } from '../../../qemu-tools/qemu-nbd.js';
 import { temporaryFolder } from '../../../repository/scratch-place.js';
@@ -102,7 +103,7 @@ class OfflineCopy implements CopyAttempt {
 
   async verify(images: readonly StagedImage[]): Promise<void> {
     for (const disk of this.#disks.filter(({ path }) => images.some((image) => image.path === path))) {
-      await compareWithInstant(this.#run, this.planned, disk, disk.source);
+      await compareWithInstant(this.#run, this.planned, disk, readInFull(nbdNode(disk.source)));
     }
   }
 

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { scratchFolderName } from '../../../core/names.js';
+import { nbdNode } from '../../../core/nbd-address.js';
 import type { PlannedDisk } from '../../../core/plan.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import { startPullGuard } from '../../../guards/pull-guard.js';
@@ -10,6 +11,7 @@ import { jobOf, runningBackup } from '../../../libvirt/domain.js';
 import { endPullAt } from '../../../libvirt/end-pull.js';
 import { DomainNotFound } from '../../../libvirt/errors.js';
 import { endOf } from '../../../libvirt/lifecycle.js';
+import { readInFull } from '../../../qemu-tools/image-view.js';
 import { loadLongRuns } from '../../../qemu-tools/runner.js';
 import { scratchPlace, temporaryFolder } from '../../../repository/scratch-place.js';
 import { scratchImage } from '../../../repository/scratch.js';
@@ -59,7 +61,9 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
     finish: (staged) => toldByLibvirt(run, () => pullDisks(run, staged.map(pulled), socketFolder(run))),
     verify: (images) =>
       toldByLibvirt(run, async () => {
-        for (const image of images) await compareWithInstant(run, planned, image, pulled(image).source);
+        for (const image of images) {
+          await compareWithInstant(run, planned, image, readInFull(nbdNode(pulled(image).source)));
+        }
       }),
     end: async () => {
       await requireOwnJob(run);

@@ -7,6 +7,7 @@ import { guardNodeName } from '../../../core/names.js';
 import { afterTransaction } from '../../../core/plan.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import type { SocketOwner } from '../../../host/socket-owner.js';
+import { answersByCluster } from '../../../qemu/fleece.js';
 import { inspectVm } from '../../../qemu/inspect.js';
 import { type JobErrors, listenForJobErrors } from '../../../qemu/job-errors.js';
 import { dismissJob } from '../../../qemu/job-watch.js';
@@ -84,9 +85,6 @@ async function heldPlan(run: QmpRun, planned: QmpPlan, qemuUser: SocketOwner | u
  */
 const TRANSACTION_TIMEOUT_MS = 9_000;
 
-/** Of the versions that were tried 7.2 needs reads of single clusters, and 10.0 does not. */
-const FIRST_WITH_LONG_READS = 10;
-
 interface Parts {
   readonly guards: Guards;
   readonly errors: JobErrors;
@@ -135,7 +133,7 @@ class DriveBackup implements CopyAttempt {
       compress: options.compress,
       endOneByOne: this.#parts.vm.iothread !== null,
       jobOnCbwError: this.fleecing.features?.driveBackup.onCbwError ?? false,
-      clusterReads: session.client.greeting.qemuVersion.major < FIRST_WITH_LONG_READS,
+      clusterReads: answersByCluster(session.client.greeting),
       cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000),
       timeoutMs: TRANSACTION_TIMEOUT_MS,
     });
