@@ -14,12 +14,3 @@ export function describeAddress(address: NbdAddress): string {
   if (address.kind === 'unix') return address.path;
   return `${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;
 }
-
-/** The export as a block node of QEMU. */
-export function nbdNode({ address, exportName }: NbdSource): object {
-  const server =
-    address.kind === 'unix'
-      ? { type: 'unix', path: address.path }
-      : { type: 'inet', host: address.host, port: String(address.port) };
-  return { driver: 'nbd', server, export: exportName };
-}

@@ -1,10 +1,12 @@
+import { type BlockNodeSpec, nbdNode } from '../core/block-node.js';
+import type { NbdAddress } from '../core/nbd-address.js';
 import type { NetworkSource } from './domain-xml.js';
 
 /**
  * A network disk as a block node for QEMU's own programs, which reach it as the domain's QEMU would; in words why not, where
  * only libvirt has what that takes.
  */
-export function networkNode(source: NetworkSource): object | { readonly why: string } {
+export function networkNode(source: NetworkSource): BlockNodeSpec | { readonly why: string } {
   const { protocol, hosts, secret, tls } = source;
   if (secret) return { why: 'its key or password is a secret that libvirt keeps' };
   if (tls) return { why: 'it is reached by TLS, whose keys libvirt keeps' };
@@ -22,7 +24,7 @@ export function networkNode(source: NetworkSource): object | { readonly why: str
   }
 }
 
-export function isNode(node: object | { readonly why: string }): node is object {
+export function isNode(node: BlockNodeSpec | { readonly why: string }): node is BlockNodeSpec {
   return !('why' in node);
 }
 
@@ -30,16 +32,16 @@ const NBD_PORT = '10809';
 const RBD_PORT = '6789';
 const ISCSI_PORT = '3260';
 
-function nbd({ name, hosts: [host] }: NetworkSource): object {
-  const server =
+function nbd({ name, hosts: [host] }: NetworkSource): BlockNodeSpec {
+  const address: NbdAddress =
     host?.transport === 'unix'
-      ? { type: 'unix', path: host.socket ?? '' }
-      : { type: 'inet', host: host?.name ?? 'localhost', port: host?.port ?? NBD_PORT };
-  return { driver: 'nbd', server, ...(name === null ? {} : { export: name }) };
+      ? { kind: 'unix', path: host.socket ?? '' }
+      : { kind: 'tcp', host: host?.name ?? 'localhost', port: Number(host?.port ?? NBD_PORT) };
+  return nbdNode({ address, exportName: name ?? '' });
 }
 
 /** `pool/image` or `pool/namespace/image`. Without hosts Ceph's own configuration knows them. */
-function rbd({ name, hosts, snapshot, config }: NetworkSource): object | { readonly why: string } {
+function rbd({ name, hosts, snapshot, config }: NetworkSource): BlockNodeSpec | { readonly why: string } {
   const parts = (name ?? '').split('/');
   const [pool, image] = [parts[0], parts.at(-1)];
   if (parts.length < 2 || parts.length > 3)
@@ -56,7 +58,7 @@ function rbd({ name, hosts, snapshot, config }: NetworkSource): object | { reado
 }
 
 /** `iqn.2020-01.org.example:target/1`: the last part is the number of the unit, 0 unless told. */
-function iscsi({ name, hosts: [host], initiator }: NetworkSource): object | { readonly why: string } {
+function iscsi({ name, hosts: [host], initiator }: NetworkSource): BlockNodeSpec | { readonly why: string } {
   const [, target, lun = '0'] = /^([^/]+)(?:\/(\d+))?$/.exec(name ?? '') ?? [];
   if (target === undefined) return { why: `${name ?? 'a unit without a name'} names no target` };
   const address = host?.name?.includes(':') ? `[${host.name}]` : (host?.name ?? '');

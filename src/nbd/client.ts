@@ -5,6 +5,7 @@
  */
 import { connect as openSocket, type Socket } from 'node:net';
 import { describeAddress, type NbdAddress } from '../core/nbd-address.js';
+import { isSocketPath, MAX_SOCKET_PATH } from '../core/socket-path.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import {
   NbdConnectionLost,
@@ -37,8 +38,6 @@ export interface NbdConnectOptions extends Partial<ExportRequest> {
 }
 
 const DEFAULTS: Required<NbdDeadlines> = { connectMs: 30_000, requestMs: 60_000, flushMs: 600_000, closeMs: 10_000 };
-/** `sun_path` holds 108 bytes with a NUL; node would cut a longer path short. */
-const MAX_UNIX_PATH_BYTES = 107;
 const NOTHING = Buffer.alloc(0);
 
 export class NbdClient {
@@ -67,8 +66,8 @@ export class NbdClient {
   static async connect(address: NbdAddress, options: NbdConnectOptions = {}): Promise<NbdClient> {
     const where = describeAddress(address);
     if (options.signal?.aborted === true) throw new NbdInterrupted(where, options.signal.reason);
-    if (address.kind === 'unix' && Buffer.byteLength(address.path) > MAX_UNIX_PATH_BYTES) {
-      throw new NbdUnreachable(where, `the path of a UNIX socket has at most ${MAX_UNIX_PATH_BYTES} bytes`);
+    if (address.kind === 'unix' && !isSocketPath(address.path)) {
+      throw new NbdUnreachable(where, `the path of a UNIX socket has at most ${MAX_SOCKET_PATH} bytes`);
     }
     const client = new NbdClient(address, options);
     await client.#opened;

@@ -1,7 +1,7 @@
+import { nameOfNode, qcow2Node } from '../core/block-node.js';
 import { QmpBackupError } from '../errors.js';
 import { type ImageFile, placeNode } from './image-file.js';
 import { parseImageInfo } from './image-info.js';
-import { nameOfNode } from './image-view.js';
 import { runShort } from './runner.js';
 
 /** A persistent bitmap of an image. */
@@ -50,5 +50,5 @@ export async function removeImageBitmap(image: ImageFile, name: string): Promise
 
 /** The image alone: what its header names below it is not opened. */
 function topOf({ place }: ImageFile): string {
-  return nameOfNode({ driver: 'qcow2', file: placeNode(place), backing: null });
+  return nameOfNode(qcow2Node(placeNode(place), null));
 }

@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises';
+import { type BlockNodeSpec, fileNode } from '../core/block-node.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 
 /** An image of a VM that is off, with all that it builds on, as its own headers say: what the VM itself would open. */
@@ -13,7 +14,7 @@ export type ImagePlace =
   | { readonly kind: 'file'; readonly path: string; readonly length: number }
   | { readonly kind: 'device'; readonly path: string }
   /** Nothing keeps others from writing to it. */
-  | { readonly kind: 'network'; readonly node: object };
+  | { readonly kind: 'network'; readonly node: BlockNodeSpec };
 
 /** `path` is absolute. @throws QmpBackupError `unsafe` */
 export async function imageFile({ path, format }: Pick<ImageFile, 'path' | 'format'>): Promise<ImageFile> {
@@ -31,7 +32,7 @@ export async function imageFile({ path, format }: Pick<ImageFile, 'path' | 'form
 }
 
 /** As a block node, below that of its format. */
-export function placeNode(place: ImagePlace): object {
+export function placeNode(place: ImagePlace): BlockNodeSpec {
   if (place.kind === 'network') return place.node;
-  return { driver: place.kind === 'device' ? 'host_device' : 'file', filename: place.path };
+  return place.kind === 'device' ? { driver: 'host_device', filename: place.path } : fileNode(place.path);
 }

@@ -1,3 +1,4 @@
+import { type BlockNodeSpec, fileNode, nameOfNode, qcow2Node, quorumNode } from '../core/block-node.js';
 import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import { QmpBackupError } from '../errors.js';
 
@@ -26,22 +27,10 @@ export function viewOf(files: readonly string[]): string {
 }
 
 /** The same as the description of a block node. Throws as `viewOf` for more files than QEMU can open. */
-export function nodeOf(files: readonly string[]): object {
+export function nodeOf(files: readonly string[]): BlockNodeSpec {
   if (files.length > MAX_VIEW_FILES) throw tooLong(files.length);
-  return files.reduce((backing: object | null, filename) => qcow2(filename, backing), null) ?? {};
-}
-
-/** Any block node as a file name for qemu-img. */
-export function nameOfNode(node: object): string {
-  return `json:${JSON.stringify(node)}`;
-}
-
-/** A part of a node, as a disk of its own. Bytes, multiples of 512. */
-export function windowOf(
-  file: object,
-  { offset, length }: { readonly offset: number; readonly length: number },
-): object {
-  return { driver: 'raw', offset, size: length, file };
+  const [first = '', ...rest] = files;
+  return rest.reduce((below, file) => qcow2Node(fileNode(file), below), qcow2Node(fileNode(first), null));
 }
 
 /**
@@ -49,8 +38,8 @@ export function windowOf(
  * backing file is called unallocated by a snapshot-access node, as by a window (7.2 and 10.0), and `compare` would take
  * it for zeros.
  */
-export function readInFull(node: object): object {
-  return quorum([node]);
+export function readInFull(node: BlockNodeSpec): BlockNodeSpec {
+  return quorumNode([node]);
 }
 
 /**
@@ -58,22 +47,13 @@ export function readInFull(node: object): object {
  * zero where the scratch image, which holds what the guest has overwritten since, is zero, too. That one is asked second,
  * so that it knows of all that the first may have been wrong about, and never read.
  */
-export function readByCluster(instant: object, scratch: object): object {
+export function readByCluster(instant: BlockNodeSpec, scratch: BlockNodeSpec): BlockNodeSpec {
   const byCluster = { driver: 'blkdebug', align: IMAGE_CLUSTER, 'max-transfer': IMAGE_CLUSTER, image: instant };
   const neverRead = [{ event: 'none', iotype: 'read', errno: EIO }];
-  return quorum([byCluster, { driver: 'blkdebug', 'inject-error': neverRead, image: scratch }]);
+  return quorumNode([byCluster, { driver: 'blkdebug', 'inject-error': neverRead, image: scratch }]);
 }
 
 const EIO = 5;
-
-/** Reads its first child, the next where that fails; calls zero what all of them call zero. */
-function quorum(children: readonly object[]): object {
-  return { driver: 'quorum', 'vote-threshold': 1, 'read-pattern': 'fifo', children };
-}
-
-function qcow2(filename: string, backing: object | null): object {
-  return { driver: 'qcow2', file: { driver: 'file', filename }, backing };
-}
 
 function tooLong(files: number): QmpBackupError {
   return new QmpBackupError('failed', `a chain of ${files} files is too long to be opened at once`, {

@@ -3,9 +3,9 @@ import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { type BlockNodeSpec, nameOfNode } from '../core/block-node.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { untoldErrors } from './errors-on-success.js';
-import { nameOfNode } from './image-view.js';
 
 /**
  * Writes into the last of a line of qcow2 files, by qemu-io: what a write does not fill of a cluster comes from the files
@@ -33,7 +33,7 @@ const PROMPT = 'qemu-io> ';
  * @throws QmpBackupError `failed`, in qemu-io's own words
  */
 export async function openSink(
-  node: object,
+  node: BlockNodeSpec,
   { cwd, signal }: { readonly cwd: string; readonly signal: AbortSignal },
 ): Promise<DiskSink> {
   const writer = new QemuIo(await nameless(), cwd, node, signal);
@@ -73,7 +73,7 @@ class QemuIo implements DiskSink {
   readonly #exit: Promise<number | null>;
   #wake = (): void => undefined;
 
-  constructor(piece: FileHandle, cwd: string, node: object, signal: AbortSignal) {
+  constructor(piece: FileHandle, cwd: string, node: BlockNodeSpec, signal: AbortSignal) {
     this.#piece = piece;
     const child = spawn('qemu-io', ['-t', 'unsafe', nameOfNode(node)], {
       cwd,

@@ -1,7 +1,7 @@
+import { type BlockNodeSpec, nameOfNode } from '../core/block-node.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { type ImageFile, placeNode } from './image-file.js';
 import { parseImageInfo } from './image-info.js';
-import { nameOfNode } from './image-view.js';
 import { runShort } from './runner.js';
 
 /** Sizes are bytes. */
@@ -33,7 +33,7 @@ export interface OfflineBitmap {
  * The image as a block node that nobody can open for writing as long as it is open itself. The drivers of other formats
  * see to that for their metadata; a raw image has none, and is shared with writers unless one asks (7.2).
  */
-export function offlineNode({ format, place }: ImageFile): object {
+export function offlineNode({ format, place }: ImageFile): BlockNodeSpec {
   const file = placeNode(place);
   if (format !== 'raw' || place.kind === 'network') return { driver: format, file };
   return { driver: 'raw', file: { driver: 'blkdebug', 'unshare-child-perms': ['write', 'resize'], image: file } };

@@ -7,12 +7,12 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type BlockNodeSpec, nameOfNode } from '../core/block-node.js';
 import { QmpBackupError } from '../errors.js';
-import { nameOfNode } from './image-view.js';
 
 export interface QemuNbdOptions {
   /** The block node to serve. Names in it should be absolute. */
-  readonly node: object;
+  readonly node: BlockNodeSpec;
   readonly readOnly?: boolean;
   /** Serves until it is told to end, and several clients at a time. */
   readonly persistent?: boolean;

@@ -1,3 +1,4 @@
+import { fileNode } from '../core/block-node.js';
 import type { PlannedDisk } from '../core/plan.js';
 import { QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
@@ -33,7 +34,7 @@ export async function openScratch(client: QmpClient, { fleece: { nodes, scratch,
     // Of no use after a power cut: nobody has to wait until it is on disk.
     cache: { 'no-flush': true },
     // The raw layer refuses what goes beyond its size: a bound that holds however fast the guest writes.
-    file: { driver: 'raw', size: limit, file: { driver: 'file', filename: scratch } },
+    file: { driver: 'raw', size: limit, file: fileNode(scratch) },
   });
 }
 

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { fileNode } from '../core/block-node.js';
 import { probeNodeName } from '../core/names.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
@@ -15,6 +16,6 @@ export type TargetAio = 'threads' | 'io_uring';
  */
 export async function probeWritable(client: QmpClient, path: string, aio: TargetAio): Promise<void> {
   const node = probeNodeName(randomBytes(4).toString('hex'));
-  await run(client, 'blockdev-add', { 'node-name': node, driver: 'file', filename: path, aio });
+  await run(client, 'blockdev-add', { 'node-name': node, ...fileNode(path, { aio }) });
   await run(client, 'blockdev-del', { 'node-name': node });
 }

@@ -1,3 +1,4 @@
+import { fileNode } from '../core/block-node.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 import { QmpCommandError } from '../qmp/errors.js';
@@ -21,7 +22,7 @@ export async function stayHere(client: QmpClient, node: string, image: string): 
       driver: 'vpc',
       'node-name': node,
       'read-only': true,
-      file: { driver: 'file', filename: image, 'read-only': true },
+      file: fileNode(image, { 'read-only': true }),
     });
     return { kind: 'held' };
   } catch (error) {

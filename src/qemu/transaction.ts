@@ -1,3 +1,4 @@
+import { fileNode, nameOfNode, qcow2Node } from '../core/block-node.js';
 import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import type { PlannedDisk } from '../core/plan.js';
 import type { QmpClient } from '../qmp/client.js';
@@ -104,5 +105,5 @@ function newBitmapActions({ planned: { newBitmap, source } }: TransactionDisk): 
  * without, 3 ms at 500 (QEMU 7.2). The backing link in the header stays.
  */
 function targetName(path: string, aio: TargetAio): string {
-  return `json:${JSON.stringify({ driver: 'qcow2', backing: null, file: { driver: 'file', filename: path, aio } })}`;
+  return nameOfNode(qcow2Node(fileNode(path, { aio }), null));
 }

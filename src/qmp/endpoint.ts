@@ -3,6 +3,7 @@
  * opening of a socket to it, where every way to fail has words and advice of its own.
  */
 import { connect as connectSocket, type Socket } from 'node:net';
+import { isSocketPath, MAX_SOCKET_PATH } from '../core/socket-path.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { QmpInterrupted, QmpUnreachable } from './errors.js';
 
@@ -15,9 +16,6 @@ export interface OpenSocketOptions {
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
 }
-
-/** `sun_path` holds 108 bytes, the last of them a NUL; a longer path would be cut short without a word. */
-const MAX_UNIX_PATH_BYTES = 107;
 
 const FORMS = 'write a path (/run/vm.sock), unix:PATH or tcp:HOST:PORT (an IPv6 address in brackets: tcp:[::1]:4444)';
 
@@ -101,11 +99,10 @@ function parseTcp(text: string): Endpoint {
 }
 
 function requireUsablePath(path: string): void {
-  const bytes = Buffer.byteLength(path);
-  if (bytes <= MAX_UNIX_PATH_BYTES) return;
+  if (isSocketPath(path)) return;
   throw unusable(
     path,
-    `the path of a UNIX socket has at most ${MAX_UNIX_PATH_BYTES} bytes, this one has ${bytes}`,
+    `the path of a UNIX socket has at most ${MAX_SOCKET_PATH} bytes, this one has ${Buffer.byteLength(path)}`,
     'use a relative path from a nearer working directory, or a short symbolic link',
   );
 }

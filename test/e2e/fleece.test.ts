@@ -87,8 +87,8 @@ suite('fleecing', () => {
     await zeroSome(lab);
     await untilConcluded(lab.vm);
     const ended = await run.ended;
-    if (changed) expect(ended).toMatchObject({ exitCode: 1, stdout: expect.stringContaining('differs from the disk') });
-    else expect(ended).toMatchObject({ exitCode: 0 });
+    expect(ended.exitCode).toBe(changed ? 1 : 0);
+    if (changed) expect(ended.stdout).toContain('differs from the disk');
     await expectAllGone(lab);
   });
 

@@ -58,8 +58,10 @@ async function makeDisk(size: number, before: readonly string[], after: readonly
   await createImage(inc, { size, backing: 'full.qcow2' });
 }
 
+/** Pretended programs do not look at it. */
+const NO_NODE = { driver: 'null-co' };
 const path = (name: string): string => join(dir, `${name}.qcow2`);
-const qcow2 = (name: string): object => ({ driver: 'qcow2', file: { driver: 'file', filename: path(name) } });
+const qcow2 = (name: string) => ({ driver: 'qcow2', file: { driver: 'file', filename: path(name) } });
 
 async function guestWrites(commands: readonly string[]): Promise<void> {
   if (commands.length === 0) return;
@@ -452,14 +454,16 @@ describe('qemu-nbd', () => {
     await mkdir(bin);
     try {
       process.env.PATH = bin;
-      await expect(startQemuNbd({ node: {} })).rejects.toMatchObject({
+      await expect(startQemuNbd({ node: NO_NODE })).rejects.toMatchObject({
         hint: expect.stringContaining('apt install') as unknown,
       });
       await writeFile(join(bin, 'qemu-nbd'), '#!/bin/sh\nexec sleep 60\n', { mode: 0o755 });
       process.env.PATH = `${bin}:${before}`;
-      await expect(startQemuNbd({ node: {}, startMs: 300 })).rejects.toThrow(/did not begin to serve within 0.3 s/);
+      await expect(startQemuNbd({ node: NO_NODE, startMs: 300 })).rejects.toThrow(
+        /did not begin to serve within 0.3 s/,
+      );
       const end = new AbortController();
-      const starting = expect(startQemuNbd({ node: {}, signal: end.signal })).rejects.toThrow('enough');
+      const starting = expect(startQemuNbd({ node: NO_NODE, signal: end.signal })).rejects.toThrow('enough');
       end.abort(new Error('enough'));
       await starting;
     } finally {

@@ -1,9 +1,10 @@
 import { basename, dirname } from 'node:path';
+import { type BlockNodeSpec, nameOfNode, windowOf } from '../../core/block-node.js';
 import { backingChainOf } from '../../core/chain.js';
 import type { PlannedDisk } from '../../core/plan.js';
 import { sampleWindows, type Window } from '../../core/sample-windows.js';
 import { QmpBackupError } from '../../errors.js';
-import { nameOfNode, nodeOf, readInFull, windowOf } from '../../qemu-tools/image-view.js';
+import { nodeOf, readInFull } from '../../qemu-tools/image-view.js';
 import { compare } from '../../qemu-tools/steps.js';
 import type { BackupRun, Planned } from '../backup-run.js';
 import type { StagedImage } from '../copy-method.js';
@@ -16,7 +17,7 @@ export async function compareWithInstant(
   run: BackupRun,
   planned: Planned,
   { planned: disk, path }: StagedImage,
-  instant: object,
+  instant: BlockNodeSpec,
 ): Promise<void> {
   const windows = run.options.verify === 'sample' ? sampleWindows(disk.source.virtualSize, Math.random) : null;
   run.context.report({ kind: 'verifying', disk: disk.disk, share: shareText(windows) });

@@ -4,14 +4,14 @@
  */
 import { rangesOfIncrement, totalLength } from '../../core/extents.js';
 import { IMAGE_CLUSTER } from '../../core/image-cluster.js';
-import { nbdNode, type NbdSource } from '../../core/nbd-address.js';
+import { type BlockNodeSpec, fileNode, nameOfNode, nbdNode, qcow2Node } from '../../core/block-node.js';
+import type { NbdSource } from '../../core/nbd-address.js';
 import { QmpBackupError } from '../../errors.js';
 import { takesDirectIo } from '../../host/direct-io.js';
 import { NbdClient, type NbdDeadlines } from '../../nbd/client.js';
 import { NbdConnectionLost } from '../../nbd/errors.js';
 import { ALLOCATION, dirtyBitmapContext, readExtents } from '../../nbd/meta-contexts.js';
 import { pull, type PullProgress, sinkOf } from '../../nbd/pull.js';
-import { nameOfNode } from '../../qemu-tools/image-view.js';
 import { startQemuNbd } from '../../qemu-tools/qemu-nbd.js';
 import { convert } from '../../qemu-tools/steps.js';
 
@@ -120,9 +120,9 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
 function nodeOf(
   filename: string,
   { direct, compress }: { readonly direct: boolean; readonly compress: boolean },
-): object {
+): BlockNodeSpec {
   const cache = direct ? { cache: { direct } } : {};
-  const image = { driver: 'qcow2', backing: null, ...cache, file: { driver: 'file', filename, ...cache } };
+  const image = qcow2Node(fileNode(filename, cache), null, cache);
   return compress ? { driver: 'compress', file: image } : image;
 }
 

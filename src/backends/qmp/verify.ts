@@ -1,7 +1,8 @@
 import { dirname, join } from 'node:path';
 import type { Journal } from '../../core/journal.js';
 import { exportName } from '../../core/names.js';
-import { nbdNode } from '../../core/nbd-address.js';
+import { type BlockNodeSpec, nbdNode } from '../../core/block-node.js';
+import { isSocketPath } from '../../core/socket-path.js';
 import { QmpBackupError } from '../../errors.js';
 import { type FleecedDisk, answersByCluster } from '../../qemu/fleece.js';
 import { exportNode, startNbdServer } from '../../qemu/nbd-export.js';
@@ -62,7 +63,7 @@ async function verifyDisk(
   { socket, index }: { readonly socket: string; readonly index: number },
 ): Promise<void> {
   const { client } = run.session;
-  const exported = async (part: 'snapshot' | 'scratch'): Promise<object> => {
+  const exported = async (part: 'snapshot' | 'scratch'): Promise<BlockNodeSpec> => {
     const name = exportName(run.attempt, part, index);
     await exportNode(client, disk.fleece.nodes[part], name);
     return nbdNode({ address: { kind: 'unix', path: socket }, exportName: name });
@@ -76,11 +77,8 @@ async function verifyDisk(
   );
 }
 
-/** A longer path would be cut short by QEMU without a word. */
-const MAX_SOCKET_PATH = 107;
-
 function refuseLongPath(socket: string): void {
-  if (Buffer.byteLength(socket) <= MAX_SOCKET_PATH) return;
+  if (isSocketPath(socket)) return;
   throw new QmpBackupError('failed', `--verify: ${socket} is too long for the path of a socket`, {
     hint: 'Name a folder with a shorter path by --fleece-dir.',
   });

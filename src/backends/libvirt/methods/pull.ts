@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { scratchFolderName } from '../../../core/names.js';
-import { nbdNode } from '../../../core/nbd-address.js';
+import { nbdNode } from '../../../core/block-node.js';
 import type { PlannedDisk } from '../../../core/plan.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import { startPullGuard } from '../../../guards/pull-guard.js';
