@@ -63,10 +63,10 @@ async function benchCopying(): Promise<void> {
 
     const bitmap = `bench-${randomBytes(4).toString('hex')}`;
     const [node] = (await inspectVm(vm.control)).disks;
-    await vm.control.execute('block-dirty-bitmap-add', { node: node!.node, name: bitmap });
+    await vm.control.execute('block-dirty-bitmap-add', { node: node!.address, name: bitmap });
     await write(vm, 'disk', { offset: 2 * GiB, length: 64 * MiB, pattern: run + 1 });
     times.addMs('bare INC job, 64 MiB', await bareJob(vm, bitmap));
-    await vm.control.execute('block-dirty-bitmap-remove', { node: node!.node, name: bitmap });
+    await vm.control.execute('block-dirty-bitmap-remove', { node: node!.address, name: bitmap });
     times.addMs('INC of 64 MiB', (await backup('inc', '--no-digest')).ms);
     times.addMs('INC of nothing', (await backup('inc')).ms);
     const peer = process.env['QMPBACKUP_PEER'];
@@ -224,7 +224,7 @@ async function takeAway(vm: Vm, staged: readonly TransactionDisk[]): Promise<voi
     await dismissJob(vm.control, planned.job);
     if (planned.newBitmap) {
       await vm.control.execute('block-dirty-bitmap-remove', {
-        node: planned.source.node,
+        node: planned.source.address,
         name: planned.newBitmap.name,
       });
     }

@@ -46,6 +46,11 @@ const catalog = v.pipe(
 );
 
 export type Catalog = v.InferOutput<typeof catalog>;
+/** That of a target which has no point yet. */
+export function newCatalog(begun: Pick<Catalog, 'tool' | 'targetId' | 'createdAt' | 'vm'>): Catalog {
+  return { schema: CATALOG_SCHEMA, ...begun, points: [], retired: [] };
+}
+
 export type CatalogReading =
   | { readonly ok: true; readonly catalog: Catalog }
   /** `newer`: written by a later version of the tool, whose schema we do not know. */

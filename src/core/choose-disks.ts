@@ -1,7 +1,6 @@
 import { QmpBackupError } from '../errors.js';
-import type { LeftOut, SourceDisk, VmState } from './disk.js';
+import type { DiskNames, LeftOut, SourceDisk, VmState } from './disk.js';
 import { explicitNode, type KnownSource } from './match-disks.js';
-import type { DiskSource } from './point.js';
 
 /** Which disks a backup is asked for: the one place where a name that a person gives meets a disk. */
 export interface DiskRequest {
@@ -79,8 +78,8 @@ function isCalled({ name: own, offer }: LeftOut, name: string): boolean {
 /** Ids stay with the images, device names with their places: where disks changed places, one's name is the other's, too. */
 function ambiguous(option: string, name: string, disks: readonly Named[]): QmpBackupError {
   const fits = disks.map(({ id, source }) => {
-    const called = id ?? source.device ?? source.node;
-    return `${called} (${[source.device ?? source.qdev ?? source.node, source.file].join(', ')})`;
+    const called = id ?? source.device ?? source.address;
+    return `${called} (${[source.device ?? source.qdev ?? source.address, source.file].join(', ')})`;
   });
   const ways = disks.map((disk) => unmistakable(disk, disks));
   return new QmpBackupError('usage', `${option} ${name} fits ${disks.length} disks: ${fits.join(' and ')}`, {
@@ -90,8 +89,8 @@ function ambiguous(option: string, name: string, disks: readonly Named[]): QmpBa
 
 function unmistakable(disk: Named, disks: readonly Named[]): string {
   const others = disks.filter((each) => each !== disk);
-  const { file, qdev, node } = disk.source;
-  const names = [disk.id, file, qdev, node].filter((name) => name !== undefined && name !== null);
+  const { file, qdev, address } = disk.source;
+  const names = [disk.id, file, qdev, address].filter((name) => name !== undefined && name !== null);
   return names.find((name) => !others.some((other) => answersTo(other, name))) ?? file;
 }
 
@@ -112,13 +111,13 @@ function whyLeftOut(request: DiskRequest, disk: KnownSource): string | undefined
 /** What names a disk that is there, or one that a point has recorded. */
 interface Nameable {
   readonly id?: string;
-  readonly source: Pick<DiskSource, 'device' | 'qdev' | 'node' | 'file'>;
+  readonly source: DiskNames;
 }
 
 /** Whether `name` means this disk: disk id, device name, node, guest device (path or id) or image file. */
 export function answersTo({ id, source }: Nameable, name: string): boolean {
-  const { device, qdev, node, file } = source;
-  const names = [id, device, explicitNode(node), node, qdev, qdev?.split('/')[3], file, file.split('/').pop()];
+  const { device, qdev, address, file } = source;
+  const names = [id, device, explicitNode(address), address, qdev, qdev?.split('/')[3], file, file.split('/').pop()];
   return names.includes(name);
 }
 

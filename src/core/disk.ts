@@ -30,11 +30,14 @@ export interface SourceDisk {
   readonly device: string | null;
   /** QOM path or id of the guest device, or null when no guest device is attached. */
   readonly qdev: string | null;
-  /** Current top format node, below filters: what jobs and bitmaps address. Never stored as an address. */
-  readonly node: string;
-  /** The node that the guest device has open: `node`, or a filter above it. */
+  /**
+   * How the VM's backend names the disk to whoever copies it: QEMU's top format node, below filters; the target of a libvirt
+   * domain (`vda`); the disk id of an image. It holds for one run: never stored as an address.
+   */
+  readonly address: string;
+  /** The node that the guest device has open: that of `address`, or a filter above it. */
   readonly root: string;
-  /** A running job of somebody else has its filter between `root` and `node`. */
+  /** A running job of somebody else has its filter between `root` and `address`. */
   readonly underJob: boolean;
   /** The job of somebody else that has the disk for its own: no other is started on it. */
   readonly heldBy?: DiskHolder;
@@ -61,6 +64,9 @@ export interface SourceDisk {
   /** Why the image of a VM that is off cannot be read, and what to do; absent where it can. */
   readonly unreadable?: { readonly why: string; readonly todo: string };
 }
+
+/** What a disk is recognised by. */
+export type DiskNames = Pick<SourceDisk, 'device' | 'qdev' | 'file'> & { readonly address: string | null };
 
 /** A job of QEMU's by its id, or one of libvirt's by the command that tells of it. */
 export type DiskHolder = { readonly type: string } & ({ readonly id: string } | { readonly virsh: string });

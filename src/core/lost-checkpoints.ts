@@ -16,7 +16,7 @@ export function lostCheckpoints(
       const point = catalog.points.find(({ disks }) => disks.some(({ bitmap }) => bitmap?.name === name));
       const targets =
         point?.disks.filter(({ bitmap }) => bitmap?.name === name).map(({ source }) => source.device) ?? [];
-      const disks = sources.map(({ node }) => node).filter((target) => targets.includes(target));
+      const disks = sources.map(({ address }) => address).filter((target) => targets.includes(target));
       if (!point || disks.length === 0) return [];
       return [{ kind: 'redefine-checkpoint', checkpoint: name, createdAt: point.createdAt, disks }];
     });

@@ -1,8 +1,8 @@
 import type { Catalog } from './catalog.js';
 import { knownDisks } from './chain.js';
-import type { SourceDisk } from './disk.js';
+import type { DiskNames, SourceDisk } from './disk.js';
 import { asComponent, isCheckpointName, OTHERS_IN_TARGET } from './names.js';
-import type { DiskSource, Point } from './point.js';
+import { type Point, recordedNames } from './point.js';
 
 /**
  * Which disk of the catalog each block device is. A disk is recognised first by the bitmap it carries, then by the id
@@ -15,7 +15,7 @@ export interface KnownSource {
 }
 
 export function matchDisks(catalog: Catalog | undefined, sources: readonly SourceDisk[]): readonly KnownSource[] {
-  const known = new Map([...knownDisks(catalog)].map(([id, entry]) => [id, entry.source]));
+  const known = new Map([...knownDisks(catalog)].map(([id, entry]) => [id, recordedNames(entry.source)]));
   const ids = new Map<SourceDisk, string>();
   const assign = (source: SourceDisk, id: string): void => {
     ids.set(source, id);
@@ -101,22 +101,15 @@ function carriersOf({ disks, lacks }: Point, name: string): readonly string[] {
   return [...recorded, ...(lacks ?? []).flatMap(({ disk, kind }) => (kind === 'failed' ? [disk] : []))];
 }
 
-interface Traits {
-  readonly device: string | null;
-  readonly qdev: string | null;
-  readonly node: string | null;
-  readonly file: string;
-}
-
 /** What a device is recognised by when no bitmap tells, the strongest first. */
-const TRAITS: readonly ((of: Traits) => string | null)[] = [
+const TRAITS: readonly ((of: DiskNames) => string | null)[] = [
   (of) => (of.qdev === null || isAnonymousDevice(of.qdev) ? null : of.qdev),
   (of) => of.device,
-  (of) => explicitNode(of.node),
+  (of) => explicitNode(of.address),
   (of) => of.file,
 ];
 
-function closest(claimants: readonly SourceDisk[], remembered: DiskSource): SourceDisk | undefined {
+function closest(claimants: readonly SourceDisk[], remembered: DiskNames): SourceDisk | undefined {
   for (const trait of TRAITS) {
     const match = claimants.find((source) => trait(source) !== null && trait(source) === trait(remembered));
     if (match) return match;
@@ -139,14 +132,14 @@ function disksByBitmap(catalog: Catalog | undefined, source: SourceDisk): readon
 
 /** Device name, else an explicit node name, else the id of the guest device, else the image's file name. */
 export function newDiskId(source: SourceDisk): string {
-  const node = explicitNode(source.node);
+  const node = explicitNode(source.address);
   const guestDevice = source.qdev === null ? null : guestDeviceId(source.qdev);
   return asComponent(source.id ?? source.device ?? node ?? guestDevice ?? baseName(source.file));
 }
 
 /** Whether the disk has a name that stays when its image or the command line changes around it. */
-export function hasStableId({ device, node, qdev }: SourceDisk): boolean {
-  return (device ?? explicitNode(node) ?? (qdev === null ? null : guestDeviceId(qdev))) !== null;
+export function hasStableId({ device, address, qdev }: SourceDisk): boolean {
+  return (device ?? explicitNode(address) ?? (qdev === null ? null : guestDeviceId(qdev))) !== null;
 }
 
 /** A node name that somebody chose: QEMU makes up names that begin with `#block`. */

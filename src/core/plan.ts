@@ -151,7 +151,7 @@ function pointLevel(levels: readonly Level[]): Level {
 /** The disks as they are once the plan's transaction has added its bitmaps. */
 export function afterTransaction(sources: readonly SourceDisk[], plan: BackupPlan): readonly SourceDisk[] {
   return sources.map((source) => {
-    const made = plan.disks.find((disk) => disk.source.node === source.node)?.newBitmap;
+    const made = plan.disks.find((disk) => disk.source.address === source.address)?.newBitmap;
     if (!made) return source;
     const fresh = { granularity: 65536, count: 0, recording: true, busy: false, inconsistent: false };
     return { ...source, bitmaps: [...source.bitmaps, { ...fresh, ...made }] };

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import type { DiskNames } from './disk.js';
 import { levelSchema } from './level.js';
 import { isComponent } from './names.js';
 
@@ -125,3 +126,8 @@ export type DefinitionFile = v.InferOutput<typeof definitionFile>;
 export type Consistency = Point['consistency'];
 
 export type DiskSource = PointDisk['source'];
+
+/** Recorded names identify a disk; they never address it. */
+export function recordedNames({ device, qdev, node, file }: DiskSource): DiskNames {
+  return { device, qdev, address: node, file };
+}

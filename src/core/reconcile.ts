@@ -257,7 +257,7 @@ export function reconcileOffline(
 }
 
 function bitmapsWhere(sources: readonly SourceDisk[], why: (name: string) => string | null): RepairAction[] {
-  return sources.flatMap(({ node, bitmaps }) =>
+  return sources.flatMap(({ address: node, bitmaps }) =>
     bitmaps.flatMap(({ name }): RepairAction[] => {
       const reason = why(name);
       return reason === null ? [] : [{ kind: 'remove-bitmap', node, bitmap: name, why: reason }];
@@ -285,10 +285,10 @@ export function afterRepairs(vm: VmState, actions: readonly RepairAction[]): VmS
       root: filters.find(({ filter }) => filter === disk.root)?.node ?? disk.root,
       bitmaps: [
         ...disk.bitmaps
-          .filter(({ name }) => !removed.some(({ node, bitmap }) => node === disk.node && bitmap === name))
+          .filter(({ name }) => !removed.some(({ node, bitmap }) => node === disk.address && bitmap === name))
           .map((bitmap) => ({ ...bitmap, busy: bitmap.busy && !(ended.size > 0 && isOurBitmap(bitmap.name)) })),
         ...redefined
-          .filter(({ disks }) => disks.includes(disk.node))
+          .filter(({ disks }) => disks.includes(disk.address))
           .map(({ checkpoint }) => checkpointBitmap(checkpoint, disk.virtualSize)),
       ],
     })),

@@ -6,7 +6,7 @@ import { chooseRestored, type DiskChoice } from './choose-restored.js';
 import type { LeftOut } from './disk.js';
 import { listNames } from './listed-names.js';
 import type { PointFinding } from './point-findings.js';
-import type { Point, PointDisk } from './point.js';
+import { type Point, type PointDisk, recordedNames } from './point.js';
 
 /** Which point is restored, which disks of it, and which files that takes; and how people name points and files. */
 export interface RestoreRequest extends DiskChoice {
@@ -46,7 +46,8 @@ export function planRestore(catalog: Catalog, request: RestoreRequest): RestoreP
   const point = choosePoint(catalog, request);
   const name = nameOf(point, catalog);
   const known = [...knownDisks(catalog).values()];
-  const answers = ({ disk, source }: PointDisk, called: string): boolean => answersTo({ id: disk, source }, called);
+  const answers = ({ disk, source }: PointDisk, called: string): boolean =>
+    answersTo({ id: disk, source: recordedNames(source) }, called);
   const { chosen, leftOut } = chooseRestored({ point: name, disks: point.disks, answers, elsewhere: known }, request);
   const all = [...(request.disks ?? []), ...(request.include ?? [])].length === 0;
   const excluded = known.filter((entry) => request.exclude?.some((called) => answers(entry, called)));

@@ -14,7 +14,7 @@ import { judgeImage, judgeLeftOut, judgeSharing, MANY_BITMAPS } from './findings
 /** What there is to say about a libvirt domain, its disks, its agent and the place for scratch images. */
 export function judgeDomain(facts: DomainFacts): readonly Finding[] {
   const { state, disks } = facts;
-  const idOf = (source: SourceDisk): string => disks.find(({ node }) => node === source.node)?.id ?? source.node;
+  const idOf = (source: SourceDisk): string => disks.find(({ node }) => node === source.address)?.id ?? source.address;
   return [
     ...judgeLife(facts),
     ...judgeMoments(facts),
@@ -102,7 +102,7 @@ function judgeDisk(id: string, source: SourceDisk, facts: DomainFacts): Finding[
   if (source.cannotTrack !== null) {
     say('warning', source.cannotTrack, 'Convert the image to qcow2, or expect a full backup each time.');
   }
-  const below = backing[source.node] ?? 0;
+  const below = backing[source.address] ?? 0;
   if (below > 0) {
     say(
       'info',

@@ -10,7 +10,7 @@ import type { VmFacts } from './facts.js';
 /** What there is to say about a VM and each of its disks. */
 export function judgeVm(vm: VmFacts): readonly Finding[] {
   const { state, disks } = vm;
-  const idOf = (source: SourceDisk): string => disks.find(({ node }) => node === source.node)?.id ?? source.node;
+  const idOf = (source: SourceDisk): string => disks.find(({ node }) => node === source.address)?.id ?? source.address;
   return [
     ...judgeQemu(vm),
     ...judgeRunState(state),
@@ -132,9 +132,9 @@ function judgeDisk(id: string, source: SourceDisk): Finding[] {
 export function judgeSharing(disks: readonly SourceDisk[], idOf: (source: SourceDisk) => string): Finding[] {
   return disks.flatMap((source, index) => {
     const found: Finding[] = [];
-    const twin = disks.slice(index + 1).find(({ node, file }) => node === source.node || file === source.file);
+    const twin = disks.slice(index + 1).find(({ address, file }) => address === source.address || file === source.file);
     if (twin) {
-      const what = `${source.qdev ?? source.node} and ${twin.qdev ?? twin.node} use the same image, ${source.file}`;
+      const what = `${source.qdev ?? source.address} and ${twin.qdev ?? twin.address} use the same image, ${source.file}`;
       found.push({ level: 'warning', subject: idOf(source), what, todo: 'Back up one of them only: --exclude' });
     }
     const above = disks.find((other) => other !== source && backingOf(other) === source.file);

@@ -17,7 +17,7 @@ import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 
 /** Removes our bitmaps from a VM (from a libvirt domain its checkpoints), or from images of a VM that is off. */
-export interface CleanupOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
+export interface CleanupOptions extends Omit<VmAccess, 'purpose' | 'endDeadJobsMs' | 'monitor'> {
   readonly vm: AskedVm | null;
   /** Images of a VM that is off, instead of a VM. */
   readonly images: readonly string[];
@@ -77,13 +77,13 @@ async function findInVm(vm: AskedVm, options: CleanupOptions, unwind: Unwind): P
     return findInDomain({ ...options, ...vm }, unwind);
   }
   const endDeadJobsMs = dryRun ? null : ENDING_MS;
-  const session = await openVm({ ...options, monitor: vm.monitor, what: 'cleanup', endDeadJobsMs }, unwind);
+  const session = await openVm({ ...options, monitor: vm.monitor, purpose: 'cleanup', endDeadJobsMs }, unwind);
   const { client, state } = session;
   refuseRunState(state);
   const repairs = reconcileVm(state);
   const { disks } = dryRun ? afterRepairs(state, repairs) : (await repairVm(client, state)).vm;
   return {
-    bitmaps: disks.flatMap(({ node, bitmaps }) => bitmaps.map(({ name }) => onNode(client, node, name))),
+    bitmaps: disks.flatMap(({ address: node, bitmaps }) => bitmaps.map(({ name }) => onNode(client, node, name))),
     repairs,
   };
 }

@@ -17,7 +17,7 @@ export interface VmInfo {
   readonly elsewhere: string | null;
 }
 
-export interface InfoOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
+export interface InfoOptions extends Omit<VmAccess, 'purpose' | 'endDeadJobsMs' | 'monitor'> {
   readonly vm: AskedVm;
 }
 
@@ -25,7 +25,7 @@ export function info(options: InfoOptions): Promise<VmInfo> {
   return unwinding(async (unwind) => {
     const { state, ...seen } = await look(options, unwind);
     const tracked = state.disks.filter(({ bitmaps }) => bitmaps.some(({ name }) => isOurBitmap(name)));
-    return { vm: state, tracked: tracked.map(({ device, node, qdev }) => device ?? qdev ?? node), ...seen };
+    return { vm: state, tracked: tracked.map(({ device, address, qdev }) => device ?? qdev ?? address), ...seen };
   });
 }
 
@@ -40,6 +40,9 @@ async function look({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<See
     const seen = await inspectDomainSession(vm);
     return { ...seen, beside: onPassedThrough(seen.state.passedThrough) };
   }
-  const { client, state } = await openVm({ ...access, monitor: vm.monitor, what: 'info', endDeadJobsMs: null }, unwind);
+  const { client, state } = await openVm(
+    { ...access, monitor: vm.monitor, purpose: 'info', endDeadJobsMs: null },
+    unwind,
+  );
   return { state, beside: besideDisks(state, await readTpms(client)), elsewhere: null };
 }

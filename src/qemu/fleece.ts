@@ -133,7 +133,7 @@ export function workBitmapActions({ planned, fleece }: Fleeced): readonly Transa
     { type: 'block-dirty-bitmap-add', data: { node, name: WORK_BITMAP, persistent: false, disabled: true } },
     {
       type: 'block-dirty-bitmap-merge',
-      data: { node, target: WORK_BITMAP, bitmaps: [{ node: planned.source.node, name: planned.copyBitmap }] },
+      data: { node, target: WORK_BITMAP, bitmaps: [{ node: planned.source.address, name: planned.copyBitmap }] },
     },
   ];
 }

@@ -156,7 +156,7 @@ export function disksOf(
       const underJob = path.some(isJobFilter);
       const layers = layersBelow(node, nodes, below);
       const source = sourceDisk(device, node, allocatedIn(layers, nodes));
-      const heldBy = holderOf(source.node, graph, jobs);
+      const heldBy = holderOf(source.address, graph, jobs);
       disks.push({
         ...{ ...source, underJob, backing: layers.slice(1).map(({ file }) => file) },
         ...(heldBy && { heldBy }),
@@ -208,8 +208,11 @@ function ownNodes(devices: readonly BlockDevice[], nodes: readonly BlockNode[], 
  * from 10.0 on; what its users may do with it, by all versions: nobody then has the right to write, neither the guest's
  * device to the node nor the node to its file.
  */
-export function isInactive({ node, qdev }: Pick<SourceDisk, 'node' | 'qdev'>, { nodes, edges }: BlockGraph): boolean {
-  const ids = nodes.filter(({ name }) => name === node).map(({ id }) => id);
+export function isInactive(
+  { address, qdev }: Pick<SourceDisk, 'address' | 'qdev'>,
+  { nodes, edges }: BlockGraph,
+): boolean {
+  const ids = nodes.filter(({ name }) => name === address).map(({ id }) => id);
   const around = edges.filter(({ parent, child }) => ids.includes(parent) || ids.includes(child));
   return qdev !== null && around.length > 0 && !around.some(({ perm }) => perm.includes('write'));
 }
@@ -315,7 +318,7 @@ function sourceDisk(device: BlockDevice, node: BlockNode, allocated: number): Om
   return {
     device: device.device === '' ? null : device.device,
     qdev: device.qdev ?? null,
-    node: node['node-name'] ?? '',
+    address: node['node-name'] ?? '',
     root: device.inserted?.['node-name'] ?? '',
     format: node.drv,
     file: node.file,

@@ -73,7 +73,7 @@ export function pointActions(
   const jobs = disks.map(({ planned, path, aio, fleece }) => ({
     type: 'drive-backup',
     data: {
-      device: fleece?.nodes.snapshot ?? planned.source.node,
+      device: fleece?.nodes.snapshot ?? planned.source.address,
       'job-id': planned.job,
       target: targetName(path, aio),
       format: 'qcow2',
@@ -97,7 +97,7 @@ export function pointActions(
 function newBitmapActions({ planned: { newBitmap, source } }: TransactionDisk): readonly TransactionAction[] {
   if (!newBitmap) return [];
   const { name, persistent } = newBitmap;
-  return [{ type: 'block-dirty-bitmap-add', data: { node: source.node, name, persistent } }];
+  return [{ type: 'block-dirty-bitmap-add', data: { node: source.address, name, persistent } }];
 }
 
 /**

@@ -25,7 +25,7 @@ export interface LockOptions {
   /** Take the lock also from an owner that is on another host or cannot be known. */
   readonly breakLock: boolean;
   /** What the run does, for whoever finds the lock held. */
-  readonly what: string;
+  readonly purpose: string;
 }
 
 /**
@@ -76,7 +76,7 @@ export async function targetLockedBy(
 const ATTEMPTS = 5;
 
 async function acquire(path: string, subject: string, options: LockOptions): Promise<Lock> {
-  const self = thisProcess(options.what);
+  const self = thisProcess(options.purpose);
   for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
     const holder = await readHolder(path);
     if (holder) await evict(path, subject, holder, self, options);

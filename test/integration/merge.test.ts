@@ -164,7 +164,7 @@ suite('merge leaves nothing behind', () => {
 
   it('while a rebase is running, and where one was interrupted', async () => {
     const lab = await chainLab();
-    const lock = await lockTarget(lab.target, { breakLock: false, what: 'rebase' });
+    const lock = await lockTarget(lab.target, { breakLock: false, purpose: 'rebase' });
     await expectRefused(lab, {}, 'locked', 'locked by');
     await lock.release();
     const commit = (): Promise<never> => Promise.reject(new Error('crash'));

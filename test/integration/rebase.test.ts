@@ -513,7 +513,7 @@ suite('rebase refuses, by name, and changes nothing', () => {
 
   it('a target that is locked, and a folder that is not there', async () => {
     const lab = await chainLab();
-    const lock = await lockTarget(lab.target, { breakLock: false, what: 'test' });
+    const lock = await lockTarget(lab.target, { breakLock: false, purpose: 'test' });
     try {
       expect(await refusal(merge(lab))).toMatchObject({ code: 'locked' });
     } finally {

@@ -119,7 +119,7 @@ describe('a lock between processes', () => {
     };
     await Promise.all([worker(21), worker(21), worker(21)]);
     expect(held).toBeGreaterThan(5);
-    const last = await lockTarget(target, { breakLock: false, what: 'last' });
+    const last = await lockTarget(target, { breakLock: false, purpose: 'last' });
     await last.release();
     expect(await readdir(target)).toEqual([]);
   });
@@ -157,7 +157,7 @@ describe('a lock between processes', () => {
     await owner.lock('target', target);
     // What --break-lock on another host does: it sees another host in the record.
     await rm(join(target, '.lock'), { recursive: true });
-    const next = await lockTarget(target, { breakLock: true, what: 'next' });
+    const next = await lockTarget(target, { breakLock: true, purpose: 'next' });
     expect(await owner.next()).toMatchObject({ event: 'lost', message: expect.stringContaining(target) as string });
     expect(await owner.ask('release')).toEqual({ released: true });
     expect(next.signal.aborted).toBe(false);
@@ -170,7 +170,7 @@ describe('a lock between processes', () => {
 describe('the refresh of a lock', () => {
   it('is a sign of life, and does not mind that others change the times', async () => {
     const target = await scratch();
-    const lock = await lockTarget(target, { breakLock: false, what: 'test' });
+    const lock = await lockTarget(target, { breakLock: false, purpose: 'test' });
     await utimes(join(target, '.lock'), 1, 1);
     await sleep(2_500);
     expect(lock.signal.aborted).toBe(false);
@@ -182,7 +182,7 @@ describe('the refresh of a lock', () => {
     'notices that it was %s; the release then frees nothing of the next owner',
     async (how) => {
       const target = await scratch();
-      const lock = await lockTarget(target, { breakLock: false, what: 'test' });
+      const lock = await lockTarget(target, { breakLock: false, purpose: 'test' });
       await rm(join(target, '.lock'), { recursive: true });
       if (how === 'broken') {
         await mkdir(join(target, '.lock'));

@@ -27,7 +27,7 @@ export function source(device: string | null, more: Partial<SourceDisk> = {}): S
   return {
     device,
     qdev: device === null ? null : `/machine/peripheral/${device}-dev/virtio-backend`,
-    node: `#block-${device}`,
+    address: `#block-${device}`,
     root: `#block-${device}`,
     underJob: false,
     format: 'qcow2',
@@ -65,7 +65,7 @@ export function entry(disk: string, file: string, more: Partial<PointDisk> = {})
     source: {
       device: from.device,
       qdev: from.qdev,
-      node: from.node,
+      node: from.address,
       file: from.file,
       format: 'qcow2',
       image: {},

@@ -33,7 +33,7 @@ function readyImages(offline: OfflineVm, vm: VmState): ReadyVm {
       refuseUnreadable(planned.plan, offline);
       if (offline.unclean !== null) unfrozen(run, offline.unclean);
       for (const { disk, source } of planned.plan.disks) {
-        if (offline.unlocked.includes(source.node)) {
+        if (offline.unlocked.includes(source.address)) {
           run.warn(
             `${disk} (${source.file}) is read over the network, where no lock keeps another host from writing to it: its copy is of one instant only if none does`,
           );

@@ -31,7 +31,7 @@ export async function offlineSource(disk: OfflineDisk, signal: AbortSignal): Pro
   }
   return {
     ...(named ? { id: name } : {}),
-    ...{ device: name, qdev: null, node: name, root: name, underJob: false },
+    ...{ device: name, qdev: null, address: name, root: name, underJob: false },
     ...{ format, file: path, virtualSize, allocated, compat, encrypted, cannotTrack },
     bitmaps: read,
     backing,

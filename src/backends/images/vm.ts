@@ -18,8 +18,8 @@ export interface OfflineVm {
   /** How the running VM names its disks only the catalog remembers. */
   readonly namedByCatalog: boolean;
   /** What QEMU's programs open for a disk. @throws QmpBackupError `unsafe` where they cannot, or may not */
-  readonly imageOf: (disk: Pick<SourceDisk, 'node' | 'file' | 'format'>) => Promise<ImageFile>;
-  /** Nodes of the disks that nobody is kept from writing to while they are read. */
+  readonly imageOf: (disk: Pick<SourceDisk, 'address' | 'file' | 'format'>) => Promise<ImageFile>;
+  /** Addresses of the disks that nobody is kept from writing to while they are read. */
   readonly unlocked: readonly string[];
   /** What to do about a disk whose image only the VM itself can read. */
   readonly instead: string;

@@ -17,7 +17,7 @@ export async function findInDomain(
   access: DomainAddress & { readonly breakLock: boolean; readonly dryRun: boolean },
   unwind: Unwind,
 ): Promise<FoundInVm> {
-  const session = await openDomain({ ...access, what: 'cleanup' }, unwind);
+  const session = await openDomain({ ...access, purpose: 'cleanup' }, unwind);
   refuseDomainState(session.domain);
   const repairs = reconcileVm(session.state);
   if (!access.dryRun) await repairDomainAlone(session, session.state);

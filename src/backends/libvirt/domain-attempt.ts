@@ -182,7 +182,7 @@ function journalOf(run: DomainRun, { plan }: Planned, { copy, definition, left }
 
 /** Of the disks that will be tracked; null where there is none. */
 function checkpointOf({ session, attempt }: DomainRun, { plan, targetId }: Planned): NewCheckpoint | null {
-  const tracked = plan.disks.filter(({ newBitmap }) => newBitmap !== null).map(({ source }) => source.node);
+  const tracked = plan.disks.filter(({ newBitmap }) => newBitmap !== null).map(({ source }) => source.address);
   if (tracked.length === 0) return null;
   const others = session.domain.disks.map(({ target }) => target).filter((target) => !tracked.includes(target));
   return { name: checkpointName(targetId, attempt), disks: tracked, without: others };

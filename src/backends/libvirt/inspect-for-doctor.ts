@@ -58,7 +58,7 @@ export async function inspectDomainForDoctor(
     facts: {
       ...connection,
       state,
-      disks: matchDisks(undefined, state.disks).map(({ id, source }) => ({ id, node: source.node })),
+      disks: matchDisks(undefined, state.disks).map(({ id, source }) => ({ id, node: source.address })),
       active: domain.active,
       stateReason: domain.stateReason,
       connect: domain.connect,
@@ -76,9 +76,9 @@ export async function inspectDomainForDoctor(
 async function whileOff(session: DomainSession): Promise<DomainFacts['state']> {
   const asked = { include: [], exclude: [], startPaused: false };
   const { state } = await inspectOfflineDomain(session, asked, session.signal);
-  const known = new Map(session.state.disks.map(({ node, bitmaps }) => [node, bitmaps]));
+  const known = new Map(session.state.disks.map(({ address, bitmaps }) => [address, bitmaps]));
   const disks = state.disks.map((disk) => {
-    const bitmaps = known.get(disk.node)?.map((bitmap) => asReadable(bitmap, disk));
+    const bitmaps = known.get(disk.address)?.map((bitmap) => asReadable(bitmap, disk));
     return { ...disk, bitmaps: bitmaps ?? disk.bitmaps };
   });
   return withImageBitmaps({ ...state, disks }, session.domain);

@@ -64,7 +64,7 @@ export async function withImageBitmaps(state: VmState, domain: Domain): Promise<
 
 async function asInImage(disk: SourceDisk, domain: Domain): Promise<SourceDisk> {
   if (disk.unreadable) return disk;
-  const defined = domain.disks.find(({ target }) => target === disk.node);
+  const defined = domain.disks.find(({ target }) => target === disk.address);
   const image = disk.format === 'qcow2' && defined ? await domainImage(defined, domain) : null;
   if (!image || !isImage(image)) return disk;
   const found = new Map(

@@ -78,14 +78,14 @@ function withAnySize({ disks, sizes }: DomainSession['domain']): DomainSession['
   return new Map(disks.map(({ target, source }) => [target, sizes.get(target) ?? (source === null ? null : none)]));
 }
 
-type Asked = Pick<SourceDisk, 'node' | 'file'>;
+type Asked = Pick<SourceDisk, 'address' | 'file'>;
 
-async function imageOf({ domain }: DomainSession, { node, file }: Asked, instead: string): Promise<ImageFile> {
-  const disk = domain.disks.find(({ target }) => target === node);
-  const image = disk ? await domainImage(disk, domain) : { why: `the domain has no disk ${node}` };
+async function imageOf({ domain }: DomainSession, { address, file }: Asked, instead: string): Promise<ImageFile> {
+  const disk = domain.disks.find(({ target }) => target === address);
+  const image = disk ? await domainImage(disk, domain) : { why: `the domain has no disk ${address}` };
   if (isImage(image)) return image;
-  throw new QmpBackupError('unsafe', `${node} (${file}) cannot be read while the domain is off: ${image.why}`, {
-    hint: `Nothing was changed. Leave the disk out with --exclude ${node}, or ${instead}`,
+  throw new QmpBackupError('unsafe', `${address} (${file}) cannot be read while the domain is off: ${image.why}`, {
+    hint: `Nothing was changed. Leave the disk out with --exclude ${address}, or ${instead}`,
   });
 }
 
@@ -94,7 +94,7 @@ async function offlineDiskOf(
   disk: SourceDisk,
   { instead, signal }: { readonly instead: string; readonly signal: AbortSignal },
 ): Promise<SourceDisk> {
-  const { node: name, cannotTrack } = disk;
+  const { address: name, cannotTrack } = disk;
   const image = await imageOf(session, disk, instead);
   // The catalog knows the disk by the name that it has when the domain runs.
   return { ...(await offlineSource({ name, named: false, image, cannotTrack }, signal)), file: disk.file };

@@ -26,7 +26,7 @@ export async function orphanBitmaps(
   const known = new Set(domain.checkpoints.map(({ name }) => name));
   const images = state.disks.filter(({ format, file }) => format === 'qcow2' && isAbsolute(file));
   const found = await Promise.all(
-    images.map(async ({ node: target, file }) => {
+    images.map(async ({ address: target, file }) => {
       const asked = imageFile({ path: file, format: 'qcow2' }).then((image) => imageBitmaps(image, { shared: true }));
       const bitmaps = skipUnreadable ? await collectFailure(asked) : await asked;
       return isFailure(bitmaps) ? [] : bitmaps.map(({ name }) => ({ target, bitmap: name }));
@@ -42,7 +42,7 @@ export async function withOrphanBitmaps(
 ): Promise<readonly SourceDisk[]> {
   const orphans = await orphanBitmaps(session, { skipUnreadable: true });
   return disks.map((disk) => {
-    const found = orphans.filter(({ target }) => target === disk.node);
+    const found = orphans.filter(({ target }) => target === disk.address);
     const bitmaps = found.map(({ bitmap }) => checkpointBitmap(bitmap, disk.virtualSize));
     return { ...disk, bitmaps: [...disk.bitmaps, ...bitmaps] };
   });

@@ -55,7 +55,7 @@ export interface DomainAccess {
   /** URI for libvirt; null is virsh's own default. */
   readonly connect: string | null;
   readonly breakLock: boolean;
-  readonly what: string;
+  readonly purpose: string;
   /** How long libvirt may take for one answer, in milliseconds; default 45 s, which is the most. */
   readonly timeoutMs?: number | undefined;
 }
@@ -106,7 +106,7 @@ interface LockedDomain extends Pick<DomainSession, 'virsh' | 'uuid' | 'signal'> 
 const THERE = 'the images and the lock of the domain are there';
 
 async function lockDomain(
-  { domain: name, connect, breakLock, what, timeoutMs }: DomainAccess,
+  { domain: name, connect, breakLock, purpose, timeoutMs }: DomainAccess,
   unwind: Unwind,
 ): Promise<LockedDomain> {
   const virsh = createVirsh(connect ?? undefined, timeoutMs);
@@ -115,7 +115,7 @@ async function lockDomain(
   const [{ uuid }, guess, host] = await asked;
   requireThisHost(host, THERE);
   // The same lock as of a run that reaches this VM by its monitor.
-  const lock = await lockVm(`uuid ${uuid}`, { breakLock, what });
+  const lock = await lockVm(`uuid ${uuid}`, { breakLock, purpose });
   unwind.defer(() => lock.release());
   return { virsh, uuid, guess, host, signal: lock.signal };
 }
@@ -240,7 +240,7 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
   return {
     device: target,
     qdev: alias,
-    node: target,
+    address: target,
     root: target,
     underJob: false,
     ...(job !== undefined && { heldBy: { type: job, virsh: blockJobCommand(domain, target) } }),

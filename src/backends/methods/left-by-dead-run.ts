@@ -1,4 +1,4 @@
-import { type Catalog, CATALOG_SCHEMA } from '../../core/catalog.js';
+import { type Catalog, newCatalog } from '../../core/catalog.js';
 import type { Journal, JournalOwner } from '../../core/journal.js';
 import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { readJournal } from '../../repository/journal-file.js';
@@ -28,9 +28,7 @@ export function retiring<P extends Planned>(
   const names = left.disks.flatMap(({ bitmap }) => bitmap ?? []);
   const { catalog, targetId } = planned;
   if (names.length === 0) return planned;
-  const before = catalog ?? {
-    ...{ schema: CATALOG_SCHEMA, tool: options.tool, targetId, vm: identity },
-    ...{ createdAt: context.now().toISOString(), points: [], retired: [] },
-  };
+  const createdAt = context.now().toISOString();
+  const before = catalog ?? newCatalog({ tool: options.tool, targetId, createdAt, vm: identity });
   return { ...planned, catalog: { ...before, retired: [...new Set([...before.retired, ...names])] } };
 }

@@ -12,13 +12,13 @@ import { guessFormat, offlineSource } from '../images/source.js';
 export interface ImagesAccess {
   readonly images: readonly NamedImage[];
   readonly breakLock: boolean;
-  readonly what: string;
+  readonly purpose: string;
   readonly signal: AbortSignal;
 }
 
 /** `--offline`: the disks of a VM that is off and that nobody else knows. */
 export async function openOfflineBackend(access: ImagesAccess, unwind: Unwind): Promise<Backend> {
-  const { images, breakLock, what } = access;
+  const { images, breakLock, purpose } = access;
   const signals: AbortSignal[] = [];
   const keys = await Promise.all(
     images.map(async ({ path }) => {
@@ -28,7 +28,7 @@ export async function openOfflineBackend(access: ImagesAccess, unwind: Unwind): 
   );
   // In one order, whatever order they were named in.
   for (const key of [...new Set(keys)].sort()) {
-    const lock = await lockVm(key, { breakLock, what });
+    const lock = await lockVm(key, { breakLock, purpose });
     unwind.defer(() => lock.release());
     signals.push(lock.signal);
   }

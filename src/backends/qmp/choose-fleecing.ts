@@ -81,9 +81,9 @@ function fleecingObstacle(features: QemuFeatures | null, disks: readonly Planned
   // QEMU 7.2 aborts when a job ends whose filter was there before ours was made above it.
   if (busy) return `another job is running on ${busy.disk}`;
   if (!disks.some(({ source }) => source.qdev !== null)) return 'no guest device has any of the disks open';
-  const idOf = (node: string): string | undefined => disks.find(({ source }) => source.node === node)?.disk;
+  const idOf = (node: string): string | undefined => disks.find(({ source }) => source.address === node)?.disk;
   // Those that are left out, too: nobody has seen that they do no harm.
-  const all = vm.disks.map((source) => ({ id: idOf(source.node) ?? source.device ?? source.node, source }));
+  const all = vm.disks.map((source) => ({ id: idOf(source.address) ?? source.device ?? source.address, source }));
   return fatalToFleece(vm, all);
 }
 

@@ -19,10 +19,10 @@ export async function explained(
   // Its own failure says less than QEMU's refusal.
   if (now === null) return error;
   const held = disks.flatMap(({ disk, source }) => {
-    const seen = now.disks.find(({ node }) => node === source.node);
+    const seen = now.disks.find(({ address }) => address === source.address);
     const obstacle = seen && obstacleOf(seen);
     if (obstacle) return [{ disk, ...obstacle }];
-    const why = now.leftOut.find(({ name }) => [source.device, source.qdev, source.node].includes(name))?.reason;
+    const why = now.leftOut.find(({ name }) => [source.device, source.qdev, source.address].includes(name))?.reason;
     const todo = 'It was not so when the run began. Make it writable again, or run it again: it is then left out.';
     return seen || why === undefined ? [] : [{ disk, why: `it is now ${why}`, todo }];
   });

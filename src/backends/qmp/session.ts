@@ -27,18 +27,18 @@ export interface VmAccess {
   readonly monitor: Endpoint;
   readonly breakLock: boolean;
   /** What the run does, for whoever finds the VM locked. */
-  readonly what: string;
+  readonly purpose: string;
   /** Jobs of a run that died are cancelled and get so many milliseconds to end; null leaves them alone. */
   readonly endDeadJobsMs: number | null;
   readonly trace?: ((direction: '>' | '<', message: unknown) => void) | undefined;
 }
 
 export async function openVm(
-  { monitor, breakLock, what, endDeadJobsMs, trace }: VmAccess,
+  { monitor, breakLock, purpose, endDeadJobsMs, trace }: VmAccess,
   unwind: Unwind,
 ): Promise<VmSession> {
   const lock = async (key: string): Promise<AbortSignal> => {
-    const held = await lockVm(key, { breakLock, what });
+    const held = await lockVm(key, { breakLock, purpose });
     unwind.defer(() => held.release());
     return held.signal;
   };

@@ -30,7 +30,7 @@ function planPart({ level, chain, number, disks, leftOut, removed }: BackupPlan)
 }
 
 function diskPart({ disk, level, reason, file, parent, source }: PlannedDisk): BackupDocument['plan']['disks'][number] {
-  const { device, qdev, node, file: image, format, virtualSize } = source;
+  const { device, qdev, address: node, file: image, format, virtualSize } = source;
   return {
     disk,
     level,

@@ -29,7 +29,7 @@ export function vmDocument(state: VmState): VmDocument {
 }
 
 function diskPart(disk: SourceDisk): DiskDocument {
-  const { id, device, qdev, node, underJob, heldBy, throttled, temporary, format, file, backing } = disk;
+  const { id, device, qdev, address: node, underJob, heldBy, throttled, temporary, format, file, backing } = disk;
   const { virtualSize, allocated, compat, encrypted, cannotTrack, unreadable } = disk;
   return {
     id,

@@ -29,7 +29,7 @@ function renderDevices({ vm, beside }: VmInfo): string {
     newDiskId(disk),
     disk.device ?? '-',
     disk.qdev ?? '-',
-    disk.node,
+    disk.address,
     disk.format + (disk.compat === '0.10' ? ' v2: full backups only' : ''),
     formatBytes(disk.virtualSize),
     disk.encrypted ? `${disk.file} (encrypted)` : disk.file,

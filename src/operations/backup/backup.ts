@@ -28,7 +28,7 @@ async function openBackend(
   unwind: Unwind,
 ): Promise<readonly [Backend, Rest]> {
   const { vm } = options;
-  const access = { breakLock: options.breakLock, what: `backup into ${options.target}` };
+  const access = { breakLock: options.breakLock, purpose: `backup into ${options.target}` };
   const rest = (): Promise<Rest> => import('./run.js');
   switch (vm.kind) {
     case 'monitor': {

@@ -19,7 +19,10 @@ export async function repairOtherMonths(
   if (!options.monthly) return { vm, actions };
   const months = await monthsWithJournal(dirname(target));
   for (const month of months.filter((each) => each !== target)) {
-    const lock = await lockTarget(month, { breakLock: options.breakLock, what: `repair before a backup of ${target}` });
+    const lock = await lockTarget(month, {
+      breakLock: options.breakLock,
+      purpose: `repair before a backup of ${target}`,
+    });
     try {
       const state = await readTarget(month, true);
       refuseOtherVm(state, run.identity, vm.disks);

@@ -119,7 +119,7 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   await staging.makeTarget();
   const lock = await lockTarget(target, {
     breakLock: options.breakLock,
-    what: `backup of ${backend.subject}`,
+    purpose: `backup of ${backend.subject}`,
   });
   unwind.defer(() => lock.release());
   watch.endBy(lock.signal);

@@ -1,6 +1,6 @@
 import type { BackupRun, Instant, Planned } from '../../backends/backup-run.js';
 import type { Copied, Ended, StagedImage } from '../../backends/copy-method.js';
-import type { Catalog } from '../../core/catalog.js';
+import { type Catalog, newCatalog } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
 import { rememberedIdentity } from '../../core/identity.js';
 import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
@@ -39,13 +39,14 @@ export async function sealPoint(
   ]);
   run.signal.throwIfAborted();
   const point = pointOf(run.attempt, plan, taken, disks, definition);
-  const catalog: Catalog = {
-    ...(before ?? { schema: 1, targetId, createdAt: taken.instant.at }),
-    tool: run.options.tool,
-    vm: rememberedIdentity(before?.vm, run.identity),
-    points: [...(before?.points ?? []), point],
-    retired: [...(before?.retired ?? []), ...stuck],
-  };
+  const { tool } = run.options;
+  const vm = rememberedIdentity(before?.vm, run.identity);
+  const known = before ?? newCatalog({ tool, targetId, createdAt: taken.instant.at, vm });
+  const [points, retired] = [
+    [...known.points, point],
+    [...known.retired, ...stuck],
+  ];
+  const catalog: Catalog = { ...known, tool, vm, points, retired };
   await commitCatalog(run.target, catalog, point.id);
   return { plan, catalog, point };
 }
@@ -86,7 +87,7 @@ function entryOf(
     source: {
       device: source.device,
       qdev: source.qdev,
-      node: source.node,
+      node: source.address,
       file: source.file,
       format: source.format,
       image: planned.parent ? null : source.image,

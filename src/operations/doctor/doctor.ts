@@ -28,7 +28,7 @@ import { targetFolder } from '../../repository/target.js';
 import { type DomainWay, inspectTarget, type Probed } from './inspect-target.js';
 
 /** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
-export interface DoctorOptions extends Omit<VmAccess, 'what' | 'endDeadJobsMs' | 'monitor'> {
+export interface DoctorOptions extends Omit<VmAccess, 'purpose' | 'endDeadJobsMs' | 'monitor'> {
   readonly vm: AskedVm | null;
   readonly agent: Endpoint | null;
   /** Where the scratch images of a domain would lie; null is beside its images. */
@@ -127,7 +127,7 @@ function inspectVmForDoctor(
   return unwinding(async (unwind) => {
     if (address.kind === 'domain') return inspectDomain(options, address, folderOf, unwind);
     const { monitor } = address;
-    const session = await openVm({ ...options, monitor, what: 'doctor', endDeadJobsMs: null }, unwind);
+    const session = await openVm({ ...options, monitor, purpose: 'doctor', endDeadJobsMs: null }, unwind);
     signal.throwIfAborted();
     const { client, state, owner } = session;
     const identity = identityOf(state.machine, options.label);
@@ -150,7 +150,7 @@ function inspectVmForDoctor(
       probed: folder === null ? null : await probe(folder, session),
       vm: {
         state,
-        disks: known.map(({ id, source }) => ({ id, node: source.node })),
+        disks: known.map(({ id, source }) => ({ id, node: source.address })),
         fatalToFleece: fatalToFleece(state, known),
         beside: besideDisks(state, tpms),
         missingCommands: NEEDED_COMMANDS.filter((name) => !has.has(name)),
@@ -171,7 +171,10 @@ async function inspectDomain(
 ): Promise<SeenVm> {
   const { inspectDomainForDoctor } = await import('../../backends/libvirt/inspect-for-doctor.js');
   const { observeDomainRepairs } = await import('../../backends/libvirt/repair.js');
-  const { session, facts, fleecing } = await inspectDomainForDoctor({ ...options, ...address, what: 'doctor' }, unwind);
+  const { session, facts, fleecing } = await inspectDomainForDoctor(
+    { ...options, ...address, purpose: 'doctor' },
+    unwind,
+  );
   const identity = identityOf(facts.state.machine, options.label);
   const folder = await folderOf(identity);
   return {

@@ -71,7 +71,7 @@ export async function inspectTarget(folder: string, options: LookOptions): Promi
   const plan = vm && content.otherVm === null ? await planFor(read, vm, content, parents, facts.space, options) : null;
   return {
     facts: { ...facts, content, plan },
-    ids: new Map(known.map(({ id, source }) => [source.node, id])),
+    ids: new Map(known.map(({ id, source }) => [source.address, id])),
   };
 }
 

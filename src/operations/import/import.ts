@@ -69,7 +69,7 @@ function perform(run: ImportRun): Promise<ImportResult> {
     const folder = new Staging(target);
     unwind.defer(() => folder.undo());
     await folder.makeTarget();
-    const lock = await lockTarget(target, { breakLock: options.breakLock, what: `import of ${options.source}` });
+    const lock = await lockTarget(target, { breakLock: options.breakLock, purpose: `import of ${options.source}` });
     unwind.defer(() => lock.release());
     const signal = AbortSignal.any([context.signal, lock.signal]);
 

@@ -127,7 +127,7 @@ export function rebase(
   return unwinding(async (unwind) => {
     const folder = await locateDisk(options.dir);
     const warn = (text: string): void => context.report({ kind: 'warning', text });
-    const request = { breakLock: options.breakLock, what: `rebase of ${folder.disk}` };
+    const request = { breakLock: options.breakLock, purpose: `rebase of ${folder.disk}` };
     const lock = options.dryRun
       ? await lockForReading(deps.lockTarget, folder.target, request, warn)
       : await deps.lockTarget(folder.target, request);

@@ -20,7 +20,7 @@ import { vmFolder } from '../../repository/vm-folder.js';
 import { openForRepair, type RepairAccess, type VmInRepair } from './open-for-repair.js';
 
 /** Repairs what a dead run left behind, on its own: the same repair that every backup begins with. */
-export interface RecoverOptions extends Omit<RepairAccess, 'what'> {
+export interface RecoverOptions extends Omit<RepairAccess, 'purpose'> {
   readonly target: string;
   /** Null where the VM cannot be asked: then only what needs no QEMU is repaired. */
   readonly vm: AskedVm | null;
@@ -85,7 +85,7 @@ async function recoverWithVm(
   context: RecoverContext,
   unwind: Unwind,
 ): Promise<RecoverResult> {
-  const session = await openForRepair(address, { ...options, what: `recover of ${root}` }, unwind);
+  const session = await openForRepair(address, { ...options, purpose: `recover of ${root}` }, unwind);
   const identity = identityOf(session.state.machine, options.label);
   const folders = options.monthly ? await monthsWithJournal(await vmFolder(root, nameFor(identity))) : [root];
   const signal = AbortSignal.any([context.signal, session.signal]);
@@ -197,7 +197,7 @@ async function lock(
   { warn }: RecoverContext,
   unwind: Unwind,
 ): Promise<void> {
-  const request = { breakLock, what: `recover of ${folder}` };
+  const request = { breakLock, purpose: `recover of ${folder}` };
   const held = dryRun ? await lockForReading(lockTarget, folder, request, warn) : await lockTarget(folder, request);
   if (held) unwind.defer(() => held.release());
 }

@@ -90,7 +90,7 @@ export function merge(
     const lock = await lockForReading(
       deps.lockTarget,
       folder.target,
-      { breakLock: options.breakLock, what: `merge of ${folder.disk} into ${targetFile}` },
+      { breakLock: options.breakLock, purpose: `merge of ${folder.disk} into ${targetFile}` },
       warn,
     );
     if (lock) unwind.defer(() => lock.release());

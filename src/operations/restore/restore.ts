@@ -47,7 +47,7 @@ export function restore(
     const lock = await lockForReading(
       deps.lockTarget,
       target,
-      { breakLock: options.breakLock, what: `restore into ${options.output}` },
+      { breakLock: options.breakLock, purpose: `restore into ${options.output}` },
       warn,
     );
     if (lock) unwind.defer(() => lock.release());

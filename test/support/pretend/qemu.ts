@@ -67,7 +67,7 @@ export class PretendQemu {
   /** All bitmaps and all jobs at one instant. */
   transaction(staged: readonly Staged[], bugs: { readonly clearsTheParent?: boolean }): void {
     for (const { planned, file } of staged) {
-      const disk = this.diskAt(planned.source.node);
+      const disk = this.diskAt(planned.source.address);
       const parent = planned.copyBitmap === null ? undefined : disk.bitmaps.get(planned.copyBitmap);
       const clusters = planned.copyBitmap === null ? disk.content.keys() : parent!.dirty.values();
       const copy = new Map([...clusters].map((cluster) => [cluster, disk.content[cluster]!]));

@@ -149,7 +149,7 @@ export class Pretend {
         source: {
           device: from.device,
           qdev: from.qdev,
-          node: from.node,
+          node: from.address,
           file: from.file,
           format: from.format,
           image: {},

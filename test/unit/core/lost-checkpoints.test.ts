@@ -4,7 +4,7 @@ import { bitmap, catalog, entry, point, source } from '../../support/builders.js
 
 const NAME = 'qmpbackup-00112233445566aa-c1';
 const full = (disk: string) => entry(disk, 'FULL-1.qcow2', { bitmap: { name: NAME, persistent: true } });
-const disks = (more = {}) => ['vda', 'vdb'].map((device) => source(device, { node: device, ...more }));
+const disks = (more = {}) => ['vda', 'vdb'].map((device) => source(device, { address: device, ...more }));
 
 describe('checkpoints that libvirt has forgotten', () => {
   const known = catalog([point(0, [full('vda'), full('vdb')])]);
@@ -17,6 +17,6 @@ describe('checkpoints that libvirt has forgotten', () => {
   it('are none where libvirt shows them, where nothing is known, and where the disks are gone', () => {
     expect(lostCheckpoints(known, disks({ bitmaps: [bitmap(NAME)] }))).toEqual([]);
     expect(lostCheckpoints(undefined, disks())).toEqual([]);
-    expect(lostCheckpoints(known, [source('vdz', { node: 'vdz' })])).toEqual([]);
+    expect(lostCheckpoints(known, [source('vdz', { address: 'vdz' })])).toEqual([]);
   });
 });

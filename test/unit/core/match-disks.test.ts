@@ -7,14 +7,14 @@ const ids = (...args: Parameters<typeof matchDisks>): string[] => matchDisks(...
 describe('a new disk is named by', () => {
   it.each([
     ['its device name', { device: 'ide0-hd0' }, 'ide0-hd0'],
-    ['else an explicit node', { node: 'disk1' }, 'disk1'],
+    ['else an explicit node', { address: 'disk1' }, 'disk1'],
     ['else its guest device', { qdev: '/machine/peripheral/vd1/virtio-backend' }, 'vd1'],
     ['a guest device told by id', { qdev: 'scsi1' }, 'scsi1'],
     ['else its file', { qdev: '/machine/peripheral-anon/device[0]/virtio-backend' }, 'x.qcow2'],
     ['a file told as json', { qdev: null, file: 'json:{"driver":"raw","filename": "/dev/vg/lv"}' }, 'lv'],
     ['a name that is no plain file name', { device: '../../etc/passwd' }, '_.._.._etc_passwd'],
   ])('%s', (_, traits, id) => {
-    const base = source(null, { node: '#block123', file: '/images/x.qcow2' });
+    const base = source(null, { address: '#block123', file: '/images/x.qcow2' });
     expect(ids(undefined, [{ ...base, ...traits }])).toEqual([id]);
   });
 
@@ -22,8 +22,8 @@ describe('a new disk is named by', () => {
     const one = source(null, { file: '/one/disk.qcow2' });
     const two = source(null, { file: '/two/disk.qcow2' });
     const nodes = [
-      { ...one, node: '#block1' },
-      { ...two, node: '#block2' },
+      { ...one, address: '#block1' },
+      { ...two, address: '#block2' },
     ];
     expect(ids(undefined, nodes)).toEqual(['disk.qcow2', 'disk.qcow2-2']);
   });
@@ -50,7 +50,7 @@ describe('a known disk', () => {
 
   it('is known by the id that a person gave it, unless its bitmap says otherwise', () => {
     const named = (id: string, more: Parameters<typeof source>[1] = {}) =>
-      source(id, { id, qdev: null, node: id, file: `/elsewhere/${id}`, ...more });
+      source(id, { id, qdev: null, address: id, file: `/elsewhere/${id}`, ...more });
     expect(ids(known, [named('b'), named('c')])).toEqual(['b', 'c']);
     expect(ids(known, [named('b', { bitmaps: [bitmap(a.bitmap!.name)] })])).toEqual(['a']);
     expect(ids(undefined, [named('x')])).toEqual(['x']);

@@ -4,13 +4,13 @@ import type { DomainFacts } from '../../../src/doctor/domain-facts.js';
 import { judgeDomain } from '../../../src/doctor/findings-domain.js';
 import { bitmap, MiB, source, TARGET_ID, vmState } from '../../support/builders.js';
 
-const disk = (more = {}) => source('vda', { node: 'vda', ...more });
+const disk = (more = {}) => source('vda', { address: 'vda', ...more });
 
 function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts['state']> = {}): DomainFacts {
   const full = vmState([disk()], state);
   return {
     state: full,
-    disks: full.disks.map(({ node }) => ({ id: node, node })),
+    disks: full.disks.map(({ address: node }) => ({ id: node, node })),
     connect: null,
     uri: 'qemu:///system',
     version: 'libvirt 9.0.0 with QEMU 7.2.22',
@@ -117,7 +117,7 @@ describe('a disk of a domain', () => {
   });
 
   it('whose image another disk uses, too', () => {
-    const twins = vmState([disk(), source('vdb', { node: 'vdb', file: '/images/vda.qcow2' })]);
+    const twins = vmState([disk(), source('vdb', { address: 'vdb', file: '/images/vda.qcow2' })]);
     expect(found({ state: twins })).toEqual([expect.stringMatching(/^warning vda: .* use the same image/)]);
   });
 });

@@ -10,7 +10,7 @@ function vmFacts(state: Partial<VmFacts['state']> = {}, more: Partial<VmFacts> =
   const full = vmState([source('a')], state);
   return {
     state: full,
-    disks: full.disks.map(({ node, device }) => ({ id: device ?? node, node })),
+    disks: full.disks.map(({ address: node, device }) => ({ id: device ?? node, node })),
     beside: [],
     missingCommands: [],
     jobSparesGuest: false,
@@ -99,7 +99,7 @@ describe('a disk', () => {
       file: '/i/x.qcow2',
     };
     expect(disk(anonymous, null)).toEqual([expect.stringMatching(/^warning .*comes from the image file/)]);
-    expect(disk({ ...anonymous, node: 'disk1' }, null)).toEqual([]);
+    expect(disk({ ...anonymous, address: 'disk1' }, null)).toEqual([]);
     expect(disk({ ...anonymous, qdev: 'scsi0' }, null)).toEqual([]);
   });
 

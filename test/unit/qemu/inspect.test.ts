@@ -28,7 +28,7 @@ const graph = {
 
 describe('the format node of a disk', () => {
   it('is found below the filter of a running job', () => {
-    expect(disksOf([device(filter)], [filter, format], graph)?.disks.map((disk) => disk.node)).toEqual(['#fmt']);
+    expect(disksOf([device(filter)], [filter, format], graph)?.disks.map((disk) => disk.address)).toEqual(['#fmt']);
   });
 
   it('is not guessed from replies between which a job ended: they are asked for again', () => {
@@ -82,7 +82,7 @@ describe('a disk that QEMU does not own', () => {
   });
 
   it('is one to which nobody may write, neither the guest nor the format', () => {
-    const disk = { node: '#fmt', qdev: '/machine/peripheral/d1' };
+    const disk = { address: '#fmt', qdev: '/machine/peripheral/d1' };
     expect(isInactive(disk, around([], ['consistent-read']))).toBe(true);
     expect(isInactive(disk, around(['consistent-read', 'write'], ['consistent-read', 'write']))).toBe(false);
     expect(isInactive(disk, around([], ['write', 'resize']))).toBe(false);

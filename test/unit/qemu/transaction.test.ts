@@ -4,7 +4,7 @@ import { pointActions, type TransactionDisk } from '../../../src/qemu/transactio
 const source = {
   device: 'd1',
   qdev: null,
-  node: '#fmt',
+  address: '#fmt',
   root: '#fmt',
   underJob: false,
   format: 'qcow2',

@@ -8,8 +8,8 @@ import { vmLockFolder } from '../../../src/repository/vm-lock-folder.js';
 import { scratchFolders } from '../../support/scratch-folder.js';
 
 const scratch = scratchFolders();
-const plain = { breakLock: false, what: 'test' };
-const breaking = { breakLock: true, what: 'test' };
+const plain = { breakLock: false, purpose: 'test' };
+const breaking = { breakLock: true, purpose: 'test' };
 /** Above any pid that Linux gives by default and allowed all the same: nobody has it. */
 const NOBODY = 4_194_303;
 
@@ -42,7 +42,7 @@ function refused(...words: string[]): unknown {
 describe('lockTarget', () => {
   it('holds until it is released, and then leaves nothing behind', async () => {
     const target = await scratch();
-    const lock = await lockTarget(target, { breakLock: false, what: 'backup of web' });
+    const lock = await lockTarget(target, { breakLock: false, purpose: 'backup of web' });
     await expect(lockTarget(target, breaking)).rejects.toEqual(
       refused(target, 'backup of web', `pid ${process.pid}`, hostname(), 'since 2'),
     );
@@ -165,7 +165,7 @@ describe('lockTarget', () => {
 describe('lockVm', () => {
   it('is one lock per monitor', async () => {
     const key = join(await scratch(), 'monitor');
-    const lock = await lockVm(key, { breakLock: false, what: 'backup into /t' });
+    const lock = await lockVm(key, { breakLock: false, purpose: 'backup into /t' });
     const other = await lockVm(`${key}2`, plain);
     await expect(lockVm(key, plain)).rejects.toEqual(refused(`the VM at ${key}`, 'backup into /t'));
     await lock.release();

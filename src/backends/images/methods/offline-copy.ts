@@ -143,8 +143,10 @@ function rememberedBy(planned: Planned, { namedByCatalog }: OfflineVm): Planned 
   const { catalog, plan } = planned;
   const known = knownDisks(catalog);
   const named = (disk: PlannedDisk): PlannedDisk => {
-    const { device, qdev, node } = known.get(disk.disk)?.source ?? disk.source;
-    return { ...disk, source: { ...disk.source, device, qdev, node: node ?? disk.source.node } };
+    const remembered = known.get(disk.disk)?.source;
+    if (!remembered) return disk;
+    const { device, qdev, node } = remembered;
+    return { ...disk, source: { ...disk.source, device, qdev, address: node ?? disk.source.address } };
   };
   // libvirt says itself where a disk of a domain is, also after that was changed.
   return namedByCatalog ? { ...planned, plan: { ...plan, disks: plan.disks.map(named) } } : planned;

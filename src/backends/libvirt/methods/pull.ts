@@ -41,7 +41,7 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
   const pullOf = ({ planned: disk }: StagedImage): PullDisk => {
     const index = planned.plan.disks.indexOf(disk);
     return {
-      target: disk.source.node,
+      target: disk.source.address,
       since: disk.copyBitmap,
       scratch: scratchImage(places[index] ?? '', index),
     };

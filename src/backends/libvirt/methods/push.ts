@@ -31,7 +31,11 @@ export const PUSH: DomainMethod = {
 function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
   const { virsh, uuid } = run.session;
   const disksOf = (staged: readonly StagedImage[]) =>
-    staged.map(({ planned: { source, copyBitmap }, path }) => ({ target: source.node, since: copyBitmap, file: path }));
+    staged.map(({ planned: { source, copyBitmap }, path }) => ({
+      target: source.address,
+      since: copyBitmap,
+      file: path,
+    }));
   return {
     folders: [],
     load: () => Promise.resolve(),
@@ -41,7 +45,7 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
       const begun = performance.now();
       const { speedLimit } = run.options;
       if (speedLimit > 0) {
-        for (const { planned } of staged) await limitJob(virsh, uuid, planned.source.node, speedLimit);
+        for (const { planned } of staged) await limitJob(virsh, uuid, planned.source.address, speedLimit);
       }
       const { seenForMs } = await untilGone(run, staged, begun).finally(() => run.watch.jobsEnded());
       const last = await lastJobOf(virsh, uuid);
