@@ -95,7 +95,7 @@ describe('a disk', () => {
   it('has a name that its image gives', () => {
     const anonymous = {
       qdev: '/machine/peripheral-anon/device[0]/virtio-backend',
-      node: '#block7',
+      address: '#block7',
       file: '/i/x.qcow2',
     };
     expect(disk(anonymous, null)).toEqual([expect.stringMatching(/^warning .*comes from the image file/)]);
