@@ -95,7 +95,7 @@ export interface BackupContext {
   readonly signal: AbortSignal;
   readonly now: () => Date;
   /** `YYYY-MM` in local time. */
-  readonly month: () => Promise<string>;
+  readonly month: () => string;
   readonly report: (event: BackupEvent) => void;
 }
 

@@ -5,6 +5,7 @@ import { reconcile, type RepairAction } from '../core/reconcile.js';
 import { virshCommand } from '../core/virsh-hint.js';
 import { messageOf } from '../errors.js';
 import { GuestAgentError, GuestNotThawed, thawAgentByHand } from '../guest-agent/errors.js';
+import { thawNow } from '../guest-agent/thaw.js';
 import { syncFolder } from '../host/durable.js';
 import { fileError } from '../host/file-errors.js';
 import { parseEndpoint } from '../qmp/endpoint.js';
@@ -83,7 +84,6 @@ async function thaw(guest: FrozenGuest, warnings: string[]): Promise<void> {
   }
   const agent = parseEndpoint(guest.endpoint);
   try {
-    const { thawNow } = await import('../guest-agent/thaw.js');
     await thawNow(agent, { timeoutMs: 5_000 });
   } catch (error) {
     // The agent says frozen and does not thaw: nothing may go on, and the journal has to stay.

@@ -8,6 +8,7 @@ import type { ErrorDocument } from './documents/schemas/error.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
 import { lostAnswer, put, putAnswer } from './output.js';
 import { buildProgram } from './program.js';
+import { sourceStack } from './source-stack.js';
 import type { CommandContext } from './wiring.js';
 
 /** Runs the program: the only file that decides how the process ends. */
@@ -60,7 +61,7 @@ function report(error: unknown): number {
   const lines = [
     messageOf(told),
     ...(known && told.hint !== undefined ? [`hint: ${told.hint}`] : []),
-    ...(!known && told instanceof Error && told.stack ? [told.stack] : []),
+    ...(!known && told instanceof Error && told.stack ? [sourceStack(told.stack)] : []),
   ];
   const log = opened[0]?.log;
   if (log) log.write('error', lines.join('\n'));

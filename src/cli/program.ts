@@ -55,7 +55,7 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .addHelpText('after', EXAMPLES);
   const run: Runner = (body) => async (options, command) => {
     refuseEmpty(command);
-    const context = await createContext(command.optsWithGlobals<GlobalOptions>(), signal);
+    const context = createContext(command.optsWithGlobals<GlobalOptions>(), signal);
     onContext(context);
     refuseContradiction(context.globals);
     await body(options, context);

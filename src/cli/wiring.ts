@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { Chalk } from 'chalk';
 import type { AskedVm } from '../backends/address.js';
 import { whereNamesAre } from '../core/virsh-hint.js';
 import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
@@ -40,7 +41,7 @@ export interface CommandContext {
   readonly trace: ((direction: '>' | '<', message: unknown) => void) | undefined;
 }
 
-export async function createContext(globals: GlobalOptions, signal: AbortSignal): Promise<CommandContext> {
+export function createContext(globals: GlobalOptions, signal: AbortSignal): CommandContext {
   const now = (): Date => new Date();
   const log = createLog({
     quiet: globals.quiet ?? false,
@@ -48,7 +49,7 @@ export async function createContext(globals: GlobalOptions, signal: AbortSignal)
     debug: globals.debug ?? false,
     logfile: globals.logfile,
     syslog: globals.syslog ?? false,
-    paint: await painter(globals.color ?? 'auto'),
+    paint: painter(globals.color ?? 'auto'),
     now,
   });
   let ending: ErrorCode | undefined;
@@ -82,12 +83,11 @@ export async function createContext(globals: GlobalOptions, signal: AbortSignal)
   };
 }
 
-/** Colours only on a terminal, and never against NO_COLOR. chalk is loaded only where it is used. */
-async function painter(when: 'auto' | 'always' | 'never'): Promise<(level: LogLevel, text: string) => string> {
+/** Colours only on a terminal, and never against NO_COLOR. */
+function painter(when: 'auto' | 'always' | 'never'): (level: LogLevel, text: string) => string {
   const noColor = (process.env['NO_COLOR'] ?? '') !== '';
   const wanted = when === 'always' || (when === 'auto' && process.stderr.isTTY && !noColor);
   if (!wanted) return (_, text) => text;
-  const { Chalk } = await import('chalk');
   const chalk = new Chalk({ level: 1 });
   return (level, text) => {
     switch (level) {

@@ -1,10 +1,5 @@
-/**
- * XML as a tree of elements, in document order, all values as text. fast-xml-parser is loaded with the first document,
- * or before by `loadParser`: only runs on a libvirt domain pay for it, and its one CommonJS file loads in a quarter of
- * the time of its ES modules.
- */
-import { createRequire } from 'node:module';
-import type * as FastXmlParser from 'fast-xml-parser';
+/** XML as a tree of elements, in document order, all values as text. */
+import { type X2jOptions, XMLParser } from 'fast-xml-parser';
 import { LibvirtAnswerError } from './errors.js';
 
 export interface XmlElement {
@@ -21,7 +16,7 @@ export interface XmlElement {
 
 export type XmlNode = string | XmlElement;
 
-const OPTIONS: FastXmlParser.X2jOptions = {
+const OPTIONS: X2jOptions = {
   preserveOrder: true,
   ignoreAttributes: false,
   attributeNamePrefix: '',
@@ -36,18 +31,13 @@ const OPTIONS: FastXmlParser.X2jOptions = {
 export function parseXml(text: string, root: string): XmlElement {
   let rows: unknown;
   try {
-    rows = new (library().XMLParser)(OPTIONS).parse(text, true);
+    rows = new XMLParser(OPTIONS).parse(text, true);
   } catch (cause) {
     throw new LibvirtAnswerError(`the <${root}> of libvirt`, text, { cause });
   }
   const found = nodesOf(rows).find((node) => typeof node !== 'string' && node.name === root);
   if (found === undefined || typeof found === 'string') throw new LibvirtAnswerError(`the <${root}> of libvirt`, text);
   return found;
-}
-
-/** For who waits for libvirt anyway. */
-export function loadParser(): void {
-  library();
 }
 
 /** The first element at a path of names below this one. */
@@ -84,13 +74,6 @@ const ESCAPES: Readonly<Record<string, string>> = {
   '\n': '&#10;',
   '\r': '&#13;',
 };
-
-let loaded: typeof FastXmlParser | undefined;
-
-function library(): typeof FastXmlParser {
-  loaded ??= createRequire(import.meta.url)('fast-xml-parser') as typeof FastXmlParser;
-  return loaded;
-}
 
 /** preserveOrder gives rows like `[{ disk: [...children], ':@': { type: 'file' } }, { '#text': '…' }]`. */
 function nodesOf(rows: unknown): XmlNode[] {

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { AskedVm } from '../backends/address.js';
 import type { FoundBitmap, FoundInVm } from '../backends/found-bitmaps.js';
+import { findInDomain } from '../backends/libvirt/cleanup.js';
 import { refuseRunState } from '../backends/qmp/hold-vm.js';
 import { repairVm } from '../backends/qmp/repair.js';
 import { ENDING_MS, openVm, type VmAccess } from '../backends/qmp/session.js';
@@ -73,7 +74,6 @@ async function neededBy({ staleTargets }: CleanupOptions): Promise<readonly Cata
 async function findInVm(vm: AskedVm, options: CleanupOptions, unwind: Unwind): Promise<FoundInVm> {
   const { dryRun } = options;
   if (vm.kind === 'domain') {
-    const { findInDomain } = await import('../backends/libvirt/cleanup.js');
     return findInDomain({ ...options, ...vm }, unwind);
   }
   const endDeadJobsMs = dryRun ? null : ENDING_MS;

@@ -1,4 +1,5 @@
 import type { AskedVm } from '../backends/address.js';
+import { inspectDomainSession } from '../backends/libvirt/session.js';
 import { openVm, type VmAccess } from '../backends/qmp/session.js';
 import { besideDisks, onPassedThrough } from '../core/beside-disks.js';
 import type { VmState } from '../core/disk.js';
@@ -36,7 +37,6 @@ interface Seen extends Pick<VmInfo, 'beside' | 'elsewhere'> {
 /** A monitor has one client at a time, which takes the VM's lock; libvirt answers many, also while a run has the domain. */
 async function look({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<Seen> {
   if (vm.kind === 'domain') {
-    const { inspectDomainSession } = await import('../backends/libvirt/session.js');
     const seen = await inspectDomainSession(vm);
     return { ...seen, beside: onPassedThrough(seen.state.passedThrough) };
   }

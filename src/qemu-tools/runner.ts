@@ -1,14 +1,13 @@
 import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { promisify } from 'node:util';
-import type * as Execa from 'execa';
+import { execa } from 'execa';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { untoldErrors } from './errors-on-success.js';
 import { createProgressReader } from './progress-line.js';
 
 /**
  * Runs qemu-img: short runs with a deadline, long ones with progress. Never through a shell, always with LC_ALL=C.
- * execa is loaded only for long runs, because loading it takes longer than a short run does.
  */
 export interface ImgResult {
   readonly exitCode: number;
@@ -100,7 +99,6 @@ interface ExecFailure {
 export async function runLong(args: readonly string[], options: LongRun = {}): Promise<ImgResult> {
   const { cwd, signal, allowed = [0], onProgress, onWork } = options;
   signal?.throwIfAborted();
-  const { execa } = await loadExeca();
   const child = execa(PROGRAM, args, {
     env: { LC_ALL: 'C' },
     stdin: 'ignore',
@@ -128,15 +126,6 @@ export async function runLong(args: readonly string[], options: LongRun = {}): P
   if (exitCode !== undefined && allowed.includes(exitCode)) return { exitCode, stdout: '' };
   const words = result.stderr.trim();
   throw failed(args, words === '' ? (result.shortMessage ?? 'it ended without an exit code') : words, result.cause);
-}
-
-function loadExeca(): Promise<typeof Execa> {
-  return import('execa');
-}
-
-/** For who waits anyway before a long run. Where it cannot be loaded, the run itself tells. */
-export async function loadLongRuns(): Promise<void> {
-  await loadExeca().catch(() => undefined);
 }
 
 /** Of its main thread, which does all but the writing itself. */

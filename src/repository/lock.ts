@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
-import type * as ProperLockfile from 'proper-lockfile';
+import { lock as lockFile } from 'proper-lockfile';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { removeTemporary } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
@@ -122,14 +122,6 @@ function heldBy(subject: string, owner: LockOwner | undefined, hint: string, cau
   return new QmpBackupError('locked', `${subject} is locked by ${who}`, { hint: hint.trim(), cause });
 }
 
-/**
- * The package that locks; by itself, because commands that lock nothing need not wait for it to load, and for who waits
- * anyway before it locks.
- */
-export function loadLocks(): Promise<typeof ProperLockfile> {
-  return import('proper-lockfile');
-}
-
 /** Never by time: whether an owner lives is judged by us, before. */
 const NEVER_STALE = Number.MAX_SAFE_INTEGER;
 /** Milliseconds between two refreshes, and so the time until a lost lock is noticed. */
@@ -137,13 +129,12 @@ const REFRESH_MS = 2_000;
 
 /** Takes a free lock; undefined when somebody was faster. */
 async function take(path: string, subject: string, self: LockOwner): Promise<Lock | undefined> {
-  const lockfile = await loadLocks();
   const id = randomBytes(8).toString('hex');
   const lost = new AbortController();
   let held = true;
   let letGo: () => Promise<void>;
   try {
-    letGo = await lockfile.lock(path, {
+    letGo = await lockFile(path, {
       lockfilePath: path,
       realpath: false,
       stale: NEVER_STALE,

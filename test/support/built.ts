@@ -33,24 +33,33 @@ export async function ensureBuilt(): Promise<void> {
 }
 
 async function build(): Promise<void> {
-  // What is changed while tsc runs is newer than this.
+  // What is changed meanwhile is newer than this.
   const startedAt = new Date();
-  const compiler = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-  try {
-    await promisify(execFile)(process.execPath, [compiler, '-p', 'tsconfig.json'], { cwd: ROOT, timeout: BUILD_MS });
-  } catch (cause) {
-    const { stdout = '' } = cause as { readonly stdout?: string };
-    throw new Error(`the build failed:\n${stdout}`, { cause });
-  }
+  await run(join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json');
+  await run(join('scripts', 'bundle.js'));
   await writeFile(STAMP, '');
   await utimes(STAMP, startedAt, startedAt);
 }
 
+async function run(...command: readonly string[]): Promise<void> {
+  try {
+    await promisify(execFile)(process.execPath, command, { cwd: ROOT, timeout: BUILD_MS });
+  } catch (cause) {
+    const { stdout = '', stderr = '' } = cause as { readonly stdout?: string; readonly stderr?: string };
+    throw new Error(`the build failed:\n${stdout}${stderr}`, { cause });
+  }
+}
+
 async function isCurrent(): Promise<boolean> {
-  if (!existsSync(STAMP) || !existsSync(join(DIST, 'errors.js'))) return false;
+  if (!existsSync(STAMP) || !existsSync(join(DIST, 'bundle', 'LICENSES'))) return false;
   const { mtimeMs } = await stat(STAMP);
   const files = await readdir(join(ROOT, 'src'), { recursive: true });
-  const sources = [...files.map((file) => join('src', file)), 'tsconfig.json', 'package.json'];
+  const sources = [
+    ...files.map((file) => join('src', file)),
+    'tsconfig.json',
+    'package.json',
+    join('scripts', 'bundle.js'),
+  ];
   for (const source of sources) {
     const seen = await stat(join(ROOT, source));
     if (seen.mtimeMs > mtimeMs) return false;

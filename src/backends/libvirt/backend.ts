@@ -6,6 +6,7 @@ import { inspectDomain } from '../../libvirt/domain.js';
 import { readTarget } from '../../repository/target.js';
 import type { Backend, ReadyVm } from '../backend.js';
 import type { BackupOptions, BackupRun } from '../backup-run.js';
+import { imagesBackend } from '../images/backend.js';
 import { chooseMethod } from './choose-method.js';
 import { domainCopy } from './domain-attempt.js';
 import type { DomainMethod } from './domain-method.js';
@@ -13,6 +14,7 @@ import { endForeignJob } from './foreign-job.js';
 import { checkDomainFreeze } from './freeze-domain.js';
 import { seeDomain } from './inspect.js';
 import { PULL } from './methods/pull.js';
+import { offlineDomain } from './offline-domain.js';
 import { withOrphanBitmaps } from './orphan-bitmaps.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './repair.js';
 import { type BackupSession, type DomainSession, refuseDomainState, refuseForeignJob, stateOf } from './session.js';
@@ -111,10 +113,6 @@ function checkpoint(targetId: string, _disk: string, attempt: string): string {
 
 /** One that is off is read from its images; with `--start-paused` it runs for as long as its backup takes. */
 async function offlineDomainBackend(session: BackupSession, way: Way): Promise<Backend> {
-  const [{ offlineDomain }, { imagesBackend }] = await Promise.all([
-    import('./offline-domain.js'),
-    import('../images/backend.js'),
-  ]);
   const backend = imagesBackend(await offlineDomain(session, way, way.signal));
   if (!way.startPaused) return backend;
   return {

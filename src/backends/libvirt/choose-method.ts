@@ -4,6 +4,7 @@ import type { Virsh } from '../../libvirt/virsh.js';
 import type { BackupOptions } from '../backup-run.js';
 import type { DomainMethod } from './domain-method.js';
 import { PULL } from './methods/pull.js';
+import { PUSH } from './methods/push.js';
 
 interface Asked {
   readonly virsh: Virsh;
@@ -16,7 +17,7 @@ interface Asked {
  * @throws QmpBackupError `unsafe` for a pull that was asked for and would
  */
 export async function chooseMethod(asked: Asked, name: BackupOptions['method']): Promise<DomainMethod> {
-  if (name === 'push') return (await import('./methods/push.js')).PUSH;
+  if (name === 'push') return PUSH;
   const danger = await dangerOfPull(asked);
   if (danger === null) return PULL;
   if (name === 'pull') {
@@ -24,7 +25,6 @@ export async function chooseMethod(asked: Asked, name: BackupOptions['method']):
       hint: 'Nothing was changed. Leave the option out, or say --method push: QEMU then writes the backup itself.',
     });
   }
-  const { PUSH } = await import('./methods/push.js');
   return {
     ...PUSH,
     fleecing: { fleece: false, why: `by push, so the guest waits for the target before each write: ${danger}` },

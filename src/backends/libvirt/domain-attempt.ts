@@ -51,7 +51,7 @@ export function domainCopy(session: BackupSession, found: Planned, method: Domai
         checkpoint: checkpoint?.name ?? null,
       });
       const guard = await startFreezeGuard(run, vm);
-      const parts = { copy, loading: copy.load(), checkpoint, definition, guard, left, fleecing: method.fleecing };
+      const parts = { copy, checkpoint, definition, guard, left, fleecing: method.fleecing };
       return new DomainAttempt(run, planned, parts, vm);
     },
   };
@@ -59,7 +59,6 @@ export function domainCopy(session: BackupSession, found: Planned, method: Domai
 
 interface Parts {
   readonly copy: DomainCopy;
-  readonly loading: Promise<void>;
   readonly checkpoint: NewCheckpoint | null;
   readonly definition: DefinitionPlan;
   readonly guard: DomainFreezeGuard | null;
@@ -78,7 +77,6 @@ class DomainAttempt implements CopyAttempt {
   readonly compressionType: 'zstd' | null;
   readonly #run: DomainRun;
   readonly #copy: DomainCopy;
-  readonly #loading: Promise<void>;
   readonly #checkpoint: NewCheckpoint | null;
   readonly #definition: DefinitionPlan;
   readonly #guest: CopyGuestState;
@@ -87,7 +85,7 @@ class DomainAttempt implements CopyAttempt {
   #taken: TakenDefinition | null = null;
 
   constructor(run: DomainRun, planned: Planned, parts: Parts, vm: VmState) {
-    const { copy, loading, checkpoint, definition, guard, fleecing } = parts;
+    const { copy, checkpoint, definition, guard, fleecing } = parts;
     this.planned = planned;
     this.fleecing = fleecing;
     this.journal = journalOf(run, planned, parts);
@@ -96,7 +94,6 @@ class DomainAttempt implements CopyAttempt {
     this.compressionType = run.options.compress ? 'zstd' : null;
     this.#run = run;
     this.#copy = copy;
-    this.#loading = loading;
     this.#checkpoint = checkpoint;
     this.#definition = definition;
     this.#guest = new CopyGuestState(run, copy, vm);
@@ -109,8 +106,6 @@ class DomainAttempt implements CopyAttempt {
       await makeScratch(folder, this.#run.session.domain.owner ?? undefined);
       await watchScratch(this.#run, folder);
     }
-    // What takes the time of this process must not hold up the thaw; without a freeze libvirt begins meanwhile.
-    if (this.freezer) await this.#loading;
     this.#run.signal.throwIfAborted();
     this.#guest.guardIt();
   }

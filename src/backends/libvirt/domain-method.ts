@@ -26,8 +26,6 @@ export interface DomainMethod {
 export interface DomainCopy {
   /** Absolute folders outside of the target that it needs: made before the begin, removed with all in them at the end. */
   readonly folders: readonly string[];
-  /** Loads what `finish` will need, ahead of time. Never rejects. */
-  load(): Promise<void>;
   /** What libvirt is to begin, in the order of the staged images. */
   backup(staged: readonly StagedImage[]): Backup;
   /** What can be done where libvirt did not begin, by its words; null where only those tell. */

@@ -1,7 +1,8 @@
 import type { VmState } from '../../core/disk.js';
 import type { Consistency } from '../../core/point.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
-import type { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';
+import { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';
+import { askAgent } from '../../libvirt/connection.js';
 import { VirshError, VirshTimeout } from '../../libvirt/errors.js';
 import { hasHardlyRun } from '../../libvirt/lifecycle.js';
 import { NOTHING_KEPT } from '../copy-method.js';
@@ -13,7 +14,6 @@ export async function startFreezeGuard(run: DomainRun, vm: VmState): Promise<Dom
   const { freezeTimeoutMs, freezeLimitMs } = run.options;
   const { uuid, connect, domain } = run.session;
   if (!mayFreeze(run, vm)) return null;
-  const { DomainFreezeGuard } = await import('../../guards/domain-freeze-guard.js');
   const limits = { freezeTimeoutMs, freezeLimitMs, thawTimeoutMs: THAW_MS };
   return DomainFreezeGuard.start({ connect, uuid, name: domain.name, ...limits });
 }
@@ -38,7 +38,6 @@ function whyNoGuest({ session }: DomainRun, vm: VmState): string | null {
 export async function checkDomainFreeze(run: DomainRun, vm: VmState): Promise<void> {
   if (!mayFreeze(run, vm)) return;
   const { virsh, uuid } = run.session;
-  const { askAgent } = await import('../../libvirt/connection.js');
   try {
     const answer = await askAgent(virsh, uuid, { timeoutMs: run.options.freezeTimeoutMs });
     if (answer === 'frozen') unfrozen(run, 'it is frozen already');

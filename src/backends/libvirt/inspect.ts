@@ -4,6 +4,8 @@ import { collectFailure } from '../../flow/collect-failure.js';
 import type { DomainState } from '../../libvirt/domain-state.js';
 import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { inspectDomain } from '../../libvirt/domain.js';
+import { inspectOfflineImage } from '../../qemu-tools/offline-image.js';
+import { domainImage, isImage } from './offline-image.js';
 
 /**
  * As `inspectDomain`, for a libvirt of this host: of a domain that is off libvirt does not tell the size of what it reaches over
@@ -29,8 +31,6 @@ export async function withNetworkSizes(domain: DomainState): Promise<DomainState
 }
 
 async function sizeOf(disk: DomainDisk, domain: DomainState): Promise<number | { readonly why: string }> {
-  const { domainImage, isImage } = await import('./offline-image.js');
-  const { inspectOfflineImage } = await import('../../qemu-tools/offline-image.js');
   const image = await domainImage(disk, domain);
   return isImage(image) ? (await inspectOfflineImage(image)).virtualSize : image;
 }

@@ -25,8 +25,7 @@ import {
 import { hostOf, hostOfFiles, type LibvirtHost, requireThisHost } from '../../libvirt/host.js';
 import { operationInWords } from '../../libvirt/job-info.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
-import { loadParser } from '../../libvirt/xml.js';
-import { loadLocks, lockVm } from '../../repository/lock.js';
+import { lockVm } from '../../repository/lock.js';
 import { seeDomain, withNetworkSizes } from './inspect.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
 import { withInnocentDisks } from './unmeasured.js';
@@ -110,9 +109,7 @@ async function lockDomain(
   unwind: Unwind,
 ): Promise<LockedDomain> {
   const virsh = createVirsh(connect ?? undefined, timeoutMs);
-  const asked = allOf([findDomain(virsh, name), guessDomain(virsh, name), hostOf(virsh), loadLocks()]);
-  loadParser();
-  const [{ uuid }, guess, host] = await asked;
+  const [{ uuid }, guess, host] = await allOf([findDomain(virsh, name), guessDomain(virsh, name), hostOf(virsh)]);
   requireThisHost(host, THERE);
   // The same lock as of a run that reaches this VM by its monitor.
   const lock = await lockVm(`uuid ${uuid}`, { breakLock, purpose });

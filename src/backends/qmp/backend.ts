@@ -15,6 +15,7 @@ import { driveBackup } from './methods/drive-backup.js';
 import { refuseLibvirtAgent } from './refuse-libvirt.js';
 import { removeOrSay, repair } from './repair.js';
 import { ENDING_MS, openVm, type VmAccess, type VmSession } from './session.js';
+import { checkVmFreeze } from './start-guards.js';
 
 type Access = Omit<VmAccess, 'endDeadJobsMs'> & Pick<BackupOptions, 'agent' | 'dryRun' | 'stallTimeoutMs'>;
 
@@ -52,10 +53,7 @@ function readyVm(session: VmSession, vm: VmState, imageOwner: SocketOwner | unde
       const fleecing = await chooseFleecing({ ...run, session }, planned.plan, facts);
       return driveBackup(session, { ...planned, fleecing }, imageOwner);
     },
-    checkFreeze: async (run) => {
-      const { checkVmFreeze } = await import('./start-guards.js');
-      await checkVmFreeze(run, vm);
-    },
+    checkFreeze: (run) => checkVmFreeze(run, vm),
     // QEMU tells of each bitmap that it has.
     withOrphanBitmaps: (disks) => Promise.resolve(disks),
     retire: async (plan, actions, attempt) => {

@@ -1,7 +1,7 @@
 import type { VmState } from '../../core/disk.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
-import type { FreezeGuard } from '../../guards/freeze-guard.js';
-import type { PauseGuard } from '../../guards/pause-guard.js';
+import { FreezeGuard } from '../../guards/freeze-guard.js';
+import { PauseGuard } from '../../guards/pause-guard.js';
 import type { BackupRun } from '../backup-run.js';
 import { unfrozen } from '../methods/unfrozen.js';
 import type { QmpRun } from './run.js';
@@ -39,7 +39,6 @@ export async function checkVmFreeze(run: BackupRun, vm: VmState): Promise<void> 
 }
 
 async function startPauseGuard({ session, options }: QmpRun): Promise<PauseGuard> {
-  const { PauseGuard } = await import('../../guards/pause-guard.js');
   return PauseGuard.start({ monitor: session.endpoint, limitMs: options.freezeLimitMs + PAUSE_MARGIN_MS });
 }
 
@@ -53,8 +52,6 @@ async function startFreezeGuard(run: BackupRun, vm: VmState): Promise<FreezeGuar
   if (!vm.running) return unfrozen(run, `the VM is not running (${vm.status})`);
   if (!agent) return unfrozen(run, 'no agent socket was given (--agent-socket)');
   try {
-    // Loaded where a guest is frozen: start-up time, docs/decisions/0001.
-    const { FreezeGuard } = await import('../../guards/freeze-guard.js');
     return await FreezeGuard.start({ agent, freezeTimeoutMs, freezeLimitMs, signal: run.signal });
   } catch (error) {
     if (!(error instanceof QmpBackupError)) throw error;

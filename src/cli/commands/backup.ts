@@ -1,7 +1,10 @@
 import { Option } from 'commander';
+import { format } from 'date-fns/format';
 import type { BackupOptions, BackupResult } from '../../backends/backup-run.js';
 import { QmpBackupError } from '../../errors.js';
+import { backup } from '../../operations/backup/backup.js';
 import { hasRunAsChild } from '../child-run.js';
+import { backupDocument } from '../documents/backup.js';
 import { type ImageOption, parseBytes, parseImages, parseList, secondsOption } from '../options.js';
 import type { Register } from '../register.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
@@ -156,10 +159,6 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   if (await hasRunAsChild(flags.target)) return;
   const { globals, log, signal, now } = context;
   const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
-  const [{ backup }, { backupDocument }] = await Promise.all([
-    import('../../operations/backup/backup.js'),
-    import('../documents/backup.js'),
-  ]);
   const result = await backup(
     {
       ...domainOptions(vmOf(flags, globals), flags),
@@ -196,7 +195,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     {
       signal,
       now,
-      month: async () => (await import('date-fns/format')).format(now(), 'yyyy-MM'),
+      month: () => format(now(), 'yyyy-MM'),
       report: (event) => {
         switch (event.kind) {
           case 'warning':

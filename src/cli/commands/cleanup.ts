@@ -1,6 +1,8 @@
 import { Option } from 'commander';
 import { QmpBackupError } from '../../errors.js';
 import type { CleanupResult } from '../../operations/cleanup.js';
+import { cleanup } from '../../operations/cleanup.js';
+import { cleanupDocument } from '../documents/cleanup.js';
 import { collect } from '../options.js';
 import type { Register } from '../register.js';
 import { repairText } from '../render/repairs.js';
@@ -53,10 +55,6 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
   }
   const images = flags.image ?? [];
   const vm = images.length > 0 ? vmOf(context.globals) : requireVm(context.globals);
-  const [{ cleanup }, { cleanupDocument }] = await Promise.all([
-    import('../../operations/cleanup.js'),
-    import('../documents/cleanup.js'),
-  ]);
   const result = await cleanup({
     vm,
     images,

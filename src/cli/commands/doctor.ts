@@ -1,5 +1,8 @@
+import { format } from 'date-fns/format';
 import { QmpBackupError } from '../../errors.js';
+import { doctor } from '../../operations/doctor/doctor.js';
 import { hasRunAsChild } from '../child-run.js';
+import { doctorDocument } from '../documents/doctor.js';
 import type { Register } from '../register.js';
 import { renderFindings } from '../render/findings.js';
 import { agentOf, type CommandContext, vmOf } from '../wiring.js';
@@ -47,10 +50,6 @@ async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
     });
   }
   if (flags.target !== undefined && (await hasRunAsChild(flags.target))) return;
-  const [{ doctor }, { doctorDocument }] = await Promise.all([
-    import('../../operations/doctor/doctor.js'),
-    import('../documents/doctor.js'),
-  ]);
   const result = await doctor(
     {
       vm,
@@ -62,7 +61,7 @@ async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
       breakLock: flags.breakLock ?? false,
       trace,
     },
-    { signal, now, month: async () => (await import('date-fns/format')).format(now(), 'yyyy-MM') },
+    { signal, now, month: () => format(now(), 'yyyy-MM') },
   );
   context.answer(
     () => doctorDocument(result),

@@ -1,5 +1,7 @@
 import { type Command, Option } from 'commander';
 import type { ImportResult } from '../../operations/import/import-run.js';
+import { importStreams } from '../../operations/import/import.js';
+import { importDocument } from '../documents/import.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import { table } from '../render/table.js';
@@ -43,10 +45,6 @@ Examples:
 
 async function runImport(dir: string, flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, now } = context;
-  const [{ importStreams }, { importDocument }] = await Promise.all([
-    import('../../operations/import/import.js'),
-    import('../documents/import.js'),
-  ]);
   const percent = createPercent(log);
   const result = await importStreams(
     {

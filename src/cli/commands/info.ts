@@ -1,6 +1,9 @@
 import { Option } from 'commander';
+import { info } from '../../operations/info.js';
+import { infoDocument } from '../documents/info.js';
 import type { Register } from '../register.js';
 import type { InfoTopic } from '../render/info.js';
+import { renderInfo } from '../render/info.js';
 import { type CommandContext, requireVm } from '../wiring.js';
 
 interface Flags {
@@ -28,11 +31,6 @@ Examples:
   qmpbackup --domain web1 info --show jobs`;
 
 async function runInfo(flags: Flags, context: CommandContext): Promise<void> {
-  const [{ info }, { infoDocument }, { renderInfo }] = await Promise.all([
-    import('../../operations/info.js'),
-    import('../documents/info.js'),
-    import('../render/info.js'),
-  ]);
   const { globals, trace } = context;
   const result = await info({ vm: requireVm(globals), breakLock: flags.breakLock ?? false, trace });
   context.answer(

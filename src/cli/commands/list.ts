@@ -1,4 +1,7 @@
+import { list } from '../../operations/list.js';
+import { listDocument } from '../documents/list.js';
 import type { Register } from '../register.js';
+import { renderList } from '../render/list.js';
 import type { CommandContext } from '../wiring.js';
 
 export const listCommand: Register = (program, run) => {
@@ -19,11 +22,6 @@ Examples:
   qmpbackup list --json --target /backup`;
 
 async function runList({ target }: { readonly target: string }, context: CommandContext): Promise<void> {
-  const [{ list }, { listDocument }, { renderList }] = await Promise.all([
-    import('../../operations/list.js'),
-    import('../documents/list.js'),
-    import('../render/list.js'),
-  ]);
   const targets = await list(target);
   for (const { warnings } of targets) for (const text of warnings) context.log.write('warning', text);
   context.answer(

@@ -1,3 +1,5 @@
+import { merge } from '../../operations/restore/merge.js';
+import { mergeDocument } from '../documents/merge.js';
 import { addDiskOptions, type DiskFlags, diskFolderOf, parseBytes } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
@@ -28,10 +30,6 @@ export const mergeCommand: Register = (program, run) => {
 
 async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal } = context;
-  const [{ merge }, { mergeDocument }] = await Promise.all([
-    import('../../operations/restore/merge.js'),
-    import('../documents/merge.js'),
-  ]);
   const percent = createPercent(log);
   const result = await merge(
     {

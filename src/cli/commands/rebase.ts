@@ -1,4 +1,6 @@
 import type { RebaseResult } from '../../operations/rebase/rebase.js';
+import { rebase } from '../../operations/rebase/rebase.js';
+import { rebaseDocument } from '../documents/rebase.js';
 import { addDiskOptions, type DiskFlags, diskFolderOf, parseBytes } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
@@ -34,10 +36,6 @@ Examples:
 
 async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal } = context;
-  const [{ rebase }, { rebaseDocument }] = await Promise.all([
-    import('../../operations/rebase/rebase.js'),
-    import('../documents/rebase.js'),
-  ]);
   const percent = createPercent(log);
   const result = await rebase(
     {

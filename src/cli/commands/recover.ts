@@ -1,5 +1,7 @@
 import type { RecoveredTarget, RecoverResult } from '../../operations/recover/recover.js';
+import { recover } from '../../operations/recover/recover.js';
 import { hasRunAsChild } from '../child-run.js';
+import { recoverDocument } from '../documents/recover.js';
 import type { Register } from '../register.js';
 import { repairText } from '../render/repairs.js';
 import { formatTime } from '../render/units.js';
@@ -43,10 +45,6 @@ async function runRecover(flags: Flags, context: CommandContext): Promise<void> 
   const { globals, log, signal, trace } = context;
   if (await hasRunAsChild(flags.target)) return;
   const vm = vmOf(globals);
-  const [{ recover }, { recoverDocument }] = await Promise.all([
-    import('../../operations/recover/recover.js'),
-    import('../documents/recover.js'),
-  ]);
   const result = await recover(
     {
       target: flags.target,

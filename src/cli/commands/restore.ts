@@ -1,5 +1,7 @@
 import { DEFAULT_FILE_NAME } from '../../core/restored-names.js';
 import type { RestoreResult } from '../../operations/restore/request.js';
+import { restore } from '../../operations/restore/restore.js';
+import { restoreDocument } from '../documents/restore.js';
 import { parseBytes, parseList } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
@@ -63,10 +65,6 @@ and refuses where a domain of that name or UUID is there. Disks that are not res
 
 async function runRestore(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, globals } = context;
-  const [{ restore }, { restoreDocument }] = await Promise.all([
-    import('../../operations/restore/restore.js'),
-    import('../documents/restore.js'),
-  ]);
   const percent = createPercent(log);
   const result = await restore(
     {

@@ -1,10 +1,13 @@
 import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
 import type { BackupContext, BackupOptions, BackupResult } from '../../backends/backup-run.js';
-import { allOf } from '../../flow/all-of.js';
+import { domainBackend } from '../../backends/libvirt/backend.js';
+import { openDomainForBackup } from '../../backends/libvirt/session.js';
+import { openOfflineBackend } from '../../backends/offline/backend.js';
+import { openQmpBackend } from '../../backends/qmp/backend.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { freeSpace } from '../../host/free-space.js';
-import type * as BackUp from './run.js';
+import { backUp } from './run.js';
 
 /**
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
@@ -14,40 +17,22 @@ export function backup(options: BackupOptions, context: BackupContext): Promise<
   return unwinding(async (unwind) => {
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
-    const [backend, { backUp }] = await openBackend(options, context.signal, unwind);
+    const backend = await openBackend(options, context.signal, unwind);
     return backUp(options, context, backend, unwind);
   });
 }
 
-type Rest = typeof BackUp;
-
-/** The way to the VM, and the rest of a backup, which is loaded while the VM is asked. */
-async function openBackend(
-  options: BackupOptions,
-  signal: AbortSignal,
-  unwind: Unwind,
-): Promise<readonly [Backend, Rest]> {
+async function openBackend(options: BackupOptions, signal: AbortSignal, unwind: Unwind): Promise<Backend> {
   const { vm } = options;
   const access = { breakLock: options.breakLock, purpose: `backup into ${options.target}` };
-  const rest = (): Promise<Rest> => import('./run.js');
   switch (vm.kind) {
-    case 'monitor': {
-      const { openQmpBackend } = await import('../../backends/qmp/backend.js');
-      return allOf([openQmpBackend({ ...options, ...vm, ...access }, unwind), rest()]);
-    }
+    case 'monitor':
+      return openQmpBackend({ ...options, ...vm, ...access }, unwind);
     case 'domain': {
-      const { openDomainForBackup } = await import('../../backends/libvirt/session.js');
-      const timeoutMs = options.stallTimeoutMs;
-      const [session, { domainBackend }, loaded] = await allOf([
-        openDomainForBackup({ ...vm, ...access, timeoutMs }, unwind),
-        import('../../backends/libvirt/backend.js'),
-        rest(),
-      ]);
-      return [await domainBackend(session, options, signal), loaded];
+      const session = await openDomainForBackup({ ...vm, ...access, timeoutMs: options.stallTimeoutMs }, unwind);
+      return domainBackend(session, options, signal);
     }
-    case 'images': {
-      const { openOfflineBackend } = await import('../../backends/offline/backend.js');
-      return allOf([openOfflineBackend({ ...vm, ...access, signal }, unwind), rest()]);
-    }
+    case 'images':
+      return openOfflineBackend({ ...vm, ...access, signal }, unwind);
   }
 }

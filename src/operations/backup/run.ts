@@ -20,7 +20,7 @@ import { targetInWords } from './check-space.js';
 import { planRun } from './plan.js';
 import { repairOtherMonths } from './repair-months.js';
 
-/** All of a backup once the VM is locked and has been looked at: what `backup` loads while it waits for that. */
+/** All of a backup once the VM is locked and has been looked at. */
 export async function backUp(
   options: BackupOptions,
   context: BackupContext,
@@ -31,7 +31,7 @@ export async function backUp(
   unwind.defer(() => Promise.resolve(watch.close()));
   unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
   const identity = identityOf(backend.state.machine, options.label);
-  const month = options.monthly ? await context.month() : '';
+  const month = options.monthly ? context.month() : '';
   const target = await watch.whileAnswering(targetFolder(resolve(options.target), options.monthly, identity, month));
   const warnings: string[] = [];
   const run: BackupRun = {

@@ -1,5 +1,7 @@
 import { resolve } from 'node:path';
 import type { AskedVm } from '../../backends/address.js';
+import { inspectDomainForDoctor } from '../../backends/libvirt/inspect-for-doctor.js';
+import { observeDomainRepairs } from '../../backends/libvirt/repair.js';
 import { refuseLibvirtAgent } from '../../backends/qmp/refuse-libvirt.js';
 import { openVm, type VmAccess, type VmSession } from '../../backends/qmp/session.js';
 import { besideDisks } from '../../core/beside-disks.js';
@@ -43,7 +45,7 @@ export interface DoctorContext {
   readonly signal: AbortSignal;
   readonly now: () => Date;
   /** `YYYY-MM` in local time. */
-  readonly month: () => Promise<string>;
+  readonly month: () => string;
 }
 
 export interface DoctorResult {
@@ -54,7 +56,7 @@ export interface DoctorResult {
 export async function doctor(options: DoctorOptions, context: DoctorContext): Promise<DoctorResult> {
   const { signal } = context;
   const [wall, monotonic] = [context.now().getTime(), performance.now()];
-  const month = options.monthly ? await context.month() : '';
+  const month = options.monthly ? context.month() : '';
   // First: whatever else touches a hung mount hangs too.
   const named = options.target === null ? null : resolve(options.target);
   const answers = named === null ? undefined : await collectFailure(freeSpace(named, { timeoutMs: ANSWER_MS, signal }));
@@ -169,8 +171,6 @@ async function inspectDomain(
   folderOf: FolderOf,
   unwind: Unwind,
 ): Promise<SeenVm> {
-  const { inspectDomainForDoctor } = await import('../../backends/libvirt/inspect-for-doctor.js');
-  const { observeDomainRepairs } = await import('../../backends/libvirt/repair.js');
   const { session, facts, fleecing } = await inspectDomainForDoctor(
     { ...options, ...address, purpose: 'doctor' },
     unwind,

@@ -1,5 +1,7 @@
 import type { AskedVm } from '../../backends/address.js';
 import type { Repaired } from '../../backends/backend.js';
+import { observeDomainRepairs, repairDomain, repairDomainAlone } from '../../backends/libvirt/repair.js';
+import { openDomain, refuseDomainState } from '../../backends/libvirt/session.js';
 import { refuseRunState } from '../../backends/qmp/hold-vm.js';
 import { repair, repairVm } from '../../backends/qmp/repair.js';
 import { ENDING_MS, openVm, type VmAccess } from '../../backends/qmp/session.js';
@@ -27,8 +29,6 @@ export interface RepairAccess extends Omit<VmAccess, 'monitor' | 'endDeadJobsMs'
 
 export async function openForRepair(vm: AskedVm, access: RepairAccess, unwind: Unwind): Promise<VmInRepair> {
   if (vm.kind === 'domain') {
-    const { openDomain, refuseDomainState } = await import('../../backends/libvirt/session.js');
-    const { observeDomainRepairs, repairDomain, repairDomainAlone } = await import('../../backends/libvirt/repair.js');
     const session = await openDomain({ ...vm, ...access }, unwind);
     refuseDomainState(session.domain);
     return {

@@ -6,7 +6,8 @@ import type { DefinitionFile, Point } from '../../core/point.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
-import type { RecordedDomain } from '../../libvirt/restored-domain.js';
+import { parseDomain } from '../../libvirt/domain-xml.js';
+import { mediaOf, type RecordedDomain, restoredDomain } from '../../libvirt/restored-domain.js';
 import { readKept, writeNew } from '../../repository/definition-files.js';
 import { refuseExisting } from './standalone-copy.js';
 
@@ -78,7 +79,6 @@ export async function readDefinition(
       read('nvram'),
       read('tpm'),
     ]);
-    const { parseDomain } = await import('../../libvirt/domain-xml.js');
     const original = parseDomain(inactive);
     for (const what of definition.missing) warn(`${called} does not have ${what}`);
     return {
@@ -143,7 +143,6 @@ export async function writeDefinition(
   disks: ReadonlyMap<string, string>,
   undo: Unwind,
 ): Promise<WrittenDefinition> {
-  const { mediaOf, restoredDomain } = await import('../../libvirt/restored-domain.js');
   const { name, uuid, newUuid, recorded, nvram, tpm } = source;
   const there = await Promise.all(
     mediaOf(recorded.inactive).map(async (path) => ((await isThere(path)) ? [path] : [])),

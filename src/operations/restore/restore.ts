@@ -11,6 +11,7 @@ import { lockForReading } from '../../repository/disk-folder.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import type { Definer } from './define-domain.js';
+import { openDefiner } from './define-domain.js';
 import type { RestoreContext, RestoredDisk, RestoreDeps, RestoreOptions, RestoreResult } from './request.js';
 import { placesFor, writeDefinition } from './restore-definition.js';
 import { legacySource, recordedSource, type RestoreRun, type RestoreSource } from './restore-source.js';
@@ -73,7 +74,6 @@ export function restore(
 
 async function definerFor({ options, warn }: RestoreRun, { definition }: RestoreSource): Promise<Definer | null> {
   if (!options.definition.define || !definition) return null;
-  const { openDefiner } = await import('./define-domain.js');
   return openDefiner(options.definition, definition, warn);
 }
 

@@ -12,7 +12,6 @@ import { endPullAt } from '../../../libvirt/end-pull.js';
 import { DomainNotFound } from '../../../libvirt/errors.js';
 import { endOf } from '../../../libvirt/lifecycle.js';
 import { readInFull } from '../../../qemu-tools/image-view.js';
-import { loadLongRuns } from '../../../qemu-tools/runner.js';
 import { scratchPlace, temporaryFolder } from '../../../repository/scratch-place.js';
 import { scratchImage } from '../../../repository/scratch.js';
 import type { Planned } from '../../backup-run.js';
@@ -53,9 +52,6 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
   };
   return {
     folders: [...new Set([socketFolder(run), ...places])],
-    load: async () => {
-      if (planned.plan.disks.some(({ copyBitmap }) => copyBitmap === null)) await loadLongRuns();
-    },
     backup: (staged) => ({ mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) }),
     adviceFor: () => null,
     finish: (staged) => toldByLibvirt(run, () => pullDisks(run, staged.map(pulled), socketFolder(run))),

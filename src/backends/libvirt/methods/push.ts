@@ -38,7 +38,6 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
     }));
   return {
     folders: [],
-    load: () => Promise.resolve(),
     backup: (staged) => ({ mode: 'push', reuse: true, disks: disksOf(staged) }),
     adviceFor: (words) => (/Permission denied/.test(words) ? accessAdvice(run, planned) : null),
     finish: async (staged) => {

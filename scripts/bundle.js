@@ -1,0 +1,57 @@
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join, sep } from 'node:path';
+import { rolldown } from 'rolldown';
+
+/**
+ * Makes one file of the program, and one of each guard's, packages included: what users run (docs/decisions/0001). All lie
+ * in one folder, as the guards find each other. Works in the current folder.
+ */
+const FOLDER = join('dist', 'bundle');
+const GUARDS = join('src', 'guards');
+const programs = [
+  join('src', 'cli', 'main.ts'),
+  ...readdirSync(GUARDS)
+    .filter((file) => file.endsWith('-main.ts'))
+    .map((file) => join(GUARDS, file)),
+];
+
+rmSync(FOLDER, { recursive: true, force: true });
+const modules = new Set();
+for (const input of programs) {
+  const bundle = await rolldown({ input, platform: 'node' });
+  const { output } = await bundle.write({
+    file: join(FOLDER, basename(input).replace(/\.ts$/, '.js')),
+    format: 'esm',
+    codeSplitting: false,
+    sourcemap: true,
+    sourcemapExcludeSources: true,
+  });
+  for (const part of output) if (part.type === 'chunk') for (const id of part.moduleIds) modules.add(id);
+  await bundle.close();
+}
+writeFileSync(join(FOLDER, 'LICENSES'), licencesOf(modules));
+
+/** What the licences of packages ask for, where they are copied. @param {Set<string>} ids @returns {string} */
+function licencesOf(ids) {
+  const folders = new Set([...ids].flatMap((id) => packageFolder(id) ?? []));
+  return [...folders].toSorted().map(licenceOf).join('\n');
+}
+
+/** @param {string} id of a module @returns {string | null} */
+function packageFolder(id) {
+  const marker = `${sep}node_modules${sep}`;
+  if (!id.includes(marker)) return null;
+  for (let folder = dirname(id); !folder.endsWith(marker.slice(0, -1)); folder = dirname(folder)) {
+    const file = join(folder, 'package.json');
+    if (existsSync(file) && JSON.parse(readFileSync(file, 'utf8')).name !== undefined) return folder;
+  }
+  throw new Error(`${id} belongs to no package`);
+}
+
+/** @param {string} folder @returns {string} */
+function licenceOf(folder) {
+  const { name, version, license, author } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+  const file = readdirSync(folder).find((each) => /^licen[cs]e/i.test(each));
+  const words = file === undefined ? `by ${author?.name ?? author}` : readFileSync(join(folder, file), 'utf8').trim();
+  return `${name} ${version} (${license})\n\n${words}\n\n${'-'.repeat(80)}\n`;
+}
