@@ -1,5 +1,5 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { messageOf } from '../errors.js';
+import { runProgram } from '../host/program.js';
 
 /**
  * A record that another process keeps, since to write it may hang: it is handed over bit by bit, and nobody waits for that
@@ -62,29 +62,15 @@ interface Ended {
   readonly hangs: boolean;
 }
 
-function deliver({ command, args, input }: Delivery, deadlineMs: number): Promise<Ended> {
-  return new Promise<Ended>((resolve) => {
-    const child: ChildProcess = spawn(command, args, { stdio: ['pipe', 'ignore', 'pipe'] });
-    const end = (why: string | null, hangs = false): void => {
-      clearTimeout(timer);
-      resolve({ why, hangs });
-    };
-    const timer = setTimeout(() => {
-      // A call that nothing interrupts outlives SIGKILL: such a process is left alone, and holds nothing of ours.
-      child.kill('SIGKILL');
-      child.stdin?.destroy();
-      child.stderr?.destroy();
-      child.unref();
-      end(`${command} did not end within ${deadlineMs / 1000} s`, true);
-    }, deadlineMs);
-    let words = '';
-    child.stderr?.on('data', (chunk: Buffer) => (words += chunk.toString()));
-    child.once('error', (error) => end(error.message));
-    child.once('close', (code, signal) =>
-      end(code === 0 ? null : words.trim() || `${command} ended with ${code ?? signal}`),
-    );
-    // It may end without having read: its exit code tells.
-    child.stdin?.on('error', () => undefined);
-    child.stdin?.end(input);
-  }).catch((error: unknown) => ({ why: messageOf(error), hangs: false }));
+async function deliver({ command, args, input }: Delivery, timeoutMs: number): Promise<Ended> {
+  try {
+    const delivery = { stdin: { text: input }, env: process.env, timeoutMs };
+    const { exitCode, signal, stderr, failure, late } = await runProgram(command, args, delivery);
+    if (late) return { why: `${command} did not end within ${timeoutMs / 1000} s`, hangs: true };
+    if (failure !== null) return { why: failure.message, hangs: false };
+    const why = exitCode === 0 ? null : stderr.trim() || `${command} ended with ${exitCode ?? signal}`;
+    return { why, hangs: false };
+  } catch (error) {
+    return { why: messageOf(error), hangs: false };
+  }
 }

@@ -3,13 +3,12 @@
  * `--domain UUID`, since a name may look like an option, an id or another domain's UUID. A call takes some 30 ms of CPU to
  * start and hardly any to be answered, so questions that are asked at once share one.
  */
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Readable } from 'node:stream';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { FIRST_FILE, type ProgramEnd, runProgram } from '../host/program.js';
 import { batched } from './batch.js';
 import { virshFailure, VirshKilled, VirshMissing, VirshTimeout } from './errors.js';
 
@@ -49,7 +48,7 @@ export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
     files: readonly FileHandle[] = [],
   ): Promise<string> => {
     const words = [...connect, ...wordsOf({ command, domain, args })];
-    const { exitCode, stdout, stderr } = await runProgram(command, words, timeoutMs, files);
+    const { exitCode, stdout, stderr } = await callVirsh(command, words, timeoutMs, files);
     if (exitCode !== 0) throw virshFailure({ command, domain, uri }, stderr);
     return stdout;
   };
@@ -58,7 +57,7 @@ export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
     const mark = `end-${randomBytes(8).toString('hex')}`;
     const line = questions.map((each) => `${wordsOf(each).join(' ')}; echo ${mark}; `).join('');
     const names = questions.map(({ command }) => command).join(', ');
-    const { stdout, stderr } = await runProgram(names, [...connect, line], deadlineMs);
+    const { stdout, stderr } = await callVirsh(names, [...connect, line], deadlineMs);
     const answers = stdout.split(`${mark}\n`).slice(0, -1);
     if (stderr === '' && answers.length === questions.length) return answers;
     // virsh goes on after an error, and only its words tell of it: whose they are shows when each is asked by itself.
@@ -116,47 +115,20 @@ function isPlainWord(word: string): boolean {
   return /^[\w.-]+$/.test(word);
 }
 
-interface Ended {
-  readonly exitCode: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
 /** `files` are its descriptors from `FIRST_FILE` on. */
-function runProgram(
+async function callVirsh(
   command: string,
   args: readonly string[],
   timeoutMs: number,
   files: readonly FileHandle[] = [],
-): Promise<Ended> {
-  return new Promise((resolve, reject) => {
-    const child = spawn('virsh', args, {
-      env: { ...process.env, LC_ALL: 'C' },
-      stdio: ['ignore', 'pipe', 'pipe', ...files.map(({ fd }) => fd)],
-      // In a session of its own: a Ctrl-C is for us, and what we then undo goes through virsh.
-      detached: true,
-    }) as ChildProcessByStdio<null, Readable, Readable>;
-    let stdout = '';
-    let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-    const timer = setTimeout(() => {
-      child.kill('SIGKILL');
-      reject(new VirshTimeout(command, timeoutMs));
-    }, timeoutMs);
-    child.once('error', (error) => {
-      clearTimeout(timer);
-      reject('code' in error && error.code === 'ENOENT' ? new VirshMissing(error) : error);
-    });
-    child.once('close', (exitCode, signal) => {
-      clearTimeout(timer);
-      if (signal === null) resolve({ exitCode, stdout, stderr });
-      else reject(new VirshKilled(command, signal));
-    });
-  });
+): Promise<ProgramEnd> {
+  const end = await runProgram('virsh', args, { timeoutMs, files, ownSession: true });
+  if (end.late) throw new VirshTimeout(command, timeoutMs);
+  if (end.failure?.code === 'ENOENT') throw new VirshMissing(end.failure);
+  if (end.failure !== null) throw end.failure;
+  if (end.signal !== null) throw new VirshKilled(command, end.signal);
+  return end;
 }
-
-const FIRST_FILE = 3;
 
 /** virsh reads documents from files only; a pipe of node is a socket, which cannot be opened by name. */
 async function withDocuments<T>(

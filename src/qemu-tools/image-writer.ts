@@ -1,10 +1,10 @@
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type BlockNodeSpec, nameOfNode } from '../core/block-node.js';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { FIRST_FILE, type Program, type ProgramEnd, startProgram } from '../host/program.js';
 import { untoldErrors } from './errors-on-success.js';
 
 /**
@@ -63,41 +63,26 @@ async function nameless(): Promise<FileHandle> {
 
 class QemuIo implements DiskSink {
   readonly #piece: FileHandle;
-  readonly #child: ChildProcessWithoutNullStreams;
+  readonly #program: Program;
   readonly #buffer = Buffer.allocUnsafeSlow(PIECE);
   #start = 0;
   #length = 0;
   #said = '';
-  #complaints = '';
   #ended: Error | undefined;
-  readonly #exit: Promise<number | null>;
   #wake = (): void => undefined;
 
   constructor(piece: FileHandle, cwd: string, node: BlockNodeSpec, signal: AbortSignal) {
     this.#piece = piece;
-    const child = spawn('qemu-io', ['-t', 'unsafe', nameOfNode(node)], {
-      cwd,
-      signal,
-      killSignal: 'SIGKILL',
-      env: { ...process.env, LC_ALL: 'C' },
-      stdio: ['pipe', 'pipe', 'pipe', piece.fd],
-    }) as ChildProcessWithoutNullStreams;
-    this.#child = child;
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      this.#said += text;
-      this.#wake();
-    });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text));
-    // What cannot be written to it any more is told by its end.
-    child.stdin.on('error', () => undefined);
-    this.#exit = new Promise((resolve) => {
-      const ended = (code: number | null, why: Error): void => {
-        this.#ended ??= why;
+    this.#program = startProgram('qemu-io', ['-t', 'unsafe', nameOfNode(node)], {
+      ...{ cwd, signal, stdin: 'pipe', files: [piece] },
+      onStdout: (text) => {
+        this.#said += text;
         this.#wake();
-        resolve(code);
-      };
-      child.on('error', (error) => ended(null, signal.aborted ? (signal.reason as Error) : notStarted(error)));
-      child.on('close', (code) => ended(code, failed(this.#words() || 'it ended')));
+      },
+    });
+    void this.#program.ended.then((end) => {
+      this.#ended = signal.aborted ? (signal.reason as Error) : this.#whyEnded(end);
+      this.#wake();
     });
   }
 
@@ -132,18 +117,17 @@ class QemuIo implements DiskSink {
   async finish(): Promise<void> {
     await this.#flush();
     // What its caches hold: where that fails only when the image is closed, qemu-io ends with 0 all the same (7.2).
-    this.#child.stdin.write('flush\n');
+    this.#program.tell('flush\n');
     const answer = (await this.#answer()).trim();
     if (answer !== '') throw failed(answer);
-    this.#child.stdin.end('quit\n');
-    const code = await this.#exit;
-    if (code !== 0) throw this.#ended ?? failed('it ended');
-    if (untoldErrors(this.#complaints) !== null) throw failed(this.#words());
+    this.#program.tell('quit\n');
+    const { exitCode, stderr } = await this.#program.ended;
+    if (exitCode !== 0) throw this.#ended ?? failed('it ended');
+    if (untoldErrors(stderr) !== null) throw failed(this.#words());
   }
 
   async close(): Promise<void> {
-    this.#child.kill('SIGKILL');
-    await this.#exit;
+    await this.#program.kill();
     await this.#piece.close();
   }
 
@@ -152,11 +136,11 @@ class QemuIo implements DiskSink {
     const length = this.#length;
     this.#length = 0;
     await this.#piece.write(this.#buffer, 0, length, 0);
-    await this.#command('write -s /proc/self/fd/3', this.#start, length);
+    await this.#command(`write -s /proc/self/fd/${FIRST_FILE}`, this.#start, length);
   }
 
   async #command(command: string, offset: number, length: number): Promise<void> {
-    this.#child.stdin.write(`${command} ${offset} ${length}\n`);
+    this.#program.tell(`${command} ${offset} ${length}\n`);
     const answer = await this.#answer();
     if (answer.includes(`wrote ${length}/${length} bytes at offset ${offset}\n`)) return;
     const words = answer.trim().split('\n')[0] ?? '';
@@ -179,8 +163,12 @@ class QemuIo implements DiskSink {
     }
   }
 
+  #whyEnded({ failure }: ProgramEnd): QmpBackupError {
+    return failure === null ? failed(this.#words() || 'it ended') : notStarted(failure);
+  }
+
   #words(): string {
-    return `${this.#complaints}${this.#said}`
+    return `${this.#program.stderr()}${this.#said}`
       .replace(/^qemu-io: /gm, '')
       .trim()
       .slice(0, 1000);

@@ -2,13 +2,13 @@
  * Runs one qemu-nbd, for one client unless told. It ends when that client leaves, when it is told to, or with this
  * process, however that died. Its socket lies in a folder of its own that nobody else may enter.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type BlockNodeSpec, nameOfNode } from '../core/block-node.js';
 import { QmpBackupError } from '../errors.js';
+import { type ProgramEnd, startProgram } from '../host/program.js';
+import { within } from '../host/within.js';
 
 export interface QemuNbdOptions {
   /** The block node to serve. Names in it should be absolute. */
@@ -51,7 +51,6 @@ export interface QemuNbd {
 const START_MS = 30_000;
 const END_MS = 600_000;
 const TERM_MS = 5_000;
-const KILL_MS = 2_000;
 /** A connection is seen to be lost before the process is seen to be gone. */
 const DYING_MS = 500;
 const POLL_MS = 5;
@@ -145,50 +144,21 @@ interface Running {
 
 function run(args: readonly string[]): Running {
   // setpriv (util-linux) becomes qemu-nbd and has the kernel end it with us, also when we are killed before we connect.
-  const child = spawn('setpriv', ['--pdeathsig', 'TERM', 'qemu-nbd', ...args], {
-    env: { ...process.env, LC_ALL: 'C' },
-    stdio: ['ignore', 'ignore', 'pipe'],
+  const { pid, ended, kill } = startProgram('setpriv', ['--pdeathsig', 'TERM', 'qemu-nbd', ...args], {
+    onStdout: () => undefined,
+    termMs: TERM_MS,
   });
-  const exited = exitOf(child);
-  return {
-    pid: child.pid ?? 0,
-    exited,
-    kill: async () => {
-      child.kill('SIGTERM');
-      if ((await within(TERM_MS, exited)) !== undefined) return;
-      child.kill('SIGKILL');
-      if ((await within(KILL_MS, exited)) !== undefined) return;
-      child.unref();
-      child.stderr.destroy();
-    },
-  };
+  return { pid, exited: ended.then(exitOf), kill };
 }
 
-/** Undefined when it takes longer. */
-async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
-  const over = new AbortController();
-  try {
-    return await Promise.race([promise, sleep(ms, undefined, { signal: over.signal })]);
-  } finally {
-    over.abort();
-  }
-}
-
-function exitOf(child: ChildProcess): Promise<Exit> {
-  let said = '';
-  child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
-    said = (said + chunk).slice(-MAX_WORDS);
-  });
-  return new Promise((resolve) => {
-    child.on('error', (error) => resolve({ code: null, words: error.message }));
-    child.on('close', (code, signal) => {
-      const words = said
-        .trim()
-        .replace(/^(qemu-nbd|setpriv): /gm, '')
-        .replace(/\n+/g, '; ');
-      resolve({ code, words: words === '' ? `it ended with ${signal ?? `exit code ${code}`}` : words });
-    });
-  });
+function exitOf({ exitCode, signal, stderr, failure }: ProgramEnd): Exit {
+  if (failure !== null) return { code: null, words: failure.message };
+  const words = stderr
+    .slice(-MAX_WORDS)
+    .trim()
+    .replace(/^(qemu-nbd|setpriv): /gm, '')
+    .replace(/\n+/g, '; ');
+  return { code: exitCode, words: words === '' ? `it ended with ${signal ?? `exit code ${exitCode}`}` : words };
 }
 
 function failed(words: string, cause?: unknown): QmpBackupError {

@@ -1,8 +1,6 @@
-import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { promisify } from 'node:util';
-import { execa } from 'execa';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { type ProgramEnd, runProgram, startProgram } from '../host/program.js';
 import { untoldErrors } from './errors-on-success.js';
 import { createProgressReader } from './progress-line.js';
 
@@ -47,11 +45,8 @@ export class QemuImgMissing extends QmpBackupError {
 
 const PROGRAM = 'qemu-img';
 const SHORT_MS = 60_000;
+const TERM_MS = 5_000;
 const WORK_MS = 1_000;
-/** `qemu-img map` of a scattered image prints a line per extent. */
-const MAX_OUTPUT = 256 * 1024 * 1024;
-
-const execFileAsync = promisify(execFile);
 
 /**
  * A run that ends by itself soon.
@@ -61,34 +56,10 @@ const execFileAsync = promisify(execFile);
 export async function runShort(args: readonly string[], options: ShortRun = {}): Promise<ImgResult> {
   const { cwd, signal, timeoutMs = SHORT_MS, allowed = [0] } = options;
   signal?.throwIfAborted();
-  try {
-    const { stdout } = await execFileAsync(PROGRAM, args, {
-      cwd,
-      signal,
-      timeout: timeoutMs,
-      killSignal: 'SIGKILL',
-      maxBuffer: MAX_OUTPUT,
-      env: { ...process.env, LC_ALL: 'C' },
-    });
-    return { exitCode: 0, stdout };
-  } catch (error) {
-    signal?.throwIfAborted();
-    const failure = error as Partial<ExecFailure>;
-    if (failure.code === 'ENOENT') throw notStarted(cwd, error);
-    if (typeof failure.code === 'number' && allowed.includes(failure.code)) {
-      return { exitCode: failure.code, stdout: failure.stdout ?? '' };
-    }
-    const why = failure.killed ? `it did not end within ${timeoutMs / 1000} s` : failure.stderr?.trim();
-    throw failed(args, why === undefined || why === '' ? messageOf(error) : why, error);
-  }
-}
-
-/** What `execFile` rejects with. */
-interface ExecFailure {
-  readonly code: number | string | null;
-  readonly killed: boolean;
-  readonly stdout: string;
-  readonly stderr: string;
+  const end = await runProgram(PROGRAM, args, { cwd, signal, timeoutMs });
+  signal?.throwIfAborted();
+  if (end.late) throw failed(args, `it did not end within ${timeoutMs / 1000} s`);
+  return resultOf(args, end, { cwd, allowed });
 }
 
 /**
@@ -99,37 +70,37 @@ interface ExecFailure {
 export async function runLong(args: readonly string[], options: LongRun = {}): Promise<ImgResult> {
   const { cwd, signal, allowed = [0], onProgress, onWork } = options;
   signal?.throwIfAborted();
-  const child = execa(PROGRAM, args, {
-    env: { LC_ALL: 'C' },
-    stdin: 'ignore',
-    // The progress of a long run would pile up; only the last words of a failure are wanted.
-    buffer: { stdout: false },
-    reject: false,
-    forceKillAfterDelay: 5_000,
-    ...(cwd === undefined ? {} : { cwd }),
-    ...(signal ? { cancelSignal: signal } : {}),
-  });
   const reader = createProgressReader();
-  child.stdout.setEncoding('utf8');
-  child.stdout.on('data', (chunk: string) => {
-    const percent = reader(chunk);
-    if (percent !== undefined) onProgress?.(percent);
+  const program = startProgram(PROGRAM, args, {
+    ...{ cwd, signal, termMs: TERM_MS },
+    // The progress of a long run would pile up.
+    onStdout: (chunk) => {
+      const percent = reader(chunk);
+      if (percent !== undefined) onProgress?.(percent);
+    },
   });
-  const looks = onWork && setInterval(() => tellWork(child.pid, onWork), WORK_MS);
-  const result = await child;
+  const looks = onWork && setInterval(() => tellWork(program.pid, onWork), WORK_MS);
+  const end = await program.ended;
   clearInterval(looks);
   signal?.throwIfAborted();
-  if (result.code === 'ENOENT') throw notStarted(cwd, result.cause);
-  const { exitCode } = result;
-  const untold = exitCode === 0 ? untoldErrors(result.stderr) : null;
-  if (untold !== null) throw failed(args, untold, undefined);
-  if (exitCode !== undefined && allowed.includes(exitCode)) return { exitCode, stdout: '' };
-  const words = result.stderr.trim();
-  throw failed(args, words === '' ? (result.shortMessage ?? 'it ended without an exit code') : words, result.cause);
+  const untold = end.exitCode === 0 ? untoldErrors(end.stderr) : null;
+  if (untold !== null) throw failed(args, untold);
+  return resultOf(args, end, { cwd, allowed });
+}
+
+function resultOf(
+  args: readonly string[],
+  { exitCode, signal, stdout, stderr, failure }: ProgramEnd,
+  { cwd, allowed }: { readonly cwd: string | undefined; readonly allowed: readonly number[] },
+): ImgResult {
+  if (failure?.code === 'ENOENT') throw notStarted(cwd, failure);
+  if (failure !== null) throw failed(args, messageOf(failure), failure);
+  if (exitCode !== null && allowed.includes(exitCode)) return { exitCode, stdout };
+  throw failed(args, stderr.trim() || `it ended with ${signal ?? `exit code ${exitCode}`}`);
 }
 
 /** Of its main thread, which does all but the writing itself. */
-function tellWork(pid: number | undefined, onWork: (cpuNs: number) => void): void {
+function tellWork(pid: number, onWork: (cpuNs: number) => void): void {
   try {
     onWork(Number.parseInt(readFileSync(`/proc/${pid}/schedstat`, 'utf8'), 10));
   } catch (error) {
@@ -146,7 +117,7 @@ function notStarted(cwd: string | undefined, cause: unknown): QmpBackupError {
   return new QemuImgMissing(cause);
 }
 
-function failed(args: readonly string[], why: string, cause: unknown): QmpBackupError {
+function failed(args: readonly string[], why: string, cause?: unknown): QmpBackupError {
   const words = why
     .replace(/^qemu-img: /gm, '')
     .replace(VIEW, "'$1'")

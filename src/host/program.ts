@@ -1,0 +1,142 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import type { FileHandle } from 'node:fs/promises';
+import { within } from './within.js';
+
+/** Runs other programs: with an array of arguments, never through a shell, and their words in English unless told otherwise. */
+export interface ProgramOptions {
+  /** Relative names in the arguments are meant from here. */
+  readonly cwd?: string | undefined;
+  /** Default: ours, with `LC_ALL=C`. */
+  readonly env?: NodeJS.ProcessEnv;
+  /** Ends it. */
+  readonly signal?: AbortSignal | undefined;
+  /** All of its stdin, which is empty otherwise; `pipe` where it is told more and more. */
+  readonly stdin?: 'pipe' | { readonly text: string };
+  /** Takes what it prints as it comes; otherwise that is kept until it ends. */
+  readonly onStdout?: (text: string) => void;
+  /** Its descriptors from `FIRST_FILE` on. */
+  readonly files?: readonly FileHandle[];
+  /** In a session of its own: a Ctrl-C is for us, and what we then undo may need it. */
+  readonly ownSession?: boolean;
+  /** It may end itself when told to, in that time; otherwise it is killed at once. Milliseconds. */
+  readonly termMs?: number;
+}
+
+export interface ProgramEnd {
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  /** Its last words, where it has said very many. */
+  readonly stderr: string;
+  /** Why it was not started, or not heard to its end. */
+  readonly failure: NodeJS.ErrnoException | null;
+}
+
+export interface Program {
+  /** 0 where it was not started. */
+  readonly pid: number;
+  /** Never rejects. */
+  readonly ended: Promise<ProgramEnd>;
+  /** More for its stdin. What it cannot read any more is told by its end. */
+  readonly tell: (text: string) => void;
+  /** What it has said on stderr until now. */
+  readonly stderr: () => string;
+  /**
+   * Ends it, whatever it does, and waits for that; harmless once it has ended. One that its storage keeps in the kernel is
+   * left behind, killed, and holds nothing of ours.
+   */
+  readonly kill: () => Promise<void>;
+}
+
+export const FIRST_FILE = 3;
+const KILL_MS = 2_000;
+/** Characters. `qemu-img map` of a scattered image prints a line per extent. */
+const MAX_STDOUT = 256 * 1024 * 1024;
+const MAX_STDERR = 64 * 1024;
+
+/** None outlives us where we end by ourselves, but in a session of its own. */
+const running = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
+export function startProgram(name: string, args: readonly string[], options: ProgramOptions = {}): Program {
+  const { cwd, env = { ...process.env, LC_ALL: 'C' }, signal, stdin, onStdout, files = [], termMs = 0 } = options;
+  const child = spawn(name, args, {
+    cwd,
+    env,
+    stdio: [stdin === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd)],
+    detached: options.ownSession ?? false,
+  });
+  if (!options.ownSession) running.add(child);
+  let [stdout, stderr] = ['', ''];
+  let failure: NodeJS.ErrnoException | null = null;
+  let leave = (): void => undefined;
+  const ended = new Promise<ProgramEnd>((resolve) => {
+    const end = (exitCode: number | null, by: NodeJS.Signals | null): void => {
+      running.delete(child);
+      signal?.removeEventListener('abort', onAbort);
+      resolve({ exitCode, signal: by, stdout, stderr, failure });
+    };
+    child.once('close', end);
+    child.on('error', (error) => {
+      failure ??= error;
+      if (child.pid === undefined) end(null, null);
+    });
+    leave = () => end(null, 'SIGKILL');
+  });
+  const gone = Promise.race([ended, new Promise<true>((resolve) => child.once('exit', () => resolve(true)))]);
+
+  const kill = async (): Promise<void> => {
+    if (termMs > 0) child.kill('SIGTERM');
+    if (termMs === 0 || (await within(termMs, ended)) === undefined) {
+      child.kill('SIGKILL');
+      await within(KILL_MS, gone);
+    }
+    // It may be there all the same, and so may what it has started, with its pipes.
+    for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.destroy();
+    child.unref();
+    leave();
+  };
+  const onAbort = (): void => void kill();
+  if (signal?.aborted) onAbort();
+  else signal?.addEventListener('abort', onAbort, { once: true });
+
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    if (onStdout) {
+      onStdout(text);
+      return;
+    }
+    stdout += text;
+    if (stdout.length <= MAX_STDOUT) return;
+    failure ??= new Error(`it printed more than ${MAX_STDOUT} characters`);
+    void kill();
+  });
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr = (stderr + text).slice(-MAX_STDERR)));
+  child.stdin?.on('error', () => undefined);
+  if (typeof stdin === 'object') child.stdin?.end(stdin.text);
+  return {
+    pid: child.pid ?? 0,
+    ended,
+    tell: (text) => void child.stdin?.write(text),
+    stderr: () => stderr,
+    kill,
+  };
+}
+
+export interface ShortProgram extends ProgramOptions {
+  /** Milliseconds after which it is killed. */
+  readonly timeoutMs: number;
+}
+
+/** One that ends by itself; `late` where that was not in time. */
+export async function runProgram(
+  name: string,
+  args: readonly string[],
+  { timeoutMs, ...options }: ShortProgram,
+): Promise<ProgramEnd & { readonly late: boolean }> {
+  const program = startProgram(name, args, options);
+  const late = (await within(timeoutMs, program.ended)) === undefined;
+  if (late) await program.kill();
+  return { ...(await program.ended), late };
+}

@@ -1,0 +1,116 @@
+import { open, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { FIRST_FILE, runProgram, startProgram } from '../../src/host/program.js';
+import { withTemporaryDir } from '../support/lab/programs.js';
+
+// What each run of another program can count on. The program is a shell, which does what it is told.
+
+const sh = (script: string, ...args: readonly string[]) => ['-c', script, ...args];
+const SOON = { timeoutMs: 20_000 };
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+    throw error;
+  }
+}
+
+describe('a program that ends by itself', () => {
+  it('is heard to its end, whatever its exit code', async () => {
+    const end = await runProgram('sh', sh('echo said; echo complained >&2; exit 3'), SOON);
+    expect(end).toEqual({
+      ...{ exitCode: 3, signal: null, stdout: 'said\n', stderr: 'complained\n' },
+      ...{ failure: null, late: false },
+    });
+  });
+
+  it('gets its arguments as they are, speaks English, and has nothing to read', async () => {
+    const { stdout } = await runProgram('sh', sh('cat; printf "%s\\n" "$LC_ALL" "$@"', 'sh', '$(id) *', ''), SOON);
+    expect(stdout).toBe('C\n$(id) *\n\n');
+  });
+
+  it('reads what it was given, and files by their numbers', async () => {
+    await withTemporaryDir(async (dir) => {
+      await writeFile(join(dir, 'file'), 'of the file\n');
+      const file = await open(join(dir, 'file'));
+      const options = { ...SOON, cwd: dir, stdin: { text: 'of the input\n' }, files: [file] };
+      const { stdout } = await runProgram('sh', sh(`cat; cat /proc/self/fd/${FIRST_FILE}; pwd`), options);
+      await file.close();
+      expect(stdout).toBe(`of the input\nof the file\n${dir}\n`);
+    });
+  });
+
+  it('may end before it has read anything', async () => {
+    const { exitCode } = await runProgram('true', [], { ...SOON, stdin: { text: 'x'.repeat(1_000_000) } });
+    expect(exitCode).toBe(0);
+  });
+
+  it('leaves its last words, if it has said very many', async () => {
+    const { stderr } = await runProgram('sh', sh('head -c 200000 /dev/zero | tr "\\0" . >&2; echo last >&2'), SOON);
+    expect(stderr).toMatch(/^\.{10000,}last\n$/);
+    expect(stderr.length).toBeLessThan(100_000);
+  });
+});
+
+it('tells that a program is missing', async () => {
+  const end = await runProgram('no-such-program', [], SOON);
+  expect(end).toMatchObject({ exitCode: null, late: false, failure: { code: 'ENOENT' } });
+});
+
+describe('a program that does not end', () => {
+  it('is killed when its time is over, though what it has started holds its pipes', async () => {
+    const begun = performance.now();
+    const end = await runProgram('sh', sh('sleep 30 & echo $!; wait'), { timeoutMs: 300 });
+    expect(end).toMatchObject({ late: true, signal: 'SIGKILL' });
+    expect(performance.now() - begun).toBeLessThan(10_000);
+    process.kill(Number(end.stdout), 'SIGKILL');
+  });
+
+  it('is killed by the signal of its run', async () => {
+    const interrupt = new AbortController();
+    const program = startProgram('sleep', ['30'], { signal: interrupt.signal });
+    interrupt.abort();
+    expect(await program.ended).toMatchObject({ exitCode: null, signal: 'SIGKILL' });
+    expect(isAlive(program.pid)).toBe(false);
+  });
+
+  it('may end in its own way, where it is given time', async () => {
+    let said = '';
+    const ready = new Promise<void>((resolve) => {
+      const program = startProgram('sh', sh('trap "echo bye; exit" TERM; echo up; while :; do sleep 0.05; done'), {
+        termMs: 20_000,
+        onStdout: (text) => {
+          said += text;
+          if (text === 'up\n') void program.kill().then(resolve);
+        },
+      });
+    });
+    await ready;
+    expect(said).toBe('up\nbye\n');
+  });
+
+  it('is killed where it does not', async () => {
+    const program = startProgram('sh', sh('trap "" TERM; while :; do sleep 0.05; done'), { termMs: 300 });
+    await program.kill();
+    expect(isAlive(program.pid)).toBe(false);
+    expect(await program.ended).toMatchObject({ signal: 'SIGKILL' });
+  });
+});
+
+it('is told more and more, and heard as it answers', async () => {
+  let heard = '';
+  const program = startProgram('cat', [], {
+    stdin: 'pipe',
+    onStdout: (text) => {
+      heard += text;
+      if (heard === 'one\n') program.tell('two\n');
+      if (heard === 'one\ntwo\n') void program.kill();
+    },
+  });
+  program.tell('one\n');
+  await program.ended;
+  expect(heard).toBe('one\ntwo\n');
+});
