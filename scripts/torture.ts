@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { startLibvirt } from '../test/support/lab/libvirt.js';
 import { projectRoot } from '../test/support/lab/programs.js';
+import { patient } from '../test/support/patience.js';
 import { cellInWords, runKillMatrix } from '../test/support/torture/kill-matrix.js';
 import { KNOWN_BUGS, makeMutant } from '../test/support/torture/mutant.js';
 import { type Outcome, torture, tortureDomain, type TortureOptions } from '../test/support/torture/torture.js';
@@ -38,7 +39,7 @@ const { values: flags } = parseArgs({
     /** Values for --fleece in the matrix, with a comma between them. */
     fleece: { type: 'string' },
     /** Milliseconds that a guest may be frozen after a kill. */
-    'thaw-limit': { type: 'string', default: '2000' },
+    'thaw-limit': { type: 'string', default: String(patient(2_000)) },
     /** Sequences of a libvirt domain instead: pulls, pushes, backups while it is off. */
     domain: { type: 'boolean', default: false },
     worker: { type: 'boolean', default: false },

@@ -33,6 +33,7 @@ import { write } from '../support/lab/guest-writes.js';
 import type { LabDomain } from '../support/lab/libvirt-domain.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { patient } from '../support/patience.js';
 
 const MIB = 1024 * 1024;
 const NAME = `we ird & <"'ü,=`;
@@ -58,7 +59,7 @@ beforeAll(async () => {
     ],
   });
   await domain.start();
-}, 60_000);
+}, patient(60_000));
 afterAll(async () => {
   await lab.close();
 });
@@ -101,7 +102,7 @@ describe('errors', () => {
       // By its words: questions of the test before, about a domain that is not there, may still be under way.
       const started = async () =>
         (await run('pgrep', ['-P', String(process.pid), '-f', '^virsh .* list$'], { allowed: [0, 1] })).stdout;
-      await expect.poll(started, { timeout: 5000 }).toMatch(/^\d+$/);
+      await expect.poll(started, { timeout: patient(5000) }).toMatch(/^\d+$/);
       process.kill(Number(await started()), 'SIGKILL');
       await asked;
     } finally {
@@ -344,7 +345,7 @@ describe('a pull backup', () => {
     await expect(jobOf(virsh, domain.uuid)).resolves.toBeNull();
   });
 
-  it('holds the domain: a second one is refused after 30 s', { timeout: 60_000 }, async () => {
+  it('holds the domain: a second one is refused after 30 s', { timeout: patient(60_000) }, async () => {
     await beginBackup(virsh, domain.uuid, pull({ vda: null }));
     try {
       const second = beginBackup(virsh, domain.uuid, { ...pull({ vdb: null }), socket: join(lab.dir, 'second.sock') });

@@ -14,6 +14,7 @@ import {
 import { onceBefore } from '../support/first-in-path.js';
 import { write } from '../support/lab/guest-writes.js';
 import { mountHanging, mountSmall } from '../support/mounts.js';
+import { patient } from '../support/patience.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 
 const MiB = 1024 * 1024;
@@ -100,7 +101,7 @@ describe('what fails in the middle', () => {
       options,
     );
   const untilPulling = async (scenario: DomainScenario): Promise<void> => {
-    for (let tries = 0; tries < 300; tries += 1) {
+    for (const until = Date.now() + patient(30_000); Date.now() < until;) {
       const { stdout } = await lab.virsh(['domjobinfo', scenario.domain.uuid], { allowed: [0, 1] });
       if (/Operation:\s+Backup/.test(stdout)) return;
       await sleep(100);
@@ -114,8 +115,8 @@ describe('what fails in the middle', () => {
   /** Without another run of ours. */
   const expectJobGone = async (scenario: DomainScenario): Promise<void> => {
     const job = async () => (await lab.virsh(['domjobinfo', scenario.domain.uuid])).stdout;
-    await expect.poll(job, { timeout: 20_000 }).toMatch(/Job type:\s+None/);
-    await expect.poll(() => scratchOf(scenario), { timeout: 5_000 }).toEqual([]);
+    await expect.poll(job, { timeout: patient(20_000) }).toMatch(/Job type:\s+None/);
+    await expect.poll(() => scratchOf(scenario), { timeout: patient(5_000) }).toEqual([]);
     expect(await scenario.domain.state()).toBe('running');
   };
   const expectIncrementalNext = async (scenario: DomainScenario): Promise<void> => {
@@ -236,7 +237,7 @@ describe('what fails in the middle', () => {
     await run;
     await expectJobGone(scenario);
     // Nobody guards what is not there.
-    await expect.poll(() => guardsOf(scenario.domain.uuid), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(() => guardsOf(scenario.domain.uuid), { timeout: patient(10_000) }).toEqual([]);
     await expectIncrementalNext(scenario);
   });
 

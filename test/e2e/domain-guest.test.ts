@@ -1,6 +1,5 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { checkFs, checkWrittenFiles, compareImages } from '../support/lab/compare.js';
@@ -53,7 +52,7 @@ describe('a real guest that writes all the time', () => {
       expect(freeze?.fileSystems).toBe(2);
       // None of these points is empty, or the test would show nothing.
       for (const disk of point.disks) expect(disk.changed).toBeGreaterThan(0);
-      await sleep(300);
+      for (const mount of MOUNTS) await domain.guest.untilWritten(mount);
     }
     for (const number of points) {
       await restored(number, async (images) => {

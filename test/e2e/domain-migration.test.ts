@@ -7,12 +7,13 @@ import { domainScenario } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
 import { write } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { patient } from '../support/patience.js';
 
 let here: LibvirtLab;
 let there: LibvirtLab;
 beforeAll(async () => {
   [here, there] = await Promise.all([startLibvirt(), startLibvirt()]);
-}, 120_000);
+}, patient(120_000));
 afterAll(async () => {
   await Promise.all([here, there].map((lab) => lab.close()));
 });

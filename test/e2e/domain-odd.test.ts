@@ -11,6 +11,7 @@ import { write } from '../support/lab/guest-writes.js';
 import { diskXml, type DomainDisk } from '../support/lab/libvirt-domain.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
+import { patient } from '../support/patience.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 
 // Images that came back from elsewhere, disks and names that are not as usual, states a domain can be in.
@@ -268,7 +269,7 @@ describe('states of a domain', () => {
     await lab.virsh(['resume', domain.uuid]);
     await writeBothDisks(scenario, 3, 0x43);
     await lab.virsh(['qemu-monitor-command', domain.uuid, '--hmp', 'o /b 0x505 1']);
-    await expect.poll(() => domain.state(), { timeout: 20_000 }).toBe('crashed');
+    await expect.poll(() => domain.state(), { timeout: patient(20_000) }).toBe('crashed');
     expect((await scenario.backup('inc')).point).toMatchObject({ level: 'inc', consistency: 'crash' });
     expect(await domain.state()).toBe('crashed');
     await scenario.expectChainEqualsDisks();

@@ -11,6 +11,7 @@ import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
 import type { DomainDisk } from '../support/lab/libvirt-domain.js';
 import { run } from '../support/lab/programs.js';
+import { patient } from '../support/patience.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 
 const MiB = 1024 * 1024;
@@ -219,7 +220,9 @@ describe('--start-paused', () => {
     await write(domain, 'vda', { offset: 0, length: MiB, pattern: 0x33 });
     // On a busy machine a CPU may take long to do anything.
     await expect
-      .poll(async () => (await lab.virsh(['domstats', '--raw', '--vcpu', domain.uuid])).stdout, { timeout: 30_000 })
+      .poll(async () => (await lab.virsh(['domstats', '--raw', '--vcpu', domain.uuid])).stdout, {
+        timeout: patient(30_000),
+      })
       .toMatch(/vcpu\.0\.time=\d{9,}/);
     await lab.virsh(['suspend', domain.uuid]);
     const { warnings } = await scenario.backup('auto');

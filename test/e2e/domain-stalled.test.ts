@@ -10,6 +10,7 @@ import { domainScenario, type DomainScenario, guardsOf } from '../support/domain
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { makeLabDir, run } from '../support/lab/programs.js';
+import { patient } from '../support/patience.js';
 
 // A real guest that is held up by a backup, or by what is left of one: it goes on, whatever becomes of the run.
 
@@ -29,7 +30,7 @@ beforeAll(async () => {
   await makeExt4({ file, label: 'DATA1', format: 'qcow2', size: 128 * MiB });
   scenario = await domainScenario(lab, { disks: [{ target: 'vda', file }], guest: true });
   await scenario.domain.guest.run(`dd if=/dev/urandom of=${MOUNT}/f bs=1M count=60 conv=fsync`);
-}, 180_000);
+}, patient(180_000));
 afterAll(async () => {
   // One that a failed test leaves would go on for an hour.
   for (const pid of await guardsOf(scenario.domain.uuid)) process.kill(pid, 'SIGKILL');
@@ -45,10 +46,10 @@ describe('a guest whose old data does not fit into the scratch images', () => {
     const scratch = ['--fleece-dir', small, '--reserve', '0', '--speed-limit', '10M', '--no-digest'];
     const tool = start([...vm, 'backup', '--level', 'full', '--target', target, ...scratch]);
     await expect
-      .poll(async () => (await lab.virsh(['domjobinfo', domain.uuid])).stdout, { timeout: 30_000 })
+      .poll(async () => (await lab.virsh(['domjobinfo', domain.uuid])).stdout, { timeout: patient(30_000) })
       .toMatch(/Backup/);
     const written = domain.guest.run(`dd if=/dev/urandom of=${MOUNT}/f bs=1M count=60 conv=notrunc,fsync`);
-    await expect.poll(reason, { timeout: 30_000 }).toBe('paused (I/O error)');
+    await expect.poll(reason, { timeout: patient(30_000) }).toBe('paused (I/O error)');
     return { tool, written };
   };
   const reason = async () => (await lab.virsh(['domstate', '--reason', scenario.domain.uuid])).stdout.trim();
@@ -125,7 +126,7 @@ describe('a guest whose disk is so slow that its freeze is given up', () => {
     await guard.release();
     // It ends by itself once it has been answered, and the guest writes again.
     expect(await guardsOf(domain.uuid)).not.toEqual([]);
-    await expect.poll(() => guardsOf(domain.uuid), { timeout: 90_000, interval: 500 }).toEqual([]);
+    await expect.poll(() => guardsOf(domain.uuid), { timeout: patient(90_000), interval: 500 }).toEqual([]);
     expect(await domain.guest.isFrozen(MOUNT)).toBe(false);
     await lab.virsh(['blkdeviotune', domain.uuid, 'vda', '--write-bytes-sec', '0']);
     await domain.guest.run(`echo x >${MOUNT}/h && sync`);

@@ -5,12 +5,13 @@ import { MiB } from '../support/builders.js';
 import { ensureBuilt } from '../support/built.js';
 import { expectSame, filesIn, photograph } from '../support/chains.js';
 import { expectCli, startCli } from '../support/cli.js';
+import { patient } from '../support/patience.js';
 import { type BackupAnswer, scenario } from '../support/scenario.js';
 import { scratchFolders } from '../support/scratch-folder.js';
 import { BackedUpDisk, type DiskOptions } from '../support/virtnbdbackup-folder.js';
 
 /** Backups of virtnbdbackup become chains here: every point restores to the bytes that the disk had. */
-beforeAll(ensureBuilt, 180_000);
+beforeAll(ensureBuilt, patient(180_000));
 const scratch = scratchFolders();
 
 const [C0, C1, C2, C3] = [0, 1, 2, 3].map((number) => `virtnbdbackup.${number}`) as [string, string, string, string];

@@ -10,6 +10,7 @@ import { crashCli } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { run } from '../support/lab/programs.js';
+import { patient } from '../support/patience.js';
 import { type BackupAnswer, labDir, type Scenario, withFull, writeBoth } from '../support/scenario.js';
 
 async function sha256(file: string): Promise<string> {
@@ -220,7 +221,7 @@ describe('disks that no catalog knows', () => {
     }
     const disks = ['--offline', `q=${join(dir, 'a.qcow2')}`, '--offline', `r=raw:${join(dir, 'a.raw')}`];
     const backup = startCli([...['backup', '--level', 'full', '--speed-limit', '1M', '--target', target], ...disks]);
-    for (const until = Date.now() + 30_000; !(await isBeingFilled(join(target, 'r')));) {
+    for (const until = Date.now() + patient(30_000); !(await isBeingFilled(join(target, 'r')));) {
       if (Date.now() > until) throw new Error('the copy did not begin');
       await sleep(20);
     }

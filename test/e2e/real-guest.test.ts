@@ -11,6 +11,7 @@ import { createCounterDisk, makeExt4 } from '../support/lab/disk-images.js';
 import { flush } from '../support/lab/guest-writes.js';
 import { makeLabDir } from '../support/lab/programs.js';
 import { type GuestVm, startQemu } from '../support/lab/qemu.js';
+import { patient } from '../support/patience.js';
 import { type HeldRelay, startRelay } from '../support/qmp-relay.js';
 import type { BackupAnswer } from '../support/scenario.js';
 
@@ -140,8 +141,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
   const expectGuestWrites = async (): Promise<void> => {
     for (const mount of MOUNTS) {
       expect(await vm.guest.isFrozen(mount)).toBe(false);
-      await vm.guest.run(`n=$(wc -l <${mount}/written/manifest)
-        until [ "$(wc -l <${mount}/written/manifest)" -gt "$n" ]; do usleep 20000; done`);
+      await vm.guest.untilWritten(mount);
     }
   };
 
@@ -204,11 +204,12 @@ describe('two ext4 disks and a guest that writes all the time', () => {
     });
   });
 
-  it('SIGKILL of the tool between freeze and thaw: the guest is thawed within 2 s', async () => {
+  it('SIGKILL of the tool between freeze and thaw: the guest is thawed at once', async () => {
     await backup('killed', '--level', 'full', '--quiesce=require');
-    const { tool, relay, written } = await startFrozenRun('killed', '--level', 'inc', '--quiesce=require');
+    const limit = ['--freeze-limit', '60'];
+    const { tool, relay, written } = await startFrozenRun('killed', '--level', 'inc', '--quiesce=require', ...limit);
     tool.kill('SIGKILL');
-    expect(await elapsedMs(written)).toBeLessThan(2_000);
+    expect(await elapsedMs(written)).toBeLessThan(patient(2_000));
     await tool;
     await expectGuestWrites();
     // QEMU had the transaction in its socket: it starts jobs that nobody waits for.
@@ -222,7 +223,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
     const limit = ['--freeze-limit', '60'];
     const { tool, relay, written } = await startFrozenRun('ended', '--level', 'inc', '--quiesce=require', ...limit);
     tool.kill('SIGTERM');
-    expect(await elapsedMs(written)).toBeLessThan(2_000);
+    expect(await elapsedMs(written)).toBeLessThan(patient(2_000));
     // Only now may the transaction go on: its jobs are cancelled.
     relay.letGo();
     expect((await tool).exitCode).toBe(143);
@@ -238,7 +239,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
     const { tool, relay, written } = await startFrozenRun('stopped', '--level', 'inc', '--quiesce=require', ...limit);
     tool.kill('SIGSTOP');
     // The limit, and what the way through an emulated guest takes.
-    expect(await elapsedMs(written)).toBeLessThan(3_000 + 1_000);
+    expect(await elapsedMs(written)).toBeLessThan(3_000 + patient(1_000));
     relay.letGo();
     tool.kill('SIGCONT');
     const { exitCode, stderr } = await tool;

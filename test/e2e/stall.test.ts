@@ -6,6 +6,7 @@ import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { startWrite, write } from '../support/lab/guest-writes.js';
 import { type HangingTarget, mountHanging } from '../support/mounts.js';
+import { patient } from '../support/patience.js';
 import { ourJobs, type RunningBackup, startBackup, untilCopying } from '../support/running-backup.js';
 import { scenario, type Scenario } from '../support/scenario.js';
 
@@ -109,7 +110,7 @@ describe('with fleecing', () => {
         const begun = performance.now();
         const { finished } = await startWrite(lab.vm, 'd1', { offset, length: 65536, pattern });
         await finished;
-        expect(performance.now() - begun).toBeLessThan(10_000);
+        expect(performance.now() - begun).toBeLessThan(patient(10_000));
       }
     };
     await writes(0x21);
@@ -150,7 +151,7 @@ it('a target that hangs from the beginning ends the run before anything is chang
   expect(stderr).toMatch(/does not answer/);
   expect(stderr).toMatch(/Nothing was changed/);
   // Two seconds, and what a busy machine adds: not the two minutes of the default.
-  expect(performance.now() - begun).toBeLessThan(60_000);
+  expect(performance.now() - begun).toBeLessThan(patient(15_000));
   target.answer();
   await expectNextInc(lab);
 });

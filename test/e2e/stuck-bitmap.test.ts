@@ -10,6 +10,7 @@ import { flush } from '../support/lab/guest-writes.js';
 import { mountBounded } from '../support/mounts.js';
 import { startPlainQemuNbd } from '../support/nbd-servers.js';
 import { startBackup, untilConcluded, untilCopying, untilJobs } from '../support/running-backup.js';
+import { patient } from '../support/patience.js';
 import { afterTest, labDir, scenario, type Scenario, writeBoth } from '../support/scenario.js';
 
 // QEMU reads and writes an image to remove a bitmap that was ever stored there, and refuses where it cannot.
@@ -132,7 +133,7 @@ it('a disk whose storage goes while it is copied is left out, and goes on when t
 
   server = await serve();
   // QEMU connects again at some later request.
-  for (const until = Date.now() + 30_000; ; await sleep(500)) {
+  for (const until = Date.now() + patient(30_000); ; await sleep(500)) {
     try {
       await writeBoth(lab, 12, 0x33);
       break;

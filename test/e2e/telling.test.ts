@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { expectCli, PROGRAM } from '../support/cli.js';
 import { onceBefore } from '../support/first-in-path.js';
 import { mountHanging, mountSmall } from '../support/mounts.js';
+import { patient } from '../support/patience.js';
 import { scenario, type Scenario, withFull } from '../support/scenario.js';
 
 // Nothing that only tells may end what it tells of: a record that cannot be kept is said once, and the run goes on. An
@@ -22,7 +23,7 @@ async function redirected(args: readonly string[], redirections: string, options
   const line = `exec "$0" "$@" ${redirections}`;
   const result = await execa('sh', ['-c', line, process.execPath, PROGRAM, ...args], {
     reject: false,
-    timeout: 120_000,
+    timeout: patient(120_000),
     env: { NO_COLOR: '1' },
     ...options,
   });
@@ -113,7 +114,7 @@ describe('a record that cannot be kept', () => {
     await expectCli(0, [...log, ...backup(lab)]);
     expect(await readFile(join(folder, 'log'), 'utf8')).toMatch(/ info sealed point 0 of chain /);
     mount.hang();
-    const { stderr } = await expectCli(0, [...log, ...backup(lab)], { timeout: 30_000 });
+    const { stderr } = await expectCli(0, [...log, ...backup(lab)], { timeout: patient(30_000) });
     expect(times(stderr, 'did not end within')).toBe(1);
   });
 
@@ -126,7 +127,7 @@ describe('a record that cannot be kept', () => {
     ];
     for (const { script, why } of scripts) {
       const lab = await scenario([{ id: 'd1' }]);
-      const options = { ...(await withLogger(lab, script)), timeout: 30_000 };
+      const options = { ...(await withLogger(lab, script)), timeout: patient(30_000) };
       const { stderr } = await expectCli(0, ['--syslog', ...backup(lab)], options);
       expect(times(stderr, 'warning: --syslog: ')).toBe(1);
       expect(stderr).toContain(why);
@@ -142,7 +143,7 @@ describe('a record that cannot be kept', () => {
       /-t qmpbackup -p user\.info -- d1: FULL, [^]*-p user\.info -- sealed point 0 of chain /,
     );
     // Longer than an argument of a program can be.
-    await expectCli(0, ['--syslog', '--debug', ...backup(lab)], { ...logger, timeout: 60_000 });
+    await expectCli(0, ['--syslog', '--debug', ...backup(lab)], { ...logger, timeout: patient(60_000) });
   });
 
   it('is the screen: stderr full or closed', async () => {

@@ -31,6 +31,10 @@ function guard(more: Partial<FreezeGuard.FreezeTask> = {}): Promise<FreezeGuard.
   return module.DomainFreezeGuard.start({ connect: null, uuid: UUID, name: 'vm', ...limits, ...more });
 }
 
+async function untilThawed(): Promise<void> {
+  while ((await virsh.calls()).at(-1) !== 'domfsthaw') await sleep(20);
+}
+
 it('freezes and thaws, and says that the guest was frozen meanwhile', async () => {
   const one = await guard();
   expect(await one.freeze()).toEqual({ fileSystems: 2 });
@@ -42,7 +46,7 @@ it('freezes and thaws, and says that the guest was frozen meanwhile', async () =
 it('that had to thaw at its limit says that the guest did not stay frozen', async () => {
   const one = await guard({ freezeLimitMs: 200 });
   await one.freeze();
-  await sleep(1_500);
+  await untilThawed();
   expect(await one.finish()).toMatchObject({ statusAfterTransaction: 'thawed' });
   await one.release();
 });
@@ -79,7 +83,7 @@ it('goes on trying while the domain is paused, and ends where it is off', async 
   await expect(one.finish()).rejects.toMatchObject({ name: 'DomainNotThawed' });
   await virsh.answer('domfsthaw', 'echo Thawed 2 filesystem\\(s\\)');
   await one.release();
-  for (let tries = 0; (await virsh.calls()).at(-1) !== 'domfsthaw' && tries < 50; tries += 1) await sleep(100);
+  await untilThawed();
 
   const other = await guard();
   await other.freeze();

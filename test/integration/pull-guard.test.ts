@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { built } from '../support/built.js';
+import { patient } from '../support/patience.js';
 import { type PretendVirsh, pretendVirsh } from '../support/pretend-virsh.js';
 import { afterTest } from '../support/scenario.js';
 
@@ -70,14 +71,14 @@ async function guards(): Promise<readonly string[]> {
   return found.map(({ group }) => group);
 }
 
-const ended = () => expect.poll(guards, { timeout: 15_000, interval: 100 }).toEqual([]);
+const ended = () => expect.poll(guards, { timeout: patient(15_000), interval: 100 }).toEqual([]);
 
 describe('the guard of a pull', () => {
   it('ends the job of a parent that was killed, also where libvirtd is away at first, and the guest goes on', async () => {
     await virsh.answer('backup-dumpxml', `echo 'error: failed to connect to the hypervisor' >&2; exit 1`);
     await virsh.answer('domstats', 'echo "  state.state=3"; echo "  state.reason=5"');
     (await startParent('')).kill('SIGKILL');
-    await expect.poll(() => virsh.calls(), { timeout: 10_000 }).toContain('backup-dumpxml');
+    await expect.poll(() => virsh.calls(), { timeout: patient(10_000) }).toContain('backup-dumpxml');
     expect(await virsh.calls()).not.toContain('domjobabort');
     await virsh.answer('backup-dumpxml', `if [ -e ${virsh.dir}/ended ]; then ${NO_JOB}; fi; ${pullAt(SOCKET)}`);
     await ended();
@@ -89,7 +90,9 @@ describe('the guard of a pull', () => {
     await virsh.answer('backup-dumpxml', NO_JOB);
     (await startParent('')).kill('SIGKILL');
     await expect
-      .poll(async () => (await virsh.calls()).filter((call) => call === 'backup-dumpxml').length, { timeout: 40_000 })
+      .poll(async () => (await virsh.calls()).filter((call) => call === 'backup-dumpxml').length, {
+        timeout: patient(40_000),
+      })
       .toBeGreaterThan(7);
     await virsh.answer('backup-dumpxml', `if [ -e ${virsh.dir}/ended ]; then ${NO_JOB}; fi; ${pullAt(SOCKET)}`);
     await ended();
@@ -119,7 +122,7 @@ describe('the guard of a pull', () => {
       expect(groups).toHaveLength(1);
       if (parent.exitCode === null) await once(parent, 'exit');
       const left = async () => (await running()).filter(({ words, group }) => words !== '' && groups.includes(group));
-      await expect.poll(left, { timeout: 500, interval: 20 }).toEqual([]);
+      await expect.poll(left, { timeout: patient(500), interval: 20 }).toEqual([]);
     }
     expect(await virsh.calls()).toEqual([]);
   });

@@ -25,6 +25,7 @@ import { built } from '../support/built.js';
 import { type Extents, FakeNbdServer } from '../support/fake-nbd-server.js';
 import { run } from '../support/lab/programs.js';
 import { mountSmall, mountWithoutDirectIo } from '../support/mounts.js';
+import { patient } from '../support/patience.js';
 import { afterTest, labDir } from '../support/scenario.js';
 
 const KiB = 1024;
@@ -495,6 +496,6 @@ describe('qemu-nbd', () => {
     const [line] = (await once(createInterface({ input: parent.stdout }), 'line')) as [string];
     expect(existsSync(`/proc/${line}`)).toBe(true);
     parent.kill('SIGKILL');
-    await expect.poll(() => existsSync(`/proc/${line}`), { timeout: 20_000 }).toBe(false);
+    await expect.poll(() => existsSync(`/proc/${line}`), { timeout: patient(20_000) }).toBe(false);
   });
 });

@@ -15,6 +15,7 @@ import { fileState } from '../../src/repository/file-state.js';
 import { Staging } from '../../src/repository/staging.js';
 import { catalog, entry, MiB, point } from '../support/builders.js';
 import { built } from '../support/built.js';
+import { patient } from '../support/patience.js';
 import { scratchFolders } from '../support/scratch-folder.js';
 
 /** The repository against real images, real processes and real users. */
@@ -262,7 +263,7 @@ describe('ownerOfSocket', () => {
       ...options,
     });
     started.push(child);
-    await expect.poll(async () => (await readdir(folder)).includes('qmp'), { timeout: 20_000 }).toBe(true);
+    await expect.poll(async () => (await readdir(folder)).includes('qmp'), { timeout: patient(20_000) }).toBe(true);
     return child;
   }
 

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { ensureBuilt } from '../support/built.js';
 import { PROGRAM } from '../support/cli.js';
 import { withTemporaryDir } from '../support/lab/programs.js';
+import { patient } from '../support/patience.js';
 import { KNOWN_BUGS, makeMutant } from '../support/torture/mutant.js';
 import { runSequence } from '../support/torture/sequence.js';
 import type { RunStep } from '../support/torture/steps.js';
@@ -22,7 +23,7 @@ const OTHER_FIRST_SEED = 1000;
 beforeAll(() => ensureBuilt());
 
 describe('the torture', () => {
-  it.each(KNOWN_BUGS)('finds a tool that $name', { timeout: 600_000 }, async (bug) => {
+  it.each(KNOWN_BUGS)('finds a tool that $name', { timeout: patient(600_000) }, async (bug) => {
     await withTemporaryDir(async (dir) => {
       const program = await makeMutant(bug, join(dir, 'mutant'));
       const first = FIRST_SEEDS[bug.name] ?? OTHER_FIRST_SEED;

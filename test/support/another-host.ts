@@ -4,6 +4,7 @@ import { execa } from 'execa';
 import { type CliResult, PROGRAM } from './cli.js';
 import { checkedAnswer } from './json-answer.js';
 import type { LibvirtLab } from './lab/libvirt.js';
+import { patient } from './patience.js';
 
 /** A host beside that of a libvirt lab: of another name, and with files of its own at the paths below `shared`. Needs root. */
 export interface AnotherHost {
@@ -40,7 +41,7 @@ export async function anotherHost({ dir, uri }: LibvirtLab): Promise<AnotherHost
       const lines = `mount --make-rprivate / && mount --bind '${here}' '${shared}' && ${name} || exit 99; exec "$@"`;
       const words = ['--uts', '--mount', 'bash', '-c', lines, '-', process.execPath, PROGRAM, ...args];
       const result = await execa('unshare', words, {
-        ...{ reject: false, timeout: 120_000, env: { NO_COLOR: '1', ...env } },
+        ...{ reject: false, timeout: patient(120_000), env: { NO_COLOR: '1', ...env } },
       });
       const { stdout, stderr } = result;
       return { exitCode: result.exitCode ?? -1, stdout, stderr, json: <T>() => checkedAnswer(stdout) as T };

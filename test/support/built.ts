@@ -9,12 +9,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { patient } from './patience.js';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const DIST = join(ROOT, 'dist');
 const LOCK = join(ROOT, '.cache', 'build.lock');
 const STAMP = join(ROOT, '.cache', 'dist-built');
-const BUILD_MS = 120_000;
+const BUILD_MS = patient(120_000);
 
 /** The path of a file in `dist`, which is up to date. */
 export async function built(file: string): Promise<string> {

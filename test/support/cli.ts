@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { execa, type Options } from 'execa';
 import { checkedAnswer } from './json-answer.js';
 import { projectRoot } from './lab/programs.js';
+import { patient } from './patience.js';
 
 /** Runs the built program as a person would: arguments in, screen, exit code and disk out. */
 export const PROGRAM = join(projectRoot(), 'bin', 'qmpbackup.js');
@@ -17,7 +18,7 @@ export interface CliResult {
 export async function qmpbackup(args: readonly string[], options: Options = {}): Promise<CliResult> {
   const result = await execa(process.execPath, [PROGRAM, ...args], {
     reject: false,
-    timeout: 120_000,
+    timeout: patient(120_000),
     env: { NO_COLOR: '1' },
     ...options,
   });
@@ -50,7 +51,7 @@ export async function expectCli(exitCode: number, args: readonly string[], optio
 
 /** A run that goes on in the background, for killing it in the middle. */
 export function startCli(args: readonly string[], { detached = false }: { readonly detached?: boolean } = {}) {
-  const options = { reject: false, timeout: 120_000, env: { NO_COLOR: '1' }, detached } as const;
+  const options = { reject: false, timeout: patient(120_000), env: { NO_COLOR: '1' }, detached } as const;
   return execa(process.execPath, [PROGRAM, ...args], options);
 }
 

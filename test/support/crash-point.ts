@@ -1,5 +1,6 @@
 import { execa } from 'execa';
 import { PROGRAM } from './cli.js';
+import { patient } from './patience.js';
 
 /**
  * Ends the program under test by SIGKILL at an exact step of its own: just before or just after a call to the file
@@ -34,7 +35,7 @@ export async function crashCli(point: CrashPoint, args: readonly string[]): Prom
   const result = await execa(process.execPath, [...crashArguments(point), PROGRAM, ...args], {
     reject: false,
     detached: true,
-    timeout: 120_000,
+    timeout: patient(120_000),
     env: { NO_COLOR: '1' },
   });
   if (result.signal === 'SIGKILL' && !result.timedOut) return;

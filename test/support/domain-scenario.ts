@@ -8,6 +8,7 @@ import { flush, write } from './lab/guest-writes.js';
 import type { DomainDisk, DomainOptions, LabDomain } from './lab/libvirt-domain.js';
 import type { LibvirtLab } from './lab/libvirt.js';
 import { run } from './lab/programs.js';
+import { patient } from './patience.js';
 import type { BackupAnswer } from './scenario.js';
 
 const MiB = 1024 * 1024;
@@ -108,7 +109,7 @@ async function expectNoSockets(others: readonly string[]): Promise<void> {
   }
 }
 
-const SOCKETS_MS = 60_000;
+const SOCKETS_MS = patient(60_000);
 
 /** A domain with something on its disks, and a FULL in its target. */
 export async function domainWithFull(lab: LibvirtLab, more: Partial<DomainOptions> = {}): Promise<DomainScenario> {

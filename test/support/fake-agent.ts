@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Endpoint } from '../../src/qmp/endpoint.js';
+import { patient } from './patience.js';
 
 /** What becomes of one command. */
 export interface Reaction {
@@ -128,7 +129,7 @@ export class FakeAgent {
 
   /** Resolves as soon as `condition` holds; rejects after `deadlineMs`. */
   async waitUntil(condition: (agent: FakeAgent) => boolean, deadlineMs: number, what: string): Promise<void> {
-    const until = performance.now() + deadlineMs;
+    const until = performance.now() + patient(deadlineMs);
     while (!condition(this)) {
       if (performance.now() > until) throw new Error(`the fake agent has not seen this in ${deadlineMs} ms: ${what}`);
       await sleep(5);

@@ -9,6 +9,7 @@ import { compareImages } from './lab/compare.js';
 import { createWritingDisk } from './lab/disk-images.js';
 import type { Disk } from './lab/disks.js';
 import { startQemu, type Vm } from './lab/qemu.js';
+import { patient } from './patience.js';
 
 const MiB = 1024 * 1024;
 
@@ -85,7 +86,7 @@ function diskOf(dir: string, shape: IothreadShape, number: number): Disk & { rea
   };
 }
 
-const WRITING_MS = 60_000;
+const WRITING_MS = patient(60_000);
 
 /** Throws unless more is written to each disk soon: a guest that hangs is as bad as one that is dead. */
 async function untilWriting(vm: Vm): Promise<void> {

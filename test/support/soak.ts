@@ -9,6 +9,7 @@ import { compareImages } from './lab/compare.js';
 import { createImage } from './lab/disk-images.js';
 import { flush, write } from './lab/guest-writes.js';
 import { startQemu, type Vm } from './lab/qemu.js';
+import { patient } from './patience.js';
 
 export interface SoakOptions {
   /** For images, sockets and the target; see makeLabDir. */
@@ -155,7 +156,7 @@ class Course {
 
   async expectChainEqualsDisks(): Promise<void> {
     const output = join(this.#dir, 'restored');
-    await expectCli(0, ['restore', '--target', this.#target, '--output', output], { timeout: 600_000 });
+    await expectCli(0, ['restore', '--target', this.#target, '--output', output], { timeout: patient(600_000) });
     for (const { id, file } of this.#vm.options.disks) {
       await flush(this.#vm, id);
       await compareImages(join(output, `${id}.qcow2`), file ?? '');

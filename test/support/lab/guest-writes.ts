@@ -3,6 +3,7 @@
  * bitmaps, jobs and filters see them. HMP `qemu-io` reports only on QEMU's stdout: every call checks it there.
  */
 import type { QmpClient } from '../../../src/qmp/client.js';
+import { patient } from '../patience.js';
 import { hmp } from './monitor.js';
 import type { Output } from './output.js';
 
@@ -23,7 +24,7 @@ export interface Range {
 
 /** One command is one buffer in QEMU and holds up its main loop: longer ranges are cut. */
 const MAX_BYTES = 64 * 1024 * 1024;
-const DONE_MS = 60_000;
+const DONE_MS = patient(60_000);
 
 const inTurn = new WeakMap<Output, Promise<unknown>>();
 

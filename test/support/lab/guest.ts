@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { patient } from '../patience.js';
 import { isJsonObject, type JsonObject, LineSocket, openSocket } from './line-socket.js';
 import { projectRoot, run } from './programs.js';
 
@@ -22,9 +23,9 @@ export interface GuestResult {
   readonly stderr: string;
 }
 
-const BOOT_MS = 90_000;
-const RUN_MS = 60_000;
-const AGENT_MS = 30_000;
+const BOOT_MS = patient(90_000);
+const RUN_MS = patient(60_000);
+const AGENT_MS = patient(30_000);
 
 /** Builds the guest where it is not there yet: seconds and a download the first time, nothing afterwards. */
 export async function ensureGuest(): Promise<GuestImages> {
@@ -151,9 +152,17 @@ export class Guest {
     }
   }
 
+  /** Resolves when the workload `writer` has written to the file system since. */
+  async untilWritten(mount: string): Promise<void> {
+    await this.run(`n=$(wc -l <${mount}/written/manifest)
+      until [ "$(wc -l <${mount}/written/manifest)" -gt "$n" ]; do usleep 20000; done`);
+  }
+
   /** The sha256 of every regular file below a folder of the guest, by path relative to it, sorted. */
   async fileChecksums(folder: string): Promise<Map<string, string>> {
-    const text = await this.run(`cd ${folder} && find . -type f -exec sha256sum {} +`, { deadlineMs: 120_000 });
+    const text = await this.run(`cd ${folder} && find . -type f -exec sha256sum {} +`, {
+      deadlineMs: patient(120_000),
+    });
     const sums = text
       .split('\n')
       .filter(Boolean)

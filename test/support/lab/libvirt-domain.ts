@@ -5,6 +5,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Readable, Transform } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { patient } from '../patience.js';
 import type { ImageFormat } from './disk-images.js';
 import type { WritableVm } from './guest-writes.js';
 import { ensureGuest, Guest, type GuestImages, type Workload } from './guest.js';
@@ -64,8 +65,8 @@ export interface LabDomain extends WritableVm {
 }
 
 const KERNEL_LINE = 'console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests';
-const OFF_MS = 60_000;
-const BOOT_MS = 120_000;
+const OFF_MS = patient(60_000);
+const BOOT_MS = patient(120_000);
 
 type Defined = DomainOptions & { readonly uuid: string };
 

@@ -8,10 +8,11 @@ import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { patient } from '../patience.js';
 import { defineDomain, type DomainOptions, type LabDomain } from './libvirt-domain.js';
 import { LAB_ENV, makeLabDir, type ProgramResult, projectRoot, run } from './programs.js';
 
-const START_MS = 60_000;
+const START_MS = patient(60_000);
 
 export interface LibvirtLab {
   /** Short; what the daemons see as /var/lib/libvirt, /run/libvirt and so on is below it. */

@@ -3,9 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { QmpClient } from '../../../src/qmp/client.js';
 import { run } from '../../../src/qmp/commands.js';
 import { QmpUnreachable } from '../../../src/qmp/errors.js';
+import { patient } from '../patience.js';
 
-const START_MS = 30_000;
-const COMMAND_MS = 120_000;
+const START_MS = patient(30_000);
+const COMMAND_MS = patient(120_000);
 
 /** Connects as soon as QEMU listens. `failure` says why it never will, once that is known. */
 export async function connectMonitor(path: string, failure: () => Error | undefined): Promise<QmpClient> {

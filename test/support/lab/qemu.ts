@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { QmpClient } from '../../../src/qmp/client.js';
+import { patient } from '../patience.js';
 import { type Disk, driveArguments, iothreadArguments, type LabDisk, scsiController, sharedGroups } from './disks.js';
 import { ensureGuest, Guest, type Workload } from './guest.js';
 import { isJsonObject } from './line-socket.js';
@@ -76,8 +77,8 @@ export interface GuestVm extends Vm {
   powerdown(): Promise<Exit>;
 }
 
-const STOP_MS = 30_000;
-const POWERDOWN_MS = 60_000;
+const STOP_MS = patient(30_000);
+const POWERDOWN_MS = patient(60_000);
 const SOCKET_PATH_MAX = 107;
 const KERNEL_LINE = 'console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests';
 

@@ -8,6 +8,7 @@ import { compareImages } from '../lab/compare.js';
 import { discard, flush, write, writeZeroes } from '../lab/guest-writes.js';
 import type { LibvirtLab } from '../lab/libvirt.js';
 import { run } from '../lab/programs.js';
+import { patient } from '../patience.js';
 import { type DomainFault, type DomainRunStep, type DomainStep, KILLED } from './domain-steps.js';
 import { readCatalogOf } from './leftovers.js';
 import type { SequenceReport } from './sequence.js';
@@ -193,7 +194,7 @@ class DomainLife {
     const before = fault.kind === 'writes' ? await this.#jobXml() : '';
     let ended = false;
     const child = execa(process.execPath, [...preload, this.#program, ...args], {
-      ...{ reject: false, detached: preload.length > 0, timeout: 180_000, env: { NO_COLOR: '1' } },
+      ...{ reject: false, detached: preload.length > 0, timeout: patient(180_000), env: { NO_COLOR: '1' } },
     });
     const whole = child.finally(() => (ended = true));
     if (fault.kind === 'writes' && running) {

@@ -8,6 +8,7 @@ import { compareImages } from '../lab/compare.js';
 import { makeExt4 } from '../lab/disk-images.js';
 import { flush } from '../lab/guest-writes.js';
 import { type GuestVm, startQemu } from '../lab/qemu.js';
+import { patient } from '../patience.js';
 import { openRelay } from '../qmp-relay.js';
 import { blockNodes, expectNothingLeft, neededBitmaps, readCatalogOf } from './leftovers.js';
 import { killGroup } from './tool-run.js';
@@ -125,7 +126,7 @@ export class KillLab {
         ...(quiesce ? ['--quiesce'] : []),
         ...(fleece === undefined ? [] : ['--fleece', fleece]),
       ],
-      { reject: false, detached: true, timeout: 120_000 },
+      { reject: false, detached: true, timeout: patient(120_000) },
     );
     const { exitCode, stderr } = await child;
     if (killedAt === undefined && exitCode !== 0) throw new Error(`the run ended with ${exitCode}: ${stderr}`);
@@ -142,7 +143,7 @@ export class KillLab {
         ...[this.#program, '--socket', this.#vm.socket, '--agent-socket', this.#vm.agentSocket],
         ...['backup', '--level', level, '--target', this.#target, '--no-digest'],
       ],
-      { reject: false, timeout: 120_000 },
+      { reject: false, timeout: patient(120_000) },
     );
     if (result.exitCode !== 0) throw new Error(`the next run ended with ${result.exitCode}: ${result.stderr}`);
   }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { crashArguments } from '../crash-point.js';
+import { patient } from '../patience.js';
 import { commandOf, type Message, openRelay, type Relay } from '../qmp-relay.js';
 import type { DiskBytes } from './disk-bytes.js';
 import type { Fault, Moment } from './steps.js';
@@ -33,9 +34,9 @@ export interface Tool {
   readonly tick: () => number;
 }
 
-const RUN_MS = 60_000;
+const RUN_MS = patient(60_000);
 const DELAY_MS = 150;
-const GUARD_MS = 10_000;
+const GUARD_MS = patient(10_000);
 
 export async function runTool(tool: Tool, args: readonly string[], fault: Fault): Promise<ToolRun> {
   const { torture } = tool;

@@ -7,6 +7,7 @@ import type { Disk } from '../lab/disks.js';
 import { discard, type Range, readsAs, write, writeZeroes } from '../lab/guest-writes.js';
 import { migrate, startDestination, takeDisks } from '../lab/migration.js';
 import { type Exit, type QemuOptions, startQemu, type Vm } from '../lab/qemu.js';
+import { patient } from '../patience.js';
 import { CHUNK, type DiskBytes, grown, readDisk, written, zeroDisk } from './disk-bytes.js';
 import { blockNodes } from './leftovers.js';
 import type { DiskShape, VmShape, Write } from './steps.js';
@@ -300,7 +301,7 @@ function driveOf({ id, shape, file, format }: TortureDisk, index: number, vm: Vm
 /** Bytes a second: what is written has to wait now and then. */
 const SHARED_LIMIT = 16 * 1024 * 1024;
 
-const SERVED_MS = 60_000;
+const SERVED_MS = patient(60_000);
 
 /** Until the guest's driver has all disks. What it boots from then is none: it halts, and writes nothing. */
 async function untilServed({ control }: Vm, disks: readonly TortureDisk[]): Promise<void> {
