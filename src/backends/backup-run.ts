@@ -1,60 +1,17 @@
 import type { Catalog } from '../core/catalog.js';
-import type { FleeceChoice, FleeceMode } from '../core/fleece-choice.js';
+import type { FleeceChoice } from '../core/fleece-choice.js';
 import type { VmIdentity } from '../core/identity.js';
-import type { BackupPlan, BackupRequest } from '../core/plan.js';
+import type { BackupPlan } from '../core/plan.js';
 import type { Consistency, Point } from '../core/point.js';
 import type { RepairAction } from '../core/reconcile.js';
 import type { SpaceNeed } from '../core/space.js';
-import type { Endpoint } from '../qmp/endpoint.js';
-import type { BackupSource } from './address.js';
+import type { BackupOptions } from './backup-options.js';
 import type { TargetWatch } from './target-watch.js';
+import type { VerbContext, WarningEvent } from './verb-context.js';
 
-/** What a backup is asked, what it reports on the way, what comes of it, and what its stages share. */
-export interface BackupOptions extends BackupRequest {
-  readonly vm: BackupSource;
-  readonly breakLock: boolean;
-  /** Who writes the images of a libvirt domain: this process, or QEMU. */
-  readonly method: 'auto' | 'pull' | 'push';
-  /** A backup job of somebody else that runs on a libvirt domain is ended. */
-  readonly killJob: boolean;
-  /** A libvirt domain that is off is started, paused, for as long as its backup takes. */
-  readonly startPaused: boolean;
-  readonly trace?: ((direction: '>' | '<', message: unknown) => void) | undefined;
-  readonly target: string;
-  readonly monthly: boolean;
-  /** `--vm-name`. */
-  readonly label: string | null;
-  readonly agent: Endpoint | null;
-  readonly quiesce: 'no' | 'try' | 'require';
-  /** Milliseconds the agent may take to freeze. */
-  readonly freezeTimeoutMs: number;
-  /** Milliseconds after which the guard thaws, whatever happens. */
-  readonly freezeLimitMs: number;
-  /** Bytes per second per disk; 0 is no limit. */
-  readonly speedLimit: number;
-  /** Begins although the space may be too little. */
-  readonly force: boolean;
-  /** Milliseconds without an answer of the target or a step of any job, after which the run ends. */
-  readonly stallTimeoutMs: number;
-  readonly digests: boolean;
-  /** Bytes that stay free on the target and on scratch space; null is the default. */
-  readonly reserve: number | null;
-  readonly fleece: FleeceMode;
-  /** Folder of the scratch images; null is beside each disk's image. */
-  readonly fleeceDir: string | null;
-  /** Compare the point with the frozen instant before it is sealed: all of it, or random parts. */
-  readonly verify: 'all' | 'sample' | null;
-  /** Milliseconds that a guest write may wait for the scratch image before the backup is given up. */
-  readonly cbwTimeoutMs: number;
-  readonly dryRun: boolean;
-  /** Milliseconds between two looks at the jobs. */
-  readonly progressIntervalMs: number;
-  /** Name and version that the catalog records. */
-  readonly tool: string;
-}
-
+/** What a backup reports on the way, what comes of it, and what its stages share. */
 export type BackupEvent =
-  | { readonly kind: 'warning'; readonly text: string }
+  | WarningEvent
   /** A warning that an earlier run has given. */
   | { readonly kind: 'reminder'; readonly text: string }
   | { readonly kind: 'repaired'; readonly actions: readonly RepairAction[] }
@@ -91,13 +48,7 @@ export interface BackupResult {
   readonly transactionMs: number | null;
 }
 
-export interface BackupContext {
-  readonly signal: AbortSignal;
-  readonly now: () => Date;
-  /** `YYYY-MM` in local time. */
-  readonly month: () => Promise<string>;
-  readonly report: (event: BackupEvent) => void;
-}
+export type BackupContext = VerbContext<BackupEvent>;
 
 /** What every stage of one run shares. */
 export interface BackupRun {

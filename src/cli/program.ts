@@ -1,5 +1,8 @@
 import { Command, Option } from 'commander';
-import { messageOf, QmpBackupError } from '../errors.js';
+import { refuseContradiction } from '../backends/vm-options.js';
+import { emptyValue } from '../core/option-rules.js';
+import { messageOf } from '../errors.js';
+import { packageVersion } from '../host/package-version.js';
 import { backupCommand } from './commands/backup.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
@@ -12,13 +15,7 @@ import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
 import { put, putAnswer } from './output.js';
 import type { Register, Runner } from './register.js';
-import {
-  type CommandContext,
-  createContext,
-  type GlobalOptions,
-  packageVersion,
-  refuseContradiction,
-} from './wiring.js';
+import { type CommandContext, createContext, type GlobalOptions } from './wiring.js';
 
 const COMMANDS: readonly Register[] = [
   backupCommand,
@@ -64,16 +61,12 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
   return program;
 }
 
-/** A variable that a script forgot to set must not become the current folder. */
 function refuseEmpty(command: Command): void {
   const values = command.optsWithGlobals<Record<string, unknown>>();
   const options = [...command.options, ...(command.parent?.options ?? [])];
   const empty = options.find((option) => values[option.attributeName()] === '');
   const name = empty ? (empty.long ?? empty.flags) : command.args.includes('') ? 'an argument' : null;
-  if (name === null) return;
-  throw new QmpBackupError('usage', `${name} has an empty value`, {
-    hint: 'Give one, or leave it out. Is a variable of a script not set?',
-  });
+  if (name !== null) throw emptyValue(name);
 }
 
 /** Help and version, where they were asked for. */

@@ -1,8 +1,4 @@
-import { readFileSync } from 'node:fs';
-import type { AskedVm } from '../backends/address.js';
-import { whereNamesAre } from '../core/virsh-hint.js';
-import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
-import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
+import { type ErrorCode, messageOf } from '../errors.js';
 import type { AnswerDocument } from './documents/document.js';
 import { createLog, type Log } from './log.js';
 import { putAnswer } from './output.js';
@@ -101,49 +97,4 @@ async function painter(when: 'auto' | 'always' | 'never'): Promise<(level: LogLe
         return text;
     }
   };
-}
-
-/** Global options that exclude each other, whatever the command makes of them. */
-export function refuseContradiction({ socket, agentSocket, domain, connect }: GlobalOptions): void {
-  if (domain === undefined) return;
-  if (domain.trim() === '') {
-    throw new QmpBackupError('usage', '--domain names no domain', { hint: `${whereNamesAre(connect ?? null)}.` });
-  }
-  if (socket !== undefined) {
-    throw new QmpBackupError('usage', '--socket and --domain name a VM each', { hint: 'Give one of them.' });
-  }
-  if (agentSocket !== undefined) {
-    throw new QmpBackupError('usage', '--agent-socket does not go with --domain', {
-      hint: 'Leave it out: libvirt holds the agent of its domains, and is asked to freeze and to thaw.',
-    });
-  }
-}
-
-/** The VM that `--socket` or `--domain` names; null where neither was given. */
-export function vmOf({ socket, domain, connect }: GlobalOptions): AskedVm | null {
-  if (domain !== undefined) return { kind: 'domain', domain, connect: connect ?? null };
-  if (connect !== undefined) {
-    throw new QmpBackupError('usage', '--connect chooses the libvirt of a domain, and none was given', {
-      hint: 'Name the domain with --domain NAME, or leave --connect out.',
-    });
-  }
-  return socket === undefined ? null : { kind: 'monitor', monitor: parseEndpoint(socket) };
-}
-
-export function requireVm(globals: GlobalOptions): AskedVm {
-  const vm = vmOf(globals);
-  if (vm) return vm;
-  throw new QmpBackupError('usage', 'no VM was given', {
-    hint: 'Name its QMP monitor, --socket /run/vm.qmp or --socket tcp:HOST:PORT, or its libvirt domain, --domain NAME',
-  });
-}
-
-export function agentOf({ agentSocket }: GlobalOptions): Endpoint | null {
-  return agentSocket === undefined ? null : parseEndpoint(agentSocket);
-}
-
-/** Version of this package. */
-export function packageVersion(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }

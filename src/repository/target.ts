@@ -22,7 +22,7 @@ export interface TargetState {
 }
 
 /** The folder of this run: `target` itself, or with `--monthly` its sub-folder for the VM and the month. */
-export async function targetFolder(target: string, monthly: boolean, vm: VmIdentity, month: string): Promise<string> {
+export async function targetFolder(target: string, monthly: boolean, vm: VmIdentity, now: Date): Promise<string> {
   if (!monthly) return target;
   const name = displayName(vm);
   if (name === null) {
@@ -30,7 +30,9 @@ export async function targetFolder(target: string, monthly: boolean, vm: VmIdent
       hint: 'Give one with --vm-name NAME, or start QEMU with -name.',
     });
   }
-  return monthFolder(await vmFolder(target, name), month);
+  // Loaded where a month is to be named.
+  const { format } = await import('date-fns/format');
+  return monthFolder(await vmFolder(target, name), format(now, 'yyyy-MM'));
 }
 
 export async function readTarget(target: string, monthly: boolean): Promise<TargetState> {

@@ -1,3 +1,5 @@
+import { LIST_OPTIONS } from '../../operations/options.js';
+import { optionOf } from '../options.js';
 import type { Register } from '../register.js';
 import type { CommandContext } from '../wiring.js';
 
@@ -5,7 +7,12 @@ export const listCommand: Register = (program, run) => {
   program
     .command('list')
     .description('show the chains and points of a target: size, consistency, what each needs')
-    .requiredOption('-t, --target <dir>', 'folder of the backups, or the one above several (--monthly)')
+    .addOption(
+      optionOf(LIST_OPTIONS.target, 'folder of the backups, or the one above several (--monthly)', {
+        short: '-t',
+        value: '<dir>',
+      }),
+    )
     .addHelpText('after', EXAMPLES)
     .action(run(runList));
 };
@@ -24,7 +31,7 @@ async function runList({ target }: { readonly target: string }, context: Command
     import('../documents/list.js'),
     import('../render/list.js'),
   ]);
-  const targets = await list(target);
+  const targets = await list({ target });
   for (const { warnings } of targets) for (const text of warnings) context.log.write('warning', text);
   context.answer(
     () => listDocument(targets),

@@ -1,6 +1,8 @@
 import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
-import type { BackupContext, BackupOptions, BackupResult } from '../../backends/backup-run.js';
+import { type BackupOptions, backupOptions, type BackupRequest } from '../../backends/backup-options.js';
+import type { BackupContext, BackupResult } from '../../backends/backup-run.js';
+import { contextOf } from '../../backends/verb-context.js';
 import { allOf } from '../../flow/all-of.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { freeSpace } from '../../host/free-space.js';
@@ -10,11 +12,12 @@ import type * as BackUp from './run.js';
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
  * transaction [thaw], watched jobs, seal, old bitmaps retired. Each stage takes one value and hands one on.
  */
-export function backup(options: BackupOptions, context: BackupContext): Promise<BackupResult> {
+export function backup(request: BackupRequest, given: Partial<BackupContext> = {}): Promise<BackupResult> {
   return unwinding(async (unwind) => {
+    const [options, context] = [backupOptions(request), contextOf(given)];
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
-    const [backend, { backUp }] = await openBackend(options, context.signal, unwind);
+    const [backend, { backUp }] = await openBackend(options, context, unwind);
     return backUp(options, context, backend, unwind);
   });
 }
@@ -24,7 +27,7 @@ type Rest = typeof BackUp;
 /** The way to the VM, and the rest of a backup, which is loaded while the VM is asked. */
 async function openBackend(
   options: BackupOptions,
-  signal: AbortSignal,
+  { signal, trace }: BackupContext,
   unwind: Unwind,
 ): Promise<readonly [Backend, Rest]> {
   const { vm } = options;
@@ -33,7 +36,7 @@ async function openBackend(
   switch (vm.kind) {
     case 'monitor': {
       const { openQmpBackend } = await import('../../backends/qmp/backend.js');
-      return allOf([openQmpBackend({ ...options, ...vm, ...access }, unwind), rest()]);
+      return allOf([openQmpBackend({ ...options, ...vm, ...access, trace }, unwind), rest()]);
     }
     case 'domain': {
       const { openDomainForBackup } = await import('../../backends/libvirt/session.js');

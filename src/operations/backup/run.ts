@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
-import type { BackupContext, BackupOptions, BackupResult, BackupRun } from '../../backends/backup-run.js';
+import type { BackupOptions } from '../../backends/backup-options.js';
+import type { BackupContext, BackupResult, BackupRun } from '../../backends/backup-run.js';
 import { TargetWatch } from '../../backends/target-watch.js';
 import { identityOf } from '../../core/identity.js';
 import { afterTransaction } from '../../core/plan.js';
@@ -31,8 +32,9 @@ export async function backUp(
   unwind.defer(() => Promise.resolve(watch.close()));
   unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
   const identity = identityOf(backend.state.machine, options.label);
-  const month = options.monthly ? await context.month() : '';
-  const target = await watch.whileAnswering(targetFolder(resolve(options.target), options.monthly, identity, month));
+  const target = await watch.whileAnswering(
+    targetFolder(resolve(options.target), options.monthly, identity, context.now()),
+  );
   const warnings: string[] = [];
   const run: BackupRun = {
     options,

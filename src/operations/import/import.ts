@@ -1,6 +1,7 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { carryOutInTarget } from '../../backends/repair.js';
+import { contextOf } from '../../backends/verb-context.js';
 import type { PointDisk } from '../../core/point.js';
 import { isWithoutVm, reconcile } from '../../core/reconcile.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
@@ -19,7 +20,6 @@ import { listFiles, readTarget } from '../../repository/target.js';
 import {
   catalogOf,
   type ImportContext,
-  type ImportOptions,
   type ImportResult,
   type ImportRun,
   journalOf,
@@ -29,6 +29,7 @@ import {
   resultOf,
 } from './import-run.js';
 import { type ImportFile, importStream } from './import-stream.js';
+import { importOptions, type ImportRequest } from './options.js';
 
 /**
  * Turns the folder of another tool into a chain in a new target: every backup in it a point, all of them valid at once
@@ -37,7 +38,8 @@ import { type ImportFile, importStream } from './import-stream.js';
  * @throws QmpBackupError `no-catalog` when there is no such folder; `usage`; `locked`; `unsafe` for a target that is in
  * use, a gap, an unfinished or contradictory stream, a link; `damaged` for a stream that is not whole. Nothing is left then.
  */
-export async function importStreams(options: ImportOptions, context: ImportContext): Promise<ImportResult> {
+export async function importStreams(request: ImportRequest, given: Partial<ImportContext> = {}): Promise<ImportResult> {
+  const [options, context] = [importOptions(request), contextOf(given)];
   const folder = await readStreamFolder(options.source);
   const plan = planImport(folder.files, folder.runs);
   const vm = { uuid: folder.vm?.uuid ?? null, name: folder.vm?.name ?? null, label: options.label };

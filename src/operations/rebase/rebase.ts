@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import { type FileFacts, planRebase, type RebaseFile, type RebasePlan } from '../../core/rebase-plan.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
@@ -24,26 +25,14 @@ import {
   legacyLedger,
   NOTHING,
 } from './rebase-ledger.js';
+import { type RebaseOptions, rebaseOptions, type RebaseRequest } from './options.js';
 
 /**
  * Merges FULL <- … <- head of one disk into the FULL file. Any step may be the last one of a run that is killed: the
  * next run with the same request ends in the same bytes. Why, is said at each step of `merge` below.
  */
-export interface RebaseOptions {
-  /** `<target>/<disk>`. */
-  readonly dir: string;
-  /** The last file to merge; undefined is the newest of the newest FULL's branch. */
-  readonly until?: string | undefined;
-  readonly dryRun: boolean;
-  /** Leaves out digests and `qemu-img check` before, that check after, and the comparison of the result with what was merged. */
-  readonly skipCheck: boolean;
-  /** Bytes per second; undefined or 0 is no limit. */
-  readonly rateLimit?: number | undefined;
-  readonly breakLock: boolean;
-}
-
 export type RebaseEvent =
-  | { readonly kind: 'warning'; readonly text: string }
+  | WarningEvent
   | { readonly kind: 'planned'; readonly plan: RebaseSummary }
   | { readonly kind: 'checking'; readonly file: string }
   /** `count` clusters that were counted and not used: a killed merge leaves some. */
@@ -77,10 +66,7 @@ export interface RebaseResult extends RebaseSummary {
   readonly removed: readonly string[];
 }
 
-export interface RebaseContext {
-  readonly signal: AbortSignal;
-  readonly report: (event: RebaseEvent) => void;
-}
+export type RebaseContext = VerbContext<RebaseEvent>;
 
 export interface RebaseDeps extends LedgerDeps {
   readonly lockTarget: typeof lockTarget;
@@ -120,17 +106,18 @@ export const defaultRebaseDeps: RebaseDeps = {
  * an image or the result is; `failed` in qemu-img's own words. After any of them it can be run again.
  */
 export function rebase(
-  options: RebaseOptions,
-  context: RebaseContext,
+  request: RebaseRequest,
+  given: Partial<RebaseContext> = {},
   deps: RebaseDeps = defaultRebaseDeps,
 ): Promise<RebaseResult> {
   return unwinding(async (unwind) => {
+    const [options, context] = [rebaseOptions(request), contextOf(given)];
     const folder = await locateDisk(options.dir);
     const warn = (text: string): void => context.report({ kind: 'warning', text });
-    const request = { breakLock: options.breakLock, what: `rebase of ${folder.disk}` };
+    const locking = { breakLock: options.breakLock, what: `rebase of ${folder.disk}` };
     const lock = options.dryRun
-      ? await lockForReading(deps.lockTarget, folder.target, request, warn)
-      : await deps.lockTarget(folder.target, request);
+      ? await lockForReading(deps.lockTarget, folder.target, locking, warn)
+      : await deps.lockTarget(folder.target, locking);
     if (lock) unwind.defer(() => lock.release());
     const signal = lock ? AbortSignal.any([context.signal, lock.signal]) : context.signal;
     const run: Run = { folder, options, signal, warn, report: context.report, deps };

@@ -14,7 +14,8 @@ import { requireCatalog } from '../../repository/catalog-file.js';
 import type { ChainFile } from '../../repository/chain-check.js';
 import { type OpenPoint, openPoint } from '../../repository/open-point.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
-import type { RestoreContext, RestoreDeps, RestoreOptions } from './request.js';
+import type { RestoreOptions } from './options.js';
+import type { RestoreContext, RestoreDeps } from './request.js';
 import { type DefinitionSource, readDefinition } from './restore-definition.js';
 
 /** What a restore is to write, read from the target and proved before anything is written. */

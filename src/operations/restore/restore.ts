@@ -1,5 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { contextOf } from '../../backends/verb-context.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { replaceFile } from '../../host/durable.js';
@@ -11,7 +12,8 @@ import { lockForReading } from '../../repository/disk-folder.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import type { Definer } from './define-domain.js';
-import type { RestoreContext, RestoredDisk, RestoreDeps, RestoreOptions, RestoreResult } from './request.js';
+import { restoreOptions, type RestoreRequest } from './options.js';
+import type { RestoreContext, RestoredDisk, RestoreDeps, RestoreResult } from './request.js';
 import { placesFor, writeDefinition } from './restore-definition.js';
 import { legacySource, recordedSource, type RestoreRun, type RestoreSource } from './restore-source.js';
 import {
@@ -37,11 +39,12 @@ export const defaultRestoreDeps: RestoreDeps = {
  * or a file of it is missing, altered or hostile, by name; `failed` in qemu-img's own words. Nothing is left then.
  */
 export function restore(
-  options: RestoreOptions,
-  context: RestoreContext,
+  request: RestoreRequest,
+  given: Partial<RestoreContext> = {},
   deps: RestoreDeps = defaultRestoreDeps,
 ): Promise<RestoreResult> {
   return unwinding(async (unwind) => {
+    const [options, context] = [restoreOptions(request), contextOf(given)];
     const warn = (text: string): void => context.report({ kind: 'warning', text });
     const target = await realTarget(options.target);
     const lock = await lockForReading(
