@@ -1,3 +1,4 @@
+import type { Warn, Warning } from '../core/warning.js';
 import type { Catalog } from '../core/catalog.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
 import type { VmIdentity } from '../core/identity.js';
@@ -13,7 +14,7 @@ import type { VerbContext, WarningEvent } from './verb-context.js';
 export type BackupEvent =
   | WarningEvent
   /** A warning that an earlier run has given. */
-  | { readonly kind: 'reminder'; readonly text: string }
+  | ({ readonly kind: 'reminder' } & Warning)
   | { readonly kind: 'repaired'; readonly actions: readonly RepairAction[] }
   | { readonly kind: 'planned'; readonly target: string; readonly plan: BackupPlan; readonly fleecing: FleeceChoice }
   | { readonly kind: 'started'; readonly instant: Instant }
@@ -35,9 +36,9 @@ export interface BackupResult {
   /** Repairs made before the run; with `--dry-run` those that would be. */
   readonly repairs: readonly RepairAction[];
   /** What was warned of, and each writable disk that is not in the point, whether or not it was said before. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
   /** What the disks are like, new or not: no fault of this run. */
-  readonly standing: readonly string[];
+  readonly standing: readonly Warning[];
   readonly space: SpaceNeed;
   /** Null after `--dry-run`. */
   readonly point: Point | null;
@@ -57,9 +58,9 @@ export interface BackupRun {
   readonly identity: VmIdentity;
   readonly target: string;
   readonly attempt: string;
-  readonly warn: (text: string) => void;
+  readonly warn: Warn;
   /** What an earlier run has warned of already; `lasting`: it is a warning of this run's answer, too. */
-  readonly remind: (text: string, lasting: boolean) => void;
+  readonly remind: (warning: Warning, lasting: boolean) => void;
   /** Aborts on a signal to the tool, when a lock is lost, or when the watch says so. */
   readonly signal: AbortSignal;
   readonly watch: TargetWatch;

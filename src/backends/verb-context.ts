@@ -1,3 +1,5 @@
+import type { Warning } from '../core/warning.js';
+
 /** What a verb is given beside its request. A library call may leave any of it out. */
 export interface VerbContext<Event> {
   /** Ends the run, which then undoes what it has begun. */
@@ -12,9 +14,8 @@ export interface VerbContext<Event> {
 export type Trace = (direction: '>' | '<', message: unknown) => void;
 
 /** What there may be to tell of any run. */
-export interface WarningEvent {
+export interface WarningEvent extends Warning {
   readonly kind: 'warning';
-  readonly text: string;
 }
 
 export function contextOf<Event>(given: Partial<VerbContext<Event>>): VerbContext<Event> {

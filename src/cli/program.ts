@@ -43,6 +43,7 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .option('--connect <uri>', 'the libvirt that is asked (default: as virsh)')
     .option('--agent-socket <path>', "socket of the VM's guest agent, needed to freeze the guest")
     .option('--json', 'print the answer as one JSON document on stdout')
+    .option('--strict', 'end with exit code 5 where there is a warning, such as a disk that is not in the backup')
     .option('--quiet', 'say only warnings and errors beside the answer')
     .option('--verbose', 'say more')
     .option('--debug', 'say everything, each QMP message included')

@@ -1,3 +1,4 @@
+import { countsWhereStrict, type Warn, type Warning } from '../core/warning.js';
 import { type ErrorCode, messageOf } from '../errors.js';
 import type { AnswerDocument } from './documents/document.js';
 import { createLog, type Log } from './log.js';
@@ -16,21 +17,27 @@ export interface GlobalOptions {
   readonly debug?: boolean;
   readonly logfile?: string;
   readonly syslog?: boolean;
+  readonly strict?: boolean;
   readonly color?: 'auto' | 'always' | 'never';
 }
+
+type MakesDocument = (warnings: readonly Warning[]) => AnswerDocument;
 
 export interface CommandContext {
   readonly globals: GlobalOptions;
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly now: () => Date;
+  readonly warn: Warn;
+  /** What an earlier run has warned of. */
+  readonly remind: Warn;
   /** Prints what was asked for: the document as JSON with `--json`, else `text`. */
-  readonly answer: (document: () => AnswerDocument, text: () => string) => void;
+  readonly answer: (document: MakesDocument, text: () => string) => void;
   /** The same for what was done, which is for the record, too. `outcome`: what stands although nobody can be told, "the point is sealed". */
-  readonly done: (document: () => AnswerDocument, text: () => string, outcome: string) => void;
+  readonly done: (document: MakesDocument, text: () => string, outcome: string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
   readonly endWith: (code: ErrorCode) => void;
-  /** What `endWith` was told. */
+  /** What `endWith` was told, or what warnings make of it with `--strict`. */
   readonly ending: () => ErrorCode | undefined;
   /** Records each QMP message with `--debug`. */
   readonly trace: ((direction: '>' | '<', message: unknown) => void) | undefined;
@@ -48,8 +55,10 @@ export async function createContext(globals: GlobalOptions, signal: AbortSignal)
     now,
   });
   let ending: ErrorCode | undefined;
-  const print = (document: () => AnswerDocument, text: () => string, standing: () => string): void => {
-    const json = (): string => JSON.stringify(document(), null, 2);
+  const warnings: Warning[] = [];
+  let strictly = false;
+  const print = (document: MakesDocument, text: () => string, standing: () => string): void => {
+    const json = (): string => JSON.stringify(document(warnings), null, 2);
     const error = putAnswer(`${globals.json ? json() : text()}\n`);
     if (error) log.write('error', `the answer could not be written to stdout: ${messageOf(error)}; ${standing()}`);
   };
@@ -58,6 +67,15 @@ export async function createContext(globals: GlobalOptions, signal: AbortSignal)
     log,
     signal,
     now,
+    warn: ({ code, text }) => {
+      warnings.push({ code, text });
+      strictly ||= countsWhereStrict({ code, text });
+      log.write('warning', text);
+    },
+    remind: (said) => {
+      strictly ||= countsWhereStrict(said);
+      log.write('info', said.text);
+    },
     answer: (document, text) => print(document, text, () => 'nothing was changed'),
     done: (document, text, outcome) => {
       const words = text();
@@ -71,7 +89,8 @@ export async function createContext(globals: GlobalOptions, signal: AbortSignal)
     endWith: (code) => {
       ending = code;
     },
-    ending: () => ending,
+    // Done in part says more than that there were warnings.
+    ending: () => ending ?? (globals.strict && strictly ? 'warnings' : undefined),
     trace: globals.debug
       ? (direction, message) => log.write('debug', `${direction} ${JSON.stringify(message)}`)
       : undefined,

@@ -1,3 +1,4 @@
+import type { Warning } from '../core/warning.js';
 import { resolve } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import { type Damage, damageInWords } from '../core/damage.js';
@@ -28,7 +29,7 @@ export interface ListedTarget {
   readonly targetId: string;
   readonly points: readonly ListedPoint[];
   /** What files that are gone or altered cost, in words. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 /** The target itself, or every target in the folders below it (as `--monthly` makes them). */

@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../core/warning.js';
 import { lstat, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { isComponent } from '../core/names.js';
@@ -68,13 +69,18 @@ export async function lockForReading(
   lockTarget: LockTarget,
   target: string,
   options: LockOptions,
-  warn: (text: string) => void,
+  warn: Warn,
 ): Promise<Lock | undefined> {
   try {
     return await lockTarget(target, options);
   } catch (error) {
     if (!isReadOnly(error)) throw error;
-    warn(`${target} cannot be locked (${messageOf(error)}); make sure that no rebase runs in it meanwhile`);
+    warn(
+      warning(
+        'not-locked',
+        `${target} cannot be locked (${messageOf(error)}); make sure that no rebase runs in it meanwhile`,
+      ),
+    );
     return undefined;
   }
 }

@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { checkpointName } from '../../core/names.js';
@@ -92,7 +93,7 @@ function readyDomain(
     prepare: (run, planned, facts) => {
       method.refuse(run.options);
       const risk = method.riskOf(facts);
-      if (risk !== null) run.warn(risk);
+      if (risk !== null) run.warn(warning('target-may-hang', risk));
       return Promise.resolve(domainCopy(session, planned, method));
     },
     checkFreeze: (run) => checkDomainFreeze({ ...run, session }, vm),

@@ -1,6 +1,5 @@
 import { Option } from 'commander';
 import { BACKUP_OPTIONS } from '../../backends/backup-options.js';
-import type { BackupResult } from '../../backends/backup-run.js';
 import { QmpBackupError } from '../../errors.js';
 import { hasRunAsChild } from '../child-run.js';
 import { optionOf, requestFrom } from '../options.js';
@@ -14,7 +13,6 @@ interface Flags {
   readonly quiesce?: boolean | string;
   readonly quisce?: boolean | string;
   readonly progressInterval: number;
-  readonly strict?: boolean;
 }
 
 export const backupCommand: Register = (program, run) => {
@@ -33,7 +31,6 @@ export const backupCommand: Register = (program, run) => {
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
     .addOption(optionOf(monthly, 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>'))
     .addOption(optionOf(dryRun, 'say what would be done, and why'))
-    .option('--strict', 'end with exit code 5 where there is a warning, such as a disk that is not in the backup')
 
     .optionsGroup('Disks:')
     .addOption(
@@ -157,10 +154,10 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
       report: (event) => {
         switch (event.kind) {
           case 'warning':
-            log.write('warning', event.text);
+            context.warn(event);
             return;
           case 'reminder':
-            log.write('info', event.text);
+            context.remind(event);
             return;
           case 'repaired':
             log.write('info', `repaired what an earlier run left behind, steps: ${event.actions.length}`);
@@ -206,11 +203,4 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     result.point ? 'the point is sealed' : 'nothing was changed',
   );
   if (result.point?.lacks?.some(({ kind }) => kind === 'failed')) context.endWith('partial');
-  // Done in part says more than that there were warnings.
-  if (flags.strict && context.ending() === undefined && warnsOfThisRun(result)) context.endWith('warnings');
-}
-
-/** What a disk is like is no warning of this run, though it is said at the first one. */
-function warnsOfThisRun({ warnings, standing }: BackupResult): boolean {
-  return warnings.some((text) => !standing.includes(text));
 }

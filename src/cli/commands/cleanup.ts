@@ -1,4 +1,5 @@
 import { Option } from 'commander';
+import { warning } from '../../core/warning.js';
 import type { CleanupResult } from '../../operations/cleanup.js';
 import { CLEANUP_OPTIONS } from '../../operations/options.js';
 import { optionOf, requestFrom } from '../options.js';
@@ -55,11 +56,11 @@ async function runCleanup(flags: Flags, context: CommandContext): Promise<void> 
   const removeBitmaps = flags.removeBitmaps ?? flags.removeBitmap;
   const result = await cleanup(requestFrom(CLEANUP_OPTIONS, { ...globals, ...flags, removeBitmaps }), { trace });
   for (const { where, bitmap, why } of result.stuck) {
-    context.log.write('warning', `${where}: ${bitmap} is still there: ${why}`);
+    context.warn(warning('bitmap-stuck', `${where}: ${bitmap} is still there: ${why}`));
   }
   if (result.stuck.length > 0) context.endWith('partial');
   context.done(
-    () => cleanupDocument(result),
+    (warnings) => cleanupDocument(result, warnings),
     () => render(result),
     result.dryRun ? 'nothing was changed' : `${result.stuck.length > 0 ? 'a part of ' : ''}what was to go is removed`,
   );

@@ -52,5 +52,7 @@ async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
     () => doctorDocument(result),
     () => renderFindings(result.findings),
   );
-  if (result.findings.some(({ level }) => level === 'error')) context.endWith('failed');
+  const has = (wanted: string): boolean => result.findings.some(({ level }) => level === wanted);
+  if (has('error')) context.endWith('failed');
+  else if (globals.strict && has('warning')) context.endWith('warnings');
 }

@@ -52,7 +52,7 @@ async function runImport(dir: string, flags: Flags, context: CommandContext): Pr
       report: (event) => {
         switch (event.kind) {
           case 'warning':
-            log.write('warning', event.text);
+            context.warn(event);
             return;
           case 'importing':
             log.write('info', `importing ${event.file} (point ${event.point} of ${event.of})`);
@@ -66,7 +66,7 @@ async function runImport(dir: string, flags: Flags, context: CommandContext): Pr
   );
   log.transient('');
   context.done(
-    () => importDocument(result),
+    (warnings) => importDocument(result, warnings),
     () => render(result),
     result.dryRun ? 'nothing was changed' : `the points are sealed in ${result.target}`,
   );

@@ -32,7 +32,7 @@ async function runList({ target }: { readonly target: string }, context: Command
     import('../render/list.js'),
   ]);
   const targets = await list({ target });
-  for (const { warnings } of targets) for (const text of warnings) context.log.write('warning', text);
+  for (const { warnings } of targets) warnings.forEach(context.warn);
   context.answer(
     () => listDocument(targets),
     () => renderList(targets, context.globals.verbose ?? false),

@@ -37,7 +37,7 @@ async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
     report: (event) => {
       switch (event.kind) {
         case 'warning':
-          log.write('warning', event.text);
+          context.warn(event);
           return;
         case 'planned':
           log.write('debug', `made of ${event.files.join(', ')}`);
@@ -51,7 +51,7 @@ async function runMerge(flags: Flags, context: CommandContext): Promise<void> {
   log.transient('');
   const { files, targetFile } = result;
   context.done(
-    () => mergeDocument(result),
+    (warnings) => mergeDocument(result, warnings),
     () => `merged ${files.length} ${files.length === 1 ? 'file' : 'files'} into ${targetFile}`,
     `${targetFile} is complete`,
   );

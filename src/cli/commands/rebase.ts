@@ -42,7 +42,7 @@ async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
     report: (event) => {
       switch (event.kind) {
         case 'warning':
-          log.write('warning', event.text);
+          context.warn(event);
           return;
         case 'planned':
           if (event.plan.resumes) log.write('info', 'an earlier rebase was interrupted: finishing it');
@@ -70,7 +70,7 @@ async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
   });
   log.transient('');
   context.done(
-    () => rebaseDocument(result),
+    (warnings) => rebaseDocument(result, warnings),
     () => render(result),
     result.dryRun ? 'nothing was changed' : `what was to be merged is merged into ${result.full}`,
   );

@@ -40,7 +40,7 @@ Examples:
   qmpbackup recover --target /backup/vm`;
 
 async function runRecover(flags: Flags, context: CommandContext): Promise<void> {
-  const { globals, log, signal, trace } = context;
+  const { globals, signal, trace } = context;
   if (await hasRunAsChild(flags.target)) return;
   const [{ recover }, { recoverDocument }] = await Promise.all([
     import('../../operations/recover/recover.js'),
@@ -49,10 +49,10 @@ async function runRecover(flags: Flags, context: CommandContext): Promise<void> 
   const result = await recover(requestFrom(RECOVER_OPTIONS, { ...globals, ...flags }), {
     signal,
     trace,
-    report: ({ text }) => log.write('warning', text),
+    report: context.warn,
   });
   context.done(
-    () => recoverDocument(result),
+    (warnings) => recoverDocument(result, warnings),
     () => render(result),
     result.dryRun ? 'nothing was changed' : 'what could be repaired is repaired',
   );

@@ -72,7 +72,7 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
     report: (event) => {
       switch (event.kind) {
         case 'warning':
-          log.write('warning', event.text);
+          context.warn(event);
           return;
         case 'planned':
           log.write('info', `restoring ${event.point}: ${event.disks.map(({ disk }) => disk).join(', ')}`);
@@ -86,7 +86,7 @@ async function runRestore(flags: Flags, context: CommandContext): Promise<void> 
   });
   log.transient('');
   context.done(
-    () => restoreDocument(result),
+    (warnings) => restoreDocument(result, warnings),
     () => render(result),
     `${result.point} is restored into ${result.output}`,
   );

@@ -89,7 +89,7 @@ async function contentOf(
     lastPointAt: catalog?.points.at(-1)?.createdAt ?? null,
     otherVm,
     repairs: otherVm === null ? await (domain ? domain.observe(state) : observeRepairs(state, vm ?? idle)) : [],
-    damage: catalog ? await damageIn(state.target, catalog, untouched) : [],
+    damage: catalog ? (await damageIn(state.target, catalog, untouched)).map(({ text }) => text) : [],
     broken: [...brokenChains].map(([file, why]) => ({ file, why })),
     warnings: state.warnings,
   };

@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { rm } from 'node:fs/promises';
 import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import { type FileFacts, planRebase, type RebaseFile, type RebasePlan } from '../../core/rebase-plan.js';
@@ -113,7 +114,7 @@ export function rebase(
   return unwinding(async (unwind) => {
     const [options, context] = [rebaseOptions(request), contextOf(given)];
     const folder = await locateDisk(options.dir);
-    const warn = (text: string): void => context.report({ kind: 'warning', text });
+    const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
     const locking = { breakLock: options.breakLock, what: `rebase of ${folder.disk}` };
     const lock = options.dryRun
       ? await lockForReading(deps.lockTarget, folder.target, locking, warn)
@@ -149,7 +150,7 @@ interface Run {
   readonly options: RebaseOptions;
   /** Aborts on a signal to the tool or when the lock is lost. */
   readonly signal: AbortSignal;
-  readonly warn: (text: string) => void;
+  readonly warn: Warn;
   readonly report: (event: RebaseEvent) => void;
   readonly deps: RebaseDeps;
 }
@@ -163,7 +164,7 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
   const catalog = await deps.readCatalog(folder.target);
   const dead = await unsealedRun(folder.target, catalog);
   // Its files are in no line that is merged, and its bitmaps and jobs ask for the VM.
-  if (dead) warn(unsealedRunFinding(dead).what);
+  if (dead) warn(warning('dead-run', unsealedRunFinding(dead).what));
   if (catalog?.points.some(({ disks }) => disks.some(({ disk }) => disk === folder.disk))) {
     const ledger = catalogLedger(folder, catalog, deps);
     return { ledger, earlier: options.dryRun ? NOTHING : await ledger.finish() };
@@ -183,7 +184,7 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
   const chains = await deps.readLegacyFolder(folder.dir);
   const asked = options.until !== undefined && names(earlier.merged, options.until) ? undefined : options.until;
   const chain = chosenChain(folder.dir, chains, asked ?? note?.head);
-  chain.notes.forEach(warn);
+  chain.notes.forEach((note) => warn(warning('file-ignored', note)));
   if (note && !chain.files.some(({ name }) => name === note.full)) {
     throw new QmpBackupError('unsafe', `a merge up to ${note.head} was interrupted and has to be finished first`, {
       hint: 'Run it again without --until.',
@@ -224,7 +225,10 @@ async function prove(run: Run, ledger: Ledger, plan: RebasePlan): Promise<void> 
     const repairLeaks = mustCheck && !dryRun;
     const found = await checked(run, file, repairLeaks);
     if (repairLeaks && found.leaksFixed > 0) report({ kind: 'repaired-leaks', file, count: found.leaksFixed });
-    else if (found.leaks > 0) warn(`${file} has ${found.leaks} leaked clusters, which waste space and harm nothing`);
+    else if (found.leaks > 0)
+      warn(
+        warning('clusters-leaked', `${file} has ${found.leaks} leaked clusters, which waste space and harm nothing`),
+      );
   }
   // The FULL grows by no more than what is merged into it; often by less, because clusters are replaced.
   const need = await allocatedBy(folder.dir, plan.line.slice(1));

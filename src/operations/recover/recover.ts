@@ -1,3 +1,4 @@
+import type { Warn, Warning } from '../../core/warning.js';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { AskedVm } from '../../backends/address.js';
@@ -25,7 +26,7 @@ import { type RecoverOptions, recoverOptions, type RecoverRequest } from './opti
 export type RecoverContext = VerbContext<WarningEvent>;
 
 interface Run extends RecoverOptions, Pick<RecoverContext, 'signal' | 'trace'> {
-  readonly warn: (text: string) => void;
+  readonly warn: Warn;
 }
 
 export interface RecoverResult {
@@ -58,7 +59,7 @@ export interface DeadRun {
 export function recover(request: RecoverRequest, given: Partial<RecoverContext> = {}): Promise<RecoverResult> {
   return unwinding(async (unwind) => {
     const { signal, trace, report } = contextOf(given);
-    const warn = (text: string): void => report({ kind: 'warning', text });
+    const warn: Warn = (said) => report({ kind: 'warning', ...said });
     const run: Run = { ...recoverOptions(request), signal, trace, warn };
     const root = resolve(run.target);
     await freeSpace(root, { timeoutMs: ANSWER_MS, signal });
@@ -103,7 +104,7 @@ async function repairRest(session: VmInRepair, vm: VmState, { warn }: Run): Prom
 interface Repaired {
   readonly vm: VmState;
   readonly actions: readonly RepairAction[];
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 async function repairOrSay(session: VmInRepair, state: TargetState, seen: VmState, dryRun: boolean): Promise<Repaired> {
@@ -138,7 +139,7 @@ async function recoverFolder(folder: string, { agent, dryRun, warn }: Run): Prom
     if (await isBeingWritten(filePath(folder, action.disk, action.file))) inUse.add(`${action.disk}/${action.file}`);
   }
   const { now, waiting } = reconcileOffline({ ...state, files }, inUse);
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   if (!dryRun) for (const action of now) await carryOutInTarget(folder, action, warnings);
   warnings.forEach(warn);
   return { target: folder, run: deadRun(state), actions: now, left: waiting ? whatIsLeft(waiting, [...inUse]) : [] };

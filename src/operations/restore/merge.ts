@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { dirname, resolve } from 'node:path';
 import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import type { Catalog } from '../../core/catalog.js';
@@ -71,7 +72,7 @@ export function merge(
 ): Promise<MergeResult> {
   return unwinding(async (unwind) => {
     const [options, context] = [mergeOptions(request), contextOf(given)];
-    const warn = (text: string): void => context.report({ kind: 'warning', text });
+    const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
     const targetFile = resolve(options.targetFile);
     await refuseExisting(targetFile);
     const folder = await locateDisk(options.dir);
@@ -105,7 +106,7 @@ async function provenChain(
   folder: DiskFolder,
   until: string | undefined,
   signal: AbortSignal,
-  warn: (text: string) => void,
+  warn: Warn,
   deps: MergeDeps,
 ): Promise<readonly ChainFile[]> {
   const catalog = await deps.readCatalog(folder.target);
@@ -123,7 +124,7 @@ async function provenChain(
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   refuseUnfinished(folder.dir, await deps.readRebaseNote(folder.dir));
   const chain = chosenChain(folder.dir, await deps.readLegacyFolder(folder.dir), until);
-  chain.notes.forEach(warn);
+  chain.notes.forEach((note) => warn(warning('file-ignored', note)));
   return chainToRead(await legacyFiles(folder.dir, chain, undefined), until);
 }
 

@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
@@ -45,7 +46,7 @@ export function restore(
 ): Promise<RestoreResult> {
   return unwinding(async (unwind) => {
     const [options, context] = [restoreOptions(request), contextOf(given)];
-    const warn = (text: string): void => context.report({ kind: 'warning', text });
+    const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
     const target = await realTarget(options.target);
     const lock = await lockForReading(
       deps.lockTarget,
@@ -120,7 +121,7 @@ async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Prom
   for (const { path } of disks) await promoteCopy(path, undo, deps);
   const images = new Map(source.disks.map(({ disk, device }) => [device ?? disk, join(output, names.image(disk))]));
   const written = definition && places && (await writeDefinition(definition, places, images, undo));
-  written?.notes.forEach(run.warn);
+  written?.notes.forEach((note) => run.warn(warning('definition-changed', note)));
   await replaceFile(machine, `${JSON.stringify(source.machine, null, 2)}\n`, { mode: 0o600 });
   const { point, lacks } = source;
   return { output, point, disks, leftOut, lacks, machine, definition: written && { ...written, defined: false } };

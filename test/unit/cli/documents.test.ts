@@ -52,7 +52,7 @@ const DOCUMENTS = {
       ],
     },
     repairs: REPAIRS,
-    warnings: ['w'],
+    warnings: [{ code: 'not-frozen', text: 'w' }],
     standing: [],
     space: { need: 1, free: 2, reserve: 1 },
     point: POINT,
@@ -83,16 +83,19 @@ const DOCUMENTS = {
     },
     'jobs',
   ),
-  recover: recoverDocument({
-    targets: [
-      {
-        ...{ target: '/t', actions: REPAIRS, left: ['l'] },
-        run: { what: 'backup', startedAt: '2026-11-21T12:00:00.000Z', sealed: false },
-      },
-    ],
-    ...{ vm: REPAIRS, dryRun: true },
-  }),
-  merge: mergeDocument({ targetFile: '/m', files: ['a'], virtualSize: 1 }),
+  recover: recoverDocument(
+    {
+      targets: [
+        {
+          ...{ target: '/t', actions: REPAIRS, left: ['l'] },
+          run: { what: 'backup', startedAt: '2026-11-21T12:00:00.000Z', sealed: false },
+        },
+      ],
+      ...{ vm: REPAIRS, dryRun: true },
+    },
+    [],
+  ),
+  merge: mergeDocument({ targetFile: '/m', files: ['a'], virtualSize: 1 }, [{ code: 'space-short', text: 'w' }]),
   error: errorDocument({ code: 'unsafe', exitCode: 13, message: 'm', hint: null }),
 };
 

@@ -140,9 +140,10 @@ describe('planForeignRestore', () => {
   });
 
   it('leaves out a disk that has nothing so old', () => {
-    expect(planLegacyRestore([...found, disk('c', [[10]])], { until: 'INC-2-a' }).warnings).toContain(
-      'c has no backup as old as 2, it is left out',
-    );
+    expect(planLegacyRestore([...found, disk('c', [[10]])], { until: 'INC-2-a' }).warnings).toContainEqual({
+      code: 'point-lacks-disk',
+      text: 'c has no backup as old as 2, it is left out',
+    });
   });
 
   it('refuses a chain whose end is not the last state, but not an earlier file of it', () => {
