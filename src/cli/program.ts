@@ -13,6 +13,7 @@ import { mergeCommand } from './commands/merge.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
+import { JSON_FORMS } from './json-form.js';
 import { put, putAnswer } from './output.js';
 import type { Register, Runner } from './register.js';
 import { type CommandContext, createContext, type GlobalOptions } from './wiring.js';
@@ -36,13 +37,18 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .version(packageVersion())
     .exitOverride()
     .configureOutput({ writeOut: printHelp, writeErr: (text) => void put(process.stderr, text) })
-    .configureHelp({ showGlobalOptions: true })
+    .configureHelp({ showGlobalOptions: true, optionTerm: termOf })
     .showHelpAfterError('Run with --help for all options.')
     .option('--socket <path>', "the VM's QMP monitor: a unix socket path, or tcp:HOST:PORT")
     .option('--domain <name>', 'a libvirt domain instead, by name or UUID')
     .option('--connect <uri>', 'the libvirt that is asked (default: as virsh)')
     .option('--agent-socket <path>', "socket of the VM's guest agent, needed to freeze the guest")
-    .option('--json', 'print the answer as one JSON document on stdout')
+    .addOption(
+      new Option(
+        '--json <form>',
+        'print the answer as one JSON document on stdout; =lines: all that is said, too, a document a line',
+      ).choices(JSON_FORMS),
+    )
     .option('--strict', 'end with exit code 5 where there is a warning, such as a disk that is not in the backup')
     .option('--quiet', 'say only warnings and errors beside the answer')
     .option('--verbose', 'say more')
@@ -68,6 +74,11 @@ function refuseEmpty(command: Command): void {
   const empty = options.find((option) => values[option.attributeName()] === '');
   const name = empty ? (empty.long ?? empty.flags) : command.args.includes('') ? 'an argument' : null;
   if (name !== null) throw emptyValue(name);
+}
+
+/** The value of `--json` may be left out, and only follows `=`. */
+function termOf({ long, flags }: Option): string {
+  return long === '--json' ? '--json[=lines]' : flags;
 }
 
 /** Help and version, where they were asked for. */

@@ -1,6 +1,8 @@
 import { countsWhereStrict, type Warn, type Warning } from '../core/warning.js';
 import { type ErrorCode, messageOf } from '../errors.js';
 import type { AnswerDocument } from './documents/document.js';
+import type { JsonForm } from './json-form.js';
+import { createJsonLines } from './json-lines.js';
 import { createLog, type Log } from './log.js';
 import { putAnswer } from './output.js';
 import type { LogLevel } from './record.js';
@@ -11,7 +13,7 @@ export interface GlobalOptions {
   readonly agentSocket?: string;
   readonly domain?: string;
   readonly connect?: string;
-  readonly json?: boolean;
+  readonly json?: JsonForm;
   readonly quiet?: boolean;
   readonly verbose?: boolean;
   readonly debug?: boolean;
@@ -45,7 +47,9 @@ export interface CommandContext {
 
 export async function createContext(globals: GlobalOptions, signal: AbortSignal): Promise<CommandContext> {
   const now = (): Date => new Date();
+  const lines = globals.json === 'lines' ? createJsonLines(now) : null;
   const log = createLog({
+    lines,
     quiet: globals.quiet ?? false,
     verbose: globals.verbose ?? false,
     debug: globals.debug ?? false,
@@ -59,7 +63,7 @@ export async function createContext(globals: GlobalOptions, signal: AbortSignal)
   let strictly = false;
   const print = (document: MakesDocument, text: () => string, standing: () => string): void => {
     const json = (): string => JSON.stringify(document(warnings), null, 2);
-    const error = putAnswer(`${globals.json ? json() : text()}\n`);
+    const error = lines ? lines.answer(document(warnings)) : putAnswer(`${globals.json ? json() : text()}\n`);
     if (error) log.write('error', `the answer could not be written to stdout: ${messageOf(error)}; ${standing()}`);
   };
   return {
@@ -70,11 +74,11 @@ export async function createContext(globals: GlobalOptions, signal: AbortSignal)
     warn: ({ code, text }) => {
       warnings.push({ code, text });
       strictly ||= countsWhereStrict({ code, text });
-      log.write('warning', text);
+      log.write('warning', text, code);
     },
     remind: (said) => {
       strictly ||= countsWhereStrict(said);
-      log.write('info', said.text);
+      log.write('info', said.text, said.code);
     },
     answer: (document, text) => print(document, text, () => 'nothing was changed'),
     done: (document, text, outcome) => {
