@@ -2,7 +2,8 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist', '.build', '.cache', 'coverage'] },
+  // The examples are compiled against the built package by a test.
+  { ignores: ['dist', '.build', '.cache', 'coverage', 'docs/examples'] },
   js.configs.recommended,
   ...tseslint.configs.recommendedTypeChecked,
   {

@@ -1,21 +1,84 @@
-/** The public library surface: the operations behind the commands, and what they take, report and throw. */
+/**
+ * The public library surface: the operations behind the commands, and the type of all that they take, report and answer. See
+ * docs/library.md.
+ */
 export { backup } from './operations/backup/backup.js';
-export type { BackupContext, BackupEvent, BackupOptions, BackupResult, DiskProgress } from './backends/backup-run.js';
+export type { BackupRequest } from './backends/backup-options.js';
+export type { BackupContext, BackupEvent, BackupResult, DiskProgress, Freeze, Instant } from './backends/backup-run.js';
+export type { FleeceChoice } from './core/fleece-choice.js';
+export type { BackupPlan, PlannedDisk } from './core/plan.js';
+export type { Remark } from './core/remarks.js';
+export type { SpaceNeed } from './core/space.js';
+
 export { cleanup } from './operations/cleanup.js';
-export type { CleanupOptions, CleanupResult } from './operations/cleanup.js';
-export { importStreams } from './operations/import/import.js';
-export type { ImportContext, ImportEvent, ImportOptions, ImportResult } from './operations/import/import-run.js';
+export type { CleanupContext, CleanupResult, JudgedBitmap } from './operations/cleanup.js';
 export { info } from './operations/info.js';
-export type { VmInfo } from './operations/info.js';
+export type { InfoContext, VmInfo } from './operations/info.js';
 export { list } from './operations/list.js';
 export type { ListedPoint, ListedTarget } from './operations/list.js';
+export type { CleanupRequest, InfoRequest, ListRequest } from './operations/options.js';
+export type { Damage } from './core/damage.js';
+
+export { doctor } from './operations/doctor/doctor.js';
+export type { DoctorContext, DoctorResult } from './operations/doctor/doctor.js';
+export type { DoctorRequest } from './operations/doctor/options.js';
+export type { Failure } from './core/failure.js';
+export type { Finding } from './core/finding.js';
+export type { Connect } from './core/virsh-hint.js';
+export type { DomainAgentFacts, DomainFacts, ScratchFacts } from './doctor/domain-facts.js';
+export type {
+  AgentFacts,
+  DoctorFacts,
+  PlanFacts,
+  SpaceFacts,
+  TargetContent,
+  TargetFacts,
+  VmFacts,
+} from './doctor/facts.js';
+
+export { importStreams } from './operations/import/import.js';
+export type {
+  ImportContext,
+  ImportedDisk,
+  ImportedPoint,
+  ImportEvent,
+  ImportResult,
+} from './operations/import/import-run.js';
+export type { ImportRequest } from './operations/import/options.js';
+
 export { merge } from './operations/restore/merge.js';
-export type { MergeContext, MergeEvent, MergeOptions, MergeResult } from './operations/restore/merge.js';
-export { rebase } from './operations/rebase/rebase.js';
-export type { RebaseContext, RebaseEvent, RebaseOptions, RebaseResult } from './operations/rebase/rebase.js';
+export type { MergeContext, MergeEvent, MergeResult } from './operations/restore/merge.js';
+export type { MergeRequest } from './operations/restore/merge-options.js';
 export { restore } from './operations/restore/restore.js';
-export type { RestoreContext, RestoreEvent, RestoreOptions, RestoreResult } from './operations/restore/request.js';
-export { parseEndpoint } from './qmp/endpoint.js';
-export type { Endpoint } from './qmp/endpoint.js';
+export type { RestoreContext, RestoredDisk, RestoreEvent, RestoreResult } from './operations/restore/request.js';
+export type { RestoreRequest } from './operations/restore/options.js';
+export type { WrittenDefinition } from './operations/restore/restore-definition.js';
+
+export { rebase } from './operations/rebase/rebase.js';
+export type { RebaseContext, RebaseEvent, RebaseResult, RebaseSummary } from './operations/rebase/rebase.js';
+export type { RebaseRequest } from './operations/rebase/options.js';
+
+export { recover } from './operations/recover/recover.js';
+export type { DeadRun, RecoverContext, RecoveredTarget, RecoverResult } from './operations/recover/recover.js';
+export type { RecoverRequest } from './operations/recover/options.js';
+export type { FrozenGuest } from './core/journal.js';
+export type { RedefineCheckpoint, RepairAction } from './core/reconcile.js';
+
+export type {
+  DirtyBitmap,
+  JobState,
+  LeftOut,
+  LeftOutKind,
+  Machine,
+  Offer,
+  OwnNode,
+  SourceDisk,
+  VmState,
+} from './core/disk.js';
+export type { VmIdentity } from './core/identity.js';
+export type { Level } from './core/level.js';
+export type { NodeRole } from './core/names.js';
+export type { Consistency, LackedDisk, Point, PointDisk } from './core/point.js';
+export type { Trace, VerbContext, WarningEvent } from './backends/verb-context.js';
 export { QmpBackupError } from './errors.js';
 export type { ErrorCode } from './errors.js';

@@ -1,62 +1,20 @@
+import type { Warn, Warning } from '../core/warning.js';
 import type { Catalog } from '../core/catalog.js';
-import type { FleeceChoice, FleeceMode } from '../core/fleece-choice.js';
+import type { FleeceChoice } from '../core/fleece-choice.js';
 import type { VmIdentity } from '../core/identity.js';
-import type { BackupPlan, BackupRequest } from '../core/plan.js';
+import type { BackupPlan } from '../core/plan.js';
 import type { Consistency, Point } from '../core/point.js';
 import type { RepairAction } from '../core/reconcile.js';
 import type { SpaceNeed } from '../core/space.js';
-import type { Endpoint } from '../qmp/endpoint.js';
-import type { BackupSource } from './address.js';
+import type { BackupOptions } from './backup-options.js';
 import type { TargetWatch } from './target-watch.js';
+import type { VerbContext, WarningEvent } from './verb-context.js';
 
-/** What a backup is asked, what it reports on the way, what comes of it, and what its stages share. */
-export interface BackupOptions extends BackupRequest {
-  readonly vm: BackupSource;
-  readonly breakLock: boolean;
-  /** Who writes the images of a libvirt domain: this process, or QEMU. */
-  readonly method: 'auto' | 'pull' | 'push';
-  /** A backup job of somebody else that runs on a libvirt domain is ended. */
-  readonly killJob: boolean;
-  /** A libvirt domain that is off is started, paused, for as long as its backup takes. */
-  readonly startPaused: boolean;
-  readonly trace?: ((direction: '>' | '<', message: unknown) => void) | undefined;
-  readonly target: string;
-  readonly monthly: boolean;
-  /** `--vm-name`. */
-  readonly label: string | null;
-  readonly agent: Endpoint | null;
-  readonly quiesce: 'no' | 'try' | 'require';
-  /** Milliseconds the agent may take to freeze. */
-  readonly freezeTimeoutMs: number;
-  /** Milliseconds after which the guard thaws, whatever happens. */
-  readonly freezeLimitMs: number;
-  /** Bytes per second per disk; 0 is no limit. */
-  readonly speedLimit: number;
-  /** Begins although the space may be too little. */
-  readonly force: boolean;
-  /** Milliseconds without an answer of the target or a step of any job, after which the run ends. */
-  readonly stallTimeoutMs: number;
-  readonly digests: boolean;
-  /** Bytes that stay free on the target and on scratch space; null is the default. */
-  readonly reserve: number | null;
-  readonly fleece: FleeceMode;
-  /** Folder of the scratch images; null is beside each disk's image. */
-  readonly fleeceDir: string | null;
-  /** Compare the point with the frozen instant before it is sealed: all of it, or random parts. */
-  readonly verify: 'all' | 'sample' | null;
-  /** Milliseconds that a guest write may wait for the scratch image before the backup is given up. */
-  readonly cbwTimeoutMs: number;
-  readonly dryRun: boolean;
-  /** Milliseconds between two looks at the jobs. */
-  readonly progressIntervalMs: number;
-  /** Name and version that the catalog records. */
-  readonly tool: string;
-}
-
+/** What a backup reports on the way, what comes of it, and what its stages share. */
 export type BackupEvent =
-  | { readonly kind: 'warning'; readonly text: string }
+  | WarningEvent
   /** A warning that an earlier run has given. */
-  | { readonly kind: 'reminder'; readonly text: string }
+  | ({ readonly kind: 'reminder' } & Warning)
   | { readonly kind: 'repaired'; readonly actions: readonly RepairAction[] }
   | { readonly kind: 'planned'; readonly target: string; readonly plan: BackupPlan; readonly fleecing: FleeceChoice }
   | { readonly kind: 'started'; readonly instant: Instant }
@@ -78,9 +36,9 @@ export interface BackupResult {
   /** Repairs made before the run; with `--dry-run` those that would be. */
   readonly repairs: readonly RepairAction[];
   /** What was warned of, and each writable disk that is not in the point, whether or not it was said before. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
   /** What the disks are like, new or not: no fault of this run. */
-  readonly standing: readonly string[];
+  readonly standing: readonly Warning[];
   readonly space: SpaceNeed;
   /** Null after `--dry-run`. */
   readonly point: Point | null;
@@ -91,13 +49,7 @@ export interface BackupResult {
   readonly transactionMs: number | null;
 }
 
-export interface BackupContext {
-  readonly signal: AbortSignal;
-  readonly now: () => Date;
-  /** `YYYY-MM` in local time. */
-  readonly month: () => string;
-  readonly report: (event: BackupEvent) => void;
-}
+export type BackupContext = VerbContext<BackupEvent>;
 
 /** What every stage of one run shares. */
 export interface BackupRun {
@@ -106,9 +58,9 @@ export interface BackupRun {
   readonly identity: VmIdentity;
   readonly target: string;
   readonly attempt: string;
-  readonly warn: (text: string) => void;
+  readonly warn: Warn;
   /** What an earlier run has warned of already; `lasting`: it is a warning of this run's answer, too. */
-  readonly remind: (text: string, lasting: boolean) => void;
+  readonly remind: (warning: Warning, lasting: boolean) => void;
   /** Aborts on a signal to the tool, when a lock is lost, or when the watch says so. */
   readonly signal: AbortSignal;
   readonly watch: TargetWatch;

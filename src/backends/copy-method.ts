@@ -1,3 +1,4 @@
+import type { Warning } from '../core/warning.js';
 import type { VmState } from '../core/disk.js';
 import type { FailedCopy } from '../core/failed-copies.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
@@ -56,7 +57,7 @@ export interface CopyAttempt {
   /** Frees the guest from what it can be freed from at once, whatever becomes of the target. Never rejects. */
   giveUp(error: unknown): Promise<GivenUp>;
   /** As the next run would repair it by the journal of `target`; resolves to what is left for a person, in words. */
-  undo(target: TargetState): Promise<readonly string[]>;
+  undo(target: TargetState): Promise<readonly Warning[]>;
   /** The failure of the attempt, in words for people. */
   explain(failure: unknown): unknown;
 }

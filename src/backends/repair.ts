@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../core/warning.js';
 import { rm, rmdir } from 'node:fs/promises';
 import type { VmState } from '../core/disk.js';
 import type { FrozenGuest } from '../core/journal.js';
@@ -22,7 +23,7 @@ import { listFiles, type TargetState } from '../repository/target.js';
 export interface RepairReport {
   readonly actions: readonly RepairAction[];
   /** What could not be done and may be left for a person, in words. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 export type RepairableVm = Pick<VmState, 'disks' | 'jobs' | 'status' | 'ownNodes' | 'ownExports'>;
@@ -41,7 +42,7 @@ export async function observeRepairs(state: TargetState, vm: RepairableVm): Prom
 }
 
 /** What of an action needs no monitor. */
-export async function carryOutInTarget(target: string, action: RepairAction, warnings: string[]): Promise<void> {
+export async function carryOutInTarget(target: string, action: RepairAction, warnings: Warning[]): Promise<void> {
   switch (action.kind) {
     case 'thaw':
       return thaw(action.guest, warnings);
@@ -56,7 +57,12 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
     case 'delete-scratch':
       return removeScratch(action.folder).catch((error: unknown) => {
         // What cannot be removed takes up space, but must not hold up every backup.
-        warnings.push(`scratch images of fleecing are left behind: ${messageOf(error)}; remove them by hand`);
+        warnings.push(
+          warning(
+            'left-behind',
+            `scratch images of fleecing are left behind: ${messageOf(error)}; remove them by hand`,
+          ),
+        );
       });
     case 'continue':
     case 'end-job':
@@ -75,10 +81,13 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
  * A guest that was rebooted since, or whose agent is gone for good, is not frozen by us any more: an agent that cannot
  * be asked must not hold up every backup.
  */
-async function thaw(guest: FrozenGuest, warnings: string[]): Promise<void> {
+async function thaw(guest: FrozenGuest, warnings: Warning[]): Promise<void> {
   if (guest.kind === 'domain') {
     warnings.push(
-      `an earlier run may have left the guest frozen. If it hangs, thaw it: ${virshCommand(null, 'domfsthaw', guest.uuid)}`,
+      warning(
+        'guest-frozen',
+        `an earlier run may have left the guest frozen. If it hangs, thaw it: ${virshCommand(null, 'domfsthaw', guest.uuid)}`,
+      ),
     );
     return;
   }
@@ -90,7 +99,7 @@ async function thaw(guest: FrozenGuest, warnings: string[]): Promise<void> {
     if (error instanceof GuestNotThawed && !(error.cause instanceof GuestAgentError)) throw error;
     const why = messageOf(error instanceof GuestNotThawed ? error.cause : error);
     const words = `an earlier run may have left the guest frozen, and its agent cannot be asked: ${why}`;
-    warnings.push(`${words}. If the guest hangs, thaw it: ${thawAgentByHand(agent)}`);
+    warnings.push(warning('guest-frozen', `${words}. If the guest hangs, thaw it: ${thawAgentByHand(agent)}`));
   }
 }
 

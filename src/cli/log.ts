@@ -1,8 +1,13 @@
+import type { WarningCode } from '../core/warning.js';
+import type { JsonLines } from './json-lines.js';
 import { put } from './output.js';
 import { type Keeper, type LogLevel, openLogfile, openSyslog } from './record.js';
 
 export interface Log {
-  readonly write: (level: LogLevel, text: string) => void;
+  /** `code`: of a warning. */
+  readonly write: (level: LogLevel, text: string, code?: WarningCode) => void;
+  /** For `--json=lines` alone: what a terminal is shown otherwise. */
+  readonly progress: JsonLines['progress'];
   /** For the record alone: what stdout tells already. */
   readonly record: (text: string) => void;
   /** A line that the next one overwrites, on a terminal only; empty text takes it away. */
@@ -16,6 +21,7 @@ export interface LogOptions {
   readonly debug: boolean;
   readonly logfile: string | undefined;
   readonly syslog: boolean;
+  readonly lines: JsonLines | null;
   readonly paint: (level: LogLevel, text: string) => string;
   readonly now: () => Date;
 }
@@ -29,7 +35,7 @@ const PREFIX: Readonly<Record<LogLevel, string>> = {
 
 /** @throws QmpBackupError `usage` for a log file that was not meant: its folder is not there, or nobody may write it */
 export function createLog(options: LogOptions): Log {
-  const { quiet, verbose, debug, logfile, now, paint } = options;
+  const { quiet, verbose, debug, logfile, now, paint, lines } = options;
   let transientShown = false;
 
   const clear = (): void => {
@@ -60,10 +66,14 @@ export function createLog(options: LogOptions): Log {
     for (const keeper of keepers) keeper.keep(level, text);
   };
   return {
-    write: (level, text) => {
+    write: (level, text, code) => {
       if (onScreen(level)) show(level, text);
-      if (level !== 'debug' || debug) record(level, text);
+      if (level === 'debug' && !debug) return;
+      record(level, text);
+      // An error is the last line, with its code and its hint.
+      if (level !== 'error') lines?.log(level, text, code ?? null);
     },
+    progress: (unit, parts) => lines?.progress(unit, parts),
     record: (text) => record('info', text),
     transient: (text) => {
       if (quiet || !process.stderr.isTTY) return;

@@ -6,6 +6,8 @@ import { endWithParent, isChildRun, tellEnding } from './child-run.js';
 import { errorDocument } from './documents/error.js';
 import type { ErrorDocument } from './documents/schemas/error.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
+import { jsonFormOf, withJsonForm } from './json-form.js';
+import { createJsonLines } from './json-lines.js';
 import { lostAnswer, put, putAnswer } from './output.js';
 import { buildProgram } from './program.js';
 import { sourceStack } from './source-stack.js';
@@ -34,7 +36,7 @@ if (isChildRun()) endWithParent();
 const opened: CommandContext[] = [];
 const program = buildProgram(interrupt.signal, (context) => opened.push(context));
 try {
-  await program.parseAsync();
+  await program.parseAsync(withJsonForm(process.argv));
   const ending = opened[0]?.ending();
   if (ending !== undefined) process.exitCode = exitCodeFor(ending);
   if (lostAnswer()) process.exitCode = exitCodeFor('failed');
@@ -83,8 +85,9 @@ function ofFileSystem(error: unknown): unknown {
   return path === undefined ? error : fileError('use', path, error);
 }
 
-/** The answer of a run that failed, where one document is wanted on stdout; options may not have been parsed by then. */
+/** The answer of a run that failed, where JSON is wanted on stdout; options may not have been parsed by then. */
 function printError(error: ErrorDocument['error']): void {
-  if (!process.argv.includes('--json')) return;
-  putAnswer(`${JSON.stringify(errorDocument(error), null, 2)}\n`);
+  const form = jsonFormOf(process.argv);
+  if (form === 'lines') createJsonLines(() => new Date()).error(error);
+  if (form === 'document') putAnswer(`${JSON.stringify(errorDocument(error), null, 2)}\n`);
 }

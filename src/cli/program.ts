@@ -1,5 +1,8 @@
 import { Command, Option } from 'commander';
-import { messageOf, QmpBackupError } from '../errors.js';
+import { refuseContradiction } from '../backends/vm-options.js';
+import { emptyValue } from '../core/option-rules.js';
+import { messageOf } from '../errors.js';
+import { packageVersion } from '../host/package-version.js';
 import { backupCommand } from './commands/backup.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
@@ -10,15 +13,10 @@ import { mergeCommand } from './commands/merge.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
+import { JSON_FORMS } from './json-form.js';
 import { put, putAnswer } from './output.js';
 import type { Register, Runner } from './register.js';
-import {
-  type CommandContext,
-  createContext,
-  type GlobalOptions,
-  packageVersion,
-  refuseContradiction,
-} from './wiring.js';
+import { type CommandContext, createContext, type GlobalOptions } from './wiring.js';
 
 const COMMANDS: readonly Register[] = [
   backupCommand,
@@ -39,13 +37,19 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     .version(packageVersion())
     .exitOverride()
     .configureOutput({ writeOut: printHelp, writeErr: (text) => void put(process.stderr, text) })
-    .configureHelp({ showGlobalOptions: true })
+    .configureHelp({ showGlobalOptions: true, optionTerm: termOf })
     .showHelpAfterError('Run with --help for all options.')
     .option('--socket <path>', "the VM's QMP monitor: a unix socket path, or tcp:HOST:PORT")
     .option('--domain <name>', 'a libvirt domain instead, by name or UUID')
     .option('--connect <uri>', 'the libvirt that is asked (default: as virsh)')
     .option('--agent-socket <path>', "socket of the VM's guest agent, needed to freeze the guest")
-    .option('--json', 'print the answer as one JSON document on stdout')
+    .addOption(
+      new Option(
+        '--json <form>',
+        'print the answer as one JSON document on stdout; =lines: all that is said, too, a document a line',
+      ).choices(JSON_FORMS),
+    )
+    .option('--strict', 'end with exit code 5 where there is a warning, such as a disk that is not in the backup')
     .option('--quiet', 'say only warnings and errors beside the answer')
     .option('--verbose', 'say more')
     .option('--debug', 'say everything, each QMP message included')
@@ -64,16 +68,17 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
   return program;
 }
 
-/** A variable that a script forgot to set must not become the current folder. */
 function refuseEmpty(command: Command): void {
   const values = command.optsWithGlobals<Record<string, unknown>>();
   const options = [...command.options, ...(command.parent?.options ?? [])];
   const empty = options.find((option) => values[option.attributeName()] === '');
   const name = empty ? (empty.long ?? empty.flags) : command.args.includes('') ? 'an argument' : null;
-  if (name === null) return;
-  throw new QmpBackupError('usage', `${name} has an empty value`, {
-    hint: 'Give one, or leave it out. Is a variable of a script not set?',
-  });
+  if (name !== null) throw emptyValue(name);
+}
+
+/** The value of `--json` may be left out, and only follows `=`. */
+function termOf({ long, flags }: Option): string {
+  return long === '--json' ? '--json[=lines]' : flags;
 }
 
 /** Help and version, where they were asked for. */

@@ -1,10 +1,9 @@
-import { readFileSync } from 'node:fs';
 import { Chalk } from 'chalk';
-import type { AskedVm } from '../backends/address.js';
-import { whereNamesAre } from '../core/virsh-hint.js';
-import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
-import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
+import { countsWhereStrict, type Warn, type Warning } from '../core/warning.js';
+import { type ErrorCode, messageOf } from '../errors.js';
 import type { AnswerDocument } from './documents/document.js';
+import type { JsonForm } from './json-form.js';
+import { createJsonLines } from './json-lines.js';
 import { createLog, type Log } from './log.js';
 import { putAnswer } from './output.js';
 import type { LogLevel } from './record.js';
@@ -15,27 +14,33 @@ export interface GlobalOptions {
   readonly agentSocket?: string;
   readonly domain?: string;
   readonly connect?: string;
-  readonly json?: boolean;
+  readonly json?: JsonForm;
   readonly quiet?: boolean;
   readonly verbose?: boolean;
   readonly debug?: boolean;
   readonly logfile?: string;
   readonly syslog?: boolean;
+  readonly strict?: boolean;
   readonly color?: 'auto' | 'always' | 'never';
 }
+
+type MakesDocument = (warnings: readonly Warning[]) => AnswerDocument;
 
 export interface CommandContext {
   readonly globals: GlobalOptions;
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly now: () => Date;
+  readonly warn: Warn;
+  /** What an earlier run has warned of. */
+  readonly remind: Warn;
   /** Prints what was asked for: the document as JSON with `--json`, else `text`. */
-  readonly answer: (document: () => AnswerDocument, text: () => string) => void;
+  readonly answer: (document: MakesDocument, text: () => string) => void;
   /** The same for what was done, which is for the record, too. `outcome`: what stands although nobody can be told, "the point is sealed". */
-  readonly done: (document: () => AnswerDocument, text: () => string, outcome: string) => void;
+  readonly done: (document: MakesDocument, text: () => string, outcome: string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
   readonly endWith: (code: ErrorCode) => void;
-  /** What `endWith` was told. */
+  /** What `endWith` was told, or what warnings make of it with `--strict`. */
   readonly ending: () => ErrorCode | undefined;
   /** Records each QMP message with `--debug`. */
   readonly trace: ((direction: '>' | '<', message: unknown) => void) | undefined;
@@ -43,7 +48,9 @@ export interface CommandContext {
 
 export function createContext(globals: GlobalOptions, signal: AbortSignal): CommandContext {
   const now = (): Date => new Date();
+  const lines = globals.json === 'lines' ? createJsonLines(now) : null;
   const log = createLog({
+    lines,
     quiet: globals.quiet ?? false,
     verbose: globals.verbose ?? false,
     debug: globals.debug ?? false,
@@ -53,9 +60,11 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
     now,
   });
   let ending: ErrorCode | undefined;
-  const print = (document: () => AnswerDocument, text: () => string, standing: () => string): void => {
-    const json = (): string => JSON.stringify(document(), null, 2);
-    const error = putAnswer(`${globals.json ? json() : text()}\n`);
+  const warnings: Warning[] = [];
+  let strictly = false;
+  const print = (document: MakesDocument, text: () => string, standing: () => string): void => {
+    const json = (): string => JSON.stringify(document(warnings), null, 2);
+    const error = lines ? lines.answer(document(warnings)) : putAnswer(`${globals.json ? json() : text()}\n`);
     if (error) log.write('error', `the answer could not be written to stdout: ${messageOf(error)}; ${standing()}`);
   };
   return {
@@ -63,6 +72,15 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
     log,
     signal,
     now,
+    warn: ({ code, text }) => {
+      warnings.push({ code, text });
+      strictly ||= countsWhereStrict({ code, text });
+      log.write('warning', text, code);
+    },
+    remind: (said) => {
+      strictly ||= countsWhereStrict(said);
+      log.write('info', said.text, said.code);
+    },
     answer: (document, text) => print(document, text, () => 'nothing was changed'),
     done: (document, text, outcome) => {
       const words = text();
@@ -76,7 +94,8 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
     endWith: (code) => {
       ending = code;
     },
-    ending: () => ending,
+    // Done in part says more than that there were warnings.
+    ending: () => ending ?? (globals.strict && strictly ? 'warnings' : undefined),
     trace: globals.debug
       ? (direction, message) => log.write('debug', `${direction} ${JSON.stringify(message)}`)
       : undefined,
@@ -101,49 +120,4 @@ function painter(when: 'auto' | 'always' | 'never'): (level: LogLevel, text: str
         return text;
     }
   };
-}
-
-/** Global options that exclude each other, whatever the command makes of them. */
-export function refuseContradiction({ socket, agentSocket, domain, connect }: GlobalOptions): void {
-  if (domain === undefined) return;
-  if (domain.trim() === '') {
-    throw new QmpBackupError('usage', '--domain names no domain', { hint: `${whereNamesAre(connect ?? null)}.` });
-  }
-  if (socket !== undefined) {
-    throw new QmpBackupError('usage', '--socket and --domain name a VM each', { hint: 'Give one of them.' });
-  }
-  if (agentSocket !== undefined) {
-    throw new QmpBackupError('usage', '--agent-socket does not go with --domain', {
-      hint: 'Leave it out: libvirt holds the agent of its domains, and is asked to freeze and to thaw.',
-    });
-  }
-}
-
-/** The VM that `--socket` or `--domain` names; null where neither was given. */
-export function vmOf({ socket, domain, connect }: GlobalOptions): AskedVm | null {
-  if (domain !== undefined) return { kind: 'domain', domain, connect: connect ?? null };
-  if (connect !== undefined) {
-    throw new QmpBackupError('usage', '--connect chooses the libvirt of a domain, and none was given', {
-      hint: 'Name the domain with --domain NAME, or leave --connect out.',
-    });
-  }
-  return socket === undefined ? null : { kind: 'monitor', monitor: parseEndpoint(socket) };
-}
-
-export function requireVm(globals: GlobalOptions): AskedVm {
-  const vm = vmOf(globals);
-  if (vm) return vm;
-  throw new QmpBackupError('usage', 'no VM was given', {
-    hint: 'Name its QMP monitor, --socket /run/vm.qmp or --socket tcp:HOST:PORT, or its libvirt domain, --domain NAME',
-  });
-}
-
-export function agentOf({ agentSocket }: GlobalOptions): Endpoint | null {
-  return agentSocket === undefined ? null : parseEndpoint(agentSocket);
-}
-
-/** Version of this package. */
-export function packageVersion(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }

@@ -1,3 +1,4 @@
+import { type Warning, warning } from './warning.js';
 import type { Catalog } from './catalog.js';
 import { chainOf } from './chain.js';
 import type { FileFault } from './file-record.js';
@@ -49,7 +50,7 @@ export function damageOf(
 }
 
 /** A sentence for each disk that has lost something: the files, and the points that need them. */
-export function damageInWords(catalog: Catalog, damaged: ReadonlyMap<Point, readonly Damage[]>): readonly string[] {
+export function damageInWords(catalog: Catalog, damaged: ReadonlyMap<Point, readonly Damage[]>): readonly Warning[] {
   const disks = new Set([...damaged.values()].flatMap((found) => found.map(({ disk }) => disk)));
   return [...disks].map((disk) => {
     const of = [...damaged].flatMap(([point, found]) => {
@@ -60,6 +61,6 @@ export function damageInWords(catalog: Catalog, damaged: ReadonlyMap<Point, read
     const words = listNames([...files].map(([file, why]) => `${file}: ${why}`));
     const points = listNames(of.map(({ point }) => nameOf(point, catalog)));
     const lost = disk === DEFINITION_FOLDER ? `the definition of the domain in ${points}` : `${disk} of ${points}`;
-    return `${words}. Lost with ${files.size === 1 ? 'it' : 'them'} is ${lost}`;
+    return warning('files-damaged', `${words}. Lost with ${files.size === 1 ? 'it' : 'them'} is ${lost}`);
   });
 }

@@ -17,7 +17,7 @@ import { type Remark, remarkOnFailed, remarksOn, whyUntrackable } from './remark
  */
 export type RequestedLevel = Level | 'auto';
 
-export interface BackupRequest extends DiskRequest {
+export interface PlanRequest extends DiskRequest {
   readonly level: RequestedLevel;
   readonly compress: boolean;
 }
@@ -50,7 +50,7 @@ export interface BackupPlan {
 }
 
 export interface PlanInput {
-  readonly request: BackupRequest;
+  readonly request: PlanRequest;
   readonly vm: VmState;
   readonly known: readonly KnownSource[];
   readonly catalog: Catalog | undefined;
@@ -231,7 +231,7 @@ function likelyCause(source: SourceDisk, parent: PointDisk): string {
     : ` (the image is now ${source.file}: an external snapshot, or another image)`;
 }
 
-function refuseWhereUnsafe(request: BackupRequest, decisions: readonly (KnownSource & Decision)[]): void {
+function refuseWhereUnsafe(request: PlanRequest, decisions: readonly (KnownSource & Decision)[]): void {
   if (request.level !== 'inc' && request.level !== 'diff') return;
   const unsafe = decisions.filter(({ fellBack }) => fellBack);
   if (unsafe.length === 0) return;

@@ -1,3 +1,4 @@
+import type { Warning } from './warning.js';
 import type { Catalog } from './catalog.js';
 import type { LeftOut, SourceDisk } from './disk.js';
 import type { Level } from './level.js';
@@ -7,8 +8,7 @@ import type { LackedDisk, Point, PointDisk } from './point.js';
  * What there is to say of a plan's disks at every run, of which mail should come once: when a chain begins, and when it
  * changes. Whether it was said before is told from the newest point alone.
  */
-export interface Remark {
-  readonly text: string;
+export interface Remark extends Warning {
   /** `lacks`: a writable disk is not in the point. `standing`: what a disk of it is like. */
   readonly kind: 'lacks' | 'standing';
   /** An earlier run has said it. */
@@ -41,7 +41,12 @@ export function remarksOn({ catalog, chain, disks, leftOut, off }: Planned): rea
   return [
     ...lacked.map(({ name, reason, offer }): Remark => {
       const way = offer ? ` (--include ${name} takes it)` : '';
-      return { text: `${name} is not in the backup: ${reason}${way}`, kind: 'lacks', said: known };
+      return {
+        code: 'disk-left-out',
+        text: `${name} is not in the backup: ${reason}${way}`,
+        kind: 'lacks',
+        said: known,
+      };
     }),
     ...leftOut.flatMap((left) => (left.kind === 'failed' ? [remarkOnFailed(left)] : [])),
     ...disks.flatMap((planned) => {
@@ -53,7 +58,8 @@ export function remarksOn({ catalog, chain, disks, leftOut, off }: Planned): rea
 
 /** It is no standing fact: said each time. */
 export function remarkOnFailed({ name, reason, instead = '' }: Pick<LeftOut, 'name' | 'reason' | 'instead'>): Remark {
-  return { text: `${name} is not in the backup: ${reason}. ${instead}`.trimEnd(), kind: 'lacks', said: false };
+  const text = `${name} is not in the backup: ${reason}. ${instead}`.trimEnd();
+  return { code: 'disk-failed', text, kind: 'lacks', said: false };
 }
 
 /** What a point records of what it lacks; devices that are no disks are no lack. */
@@ -87,18 +93,18 @@ function standingOf(
   const untracked = sameFormat && entry.bitmap === null;
   if (newBitmap && !newBitmap.persistent) {
     const text = `${disk}: a ${source.format} image cannot store a bitmap; increments are possible only until QEMU ends`;
-    found.push({ text, said: sameFormat && entry.bitmap?.persistent === false });
+    found.push({ code: 'bitmap-not-stored', text, said: sameFormat && entry.bitmap?.persistent === false });
   }
   const untrackable = whyUntrackable(source);
   if (!newBitmap && level !== 'copy' && untrackable) {
-    found.push({ text: `${disk}: ${untrackable}`, said: untracked });
+    found.push({ code: 'disk-untracked', text: `${disk}: ${untrackable}`, said: untracked });
   } else if (off && level === 'full') {
     const text = `${disk}: while the VM is off nothing begins to track changes, so the next backup is full too`;
-    found.push({ text, said: untracked && entry.level === 'full' });
+    found.push({ code: 'disk-untracked', text, said: untracked && entry.level === 'full' });
   }
   if (source.encrypted) {
     const text = `${disk}: the source is encrypted, its backup is not`;
-    found.push({ text, said: entry?.plaintextOfEncrypted === true });
+    found.push({ code: 'plaintext-copy', text, said: entry?.plaintextOfEncrypted === true });
   }
   return found;
 }

@@ -9,7 +9,7 @@ import type { PointFinding } from './point-findings.js';
 import { type Point, type PointDisk, recordedNames } from './point.js';
 
 /** Which point is restored, which disks of it, and which files that takes; and how people name points and files. */
-export interface RestoreRequest extends DiskChoice {
+export interface PointRequest extends DiskChoice {
   /** `N` of the newest chain, `CHAIN:N`, or a point's id; undefined is the newest that can be restored. */
   readonly point?: string | undefined;
   /** The point that holds this file: `NAME` or `DISK/NAME`, with or without `.qcow2`. */
@@ -42,7 +42,7 @@ export interface RestoreDisk {
  * @throws QmpBackupError `usage` when there is no such point, file or disk, with what there is; `unsafe` where none was
  * asked for and no point can be restored as a whole
  */
-export function planRestore(catalog: Catalog, request: RestoreRequest): RestorePlan {
+export function planRestore(catalog: Catalog, request: PointRequest): RestorePlan {
   const point = choosePoint(catalog, request);
   const name = nameOf(point, catalog);
   const known = [...knownDisks(catalog).values()];
@@ -121,7 +121,7 @@ export function nameOf(point: Point, catalog: Catalog): string {
   return point.chain === currentChain(catalog) ? `point ${point.number}` : `point ${point.chain}:${point.number}`;
 }
 
-function choosePoint(catalog: Catalog, { point, until }: RestoreRequest): Point {
+function choosePoint(catalog: Catalog, { point, until }: PointRequest): Point {
   if (point !== undefined && until !== undefined) {
     throw new QmpBackupError('usage', 'give a point or a file, not both');
   }

@@ -1,3 +1,4 @@
+import type { Warning } from '../core/warning.js';
 import type { VmState } from '../core/disk.js';
 import type { Failure } from '../core/failure.js';
 import type { Finding } from '../core/finding.js';
@@ -83,7 +84,7 @@ export interface TargetContent {
   readonly broken: readonly { readonly file: string; readonly why: string }[];
   /** In words: files that are gone or altered, and the points that are lost with them. */
   readonly damage: readonly string[];
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 /** What `backup --level auto` would do now. */

@@ -19,7 +19,7 @@ export function judgeTarget(target: TargetFacts, now: string): readonly Finding[
     if (content.otherVm !== null) {
       say('error', content.otherVm, 'Choose another --target; if it is the same VM, give its old name with --vm-name.');
     }
-    for (const warning of content.warnings) say('warning', warning, null);
+    for (const { text } of content.warnings) say('warning', text, null);
     const lost = content.repairs.filter(({ kind }) => kind === 'redefine-checkpoint');
     if (lost.length > 0) {
       const what = `libvirt has forgotten ${lost.length === 1 ? 'a checkpoint' : `${lost.length} checkpoints`} that its newest files need`;

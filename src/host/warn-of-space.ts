@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../core/warning.js';
 import { formatBytes } from '../core/bytes.js';
 import { freeSpace } from './free-space.js';
 
@@ -11,9 +12,11 @@ const ANSWER_MS = 30_000;
 export async function warnOfSpace(
   folder: string,
   { need, what }: { readonly need: number; readonly what: string },
-  { warn, signal }: { readonly warn: (text: string) => void; readonly signal: AbortSignal },
+  { warn, signal }: { readonly warn: Warn; readonly signal: AbortSignal },
 ): Promise<void> {
   const { free } = await freeSpace(folder, { timeoutMs: ANSWER_MS, signal });
   if (need <= free) return;
-  warn(`${folder} has ${formatBytes(free)} free, and ${what} may take up to ${formatBytes(need)}`);
+  warn(
+    warning('space-short', `${folder} has ${formatBytes(free)} free, and ${what} may take up to ${formatBytes(need)}`),
+  );
 }

@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../core/warning.js';
 import { formatBytes } from '../core/bytes.js';
 import { isComponent } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
@@ -56,7 +57,7 @@ export interface ImportPoint {
 export interface ImportPlan {
   /** Oldest first; each after those it builds on. */
   readonly points: readonly ImportPoint[];
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 /** Undefined for a name that is not one of a stream. */
@@ -112,7 +113,7 @@ function copyPoints(files: readonly StreamFile[]): ImportPoint[] {
 }
 
 class ChainPlan {
-  readonly warnings: string[] = [];
+  readonly warnings: Warning[] = [];
   readonly #runs: readonly LoggedRun[];
   readonly #fulls: readonly StreamFile[];
   /** Increments that made a checkpoint, and others: they have the changes since their parent too, and nothing builds on them. */
@@ -175,7 +176,9 @@ class ChainPlan {
     );
     for (const { disk } of point.disks) {
       if (next.disks.some((each) => each.disk === disk)) continue;
-      this.warnings.push(`${disk} has no file of ${next.checkpoint ?? ''}: that point is without it`);
+      this.warnings.push(
+        warning('point-lacks-disk', `${disk} has no file of ${next.checkpoint ?? ''}: that point is without it`),
+      );
     }
     return next;
   }

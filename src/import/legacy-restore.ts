@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../core/warning.js';
 import { chooseRestored, type DiskChoice } from '../core/choose-restored.js';
 import type { LeftOut } from '../core/disk.js';
 import { listNames } from '../core/listed-names.js';
@@ -35,7 +36,7 @@ export interface LegacyRestorePlan {
   readonly point: string;
   /** Chains that end with the file to be restored. */
   readonly disks: readonly { readonly disk: string; readonly dir: string; readonly chain: LegacyDiskChain }[];
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
   readonly leftOut: readonly LeftOut[];
 }
 
@@ -50,18 +51,20 @@ export function planLegacyRestore(found: readonly LegacyDisk[], request: LegacyR
     request,
   );
   const limit = chosenNumber(found, request);
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   const disks = chosen.flatMap((each) => {
     const chain = chainUpTo(each, limit, request.until);
     if (!chain) {
-      warnings.push(`${each.disk} has no backup as old as ${limit}, it is left out`);
+      warnings.push(warning('point-lacks-disk', `${each.disk} has no backup as old as ${limit}, it is left out`));
       return [];
     }
     const last = chain.files.at(-1);
     if (last && limit !== undefined && last.number !== limit) {
-      warnings.push(`${each.disk} was not backed up at ${limit}: its state of ${last.number} is restored`);
+      warnings.push(
+        warning('older-state', `${each.disk} was not backed up at ${limit}: its state of ${last.number} is restored`),
+      );
     }
-    warnings.push(...chain.notes.map((note) => `${each.disk}: ${note}`));
+    warnings.push(...chain.notes.map((note) => warning('file-ignored', `${each.disk}: ${note}`)));
     return [{ disk: each.disk, dir: each.dir, chain }];
   });
   if (disks.length === 0) throw new QmpBackupError('usage', `no disk was backed up at ${limit}`);

@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../core/warning.js';
 import { constants, type Dirent } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -18,19 +19,20 @@ export interface StreamFolder {
   readonly runs: readonly LoggedRun[];
   /** Undefined when no configuration in it tells. */
   readonly vm: DomainName | { readonly name: string; readonly uuid: null } | undefined;
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 /** @throws QmpBackupError `unsafe` for a link, an unfinished stream and the like; `damaged`; `no-catalog` for no folder */
 export async function readStreamFolder(folder: string): Promise<StreamFolder> {
   const entries = (await entriesOf(folder)).toSorted((a, b) => (a.name < b.name ? -1 : 1));
   const files: StreamFile[] = [];
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   for (const entry of entries) {
     const name = parseStreamName(entry.name);
     if (name) files.push(await look(folder, entry, name));
     else if (entry.name.endsWith('.data.partial')) throw unfinished(entry.name);
-    else if (entry.name.endsWith('.data')) warnings.push(`${entry.name} is not named as a stream is, it is left out`);
+    else if (entry.name.endsWith('.data'))
+      warnings.push(warning('file-ignored', `${entry.name} is not named as a stream is, it is left out`));
   }
   const plain = entries.filter((entry) => entry.isFile()).map(({ name }) => name);
   return { files, runs: await runsIn(folder, plain), vm: await vmOf(folder, plain, warnings), warnings };
@@ -153,7 +155,7 @@ async function runsIn(folder: string, names: readonly string[]): Promise<readonl
   return runs;
 }
 
-async function vmOf(folder: string, names: readonly string[], warnings: string[]): Promise<StreamFolder['vm']> {
+async function vmOf(folder: string, names: readonly string[], warnings: Warning[]): Promise<StreamFolder['vm']> {
   const found = new Map<string, DomainName>();
   for (const name of names.filter((each) => /^vmconfig\..*\.xml$/.test(each))) {
     const vm = domainName(await beginningOf(join(folder, name), BEGINNING));
@@ -162,7 +164,10 @@ async function vmOf(folder: string, names: readonly string[], warnings: string[]
   const [vm] = found.values();
   if (found.size > 1) {
     warnings.push(
-      `the configurations are of different VMs (${[...found.keys()].join(', ')}): none is taken for the name`,
+      warning(
+        'vm-unknown',
+        `the configurations are of different VMs (${[...found.keys()].join(', ')}): none is taken for the name`,
+      ),
     );
     return undefined;
   }

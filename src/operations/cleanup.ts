@@ -4,7 +4,8 @@ import type { FoundBitmap, FoundInVm } from '../backends/found-bitmaps.js';
 import { findInDomain } from '../backends/libvirt/cleanup.js';
 import { refuseRunState } from '../backends/qmp/hold-vm.js';
 import { repairVm } from '../backends/qmp/repair.js';
-import { ENDING_MS, openVm, type VmAccess } from '../backends/qmp/session.js';
+import { ENDING_MS, openVm } from '../backends/qmp/session.js';
+import type { VerbContext, WarningEvent } from '../backends/verb-context.js';
 import type { Catalog } from '../core/catalog.js';
 import { afterRepairs, reconcileVm, type RepairAction } from '../core/reconcile.js';
 import { judgeBitmap, targetIdOf } from '../core/stale-bitmaps.js';
@@ -16,18 +17,9 @@ import { removeBitmap } from '../qemu/bitmaps.js';
 import type { QmpClient } from '../qmp/client.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
+import { type CleanupOptions, cleanupOptions, type CleanupRequest } from './options.js';
 
 /** Removes our bitmaps from a VM (from a libvirt domain its checkpoints), or from images of a VM that is off. */
-export interface CleanupOptions extends Omit<VmAccess, 'purpose' | 'endDeadJobsMs' | 'monitor'> {
-  readonly vm: AskedVm | null;
-  /** Images of a VM that is off, instead of a VM. */
-  readonly images: readonly string[];
-  readonly uuid: string | null;
-  /** Targets whose needed bitmaps stay; null without `--stale`. */
-  readonly staleTargets: readonly string[] | null;
-  readonly dryRun: boolean;
-}
-
 export interface JudgedBitmap {
   /** Node name, target of a domain's disk, or image path. */
   readonly where: string;
@@ -47,8 +39,11 @@ export interface CleanupResult {
   readonly repairs: readonly RepairAction[];
 }
 
-export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
+export type CleanupContext = VerbContext<WarningEvent>;
+
+export function cleanup(request: CleanupRequest, context: Partial<CleanupContext> = {}): Promise<CleanupResult> {
   return unwinding(async (unwind) => {
+    const options = cleanupOptions(request);
     // What is wrong with a target is told before the VM is touched.
     await neededBy(options);
     const found: FoundBitmap[] = [];
@@ -58,7 +53,9 @@ export function cleanup(options: CleanupOptions): Promise<CleanupResult> {
         found.push({ where, bitmap: name, remove: () => removeImageBitmap(image, name) });
       }
     }
-    const inVm = options.vm ? await findInVm(options.vm, options, unwind) : { bitmaps: [], repairs: [] };
+    const inVm = options.vm
+      ? await findInVm(options.vm, { ...options, trace: context.trace }, unwind)
+      : { bitmaps: [], repairs: [] };
     // Again under the VM's lock: a backup that ended meanwhile has made its bitmap one that is needed.
     const staleOf = await neededBy(options);
     const all = [...found, ...inVm.bitmaps];
@@ -71,7 +68,11 @@ async function neededBy({ staleTargets }: CleanupOptions): Promise<readonly Cata
   return staleTargets === null ? null : catalogsOf(staleTargets);
 }
 
-async function findInVm(vm: AskedVm, options: CleanupOptions, unwind: Unwind): Promise<FoundInVm> {
+async function findInVm(
+  vm: AskedVm,
+  options: CleanupOptions & Pick<CleanupContext, 'trace'>,
+  unwind: Unwind,
+): Promise<FoundInVm> {
   const { dryRun } = options;
   if (vm.kind === 'domain') {
     return findInDomain({ ...options, ...vm }, unwind);
@@ -130,11 +131,6 @@ function whileOff(where: string, bitmap: string, why: string): QmpBackupError {
 }
 
 async function catalogsOf(targets: readonly string[]): Promise<readonly Catalog[]> {
-  if (targets.length === 0) {
-    throw new QmpBackupError('usage', '--stale needs to know the targets whose bitmaps are still needed', {
-      hint: 'Name each of them with --target DIR.',
-    });
-  }
   const catalogs = await Promise.all(
     targets.map(async (target) => {
       const root = resolve(target);

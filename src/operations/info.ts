@@ -1,11 +1,12 @@
-import type { AskedVm } from '../backends/address.js';
 import { inspectDomainSession } from '../backends/libvirt/session.js';
-import { openVm, type VmAccess } from '../backends/qmp/session.js';
+import { openVm } from '../backends/qmp/session.js';
+import type { VerbContext } from '../backends/verb-context.js';
 import { besideDisks, onPassedThrough } from '../core/beside-disks.js';
 import type { VmState } from '../core/disk.js';
 import { isOurBitmap } from '../core/names.js';
 import { type Unwind, unwinding } from '../flow/unwind.js';
 import { readTpms } from '../qemu/tpms.js';
+import { type InfoOptions, infoOptions, type InfoRequest } from './options.js';
 
 /** What the VM has, and why a device is left out. Changes nothing. */
 export interface VmInfo {
@@ -18,13 +19,11 @@ export interface VmInfo {
   readonly elsewhere: string | null;
 }
 
-export interface InfoOptions extends Omit<VmAccess, 'purpose' | 'endDeadJobsMs' | 'monitor'> {
-  readonly vm: AskedVm;
-}
+export type InfoContext = Pick<VerbContext<never>, 'trace'>;
 
-export function info(options: InfoOptions): Promise<VmInfo> {
+export function info(request: InfoRequest, { trace }: Partial<InfoContext> = {}): Promise<VmInfo> {
   return unwinding(async (unwind) => {
-    const { state, ...seen } = await look(options, unwind);
+    const { state, ...seen } = await look({ ...infoOptions(request), trace }, unwind);
     const tracked = state.disks.filter(({ bitmaps }) => bitmaps.some(({ name }) => isOurBitmap(name)));
     return { vm: state, tracked: tracked.map(({ device, address, qdev }) => device ?? qdev ?? address), ...seen };
   });
@@ -35,7 +34,7 @@ interface Seen extends Pick<VmInfo, 'beside' | 'elsewhere'> {
 }
 
 /** A monitor has one client at a time, which takes the VM's lock; libvirt answers many, also while a run has the domain. */
-async function look({ vm, ...access }: InfoOptions, unwind: Unwind): Promise<Seen> {
+async function look({ vm, ...access }: InfoOptions & InfoContext, unwind: Unwind): Promise<Seen> {
   if (vm.kind === 'domain') {
     const seen = await inspectDomainSession(vm);
     return { ...seen, beside: onPassedThrough(seen.state.passedThrough) };

@@ -1,11 +1,14 @@
+import type { Warning } from '../core/warning.js';
 import { resolve } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import { type Damage, damageInWords } from '../core/damage.js';
+import { valuesOf } from '../core/option-rules.js';
 import type { Point } from '../core/point.js';
 import { isFileFinding, type PointFinding } from '../core/point-findings.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 import { openEveryPoint, type PointContent } from '../repository/open-point.js';
+import { LIST_OPTIONS, type ListRequest } from './options.js';
 
 /** What a target holds: chains and points, the size of each and what it needs. Reads the catalog, and looks at the files. */
 export interface ListedPoint {
@@ -26,12 +29,12 @@ export interface ListedTarget {
   readonly targetId: string;
   readonly points: readonly ListedPoint[];
   /** What files that are gone or altered cost, in words. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 /** The target itself, or every target in the folders below it (as `--monthly` makes them). */
-export async function list(target: string): Promise<readonly ListedTarget[]> {
-  const root = resolve(target);
+export async function list(request: ListRequest): Promise<readonly ListedTarget[]> {
+  const root = resolve(valuesOf(LIST_OPTIONS, request).target);
   const folders = (await readCatalog(root)) ? [root] : await catalogsBelow(root);
   if (folders.length === 0) await requireCatalog(root);
   return Promise.all(folders.map(async (folder) => listed(folder, await requireCatalog(folder))));

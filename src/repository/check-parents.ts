@@ -1,3 +1,4 @@
+import type { Warning } from '../core/warning.js';
 import type { Catalog } from '../core/catalog.js';
 import { chainOf, currentChain, latestFull, latestTracked, withModificationTimes } from '../core/chain.js';
 import { damageInWords, damageOf, recordedFiles } from '../core/damage.js';
@@ -9,7 +10,7 @@ export async function damageIn(
   target: string,
   catalog: Catalog,
   untouched: ReadonlySet<string>,
-): Promise<readonly string[]> {
+): Promise<readonly Warning[]> {
   return damageInWords(catalog, damageOf(catalog, await filesAmiss(target, recordedFiles(catalog), untouched)));
 }
 

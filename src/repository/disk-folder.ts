@@ -1,5 +1,8 @@
+import { type Warn, warning } from '../core/warning.js';
 import { lstat, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
+import { isComponent } from '../core/names.js';
+import { type OptionRules, word, type ValuesOf } from '../core/option-rules.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { Lock, LockOptions } from './lock.js';
 
@@ -10,6 +13,27 @@ export interface DiskFolder {
   /** The folder that holds it: the target, whose lock and catalog count. */
   readonly target: string;
   readonly disk: string;
+}
+
+/** How verbs that have to do with one disk alone are told which: by target and disk id, or by its folder. */
+export const DISK_FOLDER_OPTIONS = {
+  /** Folder of the backups. */
+  target: word('--target'),
+  /** The disk, by its disk id. */
+  disk: word('--disk'),
+  /** Instead of both: the folder of the disk, `<target>/<disk id>`. */
+  dir: word('--dir'),
+} satisfies OptionRules;
+
+/** @throws QmpBackupError `usage` unless they name one folder */
+export function diskFolderOf({ target, disk, dir }: ValuesOf<typeof DISK_FOLDER_OPTIONS>): string {
+  const pair = target !== null || disk !== null;
+  if (dir !== null && !pair) return dir;
+  if (dir === null && target !== null && disk !== null && isComponent(disk)) return join(target, disk);
+  const bad = disk !== null && !isComponent(disk);
+  throw new QmpBackupError('usage', bad ? `--disk ${disk} is no disk id` : 'the disk is not named, or twice', {
+    hint: 'Give --target DIR with --disk ID, or --dir with the folder of the disk. See the disk ids: qmpbackup list --target DIR',
+  });
 }
 
 /** @throws QmpBackupError `no-catalog` when there is no such folder; `unsafe` for a link, which may lead anywhere */
@@ -45,13 +69,18 @@ export async function lockForReading(
   lockTarget: LockTarget,
   target: string,
   options: LockOptions,
-  warn: (text: string) => void,
+  warn: Warn,
 ): Promise<Lock | undefined> {
   try {
     return await lockTarget(target, options);
   } catch (error) {
     if (!isReadOnly(error)) throw error;
-    warn(`${target} cannot be locked (${messageOf(error)}); make sure that no rebase runs in it meanwhile`);
+    warn(
+      warning(
+        'not-locked',
+        `${target} cannot be locked (${messageOf(error)}); make sure that no rebase runs in it meanwhile`,
+      ),
+    );
     return undefined;
   }
 }

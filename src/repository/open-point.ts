@@ -10,7 +10,7 @@ import {
   planDisk,
   planRestore,
   type RestoreDisk,
-  type RestoreRequest,
+  type PointRequest,
   wholePoints,
 } from '../core/restore-plan.js';
 import { QmpBackupError } from '../errors.js';
@@ -85,7 +85,7 @@ export interface OpenOptions extends DigestOptions {
  */
 export async function openPoint(
   target: string,
-  request: RestoreRequest = {},
+  request: PointRequest = {},
   options: OpenOptions = {},
 ): Promise<OpenPoint> {
   const catalog = options.catalog ?? (await requireCatalog(target));

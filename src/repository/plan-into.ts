@@ -1,11 +1,11 @@
 import type { VmState } from '../core/disk.js';
 import { type KnownSource, matchDisks } from '../core/match-disks.js';
-import { type BackupPlan, type BackupRequest, planBackup } from '../core/plan.js';
+import { type BackupPlan, type PlanRequest, planBackup } from '../core/plan.js';
 import { type CheckedParents, checkParents } from './check-parents.js';
 import { listFiles, type TargetState } from './target.js';
 
 export interface PlanOptions {
-  readonly request: BackupRequest;
+  readonly request: PlanRequest;
   readonly vm: VmState;
   /** The name of a disk's new bitmap; null where none can be added. */
   readonly bitmapName: ((disk: string) => string) | null;

@@ -1,3 +1,5 @@
+import { format } from 'date-fns/format';
+import { type Warning, warning } from '../core/warning.js';
 import { lstat, readdir } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
@@ -18,11 +20,11 @@ export interface TargetState {
   readonly journal: Journal | undefined;
   readonly olderMonths: readonly Catalog[];
   /** Older months that cannot be read; their bitmaps stay. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 /** The folder of this run: `target` itself, or with `--monthly` its sub-folder for the VM and the month. */
-export async function targetFolder(target: string, monthly: boolean, vm: VmIdentity, month: string): Promise<string> {
+export async function targetFolder(target: string, monthly: boolean, vm: VmIdentity, now: Date): Promise<string> {
   if (!monthly) return target;
   const name = displayName(vm);
   if (name === null) {
@@ -30,7 +32,7 @@ export async function targetFolder(target: string, monthly: boolean, vm: VmIdent
       hint: 'Give one with --vm-name NAME, or start QEMU with -name.',
     });
   }
-  return monthFolder(await vmFolder(target, name), month);
+  return monthFolder(await vmFolder(target, name), format(now, 'yyyy-MM'));
 }
 
 export async function readTarget(target: string, monthly: boolean): Promise<TargetState> {
@@ -40,11 +42,13 @@ export async function readTarget(target: string, monthly: boolean): Promise<Targ
     monthly ? siblingMonths(target) : [],
   ]);
   const older = months.filter((month) => basename(month) < basename(target));
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   const catalogs = await Promise.all(
     older.map((month) =>
       readCatalog(month).catch((error: unknown) => {
-        warnings.push(`an older month cannot be read, so its bitmaps stay: ${messageOf(error)}`);
+        warnings.push(
+          warning('month-unreadable', `an older month cannot be read, so its bitmaps stay: ${messageOf(error)}`),
+        );
         return undefined;
       }),
     ),

@@ -1,3 +1,4 @@
+import { textsOf } from '../support/scenario.js';
 import { existsSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -171,7 +172,7 @@ async function expectCase(command: string, [, fault, consistency]: Case): Promis
   expect(relay.hits).toBe(1);
   await expectThawed();
   expect(answer.point.consistency).toBe(consistency);
-  if (consistency === 'crash') expect(answer.warnings.join()).toContain('the point is marked crash');
+  if (consistency === 'crash') expect(textsOf(answer.warnings).join()).toContain('the point is marked crash');
   else expect(answer.warnings).toEqual([]);
   await expectNothingLeft();
 }

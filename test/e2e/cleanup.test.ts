@@ -6,7 +6,7 @@ import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
-import { afterTest, scenario, type Scenario } from '../support/scenario.js';
+import { afterTest, scenario, type Scenario, textsOf } from '../support/scenario.js';
 
 interface CleanupAnswer {
   readonly bitmaps: readonly { readonly bitmap: string; readonly removed: boolean }[];
@@ -157,6 +157,6 @@ describe('info and list', () => {
     await mkdir(damaged);
     await writeFile(join(damaged, 'catalog.json'), '{');
     const next = await lab.backup('inc', '--monthly');
-    expect(next.warnings.join()).toContain('an older month cannot be read');
+    expect(textsOf(next.warnings).join()).toContain('an older month cannot be read');
   });
 });

@@ -1,15 +1,16 @@
+import type { Warning } from '../../src/core/warning.js';
 import { readdir, rename, rm, symlink, truncate, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { startBackup, untilCopying } from '../support/running-backup.js';
-import { type Scenario, withFull, writeBoth } from '../support/scenario.js';
+import { type Scenario, withFull, writeBoth, textsOf } from '../support/scenario.js';
 
 // Files that are gone or have another size are noticed by whoever looks at a target, long before somebody has to restore.
 
 interface Listed {
   readonly targets: readonly {
-    readonly warnings: readonly string[];
+    readonly warnings: readonly Warning[];
     readonly points: readonly {
       readonly notWhole: string | null;
       readonly damaged: readonly { readonly disk: string; readonly file: string; readonly why: string }[];
@@ -57,7 +58,10 @@ describe('a file of an older chain', () => {
       null,
     ]);
     const words = new RegExp(`d1/${full}: it is missing. Lost with it is d1 of point \\w+:0, point \\w+:1`);
-    expect(warnings).toEqual([expect.stringMatching(words)]);
+    expect(warnings).toEqual([{ code: 'files-damaged', text: expect.stringMatching(words) as string }]);
+    for (const strict of [['list'], ['--socket', lab.vm.socket, 'doctor']]) {
+      await expectCli(5, ['--strict', ...strict, '--target', lab.target]);
+    }
     for (let again = 0; again < 2; again += 1) {
       const all = await said(lab);
       expect(all.list.match(/NOT RESTORABLE/g)).toHaveLength(2);
@@ -66,7 +70,7 @@ describe('a file of an older chain', () => {
       expect(all.backup).toMatch(/d1: INC/);
     }
     const run = await lab.backup('inc', '--dry-run');
-    expect(run.warnings).toEqual([expect.stringMatching(words)]);
+    expect(textsOf(run.warnings)).toEqual([expect.stringMatching(words)]);
     // What does not need it is restored as ever, and what does is refused by its name.
     await lab.expectChainEqualsDisks();
     const out = ['--output', join(lab.dir, 'out'), '--point', `${await chainOf(lab)}:1`];
@@ -79,7 +83,7 @@ describe('a file of an older chain', () => {
     const path = join(lab.target, 'd1', inc);
     await truncate(path, 4096);
     await utimes(path, 1, 1);
-    expect((await list(lab)).warnings).toEqual([
+    expect(textsOf((await list(lab)).warnings)).toEqual([
       expect.stringMatching(
         new RegExp(`d1/${inc}: it has 4096 bytes, the catalog says \\d+. Lost .* is d1 of point \\w+:1`),
       ),

@@ -11,7 +11,7 @@ import { expectPattern, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type Disk, startQemu } from '../support/lab/qemu.js';
 import { expectRefused, leavingNoTrace } from '../support/refusal.js';
-import { afterTest, type BackupAnswer, labDir, scenario, type Scenario } from '../support/scenario.js';
+import { afterTest, type BackupAnswer, labDir, scenario, type Scenario, textsOf } from '../support/scenario.js';
 
 /** Which disks a point holds and at which level, what every option does, and what is said about it, to whom. */
 
@@ -105,7 +105,9 @@ describe('which disks', () => {
   it('raw disks have increments until QEMU ends, and a warning says so', async () => {
     const lab = await scenario([{ id: 'raw', format: 'raw' }, { id: 'd2' }]);
     const full = await lab.backup('full');
-    expect(full.warnings).toContainEqual(expect.stringMatching(/^raw: a raw image cannot store a bitmap; .*QEMU ends/));
+    expect(textsOf(full.warnings)).toContainEqual(
+      expect.stringMatching(/^raw: a raw image cannot store a bitmap; .*QEMU ends/),
+    );
     await writeSome(lab, 'raw', 3);
     expect(levels(await lab.backup('inc', '--include-raw'))).toBe('raw inc, d2 inc');
     await lab.expectChainEqualsDisks();
@@ -131,7 +133,7 @@ describe('which disks', () => {
   it('qcow2 version 2 gets full copies only, until it is converted as the message says', async () => {
     const lab = await scenario([{ id: 'old', compat: '0.10' }, { id: 'd2' }]);
     const full = await lab.backup('auto');
-    expect(full.warnings).toContainEqual(
+    expect(textsOf(full.warnings)).toContainEqual(
       expect.stringMatching(/^old: qcow2 version 2 .*qemu-img amend -o compat=1\.1/),
     );
     await writeSome(lab, 'old', 3);
@@ -166,7 +168,7 @@ describe('which disks', () => {
       await expectRefused(13, backupArgs(lab, 'full'), ...words);
     });
     const full = await lab.backup('full', '--allow-plaintext');
-    expect(full.warnings).toContainEqual('d1: the source is encrypted, its backup is not');
+    expect(textsOf(full.warnings)).toContainEqual('d1: the source is encrypted, its backup is not');
     expect(full.point.disks[0]).toMatchObject({ plaintextOfEncrypted: true });
     expect((await expectCli(0, ['list', '--target', lab.target])).stdout).toContain('d1 (decrypted)');
     const copy = join(lab.target, 'd1', full.point.disks[0]!.file);

@@ -1,3 +1,4 @@
+import { textsOf } from '../support/scenario.js';
 import { createHash } from 'node:crypto';
 import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -144,7 +145,7 @@ describe('a domain that is off', () => {
     await lab.virsh(['managedsave', scenario.domain.uuid]);
     const { point, warnings } = await scenario.backup('auto');
     expect(point.consistency).toBe('crash');
-    expect(warnings.join()).toContain('managedsave');
+    expect(textsOf(warnings).join()).toContain('managedsave');
     const args = [...scenario.vm, 'backup', '--level', 'auto', '--start-paused', '--target', scenario.target];
     expect((await expectCli(13, args)).stderr).toContain('saved');
     expect((await lab.virsh(['dominfo', scenario.domain.uuid])).stdout).toMatch(/Managed save:\s+yes/);
@@ -192,7 +193,7 @@ describe('--start-paused', () => {
     await letRun();
     const { point, warnings } = await scenario.backup('full', '--start-paused', '--quiesce');
     expect(point.consistency).toBe('crash');
-    expect(warnings.join()).toContain('the point is marked crash');
+    expect(textsOf(warnings).join()).toContain('the point is marked crash');
     expect(await domain.state()).toBe('running');
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(1);
@@ -226,7 +227,7 @@ describe('--start-paused', () => {
       .toMatch(/vcpu\.0\.time=\d{9,}/);
     await lab.virsh(['suspend', domain.uuid]);
     const { warnings } = await scenario.backup('auto');
-    expect(warnings.join()).toContain('let go on by somebody');
+    expect(textsOf(warnings).join()).toContain('let go on by somebody');
     expect(await domain.state()).toBe('paused');
     await scenario.expectNothingLeft(2);
   });

@@ -1,3 +1,4 @@
+import { textsOf } from '../support/scenario.js';
 import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -82,7 +83,7 @@ describe('a guest whose old data does not fit into the scratch images', () => {
     tool.kill('SIGKILL');
     await tool;
     const { warnings } = await scenario.backup('auto');
-    expect(warnings.join()).toContain('it goes on now');
+    expect(textsOf(warnings).join()).toContain('it goes on now');
     await written;
     expect(await reason()).toMatch(/^running/);
     await scenario.expectNothingLeft(2);
@@ -93,7 +94,7 @@ describe('a guest whose old data does not fit into the scratch images', () => {
     const { tool, written } = await stalled((args) => crashCli(point, args));
     await tool;
     expect(await reason()).toBe('paused (I/O error)');
-    expect((await scenario.backup('auto')).warnings.join()).toContain('it goes on now');
+    expect(textsOf((await scenario.backup('auto')).warnings).join()).toContain('it goes on now');
     await written;
     expect(await reason()).toMatch(/^running/);
     await scenario.expectNothingLeft(2);

@@ -1,3 +1,4 @@
+import { textsOf } from '../support/scenario.js';
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile, rename, truncate } from 'node:fs/promises';
@@ -81,7 +82,7 @@ describe('a domain whose disks are a volume, an NBD export and a block device', 
     const { point, warnings } = await scenario.backup('inc', '--verify');
     expect(point).toMatchObject({ number: 1, level: 'inc', consistency: 'offline' });
     expect(point.disks.map(({ disk, changed }) => [disk, changed])).toEqual(disks.map((disk) => [disk, MiB]));
-    expect(warnings).toEqual([expect.stringMatching(/^vdb .*no lock keeps another host from writing/)]);
+    expect(textsOf(warnings)).toEqual([expect.stringMatching(/^vdb .*no lock keeps another host from writing/)]);
     await expectRestored();
     const { stdout } = await expectCli(0, [...scenario.vm, 'info']);
     expect(stdout).toMatch(new RegExp(`^vda .* 32\\.0 MiB +${image('vda')}$`, 'm'));

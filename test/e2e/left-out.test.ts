@@ -117,7 +117,7 @@ describe('a domain with disks that are left out by a rule', () => {
     expect(second.stderr).toBe('');
     expect(second.exitCode).toBe(5);
     const { warnings, point } = second.json<BackupAnswer & { point: { lacks: readonly { disk: string }[] } }>();
-    expect(warnings.map((text) => text.split(' ')[0])).toEqual(['vdb', 'vdc']);
+    expect(warnings.map(({ text }) => text.split(' ')[0])).toEqual(['vdb', 'vdc']);
     expect(point.lacks.map(({ disk }) => disk)).toEqual(['vdb', 'vdc']);
     await odd.expectNothingLeft(2);
   });

@@ -1,3 +1,4 @@
+import { textsOf } from '../support/scenario.js';
 import { existsSync } from 'node:fs';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -258,7 +259,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
     expect(exitCode).toBe(0);
     const { point, warnings } = JSON.parse(stdout) as Answer;
     expect(point.consistency).toBe('crash');
-    expect(warnings.join()).toContain('the guest did not stay frozen');
+    expect(textsOf(warnings).join()).toContain('the guest did not stay frozen');
     await relay.close();
     await expectNextRunIsRight('slow', 1);
   });
@@ -277,7 +278,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
       const { point, warnings, freeze } = (await expectCli(0, quiesced(agent, 'paused', '--quiesce'))).json<Answer>();
       expect(point.consistency).toBe('crash');
       expect(freeze).toBeNull();
-      expect(warnings.join()).toMatch(/not running \(paused\).*marked crash/);
+      expect(textsOf(warnings).join()).toMatch(/not running \(paused\).*marked crash/);
       expect(calls).toBe(0);
       expect(await vm.control.execute('query-status')).toMatchObject({ status: 'paused' });
     } finally {
@@ -291,7 +292,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
     await expectRefused(agent, /no guest agent/);
     const { point, warnings } = (await expectCli(0, quiesced(agent, 'no-agent', '--quiesce'))).json<Answer>();
     expect(point.consistency).toBe('crash');
-    expect(warnings.join()).toMatch(/no guest agent.*marked crash/);
+    expect(textsOf(warnings).join()).toMatch(/no guest agent.*marked crash/);
   });
 
   it('an agent that hangs: the same, and the next run freezes again', async () => {
@@ -300,7 +301,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
       await expectRefused(vm.agentSocket, /no guest agent answered/);
       const { point, warnings } = await backup('hanging', '--level', 'full', '--quiesce');
       expect(point.consistency).toBe('crash');
-      expect(warnings.join()).toMatch(/no guest agent answered.*marked crash/);
+      expect(textsOf(warnings).join()).toMatch(/no guest agent answered.*marked crash/);
     } finally {
       await vm.guest.run('kill -CONT $(pidof qemu-ga)');
     }

@@ -8,7 +8,7 @@ import { FakeAgent } from '../support/fake-agent.js';
 import { write } from '../support/lab/guest-writes.js';
 import { expectRefused, filesBelow } from '../support/refusal.js';
 import { ourJobs, startBackup, untilConcluded, untilCopying } from '../support/running-backup.js';
-import { afterTest, scenario, type Scenario } from '../support/scenario.js';
+import { afterTest, scenario, type Scenario, textsOf } from '../support/scenario.js';
 
 interface RecoverAnswer {
   readonly targets: readonly {
@@ -191,7 +191,7 @@ describe('recover --socket', () => {
     await crashCli(dies, ['--socket', lab.vm.socket, '--agent-socket', path, ...backup]);
     await agent.stopListening();
     const next = await lab.backup('auto');
-    expect(next.warnings.join()).toMatch(/may have left the guest frozen.*thaw it: .*guest-fsfreeze-thaw/);
+    expect(textsOf(next.warnings).join()).toMatch(/may have left the guest frozen.*thaw it: .*guest-fsfreeze-thaw/);
     await lab.expectChainEqualsDisks();
     await lab.expectNothingLeft(1);
   });

@@ -1,3 +1,4 @@
+import type { Warning } from '../../src/core/warning.js';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -7,7 +8,7 @@ import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
-import { scenario, type Scenario } from '../support/scenario.js';
+import { scenario, type Scenario, textsOf } from '../support/scenario.js';
 
 /**
  * A disk whose copy fails once the instant has passed: the run fails, or with `--skip-failed-disks` the others are sealed. Of the
@@ -24,7 +25,7 @@ interface Answer {
     readonly lacks?: readonly { readonly disk: string; readonly kind: string; readonly reason: string }[];
   };
   readonly plan: { readonly disks: readonly { readonly disk: string }[] };
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 async function threeDisks(): Promise<Scenario> {
@@ -130,7 +131,7 @@ describe('a disk that fails while it is copied', () => {
         ['d3', 'inc'],
       ]);
       expect(plan.disks.map(({ disk }) => disk)).toEqual(['d2', 'd3']);
-      expect(warnings.join()).toContain('d1 is not in the backup');
+      expect(textsOf(warnings).join()).toContain('d1 is not in the backup');
       await lab.expectNothingLeft(2);
       expect(await expectNewest(lab, ['d2', 'd3'])).toMatch(/lacks d1: its copy failed/);
     }

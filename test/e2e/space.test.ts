@@ -7,7 +7,7 @@ import { startWrite, write } from '../support/lab/guest-writes.js';
 import { mountSmall, type SmallTarget } from '../support/mounts.js';
 import { expectRefused, leavingNoTrace } from '../support/refusal.js';
 import { startBackup, untilCopying } from '../support/running-backup.js';
-import { scenario, type Scenario } from '../support/scenario.js';
+import { scenario, type Scenario, textsOf } from '../support/scenario.js';
 
 // A target that is too small, or gets full in the middle. The guest never sees an error, nothing of the point stays,
 // and the next run with space goes on where the last good one ended.
@@ -53,7 +53,7 @@ describe('before a run', () => {
     const { lab } = await small(48);
     await write(lab.vm, 'd1', { offset: 0, length: 60 * MiB, pattern: 0x11 });
     const answer = await lab.backup('full', '--reserve', '8M', '--compress', '--force');
-    expect(answer.warnings.join()).toMatch(/may be too small: the backup can need 60.*because of --force/);
+    expect(textsOf(answer.warnings).join()).toMatch(/may be too small: the backup can need 60.*because of --force/);
     await lab.expectChainEqualsDisks();
   });
 

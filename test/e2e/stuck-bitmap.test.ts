@@ -11,7 +11,7 @@ import { mountBounded } from '../support/mounts.js';
 import { startPlainQemuNbd } from '../support/nbd-servers.js';
 import { startBackup, untilConcluded, untilCopying, untilJobs } from '../support/running-backup.js';
 import { patient } from '../support/patience.js';
-import { afterTest, labDir, scenario, type Scenario, writeBoth } from '../support/scenario.js';
+import { afterTest, labDir, scenario, type Scenario, writeBoth, textsOf } from '../support/scenario.js';
 
 // QEMU reads and writes an image to remove a bitmap that was ever stored there, and refuses where it cannot.
 
@@ -76,7 +76,8 @@ it('a bitmap of a dead run in an image that cannot be written now is said of, ho
     await change(5 + number, 0x40 + number);
     const { point, warnings } = await lab.backup('inc');
     expect(point).toMatchObject({ number, disks: [{ level: 'inc' }, { level: 'inc' }] });
-    expect(warnings.join()).toMatch(refused);
+    expect(textsOf(warnings).join()).toMatch(refused);
+    expect(warnings.map(({ code }) => code)).toEqual(['bitmap-stuck']);
     expect((await lab.bitmaps())['d1']).toContain(stray);
     await lab.expectChainEqualsDisks();
   }

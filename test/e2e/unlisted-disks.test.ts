@@ -1,3 +1,4 @@
+import type { Warning } from '../../src/core/warning.js';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
@@ -9,7 +10,7 @@ import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { expectRefused, leavingNoTrace } from '../support/refusal.js';
-import { afterTest, labDir, scenario, type Scenario } from '../support/scenario.js';
+import { afterTest, labDir, scenario, type Scenario, textsOf } from '../support/scenario.js';
 
 /** Disks that `query-block` does not list, and devices that a fleeced run would end a QEMU with: seen, and said. */
 
@@ -56,7 +57,9 @@ describe('disks that QEMU does not list among its block devices', () => {
     expect(full.stderr).toMatch(/served .* another program serves it, and QEMU does not see its data/);
     const inc = await expectCli(5, ['--json', '--quiet', ...backup, '--strict']);
     expect(inc.stderr).toBe('');
-    expect(lacks(inc.json<{ warnings: string[] }>().warnings.join('\n')).toSorted()).toEqual(names.toSorted());
+    expect(lacks(textsOf(inc.json<{ warnings: Warning[] }>().warnings).join('\n')).toSorted()).toEqual(
+      names.toSorted(),
+    );
 
     await leavingNoTrace(lab, async () => {
       const words = [/--include served: a vhost-user disk/, /hint: Back it up where that program keeps its data/];

@@ -2,7 +2,8 @@ import { mkdir, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/p
 import { join, resolve } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import { defaultRebaseDeps, rebase } from '../../src/operations/rebase/rebase.js';
-import type { RestoreDeps, RestoreEvent, RestoreOptions } from '../../src/operations/restore/request.js';
+import type { RestoreRequest } from '../../src/operations/restore/options.js';
+import type { RestoreDeps, RestoreEvent } from '../../src/operations/restore/request.js';
 import { defaultRestoreDeps, restore } from '../../src/operations/restore/restore.js';
 import { MiB, point } from '../support/builders.js';
 import {
@@ -50,7 +51,7 @@ interface Call {
   readonly deps?: Partial<RestoreDeps>;
   readonly events?: RestoreEvent[];
   readonly output?: string;
-  readonly definition?: Partial<RestoreOptions['definition']>;
+  readonly definition?: Pick<RestoreRequest, 'define' | 'name' | 'connect'>;
 }
 
 function bring(lab: Lab, call: Call = {}): ReturnType<typeof restore> {
@@ -63,7 +64,7 @@ function bring(lab: Lab, call: Call = {}): ReturnType<typeof restore> {
       until,
       disks,
       breakLock: false,
-      definition: { define: false, name: null, connect: null, ...call.definition },
+      ...call.definition,
     },
     { signal: new AbortController().signal, report: (event) => void call.events?.push(event) },
     { ...defaultRestoreDeps, ...call.deps },

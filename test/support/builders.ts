@@ -3,7 +3,7 @@ import type { DirtyBitmap, SourceDisk, VmState } from '../../src/core/disk.js';
 import type { Journal } from '../../src/core/journal.js';
 import { matchDisks } from '../../src/core/match-disks.js';
 import { bitmapName } from '../../src/core/names.js';
-import type { BackupRequest, PlanInput } from '../../src/core/plan.js';
+import type { PlanRequest, PlanInput } from '../../src/core/plan.js';
 import type { Point, PointDisk } from '../../src/core/point.js';
 
 /** Small complete values of the domain's types; a test names only what it is about. */
@@ -139,7 +139,7 @@ export function vmState(disks: SourceDisk[], more: Partial<VmState> = {}): VmSta
   };
 }
 
-export function request(level: BackupRequest['level'], more: Partial<BackupRequest> = {}): BackupRequest {
+export function request(level: PlanRequest['level'], more: Partial<PlanRequest> = {}): PlanRequest {
   return {
     level,
     include: [],
@@ -153,10 +153,10 @@ export function request(level: BackupRequest['level'], more: Partial<BackupReque
 }
 
 export function planInput(
-  level: BackupRequest['level'],
+  level: PlanRequest['level'],
   sources: SourceDisk[],
   known: Catalog | undefined,
-  more: Partial<PlanInput> & { readonly request?: BackupRequest } = {},
+  more: Partial<PlanInput> & { readonly request?: PlanRequest } = {},
 ): PlanInput {
   return {
     request: request(level),

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { execa, type Options } from 'execa';
-import { checkedAnswer } from './json-answer.js';
+import { checkedAnswer, checkedLines } from './json-answer.js';
 import { projectRoot } from './lab/programs.js';
 import { patient } from './patience.js';
 
@@ -23,8 +23,7 @@ export async function qmpbackup(args: readonly string[], options: Options = {}):
     ...options,
   });
   const stdout = String(result.stdout ?? '');
-  // Also where a test does not look at it. A run that was killed may have said nothing.
-  if (args.includes('--json') && stdout !== '' && !isHelp(args)) checkedAnswer(stdout);
+  checkOutput(args, stdout);
   return {
     // A program that a signal ended has no exit code of its own.
     exitCode: result.exitCode ?? -1,
@@ -32,6 +31,13 @@ export async function qmpbackup(args: readonly string[], options: Options = {}):
     stderr: String(result.stderr ?? ''),
     json: <T>() => checkedAnswer(stdout) as T,
   };
+}
+
+/** Also where a test does not look at it. A run that was killed may have said nothing. */
+function checkOutput(args: readonly string[], stdout: string): void {
+  if (stdout === '' || isHelp(args)) return;
+  if (args.includes('--json')) checkedAnswer(stdout);
+  if (args.includes('--json=lines')) checkedLines(stdout);
 }
 
 function isHelp(args: readonly string[]): boolean {
@@ -52,7 +58,12 @@ export async function expectCli(exitCode: number, args: readonly string[], optio
 /** A run that goes on in the background, for killing it in the middle. */
 export function startCli(args: readonly string[], { detached = false }: { readonly detached?: boolean } = {}) {
   const options = { reject: false, timeout: patient(120_000), env: { NO_COLOR: '1' }, detached } as const;
-  return execa(process.execPath, [PROGRAM, ...args], options);
+  const run = execa(process.execPath, [PROGRAM, ...args], options);
+  // Where it is not as it should be, nobody catches it: the test file fails. One that was killed may not have ended its last line.
+  void run.then(({ stdout, isTerminated }) => {
+    if (!isTerminated) checkOutput(args, String(stdout));
+  });
+  return run;
 }
 
 export const repositoryRoot = projectRoot();

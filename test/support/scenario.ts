@@ -1,6 +1,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach } from 'vitest';
+import type { Warning } from '../../src/core/warning.js';
 import { MiB } from './builders.js';
 import { expectCli } from './cli.js';
 import { compareImages } from './lab/compare.js';
@@ -48,7 +49,12 @@ export interface BackupAnswer {
   };
   readonly plan: { readonly leftOut: readonly { readonly name: string; readonly reason: string }[] };
   readonly target: string;
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
+}
+
+/** What was warned of, without the codes. */
+export function textsOf(warnings: readonly Warning[]): readonly string[] {
+  return warnings.map(({ text }) => text);
 }
 
 const cleanUps: (() => Promise<unknown>)[] = [];

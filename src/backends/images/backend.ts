@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import type { BackupPlan } from '../../core/plan.js';
 import { QmpBackupError } from '../../errors.js';
@@ -35,12 +36,18 @@ function readyImages(offline: OfflineVm, vm: VmState): ReadyVm {
       for (const { disk, source } of planned.plan.disks) {
         if (offline.unlocked.includes(source.address)) {
           run.warn(
-            `${disk} (${source.file}) is read over the network, where no lock keeps another host from writing to it: its copy is of one instant only if none does`,
+            warning(
+              'not-locked',
+              `${disk} (${source.file}) is read over the network, where no lock keeps another host from writing to it: its copy is of one instant only if none does`,
+            ),
           );
         }
         if (source.id === undefined || source.id === disk) continue;
         run.warn(
-          `${source.file} was named ${source.id}, and by its bitmap it is ${disk} of this target: taken as that`,
+          warning(
+            'disk-renamed',
+            `${source.file} was named ${source.id}, and by its bitmap it is ${disk} of this target: taken as that`,
+          ),
         );
       }
       return Promise.resolve(offlineCopy(offline, planned));

@@ -1,3 +1,4 @@
+import type { Warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead, onlyBitmaps } from '../../core/journal-parts.js';
 import type { RepairAction } from '../../core/reconcile.js';
@@ -17,7 +18,7 @@ export async function repairOffline(target: TargetState, vm: VmState): Promise<R
   const all = await observeOfflineRepairs(target, vm);
   const left = bitmapsOfDead(target);
   const actions = left.length > 0 ? all.filter(({ kind }) => kind !== 'remove-journal') : all;
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   for (const action of actions) await carryOutInTarget(target.target, action, warnings);
   if (left.length > 0 && target.journal) {
     await writeJournal(target.target, onlyBitmaps(target.journal, left));

@@ -1,3 +1,4 @@
+import type { Warn } from '../../core/warning.js';
 import type { SourceDisk, VmState } from '../../core/disk.js';
 import type { Journal } from '../../core/journal.js';
 import type { Consistency, PointDefinition } from '../../core/point.js';
@@ -35,5 +36,5 @@ export interface DefinitionToTake {
   /** For the journal, so that what a dead run leaves of it is taken away like its images. */
   journalled(attempt: string): Journal['disks'];
   /** Right after the instant; what is returned puts it into the target. */
-  take(): Promise<(staging: Staging, warn: (text: string) => void) => Promise<PointDefinition>>;
+  take(): Promise<(staging: Staging, warn: Warn) => Promise<PointDefinition>>;
 }

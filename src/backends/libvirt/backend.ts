@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { checkpointName } from '../../core/names.js';
@@ -5,8 +6,9 @@ import { QmpBackupError } from '../../errors.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { readTarget } from '../../repository/target.js';
 import type { Backend, ReadyVm } from '../backend.js';
-import type { BackupOptions, BackupRun } from '../backup-run.js';
 import { imagesBackend } from '../images/backend.js';
+import type { BackupOptions } from '../backup-options.js';
+import type { BackupRun } from '../backup-run.js';
 import { chooseMethod } from './choose-method.js';
 import { domainCopy } from './domain-attempt.js';
 import type { DomainMethod } from './domain-method.js';
@@ -93,7 +95,7 @@ function readyDomain(
     prepare: (run, planned, facts) => {
       method.refuse(run.options);
       const risk = method.riskOf(facts);
-      if (risk !== null) run.warn(risk);
+      if (risk !== null) run.warn(warning('target-may-hang', risk));
       return Promise.resolve(domainCopy(session, planned, method));
     },
     checkFreeze: (run) => checkDomainFreeze({ ...run, session }, vm),

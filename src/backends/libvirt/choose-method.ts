@@ -1,7 +1,7 @@
 import { DIES_OF_NBD, survivesReaders } from '../../core/iothread-exports.js';
 import { QmpBackupError } from '../../errors.js';
 import type { Virsh } from '../../libvirt/virsh.js';
-import type { BackupOptions } from '../backup-run.js';
+import type { BackupOptions } from '../backup-options.js';
 import type { DomainMethod } from './domain-method.js';
 import { PULL } from './methods/pull.js';
 import { PUSH } from './methods/push.js';

@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import { messageOf } from '../../errors.js';
 import type { PullGuard } from '../../guards/pull-guard.js';
@@ -60,7 +61,9 @@ export class CopyGuestState {
   /** Where it was not. What cannot be done now, the guard, the undo or the next run does. */
   free(): Promise<void> {
     this.#freed ??= this.#freeNow().catch((error: unknown) => {
-      this.#run.warn(`the backup job of the domain could not be ended now: ${messageOf(error)}`);
+      this.#run.warn(
+        warning('left-behind', `the backup job of the domain could not be ended now: ${messageOf(error)}`),
+      );
       this.#guard?.handOver();
     });
     return this.#freed;

@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { join } from 'node:path';
 import type { Journal } from '../../core/journal.js';
 import {
@@ -146,7 +147,7 @@ export async function sealDefinition(
   { virsh, uuid }: DomainSession,
   staging: Staging,
   { autostart, pieces, missing: before }: TakenDefinition,
-  warn: (text: string) => void,
+  warn: Warn,
 ): Promise<PointDefinition> {
   const missing = [...before];
   const asked = async (checkpoint: string): Promise<Buffer | null> => {
@@ -164,7 +165,7 @@ export async function sealDefinition(
       return bytes && { ...piece, bytes };
     }),
   );
-  for (const what of missing) warn(`the point does not have ${what}`);
+  for (const what of missing) warn(warning('definition-incomplete', `the point does not have ${what}`));
   const files = await keepPieces(
     staging,
     whole.filter((each) => each !== null),

@@ -1,3 +1,4 @@
+import type { Warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
@@ -144,7 +145,7 @@ class DomainAttempt implements CopyAttempt {
     return { failure, thawed: !this.freezer?.mayBeFrozen };
   }
 
-  async undo(target: TargetState): Promise<readonly string[]> {
+  async undo(target: TargetState): Promise<readonly Warning[]> {
     const { session } = this.#run;
     const domain = await inspectDomain(session.virsh, session.uuid);
     const { report } = await repairDomain({ ...session, domain }, target, vmStateOf(domain));

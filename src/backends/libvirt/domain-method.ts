@@ -2,7 +2,8 @@ import type { FleeceChoice } from '../../core/fleece-choice.js';
 import type { PullGuard } from '../../guards/pull-guard.js';
 import type { Backup } from '../../libvirt/backup.js';
 import type { TargetStorage } from '../backend.js';
-import type { BackupOptions, BackupRun, Planned } from '../backup-run.js';
+import type { BackupOptions } from '../backup-options.js';
+import type { BackupRun, Planned } from '../backup-run.js';
 import type { Copies, StagedImage } from '../copy-method.js';
 import type { BackupSession } from './session.js';
 

@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import type { Consistency } from '../../core/point.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
@@ -52,6 +53,6 @@ export async function consistencyOfStarted({ session, options, warn }: DomainRun
   if (await hasHardlyRun(session.virsh, session.uuid)) return 'offline';
   const why = 'somebody let the domain go on, which was started paused for this backup';
   if (options.quiesce === 'require') throw new QmpBackupError('failed', `--quiesce=require: ${why}`, NOTHING_KEPT);
-  warn(`${why}: the point is marked crash`);
+  warn(warning('not-frozen', `${why}: the point is marked crash`));
   return 'crash';
 }

@@ -8,7 +8,7 @@ import { collectFailure } from '../../flow/collect-failure.js';
 import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import { hasManagedSave } from '../../libvirt/lifecycle.js';
 import type { ImageFile } from '../../qemu-tools/image-file.js';
-import type { BackupOptions } from '../backup-run.js';
+import type { BackupOptions } from '../backup-options.js';
 import { offlineSource } from '../images/source.js';
 import type { OfflineVm } from '../images/vm.js';
 import { definitionOf } from './definition.js';

@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../../core/warning.js';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead, onlyBitmaps } from '../../core/journal-parts.js';
@@ -74,14 +75,17 @@ export async function repairDomainAlone(
  * libvirt pauses a guest whose old data does not fit into a scratch image, and nothing of libvirt lets it go on. Resolves
  * to what is to be said of it.
  */
-export async function resumeAfterIoError({ virsh, uuid, domain }: DomainSession): Promise<readonly string[]> {
+export async function resumeAfterIoError({ virsh, uuid, domain }: DomainSession): Promise<readonly Warning[]> {
   const paused = 'the guest was paused by a write that failed, as when the space for its backup gave out';
   try {
-    return (await resumeStalled(virsh, uuid)) ? [`${paused}; it goes on now`] : [];
+    return (await resumeStalled(virsh, uuid)) ? [warning('guest-paused', `${paused}; it goes on now`)] : [];
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
     return [
-      `${paused}, and does not go on: ${error.words}. When that is mended: ${virshCommand(domain.connect, 'resume', domain.name)}`,
+      warning(
+        'guest-paused',
+        `${paused}, and does not go on: ${error.words}. When that is mended: ${virshCommand(domain.connect, 'resume', domain.name)}`,
+      ),
     ];
   }
 }
@@ -97,7 +101,7 @@ async function carriedOut(
   actions: readonly RepairAction[],
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
   if (actions.length === 0) return { vm, report: { actions, warnings: [] } };
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   const done: RepairAction[] = [];
   const dropped = new Set<string>();
   const stuck = new Set<string>();
@@ -131,8 +135,8 @@ async function carriedOut(
         continue;
       }
       case 'end-domain': {
-        const warning = action.domain === session.uuid ? await endStarted(session) : null;
-        if (warning !== null) warnings.push(warning);
+        const left = action.domain === session.uuid ? await endStarted(session) : null;
+        if (left !== null) warnings.push(left);
         break;
       }
       case 'remove-journal':
@@ -183,14 +187,14 @@ async function redefineLost(
 /**
  * Deletes checkpoints, each once, for all disks that have it; resolves to what could not be deleted now, in words.
  */
-export async function dropCheckpoints(session: DomainSession, names: readonly string[]): Promise<readonly string[]> {
-  const warnings: string[] = [];
+export async function dropCheckpoints(session: DomainSession, names: readonly string[]): Promise<readonly Warning[]> {
+  const warnings: Warning[] = [];
   for (const name of new Set(names)) await dropOrWarn(session, name, warnings);
   return warnings;
 }
 
 /** False where an image cannot be written now: its checkpoint stays known, and this must not hold up every backup. */
-async function dropOrWarn(session: DomainSession, name: string, warnings: string[]): Promise<boolean> {
+async function dropOrWarn(session: DomainSession, name: string, warnings: Warning[]): Promise<boolean> {
   try {
     await dropCheckpoint(session, name);
     return true;
@@ -202,7 +206,7 @@ async function dropOrWarn(session: DomainSession, name: string, warnings: string
     if (!refused) throw error;
     const todo = domainCommand(domain.connect, domain.name, 'cleanup', '--remove-bitmaps', '--stale');
     const words = `the bitmap ${name} of an earlier run cannot be removed now: ${messageOf(error)}`;
-    warnings.push(`${words}; later: ${todo} --target DIR …`);
+    warnings.push(warning('bitmap-stuck', `${words}; later: ${todo} --target DIR …`));
     return false;
   }
 }
@@ -259,14 +263,14 @@ async function dropOrphans(session: DomainSession, name: string): Promise<void> 
 }
 
 /** False for an agent that cannot be asked now, which must not hold up a backup. */
-async function thawAgain({ virsh, uuid, domain }: DomainSession, warnings: string[]): Promise<boolean> {
+async function thawAgain({ virsh, uuid, domain }: DomainSession, warnings: Warning[]): Promise<boolean> {
   if (!domain.active) return true;
   try {
     await thaw(virsh, uuid, { timeoutMs: THAW_MS });
     return true;
   } catch (error) {
     const words = `an earlier run may have left the guest frozen, and it cannot be thawed: ${messageOf(error)}`;
-    warnings.push(`${words}. If the guest hangs, thaw it: ${thawDomainByHand(domain)}`);
+    warnings.push(warning('guest-frozen', `${words}. If the guest hangs, thaw it: ${thawDomainByHand(domain)}`));
     return false;
   }
 }

@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../../core/warning.js';
 import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { virshCommand } from '../../core/virsh-hint.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
@@ -33,8 +34,8 @@ export async function startForBackup(run: BackupRun, session: BackupSession, unw
   let unknown = false;
   let ended = false;
   const end = async (): Promise<void> => {
-    const warning = await endStarted(session);
-    if (warning !== null) run.warn(warning);
+    const left = await endStarted(session);
+    if (left !== null) run.warn(left);
     ended = true;
   };
   unwind.defer(async () => {
@@ -79,11 +80,14 @@ export async function endStarted({
   virsh,
   uuid,
   domain,
-}: Pick<DomainSession, 'virsh' | 'uuid' | 'domain'>): Promise<string | null> {
+}: Pick<DomainSession, 'virsh' | 'uuid' | 'domain'>): Promise<Warning | null> {
   const state = await stateNow(virsh, uuid);
   if (state === 'shut off') return null;
   if (state !== 'paused' || !(await hasHardlyRun(virsh, uuid))) {
-    return `the domain ${domain.name}, which was started paused for a backup, was let go on by somebody: it is left as it is`;
+    return warning(
+      'domain-left-running',
+      `the domain ${domain.name}, which was started paused for a backup, was let go on by somebody: it is left as it is`,
+    );
   }
   try {
     await destroyGracefully(virsh, uuid);

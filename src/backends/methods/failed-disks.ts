@@ -1,3 +1,4 @@
+import type { Warning } from '../../core/warning.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import { partOf } from '../../core/journal-parts.js';
 import type { Journal } from '../../core/journal.js';
@@ -30,7 +31,7 @@ export async function removeFilesOfFailed(
 ): Promise<void> {
   if (failed.length === 0) return;
   const { target, warn } = run;
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   for (const action of await observeFailed(journal, { target, failed }, planned, { disks: [], jobs: [] })) {
     await carryOutInTarget(target, action, warnings);
   }

@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import type { BackupRun } from '../backup-run.js';
 
@@ -10,6 +11,6 @@ export function unfrozen(run: BackupRun, why: string, cause?: unknown): null {
       hint: 'Nothing was changed. --quiesce alone would go on and mark the point crash.',
     });
   }
-  run.warn(`the guest cannot be frozen: ${why}; the point is marked crash`);
+  run.warn(warning('not-frozen', `the guest cannot be frozen: ${why}; the point is marked crash`));
   return null;
 }

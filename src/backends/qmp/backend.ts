@@ -7,7 +7,7 @@ import { dismissJob } from '../../qemu/job-watch.js';
 import { mayGo } from '../../qemu/stay-here.js';
 import { describeEndpoint } from '../../qmp/endpoint.js';
 import type { Backend, ReadyVm } from '../backend.js';
-import type { BackupOptions } from '../backup-run.js';
+import type { BackupOptions } from '../backup-options.js';
 import { observeRepairs } from '../repair.js';
 import { chooseFleecing } from './choose-fleecing.js';
 import { refuseMoved, refuseRunState } from './hold-vm.js';

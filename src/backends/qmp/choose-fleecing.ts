@@ -14,7 +14,7 @@ import { type QemuFeatures, readFeatures } from '../../qemu/features.js';
 import type { FleecedDisk } from '../../qemu/fleece.js';
 import { scratchImage } from '../../repository/scratch.js';
 import type { TargetStorage } from '../backend.js';
-import type { BackupOptions } from '../backup-run.js';
+import type { BackupOptions } from '../backup-options.js';
 import type { Fleecing, QmpRun } from './run.js';
 
 export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: TargetStorage): Promise<Fleecing> {

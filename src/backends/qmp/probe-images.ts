@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { eachDisk } from '../../flow/all-of.js';
 import type { SocketOwner } from '../../host/socket-owner.js';
@@ -13,7 +14,7 @@ interface ProbeOptions {
   readonly fleeced: ReadonlyMap<string, FleecedDisk>;
   /** The target may hang: QEMU shall not wait for it with the threads that serve the guest. */
   readonly mayHang: boolean;
-  readonly warn: (text: string) => void;
+  readonly warn: Warn;
 }
 
 /** Proves that QEMU can write to the new images, before any freeze. It never opens their parents. */
@@ -39,7 +40,12 @@ async function probeOrExplain(
       return 'io_uring';
     } catch (error) {
       if (!(error instanceof QmpCommandError)) throw error;
-      warn(`QEMU cannot use io_uring (${error.desc}): should the target hang, the guest's disks may hang with it`);
+      warn(
+        warning(
+          'target-may-hang',
+          `QEMU cannot use io_uring (${error.desc}): should the target hang, the guest's disks may hang with it`,
+        ),
+      );
     }
   }
   try {

@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import type { Journal } from '../../core/journal.js';
@@ -29,7 +30,7 @@ export async function repairVm(client: QmpClient, vm: VmState): Promise<Repaired
 }
 
 /** Takes fleecing out of the VM again, as far as it is in; returns what may be left for a person, in words. */
-export async function takeFleecingOut(client: QmpClient, journal: Journal): Promise<readonly string[]> {
+export async function takeFleecingOut(client: QmpClient, journal: Journal): Promise<readonly Warning[]> {
   const actions = dismantle({ ...(await inspectVm(client)), journal });
   return (await carryOutAll(client, { target: '', journal }, actions)).warnings;
 }
@@ -64,7 +65,7 @@ async function carriedOut(
 export interface CarriedOut {
   readonly done: readonly RepairAction[];
   /** What may be left for a person, in words. */
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
   /** Bitmaps that QEMU does not remove now. */
   readonly stuck: readonly string[];
 }
@@ -76,13 +77,13 @@ async function carryOutAll(
   actions: readonly RepairAction[],
 ): Promise<CarriedOut> {
   const done: RepairAction[] = [];
-  const warnings: string[] = [];
+  const warnings: Warning[] = [];
   const stuck: string[] = [];
   for (const action of actions) {
     if (action.kind === 'remove-bitmap') {
-      const warning = await removeOrSay(client, action);
-      if (warning !== null) {
-        warnings.push(warning);
+      const said = await removeOrSay(client, action);
+      if (said !== null) {
+        warnings.push(said);
         stuck.push(action.bitmap);
         continue;
       }
@@ -107,18 +108,18 @@ async function carryOutAll(
 export async function removeOrSay(
   client: QmpClient,
   { node, bitmap }: Pick<Extract<RepairAction, { kind: 'remove-bitmap' }>, 'node' | 'bitmap'>,
-): Promise<string | null> {
+): Promise<Warning | null> {
   try {
     await removeBitmap(client, node, bitmap);
     return null;
   } catch (error) {
     if (!(error instanceof QmpCommandError)) throw error;
     const words = `the bitmap ${bitmap} cannot be removed from the disk with the node ${node} now: ${error.desc}`;
-    return `${words}. No point needs it, and the next run tries again`;
+    return warning('bitmap-stuck', `${words}. No point needs it, and the next run tries again`);
   }
 }
 
-async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: string[]): Promise<void> {
+async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: Warning[]): Promise<void> {
   switch (action.kind) {
     case 'continue':
       await run(client, 'cont');
@@ -147,21 +148,23 @@ async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: s
 }
 
 /** A filter that QEMU does not let go does the guest no harm, and must not hold up every backup. */
-async function takeOut(client: QmpClient, filter: FilterInPlace, warnings: string[]): Promise<void> {
+async function takeOut(client: QmpClient, filter: FilterInPlace, warnings: Warning[]): Promise<void> {
   try {
     await takeOutFilter(client, filter);
   } catch (error) {
     if (!(error instanceof QmpCommandError)) throw error;
-    warnings.push(`the filter ${filter.filter} cannot be taken out of ${filter.qdev}: ${error.desc}`);
+    warnings.push(
+      warning('left-behind', `the filter ${filter.filter} cannot be taken out of ${filter.qdev}: ${error.desc}`),
+    );
   }
 }
 
 /** A node that somebody builds on by now (a snapshot above our filter) stays: that must not hold up the backup. */
-async function removeNode(client: QmpClient, node: string, warnings: string[]): Promise<void> {
+async function removeNode(client: QmpClient, node: string, warnings: Warning[]): Promise<void> {
   try {
     await run(client, 'blockdev-del', { 'node-name': node });
   } catch (error) {
     if (!(error instanceof QmpCommandError)) throw error;
-    warnings.push(`the block node ${node} of an earlier run cannot be removed: ${error.desc}`);
+    warnings.push(warning('left-behind', `the block node ${node} of an earlier run cannot be removed: ${error.desc}`));
   }
 }

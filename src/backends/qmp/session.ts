@@ -10,6 +10,7 @@ import { stopJobs } from '../../qemu/job-watch.js';
 import { QmpClient } from '../../qmp/client.js';
 import { describeEndpoint, type Endpoint } from '../../qmp/endpoint.js';
 import { lockVm } from '../../repository/lock.js';
+import type { Trace } from '../verb-context.js';
 import { refuseLibvirtMonitor, refuseLibvirtQemu } from './refuse-libvirt.js';
 
 /** A VM that this run has to itself: its lock is held, its monitor is open, and it has been looked at once. */
@@ -30,7 +31,7 @@ export interface VmAccess {
   readonly purpose: string;
   /** Jobs of a run that died are cancelled and get so many milliseconds to end; null leaves them alone. */
   readonly endDeadJobsMs: number | null;
-  readonly trace?: ((direction: '>' | '<', message: unknown) => void) | undefined;
+  readonly trace?: Trace | undefined;
 }
 
 export async function openVm(

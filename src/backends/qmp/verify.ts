@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import { dirname, join } from 'node:path';
 import type { Journal } from '../../core/journal.js';
 import { exportName } from '../../core/names.js';
@@ -34,7 +35,9 @@ export async function verifyPoint(
   await serve(run, socket, journal);
   for (const [index, disk] of fleeced.entries()) await verifyDisk(run, planned, disk, { socket, index });
   for (const { planned: missed } of staged.filter(({ fleece }) => fleece === null)) {
-    run.warn(`${missed.disk} was not verified: no guest device has it open, so it was not fleeced`);
+    run.warn(
+      warning('not-verified', `${missed.disk} was not verified: no guest device has it open, so it was not fleeced`),
+    );
   }
 }
 

@@ -1,124 +1,106 @@
 import { Option } from 'commander';
-import { format } from 'date-fns/format';
-import type { BackupOptions, BackupResult } from '../../backends/backup-run.js';
+import { BACKUP_OPTIONS } from '../../backends/backup-options.js';
 import { QmpBackupError } from '../../errors.js';
 import { backup } from '../../operations/backup/backup.js';
 import { hasRunAsChild } from '../child-run.js';
 import { backupDocument } from '../documents/backup.js';
-import { type ImageOption, parseBytes, parseImages, parseList, secondsOption } from '../options.js';
+import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
 import { createProgress } from '../render/progress.js';
-import { agentOf, type CommandContext, type GlobalOptions, packageVersion, requireVm } from '../wiring.js';
+import type { CommandContext } from '../wiring.js';
 
 interface Flags {
-  readonly level: BackupOptions['level'];
   readonly target: string;
-  readonly monthly?: boolean;
-  readonly include?: readonly string[];
-  readonly exclude?: readonly string[];
   readonly quiesce?: boolean | string;
   readonly quisce?: boolean | string;
-  readonly freezeTimeout: number;
-  readonly freezeLimit: number;
-  readonly speedLimit: number;
-  readonly compress?: boolean;
-  readonly force?: boolean;
-  readonly stallTimeout: number;
-  readonly excludeRaw?: boolean;
-  readonly allowPlaintext?: boolean;
-  readonly skipFailedDisks?: boolean;
-  readonly vmName?: string;
   readonly progressInterval: number;
-  readonly digest: boolean;
-  readonly fleece: BackupOptions['fleece'];
-  readonly fleeceDir?: string;
-  readonly reserve?: number;
-  readonly cbwTimeout: number;
-  readonly verify?: boolean | string;
-  readonly dryRun?: boolean;
-  readonly breakLock?: boolean;
-  readonly strict?: boolean;
-  readonly method: BackupOptions['method'];
-  readonly killJob?: boolean;
-  readonly offline?: readonly ImageOption[];
-  readonly startPaused?: boolean;
 }
 
 export const backupCommand: Register = (program, run) => {
+  const { level, target, monthly, dryRun, include, exclude, excludeRaw, allowPlaintext } = BACKUP_OPTIONS;
+  const { skipFailedDisks, quiesce, freezeTimeout, freezeLimit, fleece, fleeceDir, cbwTimeout } = BACKUP_OPTIONS;
+  const { compress, verify, digest, vmName, speedLimit, reserve, force, stallTimeout } = BACKUP_OPTIONS;
+  const { progressInterval, breakLock, offline, startPaused, method, killJob } = BACKUP_OPTIONS;
+  const bytes = { value: '<bytes>' };
+  const seconds = { value: '<seconds>' };
   const command = program
     .command('backup')
     .description('take one restore point of all disks of a VM')
     .addOption(
-      new Option('-l, --level <level>', 'auto: incremental where that is safe, full where not')
-        .choices(['full', 'inc', 'diff', 'auto', 'copy'])
-        .default('auto'),
+      optionOf(level, 'auto: incremental where that is safe, full where not', { short: '-l', value: '<level>' }),
     )
-    .requiredOption('-t, --target <dir>', 'folder of the backups')
-    .option('--monthly', 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>')
-    .option('--dry-run', 'say what would be done, and why')
-    .option('--strict', 'end with exit code 5 where there is a warning, such as a disk that is not in the backup')
+    .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
+    .addOption(optionOf(monthly, 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>'))
+    .addOption(optionOf(dryRun, 'say what would be done, and why'))
 
     .optionsGroup('Disks:')
-    .option(
-      '-i, --include <disks>',
-      'only these disks: a comma list of disk ids, devices, nodes or file names',
-      parseList,
+    .addOption(
+      optionOf(include, 'only these disks: a comma list of disk ids, devices, nodes or file names', {
+        short: '-i',
+        value: '<disks>',
+      }),
     )
-    .option('-e, --exclude <disks>', 'all disks but these', parseList)
+    .addOption(optionOf(exclude, 'all disks but these', { short: '-e', value: '<disks>' }))
     .option('--include-raw', 'raw disks are backed up by default; accepted for old cron lines')
-    .option('--exclude-raw', 'leave raw disks out')
-    .option('--allow-plaintext', 'back encrypted disks up, decrypted')
-    .option('--skip-failed-disks', 'back the others up where a disk cannot be copied, or fails; exit code 3')
+    .addOption(optionOf(excludeRaw, 'leave raw disks out'))
+    .addOption(optionOf(allowPlaintext, 'back encrypted disks up, decrypted'))
+    .addOption(optionOf(skipFailedDisks, 'back the others up where a disk cannot be copied, or fails; exit code 3'))
 
     .optionsGroup('Guest:')
-    .option('--quiesce [require]', 'freeze the guest by its agent; with =require the run fails where that fails')
-    .addOption(new Option('--quisce [require]').hideHelp())
-    .addOption(secondsOption('--freeze-timeout <seconds>', 'how long the agent may take to freeze', 60))
-    .addOption(secondsOption('--freeze-limit <seconds>', 'the guest is thawed after this long, whatever happens', 10))
     .addOption(
-      new Option(
-        '--fleece <when>',
-        'keep what the guest overwrites in a local scratch image, so that a bad target cannot harm it',
-      )
-        .choices(['auto', 'always', 'never'])
-        .default('auto'),
+      optionOf(quiesce, 'freeze the guest by its agent; with =require the run fails where that fails', {
+        value: '[require]',
+      }),
     )
-    .option('--fleece-dir <dir>', "folder of the scratch images (default: beside each disk's image)")
-    .addOption(secondsOption('--cbw-timeout <seconds>', 'how long a guest write may wait for a scratch image', 10))
+    .addOption(new Option('--quisce [require]').hideHelp())
+    .addOption(optionOf(freezeTimeout, 'how long the agent may take to freeze', seconds))
+    .addOption(optionOf(freezeLimit, 'the guest is thawed after this long, whatever happens', seconds))
+    .addOption(
+      optionOf(fleece, 'keep what the guest overwrites in a local scratch image, so that a bad target cannot harm it', {
+        value: '<when>',
+      }),
+    )
+    .addOption(
+      optionOf(fleeceDir, "folder of the scratch images (default: beside each disk's image)", { value: '<dir>' }),
+    )
+    .addOption(optionOf(cbwTimeout, 'how long a guest write may wait for a scratch image', seconds))
 
     .optionsGroup('What is written:')
-    .option('--compress', 'compress the backup (zstd where QEMU has it)')
-    .option('--verify [share]', 'compare the point with the frozen instant before it counts; =sample: parts of it')
-    .option('--no-digest', 'do not record a sha256 of each file')
-    .option('--vm-name <name>', 'what to call a VM that has no name')
+    .addOption(optionOf(compress, 'compress the backup (zstd where QEMU has it)'))
+    .addOption(
+      optionOf(verify, 'compare the point with the frozen instant before it counts; =sample: parts of it', {
+        value: '[share]',
+      }),
+    )
+    .addOption(optionOf(digest, 'do not record a sha256 of each file'))
+    .addOption(optionOf(vmName, 'what to call a VM that has no name', { value: '<name>' }))
 
     .optionsGroup('Space, speed and time:')
-    .option('--speed-limit <bytes>', 'bytes per second for each disk; also 20M', parseBytes, 0)
-    .option('--reserve <bytes>', 'what stays free on the target (default: the larger of 256M and 1 %)', parseBytes)
-    .option('--force', 'begin although the space may be too little; the run ends before it is used up')
-    .addOption(secondsOption('--stall-timeout <seconds>', 'end the run when the target hangs for so long', 120))
-    .addOption(secondsOption('--progress-interval <seconds>', 'time between two progress lines', 10))
-    .option('--break-lock', 'take a lock that another host holds')
+    .addOption(optionOf(speedLimit, 'bytes per second for each disk; also 20M', bytes))
+    .addOption(optionOf(reserve, 'what stays free on the target (default: the larger of 256M and 1 %)', bytes))
+    .addOption(optionOf(force, 'begin although the space may be too little; the run ends before it is used up'))
+    .addOption(optionOf(stallTimeout, 'end the run when the target hangs for so long', seconds))
+    .addOption(optionOf(progressInterval, 'time between two progress lines', seconds))
+    .addOption(optionOf(breakLock, 'take a lock that another host holds'))
 
     .optionsGroup('VMs that are off:')
-    .option(
-      '--offline <disk=file>',
-      'instead of --socket: an image of a VM that is off, by disk id; only read; repeatable',
-      parseImages,
+    .addOption(
+      optionOf(offline, 'instead of --socket: an image of a VM that is off, by disk id; only read; repeatable', {
+        value: '<disk=file>',
+      }),
     )
-    .option('--start-paused', 'start a libvirt domain that is off, paused, for as long as its backup takes')
+    .addOption(optionOf(startPaused, 'start a libvirt domain that is off, paused, for as long as its backup takes'))
 
     .optionsGroup('libvirt domains:')
     .addOption(
-      new Option(
-        '--method <method>',
+      optionOf(
+        method,
         "push: QEMU itself writes the backup, and the guest's writes wait for the target meanwhile; auto: pull, where that does not harm the guest",
-      )
-        .choices(['auto', 'pull', 'push'])
-        .default('auto'),
+        { value: '<method>' },
+      ),
     )
-    .option('--kill-job', 'end a backup job of somebody else that is running')
+    .addOption(optionOf(killJob, 'end a backup job of somebody else that is running'))
     .addHelpText('after', EXAMPLES);
   for (const { flags, instead } of REFUSED) command.addOption(new Option(flags, instead).hideHelp());
   command.action(run<Flags>((flags, context) => runBackup(flags, context)));
@@ -157,52 +139,23 @@ function refuseForeignOptions(flags: Readonly<Record<string, unknown>>): void {
 async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   refuseForeignOptions(flags as unknown as Record<string, unknown>);
   if (await hasRunAsChild(flags.target)) return;
-  const { globals, log, signal, now } = context;
-  const progress = createProgress(log, flags.progressInterval, globals.quiet ?? false);
+  const { globals, log, signal, now, trace } = context;
+  const progress = createProgress(log, flags.progressInterval * 1000, globals.quiet ?? false);
+  const quiesce = flags.quiesce ?? flags.quisce;
+  const request = requestFrom(BACKUP_OPTIONS, { ...globals, ...flags, quiesce });
   const result = await backup(
-    {
-      ...domainOptions(vmOf(flags, globals), flags),
-      startPaused: flags.startPaused ?? false,
-      agent: agentOf(globals),
-      level: flags.level,
-      target: flags.target,
-      monthly: flags.monthly ?? false,
-      include: flags.include ?? [],
-      exclude: flags.exclude ?? [],
-      excludeRaw: flags.excludeRaw ?? false,
-      allowPlaintext: flags.allowPlaintext ?? false,
-      skipFailed: flags.skipFailedDisks ?? false,
-      compress: flags.compress ?? false,
-      label: flags.vmName ?? null,
-      quiesce: quiesceMode(flags.quiesce ?? flags.quisce),
-      freezeTimeoutMs: flags.freezeTimeout,
-      freezeLimitMs: flags.freezeLimit,
-      speedLimit: flags.speedLimit,
-      force: flags.force ?? false,
-      stallTimeoutMs: flags.stallTimeout,
-      digests: flags.digest,
-      reserve: flags.reserve ?? null,
-      fleece: flags.fleece,
-      fleeceDir: flags.fleeceDir ?? null,
-      cbwTimeoutMs: flags.cbwTimeout,
-      verify: verifyShare(flags.verify),
-      dryRun: flags.dryRun ?? false,
-      progressIntervalMs: progress.pollMs,
-      tool: `qmpbackup ${packageVersion()}`,
-      breakLock: flags.breakLock ?? false,
-      trace: context.trace,
-    },
+    { ...request, progressInterval: progress.pollMs / 1000 },
     {
       signal,
       now,
-      month: () => format(now(), 'yyyy-MM'),
+      trace,
       report: (event) => {
         switch (event.kind) {
           case 'warning':
-            log.write('warning', event.text);
+            context.warn(event);
             return;
           case 'reminder':
-            log.write('info', event.text);
+            context.remind(event);
             return;
           case 'repaired':
             log.write('info', `repaired what an earlier run left behind, steps: ${event.actions.length}`);
@@ -248,59 +201,4 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
     result.point ? 'the point is sealed' : 'nothing was changed',
   );
   if (result.point?.lacks?.some(({ kind }) => kind === 'failed')) context.endWith('partial');
-  // Done in part says more than that there were warnings.
-  if (flags.strict && context.ending() === undefined && warnsOfThisRun(result)) context.endWith('warnings');
-}
-
-/** What a disk is like is no warning of this run, though it is said at the first one. */
-function warnsOfThisRun({ warnings, standing }: BackupResult): boolean {
-  return warnings.some((text) => !standing.includes(text));
-}
-
-function domainOptions(
-  vm: BackupOptions['vm'],
-  { method, killJob = false }: Flags,
-): Pick<BackupOptions, 'vm' | 'method' | 'killJob'> {
-  const option = killJob ? '--kill-job' : method === 'push' ? '--method push' : null;
-  if (vm.kind === 'domain' || option === null) return { vm, method, killJob };
-  throw new QmpBackupError('usage', `${option} is for libvirt domains`, {
-    hint:
-      option === '--kill-job'
-        ? 'Leave it out: jobs of others on a VM do not hold up a backup by --socket.'
-        : 'Leave it out: a backup by --socket is always written by QEMU.',
-  });
-}
-
-function vmOf({ offline, startPaused, method }: Flags, globals: GlobalOptions): BackupOptions['vm'] {
-  if (startPaused && globals.domain === undefined) {
-    throw new QmpBackupError('usage', '--start-paused starts a libvirt domain, and none was given', {
-      hint: 'Name it with --domain.',
-    });
-  }
-  if (startPaused && method === 'push') {
-    throw new QmpBackupError('usage', '--start-paused goes with --method pull', {
-      hint: 'Whom the files have to belong to, so that QEMU can write them, is known only of a domain that runs.',
-    });
-  }
-  if (!offline) return requireVm(globals);
-  if (globals.socket !== undefined || globals.domain !== undefined) {
-    throw new QmpBackupError('usage', '--offline names the disks of a VM that is off, --socket and --domain a VM', {
-      hint: 'Give one of them. A libvirt domain that is off is backed up by --domain alone.',
-    });
-  }
-  return { kind: 'images', images: offline };
-}
-
-function verifyShare(value: boolean | string | undefined): BackupOptions['verify'] {
-  if (value === undefined || value === false) return null;
-  if (value === true) return 'all';
-  if (value === 'sample') return 'sample';
-  throw new QmpBackupError('usage', `--verify=${value} is not known`, { hint: 'Use --verify or --verify=sample.' });
-}
-
-function quiesceMode(value: boolean | string | undefined): BackupOptions['quiesce'] {
-  if (value === undefined || value === false) return 'no';
-  if (value === true) return 'try';
-  if (value === 'require') return 'require';
-  throw new QmpBackupError('usage', `--quiesce=${value} is not known`, { hint: 'Use --quiesce or --quiesce=require.' });
 }

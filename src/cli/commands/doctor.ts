@@ -1,32 +1,32 @@
-import { format } from 'date-fns/format';
-import { QmpBackupError } from '../../errors.js';
 import { doctor } from '../../operations/doctor/doctor.js';
 import { hasRunAsChild } from '../child-run.js';
 import { doctorDocument } from '../documents/doctor.js';
+import { DOCTOR_OPTIONS } from '../../operations/doctor/options.js';
+import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { renderFindings } from '../render/findings.js';
-import { agentOf, type CommandContext, vmOf } from '../wiring.js';
+import type { CommandContext } from '../wiring.js';
 
 interface Flags {
   readonly target?: string;
-  readonly monthly?: boolean;
-  readonly vmName?: string;
-  readonly fleeceDir?: string;
-  readonly breakLock?: boolean;
 }
 
 export const doctorCommand: Register = (program, run) => {
+  const { target, monthly, vmName, fleeceDir, breakLock } = DOCTOR_OPTIONS;
   program
     .command('doctor')
     .description('say what would make a backup fail or be worse than expected, before it is tried; changes nothing')
-    .option('-t, --target <dir>', 'folder of the backups, also one that does not exist yet')
-    .option('--monthly', 'the target is that of this month, <target>/<vm name>/<YYYY-MM>')
-    .option('--vm-name <name>', 'what to call a VM that has no name')
-    .option(
-      '--fleece-dir <dir>',
-      'of a libvirt domain: where the scratch images would lie (default: beside its images)',
+    .addOption(
+      optionOf(target, 'folder of the backups, also one that does not exist yet', { short: '-t', value: '<dir>' }),
     )
-    .option('--break-lock', 'take a lock that another host holds')
+    .addOption(optionOf(monthly, 'the target is that of this month, <target>/<vm name>/<YYYY-MM>'))
+    .addOption(optionOf(vmName, 'what to call a VM that has no name', { value: '<name>' }))
+    .addOption(
+      optionOf(fleeceDir, 'of a libvirt domain: where the scratch images would lie (default: beside its images)', {
+        value: '<dir>',
+      }),
+    )
+    .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runDoctor));
 };
@@ -43,29 +43,14 @@ Examples:
 
 async function runDoctor(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, signal, now, trace } = context;
-  const vm = vmOf(globals);
-  if (!vm && flags.target === undefined) {
-    throw new QmpBackupError('usage', 'doctor was given nothing to look at', {
-      hint: 'Name the VM (--socket PATH or --domain NAME), a target (--target DIR), or both.',
-    });
-  }
   if (flags.target !== undefined && (await hasRunAsChild(flags.target))) return;
-  const result = await doctor(
-    {
-      vm,
-      agent: agentOf(globals),
-      target: flags.target ?? null,
-      monthly: flags.monthly ?? false,
-      label: flags.vmName ?? null,
-      fleeceDir: flags.fleeceDir ?? null,
-      breakLock: flags.breakLock ?? false,
-      trace,
-    },
-    { signal, now, month: () => format(now(), 'yyyy-MM') },
-  );
+  const request = requestFrom(DOCTOR_OPTIONS, { ...globals, ...flags });
+  const result = await doctor(request, { signal, now, trace });
   context.answer(
     () => doctorDocument(result),
     () => renderFindings(result.findings),
   );
-  if (result.findings.some(({ level }) => level === 'error')) context.endWith('failed');
+  const has = (wanted: string): boolean => result.findings.some(({ level }) => level === wanted);
+  if (has('error')) context.endWith('failed');
+  else if (globals.strict && has('warning')) context.endWith('warnings');
 }

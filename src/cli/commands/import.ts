@@ -1,33 +1,29 @@
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import type { ImportResult } from '../../operations/import/import-run.js';
 import { importStreams } from '../../operations/import/import.js';
 import { importDocument } from '../documents/import.js';
+import { IMPORT_OPTIONS } from '../../operations/import/options.js';
+import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import { table } from '../render/table.js';
 import { formatBytes, formatTime } from '../render/units.js';
-import { type CommandContext, packageVersion } from '../wiring.js';
+import type { CommandContext } from '../wiring.js';
 
-interface Flags {
-  readonly from: string;
-  readonly target: string;
-  readonly vmName?: string;
-  readonly digest: boolean;
-  readonly dryRun?: boolean;
-  readonly breakLock?: boolean;
-}
+type Flags = Readonly<Record<string, unknown>>;
 
 export const importCommand: Register = (program, run) => {
+  const { from, target, vmName, digest, dryRun, breakLock } = IMPORT_OPTIONS;
   program
     .command('import')
     .description('turn the backups of another tool into a chain of a new target; they are not touched')
     .argument('<dir>', 'the folder that the other tool wrote')
-    .addOption(new Option('--from <tool>', 'the other tool').choices(['virtnbdbackup']).makeOptionMandatory())
-    .requiredOption('-t, --target <dir>', 'a folder for the chain, without any backup yet')
-    .option('--vm-name <name>', 'what the VM is called, where the folder does not tell')
-    .option('--no-digest', 'do not record a sha256 of each file')
-    .option('--dry-run', 'say what would be made')
-    .option('--break-lock', 'take a lock that another host holds')
+    .addOption(optionOf(from, 'the other tool', { value: '<tool>' }))
+    .addOption(optionOf(target, 'a folder for the chain, without any backup yet', { short: '-t', value: '<dir>' }))
+    .addOption(optionOf(vmName, 'what the VM is called, where the folder does not tell', { value: '<name>' }))
+    .addOption(optionOf(digest, 'do not record a sha256 of each file'))
+    .addOption(optionOf(dryRun, 'say what would be made'))
+    .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
     .action((dir: string, flags: Flags, command: Command) =>
       run<Flags>((_, context) => runImport(dir, flags, context))(flags, command),
@@ -47,22 +43,14 @@ async function runImport(dir: string, flags: Flags, context: CommandContext): Pr
   const { log, signal, now } = context;
   const percent = createPercent(log);
   const result = await importStreams(
-    {
-      source: dir,
-      target: flags.target,
-      label: flags.vmName ?? null,
-      digests: flags.digest,
-      dryRun: flags.dryRun ?? false,
-      breakLock: flags.breakLock ?? false,
-      tool: `qmpbackup ${packageVersion()}`,
-    },
+    { ...requestFrom(IMPORT_OPTIONS, flags), source: dir },
     {
       signal,
       now,
       report: (event) => {
         switch (event.kind) {
           case 'warning':
-            log.write('warning', event.text);
+            context.warn(event);
             return;
           case 'importing':
             log.write('info', `importing ${event.file} (point ${event.point} of ${event.of})`);
@@ -76,7 +64,7 @@ async function runImport(dir: string, flags: Flags, context: CommandContext): Pr
   );
   log.transient('');
   context.done(
-    () => importDocument(result),
+    (warnings) => importDocument(result, warnings),
     () => render(result),
     result.dryRun ? 'nothing was changed' : `the points are sealed in ${result.target}`,
   );

@@ -1,14 +1,15 @@
 import { Option } from 'commander';
 import { info } from '../../operations/info.js';
+import { INFO_OPTIONS } from '../../operations/options.js';
 import { infoDocument } from '../documents/info.js';
+import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import type { InfoTopic } from '../render/info.js';
 import { renderInfo } from '../render/info.js';
-import { type CommandContext, requireVm } from '../wiring.js';
+import type { CommandContext } from '../wiring.js';
 
 interface Flags {
   readonly show: InfoTopic;
-  readonly breakLock?: boolean;
 }
 
 export const infoCommand: Register = (program, run) => {
@@ -20,7 +21,7 @@ export const infoCommand: Register = (program, run) => {
         .choices(['blockdev', 'bitmaps', 'jobs'])
         .default('blockdev'),
     )
-    .option('--break-lock', 'take a lock that another host holds')
+    .addOption(optionOf(INFO_OPTIONS.breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runInfo));
 };
@@ -32,7 +33,7 @@ Examples:
 
 async function runInfo(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, trace } = context;
-  const result = await info({ vm: requireVm(globals), breakLock: flags.breakLock ?? false, trace });
+  const result = await info(requestFrom(INFO_OPTIONS, { ...globals, ...flags }), { trace });
   context.answer(
     () => infoDocument(result, flags.show),
     () => renderInfo(result, flags.show, globals.domain ?? null),

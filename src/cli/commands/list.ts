@@ -1,5 +1,7 @@
 import { list } from '../../operations/list.js';
 import { listDocument } from '../documents/list.js';
+import { LIST_OPTIONS } from '../../operations/options.js';
+import { optionOf } from '../options.js';
 import type { Register } from '../register.js';
 import { renderList } from '../render/list.js';
 import type { CommandContext } from '../wiring.js';
@@ -8,7 +10,12 @@ export const listCommand: Register = (program, run) => {
   program
     .command('list')
     .description('show the chains and points of a target: size, consistency, what each needs')
-    .requiredOption('-t, --target <dir>', 'folder of the backups, or the one above several (--monthly)')
+    .addOption(
+      optionOf(LIST_OPTIONS.target, 'folder of the backups, or the one above several (--monthly)', {
+        short: '-t',
+        value: '<dir>',
+      }),
+    )
     .addHelpText('after', EXAMPLES)
     .action(run(runList));
 };
@@ -22,8 +29,8 @@ Examples:
   qmpbackup list --json --target /backup`;
 
 async function runList({ target }: { readonly target: string }, context: CommandContext): Promise<void> {
-  const targets = await list(target);
-  for (const { warnings } of targets) for (const text of warnings) context.log.write('warning', text);
+  const targets = await list({ target });
+  for (const { warnings } of targets) warnings.forEach(context.warn);
   context.answer(
     () => listDocument(targets),
     () => renderList(targets, context.globals.verbose ?? false),

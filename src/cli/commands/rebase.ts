@@ -1,30 +1,28 @@
 import type { RebaseResult } from '../../operations/rebase/rebase.js';
 import { rebase } from '../../operations/rebase/rebase.js';
 import { rebaseDocument } from '../documents/rebase.js';
-import { addDiskOptions, type DiskFlags, diskFolderOf, parseBytes } from '../options.js';
+import { REBASE_OPTIONS } from '../../operations/rebase/options.js';
+import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import type { CommandContext } from '../wiring.js';
 
-interface Flags extends DiskFlags {
-  readonly until?: string;
-  readonly dryRun?: boolean;
-  readonly skipCheck?: boolean;
-  readonly rateLimit?: number;
-  readonly breakLock?: boolean;
-}
+type Flags = Readonly<Record<string, unknown>>;
 
 export const rebaseCommand: Register = (program, run) => {
-  const command = program
+  const { target, disk, dir, until, dryRun, skipCheck, rateLimit, breakLock } = REBASE_OPTIONS;
+  program
     .command('rebase')
     .alias('commit')
-    .description('merge FULL <- INC ... of one disk into the FULL, which then boots; safe to interrupt and run again');
-  addDiskOptions(command)
-    .option('--until <name>', 'the last file to merge; its chain is the one that is merged')
-    .option('--dry-run', 'check all, and say what would be merged')
-    .option('--skip-check', 'leave out the proof of the files, by digest and qemu-img check, and of the result')
-    .option('--rate-limit <bytes>', 'bytes per second; also 20M', parseBytes)
-    .option('--break-lock', 'take a lock that another host holds')
+    .description('merge FULL <- INC ... of one disk into the FULL, which then boots; safe to interrupt and run again')
+    .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
+    .addOption(optionOf(disk, 'the disk, by its disk id', { value: '<id>' }))
+    .addOption(optionOf(dir, 'instead of both: the folder of the disk, <target>/<disk id>', { value: '<diskdir>' }))
+    .addOption(optionOf(until, 'the last file to merge; its chain is the one that is merged', { value: '<name>' }))
+    .addOption(optionOf(dryRun, 'check all, and say what would be merged'))
+    .addOption(optionOf(skipCheck, 'leave out the proof of the files, by digest and qemu-img check, and of the result'))
+    .addOption(optionOf(rateLimit, 'bytes per second; also 20M', { value: '<bytes>' }))
+    .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runRebase));
 };
@@ -37,50 +35,40 @@ Examples:
 async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal } = context;
   const percent = createPercent(log);
-  const result = await rebase(
-    {
-      dir: diskFolderOf(flags),
-      until: flags.until,
-      dryRun: flags.dryRun ?? false,
-      skipCheck: flags.skipCheck ?? false,
-      rateLimit: flags.rateLimit,
-      breakLock: flags.breakLock ?? false,
+  const result = await rebase(requestFrom(REBASE_OPTIONS, flags), {
+    signal,
+    report: (event) => {
+      switch (event.kind) {
+        case 'warning':
+          context.warn(event);
+          return;
+        case 'planned':
+          if (event.plan.resumes) log.write('info', 'an earlier rebase was interrupted: finishing it');
+          return;
+        case 'checking':
+          log.write('debug', `checking ${event.file}`);
+          return;
+        case 'repaired-leaks':
+          log.write('info', `${event.file}: ${event.count} leaked clusters given back`);
+          return;
+        case 'progress':
+          percent(event.step, event.percent);
+          return;
+        case 'hashing':
+          log.write('debug', `hashing ${event.file}`);
+          return;
+        case 'relinked':
+          log.write('info', `${event.file} builds on ${event.parent} now`);
+          return;
+        case 'removed':
+          for (const file of event.files) log.write('debug', `removed ${file}`);
+          return;
+      }
     },
-    {
-      signal,
-      report: (event) => {
-        switch (event.kind) {
-          case 'warning':
-            log.write('warning', event.text);
-            return;
-          case 'planned':
-            if (event.plan.resumes) log.write('info', 'an earlier rebase was interrupted: finishing it');
-            return;
-          case 'checking':
-            log.write('debug', `checking ${event.file}`);
-            return;
-          case 'repaired-leaks':
-            log.write('info', `${event.file}: ${event.count} leaked clusters given back`);
-            return;
-          case 'progress':
-            percent(event.step, event.percent);
-            return;
-          case 'hashing':
-            log.write('debug', `hashing ${event.file}`);
-            return;
-          case 'relinked':
-            log.write('info', `${event.file} builds on ${event.parent} now`);
-            return;
-          case 'removed':
-            for (const file of event.files) log.write('debug', `removed ${file}`);
-            return;
-        }
-      },
-    },
-  );
+  });
   log.transient('');
   context.done(
-    () => rebaseDocument(result),
+    (warnings) => rebaseDocument(result, warnings),
     () => render(result),
     result.dryRun ? 'nothing was changed' : `what was to be merged is merged into ${result.full}`,
   );

@@ -1,32 +1,32 @@
+import { RECOVER_OPTIONS } from '../../operations/recover/options.js';
 import type { RecoveredTarget, RecoverResult } from '../../operations/recover/recover.js';
 import { recover } from '../../operations/recover/recover.js';
 import { hasRunAsChild } from '../child-run.js';
 import { recoverDocument } from '../documents/recover.js';
+import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { repairText } from '../render/repairs.js';
 import { formatTime } from '../render/units.js';
-import { agentOf, type CommandContext, vmOf } from '../wiring.js';
+import type { CommandContext } from '../wiring.js';
 
 interface Flags {
   readonly target: string;
-  readonly monthly?: boolean;
-  readonly vmName?: string;
-  readonly dryRun?: boolean;
-  readonly breakLock?: boolean;
 }
 
 export const recoverCommand: Register = (program, run) => {
+  const { target, monthly, vmName, dryRun, breakLock } = RECOVER_OPTIONS;
   program
     .command('recover')
     .description('repair what a run that died left behind in the VM and in a target; each backup does it too')
-    .requiredOption('-t, --target <dir>', 'folder of the backups')
-    .option('--monthly', 'every month of this VM, <target>/<vm name>/<YYYY-MM>, in which a run died')
-    .option(
-      '--vm-name <name>',
-      'what the VM is called that has no name, or that is not asked (no --socket or --domain)',
+    .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
+    .addOption(optionOf(monthly, 'every month of this VM, <target>/<vm name>/<YYYY-MM>, in which a run died'))
+    .addOption(
+      optionOf(vmName, 'what the VM is called that has no name, or that is not asked (no --socket or --domain)', {
+        value: '<name>',
+      }),
     )
-    .option('--dry-run', 'say what would be repaired')
-    .option('--break-lock', 'take a lock that another host holds')
+    .addOption(optionOf(dryRun, 'say what would be repaired'))
+    .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runRecover));
 };
@@ -42,24 +42,15 @@ Examples:
   qmpbackup recover --target /backup/vm`;
 
 async function runRecover(flags: Flags, context: CommandContext): Promise<void> {
-  const { globals, log, signal, trace } = context;
+  const { globals, signal, trace } = context;
   if (await hasRunAsChild(flags.target)) return;
-  const vm = vmOf(globals);
-  const result = await recover(
-    {
-      target: flags.target,
-      vm,
-      agent: agentOf(globals),
-      monthly: flags.monthly ?? false,
-      label: flags.vmName ?? null,
-      dryRun: flags.dryRun ?? false,
-      breakLock: flags.breakLock ?? false,
-      trace,
-    },
-    { signal, warn: (text) => log.write('warning', text) },
-  );
+  const result = await recover(requestFrom(RECOVER_OPTIONS, { ...globals, ...flags }), {
+    signal,
+    trace,
+    report: context.warn,
+  });
   context.done(
-    () => recoverDocument(result),
+    (warnings) => recoverDocument(result, warnings),
     () => render(result),
     result.dryRun ? 'nothing was changed' : 'what could be repaired is repaired',
   );

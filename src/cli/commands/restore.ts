@@ -1,53 +1,52 @@
-import { DEFAULT_FILE_NAME } from '../../core/restored-names.js';
+import { RESTORE_OPTIONS } from '../../operations/restore/options.js';
 import type { RestoreResult } from '../../operations/restore/request.js';
 import { restore } from '../../operations/restore/restore.js';
 import { restoreDocument } from '../documents/restore.js';
-import { parseBytes, parseList } from '../options.js';
+import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import { table } from '../render/table.js';
 import { formatBytes } from '../render/units.js';
 import type { CommandContext } from '../wiring.js';
 
-interface Flags {
-  readonly target: string;
-  readonly output: string;
-  readonly point?: string;
-  readonly until?: string;
-  readonly disk?: readonly string[];
-  readonly include?: readonly string[];
-  readonly exclude?: readonly string[];
-  readonly fileName: string;
-  readonly rateLimit?: number;
-  readonly breakLock?: boolean;
-  readonly define?: boolean;
-  readonly name?: string;
-}
+type Flags = Readonly<Record<string, unknown>>;
 
 export const restoreCommand: Register = (program, run) => {
+  const { target, output, point, until, include, exclude, disks } = RESTORE_OPTIONS;
+  const { fileName, rateLimit, define, name, breakLock } = RESTORE_OPTIONS;
   program
     .command('restore')
     .description('write all disks of a point as new images; the backup is not touched')
-    .requiredOption('-t, --target <dir>', 'folder of the backups')
-    .requiredOption('--output <dir>', 'folder for the images and machine.json')
-    .option('--point <point>', 'N of the newest chain, CHAIN:N, or a point id; the newest one if not given')
-    .option('--until <name>', 'the point that holds this file')
-    .option(
-      '-i, --include <disks>',
-      'only these disks: a comma list of disk ids, devices, nodes or file names, as they were in the point',
-      parseList,
+    .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
+    .addOption(optionOf(output, 'folder for the images and machine.json', { value: '<dir>' }))
+    .addOption(
+      optionOf(point, 'N of the newest chain, CHAIN:N, or a point id; the newest one if not given', {
+        value: '<point>',
+      }),
     )
-    .option('-e, --exclude <disks>', 'all disks but these', parseList)
-    .option('--disk <ids>', 'only these disks: a comma list of disk ids', parseList)
-    .option(
-      '--file-name <template>',
-      'what each image is called, without .qcow2; {vm}, {disk} and {point} stand for their names',
-      DEFAULT_FILE_NAME,
+    .addOption(optionOf(until, 'the point that holds this file', { value: '<name>' }))
+    .addOption(
+      optionOf(
+        include,
+        'only these disks: a comma list of disk ids, devices, nodes or file names, as they were in the point',
+        { short: '-i', value: '<disks>' },
+      ),
     )
-    .option('--rate-limit <bytes>', 'bytes per second; also 20M', parseBytes)
-    .option('--define', 'define the domain in libvirt (--connect), with the restored disks')
-    .option('--name <name>', 'a name for the domain beside the original; with a UUID and MAC addresses of its own')
-    .option('--break-lock', 'take a lock that another host holds')
+    .addOption(optionOf(exclude, 'all disks but these', { short: '-e', value: '<disks>' }))
+    .addOption(optionOf(disks, 'only these disks: a comma list of disk ids', { value: '<ids>' }))
+    .addOption(
+      optionOf(fileName, 'what each image is called, without .qcow2; {vm}, {disk} and {point} stand for their names', {
+        value: '<template>',
+      }),
+    )
+    .addOption(optionOf(rateLimit, 'bytes per second; also 20M', { value: '<bytes>' }))
+    .addOption(optionOf(define, 'define the domain in libvirt (--connect), with the restored disks'))
+    .addOption(
+      optionOf(name, 'a name for the domain beside the original; with a UUID and MAC addresses of its own', {
+        value: '<name>',
+      }),
+    )
+    .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runRestore));
 };
@@ -66,45 +65,26 @@ and refuses where a domain of that name or UUID is there. Disks that are not res
 async function runRestore(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, globals } = context;
   const percent = createPercent(log);
-  const result = await restore(
-    {
-      target: flags.target,
-      output: flags.output,
-      point: flags.point,
-      until: flags.until,
-      disks: flags.disk,
-      include: flags.include,
-      exclude: flags.exclude,
-      fileName: flags.fileName,
-      rateLimit: flags.rateLimit,
-      breakLock: flags.breakLock ?? false,
-      definition: {
-        define: flags.define ?? false,
-        name: flags.name ?? null,
-        connect: globals.connect ?? null,
-      },
+  const result = await restore(requestFrom(RESTORE_OPTIONS, { ...globals, ...flags }), {
+    signal,
+    report: (event) => {
+      switch (event.kind) {
+        case 'warning':
+          context.warn(event);
+          return;
+        case 'planned':
+          log.write('info', `restoring ${event.point}: ${event.disks.map(({ disk }) => disk).join(', ')}`);
+          for (const { name, reason } of event.leftOut) log.write('info', `${name}: left out, ${reason}`);
+          return;
+        case 'progress':
+          percent(event.disk, event.percent);
+          return;
+      }
     },
-    {
-      signal,
-      report: (event) => {
-        switch (event.kind) {
-          case 'warning':
-            log.write('warning', event.text);
-            return;
-          case 'planned':
-            log.write('info', `restoring ${event.point}: ${event.disks.map(({ disk }) => disk).join(', ')}`);
-            for (const { name, reason } of event.leftOut) log.write('info', `${name}: left out, ${reason}`);
-            return;
-          case 'progress':
-            percent(event.disk, event.percent);
-            return;
-        }
-      },
-    },
-  );
+  });
   log.transient('');
   context.done(
-    () => restoreDocument(result),
+    (warnings) => restoreDocument(result, warnings),
     () => render(result),
     `${result.point} is restored into ${result.output}`,
   );

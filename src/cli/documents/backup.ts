@@ -1,7 +1,7 @@
 import type { BackupResult } from '../../backends/backup-run.js';
 import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
 import { envelope } from './envelope.js';
-import { fleecePart, leftOutPart } from './parts.js';
+import { fleecePart, leftOutPart, warningPart } from './parts.js';
 import { pointDocument } from './point.js';
 import { repairDocument } from './repair.js';
 import type { BackupDocument } from './schemas/backup.js';
@@ -13,8 +13,8 @@ export function backupDocument(result: BackupResult): BackupDocument {
     target,
     plan: planPart(plan),
     repairs: repairs.map(repairDocument),
-    warnings,
-    standing,
+    warnings: warnings.map(warningPart),
+    standing: standing.map(warningPart),
     space: { need: space.need, free: space.free, reserve: space.reserve },
     point: point && pointDocument(point),
     freeze: freeze && { fileSystems: freeze.fileSystems, frozenMs: freeze.frozenMs },

@@ -1,9 +1,14 @@
+import type { Warning } from '../../core/warning.js';
 import type { CleanupResult, JudgedBitmap } from '../../operations/cleanup.js';
 import { envelope } from './envelope.js';
+import { warningPart } from './parts.js';
 import { repairDocument } from './repair.js';
 import type { CleanupDocument } from './schemas/cleanup.js';
 
-export function cleanupDocument({ bitmaps, stuck, needFull, dryRun, repairs }: CleanupResult): CleanupDocument {
+export function cleanupDocument(
+  { bitmaps, stuck, needFull, dryRun, repairs }: CleanupResult,
+  warnings: readonly Warning[],
+): CleanupDocument {
   return {
     ...envelope('cleanup'),
     bitmaps: bitmaps.map(bitmapPart),
@@ -11,6 +16,7 @@ export function cleanupDocument({ bitmaps, stuck, needFull, dryRun, repairs }: C
     needFull,
     dryRun,
     repairs: repairs.map(repairDocument),
+    warnings: warnings.map(warningPart),
   };
 }
 

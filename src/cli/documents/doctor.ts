@@ -3,7 +3,7 @@ import type { DomainAgentFacts, DomainFacts, ScratchFacts } from '../../doctor/d
 import type { AgentFacts, DoctorFacts, PlanFacts, TargetContent, TargetFacts, VmFacts } from '../../doctor/facts.js';
 import type { DoctorResult } from '../../operations/doctor/doctor.js';
 import { envelope } from './envelope.js';
-import { fleecePart } from './parts.js';
+import { fleecePart, warningPart } from './parts.js';
 import { repairDocument } from './repair.js';
 import type { DoctorDocument } from './schemas/doctor.js';
 import type { FailurePart } from './schemas/parts.js';
@@ -121,7 +121,7 @@ function contentPart(content: TargetContent): Known<TargetPart['content']> {
     repairs: repairs.map(repairDocument),
     broken: broken.map(({ file, why }) => ({ file, why })),
     damage,
-    warnings,
+    warnings: warnings.map(warningPart),
   };
 }
 

@@ -1,9 +1,13 @@
+import type { Warning } from '../../core/warning.js';
 import type { ImportedPoint, ImportResult } from '../../operations/import/import-run.js';
 import { envelope } from './envelope.js';
-import { identityPart } from './parts.js';
+import { identityPart, warningPart } from './parts.js';
 import type { ImportDocument } from './schemas/import.js';
 
-export function importDocument({ source, target, vm, chain, points, dryRun }: ImportResult): ImportDocument {
+export function importDocument(
+  { source, target, vm, chain, points, dryRun }: ImportResult,
+  warnings: readonly Warning[],
+): ImportDocument {
   return {
     ...envelope('import'),
     source,
@@ -12,6 +16,7 @@ export function importDocument({ source, target, vm, chain, points, dryRun }: Im
     chain,
     points: points.map(pointPart),
     dryRun,
+    warnings: warnings.map(warningPart),
   };
 }
 

@@ -1,6 +1,6 @@
 import type { ListedPoint, ListedTarget } from '../../operations/list.js';
 import { envelope } from './envelope.js';
-import { identityPart } from './parts.js';
+import { identityPart, warningPart } from './parts.js';
 import { pointDocument } from './point.js';
 import type { ListDocument } from './schemas/list.js';
 
@@ -11,7 +11,7 @@ export function listDocument(targets: readonly ListedTarget[]): ListDocument {
 }
 
 function targetPart({ target, vm, targetId, points, warnings }: ListedTarget): TargetDocument {
-  return { target, vm: identityPart(vm), targetId, points: points.map(pointPart), warnings };
+  return { target, vm: identityPart(vm), targetId, points: points.map(pointPart), warnings: warnings.map(warningPart) };
 }
 
 function pointPart({ point, needs, notWhole, damaged, suspect }: ListedPoint): TargetDocument['points'][number] {

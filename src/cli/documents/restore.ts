@@ -1,9 +1,10 @@
+import type { Warning } from '../../core/warning.js';
 import type { RestoreResult } from '../../operations/restore/request.js';
 import { envelope } from './envelope.js';
-import { lackedPart, leftOutPart } from './parts.js';
+import { lackedPart, leftOutPart, warningPart } from './parts.js';
 import type { RestoreDocument } from './schemas/restore.js';
 
-export function restoreDocument(result: RestoreResult): RestoreDocument {
+export function restoreDocument(result: RestoreResult, warnings: readonly Warning[]): RestoreDocument {
   const { output, point, disks, leftOut, lacks, machine, definition } = result;
   return {
     ...envelope('restore'),
@@ -14,6 +15,7 @@ export function restoreDocument(result: RestoreResult): RestoreDocument {
     lacks: lacks.map(lackedPart),
     machine,
     definition: definition && definitionPart(definition),
+    warnings: warnings.map(warningPart),
   };
 }
 

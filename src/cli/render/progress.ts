@@ -17,6 +17,10 @@ export function createProgress(log: Log, intervalMs: number, quiet: boolean): Pr
   return {
     pollMs: onTerminal ? 500 : Math.min(intervalMs, 1000),
     show: (disks) => {
+      log.progress(
+        'bytes',
+        disks.map(({ disk: name, done, total }) => ({ name, done, total })),
+      );
       const elapsed = performance.now() - begun;
       if (onTerminal) {
         const line = disks.map((disk) => progressText(disk, elapsed)).join(' | ');
@@ -42,7 +46,16 @@ export function progressText({ disk, done, total }: DiskProgress, elapsedMs: num
   return parts.join(', ');
 }
 
-/** Percent of one long step, on a terminal only. */
+/** Percent of one long step, on a terminal and in JSON lines only. */
 export function createPercent(log: Log): (step: string, percent: number) => void {
-  return (step, percent) => log.transient(`${step}: ${Math.floor(percent)} %`);
+  let told = '';
+  return (step, percent) => {
+    const done = Math.floor(percent);
+    const text = `${step}: ${done} %`;
+    // qemu-img tells each hundredth of a percent.
+    if (text === told) return;
+    told = text;
+    log.transient(text);
+    log.progress('percent', [{ name: step, done, total: 100 }]);
+  };
 }

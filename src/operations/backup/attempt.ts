@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import type { BackupRun, Freeze, Planned } from '../../backends/backup-run.js';
 import type { CopyAttempt, CopyMethod, StagedImage } from '../../backends/copy-method.js';
 import type { Catalog } from '../../core/catalog.js';
@@ -96,7 +97,7 @@ function planWithout(
 ): Planned['plan'] {
   if (failed.length === 0) return plan;
   const left = withoutFailed(plan, failed, { request, catalog, attempt });
-  left.remarks.slice(plan.remarks.length).forEach(({ text }) => warn(text));
+  left.remarks.slice(plan.remarks.length).forEach(({ code, text }) => warn({ code, text }));
   return left;
 }
 
@@ -114,7 +115,12 @@ async function undone(run: BackupRun, copy: CopyAttempt, error: unknown): Promis
     const journal = target.journal && thawed ? { ...target.journal, freezes: null } : target.journal;
     (await copy.undo({ ...target, journal })).forEach(run.warn);
   } catch (undoing) {
-    run.warn(`the run could not be undone now (${messageOf(undoing)}); the next run does it by the journal`);
+    run.warn(
+      warning(
+        'left-behind',
+        `the run could not be undone now (${messageOf(undoing)}); the next run does it by the journal`,
+      ),
+    );
   }
   return failure;
 }

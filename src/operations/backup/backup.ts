@@ -1,10 +1,12 @@
 import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
-import type { BackupContext, BackupOptions, BackupResult } from '../../backends/backup-run.js';
 import { domainBackend } from '../../backends/libvirt/backend.js';
 import { openDomainForBackup } from '../../backends/libvirt/session.js';
 import { openOfflineBackend } from '../../backends/offline/backend.js';
 import { openQmpBackend } from '../../backends/qmp/backend.js';
+import { type BackupOptions, backupOptions, type BackupRequest } from '../../backends/backup-options.js';
+import type { BackupContext, BackupResult } from '../../backends/backup-run.js';
+import { contextOf } from '../../backends/verb-context.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { freeSpace } from '../../host/free-space.js';
 import { backUp } from './run.js';
@@ -13,21 +15,22 @@ import { backUp } from './run.js';
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
  * transaction [thaw], watched jobs, seal, old bitmaps retired. Each stage takes one value and hands one on.
  */
-export function backup(options: BackupOptions, context: BackupContext): Promise<BackupResult> {
+export function backup(request: BackupRequest, given: Partial<BackupContext> = {}): Promise<BackupResult> {
   return unwinding(async (unwind) => {
+    const [options, context] = [backupOptions(request), contextOf(given)];
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
-    const backend = await openBackend(options, context.signal, unwind);
+    const backend = await openBackend(options, context, unwind);
     return backUp(options, context, backend, unwind);
   });
 }
 
-async function openBackend(options: BackupOptions, signal: AbortSignal, unwind: Unwind): Promise<Backend> {
+async function openBackend(options: BackupOptions, { signal, trace }: BackupContext, unwind: Unwind): Promise<Backend> {
   const { vm } = options;
   const access = { breakLock: options.breakLock, purpose: `backup into ${options.target}` };
   switch (vm.kind) {
     case 'monitor':
-      return openQmpBackend({ ...options, ...vm, ...access }, unwind);
+      return openQmpBackend({ ...options, ...vm, ...access, trace }, unwind);
     case 'domain': {
       const session = await openDomainForBackup({ ...vm, ...access, timeoutMs: options.stallTimeoutMs }, unwind);
       return domainBackend(session, options, signal);

@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import type { BackupRun } from '../../backends/backup-run.js';
 import type { BackupPlan } from '../../core/plan.js';
 import { defaultReserve, type SpaceNeed, spaceNeeded, tooLittleSpace } from '../../core/space.js';
@@ -12,8 +13,8 @@ export async function checkSpace(run: BackupRun, plan: BackupPlan): Promise<Spac
   const { reserve, force, stallTimeoutMs } = run.options;
   const { free, total, network } = await freeSpace(run.target, { timeoutMs: stallTimeoutMs, signal: run.signal });
   const space = { need: spaceNeeded(plan.disks), free, reserve: reserve ?? defaultReserve({ total }) };
-  const warning = tooLittleSpace(space, { where: targetInWords(run.target), force });
-  if (warning !== undefined) run.warn(warning);
+  const short = tooLittleSpace(space, { where: targetInWords(run.target), force });
+  if (short !== undefined) run.warn(warning('space-short', short));
   return { ...space, network };
 }
 

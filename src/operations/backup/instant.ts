@@ -1,3 +1,4 @@
+import { warning } from '../../core/warning.js';
 import type { BackupRun, Instant } from '../../backends/backup-run.js';
 import { type Begun, type CopyAttempt, type Freezer, NOTHING_KEPT } from '../../backends/copy-method.js';
 import { messageOf, NotThawed, QmpBackupError } from '../../errors.js';
@@ -32,7 +33,7 @@ export async function takeInstant(run: BackupRun, copy: Pick<CopyAttempt, 'freez
     if (run.options.quiesce === 'require') {
       throw new QmpBackupError('failed', `--quiesce=require: ${why}`, NOTHING_KEPT);
     }
-    warn(`${why}: the point is marked crash`);
+    warn(warning('not-frozen', `${why}: the point is marked crash`));
   }
   return {
     at,
@@ -61,7 +62,7 @@ async function freeze(
         cause: error,
       });
     }
-    warn(`the guest was not frozen: ${messageOf(error)}: the point is marked crash`);
+    warn(warning('not-frozen', `the guest was not frozen: ${messageOf(error)}: the point is marked crash`));
     return null;
   }
 }

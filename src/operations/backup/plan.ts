@@ -28,9 +28,9 @@ export async function planRun(run: BackupRun, ready: ReadyVm, state: TargetState
   });
   const { catalog, untouched } = parents;
   if (catalog) (await damageIn(target, catalog, untouched)).forEach(run.warn);
-  for (const { text, kind, said } of plan.remarks) {
-    if (said) run.remind(text, kind === 'lacks');
-    else run.warn(text);
+  for (const { code, text, kind, said } of plan.remarks) {
+    if (said) run.remind({ code, text }, kind === 'lacks');
+    else run.warn({ code, text });
   }
   const { network, ...space } = await checkSpace(run, plan);
   const planned: Planned = { plan, targetId, catalog, space, network };

@@ -1,7 +1,9 @@
+import { type Warn, type Warning, warning } from '../../core/warning.js';
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
-import type { BackupContext, BackupOptions, BackupResult, BackupRun } from '../../backends/backup-run.js';
+import type { BackupOptions } from '../../backends/backup-options.js';
+import type { BackupContext, BackupResult, BackupRun } from '../../backends/backup-run.js';
 import { TargetWatch } from '../../backends/target-watch.js';
 import { identityOf } from '../../core/identity.js';
 import { afterTransaction } from '../../core/plan.js';
@@ -31,21 +33,22 @@ export async function backUp(
   unwind.defer(() => Promise.resolve(watch.close()));
   unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
   const identity = identityOf(backend.state.machine, options.label);
-  const month = options.monthly ? context.month() : '';
-  const target = await watch.whileAnswering(targetFolder(resolve(options.target), options.monthly, identity, month));
-  const warnings: string[] = [];
+  const target = await watch.whileAnswering(
+    targetFolder(resolve(options.target), options.monthly, identity, context.now()),
+  );
+  const warnings: Warning[] = [];
   const run: BackupRun = {
     options,
     identity,
     target,
     attempt: randomBytes(6).toString('hex'),
-    warn: (text) => {
-      warnings.push(text);
-      context.report({ kind: 'warning', text });
+    warn: (said) => {
+      warnings.push(said);
+      context.report({ kind: 'warning', ...said });
     },
-    remind: (text, lasting) => {
-      if (lasting) warnings.push(text);
-      context.report({ kind: 'reminder', text });
+    remind: (said, lasting) => {
+      if (lasting) warnings.push(said);
+      context.report({ kind: 'reminder', ...said });
     },
     signal: AbortSignal.any([context.signal, backend.signal, watch.signal]),
     watch,
@@ -53,7 +56,7 @@ export async function backUp(
   };
   await watch.whileAnswering(refuseDiskFolder(resolve(options.target)));
   const result = await (options.dryRun ? watch.whileAnswering(dryRun(run, backend)) : perform(run, backend, unwind));
-  const standing = result.plan.remarks.flatMap(({ kind, text }) => (kind === 'standing' ? [text] : []));
+  const standing = result.plan.remarks.flatMap(({ kind, code, text }) => (kind === 'standing' ? [{ code, text }] : []));
   return { ...result, warnings, standing };
 }
 
@@ -96,13 +99,18 @@ async function dryRun(run: BackupRun, backend: Backend): Promise<Outcome> {
 
 async function perform(run: BackupRun, backend: Backend, unwind: Unwind): Promise<Outcome> {
   // What was given up may end much later, and has nothing to say any more.
-  const warn = (text: string): void => {
-    if (!run.watch.givenUp.aborted) run.warn(text);
+  const warn: Warn = (said) => {
+    if (!run.watch.givenUp.aborted) run.warn(said);
   };
   const { outcome, tidyUp } = await run.watch.whileAnswering(makePoint({ ...run, warn }, backend, unwind));
   // The point is sealed, so nothing here can fail the run: what cannot be done now, the next run does by the journal.
   await run.watch.whileAnswering(tidyUp()).catch((error: unknown) => {
-    run.warn(`the point is sealed, but not all was tidied up (${messageOf(error)}); the next run does it`);
+    run.warn(
+      warning(
+        'left-behind',
+        `the point is sealed, but not all was tidied up (${messageOf(error)}); the next run does it`,
+      ),
+    );
   });
   return outcome;
 }

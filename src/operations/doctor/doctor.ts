@@ -3,7 +3,8 @@ import type { AskedVm } from '../../backends/address.js';
 import { inspectDomainForDoctor } from '../../backends/libvirt/inspect-for-doctor.js';
 import { observeDomainRepairs } from '../../backends/libvirt/repair.js';
 import { refuseLibvirtAgent } from '../../backends/qmp/refuse-libvirt.js';
-import { openVm, type VmAccess, type VmSession } from '../../backends/qmp/session.js';
+import { openVm, type VmSession } from '../../backends/qmp/session.js';
+import { contextOf, type VerbContext } from '../../backends/verb-context.js';
 import { besideDisks } from '../../core/beside-disks.js';
 import { type Failure, isFailure } from '../../core/failure.js';
 import type { Finding } from '../../core/finding.js';
@@ -28,41 +29,27 @@ import { QmpCommandError } from '../../qmp/errors.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
 import { targetFolder } from '../../repository/target.js';
 import { type DomainWay, inspectTarget, type Probed } from './inspect-target.js';
+import { type DoctorOptions, doctorOptions, type DoctorRequest } from './options.js';
 
 /** Looks for everything that would make a backup fail or be worse than expected. Changes nothing that it leaves. */
-export interface DoctorOptions extends Omit<VmAccess, 'purpose' | 'endDeadJobsMs' | 'monitor'> {
-  readonly vm: AskedVm | null;
-  readonly agent: Endpoint | null;
-  /** Where the scratch images of a domain would lie; null is beside its images. */
-  readonly fleeceDir: string | null;
-  readonly target: string | null;
-  readonly monthly: boolean;
-  /** `--vm-name`. */
-  readonly label: string | null;
-}
-
-export interface DoctorContext {
-  readonly signal: AbortSignal;
-  readonly now: () => Date;
-  /** `YYYY-MM` in local time. */
-  readonly month: () => string;
-}
-
 export interface DoctorResult {
   readonly findings: readonly Finding[];
   readonly facts: DoctorFacts;
 }
 
-export async function doctor(options: DoctorOptions, context: DoctorContext): Promise<DoctorResult> {
+export type DoctorContext = Omit<VerbContext<never>, 'report'>;
+
+export async function doctor(request: DoctorRequest, given: Partial<DoctorContext> = {}): Promise<DoctorResult> {
+  const [asked, context] = [doctorOptions(request), contextOf(given)];
+  const options = { ...asked, trace: context.trace };
   const { signal } = context;
-  const [wall, monotonic] = [context.now().getTime(), performance.now()];
-  const month = options.monthly ? context.month() : '';
+  const [begun, monotonic] = [context.now(), performance.now()];
   // First: whatever else touches a hung mount hangs too.
   const named = options.target === null ? null : resolve(options.target);
   const answers = named === null ? undefined : await collectFailure(freeSpace(named, { timeoutMs: ANSWER_MS, signal }));
   const hangs = answers && isFailure(answers) ? answers : undefined;
   const folderOf: FolderOf = async (identity) =>
-    named === null || hangs ? null : targetFolder(named, options.monthly, identity, month);
+    named === null || hangs ? null : targetFolder(named, options.monthly, identity, begun);
 
   const qemuImg = await collectFailure(qemuImgVersion());
   const seen = options.vm ? await collectFailure(inspectVmForDoctor(options, options.vm, folderOf, signal)) : undefined;
@@ -97,7 +84,7 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
   const now = context.now();
   const facts: DoctorFacts = {
     now: now.toISOString(),
-    clockStepMs: now.getTime() - wall - (performance.now() - monotonic),
+    clockStepMs: now.getTime() - begun.getTime() - (performance.now() - monotonic),
     qemuImg,
     vm: withKnownIds(vm, target && !isFailure(target) ? target.ids : new Map()),
     domain: withKnownIds(domain, target && !isFailure(target) ? target.ids : new Map()),
@@ -107,6 +94,7 @@ export async function doctor(options: DoctorOptions, context: DoctorContext): Pr
   return { findings: judge(facts), facts };
 }
 
+type TracedOptions = DoctorOptions & Pick<DoctorContext, 'trace'>;
 type FolderOf = (identity: VmIdentity) => Promise<string | null>;
 
 interface SeenVm {
@@ -121,7 +109,7 @@ interface SeenVm {
 
 /** All that needs the VM's lock, which is held no longer than this. */
 function inspectVmForDoctor(
-  options: DoctorOptions,
+  options: TracedOptions,
   address: AskedVm,
   folderOf: FolderOf,
   signal: AbortSignal,
@@ -166,7 +154,7 @@ function inspectVmForDoctor(
 
 /** The files of a domain's backup are written by this process, so QEMU is not asked about the target. */
 async function inspectDomain(
-  options: DoctorOptions,
+  options: TracedOptions,
   address: Extract<AskedVm, { readonly kind: 'domain' }>,
   folderOf: FolderOf,
   unwind: Unwind,

@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import type { BackupOptions } from '../../backends/backup-run.js';
+import type { BackupOptions } from '../../backends/backup-options.js';
 import { fleeceFor } from '../../backends/qmp/choose-fleecing.js';
 import { observeRepairs, type RepairableVm } from '../../backends/repair.js';
 import { knownDisks } from '../../core/chain.js';
@@ -9,7 +9,7 @@ import type { FleeceChoice } from '../../core/fleece-choice.js';
 import type { VmIdentity } from '../../core/identity.js';
 import { matchDisks } from '../../core/match-disks.js';
 import { bitmapName } from '../../core/names.js';
-import type { BackupRequest } from '../../core/plan.js';
+import type { PlanRequest } from '../../core/plan.js';
 import { afterRepairs, type RepairAction } from '../../core/reconcile.js';
 import { defaultReserve, isShort, spaceNeeded } from '../../core/space.js';
 import type { PlanFacts, SpaceFacts, TargetContent, TargetFacts } from '../../doctor/facts.js';
@@ -89,7 +89,7 @@ async function contentOf(
     lastPointAt: catalog?.points.at(-1)?.createdAt ?? null,
     otherVm,
     repairs: otherVm === null ? await (domain ? domain.observe(state) : observeRepairs(state, vm ?? idle)) : [],
-    damage: catalog ? await damageIn(state.target, catalog, untouched) : [],
+    damage: catalog ? (await damageIn(state.target, catalog, untouched)).map(({ text }) => text) : [],
     broken: [...brokenChains].map(([file, why]) => ({ file, why })),
     warnings: state.warnings,
   };
@@ -126,7 +126,7 @@ async function planFor(
 }
 
 /** A backup with no option but its target; what would end it is told of each disk and not of the first alone. */
-const PLAIN_REQUEST: BackupRequest & Pick<BackupOptions, 'fleece' | 'verify' | 'speedLimit'> = {
+const PLAIN_REQUEST: PlanRequest & Pick<BackupOptions, 'fleece' | 'verify' | 'speedLimit'> = {
   level: 'auto',
   include: [],
   exclude: [],

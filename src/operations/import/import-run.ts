@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
+import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
 import { type Catalog, CATALOG_SCHEMA } from '../../core/catalog.js';
 import type { VmIdentity } from '../../core/identity.js';
 import type { Journal } from '../../core/journal.js';
@@ -9,33 +10,16 @@ import { QmpBackupError } from '../../errors.js';
 import type { ImportPlan, ImportPoint } from '../../import/import-plan.js';
 import { listFiles } from '../../repository/target.js';
 import type { ImportFile } from './import-stream.js';
+import type { ImportOptions } from './options.js';
 
-/** What an import is asked, what it reports, and how the points that it makes are named and written down. */
-export interface ImportOptions {
-  /** The folder that virtnbdbackup wrote. */
-  readonly source: string;
-  /** A target without a catalog. */
-  readonly target: string;
-  /** `--vm-name`. */
-  readonly label: string | null;
-  readonly digests: boolean;
-  readonly dryRun: boolean;
-  readonly breakLock: boolean;
-  /** Name and version that the catalog records. */
-  readonly tool: string;
-}
-
+/** What an import reports, and how the points that it makes are named and written down. */
 export type ImportEvent =
-  | { readonly kind: 'warning'; readonly text: string }
+  | WarningEvent
   | { readonly kind: 'importing'; readonly point: number; readonly of: number; readonly file: string }
   /** `percent` of 0 to 100, of this stream. */
   | { readonly kind: 'progress'; readonly file: string; readonly percent: number };
 
-export interface ImportContext {
-  readonly signal: AbortSignal;
-  readonly now: () => Date;
-  readonly report: (event: ImportEvent) => void;
-}
+export type ImportContext = VerbContext<ImportEvent>;
 
 export interface ImportedDisk {
   readonly disk: string;

@@ -1,6 +1,8 @@
+import { type Warning, warning } from '../../core/warning.js';
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { carryOutInTarget } from '../../backends/repair.js';
+import { contextOf } from '../../backends/verb-context.js';
 import type { PointDisk } from '../../core/point.js';
 import { isWithoutVm, reconcile } from '../../core/reconcile.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
@@ -19,7 +21,6 @@ import { listFiles, readTarget } from '../../repository/target.js';
 import {
   catalogOf,
   type ImportContext,
-  type ImportOptions,
   type ImportResult,
   type ImportRun,
   journalOf,
@@ -29,6 +30,7 @@ import {
   resultOf,
 } from './import-run.js';
 import { type ImportFile, importStream } from './import-stream.js';
+import { importOptions, type ImportRequest } from './options.js';
 
 /**
  * Turns the folder of another tool into a chain in a new target: every backup in it a point, all of them valid at once
@@ -37,25 +39,29 @@ import { type ImportFile, importStream } from './import-stream.js';
  * @throws QmpBackupError `no-catalog` when there is no such folder; `usage`; `locked`; `unsafe` for a target that is in
  * use, a gap, an unfinished or contradictory stream, a link; `damaged` for a stream that is not whole. Nothing is left then.
  */
-export async function importStreams(options: ImportOptions, context: ImportContext): Promise<ImportResult> {
+export async function importStreams(request: ImportRequest, given: Partial<ImportContext> = {}): Promise<ImportResult> {
+  const [options, context] = [importOptions(request), contextOf(given)];
   const folder = await readStreamFolder(options.source);
   const plan = planImport(folder.files, folder.runs);
   const vm = { uuid: folder.vm?.uuid ?? null, name: folder.vm?.name ?? null, label: options.label };
   const run: ImportRun = { options, context, plan, vm, target: resolve(options.target), attempt: randomId() };
   await refuseSameFolder(options.source, run.target);
   await refuseDiskFolder(run.target);
-  for (const text of [...folder.warnings, ...plan.warnings]) warn(run, text);
+  for (const each of [...folder.warnings, ...plan.warnings]) warn(run, each);
   if (vm.name === null && vm.label === null) {
     warn(
       run,
-      'nothing in the folder tells which VM it is of, and a backup into the target has to know: give --vm-name',
+      warning(
+        'vm-unknown',
+        'nothing in the folder tells which VM it is of, and a backup into the target has to know: give --vm-name',
+      ),
     );
   }
   return options.dryRun ? dryRun(run) : perform(run);
 }
 
-function warn({ context }: ImportRun, text: string): void {
-  context.report({ kind: 'warning', text });
+function warn({ context }: ImportRun, said: Warning): void {
+  context.report({ kind: 'warning', ...said });
 }
 
 async function dryRun(run: ImportRun): Promise<ImportResult> {
@@ -76,7 +82,7 @@ function perform(run: ImportRun): Promise<ImportResult> {
     await clearDeadImport(target);
     await refuseUsedTarget(target);
     const space = { need: spaceOf(run), what: 'the import' };
-    await warnOfSpace(target, space, { signal, warn: (text) => warn(run, text) });
+    await warnOfSpace(target, space, { signal, warn: (said) => warn(run, said) });
     const points = await nameAll(run);
     await writeJournal(target, journalOf(run, points));
     const staging = new Staging(target, { owner: await ownerFor(target) });
@@ -86,7 +92,7 @@ function perform(run: ImportRun): Promise<ImportResult> {
       staging.keep();
       folder.keep();
       await Promise.all([staging.undo(), removeJournal(target)]).catch((failure: unknown) => {
-        warn(run, `the import is done, but not all was tidied up (${messageOf(failure)})`);
+        warn(run, warning('left-behind', `the import is done, but not all was tidied up (${messageOf(failure)})`));
       });
       return resultOf(run, points, entries);
     } catch (error) {
@@ -94,7 +100,9 @@ function perform(run: ImportRun): Promise<ImportResult> {
       await staging
         .undo()
         .then(() => removeJournal(target))
-        .catch((failure: unknown) => warn(run, `the import could not be undone now (${messageOf(failure)})`));
+        .catch((failure: unknown) =>
+          warn(run, warning('left-behind', `the import could not be undone now (${messageOf(failure)})`)),
+        );
       throw error;
     }
   });
@@ -123,7 +131,7 @@ async function writeAll(
       };
       const entry = await step(importStream(staging, file, streamOptions));
       if (entry.suspect !== undefined) {
-        warn(run, `${name} is suspect: ${entry.suspect}`);
+        warn(run, warning('suspect', `${name} is suspect: ${entry.suspect}`));
       }
       entries.set(file, entry);
     });

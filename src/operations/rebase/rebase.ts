@@ -1,4 +1,6 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { rm } from 'node:fs/promises';
+import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import { type FileFacts, planRebase, type RebaseFile, type RebasePlan } from '../../core/rebase-plan.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
@@ -24,26 +26,14 @@ import {
   legacyLedger,
   NOTHING,
 } from './rebase-ledger.js';
+import { type RebaseOptions, rebaseOptions, type RebaseRequest } from './options.js';
 
 /**
  * Merges FULL <- … <- head of one disk into the FULL file. Any step may be the last one of a run that is killed: the
  * next run with the same request ends in the same bytes. Why, is said at each step of `merge` below.
  */
-export interface RebaseOptions {
-  /** `<target>/<disk>`. */
-  readonly dir: string;
-  /** The last file to merge; undefined is the newest of the newest FULL's branch. */
-  readonly until?: string | undefined;
-  readonly dryRun: boolean;
-  /** Leaves out digests and `qemu-img check` before, that check after, and the comparison of the result with what was merged. */
-  readonly skipCheck: boolean;
-  /** Bytes per second; undefined or 0 is no limit. */
-  readonly rateLimit?: number | undefined;
-  readonly breakLock: boolean;
-}
-
 export type RebaseEvent =
-  | { readonly kind: 'warning'; readonly text: string }
+  | WarningEvent
   | { readonly kind: 'planned'; readonly plan: RebaseSummary }
   | { readonly kind: 'checking'; readonly file: string }
   /** `count` clusters that were counted and not used: a killed merge leaves some. */
@@ -77,10 +67,7 @@ export interface RebaseResult extends RebaseSummary {
   readonly removed: readonly string[];
 }
 
-export interface RebaseContext {
-  readonly signal: AbortSignal;
-  readonly report: (event: RebaseEvent) => void;
-}
+export type RebaseContext = VerbContext<RebaseEvent>;
 
 export interface RebaseDeps extends LedgerDeps {
   readonly lockTarget: typeof lockTarget;
@@ -120,17 +107,18 @@ export const defaultRebaseDeps: RebaseDeps = {
  * an image or the result is; `failed` in qemu-img's own words. After any of them it can be run again.
  */
 export function rebase(
-  options: RebaseOptions,
-  context: RebaseContext,
+  request: RebaseRequest,
+  given: Partial<RebaseContext> = {},
   deps: RebaseDeps = defaultRebaseDeps,
 ): Promise<RebaseResult> {
   return unwinding(async (unwind) => {
+    const [options, context] = [rebaseOptions(request), contextOf(given)];
     const folder = await locateDisk(options.dir);
-    const warn = (text: string): void => context.report({ kind: 'warning', text });
-    const request = { breakLock: options.breakLock, purpose: `rebase of ${folder.disk}` };
+    const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
+    const locking = { breakLock: options.breakLock, purpose: `rebase of ${folder.disk}` };
     const lock = options.dryRun
-      ? await lockForReading(deps.lockTarget, folder.target, request, warn)
-      : await deps.lockTarget(folder.target, request);
+      ? await lockForReading(deps.lockTarget, folder.target, locking, warn)
+      : await deps.lockTarget(folder.target, locking);
     if (lock) unwind.defer(() => lock.release());
     const signal = lock ? AbortSignal.any([context.signal, lock.signal]) : context.signal;
     const run: Run = { folder, options, signal, warn, report: context.report, deps };
@@ -162,7 +150,7 @@ interface Run {
   readonly options: RebaseOptions;
   /** Aborts on a signal to the tool or when the lock is lost. */
   readonly signal: AbortSignal;
-  readonly warn: (text: string) => void;
+  readonly warn: Warn;
   readonly report: (event: RebaseEvent) => void;
   readonly deps: RebaseDeps;
 }
@@ -176,7 +164,7 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
   const catalog = await deps.readCatalog(folder.target);
   const dead = await unsealedRun(folder.target, catalog);
   // Its files are in no line that is merged, and its bitmaps and jobs ask for the VM.
-  if (dead) warn(unsealedRunFinding(dead).what);
+  if (dead) warn(warning('dead-run', unsealedRunFinding(dead).what));
   if (catalog?.points.some(({ disks }) => disks.some(({ disk }) => disk === folder.disk))) {
     const ledger = catalogLedger(folder, catalog, deps);
     return { ledger, earlier: options.dryRun ? NOTHING : await ledger.finish() };
@@ -196,7 +184,7 @@ async function openLedger(run: Run): Promise<{ readonly ledger: Ledger; readonly
   const chains = await deps.readLegacyFolder(folder.dir);
   const asked = options.until !== undefined && names(earlier.merged, options.until) ? undefined : options.until;
   const chain = chosenChain(folder.dir, chains, asked ?? note?.head);
-  chain.notes.forEach(warn);
+  chain.notes.forEach((note) => warn(warning('file-ignored', note)));
   if (note && !chain.files.some(({ name }) => name === note.full)) {
     throw new QmpBackupError('unsafe', `a merge up to ${note.head} was interrupted and has to be finished first`, {
       hint: 'Run it again without --until.',
@@ -237,7 +225,10 @@ async function prove(run: Run, ledger: Ledger, plan: RebasePlan): Promise<void> 
     const repairLeaks = mustCheck && !dryRun;
     const found = await checked(run, file, repairLeaks);
     if (repairLeaks && found.leaksFixed > 0) report({ kind: 'repaired-leaks', file, count: found.leaksFixed });
-    else if (found.leaks > 0) warn(`${file} has ${found.leaks} leaked clusters, which waste space and harm nothing`);
+    else if (found.leaks > 0)
+      warn(
+        warning('clusters-leaked', `${file} has ${found.leaks} leaked clusters, which waste space and harm nothing`),
+      );
   }
   // The FULL grows by no more than what is merged into it; often by less, because clusters are replaced.
   const need = await allocatedBy(folder.dir, plan.line.slice(1));

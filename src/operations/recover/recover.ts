@@ -1,8 +1,10 @@
+import type { Warn, Warning } from '../../core/warning.js';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { AskedVm } from '../../backends/address.js';
 import { refuseLibvirtAgent } from '../../backends/qmp/refuse-libvirt.js';
 import { carryOutInTarget } from '../../backends/repair.js';
+import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import type { VmState } from '../../core/disk.js';
 import { displayName, identityOf, type VmIdentity } from '../../core/identity.js';
 import { type Journal, ownerText } from '../../core/journal.js';
@@ -17,23 +19,14 @@ import { filePath, monthsWithJournal } from '../../repository/layout.js';
 import { lockTarget } from '../../repository/lock.js';
 import { listFiles, readTarget, refuseOtherVm, type TargetState } from '../../repository/target.js';
 import { vmFolder } from '../../repository/vm-folder.js';
-import { openForRepair, type RepairAccess, type VmInRepair } from './open-for-repair.js';
+import { openForRepair, type VmInRepair } from './open-for-repair.js';
+import { type RecoverOptions, recoverOptions, type RecoverRequest } from './options.js';
 
 /** Repairs what a dead run left behind, on its own: the same repair that every backup begins with. */
-export interface RecoverOptions extends Omit<RepairAccess, 'purpose'> {
-  readonly target: string;
-  /** Null where the VM cannot be asked: then only what needs no QEMU is repaired. */
-  readonly vm: AskedVm | null;
-  /** Where the guest's agent is now; null is where the dead run had it. */
-  readonly agent: Endpoint | null;
-  readonly monthly: boolean;
-  /** `--vm-name`. */
-  readonly label: string | null;
-}
+export type RecoverContext = VerbContext<WarningEvent>;
 
-export interface RecoverContext {
-  readonly signal: AbortSignal;
-  readonly warn: (text: string) => void;
+interface Run extends RecoverOptions, Pick<RecoverContext, 'signal' | 'trace'> {
+  readonly warn: Warn;
 }
 
 export interface RecoverResult {
@@ -63,55 +56,46 @@ export interface DeadRun {
  * @throws QmpBackupError `no-catalog` when there is no such folder; `locked`; `unreachable`; `unsafe` for a target of
  * another VM or a journal that cannot be understood
  */
-export function recover(options: RecoverOptions, context: RecoverContext): Promise<RecoverResult> {
+export function recover(request: RecoverRequest, given: Partial<RecoverContext> = {}): Promise<RecoverResult> {
   return unwinding(async (unwind) => {
-    const root = resolve(options.target);
-    await freeSpace(root, { timeoutMs: ANSWER_MS, signal: context.signal });
+    const { signal, trace, report } = contextOf(given);
+    const warn: Warn = (said) => report({ kind: 'warning', ...said });
+    const run: Run = { ...recoverOptions(request), signal, trace, warn };
+    const root = resolve(run.target);
+    await freeSpace(root, { timeoutMs: ANSWER_MS, signal });
     await requireFolder(root);
-    if (options.agent) await refuseLibvirtAgent(options.agent);
-    return options.vm
-      ? recoverWithVm(options, options.vm, root, context, unwind)
-      : recoverOffline(options, root, context, unwind);
+    if (run.agent) await refuseLibvirtAgent(run.agent);
+    return run.vm ? recoverWithVm(run, run.vm, root, unwind) : recoverOffline(run, root, unwind);
   });
 }
 
 /** Milliseconds that a target which may hang gets to answer at all. */
 const ANSWER_MS = 60_000;
 
-async function recoverWithVm(
-  options: RecoverOptions,
-  address: AskedVm,
-  root: string,
-  context: RecoverContext,
-  unwind: Unwind,
-): Promise<RecoverResult> {
-  const session = await openForRepair(address, { ...options, purpose: `recover of ${root}` }, unwind);
-  const identity = identityOf(session.state.machine, options.label);
-  const folders = options.monthly ? await monthsWithJournal(await vmFolder(root, nameFor(identity))) : [root];
-  const signal = AbortSignal.any([context.signal, session.signal]);
+async function recoverWithVm(run: Run, address: AskedVm, root: string, unwind: Unwind): Promise<RecoverResult> {
+  const session = await openForRepair(address, { ...run, purpose: `recover of ${root}` }, unwind);
+  const identity = identityOf(session.state.machine, run.label);
+  const folders = run.monthly ? await monthsWithJournal(await vmFolder(root, nameFor(identity))) : [root];
+  const signal = AbortSignal.any([run.signal, session.signal]);
   let { state: vm } = session;
   const targets: RecoveredTarget[] = [];
   for (const folder of folders) {
     signal.throwIfAborted();
-    await lock(folder, options, context, unwind);
-    const state = withAgent(await readTarget(folder, options.monthly), options.agent);
-    state.warnings.forEach(context.warn);
+    await lock(folder, run, unwind);
+    const state = withAgent(await readTarget(folder, run.monthly), run.agent);
+    state.warnings.forEach(run.warn);
     refuseOtherVm(state, identity, vm.disks);
-    const done = await repairOrSay(session, state, vm, options.dryRun);
-    done.warnings.forEach(context.warn);
+    const done = await repairOrSay(session, state, vm, run.dryRun);
+    done.warnings.forEach(run.warn);
     vm = done.vm;
     targets.push({ target: folder, run: deadRun(state), actions: done.actions, left: [] });
   }
   // Without a journal, and so with --monthly perhaps without any folder.
-  const rest = options.dryRun ? reconcileVm(vm) : await repairRest(session, vm, context);
-  return { targets, vm: rest, dryRun: options.dryRun };
+  const rest = run.dryRun ? reconcileVm(vm) : await repairRest(session, vm, run);
+  return { targets, vm: rest, dryRun: run.dryRun };
 }
 
-async function repairRest(
-  session: VmInRepair,
-  vm: VmState,
-  { warn }: RecoverContext,
-): Promise<readonly RepairAction[]> {
+async function repairRest(session: VmInRepair, vm: VmState, { warn }: Run): Promise<readonly RepairAction[]> {
   const { report } = await session.repairAlone(vm);
   report.warnings.forEach(warn);
   return report.actions;
@@ -120,7 +104,7 @@ async function repairRest(
 interface Repaired {
   readonly vm: VmState;
   readonly actions: readonly RepairAction[];
-  readonly warnings: readonly string[];
+  readonly warnings: readonly Warning[];
 }
 
 async function repairOrSay(session: VmInRepair, state: TargetState, seen: VmState, dryRun: boolean): Promise<Repaired> {
@@ -133,29 +117,20 @@ async function repairOrSay(session: VmInRepair, state: TargetState, seen: VmStat
 }
 
 /** The part that needs no monitor: a frozen guest is thawed, and files of the dead run that nobody writes any more go. */
-async function recoverOffline(
-  options: RecoverOptions,
-  root: string,
-  context: RecoverContext,
-  unwind: Unwind,
-): Promise<RecoverResult> {
-  const called = { uuid: null, name: null, label: options.label };
-  const folders = options.monthly ? await monthsWithJournal(await vmFolder(root, nameFor(called))) : [root];
+async function recoverOffline(run: Run, root: string, unwind: Unwind): Promise<RecoverResult> {
+  const called = { uuid: null, name: null, label: run.label };
+  const folders = run.monthly ? await monthsWithJournal(await vmFolder(root, nameFor(called))) : [root];
   const targets: RecoveredTarget[] = [];
   for (const folder of folders) {
-    context.signal.throwIfAborted();
-    await lock(folder, options, context, unwind);
-    targets.push(await recoverFolder(folder, options, context));
+    run.signal.throwIfAborted();
+    await lock(folder, run, unwind);
+    targets.push(await recoverFolder(folder, run));
   }
-  return { targets, vm: [], dryRun: options.dryRun };
+  return { targets, vm: [], dryRun: run.dryRun };
 }
 
-async function recoverFolder(
-  folder: string,
-  options: RecoverOptions,
-  { warn }: RecoverContext,
-): Promise<RecoveredTarget> {
-  const state = withAgent(await readTarget(folder, false), options.agent);
+async function recoverFolder(folder: string, { agent, dryRun, warn }: Run): Promise<RecoveredTarget> {
+  const state = withAgent(await readTarget(folder, false), agent);
   const files = await listFiles(folder, state.journal?.disks.map(({ disk }) => disk) ?? []);
   const found = reconcileOffline({ ...state, files }, new Set());
   const inUse = new Set<string>();
@@ -164,8 +139,8 @@ async function recoverFolder(
     if (await isBeingWritten(filePath(folder, action.disk, action.file))) inUse.add(`${action.disk}/${action.file}`);
   }
   const { now, waiting } = reconcileOffline({ ...state, files }, inUse);
-  const warnings: string[] = [];
-  if (!options.dryRun) for (const action of now) await carryOutInTarget(folder, action, warnings);
+  const warnings: Warning[] = [];
+  if (!dryRun) for (const action of now) await carryOutInTarget(folder, action, warnings);
   warnings.forEach(warn);
   return { target: folder, run: deadRun(state), actions: now, left: waiting ? whatIsLeft(waiting, [...inUse]) : [] };
 }
@@ -191,12 +166,7 @@ function withAgent(state: TargetState, agent: Endpoint | null): TargetState {
   return { ...state, journal: { ...journal, freezes: { kind: 'agent', endpoint: describeEndpoint(agent) } } };
 }
 
-async function lock(
-  folder: string,
-  { breakLock, dryRun }: RecoverOptions,
-  { warn }: RecoverContext,
-  unwind: Unwind,
-): Promise<void> {
+async function lock(folder: string, { breakLock, dryRun, warn }: Run, unwind: Unwind): Promise<void> {
   const request = { breakLock, purpose: `recover of ${folder}` };
   const held = dryRun ? await lockForReading(lockTarget, folder, request, warn) : await lockTarget(folder, request);
   if (held) unwind.defer(() => held.release());

@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TPM_STATE } from '../../backends/libvirt/definition.js';
@@ -29,7 +30,7 @@ export interface Definer {
 export async function openDefiner(
   { connect }: DefinitionRequest,
   source: DefinitionSource,
-  warn: (text: string) => void,
+  warn: Warn,
 ): Promise<Definer> {
   const virsh = createVirsh(connect ?? undefined);
   requireThisHost(await hostOf(virsh), 'the definition would name images that are here');
@@ -52,12 +53,7 @@ async function refuseTaken(virsh: Virsh, { name, uuid, newUuid }: DefinitionSour
   }
 }
 
-async function define(
-  virsh: Virsh,
-  source: DefinitionSource,
-  written: WrittenDefinition,
-  warn: (text: string) => void,
-): Promise<void> {
+async function define(virsh: Virsh, source: DefinitionSource, written: WrittenDefinition, warn: Warn): Promise<void> {
   try {
     // Time has passed since the first look.
     await refuseTaken(virsh, source);
@@ -77,7 +73,7 @@ async function define(
 async function placeTpmState(
   { tpm }: DefinitionSource,
   { uuid, tpm: copy }: WrittenDefinition,
-  warn: (text: string) => void,
+  warn: Warn,
 ): Promise<void> {
   const folder = join(TPM_STATE, uuid);
   try {
@@ -87,7 +83,10 @@ async function placeTpmState(
     await writeTpmState(folder, tpm);
   } catch (error) {
     warn(
-      `the state of its TPM was not put into ${folder} (${messageOf(error)}); before the first start see whether what is in ${copy} belongs there`,
+      warning(
+        'tpm-not-placed',
+        `the state of its TPM was not put into ${folder} (${messageOf(error)}); before the first start see whether what is in ${copy} belongs there`,
+      ),
     );
   }
 }
@@ -96,17 +95,22 @@ async function startWithHost(
   virsh: Virsh,
   { newUuid }: DefinitionSource,
   { uuid, name }: WrittenDefinition,
-  warn: (text: string) => void,
+  warn: Warn,
 ): Promise<void> {
   if (newUuid !== null) {
     warn(
-      `the original starts with the host; ${name} does not, unless you say: ${virshCommand(virsh.uri ?? null, 'autostart', uuid)}`,
+      warning(
+        'no-autostart',
+        `the original starts with the host; ${name} does not, unless you say: ${virshCommand(virsh.uri ?? null, 'autostart', uuid)}`,
+      ),
     );
     return;
   }
   try {
     await virsh('autostart', [], { domain: uuid });
   } catch (error) {
-    warn(`${name} is defined, but does not start with the host as it did: ${messageOf(error)}`);
+    warn(
+      warning('no-autostart', `${name} is defined, but does not start with the host as it did: ${messageOf(error)}`),
+    );
   }
 }

@@ -1,4 +1,6 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { dirname, resolve } from 'node:path';
+import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import type { Catalog } from '../../core/catalog.js';
 import { findFile } from '../../core/chain.js';
 import { refuseFindings } from '../../core/point-findings.js';
@@ -14,6 +16,7 @@ import { type DiskFolder, locateDisk, lockForReading } from '../../repository/di
 import { lockTarget } from '../../repository/lock.js';
 import { openDisk } from '../../repository/open-point.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
+import { mergeOptions, type MergeRequest } from './merge-options.js';
 import {
   copyChain,
   type CopyDeps,
@@ -26,20 +29,8 @@ import {
 } from './standalone-copy.js';
 
 /** Writes the state of one disk into a new standalone image. The backup is only read. */
-export interface MergeOptions {
-  /** `<target>/<disk>`. */
-  readonly dir: string;
-  /** The image to make; must not exist. */
-  readonly targetFile: string;
-  /** The file whose state is wanted; undefined is the newest of the newest FULL's branch. */
-  readonly until?: string | undefined;
-  /** Bytes per second; undefined or 0 is no limit. */
-  readonly rateLimit?: number | undefined;
-  readonly breakLock: boolean;
-}
-
 export type MergeEvent =
-  | { readonly kind: 'warning'; readonly text: string }
+  | WarningEvent
   | { readonly kind: 'planned'; readonly files: readonly string[] }
   /** `percent` of 0 to 100. */
   | { readonly kind: 'progress'; readonly percent: number };
@@ -53,10 +44,7 @@ export interface MergeResult {
   readonly virtualSize: number;
 }
 
-export interface MergeContext {
-  readonly signal: AbortSignal;
-  readonly report: (event: MergeEvent) => void;
-}
+export type MergeContext = VerbContext<MergeEvent>;
 
 export interface MergeDeps extends CopyDeps {
   readonly lockTarget: typeof lockTarget;
@@ -78,12 +66,13 @@ export const defaultMergeDeps: MergeDeps = {
  * hostile or half merged file, by name; `failed` in qemu-img's own words. Nothing is left behind then.
  */
 export function merge(
-  options: MergeOptions,
-  context: MergeContext,
+  request: MergeRequest,
+  given: Partial<MergeContext> = {},
   deps: MergeDeps = defaultMergeDeps,
 ): Promise<MergeResult> {
   return unwinding(async (unwind) => {
-    const warn = (text: string): void => context.report({ kind: 'warning', text });
+    const [options, context] = [mergeOptions(request), contextOf(given)];
+    const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
     const targetFile = resolve(options.targetFile);
     await refuseExisting(targetFile);
     const folder = await locateDisk(options.dir);
@@ -117,7 +106,7 @@ async function provenChain(
   folder: DiskFolder,
   until: string | undefined,
   signal: AbortSignal,
-  warn: (text: string) => void,
+  warn: Warn,
   deps: MergeDeps,
 ): Promise<readonly ChainFile[]> {
   const catalog = await deps.readCatalog(folder.target);
@@ -135,7 +124,7 @@ async function provenChain(
   await refuseUnsealedFiles(folder.target, catalog, folder.disk);
   refuseUnfinished(folder.dir, await deps.readRebaseNote(folder.dir));
   const chain = chosenChain(folder.dir, await deps.readLegacyFolder(folder.dir), until);
-  chain.notes.forEach(warn);
+  chain.notes.forEach((note) => warn(warning('file-ignored', note)));
   return chainToRead(await legacyFiles(folder.dir, chain, undefined), until);
 }
 

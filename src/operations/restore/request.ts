@@ -1,26 +1,12 @@
+import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
 import type { LeftOut } from '../../core/disk.js';
 import type { LackedDisk } from '../../core/point.js';
-import type { RestoreRequest } from '../../core/restore-plan.js';
 import type { MergeDeps } from './merge.js';
-import type { DefinitionRequest, WrittenDefinition } from './restore-definition.js';
+import type { WrittenDefinition } from './restore-definition.js';
 
-/**
- * Writes all disks of a point as new standalone images `<output>/<disk>.qcow2` (or as `--file-name` says), and `machine.json`, which tells how the
- * VM was; of a libvirt domain also its definition. All of it or nothing; the backup is only read.
- */
-export interface RestoreOptions extends RestoreRequest {
-  readonly target: string;
-  readonly output: string;
-  /** What the images are called without their ending, with `{vm}`, `{disk}` and `{point}`. */
-  readonly fileName?: string | undefined;
-  /** Bytes per second; undefined or 0 is no limit. */
-  readonly rateLimit?: number | undefined;
-  readonly breakLock: boolean;
-  readonly definition: DefinitionRequest;
-}
-
+/** What a restore reports, and what comes of it. */
 export type RestoreEvent =
-  | { readonly kind: 'warning'; readonly text: string }
+  | WarningEvent
   | {
       readonly kind: 'planned';
       readonly point: string;
@@ -55,9 +41,6 @@ export interface RestoreResult {
   readonly definition: (WrittenDefinition & { readonly defined: boolean }) | null;
 }
 
-export interface RestoreContext {
-  readonly signal: AbortSignal;
-  readonly report: (event: RestoreEvent) => void;
-}
+export type RestoreContext = VerbContext<RestoreEvent>;
 
 export type RestoreDeps = MergeDeps;

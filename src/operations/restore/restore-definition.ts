@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { randomUUID } from 'node:crypto';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -59,7 +60,7 @@ export async function readDefinition(
   target: string,
   { point, called }: { readonly point: Point | null; readonly called: string },
   request: DefinitionRequest,
-  warn: (text: string) => void,
+  warn: Warn,
 ): Promise<DefinitionSource | null> {
   const { define, name } = request;
   const definition = point?.definition;
@@ -80,7 +81,7 @@ export async function readDefinition(
       read('tpm'),
     ]);
     const original = parseDomain(inactive);
-    for (const what of definition.missing) warn(`${called} does not have ${what}`);
+    for (const what of definition.missing) warn(warning('definition-incomplete', `${called} does not have ${what}`));
     return {
       name: name ?? original.name,
       uuid: original.uuid,
@@ -95,7 +96,7 @@ export async function readDefinition(
     };
   } catch (error) {
     if (define || name !== null) throw error;
-    warn(`the definition of the domain is not restored: ${messageOf(error)}`);
+    warn(warning('definition-lost', `the definition of the domain is not restored: ${messageOf(error)}`));
     return null;
   }
 }

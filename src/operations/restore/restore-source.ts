@@ -1,3 +1,4 @@
+import { type Warn, warning } from '../../core/warning.js';
 import type { Dirent } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -14,7 +15,8 @@ import { requireCatalog } from '../../repository/catalog-file.js';
 import type { ChainFile } from '../../repository/chain-check.js';
 import { type OpenPoint, openPoint } from '../../repository/open-point.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
-import type { RestoreContext, RestoreDeps, RestoreOptions } from './request.js';
+import type { RestoreOptions } from './options.js';
+import type { RestoreContext, RestoreDeps } from './request.js';
 import { type DefinitionSource, readDefinition } from './restore-definition.js';
 
 /** What a restore is to write, read from the target and proved before anything is written. */
@@ -26,7 +28,7 @@ export interface RestoreRun {
   readonly output: string;
   /** Aborts on a signal to the tool or when the lock is lost. */
   readonly signal: AbortSignal;
-  readonly warn: (text: string) => void;
+  readonly warn: Warn;
   readonly context: RestoreContext;
   readonly deps: RestoreDeps;
 }
@@ -65,14 +67,14 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
     options.fileName,
   );
   const lacks = lackedOf(plan, options);
-  for (const { disk, reason } of lacks) warn(`${point} lacks ${disk}: ${reason}`);
+  for (const { disk, reason } of lacks) warn(warning('point-lacks-disk', `${point} lacks ${disk}: ${reason}`));
   for (const disk of plan.absent.filter((each) => !lacks.some((lacked) => lacked.disk === each))) {
-    warn(`${point} does not hold ${disk}, which has files in other points`);
+    warn(warning('point-lacks-disk', `${point} does not hold ${disk}, which has files in other points`));
   }
   refuseFindings(plan.findings);
   const disks = plan.disks.map(({ disk, dir, entry, chain, findings }): RestoreSourceDisk => {
     const suspect = findings.find(({ code }) => code === 'suspect');
-    if (suspect) warn(suspect.what);
+    if (suspect) warn(warning('suspect', suspect.what));
     return { disk, device: entry.source.device, dir, chain: chain.map((each) => each.entry) };
   });
   const asked = { point: plan.point, called: point };
@@ -128,7 +130,10 @@ export async function legacySource(run: RestoreRun): Promise<RestoreSource> {
   // There is neither: say so as for any target without a backup.
   if (found.length === 0) await requireCatalog(target);
   warn(
-    'there is no catalog: names and links of the files alone tell what belongs together, and nothing proves their bytes',
+    warning(
+      'unproven',
+      'there is no catalog: names and links of the files alone tell what belongs together, and nothing proves their bytes',
+    ),
   );
   const plan = planLegacyRestore(found, options);
   plan.warnings.forEach(warn);

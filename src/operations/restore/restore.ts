@@ -1,5 +1,7 @@
+import { type Warn, warning } from '../../core/warning.js';
 import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { contextOf } from '../../backends/verb-context.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { replaceFile } from '../../host/durable.js';
@@ -12,7 +14,8 @@ import { lockTarget } from '../../repository/lock.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import type { Definer } from './define-domain.js';
 import { openDefiner } from './define-domain.js';
-import type { RestoreContext, RestoredDisk, RestoreDeps, RestoreOptions, RestoreResult } from './request.js';
+import { restoreOptions, type RestoreRequest } from './options.js';
+import type { RestoreContext, RestoredDisk, RestoreDeps, RestoreResult } from './request.js';
 import { placesFor, writeDefinition } from './restore-definition.js';
 import { legacySource, recordedSource, type RestoreRun, type RestoreSource } from './restore-source.js';
 import {
@@ -38,12 +41,13 @@ export const defaultRestoreDeps: RestoreDeps = {
  * or a file of it is missing, altered or hostile, by name; `failed` in qemu-img's own words. Nothing is left then.
  */
 export function restore(
-  options: RestoreOptions,
-  context: RestoreContext,
+  request: RestoreRequest,
+  given: Partial<RestoreContext> = {},
   deps: RestoreDeps = defaultRestoreDeps,
 ): Promise<RestoreResult> {
   return unwinding(async (unwind) => {
-    const warn = (text: string): void => context.report({ kind: 'warning', text });
+    const [options, context] = [restoreOptions(request), contextOf(given)];
+    const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
     const target = await realTarget(options.target);
     const lock = await lockForReading(
       deps.lockTarget,
@@ -117,7 +121,7 @@ async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Prom
   for (const { path } of disks) await promoteCopy(path, undo, deps);
   const images = new Map(source.disks.map(({ disk, device }) => [device ?? disk, join(output, names.image(disk))]));
   const written = definition && places && (await writeDefinition(definition, places, images, undo));
-  written?.notes.forEach(run.warn);
+  written?.notes.forEach((note) => run.warn(warning('definition-changed', note)));
   await replaceFile(machine, `${JSON.stringify(source.machine, null, 2)}\n`, { mode: 0o600 });
   const { point, lacks } = source;
   return { output, point, disks, leftOut, lacks, machine, definition: written && { ...written, defined: false } };

@@ -1,10 +1,15 @@
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { backupDocument } from '../../../src/cli/documents/backup.js';
+import { cleanupDocument } from '../../../src/cli/documents/cleanup.js';
 import { errorDocument } from '../../../src/cli/documents/error.js';
+import { importDocument } from '../../../src/cli/documents/import.js';
 import { infoDocument } from '../../../src/cli/documents/info.js';
 import { listDocument } from '../../../src/cli/documents/list.js';
 import { mergeDocument } from '../../../src/cli/documents/merge.js';
+import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
+import { restoreDocument } from '../../../src/cli/documents/restore.js';
 import type { DirtyBitmap } from '../../../src/core/disk.js';
 import type { RepairAction } from '../../../src/core/reconcile.js';
 import { bitmap, entry, point, source, TARGET_ID, vmState } from '../../support/builders.js';
@@ -52,7 +57,7 @@ const DOCUMENTS = {
       ],
     },
     repairs: REPAIRS,
-    warnings: ['w'],
+    warnings: [{ code: 'not-frozen', text: 'w' }],
     standing: [],
     space: { need: 1, free: 2, reserve: 1 },
     point: POINT,
@@ -83,26 +88,75 @@ const DOCUMENTS = {
     },
     'jobs',
   ),
-  recover: recoverDocument({
-    targets: [
-      {
-        ...{ target: '/t', actions: REPAIRS, left: ['l'] },
-        run: { what: 'backup', startedAt: '2026-11-21T12:00:00.000Z', sealed: false },
+  recover: recoverDocument(
+    {
+      targets: [
+        {
+          ...{ target: '/t', actions: REPAIRS, left: ['l'] },
+          run: { what: 'backup', startedAt: '2026-11-21T12:00:00.000Z', sealed: false },
+        },
+      ],
+      ...{ vm: REPAIRS, dryRun: true },
+    },
+    [],
+  ),
+  merge: mergeDocument({ targetFile: '/m', files: ['a'], virtualSize: 1 }, [{ code: 'space-short', text: 'w' }]),
+  restore: restoreDocument(
+    {
+      ...{ output: '/o', point: 'point 1', machine: '/o/machine.json' },
+      disks: [{ disk: 'd1', path: '/o/d1.qcow2', files: ['FULL-1.qcow2'], virtualSize: 1 }],
+      leftOut: [{ name: 'd3', reason: 'r', kind: 'request' }],
+      lacks: [{ disk: 'd2', reason: 'r', kind: 'failed' }],
+      definition: {
+        ...{ name: 'vm', uuid: 'u', xml: '/o/vm.xml', nvram: null, tpm: null, notes: ['n'], defined: true },
       },
-    ],
-    ...{ vm: REPAIRS, dryRun: true },
-  }),
-  merge: mergeDocument({ targetFile: '/m', files: ['a'], virtualSize: 1 }),
+    },
+    [{ code: 'point-lacks-disk', text: 'w' }],
+  ),
+  rebase: rebaseDocument(
+    {
+      ...{ dir: '/t/d1', full: FULL.file, head: INC.file, merged: [INC.file], lost: ['a'], relinked: ['b'] },
+      ...{ resumes: false, dryRun: false, removed: [INC.file] },
+    },
+    [],
+  ),
+  cleanup: cleanupDocument(
+    {
+      bitmaps: [{ where: 'n', bitmap: 'b', removed: true, why: 'w' }],
+      stuck: [{ where: 'n', bitmap: 'c', removed: false, why: 'w' }],
+      ...{ needFull: [TARGET_ID], dryRun: false, repairs: REPAIRS },
+    },
+    [{ code: 'bitmap-stuck', text: 'w' }],
+  ),
+  import: importDocument(
+    {
+      ...{ source: '/s', target: '/t', vm: { uuid: 'u', name: 'vm', label: null }, chain: 'c1', dryRun: false },
+      points: [
+        {
+          ...{ level: 'full', number: 0, checkpoint: 'c', createdAt: '2026-11-21T12:00:00.000Z' },
+          disks: [{ disk: 'd1', from: 'f', file: FULL.file, parent: null, virtualSize: 1, suspect: null }],
+        },
+      ],
+    },
+    [],
+  ),
   error: errorDocument({ code: 'unsafe', exitCode: 13, message: 'm', hint: null }),
 };
 
 type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 
-describe.each(Object.entries(DOCUMENTS))('the document of %s', (_, document) => {
+describe.each(Object.entries(DOCUMENTS))('the document of %s', (name, document) => {
   const printed = JSON.parse(JSON.stringify(document)) as Json;
 
   it('is as its schema says', () => {
     expect(checkedAnswer(JSON.stringify(document))).toEqual(printed);
+  });
+
+  // What scripts read: a change here belongs into the changelog. Written anew by vitest --update.
+  it('is as it was', async () => {
+    await expect(`${JSON.stringify(document, null, 2)}\n`).toMatchFileSnapshot(
+      join(import.meta.dirname, `../../golden/json/${name}.json`),
+    );
   });
 
   it('is refused where any one field has another name', () => {

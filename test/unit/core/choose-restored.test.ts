@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { planRestore, type RestoreRequest } from '../../../src/core/restore-plan.js';
+import { planRestore, type PointRequest } from '../../../src/core/restore-plan.js';
 import { catalog, entry, point } from '../../support/builders.js';
 
 const source = { device: null, qdev: null, node: null, file: '/x', format: 'qcow2', image: null };
@@ -15,7 +15,7 @@ const known = catalog([
   ]),
 ]);
 
-const chosen = (request: RestoreRequest): string => {
+const chosen = (request: PointRequest): string => {
   const { disks, leftOut } = planRestore(known, { point: '1', ...request });
   return [...disks.map((each) => each.entry.disk), ...leftOut.map(({ name, reason }) => `${name}: ${reason}`)].join(
     ', ',
@@ -25,7 +25,7 @@ const refusal = (code: string, message: string): Error =>
   expect.objectContaining({ code, message: expect.stringContaining(message) as string }) as Error;
 
 describe('which disks of a point are restored', () => {
-  it.each<[RestoreRequest, string]>([
+  it.each<[PointRequest, string]>([
     [{}, 'a, b, c'],
     [{ include: ['a'] }, 'a, b: not named by --include, c: not named by --include'],
     [{ include: ['virtio0', 'vd1'] }, 'a, b, c: not named by --include'],

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type BackupRequest, planBackup } from '../../../src/core/plan.js';
+import { type PlanRequest, planBackup } from '../../../src/core/plan.js';
 import type { QmpBackupError } from '../../../src/errors.js';
 import { bitmap, catalog, entry, MiB, planInput, point, request, source, vmState } from '../../support/builders.js';
 
@@ -148,7 +148,7 @@ describe('which disks', () => {
 
   it('a disk that is left out anyway may be excluded, and cannot be included', () => {
     const vm = vmState([source('a')], { leftOut: [{ name: 'gone', reason: 'its image may be gone', kind: 'rule' }] });
-    const input = (more: Partial<BackupRequest>) =>
+    const input = (more: Partial<PlanRequest>) =>
       planInput('full', [source('a')], undefined, { vm, request: request('full', more) });
     expect(planBackup(input({ exclude: ['gone'] })).disks.map(({ disk }) => disk)).toEqual(['a']);
     expect(refusal(() => planBackup(input({ include: ['gone'] }))).message).toContain('its image may be gone');

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Catalog } from '../../../src/core/catalog.js';
 import { refuseFindings } from '../../../src/core/point-findings.js';
-import { planRestore, type RestoreRequest } from '../../../src/core/restore-plan.js';
+import { planRestore, type PointRequest } from '../../../src/core/restore-plan.js';
 import { QmpBackupError } from '../../../src/errors.js';
 import { type LegacyDisk, planLegacyRestore } from '../../../src/import/legacy-restore.js';
 import { catalog, entry, point } from '../../support/builders.js';
@@ -30,7 +30,7 @@ function two(): Catalog {
   ]);
 }
 
-function plan(of: Catalog, request: RestoreRequest = {}): string {
+function plan(of: Catalog, request: PointRequest = {}): string {
   const found = planRestore(of, request);
   refuseFindings(found.findings);
   const disks = found.disks.map(({ entry: { disk }, chain }) => `${disk}:${chain.map(({ file }) => file).join('+')}`);
@@ -67,7 +67,7 @@ describe('planRestore', () => {
     expect(plan(same, { until: 'b/FULL-10' })).toMatch(/^000000000001/);
   });
 
-  it.each<[RestoreRequest, RegExp]>([
+  it.each<[PointRequest, RegExp]>([
     [{ point: '9' }, /no point 9/],
     [{ point: 'c9:0' }, /no point c9:0/],
     [{ until: 'INC-99' }, /no point holds a file INC-99/],
@@ -140,9 +140,10 @@ describe('planForeignRestore', () => {
   });
 
   it('leaves out a disk that has nothing so old', () => {
-    expect(planLegacyRestore([...found, disk('c', [[10]])], { until: 'INC-2-a' }).warnings).toContain(
-      'c has no backup as old as 2, it is left out',
-    );
+    expect(planLegacyRestore([...found, disk('c', [[10]])], { until: 'INC-2-a' }).warnings).toContainEqual({
+      code: 'point-lacks-disk',
+      text: 'c has no backup as old as 2, it is left out',
+    });
   });
 
   it('refuses a chain whose end is not the last state, but not an earlier file of it', () => {

@@ -91,7 +91,9 @@ describe('an import', () => {
 
   it('says which disk a point is without', () => {
     const plan = planImport([FULL, file('vdb.full.data'), ...incs(1)], []);
-    expect(plan.warnings).toEqual([`vdb has no file of ${C(1)}: that point is without it`]);
+    expect(plan.warnings).toEqual([
+      { code: 'point-lacks-disk', text: `vdb has no file of ${C(1)}: that point is without it` },
+    ]);
   });
 
   it('names the file that is missing', () => {

@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../../../core/warning.js';
 import { knownDisks } from '../../../core/chain.js';
 import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
@@ -119,11 +120,13 @@ class OfflineCopy implements CopyAttempt {
   async giveUp(failure: unknown): Promise<GivenUp> {
     await this.#endServers();
     // Here and not by the journal alone: the target may be what is gone.
-    await removeScratch(this.#attempt.folder).catch((error: unknown) => this.#run.warn(messageOf(error)));
+    await removeScratch(this.#attempt.folder).catch((error: unknown) =>
+      this.#run.warn(warning('left-behind', messageOf(error))),
+    );
     return { failure, thawed: true };
   }
 
-  async undo(target: TargetState): Promise<readonly string[]> {
+  async undo(target: TargetState): Promise<readonly Warning[]> {
     return (await repairOffline(target, this.#vm)).warnings;
   }
 

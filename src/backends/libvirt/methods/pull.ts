@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { scratchFolderName } from '../../../core/names.js';
 import { nbdNode } from '../../../core/block-node.js';
 import type { PlannedDisk } from '../../../core/plan.js';
+import { warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import { startPullGuard } from '../../../guards/pull-guard.js';
 import { exportOf, type PullDisk } from '../../../libvirt/backup-xml.js';
@@ -70,7 +71,8 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
     },
     guard: (resumes) => {
       const { connect, uuid } = run.session;
-      return startPullGuard({ connect, uuid, socket: socketOf(run), resumes }, run);
+      const warn = (text: string): void => run.warn(warning('no-guard', text));
+      return startPullGuard({ connect, uuid, socket: socketOf(run), resumes }, { warn });
     },
   };
 }

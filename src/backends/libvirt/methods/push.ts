@@ -9,7 +9,8 @@ import { jobOf, lastJobOf, runningBackup, settled } from '../../../libvirt/domai
 import { whyNotWhole } from '../../../libvirt/push-end.js';
 import { allocatedIn } from '../../../qemu-tools/steps.js';
 import { diskFolder } from '../../../repository/layout.js';
-import type { BackupOptions, Planned } from '../../backup-run.js';
+import type { BackupOptions } from '../../backup-options.js';
+import type { Planned } from '../../backup-run.js';
 import type { Copied, StagedImage } from '../../copy-method.js';
 import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
 

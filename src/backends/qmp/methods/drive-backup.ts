@@ -1,3 +1,4 @@
+import { type Warning, warning } from '../../../core/warning.js';
 import { dirname, resolve } from 'node:path';
 import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
@@ -75,7 +76,7 @@ async function heldPlan(run: QmpRun, planned: QmpPlan, qemuUser: SocketOwner | u
   const obstacle = `this QEMU cannot be kept from migrating its guest meanwhile: ${free}`;
   if (options.fleece === 'always' || options.verify !== null) throw fleecingImpossible(planned.fleecing.why, obstacle);
   const why = `${planned.fleecing.why}, but fleecing is not possible here: ${obstacle}`;
-  run.warn(`not fleeced: ${why}`);
+  run.warn(warning('not-fleeced', `not fleeced: ${why}`));
   return { ...planned, fleecing: { ...planned.fleecing, fleece: false, why, disks: new Map() } };
 }
 
@@ -178,7 +179,7 @@ class DriveBackup implements CopyAttempt {
     return { failure: await explained(this.#run.session.client, this.planned.plan.disks, error), thawed };
   }
 
-  async undo(target: TargetState): Promise<readonly string[]> {
+  async undo(target: TargetState): Promise<readonly Warning[]> {
     const { client } = this.#run.session;
     await refuseMoved(client);
     const { report } = await repair(client, target, await inspectVm(client));
@@ -199,7 +200,7 @@ class DriveBackup implements CopyAttempt {
       await releaseGuards(this.#parts.guards);
       return true;
     } catch (failure) {
-      this.#run.warn(messageOf(failure));
+      this.#run.warn(warning('guest-frozen', messageOf(failure)));
       return false;
     }
   }

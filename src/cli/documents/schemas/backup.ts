@@ -11,6 +11,7 @@ import {
   text,
   textOrNull,
   texts,
+  warnings,
 } from './parts.js';
 import { pointDocumentSchema } from './point.js';
 import { repairSchema } from './repair.js';
@@ -53,8 +54,8 @@ export const backupDocumentSchema = document(
       'What was to be done; after --dry-run what would be',
     ),
     repairs: listOf(repairSchema, 'What was repaired first of what an earlier run had left behind'),
-    warnings: texts('All that was warned of, also what an earlier run has said'),
-    standing: texts('Those of the warnings that tell what the disks are like; exit code 5 is not for them'),
+    warnings: warnings('All that was warned of, also what an earlier run has said'),
+    standing: warnings('Those of the warnings that tell what the disks are like; exit code 5 is not for them'),
     space: object(
       {
         need: count('Bytes that the point could need at most'),

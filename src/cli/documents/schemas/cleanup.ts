@@ -1,5 +1,5 @@
 import type * as v from 'valibot';
-import { document, flag, listOf, object, text, texts } from './parts.js';
+import { document, flag, listOf, object, text, texts, warnings } from './parts.js';
 import { repairSchema } from './repair.js';
 
 const bitmap = object(
@@ -20,6 +20,7 @@ export const cleanupDocumentSchema = document(
     needFull: texts('Ids of the targets whose next backup will be full'),
     dryRun: flag('Nothing was changed'),
     repairs: listOf(repairSchema, 'What was ended first of what a dead run had left going on in the VM'),
+    warnings: warnings(),
   },
   'The answer of `qmpbackup cleanup`',
 );

@@ -12,6 +12,7 @@ import {
   text,
   textOrNull,
   texts,
+  warnings,
 } from './parts.js';
 import { repairSchema } from './repair.js';
 import { vmSchema } from './vm.js';
@@ -126,7 +127,7 @@ const content = object(
       'Files that the next increment cannot build on',
     ),
     damage: texts('Files that are gone or altered and what that costs, in words'),
-    warnings: texts('Warnings'),
+    warnings: warnings('What could not be read'),
   },
   'What the target holds',
 );

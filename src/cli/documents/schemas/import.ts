@@ -1,5 +1,5 @@
 import type * as v from 'valibot';
-import { count, document, flag, identitySchema, level, listOf, object, text, textOrNull } from './parts.js';
+import { count, document, flag, identitySchema, level, listOf, object, text, textOrNull, warnings } from './parts.js';
 
 const importedDisk = object(
   {
@@ -34,6 +34,7 @@ export const importDocumentSchema = document(
       'The points that were made; with --dry-run those that would be',
     ),
     dryRun: flag('Nothing was changed'),
+    warnings: warnings(),
   },
   'The answer of `qmpbackup import`',
 );

@@ -4,13 +4,17 @@ import { doctorDocumentSchema } from './doctor.js';
 import { errorDocumentSchema } from './error.js';
 import { importDocumentSchema } from './import.js';
 import { infoDocumentSchema } from './info.js';
+import { lineSchema } from './line.js';
 import { listDocumentSchema } from './list.js';
 import { mergeDocumentSchema } from './merge.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
 import { restoreDocumentSchema } from './restore.js';
 
-/** The schema of each document, by the command that prints it; `error` is that of a run that failed. */
+/**
+ * The schema of each document, by the command that prints it; `error` is that of a run that failed, `line` one line of
+ * `--json=lines`.
+ */
 export const DOCUMENT_SCHEMAS = {
   backup: backupDocumentSchema,
   list: listDocumentSchema,
@@ -23,4 +27,5 @@ export const DOCUMENT_SCHEMAS = {
   recover: recoverDocumentSchema,
   doctor: doctorDocumentSchema,
   error: errorDocumentSchema,
+  line: lineSchema,
 } as const;

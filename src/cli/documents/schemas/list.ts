@@ -1,5 +1,5 @@
 import type * as v from 'valibot';
-import { document, identitySchema, listOf, object, text, textOrNull, texts } from './parts.js';
+import { document, identitySchema, listOf, object, text, textOrNull, texts, warnings } from './parts.js';
 import { pointDocumentSchema } from './point.js';
 
 const listedPoint = object(
@@ -35,7 +35,7 @@ export const listDocumentSchema = document(
           vm: identitySchema,
           targetId: text('Id of the target'),
           points: listOf(listedPoint, 'Its points, in the order in which they were made'),
-          warnings: texts('What files that are gone or altered cost, in words'),
+          warnings: warnings('What files that are gone or altered cost, in words'),
         },
         'A target',
       ),

@@ -1,5 +1,5 @@
 import type * as v from 'valibot';
-import { count, document, text, texts } from './parts.js';
+import { count, document, text, texts, warnings } from './parts.js';
 
 export const mergeDocumentSchema = document(
   'merge',
@@ -7,6 +7,7 @@ export const mergeDocumentSchema = document(
     targetFile: text('Absolute path of the new image'),
     files: texts('The files that it was made of, FULL first'),
     virtualSize: count('Size of the disk in bytes'),
+    warnings: warnings(),
   },
   'The answer of `qmpbackup merge`',
 );

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { WARNING_CODES } from '../../../core/warning.js';
 import { JSON_SCHEMA } from '../envelope.js';
 
 /**
@@ -114,6 +115,17 @@ export const lackedDiskSchema = object(
   'A writable disk that the VM had and the point does not have',
 );
 
+const warningCodes = Object.keys(WARNING_CODES) as readonly (keyof typeof WARNING_CODES)[];
+
+export const warningSchema = object(
+  { code: oneOf(warningCodes, 'What kind of warning; see docs/json.md'), text: text('In words, which may change') },
+  'A warning',
+);
+
+export function warnings(what = 'All that was warned of') {
+  return listOf(warningSchema, what);
+}
+
 export type FailurePart = v.InferOutput<typeof failureSchema>;
 
 export type IdentityPart = v.InferOutput<typeof identitySchema>;
@@ -121,5 +133,7 @@ export type IdentityPart = v.InferOutput<typeof identitySchema>;
 export type MachinePart = v.InferOutput<typeof machineSchema>;
 
 export type LeftOutPart = v.InferOutput<typeof leftOutSchema>;
+
+export type WarningPart = v.InferOutput<typeof warningSchema>;
 
 export type LackedDiskPart = v.InferOutput<typeof lackedDiskSchema>;

@@ -1,5 +1,5 @@
 import type * as v from 'valibot';
-import { document, flag, text, texts } from './parts.js';
+import { document, flag, text, texts, warnings } from './parts.js';
 
 export const rebaseDocumentSchema = document(
   'rebase',
@@ -13,6 +13,7 @@ export const rebaseDocumentSchema = document(
     resumes: flag('A merge that was interrupted is finished'),
     dryRun: flag('Nothing was changed'),
     removed: texts('Files that were removed, also those that an earlier run had left'),
+    warnings: warnings(),
   },
   'The answer of `qmpbackup rebase` (and `commit`, which is the same)',
 );

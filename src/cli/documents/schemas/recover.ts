@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { document, flag, listOf, object, text, texts } from './parts.js';
+import { document, flag, listOf, object, text, texts, warnings } from './parts.js';
 import { repairSchema } from './repair.js';
 
 export const recoverDocumentSchema = document(
@@ -31,6 +31,7 @@ export const recoverDocumentSchema = document(
     ),
     vm: listOf(repairSchema, 'What was ended in QEMU where no target is concerned'),
     dryRun: flag('Nothing was changed'),
+    warnings: warnings(),
   },
   'The answer of `qmpbackup recover`',
 );

@@ -10,6 +10,7 @@ import {
   text,
   textOrNull,
   texts,
+  warnings,
 } from './parts.js';
 
 export const restoreDocumentSchema = document(
@@ -49,6 +50,7 @@ export const restoreDocumentSchema = document(
       ),
       v.description('The definition of a libvirt domain; null of other VMs'),
     ),
+    warnings: warnings(),
   },
   'The answer of `qmpbackup restore`',
 );

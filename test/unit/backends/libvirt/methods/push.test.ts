@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { BackupOptions } from '../../../../../src/backends/backup-run.js';
+import type { BackupOptions } from '../../../../../src/backends/backup-options.js';
 import { PUSH } from '../../../../../src/backends/libvirt/methods/push.js';
 
 const options = (more: Partial<BackupOptions> = {}): BackupOptions =>

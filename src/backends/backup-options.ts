@@ -1,0 +1,211 @@
+import { resolve } from 'node:path';
+import { filesByDisk, names, choice, type OptionRules, type RequestOf, seconds } from '../core/option-rules.js';
+import { bytes, word, type ValuesOf, valuesOf, yesOr, yesOrNo } from '../core/option-rules.js';
+import type { FleeceMode } from '../core/fleece-choice.js';
+import type { PlanRequest } from '../core/plan.js';
+import { QmpBackupError } from '../errors.js';
+import { toolName } from '../host/package-version.js';
+import type { Endpoint } from '../qmp/endpoint.js';
+import type { BackupSource, NamedImage } from './address.js';
+import {
+  AGENT_OPTIONS,
+  agentOf,
+  LOCK_OPTIONS,
+  NAMED_VM_OPTIONS,
+  requireVm,
+  TARGET_OPTIONS,
+  VM_OPTIONS,
+} from './vm-options.js';
+
+/** What a backup can be asked: every option with its default, and which of them exclude each other. */
+const POINT = {
+  ...TARGET_OPTIONS,
+  ...NAMED_VM_OPTIONS,
+  ...LOCK_OPTIONS,
+  /** `auto`: incremental where that is safe, full where not. */
+  level: choice('--level', ['full', 'inc', 'diff', 'auto', 'copy'], 'auto'),
+  /** Says what would be done, and why. */
+  dryRun: yesOrNo('--dry-run'),
+};
+
+const DISKS = {
+  /** Only these disks: ids, devices, nodes or file names. */
+  include: names('--include'),
+  /** All disks but these. */
+  exclude: names('--exclude'),
+  excludeRaw: yesOrNo('--exclude-raw'),
+  /** Encrypted disks are backed up, decrypted. */
+  allowPlaintext: yesOrNo('--allow-plaintext'),
+  /** The others are backed up where a disk cannot be copied, or fails. */
+  skipFailedDisks: yesOrNo('--skip-failed-disks'),
+};
+
+const GUEST = {
+  /** Freezes the guest by its agent; with `require` the run fails where that fails. */
+  quiesce: yesOr('--quiesce', 'require'),
+  /** Seconds that the agent may take to freeze. */
+  freezeTimeout: seconds('--freeze-timeout', 60),
+  /** Seconds after which the guest is thawed, whatever happens. */
+  freezeLimit: seconds('--freeze-limit', 10),
+  /** Keeps what the guest overwrites in a local scratch image, so that a bad target cannot harm it. */
+  fleece: choice('--fleece', ['auto', 'always', 'never'], 'auto'),
+  /** Folder of the scratch images; without, beside each disk's image. */
+  fleeceDir: word('--fleece-dir'),
+  /** Seconds that a guest write may wait for a scratch image. */
+  cbwTimeout: seconds('--cbw-timeout', 10),
+};
+
+const WRITING = {
+  compress: yesOrNo('--compress'),
+  /** Compares the point with the frozen instant before it counts: all of it, or parts (`sample`). */
+  verify: yesOr('--verify', 'sample'),
+  /** Records a sha256 of each file. */
+  digest: yesOrNo('--no-digest', true),
+};
+
+const SPACE_AND_TIME = {
+  /** Bytes per second for each disk; 0 is no limit. */
+  speedLimit: bytes('--speed-limit', 0),
+  /** Bytes that stay free on the target; without, the larger of 256 MiB and 1 %. */
+  reserve: bytes('--reserve', null),
+  /** Begins although the space may be too little. */
+  force: yesOrNo('--force'),
+  /** Seconds without an answer of the target, after which the run ends. */
+  stallTimeout: seconds('--stall-timeout', 120),
+  /** Seconds between two reports of progress; at most 1 counts. */
+  progressInterval: seconds('--progress-interval', 10),
+};
+
+const OFF = {
+  /** Instead of a VM: the images of one that is off, by disk id; `raw:FILE` and `qcow2:FILE` say the format. */
+  offline: filesByDisk('--offline'),
+  /** Starts a libvirt domain that is off, paused, for as long as its backup takes. */
+  startPaused: yesOrNo('--start-paused'),
+};
+
+const LIBVIRT = {
+  /** Who writes the images of a libvirt domain: this process, or QEMU. */
+  method: choice('--method', ['auto', 'pull', 'push'], 'auto'),
+  /** Ends a backup job of somebody else that runs on a libvirt domain. */
+  killJob: yesOrNo('--kill-job'),
+};
+
+export const BACKUP_OPTIONS = {
+  ...VM_OPTIONS,
+  ...AGENT_OPTIONS,
+  ...POINT,
+  ...DISKS,
+  ...GUEST,
+  ...WRITING,
+  ...SPACE_AND_TIME,
+  ...OFF,
+  ...LIBVIRT,
+} satisfies OptionRules;
+
+export type BackupRequest = RequestOf<typeof BACKUP_OPTIONS>;
+type Values = ValuesOf<typeof BACKUP_OPTIONS>;
+
+/** A request that makes sense, with all its defaults. Times are milliseconds. */
+export interface BackupOptions extends PlanRequest {
+  readonly vm: BackupSource;
+  readonly breakLock: boolean;
+  readonly method: Values['method'];
+  readonly killJob: boolean;
+  readonly startPaused: boolean;
+  readonly target: string;
+  readonly monthly: boolean;
+  /** `--vm-name`. */
+  readonly label: string | null;
+  readonly agent: Endpoint | null;
+  readonly quiesce: 'no' | 'try' | 'require';
+  readonly freezeTimeoutMs: number;
+  readonly freezeLimitMs: number;
+  readonly speedLimit: number;
+  readonly force: boolean;
+  readonly stallTimeoutMs: number;
+  readonly digests: boolean;
+  readonly reserve: number | null;
+  readonly fleece: FleeceMode;
+  readonly fleeceDir: string | null;
+  readonly verify: 'all' | 'sample' | null;
+  readonly cbwTimeoutMs: number;
+  readonly dryRun: boolean;
+  /** Between two looks at the jobs. */
+  readonly progressIntervalMs: number;
+  /** Name and version that the catalog records. */
+  readonly tool: string;
+}
+
+/** @throws QmpBackupError `usage` */
+export function backupOptions(request: BackupRequest): BackupOptions {
+  const { socket, domain, connect, agentSocket, offline, vmName, ...values } = valuesOf(BACKUP_OPTIONS, request);
+  const { skipFailedDisks, digest, quiesce, verify, ...rest } = values;
+  const { freezeTimeout, freezeLimit, cbwTimeout, stallTimeout, progressInterval, ...others } = rest;
+  const vm = sourceOf({ ...others, socket, domain, connect, agentSocket, offline });
+  return {
+    ...others,
+    vm,
+    agent: agentOf({ agentSocket }),
+    label: vmName,
+    skipFailed: skipFailedDisks,
+    digests: digest,
+    quiesce: quiesce === true ? 'try' : quiesce || 'no',
+    verify: verify === true ? 'all' : verify || null,
+    freezeTimeoutMs: inMs(freezeTimeout),
+    freezeLimitMs: inMs(freezeLimit),
+    cbwTimeoutMs: inMs(cbwTimeout),
+    stallTimeoutMs: inMs(stallTimeout),
+    progressIntervalMs: Math.min(inMs(progressInterval), LONGEST_POLL_MS),
+    tool: toolName(),
+  };
+}
+
+/** However seldom progress is told: what has ended shall not wait for it. */
+const LONGEST_POLL_MS = 1_000;
+
+function inMs(given: number): number {
+  return Math.round(given * 1000);
+}
+
+type Sources = Pick<Values, keyof typeof VM_OPTIONS | keyof typeof OFF | keyof typeof LIBVIRT | 'agentSocket'>;
+
+function sourceOf({ offline, startPaused, method, killJob, ...named }: Sources): BackupSource {
+  const { socket, domain } = named;
+  if (startPaused && domain === null) {
+    throw new QmpBackupError('usage', '--start-paused starts a libvirt domain, and none was given', {
+      hint: 'Name it with --domain.',
+    });
+  }
+  if (startPaused && method === 'push') {
+    throw new QmpBackupError('usage', '--start-paused goes with --method pull', {
+      hint: 'Whom the files have to belong to, so that QEMU can write them, is known only of a domain that runs.',
+    });
+  }
+  const images = imagesOf(offline);
+  if (images.length > 0 && (socket !== null || domain !== null)) {
+    throw new QmpBackupError('usage', '--offline names the disks of a VM that is off, --socket and --domain a VM', {
+      hint: 'Give one of them. A libvirt domain that is off is backed up by --domain alone.',
+    });
+  }
+  const vm: BackupSource = images.length > 0 ? { kind: 'images', images } : requireVm(named);
+  const option = killJob ? '--kill-job' : method === 'push' ? '--method push' : null;
+  if (vm.kind === 'domain' || option === null) return vm;
+  throw new QmpBackupError('usage', `${option} is for libvirt domains`, {
+    hint: killJob
+      ? 'Leave it out: jobs of others on a VM do not hold up a backup by --socket.'
+      : 'Leave it out: a backup by --socket is always written by QEMU.',
+  });
+}
+
+/** @throws QmpBackupError `usage` for a file that two disks are said to have */
+function imagesOf(offline: Values['offline']): readonly NamedImage[] {
+  const images: NamedImage[] = [];
+  for (const [name, given] of Object.entries(offline)) {
+    const [, format, file = ''] = /^(?:(raw|qcow2):)?(.+)$/s.exec(given) ?? [];
+    const path = resolve(file);
+    const twin = images.find((each) => each.path === path);
+    if (twin) throw new QmpBackupError('usage', `--offline: ${twin.name}=${twin.path} was given before.`);
+    images.push({ name, path, format: format === 'raw' || format === 'qcow2' ? format : null });
+  }
+  return images;
+}

@@ -1,0 +1,58 @@
+/** What there is to warn of, each with a code that stays as it is; the words may change. docs/json.md lists the same. */
+export const WARNING_CODES = {
+  'disk-left-out': 'a writable disk is not in the point, as it cannot be backed up',
+  'disk-failed': 'a disk is not in the point, as it could not be copied now',
+  'disk-renamed': 'an image was named after another disk than its bitmap says',
+  'disk-untracked': 'changes of a disk are not tracked, so that its backups are full',
+  'bitmap-not-stored': 'a disk is tracked only until QEMU ends',
+  'plaintext-copy': 'the source is encrypted, its backup is not',
+  'not-frozen': 'the guest was not frozen: the point is `crash`',
+  'not-fleeced': 'the run is not fleeced, although there was a reason to',
+  'not-verified': '`--verify` could not compare a disk',
+  'not-locked': 'no lock keeps others from changing what is read',
+  'no-guard': 'no process guards the run: should it be killed, the next one has to tidy up',
+  'target-may-hang': 'should the target hang, the guest may hang with it',
+  'space-short': 'the space may be too little',
+  'guest-paused': 'the guest was paused by a write that failed',
+  'guest-frozen': 'an earlier run may have left the guest frozen',
+  'domain-left-running': 'a domain that was started paused for its backup was let go on by somebody',
+  'foreign-job-ended': "`--kill-job` ended somebody else's job",
+  'bitmap-stuck': 'a bitmap that is to go cannot be removed now',
+  'left-behind': 'something of a run is left behind, which takes space or waits for the next run',
+  'files-damaged': 'files of the backup are gone or altered; points are lost with them',
+  'month-unreadable': 'an older month of the target cannot be read',
+  'definition-incomplete': 'something of the definition of a domain is not in the point',
+  'definition-lost': 'the definition of a domain could not be restored',
+  'definition-changed': 'the definition of a restored domain differs from the original',
+  'tpm-not-placed': 'the state of a TPM is restored and not where libvirt looks for it',
+  'no-autostart': 'a restored domain does not start with the host as the original does',
+  'point-lacks-disk': 'a disk of the VM is not in the point',
+  suspect: 'the content of a file may be wrong where its tool left zeroed areas out',
+  unproven: 'there is no catalog: nothing proves what belongs together',
+  'file-ignored': 'a file in the folder belongs to no backup',
+  'older-state': 'of a disk an older state is restored',
+  'vm-unknown': 'nothing tells which VM a backup is of',
+  'dead-run': 'a run died in the target: its files are left alone',
+  'clusters-leaked': 'an image has clusters that waste space',
+} as const;
+
+export type WarningCode = keyof typeof WARNING_CODES;
+
+export interface Warning {
+  readonly code: WarningCode;
+  readonly text: string;
+}
+
+/** What a disk is like: it is told, and no fault of a run. */
+const STANDING: readonly WarningCode[] = ['disk-untracked', 'bitmap-not-stored', 'plaintext-copy'];
+
+/** Whether it makes a run that is `--strict` end with 5. */
+export function countsWhereStrict({ code }: Warning): boolean {
+  return !STANDING.includes(code);
+}
+
+export type Warn = (warning: Warning) => void;
+
+export function warning(code: WarningCode, text: string): Warning {
+  return { code, text };
+}

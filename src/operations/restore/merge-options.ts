@@ -1,0 +1,31 @@
+import { LOCK_OPTIONS } from '../../backends/vm-options.js';
+import { bytes, type OptionRules, type RequestOf, requiredWord, word, valuesOf } from '../../core/option-rules.js';
+import { DISK_FOLDER_OPTIONS, diskFolderOf } from '../../repository/disk-folder.js';
+
+export const MERGE_OPTIONS = {
+  ...DISK_FOLDER_OPTIONS,
+  ...LOCK_OPTIONS,
+  /** The image to make; must not exist. */
+  targetFile: requiredWord('--targetfile'),
+  /** The file whose state is wanted; without, the newest of the newest FULL's branch. */
+  until: word('--until'),
+  /** Bytes per second; 0 is no limit. */
+  rateLimit: bytes('--rate-limit', 0),
+} satisfies OptionRules;
+
+export type MergeRequest = RequestOf<typeof MERGE_OPTIONS>;
+
+export interface MergeOptions {
+  /** `<target>/<disk>`. */
+  readonly dir: string;
+  readonly targetFile: string;
+  readonly until: string | undefined;
+  readonly rateLimit: number;
+  readonly breakLock: boolean;
+}
+
+/** @throws QmpBackupError `usage` */
+export function mergeOptions(request: MergeRequest): MergeOptions {
+  const { target, disk, dir, until, ...values } = valuesOf(MERGE_OPTIONS, request);
+  return { ...values, dir: diskFolderOf({ target, disk, dir }), until: until ?? undefined };
+}
