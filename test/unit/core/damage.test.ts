@@ -41,8 +41,14 @@ describe('files that are gone', () => {
   it('are said once for each disk, with all that is lost', () => {
     const damage = damageOf(chain, missing('a/FULL-1.qcow2', 'a/INC-2.qcow2', 'definition/DOMAIN-2.xml'));
     expect(damageInWords(chain, damage)).toEqual([
-      'a/FULL-1.qcow2: it is missing, a/INC-2.qcow2: it is missing. Lost with them is a of point 0, point 1',
-      'definition/DOMAIN-2.xml: it is missing. Lost with it is the definition of the domain in point 1',
+      {
+        code: 'files-damaged',
+        text: 'a/FULL-1.qcow2: it is missing, a/INC-2.qcow2: it is missing. Lost with them is a of point 0, point 1',
+      },
+      {
+        code: 'files-damaged',
+        text: 'definition/DOMAIN-2.xml: it is missing. Lost with it is the definition of the domain in point 1',
+      },
     ]);
   });
 });
