@@ -79,6 +79,7 @@ export type { VmIdentity } from './core/identity.js';
 export type { Level } from './core/level.js';
 export type { NodeRole } from './core/names.js';
 export type { Consistency, LackedDisk, Point, PointDisk } from './core/point.js';
+export type { Warning, WarningCode } from './core/warning.js';
 export type { Trace, VerbContext, WarningEvent } from './backends/verb-context.js';
 export { QmpBackupError } from './errors.js';
 export type { ErrorCode } from './errors.js';

@@ -30,7 +30,7 @@ describe('a lock between processes', () => {
   it.each(['target', 'vm'] as const)('of a %s: the second ends at once and says who holds it', async (kind) => {
     const key = await scratch();
     const [first, second] = [await child(), await child()];
-    expect(await first.lock(kind, key, { what: 'backup of web' })).toEqual({ locked: true });
+    expect(await first.lock(kind, key, { purpose: 'backup of web' })).toEqual({ locked: true });
     const begun = performance.now();
     expect(await second.lock(kind, key)).toMatchObject({
       locked: false,

@@ -47,9 +47,9 @@ it('tells the places of an unexpected error as those of its sources', async () =
     reject: false,
   });
   expect(exitCode).toBe(1);
-  const source = await readFile(join(projectRoot(), 'src', 'cli', 'wiring.ts'), 'utf8');
+  const source = await readFile(join(projectRoot(), 'src', 'backends', 'vm-options.ts'), 'utf8');
   const line = source.split('\n').findIndex((text) => text.includes('domain.trim()')) + 1;
-  expect(stderr).toContain(`(src/cli/wiring.ts:${line}:`);
+  expect(stderr).toContain(`(src/backends/vm-options.ts:${line}:`);
 });
 
 it('keeps what Node has compiled, where Node can do that, in a folder of its own', async () => {

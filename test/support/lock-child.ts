@@ -13,9 +13,9 @@ const { lockTarget, lockVm } = await import(process.argv[1]);
 const say = (message) => process.stdout.write(JSON.stringify(message) + '\\n');
 let lock;
 const commands = {
-  async lock({ kind, key, what, breakLock }) {
+  async lock({ kind, key, purpose, breakLock }) {
     try {
-      lock = await (kind === 'vm' ? lockVm : lockTarget)(key, { what, breakLock });
+      lock = await (kind === 'vm' ? lockVm : lockTarget)(key, { purpose, breakLock });
       lock.signal.addEventListener('abort', () => say({ event: 'lost', message: lock.signal.reason.message }));
       return { locked: true };
     } catch (error) {
@@ -94,7 +94,7 @@ export class LockChild {
   }
 
   async lock(kind: 'target' | 'vm', key: string, more: object = {}): Promise<LockAnswer> {
-    const answer = await this.ask('lock', { kind, key, what: 'test', breakLock: false, ...more });
+    const answer = await this.ask('lock', { kind, key, purpose: 'test', breakLock: false, ...more });
     return answer as unknown as LockAnswer;
   }
 
