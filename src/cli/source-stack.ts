@@ -15,7 +15,12 @@ export function sourceStack(stack: string): string {
   });
 }
 
+/** Null where it is not there or damaged: an error is told all the same. */
 function mapOf(url: string): SourceMap | null {
   const file = `${fileURLToPath(url)}.map`;
-  return existsSync(file) ? new SourceMap(JSON.parse(readFileSync(file, 'utf8')) as SourceMapPayload) : null;
+  try {
+    return existsSync(file) ? new SourceMap(JSON.parse(readFileSync(file, 'utf8')) as SourceMapPayload) : null;
+  } catch {
+    return null;
+  }
 }

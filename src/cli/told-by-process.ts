@@ -64,7 +64,7 @@ interface Ended {
 
 async function deliver({ command, args, input }: Delivery, timeoutMs: number): Promise<Ended> {
   try {
-    const delivery = { stdin: { text: input }, env: process.env, timeoutMs };
+    const delivery = { stdin: { text: input }, onStdout: () => undefined, env: process.env, timeoutMs };
     const { exitCode, signal, stderr, failure, late } = await runProgram(command, args, delivery);
     if (late) return { why: `${command} did not end within ${timeoutMs / 1000} s`, hangs: true };
     if (failure !== null) return { why: failure.message, hangs: false };

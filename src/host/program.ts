@@ -1,5 +1,5 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import type { FileHandle } from 'node:fs/promises';
+import { execa } from 'execa';
 import { within } from './within.js';
 
 /** Runs other programs: with an array of arguments, never through a shell, and their words in English unless told otherwise. */
@@ -26,7 +26,6 @@ export interface ProgramEnd {
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly stdout: string;
-  /** Its last words, where it has said very many. */
   readonly stderr: string;
   /** Why it was not started, or not heard to its end. */
   readonly failure: NodeJS.ErrnoException | null;
@@ -51,39 +50,30 @@ export interface Program {
 export const FIRST_FILE = 3;
 const KILL_MS = 2_000;
 /** Characters. `qemu-img map` of a scattered image prints a line per extent. */
-const MAX_STDOUT = 256 * 1024 * 1024;
-const MAX_STDERR = 64 * 1024;
-
-/** None outlives us where we end by ourselves, but in a session of its own. */
-const running = new Set<ChildProcess>();
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
+const MAX_OUTPUT = 256 * 1024 * 1024;
 
 export function startProgram(name: string, args: readonly string[], options: ProgramOptions = {}): Program {
   const { cwd, env = { ...process.env, LC_ALL: 'C' }, signal, stdin, onStdout, files = [], termMs = 0 } = options;
-  const child = spawn(name, args, {
-    cwd,
-    env,
-    stdio: [stdin === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd)],
-    detached: options.ownSession ?? false,
+  const ownSession = options.ownSession ?? false;
+  const child = execa(name, args, {
+    ...{ ...(cwd === undefined ? {} : { cwd }), env, extendEnv: false },
+    // A descriptor is passed on as it is, which its types do not say of more than the first three.
+    stdio: [stdin === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...files.map(({ fd }) => fd as 0)],
+    ...(typeof stdin === 'object' ? { input: stdin.text } : {}),
+    // None outlives us, however we end, but in a session of its own.
+    ...{ detached: ownSession, cleanup: !ownSession },
+    // Its output is taken below, and it is ended by `kill`.
+    ...{ reject: false, buffer: false, forceKillAfterDelay: false },
   });
-  if (!options.ownSession) running.add(child);
   let [stdout, stderr] = ['', ''];
   let failure: NodeJS.ErrnoException | null = null;
   let leave = (): void => undefined;
-  const ended = new Promise<ProgramEnd>((resolve) => {
-    const end = (exitCode: number | null, by: NodeJS.Signals | null): void => {
-      running.delete(child);
-      signal?.removeEventListener('abort', onAbort);
-      resolve({ exitCode, signal: by, stdout, stderr, failure });
-    };
-    child.once('close', end);
-    child.on('error', (error) => {
-      failure ??= error;
-      if (child.pid === undefined) end(null, null);
-    });
-    leave = () => end(null, 'SIGKILL');
+  const left = new Promise<Outcome>((resolve) => (leave = () => resolve({ signal: 'SIGKILL' })));
+  const ended = Promise.race([child, left]).then((outcome: Outcome): ProgramEnd => {
+    signal?.removeEventListener('abort', onAbort);
+    const { exitCode = null, signal: by = null } = outcome;
+    if (exitCode === null && by === null) failure ??= causeOf(outcome);
+    return { exitCode, signal: by, stdout, stderr, failure };
   });
   const gone = Promise.race([ended, new Promise<true>((resolve) => child.once('exit', () => resolve(true)))]);
 
@@ -102,19 +92,19 @@ export function startProgram(name: string, args: readonly string[], options: Pro
   if (signal?.aborted) onAbort();
   else signal?.addEventListener('abort', onAbort, { once: true });
 
-  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-    if (onStdout) {
-      onStdout(text);
-      return;
-    }
-    stdout += text;
-    if (stdout.length <= MAX_STDOUT) return;
-    failure ??= new Error(`it printed more than ${MAX_STDOUT} characters`);
+  const tooMuch = (): void => {
+    failure ??= new Error(`it printed more than ${MAX_OUTPUT} characters`);
     void kill();
+  };
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    if (onStdout) onStdout(text);
+    else if ((stdout += text).length > MAX_OUTPUT) tooMuch();
   });
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr = (stderr + text).slice(-MAX_STDERR)));
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    if ((stderr += text).length > MAX_OUTPUT) tooMuch();
+  });
+  // What it does not read is told by its end.
   child.stdin?.on('error', () => undefined);
-  if (typeof stdin === 'object') child.stdin?.end(stdin.text);
   return {
     pid: child.pid ?? 0,
     ended,
@@ -122,6 +112,16 @@ export function startProgram(name: string, args: readonly string[], options: Pro
     stderr: () => stderr,
     kill,
   };
+}
+
+interface Outcome {
+  readonly exitCode?: number | undefined;
+  readonly signal?: NodeJS.Signals | undefined;
+  readonly cause?: unknown;
+}
+
+function causeOf({ cause }: Outcome): NodeJS.ErrnoException {
+  return cause instanceof Error ? cause : new Error('it could not be started', { cause });
 }
 
 export interface ShortProgram extends ProgramOptions {

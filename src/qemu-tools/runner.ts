@@ -121,6 +121,7 @@ function failed(args: readonly string[], why: string, cause?: unknown): QmpBacku
   const words = why
     .replace(/^qemu-img: /gm, '')
     .replace(VIEW, "'$1'")
+    .replace(EXPORT, "the export '$1'")
     .replace(/\n+/g, '; ');
   const short = words.length > 2000 ? `${words.slice(0, 1000)} … ${words.slice(-1000)}` : words;
   return new QmpBackupError('failed', `qemu-img ${args[0] ?? ''} failed: ${short}`, { cause });
@@ -128,3 +129,4 @@ function failed(args: readonly string[], why: string, cause?: unknown): QmpBacku
 
 /** A view (`image-view.ts`) of a long chain has many kilobytes, and qemu-img repeats it: its first file name is enough. */
 const VIEW = /'?json:\{.*?"filename": ?"((?:[^"\\]|\\.)*)".*\}'?/g;
+const EXPORT = /'?json:\{.*?"export": ?"((?:[^"\\]|\\.)*)".*\}'?/g;

@@ -1,7 +1,9 @@
 import { open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { inspectProcess } from '../../src/host/lock-owner.js';
 import { FIRST_FILE, runProgram, startProgram } from '../../src/host/program.js';
+import { built } from '../support/built.js';
 import { withTemporaryDir } from '../support/lab/programs.js';
 
 // What each run of another program can count on. The program is a shell, which does what it is told.
@@ -9,13 +11,10 @@ import { withTemporaryDir } from '../support/lab/programs.js';
 const sh = (script: string, ...args: readonly string[]) => ['-c', script, ...args];
 const SOON = { timeoutMs: 20_000 };
 
+/** One that has ended and that nobody has waited for is none. */
 function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
-    throw error;
-  }
+  const state = inspectProcess(pid);
+  return state !== 'gone' && !(state !== 'hidden' && state.zombie);
 }
 
 describe('a program that ends by itself', () => {
@@ -48,16 +47,38 @@ describe('a program that ends by itself', () => {
     expect(exitCode).toBe(0);
   });
 
-  it('leaves its last words, if it has said very many', async () => {
-    const { stderr } = await runProgram('sh', sh('head -c 200000 /dev/zero | tr "\\0" . >&2; echo last >&2'), SOON);
-    expect(stderr).toMatch(/^\.{10000,}last\n$/);
-    expect(stderr.length).toBeLessThan(100_000);
+  it('is heard whatever it complains of', async () => {
+    const { stderr } = await runProgram('sh', sh('echo first >&2; head -c 200000 /dev/zero | tr "\\0" . >&2'), SOON);
+    expect(stderr).toMatch(/^first\n\.{200000}$/);
   });
 });
 
 it('tells that a program is missing', async () => {
   const end = await runProgram('no-such-program', [], SOON);
   expect(end).toMatchObject({ exitCode: null, late: false, failure: { code: 'ENOENT' } });
+});
+
+it.each([
+  ['ENOTDIR', 'true', [], '/dev/null'],
+  ['E2BIG', 'true', ['x'.repeat(200_000)], '/'],
+])('tells why a program could not be started: %s', async (code, name, args, cwd) => {
+  const end = await runProgram(name, args, { ...SOON, cwd });
+  expect(end).toMatchObject({ exitCode: null, signal: null, late: false, failure: { code } });
+});
+
+it.each(['SIGTERM', 'SIGHUP', 'SIGABRT', 'SIGQUIT'] as const)('ends with us, where %s ends us', async (signal) => {
+  const script = `
+    const { startProgram } = await import(${JSON.stringify(await built('host/program.js'))});
+    console.log(startProgram('sleep', ['300']).pid);
+  `;
+  const us = startProgram(process.execPath, ['--input-type=module', '-e', script], {
+    onStdout: (text) => (said += text),
+  });
+  let said = '';
+  await expect.poll(() => said).toMatch(/^\d+\n$/);
+  process.kill(us.pid, signal);
+  expect(await us.ended).toMatchObject({ signal });
+  await expect.poll(() => isAlive(Number(said))).toBe(false);
 });
 
 describe('a program that does not end', () => {

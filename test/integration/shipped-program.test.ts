@@ -51,9 +51,3 @@ it('tells the places of an unexpected error as those of its sources', async () =
   const line = source.split('\n').findIndex((text) => text.includes('domain.trim()')) + 1;
   expect(stderr).toContain(`(src/backends/vm-options.ts:${line}:`);
 });
-
-it('keeps what Node has compiled, where Node can do that, in a folder of its own', async () => {
-  const telling = "import m from 'node:module'; m.enableCompileCache = (folder) => process.stderr.write(folder);";
-  const { stderr } = await execa(process.execPath, [...after(telling), '--version']);
-  expect(stderr).toBe(join(projectRoot(), 'dist', 'compiled'));
-});

@@ -79,8 +79,10 @@ const SCRATCH_GAVE_OUT =
 
 function scratchGaveOut(disk: string): QmpBackupError {
   return new QmpBackupError('failed', `the scratch image of ${disk} was full or too slow, so the backup was given up`, {
-    hint:
-      "No point was made, no change is lost, and the guest's writes went on. Give scratch images more room or faster " +
-      'storage with --fleece-dir, or more time with --cbw-timeout.',
+    hint: MORE_SCRATCH,
   });
 }
+
+export const MORE_SCRATCH =
+  "No point was made, no change is lost, and the guest's writes went on. Give scratch images more room or faster " +
+  'storage with --fleece-dir, or more time with --cbw-timeout.';

@@ -4,7 +4,7 @@ import type { Journal } from '../../core/journal.js';
 import { exportName } from '../../core/names.js';
 import { type BlockNodeSpec, nbdNode } from '../../core/block-node.js';
 import { isSocketPath } from '../../core/socket-path.js';
-import { QmpBackupError } from '../../errors.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
 import { type FleecedDisk, answersByCluster } from '../../qemu/fleece.js';
 import { exportNode, startNbdServer } from '../../qemu/nbd-export.js';
 import type { TransactionDisk } from '../../qemu/transaction.js';
@@ -12,6 +12,7 @@ import { QmpCommandError } from '../../qmp/errors.js';
 import { readInFull, readByCluster } from '../../qemu-tools/image-view.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import { compareWithInstant } from '../methods/compare-with-instant.js';
+import { MORE_SCRATCH } from './follow-jobs.js';
 import type { QmpPlan, QmpRun } from './run.js';
 
 /**
@@ -71,13 +72,19 @@ async function verifyDisk(
     await exportNode(client, disk.fleece.nodes[part], name);
     return nbdNode({ address: { kind: 'unix', path: socket }, exportName: name });
   };
-  const instant = await exported('snapshot');
-  await compareWithInstant(
-    run,
-    planned,
-    disk,
-    answersByCluster(client.greeting) ? readByCluster(instant, await exported('scratch')) : readInFull(instant),
-  );
+  const snapshot = await exported('snapshot');
+  const instant = answersByCluster(client.greeting)
+    ? readByCluster(snapshot, await exported('scratch'))
+    : readInFull(snapshot);
+  try {
+    await compareWithInstant(run, planned, disk, instant);
+  } catch (error) {
+    if (run.signal.aborted || !messageOf(error).includes(exportName(run.attempt, 'snapshot', index))) throw error;
+    throw new QmpBackupError('failed', `--verify: the frozen instant of ${disk.planned.disk} was lost meanwhile`, {
+      cause: error,
+      hint: `Its scratch image was full or too slow. ${MORE_SCRATCH}`,
+    });
+  }
 }
 
 function refuseLongPath(socket: string): void {
