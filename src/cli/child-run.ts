@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
 import { isLocal } from '../host/mounts.js';
 import { put } from './output.js';
@@ -30,7 +29,8 @@ export function endWithParent(): void {
 /** In the process that touches the target: the last word. With nobody left to hear it, nobody would kill it either. */
 export async function tellEnding(exitCode: number): Promise<void> {
   process.removeAllListeners('disconnect');
-  await Promise.race([letGoOfOutput(), sleep(LAST_MS, undefined, { ref: false })]);
+  // A reader that is slow is waited for, as by any program.
+  await letGoOfOutput();
   process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   if (process.connected) process.send?.({ exitCode }, () => process.channel?.unref());
   else process.kill(process.pid, 'SIGKILL');

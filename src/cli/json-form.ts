@@ -11,8 +11,8 @@ export function withJsonForm(args: readonly string[]): string[] {
 /** The same of arguments that may not have been understood; null where no JSON was asked for. */
 export function jsonFormOf(args: readonly string[]): JsonForm | null {
   const given = withJsonForm(args).slice(0, endOfOptions(args));
-  const last = given.findLast((arg) => arg.startsWith('--json='))?.slice('--json='.length);
-  return JSON_FORMS.find((form) => form === last) ?? null;
+  const forms = given.map((arg) => JSON_FORMS.find((form) => arg === `--json=${form}`));
+  return forms.findLast((form) => form !== undefined) ?? null;
 }
 
 function endOfOptions(args: readonly string[]): number {

@@ -34,11 +34,13 @@ function readText(rule: OptionRule<never, unknown>, given: string, previous: unk
   }
 }
 
-/** Of all that was given, what the rules are about. */
+/** Of all that was given, what the rules are about; but arguments, which have no flag. */
 export function requestFrom<Rules extends OptionRules>(
   rules: Rules,
   flags: Readonly<Record<string, unknown>>,
 ): RequestOf<Rules> {
-  const given = Object.entries(rules).map(([key, { flag }]) => [key, flags[new Option(flag).attributeName()]]);
+  const given = Object.entries(rules)
+    .filter(([, { flag }]) => flag.startsWith('-'))
+    .map(([key, { flag }]) => [key, flags[new Option(flag).attributeName()]]);
   return Object.fromEntries(given) as RequestOf<Rules>;
 }

@@ -41,6 +41,7 @@ export type ValuesOf<Rules extends OptionRules> = {
 
 /** @throws QmpBackupError `usage` for an option that is not there, or a value that is none */
 export function valuesOf<Rules extends OptionRules>(rules: Rules, request: RequestOf<Rules>): ValuesOf<Rules> {
+  if (!isRecord(request)) throw usage('the request is no object with options');
   const given: Readonly<Record<string, unknown>> = request;
   const unknown = Object.keys(given).find((key) => !Object.hasOwn(rules, key));
   if (unknown !== undefined) {
@@ -167,8 +168,18 @@ export function bytes<const Fallback extends number | null>(
 function readBytes(given: number | string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?$/i.exec(String(given).trim());
   const unit = UNITS[(match?.[2] ?? '?').toUpperCase()];
-  if (!match || unit === undefined) throw usage('give bytes, such as 1048576, 512K, 20M or 1G.');
-  return Math.round(Number(match[1]) * unit);
+  const found = match && unit !== undefined ? Math.round(Number(match[1]) * unit) : NaN;
+  if (!isNumberOrText(given) || !Number.isSafeInteger(found))
+    throw usage('give bytes, such as 1048576, 512K, 20M or 1G.');
+  return found;
+}
+
+function isNumberOrText(given: unknown): given is number | string {
+  return typeof given === 'number' || typeof given === 'string';
+}
+
+function isRecord(given: unknown): given is object {
+  return typeof given === 'object' && given !== null && !Array.isArray(given);
 }
 
 /** A timer of Node's takes no more than 24 days, and nothing here is waited for that long. */
@@ -180,7 +191,7 @@ export function seconds(flag: string, fallback: number): OptionRule<number | str
 }
 
 function readSeconds(given: number | string): number {
-  const found = typeof given === 'number' ? given : given.trim() === '' ? NaN : Number(given);
+  const found = isNumberOrText(given) && String(given).trim() !== '' ? Number(given) : NaN;
   if (found > 0 && found <= LONGEST_SECONDS) return found;
   throw usage('give a number of seconds greater than 0, at most a day.');
 }
@@ -205,7 +216,11 @@ export function words(flag: string): OptionRule<readonly string[] | string, read
   return {
     flag,
     fallback: [],
-    read: (given, previous = []) => [...previous, ...(typeof given === 'string' ? [given] : readTexts(given))],
+    read: (given, previous = []) => {
+      const found = typeof given === 'string' ? [given] : readTexts(given);
+      if (found.includes('')) throw usage('it is empty. Is a variable of a script not set?');
+      return [...previous, ...found];
+    },
   };
 }
 
@@ -223,6 +238,7 @@ export function filesByDisk(
     fallback: {},
     read: (given, previous = {}) => {
       const added = typeof given === 'string' ? readPair(given) : given;
+      if (!isRecord(added)) throw usage('give files by disk id.');
       for (const [name, file] of Object.entries(added)) {
         if (!isComponent(name)) throw usage(`${name} is no disk id: letters, digits and . _ + : @ - only.`);
         if (typeof file !== 'string' || file === '') throw usage(`give a file for ${name}.`);

@@ -5,10 +5,11 @@ import { findInDomain } from '../backends/libvirt/cleanup.js';
 import { refuseRunState } from '../backends/qmp/hold-vm.js';
 import { repairVm } from '../backends/qmp/repair.js';
 import { ENDING_MS, openVm } from '../backends/qmp/session.js';
-import type { VerbContext, WarningEvent } from '../backends/verb-context.js';
+import { contextOf, type VerbContext, type WarningEvent } from '../backends/verb-context.js';
 import type { Catalog } from '../core/catalog.js';
 import { afterRepairs, reconcileVm, type RepairAction } from '../core/reconcile.js';
 import { judgeBitmap, targetIdOf } from '../core/stale-bitmaps.js';
+import { warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
 import { type Unwind, unwinding } from '../flow/unwind.js';
 import { imageBitmaps, removeImageBitmap } from '../qemu-tools/bitmaps.js';
@@ -41,9 +42,11 @@ export interface CleanupResult {
 
 export type CleanupContext = VerbContext<WarningEvent>;
 
-export function cleanup(request: CleanupRequest, context: Partial<CleanupContext> = {}): Promise<CleanupResult> {
+export function cleanup(request: CleanupRequest, given: Partial<CleanupContext> = {}): Promise<CleanupResult> {
   return unwinding(async (unwind) => {
-    const options = cleanupOptions(request);
+    const [options, context] = [cleanupOptions(request), contextOf(given)];
+    const { signal } = context;
+    signal.throwIfAborted();
     // What is wrong with a target is told before the VM is touched.
     await neededBy(options);
     const found: FoundBitmap[] = [];
@@ -59,7 +62,10 @@ export function cleanup(request: CleanupRequest, context: Partial<CleanupContext
     // Again under the VM's lock: a backup that ended meanwhile has made its bitmap one that is needed.
     const staleOf = await neededBy(options);
     const all = [...found, ...inVm.bitmaps];
-    const removed = await removeJudged(all, { uuid: options.uuid, staleOf }, options.dryRun);
+    const removed = await removeJudged(all, { uuid: options.uuid, staleOf }, { dryRun: options.dryRun, signal });
+    for (const { where, bitmap, why } of removed.stuck) {
+      context.report({ kind: 'warning', ...warning('bitmap-stuck', `${where}: ${bitmap} is still there: ${why}`) });
+    }
     return { ...removed, repairs: inVm.repairs };
   });
 }
@@ -96,7 +102,7 @@ function onNode(client: QmpClient, node: string, bitmap: string): FoundBitmap {
 async function removeJudged(
   found: readonly FoundBitmap[],
   choice: Parameters<typeof judgeBitmap>[1],
-  dryRun: boolean,
+  { dryRun, signal }: { readonly dryRun: boolean; readonly signal: AbortSignal },
 ): Promise<Omit<CleanupResult, 'repairs'>> {
   const bitmaps: JudgedBitmap[] = [];
   const needFull = new Set<string>();
@@ -108,6 +114,7 @@ async function removeJudged(
       bitmaps.push({ where, bitmap, removed: false, why: verdict.why });
       continue;
     }
+    signal.throwIfAborted();
     try {
       if (stays !== undefined) throw whileOff(where, bitmap, stays);
       if (!dryRun) await remove();

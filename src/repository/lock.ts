@@ -1,7 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
-import { lock as lockFile } from 'proper-lockfile';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { removeTemporary } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
@@ -133,6 +132,8 @@ async function take(path: string, subject: string, self: LockOwner): Promise<Loc
   const lost = new AbortController();
   let held = true;
   let letGo: () => Promise<void>;
+  // Loaded with the first lock: it listens for signals from then on, which a program that only imports the library must not.
+  const { lock: lockFile } = await import('proper-lockfile');
   try {
     letGo = await lockFile(path, {
       lockfilePath: path,

@@ -1,5 +1,4 @@
 import { Option } from 'commander';
-import { warning } from '../../core/warning.js';
 import type { CleanupResult } from '../../operations/cleanup.js';
 import { cleanup } from '../../operations/cleanup.js';
 import { cleanupDocument } from '../documents/cleanup.js';
@@ -50,12 +49,13 @@ Examples:
   qmpbackup cleanup --remove-bitmaps --image /var/lib/vm/disk1.qcow2`;
 
 async function runCleanup(flags: Flags, context: CommandContext): Promise<void> {
-  const { globals, trace } = context;
+  const { globals, signal, trace } = context;
   const removeBitmaps = flags.removeBitmaps ?? flags.removeBitmap;
-  const result = await cleanup(requestFrom(CLEANUP_OPTIONS, { ...globals, ...flags, removeBitmaps }), { trace });
-  for (const { where, bitmap, why } of result.stuck) {
-    context.warn(warning('bitmap-stuck', `${where}: ${bitmap} is still there: ${why}`));
-  }
+  const result = await cleanup(requestFrom(CLEANUP_OPTIONS, { ...globals, ...flags, removeBitmaps }), {
+    signal,
+    trace,
+    report: context.warn,
+  });
   if (result.stuck.length > 0) context.endWith('partial');
   context.done(
     (warnings) => cleanupDocument(result, warnings),
