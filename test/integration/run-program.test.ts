@@ -114,7 +114,12 @@ describe('a program that does not end', () => {
   });
 
   it('is killed where it does not', async () => {
-    const program = startProgram('sh', sh('trap "" TERM; while :; do sleep 0.05; done'), { termMs: 300 });
+    let said = '';
+    const program = startProgram('sh', sh('trap "" TERM; echo up; while :; do sleep 0.05; done'), {
+      termMs: 300,
+      onStdout: (text) => (said += text),
+    });
+    await expect.poll(() => said).toBe('up\n');
     await program.kill();
     expect(isAlive(program.pid)).toBe(false);
     expect(await program.ended).toMatchObject({ signal: 'SIGKILL' });
