@@ -1,7 +1,7 @@
-import type { Warning } from '../core/warning.js';
 import type { SourceDisk, VmState } from '../core/disk.js';
 import type { BackupPlan } from '../core/plan.js';
 import type { RepairAction } from '../core/reconcile.js';
+import type { Warning } from '../core/warning.js';
 import type { Unwind } from '../flow/unwind.js';
 import type { Owner } from '../host/ownership.js';
 import type { TargetState } from '../repository/target.js';

@@ -1,7 +1,19 @@
 import { resolve } from 'node:path';
-import { filesByDisk, names, choice, type OptionRules, type RequestOf, seconds } from '../core/option-rules.js';
-import { bytes, word, type ValuesOf, valuesOf, yesOr, yesOrNo } from '../core/option-rules.js';
 import type { FleeceMode } from '../core/fleece-choice.js';
+import {
+  bytes,
+  choice,
+  filesByDisk,
+  names,
+  type OptionRules,
+  type RequestOf,
+  seconds,
+  type ValuesOf,
+  valuesOf,
+  word,
+  yesOr,
+  yesOrNo,
+} from '../core/option-rules.js';
 import type { PlanRequest } from '../core/plan.js';
 import { QmpBackupError } from '../errors.js';
 import { toolName } from '../host/package-version.js';

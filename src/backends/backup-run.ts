@@ -1,4 +1,3 @@
-import type { Warn, Warning } from '../core/warning.js';
 import type { Catalog } from '../core/catalog.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
 import type { VmIdentity } from '../core/identity.js';
@@ -6,6 +5,7 @@ import type { BackupPlan } from '../core/plan.js';
 import type { Consistency, Point } from '../core/point.js';
 import type { RepairAction } from '../core/reconcile.js';
 import type { SpaceNeed } from '../core/space.js';
+import type { Warn, Warning } from '../core/warning.js';
 import type { BackupOptions } from './backup-options.js';
 import type { TargetWatch } from './target-watch.js';
 import type { VerbContext, WarningEvent } from './verb-context.js';

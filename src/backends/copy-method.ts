@@ -1,10 +1,10 @@
-import type { Warning } from '../core/warning.js';
 import type { VmState } from '../core/disk.js';
 import type { FailedCopy } from '../core/failed-copies.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
 import type { Journal } from '../core/journal.js';
 import type { PlannedDisk } from '../core/plan.js';
 import type { Consistency, PointDefinition } from '../core/point.js';
+import type { Warning } from '../core/warning.js';
 import type { FreezeStatus } from '../guest-agent/client.js';
 import type { Staging } from '../repository/staging.js';
 import type { TargetState } from '../repository/target.js';

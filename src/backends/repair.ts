@@ -1,9 +1,9 @@
-import { type Warning, warning } from '../core/warning.js';
 import { rm, rmdir } from 'node:fs/promises';
 import type { VmState } from '../core/disk.js';
 import type { FrozenGuest } from '../core/journal.js';
 import { reconcile, type RepairAction } from '../core/reconcile.js';
 import { virshCommand } from '../core/virsh-hint.js';
+import { type Warning, warning } from '../core/warning.js';
 import { messageOf } from '../errors.js';
 import { GuestAgentError, GuestNotThawed, thawAgentByHand } from '../guest-agent/errors.js';
 import { thawNow } from '../guest-agent/thaw.js';

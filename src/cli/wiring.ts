@@ -1,4 +1,5 @@
 import { Chalk } from 'chalk';
+import type { Trace } from '../backends/verb-context.js';
 import { countsWhereStrict, type Warn, type Warning } from '../core/warning.js';
 import { type ErrorCode, messageOf } from '../errors.js';
 import type { AnswerDocument } from './documents/document.js';
@@ -43,7 +44,7 @@ export interface CommandContext {
   /** What `endWith` was told, or what warnings make of it with `--strict`. */
   readonly ending: () => ErrorCode | undefined;
   /** Records each QMP message with `--debug`. */
-  readonly trace: ((direction: '>' | '<', message: unknown) => void) | undefined;
+  readonly trace: Trace | undefined;
 }
 
 export function createContext(globals: GlobalOptions, signal: AbortSignal): CommandContext {

@@ -1,4 +1,3 @@
-import { type Warning, warning } from './warning.js';
 import type { Catalog } from './catalog.js';
 import { chainOf } from './chain.js';
 import type { FileFault } from './file-record.js';
@@ -6,6 +5,7 @@ import { listNames } from './listed-names.js';
 import { DEFINITION_FOLDER } from './names.js';
 import type { Point } from './point.js';
 import { nameOf } from './restore-plan.js';
+import { type Warning, warning } from './warning.js';
 
 /** What files that are gone or altered cost: which points, and of which disks. */
 

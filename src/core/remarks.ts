@@ -1,8 +1,8 @@
-import type { Warning } from './warning.js';
 import type { Catalog } from './catalog.js';
 import type { LeftOut, SourceDisk } from './disk.js';
 import type { Level } from './level.js';
 import type { LackedDisk, Point, PointDisk } from './point.js';
+import type { Warning } from './warning.js';
 
 /**
  * What there is to say of a plan's disks at every run, of which mail should come once: when a chain begins, and when it

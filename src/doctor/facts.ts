@@ -1,10 +1,10 @@
-import type { Warning } from '../core/warning.js';
 import type { VmState } from '../core/disk.js';
 import type { Failure } from '../core/failure.js';
 import type { Finding } from '../core/finding.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
 import type { Level } from '../core/level.js';
 import type { RepairAction } from '../core/reconcile.js';
+import type { Warning } from '../core/warning.js';
 import type { DomainFacts } from './domain-facts.js';
 
 /** What `doctor` sees (gathered in operations/doctor), for it to say what a backup would meet. */

@@ -1,5 +1,5 @@
-import { type Warn, warning } from '../core/warning.js';
 import { formatBytes } from '../core/bytes.js';
+import { type Warn, warning } from '../core/warning.js';
 import { freeSpace } from './free-space.js';
 
 /** How long a file system may take to say what it has left, in milliseconds. */

@@ -1,6 +1,6 @@
-import { type Warning, warning } from '../core/warning.js';
 import { formatBytes } from '../core/bytes.js';
 import { isComponent } from '../core/names.js';
+import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
 import type { StreamMeta } from './stream-meta.js';
 

@@ -1,7 +1,7 @@
-import { type Warning, warning } from '../core/warning.js';
 import { chooseRestored, type DiskChoice } from '../core/choose-restored.js';
 import type { LeftOut } from '../core/disk.js';
 import { listNames } from '../core/listed-names.js';
+import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
 
 /**

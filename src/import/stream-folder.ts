@@ -1,8 +1,8 @@
-import { type Warning, warning } from '../core/warning.js';
 import { constants, type Dirent } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type DomainName, domainName } from '../core/domain-name.js';
+import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { ByteFeed } from './byte-feed.js';

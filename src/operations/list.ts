@@ -1,10 +1,10 @@
-import type { Warning } from '../core/warning.js';
 import { resolve } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import { type Damage, damageInWords } from '../core/damage.js';
 import { valuesOf } from '../core/option-rules.js';
 import type { Point } from '../core/point.js';
 import { isFileFinding, type PointFinding } from '../core/point-findings.js';
+import type { Warning } from '../core/warning.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 import { openEveryPoint, type PointContent } from '../repository/open-point.js';

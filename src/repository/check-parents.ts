@@ -1,7 +1,7 @@
-import type { Warning } from '../core/warning.js';
 import type { Catalog } from '../core/catalog.js';
 import { chainOf, currentChain, latestFull, latestTracked, withModificationTimes } from '../core/chain.js';
 import { damageInWords, damageOf, recordedFiles } from '../core/damage.js';
+import type { Warning } from '../core/warning.js';
 import { checkChain } from './chain-check.js';
 import { filesAmiss, isUntouched } from './file-state.js';
 

@@ -1,8 +1,8 @@
-import { type Warn, warning } from '../core/warning.js';
 import { lstat, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { isComponent } from '../core/names.js';
 import { type OptionRules, word, type ValuesOf } from '../core/option-rules.js';
+import { type Warn, warning } from '../core/warning.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { Lock, LockOptions } from './lock.js';
 

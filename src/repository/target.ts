@@ -1,11 +1,11 @@
 import { format } from 'date-fns/format';
-import { type Warning, warning } from '../core/warning.js';
 import { lstat, readdir } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import type { SourceDisk } from '../core/disk.js';
 import { displayName, type VmIdentity, wayOn, whyAnotherVm } from '../core/identity.js';
 import type { Journal } from '../core/journal.js';
+import { type Warning, warning } from '../core/warning.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { codeOf } from '../host/file-errors.js';
 import { readCatalog } from './catalog-file.js';

@@ -1,6 +1,6 @@
-import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import type { BackupPlan } from '../../core/plan.js';
+import { warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import type { Backend, ReadyVm } from '../backend.js';
 import { unfrozen } from '../methods/unfrozen.js';

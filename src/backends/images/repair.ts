@@ -1,7 +1,7 @@
-import type { Warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead, onlyBitmaps } from '../../core/journal-parts.js';
 import type { RepairAction } from '../../core/reconcile.js';
+import type { Warning } from '../../core/warning.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';

@@ -1,7 +1,7 @@
-import type { Warn } from '../../core/warning.js';
 import type { SourceDisk, VmState } from '../../core/disk.js';
 import type { Journal } from '../../core/journal.js';
 import type { Consistency, PointDefinition } from '../../core/point.js';
+import type { Warn } from '../../core/warning.js';
 import type { ImageFile } from '../../qemu-tools/image-file.js';
 import type { Staging } from '../../repository/staging.js';
 

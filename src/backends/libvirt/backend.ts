@@ -1,7 +1,7 @@
-import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { checkpointName } from '../../core/names.js';
+import { warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { readTarget } from '../../repository/target.js';

@@ -1,5 +1,5 @@
-import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
+import { warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
 import type { PullGuard } from '../../guards/pull-guard.js';
 import { isOutcomeUnknown } from '../../libvirt/errors.js';

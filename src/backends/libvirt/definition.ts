@@ -1,4 +1,3 @@
-import { type Warn, warning } from '../../core/warning.js';
 import { join } from 'node:path';
 import type { Journal } from '../../core/journal.js';
 import {
@@ -9,6 +8,7 @@ import {
   nextNumber,
 } from '../../core/names.js';
 import type { PointDefinition } from '../../core/point.js';
+import { type Warn, warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
 import { parseDomain } from '../../libvirt/domain-xml.js';
 import { dumpCheckpoint } from '../../libvirt/domain.js';

@@ -1,4 +1,3 @@
-import type { Warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
@@ -6,6 +5,7 @@ import type { Journal } from '../../core/journal.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../core/names.js';
 import { heldObstacle } from '../../core/obstacles.js';
 import type { Consistency } from '../../core/point.js';
+import type { Warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { allOf } from '../../flow/all-of.js';
 import type { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';

@@ -1,5 +1,5 @@
-import { type Warning, warning } from '../../core/warning.js';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Warning, warning } from '../../core/warning.js';
 import type { RunningBackup } from '../../libvirt/backup-xml.js';
 import { endBackup } from '../../libvirt/backup.js';
 import { runningBackup } from '../../libvirt/domain.js';

@@ -1,6 +1,6 @@
-import { warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import type { Consistency } from '../../core/point.js';
+import { warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';
 import { askAgent } from '../../libvirt/connection.js';

@@ -1,10 +1,10 @@
-import { type Warning, warning } from '../../core/warning.js';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead, onlyBitmaps } from '../../core/journal-parts.js';
 import { lostCheckpoints } from '../../core/lost-checkpoints.js';
 import { reconcileVm, type RedefineCheckpoint, type RepairAction } from '../../core/reconcile.js';
 import { domainCommand, virshCommand } from '../../core/virsh-hint.js';
+import { type Warning, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
 import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';

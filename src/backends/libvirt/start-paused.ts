@@ -1,6 +1,6 @@
-import { type Warning, warning } from '../../core/warning.js';
 import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { virshCommand } from '../../core/virsh-hint.js';
+import { type Warning, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { inspectDomain, stateNow } from '../../libvirt/domain.js';

@@ -1,8 +1,8 @@
-import type { Warning } from '../../core/warning.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import { partOf } from '../../core/journal-parts.js';
 import type { Journal } from '../../core/journal.js';
 import { dropFailed, type RepairAction } from '../../core/reconcile.js';
+import type { Warning } from '../../core/warning.js';
 import { listFiles } from '../../repository/target.js';
 import type { BackupRun, Planned } from '../backup-run.js';
 import { carryOutInTarget, type RepairableVm } from '../repair.js';

@@ -1,9 +1,9 @@
-import { type Warning, warning } from '../../core/warning.js';
 import type { VmState } from '../../core/disk.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import type { Journal } from '../../core/journal.js';
 import { onlyBitmaps } from '../../core/journal-parts.js';
 import { dismantle, reconcileVm, type RepairAction } from '../../core/reconcile.js';
+import { type Warning, warning } from '../../core/warning.js';
 import { removeBitmap } from '../../qemu/bitmaps.js';
 import { type FilterInPlace, takeOutFilter } from '../../qemu/fleece.js';
 import { inspectVm, readJobs } from '../../qemu/inspect.js';

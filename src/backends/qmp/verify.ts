@@ -1,9 +1,9 @@
-import { warning } from '../../core/warning.js';
 import { dirname, join } from 'node:path';
 import type { Journal } from '../../core/journal.js';
 import { exportName } from '../../core/names.js';
 import { type BlockNodeSpec, nbdNode } from '../../core/block-node.js';
 import { isSocketPath } from '../../core/socket-path.js';
+import { warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { type FleecedDisk, answersByCluster } from '../../qemu/fleece.js';
 import { exportNode, startNbdServer } from '../../qemu/nbd-export.js';

@@ -1,4 +1,3 @@
-import { warning } from '../../core/warning.js';
 import type { BackupRun, Freeze, Planned } from '../../backends/backup-run.js';
 import type { CopyAttempt, CopyMethod, StagedImage } from '../../backends/copy-method.js';
 import type { Catalog } from '../../core/catalog.js';
@@ -7,6 +6,7 @@ import type { FailedCopy } from '../../core/failed-copies.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
 import { type BackupPlan, withoutFailed } from '../../core/plan.js';
 import type { Point } from '../../core/point.js';
+import { warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
 import { eachDisk } from '../../flow/all-of.js';
 import { createImage } from '../../qemu-tools/steps.js';

@@ -1,7 +1,7 @@
-import { warning } from '../../core/warning.js';
 import type { BackupRun } from '../../backends/backup-run.js';
 import type { BackupPlan } from '../../core/plan.js';
 import { defaultReserve, type SpaceNeed, spaceNeeded, tooLittleSpace } from '../../core/space.js';
+import { warning } from '../../core/warning.js';
 import { freeSpace } from '../../host/free-space.js';
 
 /**

@@ -1,6 +1,6 @@
-import { warning } from '../../core/warning.js';
 import type { BackupRun, Instant } from '../../backends/backup-run.js';
 import { type Begun, type CopyAttempt, type Freezer, NOTHING_KEPT } from '../../backends/copy-method.js';
+import { warning } from '../../core/warning.js';
 import { messageOf, NotThawed, QmpBackupError } from '../../errors.js';
 
 /**

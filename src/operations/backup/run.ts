@@ -1,4 +1,3 @@
-import { type Warn, type Warning, warning } from '../../core/warning.js';
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
@@ -9,6 +8,7 @@ import { identityOf } from '../../core/identity.js';
 import { afterTransaction } from '../../core/plan.js';
 import { afterRepairs, afterSeal } from '../../core/reconcile.js';
 import { floorOf, isTight } from '../../core/space.js';
+import { type Warn, type Warning, warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { askFileSystem } from '../../host/free-space.js';

@@ -1,10 +1,10 @@
-import { type Warning, warning } from '../../core/warning.js';
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { carryOutInTarget } from '../../backends/repair.js';
 import { contextOf } from '../../backends/verb-context.js';
 import type { PointDisk } from '../../core/point.js';
 import { isWithoutVm, reconcile } from '../../core/reconcile.js';
+import { type Warning, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { eachDisk, endingTogether } from '../../flow/all-of.js';
 import { unwinding } from '../../flow/unwind.js';

@@ -1,7 +1,7 @@
-import { type Warn, warning } from '../../core/warning.js';
 import { rm } from 'node:fs/promises';
 import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import { type FileFacts, planRebase, type RebaseFile, type RebasePlan } from '../../core/rebase-plan.js';
+import { type Warn, warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
 import { syncFile, syncFolder } from '../../host/durable.js';

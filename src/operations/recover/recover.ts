@@ -1,4 +1,3 @@
-import type { Warn, Warning } from '../../core/warning.js';
 import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { AskedVm } from '../../backends/address.js';
@@ -9,6 +8,7 @@ import type { VmState } from '../../core/disk.js';
 import { displayName, identityOf, type VmIdentity } from '../../core/identity.js';
 import { type Journal, ownerText } from '../../core/journal.js';
 import { afterRepairs, reconcileOffline, reconcileVm, type RepairAction } from '../../core/reconcile.js';
+import type { Warn, Warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { freeSpace } from '../../host/free-space.js';

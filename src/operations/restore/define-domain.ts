@@ -1,8 +1,8 @@
-import { type Warn, warning } from '../../core/warning.js';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TPM_STATE } from '../../backends/libvirt/definition.js';
 import { virshCommand } from '../../core/virsh-hint.js';
+import { type Warn, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
 import { listDomains } from '../../libvirt/domain.js';

@@ -1,10 +1,10 @@
-import { type Warn, warning } from '../../core/warning.js';
 import { dirname, resolve } from 'node:path';
 import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import type { Catalog } from '../../core/catalog.js';
 import { findFile } from '../../core/chain.js';
 import { refuseFindings } from '../../core/point-findings.js';
 import { chainToRead, headToRead, type RebaseFile, rebaseFiles } from '../../core/rebase-plan.js';
+import { type Warn, warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';

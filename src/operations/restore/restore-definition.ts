@@ -1,9 +1,9 @@
-import { type Warn, warning } from '../../core/warning.js';
 import { randomUUID } from 'node:crypto';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { folderName } from '../../core/names.js';
 import type { DefinitionFile, Point } from '../../core/point.js';
+import { type Warn, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { codeOf, fileError } from '../../host/file-errors.js';

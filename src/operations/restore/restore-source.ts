@@ -1,4 +1,3 @@
-import { type Warn, warning } from '../../core/warning.js';
 import type { Dirent } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -9,6 +8,7 @@ import { displayName, type VmIdentity } from '../../core/identity.js';
 import type { LackedDisk, Point } from '../../core/point.js';
 import { refuseFindings } from '../../core/point-findings.js';
 import { type NameParts, type RestoredNames, restoredNames } from '../../core/restored-names.js';
+import { type Warn, warning } from '../../core/warning.js';
 import { legacyFiles, refuseUnfinished } from '../../import/legacy-disk.js';
 import { type LegacyDisk, planLegacyRestore } from '../../import/legacy-restore.js';
 import { requireCatalog } from '../../repository/catalog-file.js';

@@ -1,7 +1,7 @@
-import { type Warn, warning } from '../../core/warning.js';
 import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
+import { type Warn, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { replaceFile } from '../../host/durable.js';

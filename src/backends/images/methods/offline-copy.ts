@@ -1,4 +1,3 @@
-import { type Warning, warning } from '../../../core/warning.js';
 import { knownDisks } from '../../../core/chain.js';
 import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
@@ -8,6 +7,7 @@ import { nbdNode } from '../../../core/block-node.js';
 import type { NbdSource } from '../../../core/nbd-address.js';
 import type { PlannedDisk } from '../../../core/plan.js';
 import type { Consistency } from '../../../core/point.js';
+import { type Warning, warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import { NbdClient } from '../../../nbd/client.js';
 import { readInFull } from '../../../qemu-tools/image-view.js';

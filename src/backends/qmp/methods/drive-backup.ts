@@ -1,4 +1,3 @@
-import { type Warning, warning } from '../../../core/warning.js';
 import { dirname, resolve } from 'node:path';
 import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
@@ -6,6 +5,7 @@ import { fleecingImpossible } from '../../../core/fleece-choice.js';
 import type { Journal } from '../../../core/journal.js';
 import { guardNodeName } from '../../../core/names.js';
 import { afterTransaction } from '../../../core/plan.js';
+import { type Warning, warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import type { SocketOwner } from '../../../host/socket-owner.js';
 import { answersByCluster } from '../../../qemu/fleece.js';
