@@ -167,7 +167,7 @@ export function numberInName(file: string): number | undefined {
   return match?.[1] === undefined ? undefined : Number(match[1]);
 }
 
-/** The number of the next file: now in unix seconds, but after every number that the folders hold. */
+/** The number of the next file: now in unix seconds, but after every number of `files`. */
 export function nextNumber(nowSeconds: number, files: readonly string[]): number {
   return files.reduce((next, file) => Math.max(next, (numberInName(file) ?? -1) + 1), nowSeconds);
 }

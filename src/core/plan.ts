@@ -58,7 +58,7 @@ export interface PlanInput {
   readonly bitmapName: ((disk: string) => string) | null;
   readonly attempt: string;
   readonly nowSeconds: number;
-  /** Names of the files that each disk folder holds. */
+  /** Names that new files may not have, by disk: of what its folder holds, and what the catalog names. */
   readonly files: ReadonlyMap<string, readonly string[]>;
   /** Why the line of files under a disk's would-be parent cannot be used; keyed by `<disk>/<file>`. */
   readonly brokenChains: ReadonlyMap<string, string>;

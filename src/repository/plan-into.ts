@@ -2,7 +2,7 @@ import type { VmState } from '../core/disk.js';
 import { type KnownSource, matchDisks } from '../core/match-disks.js';
 import { type BackupPlan, type PlanRequest, planBackup } from '../core/plan.js';
 import { type CheckedParents, checkParents } from './check-parents.js';
-import { listFiles, type TargetState } from './target.js';
+import { takenNames, type TargetState } from './target.js';
 
 export interface PlanOptions {
   readonly request: PlanRequest;
@@ -22,12 +22,13 @@ export interface PlanOptions {
  * @throws QmpBackupError as `planBackup`
  */
 export async function planInto(
-  { target, catalog: before }: TargetState,
+  state: TargetState,
   { request, vm, bitmapName, attempt, now, parents: seen }: PlanOptions,
 ): Promise<{ readonly plan: BackupPlan; readonly known: readonly KnownSource[]; readonly parents: CheckedParents }> {
+  const { target, catalog: before } = state;
   const known = matchDisks(before, vm.disks);
   const ids = known.map(({ id }) => id);
-  const [files, parents] = await Promise.all([listFiles(target, ids), seen ?? checkParents(target, before, ids)]);
+  const [files, parents] = await Promise.all([takenNames(state, ids), seen ?? checkParents(target, before, ids)]);
   const { catalog, brokenChains } = parents;
   const nowSeconds = Math.floor(now.getTime() / 1000);
   const plan = planBackup({ request, vm, known, catalog, bitmapName, attempt, nowSeconds, files, brokenChains });

@@ -1,9 +1,10 @@
 import { format } from 'date-fns/format';
 import { lstat, readdir } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import type { SourceDisk } from '../core/disk.js';
 import { displayName, type VmIdentity, wayOn, whyAnotherVm } from '../core/identity.js';
+import { filesOf } from '../core/journal-parts.js';
 import type { Journal } from '../core/journal.js';
 import { type Warning, warning } from '../core/warning.js';
 import { messageOf, QmpBackupError } from '../errors.js';
@@ -86,6 +87,21 @@ function ownerOf({
   const before = olderMonths.at(-1);
   // A VM with another UUID under the same name may have taken the place of the first.
   return before?.vm.uuid === null ? { vm: before.vm, catalog: before } : undefined;
+}
+
+/**
+ * Names that a new file may not have, by folder: of what is there, and of what the catalog names, which may be away only for
+ * now.
+ */
+export async function takenNames(
+  { target, catalog }: Pick<TargetState, 'target' | 'catalog'>,
+  folders: Iterable<string>,
+): Promise<ReadonlyMap<string, readonly string[]>> {
+  const recorded = [...filesOf(catalog)];
+  const there = await listFiles(target, folders);
+  const named = (folder: string): readonly string[] =>
+    recorded.filter((path) => dirname(path) === folder).map((path) => basename(path));
+  return new Map([...there].map(([folder, names]) => [folder, [...names, ...named(folder)]]));
 }
 
 /** Names of the files in the folders of `disks`; a folder that does not exist holds none. */

@@ -1,5 +1,5 @@
 import type { Warning } from '../../src/core/warning.js';
-import { readdir, rename, rm, symlink, truncate, utimes } from 'node:fs/promises';
+import { readdir, rename, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
@@ -100,6 +100,23 @@ describe('a file of an older chain', () => {
       file: `d2/${full}`,
       why: 'it is missing',
     });
+  });
+
+  it('keeps its name while its folder is away, and is whole when the folder is back', async () => {
+    const lab = await withFull();
+    const [folder, away] = [join(lab.target, 'd2'), join(lab.dir, 'd2-away')];
+    // Ahead of the clock, as after some runs within one second.
+    const number = 4102444800;
+    await writeFile(join(folder, `FULL-${number}.other`), '');
+    await lab.backup('full');
+    await rename(folder, away);
+    await lab.backup('auto');
+    await writeBoth(lab, 5, 0x55);
+    await lab.backup('inc');
+    expect(await readdir(folder)).toEqual([`FULL-${number + 2}.qcow2`, `INC-${number + 3}.qcow2`]);
+    for (const file of await readdir(away)) await rename(join(away, file), join(folder, file));
+    expect((await list(lab)).points.map(({ damaged }) => damaged)).toEqual([[], [], [], []]);
+    await lab.expectChainEqualsDisks();
   });
 
   it('and nothing is said where nothing is wrong, also in a copied target', async () => {

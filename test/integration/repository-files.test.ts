@@ -13,6 +13,7 @@ import { checkChain } from '../../src/repository/chain-check.js';
 import { sha256File } from '../../src/repository/digest.js';
 import { fileState } from '../../src/repository/file-state.js';
 import { Staging } from '../../src/repository/staging.js';
+import { takenNames } from '../../src/repository/target.js';
 import { catalog, entry, MiB, point } from '../support/builders.js';
 import { built } from '../support/built.js';
 import { patient } from '../support/patience.js';
@@ -24,6 +25,24 @@ const run = promisify(execFile);
 const scratch = scratchFolders();
 const isRoot = process.getuid?.() === 0;
 const NOBODY = 65534;
+
+describe('takenNames', () => {
+  it('tells what a folder holds, and what the catalog names there though it is away', async () => {
+    const target = await scratch();
+    await mkdir(join(target, 'vd1'));
+    await copyFile('/dev/null', join(target, 'vd1', 'OTHER'));
+    const files = [{ kind: 'domain' as const, file: 'DOMAIN-7.xml', path: null, size: 1, sha256: '' }];
+    const definition = { files, autostart: null, missing: [] };
+    const known = catalog([point(7, [entry('vd1', 'FULL-7.qcow2'), entry('vd2', 'FULL-7.qcow2')], { definition })]);
+    const taken = await takenNames({ target, catalog: known }, ['vd1', 'vd2', 'vd3', 'definition']);
+    expect([...taken]).toEqual([
+      ['vd1', ['OTHER', 'FULL-7.qcow2']],
+      ['vd2', ['FULL-7.qcow2']],
+      ['vd3', []],
+      ['definition', ['DOMAIN-7.xml']],
+    ]);
+  });
+});
 
 describe('checkChain', () => {
   const names = ['FULL-1.qcow2', 'INC-2.qcow2', 'INC-3.qcow2'];

@@ -14,7 +14,8 @@ import { patient } from './patience.js';
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const DIST = join(ROOT, 'dist');
 const LOCK = join(ROOT, '.cache', 'build.lock');
-const STAMP = join(ROOT, '.cache', 'dist-built');
+/** What a build writes last, `npm run build` too. */
+const STAMP = join(DIST, 'bundle', 'LICENSES');
 const BUILD_MS = patient(120_000);
 
 /** The path of a file in `dist`, which is up to date. */
@@ -38,7 +39,6 @@ async function build(): Promise<void> {
   const startedAt = new Date();
   await run(join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json');
   await run(join('scripts', 'bundle.js'));
-  await writeFile(STAMP, '');
   await utimes(STAMP, startedAt, startedAt);
 }
 
@@ -52,7 +52,7 @@ async function run(...command: readonly string[]): Promise<void> {
 }
 
 async function isCurrent(): Promise<boolean> {
-  if (!existsSync(STAMP) || !existsSync(join(DIST, 'bundle', 'LICENSES'))) return false;
+  if (!existsSync(STAMP)) return false;
   const { mtimeMs } = await stat(STAMP);
   const files = await readdir(join(ROOT, 'src'), { recursive: true });
   const sources = [

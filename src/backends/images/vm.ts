@@ -4,6 +4,7 @@ import type { Consistency, PointDefinition } from '../../core/point.js';
 import type { Warn } from '../../core/warning.js';
 import type { ImageFile } from '../../qemu-tools/image-file.js';
 import type { Staging } from '../../repository/staging.js';
+import type { TargetState } from '../../repository/target.js';
 
 /** A VM that is off, whichever way it is known. */
 export interface OfflineVm {
@@ -29,7 +30,7 @@ export interface OfflineVm {
 /** What a VM is beside its disks, as a part of a point. */
 export interface OfflineDefinition {
   /** All that can be known before the instant. */
-  plan(target: string, now: Date): Promise<DefinitionToTake>;
+  plan(target: Pick<TargetState, 'target' | 'catalog'>, now: Date): Promise<DefinitionToTake>;
 }
 
 export interface DefinitionToTake {

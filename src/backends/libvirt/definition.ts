@@ -21,7 +21,7 @@ import {
   readUnchanged,
 } from '../../repository/definition-files.js';
 import type { Staging } from '../../repository/staging.js';
-import { listFiles } from '../../repository/target.js';
+import { takenNames, type TargetState } from '../../repository/target.js';
 import type { OfflineDefinition } from '../images/vm.js';
 import type { BackupSession, DomainSession } from './session.js';
 
@@ -47,7 +47,7 @@ export const TPM_STATE = '/var/lib/libvirt/swtpm';
 /** All that can be known before the instant. `checkpoint`: name of the one that the point will have. */
 export async function planDefinition(
   session: BackupSession,
-  target: string,
+  target: Pick<TargetState, 'target' | 'catalog'>,
   { now, checkpoint }: { readonly now: Date; readonly checkpoint: string | null },
 ): Promise<DefinitionPlan> {
   const { uuid, domain, kept } = session;
@@ -55,8 +55,8 @@ export async function planDefinition(
   if (kept.noPasswords !== null) {
     missing.push(`the passwords in the definition of the domain, which libvirt does not tell: ${kept.noPasswords}`);
   }
-  const files = await listFiles(target, [DEFINITION_FOLDER]);
-  const number = nextNumber(Math.floor(now.getTime() / 1000), files.get(DEFINITION_FOLDER) ?? []);
+  const taken = await takenNames(target, [DEFINITION_FOLDER]);
+  const number = nextNumber(Math.floor(now.getTime() / 1000), taken.get(DEFINITION_FOLDER) ?? []);
   const piece = (
     kind: DefinitionKind,
     from: PlannedPiece['from'],

@@ -47,10 +47,14 @@ export function domainCopy(session: BackupSession, found: Planned, method: Domai
       const planned = retiring(run, found, left);
       const copy = method.copyFor(run, planned);
       const checkpoint = checkpointOf(run, planned);
-      const definition = await planDefinition(session, run.target, {
-        now: run.context.now(),
-        checkpoint: checkpoint?.name ?? null,
-      });
+      const definition = await planDefinition(
+        session,
+        { target: run.target, catalog: found.catalog },
+        {
+          now: run.context.now(),
+          checkpoint: checkpoint?.name ?? null,
+        },
+      );
       const guard = await startFreezeGuard(run, vm);
       const parts = { copy, checkpoint, definition, guard, left, fleecing: method.fleecing };
       return new DomainAttempt(run, planned, parts, vm);

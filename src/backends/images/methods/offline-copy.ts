@@ -34,7 +34,9 @@ export function offlineCopy(offline: OfflineVm, found: Planned): CopyMethod {
     start: async (run, vm) => {
       const left = await leftByDeadRun(run, found.catalog);
       const planned = retiring(run, rememberedBy(found, offline), left);
-      const definition = offline.definition && (await offline.definition.plan(run.target, run.context.now()));
+      const definition =
+        offline.definition &&
+        (await offline.definition.plan({ target: run.target, catalog: found.catalog }, run.context.now()));
       const folder = temporaryFolder(run.attempt);
       const journal = journalOf(run, planned, folder, left, definition);
       return new OfflineCopy(run, offline, { planned, definition, folder, journal }, vm);
