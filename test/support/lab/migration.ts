@@ -41,10 +41,17 @@ export async function migrate(vm: Vm, uri: string): Promise<string> {
  * aborts at a write of the monitor's.
  */
 export async function takeDisks(vm: Vm): Promise<void> {
-  // The source is through before the destination has all: a `cont` then counts for later, and the `stop` takes it back.
-  while ((await statusOf(vm)) === 'inmigrate') await sleep(10);
+  await untilArrived(vm);
   await vm.control.execute('cont');
   await vm.control.execute('stop');
+}
+
+/**
+ * The source is through before the destination has all. A `cont` then counts for later: a `stop` takes it back, and disks that
+ * are still inactive end QEMU at a write of the monitor's.
+ */
+export async function untilArrived(vm: Vm): Promise<void> {
+  while ((await statusOf(vm)) === 'inmigrate') await sleep(10);
 }
 
 /** `status` of `query-migrate`; `none` where there is none. */

@@ -5,7 +5,7 @@ import { QmpCommandError } from '../../../src/qmp/errors.js';
 import { createImage, type ImageFormat } from '../lab/disk-images.js';
 import type { Disk } from '../lab/disks.js';
 import { discard, type Range, readsAs, write, writeZeroes } from '../lab/guest-writes.js';
-import { migrate, startDestination, takeDisks } from '../lab/migration.js';
+import { migrate, startDestination, takeDisks, untilArrived } from '../lab/migration.js';
 import { type Exit, type QemuOptions, startQemu, type Vm } from '../lab/qemu.js';
 import { patient } from '../patience.js';
 import { CHUNK, type DiskBytes, grown, readDisk, written, zeroDisk } from './disk-bytes.js';
@@ -78,10 +78,13 @@ export class TortureVm {
     return this.#shape.running ? 'running' : this.#hasMoved ? 'paused' : 'prelaunch';
   }
 
-  /** 7.2 would abort: a device that is throttled itself moves into its iothread while jobs read. */
-  isFatalToFleece(disks: readonly TortureDisk[]): boolean {
+  /**
+   * 7.2 would abort: a device that is throttled itself moves into its iothread while jobs read. The program also minds those that
+   * it leaves out.
+   */
+  get isFatalToFleece(): boolean {
     const { iothreads, oneGroup = false } = this.#shape;
-    const limited = disks.some(({ shape: { kind } }) => oneGroup && (kind === 'drive' || kind === 'raw'));
+    const limited = this.disks.some(({ shape: { kind } }) => oneGroup && (kind === 'drive' || kind === 'raw'));
     return limited && iothreads !== undefined && this.#isOld;
   }
 
@@ -136,6 +139,7 @@ export class TortureVm {
       await vm.kill();
       return false;
     }
+    await untilArrived(vm);
     if (this.#shape.running) await vm.control.execute('cont');
     else await takeDisks(vm);
     this.#left.push(this.vm);
