@@ -71,7 +71,7 @@ const WRITING = {
   compress: yesOrNo('--compress'),
   /** Compares the point with the frozen instant before it counts: all of it, or parts (`sample`). */
   verify: yesOr('--verify', 'sample'),
-  /** Records a sha256 of each file. */
+  /** Records a digest of each file. */
   digest: yesOrNo('--no-digest', true),
 };
 

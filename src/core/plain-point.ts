@@ -1,4 +1,5 @@
 import { isComponent } from './names.js';
+import type { PieceDigest } from './pieces.js';
 import type { DefinitionFile, LackedDisk, Point, PointDefinition, PointDisk } from './point.js';
 
 /**
@@ -18,7 +19,7 @@ const isName: Test = (value) => typeof value === 'string' && isComponent(value);
 const isLevel = oneOf('full', 'inc', 'diff', 'copy');
 
 /** A `suspect` file is rare enough to go through the schema. */
-const DISK: Tests<Omit<PointDisk, 'suspect'>> = {
+const DISK: Tests<Omit<PointDisk, 'suspect' | 'pieces'>> = {
   disk: isName,
   level: isLevel,
   reason: isText,
@@ -50,6 +51,8 @@ const DISK: Tests<Omit<PointDisk, 'suspect'>> = {
   }),
 };
 
+const PIECES: Tests<PieceDigest> = { bytes: (value) => isCount(value) && (value as number) >= 65536, sha256: isDigest };
+
 const POINT: Tests<Omit<Point, 'definition' | 'lacks'>> = {
   id: isText,
   chain: orNull(isText),
@@ -66,7 +69,7 @@ const POINT: Tests<Omit<Point, 'definition' | 'lacks'>> = {
     memory: orNull(isCount),
     cpus: orNull(Number.isInteger),
   }),
-  disks: listOf(object(DISK), 1),
+  disks: listOf(object(DISK, { pieces: object(PIECES) }), 1),
   removed: listOf(isName, 0),
 };
 

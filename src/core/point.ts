@@ -11,6 +11,8 @@ export const bitmapNameSchema = v.pipe(v.string(), v.maxLength(1023));
 
 export const textSchema = v.nullable(v.string());
 
+const digestSchema = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
+
 export const pointDisk = v.object({
   disk: componentSchema,
   level: levelSchema,
@@ -30,7 +32,10 @@ export const pointDisk = v.object({
   allocated: bytesSchema,
   /** Modification time in milliseconds, to see a file that was altered. */
   mtimeMs: v.number(),
-  sha256: v.nullable(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
+  /** Of the whole file: what earlier versions recorded. */
+  sha256: v.nullable(digestSchema),
+  /** See `PieceDigest`. */
+  pieces: v.optional(v.object({ bytes: v.pipe(bytesSchema, v.minValue(65536)), sha256: digestSchema })),
   /** Bytes that the job copied. */
   changed: bytesSchema,
   durationMs: v.pipe(v.number(), v.minValue(0)),
@@ -64,7 +69,7 @@ export const definitionFile = v.object({
   path: v.nullable(innerPath),
   /** Bytes. */
   size: bytesSchema,
-  sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+  sha256: digestSchema,
 });
 
 /** What was kept of a libvirt domain beside its disks. */

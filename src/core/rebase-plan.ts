@@ -4,6 +4,7 @@ import { describedSource } from './chain.js';
 import type { Level } from './level.js';
 import { listNames } from './listed-names.js';
 import { DEFINITION_FOLDER } from './names.js';
+import type { PieceDigest } from './pieces.js';
 import type { Point, PointDisk } from './point.js';
 
 /**
@@ -205,6 +206,7 @@ export interface FileFacts {
   readonly allocated: number;
   readonly mtimeMs: number;
   readonly sha256: string | null;
+  readonly pieces: PieceDigest | undefined;
 }
 
 /**

@@ -4,6 +4,7 @@ import type { DirtyBitmap, JobState, OwnNode, SourceDisk, VmState } from './disk
 import { filesOf, unsealedOf, withUnrecordedBitmap } from './journal-parts.js';
 import type { FrozenGuest, Journal } from './journal.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
+import { PIECES_SUFFIX } from './pieces.js';
 
 /**
  * What has to be repaired before a run may begin: a pure function from what is seen (catalog, journal, bitmaps, jobs,
@@ -180,7 +181,9 @@ function dropFiles({ files, catalog }: Pick<Observed, 'files' | 'catalog'>, dead
   const recorded = filesOf(catalog);
   const left = dead.disks.flatMap(({ disk, file }) =>
     (files.get(disk) ?? [])
-      .filter((name) => name === file || name === `${file}${PARTIAL_SUFFIX}`)
+      .filter((name) =>
+        [file, `${file}${PIECES_SUFFIX}`].some((its) => name === its || name === `${its}${PARTIAL_SUFFIX}`),
+      )
       .filter((name) => !recorded.has(`${disk}/${name}`))
       .map((name): RepairAction => ({ kind: 'delete-file', disk, file: name })),
   );

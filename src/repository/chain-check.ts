@@ -1,20 +1,19 @@
 import { basename, join } from 'node:path';
 import { isFault, NO_FOLDER, type SeenFile } from '../core/file-record.js';
+import { hasDigest, type RecordedDigest } from '../core/pieces.js';
 import type { PointDisk } from '../core/point.js';
 import { fileFinding, type PointFinding, refuseFindings } from '../core/point-findings.js';
 import { checkHeader, whyTouched } from './check-file.js';
-import type { DigestOptions, sha256File } from './digest.js';
+import type { DigestFault, DigestOptions, findDigestFault } from './digest.js';
 import { isFolder, lookAtFile } from './file-state.js';
 import { diskFolder, pathIn } from './layout.js';
 
 /** The files that a state needs, FULL first, proven to be what was backed up before qemu-img reads them. */
-export interface ChainFile {
+export interface ChainFile extends Partial<RecordedDigest> {
   readonly file: string;
   readonly parent: string | null;
   /** Bytes. */
   readonly virtualSize: number;
-  /** Of its bytes, in hexadecimal; null or absent where none was recorded. */
-  readonly sha256?: string | null;
   /** Its data may take more bytes than the file does. */
   readonly compressed?: boolean;
 }
@@ -81,25 +80,41 @@ async function checkEntry(
  */
 export async function findDamage(
   dir: string,
-  { file, sha256 = null }: Pick<ChainFile, 'file' | 'sha256'>,
+  { file, sha256 = null, pieces }: ProvedFile,
   options: DigestOptions,
-  deps: { readonly sha256File: typeof sha256File },
+  deps: DigestDeps,
 ): Promise<PointFinding | undefined> {
-  if (sha256 === null || (await deps.sha256File(join(dir, file), options)) === sha256) return undefined;
-  const why = 'its bytes are no longer those that were backed up';
+  const fault = await deps.findDigestFault(join(dir, file), { sha256, pieces }, options);
+  if (!fault) return undefined;
+  const why = `its bytes are no longer those that were backed up${placesOf(fault)}`;
   return fileFinding(basename(dir), file, { code: 'damaged', why });
+}
+
+export interface DigestDeps {
+  readonly findDigestFault: typeof findDigestFault;
+}
+
+type ProvedFile = Pick<ChainFile, 'file' | 'sha256' | 'pieces'>;
+
+const MOST_PLACES = 5;
+
+function placesOf({ ranges }: DigestFault): string {
+  if (!ranges) return '';
+  const places = ranges.slice(0, MOST_PLACES).map(({ start, end }) => `from byte ${start} to ${end - 1}`);
+  const more = ranges.length > places.length ? `, and ${ranges.length - places.length} more places` : '';
+  return `: ${places.join(', ')}${more}`;
 }
 
 /** @throws QmpBackupError `damaged` for the first file of a chain in which `findDamage` finds any */
 export async function refuseDamage(
   dir: string,
-  chain: readonly Pick<ChainFile, 'file' | 'sha256'>[],
+  chain: readonly ProvedFile[],
   options: DigestOptions & { readonly onFile?: (file: string) => void },
-  deps: { readonly sha256File: typeof sha256File },
+  deps: DigestDeps,
 ): Promise<void> {
   const { signal, rateLimit, onFile } = options;
   for (const each of chain) {
-    if ((each.sha256 ?? null) !== null) onFile?.(each.file);
+    if (hasDigest(each)) onFile?.(each.file);
     const found = await findDamage(dir, each, { signal, rateLimit }, deps);
     if (found) refuseFindings([found]);
   }

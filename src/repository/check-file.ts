@@ -1,11 +1,12 @@
 import { type FileFault, isFault, type SeenFile } from '../core/file-record.js';
 import { type LinkFault, linkFault } from '../core/header-link.js';
+import { hasDigest } from '../core/pieces.js';
 import type { PointDisk } from '../core/point.js';
 import type { Qcow2Header } from '../core/qcow2-header.js';
 import { QmpBackupError } from '../errors.js';
 import { fileError } from '../host/file-errors.js';
 import { readHeader } from '../qemu-tools/examine.js';
-import { type DigestOptions, sha256File } from './digest.js';
+import { type DigestFault, type DigestOptions, findDigestFault } from './digest.js';
 import { lookAtFile } from './file-state.js';
 
 /** What is wrong with one image of a target. Only an abort is thrown; also what cannot be read is a fault. */
@@ -60,21 +61,24 @@ export async function whyAltered(
 /** The second half of `whyAltered`, which reads the whole file if it was touched. */
 export async function whyTouched(
   path: string,
-  { sha256 }: PointDisk,
+  entry: PointDisk,
   { touched }: SeenFile,
   options: DigestOptions,
 ): Promise<FileFault | undefined> {
   if (!touched) return undefined;
   const why = 'it was modified after it was sealed';
-  if (sha256 === null) return { code: 'altered', why: `${why}, and there is no digest to compare it with` };
-  const found = await digestOf(path, options);
-  if (typeof found !== 'string') return found;
-  return found === sha256 ? undefined : { code: 'altered', why };
+  if (!hasDigest(entry)) return { code: 'altered', why: `${why}, and there is no digest to compare it with` };
+  const found = await faultOf(path, entry, options);
+  return found === undefined || isFault(found) ? found : { code: 'altered', why };
 }
 
-async function digestOf(path: string, options: DigestOptions): Promise<string | FileFault> {
+async function faultOf(
+  path: string,
+  entry: PointDisk,
+  options: DigestOptions,
+): Promise<DigestFault | FileFault | undefined> {
   try {
-    return await sha256File(path, options);
+    return await findDigestFault(path, entry, options);
   } catch (error) {
     options.signal?.throwIfAborted();
     return unreadable(path, error);

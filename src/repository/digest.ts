@@ -1,10 +1,26 @@
 import { createHash } from 'node:crypto';
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileError } from '../host/file-errors.js';
+import {
+  type ByteRange,
+  differingRanges,
+  hasDigest,
+  listOfPieces,
+  PIECE_BYTES,
+  pieceCount,
+  type PieceDigest,
+  PIECES_SUFFIX,
+  piecesInList,
+  type RecordedDigest,
+} from '../core/pieces.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { HASH_THREADS, type HashRange, type HashTask, withHashThreads } from '../host/hash-threads.js';
 
 /** Bytes hashed in one go: a millisecond or two, so that timers (the locks' refresh among them) get their turn. */
 const CHUNK = 1024 * 1024;
+
+/** Smaller files are hashed before threads have started. */
+const FOR_THREADS = 32 * 1024 * 1024;
 
 export interface DigestOptions {
   readonly signal?: AbortSignal | undefined;
@@ -14,31 +30,180 @@ export interface DigestOptions {
   readonly rateLimit?: number | undefined;
 }
 
+export interface DigestByPieces {
+  /** For the catalog. */
+  readonly pieces: PieceDigest;
+  readonly digests: readonly string[];
+  /** They, as they stand beside the file. */
+  readonly list: string;
+}
+
+/** @throws QmpBackupError for a file that cannot be read; the signal's reason when aborted */
+export async function digestByPieces(path: string, options: DigestOptions = {}): Promise<DigestByPieces> {
+  const { digests } = await hashPieces(path, PIECE_BYTES, options);
+  const list = listOfPieces(digests);
+  return { pieces: { bytes: PIECE_BYTES, sha256: sha256Of(list) }, digests, list };
+}
+
+/** That the bytes of a file are others than were recorded; where, if that is known. */
+export interface DigestFault {
+  readonly ranges: readonly ByteRange[] | null;
+}
+
 /**
- * SHA-256 of a file's content in hexadecimal. Two buffers take turns: one is read into while the other is hashed.
- * Throws the signal's reason when aborted.
+ * Reads a file to its end. Undefined where it holds what was recorded, or nothing was.
+ *
+ * @throws as `digestByPieces`
  */
+export async function findDigestFault(
+  path: string,
+  recorded: RecordedDigest,
+  options: DigestOptions = {},
+): Promise<DigestFault | undefined> {
+  if (!hasDigest(recorded)) return undefined;
+  const { sha256, pieces } = recorded;
+  if (!pieces) return (await sha256File(path, options)) === sha256 ? undefined : { ranges: null };
+  const { bytes } = pieces;
+  const { digests, size } = await hashPieces(path, bytes, options);
+  if (sha256Of(listOfPieces(digests)) === pieces.sha256) return undefined;
+  const list = await readPieces(path, pieces, digests.length);
+  return { ranges: list ? differingRanges(digests, list, { bytes, size }) : null };
+}
+
+/** The list beside a file, proved by the catalog; undefined where there is none that is the recorded one. */
+async function readPieces(
+  path: string,
+  { sha256 }: PieceDigest,
+  count: number,
+): Promise<readonly string[] | undefined> {
+  const beside = `${path}${PIECES_SUFFIX}`;
+  try {
+    const handle = await open(beside, 'r');
+    try {
+      const { size } = await handle.stat();
+      if (size !== listOfPieces(['0'.repeat(64)]).length * count) return undefined;
+      const list = await handle.readFile('latin1');
+      return sha256Of(list) === sha256 ? piecesInList(list, count) : undefined;
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return undefined;
+    throw fileError('read', beside, error);
+  }
+}
+
+/** The digest of each piece, and the length of the file in bytes. */
+async function hashPieces(
+  path: string,
+  bytes: number,
+  options: DigestOptions,
+): Promise<{ readonly digests: readonly string[]; readonly size: number }> {
+  return reading(path, options, async (handle) => {
+    const { size } = await handle.stat();
+    const digests = new Array<string>(pieceCount(size, bytes));
+    const pace = paceOf(options);
+    let next = 0;
+    const lane = async (hash: HashRange): Promise<void> => {
+      for (let index = next++; index < digests.length; index = next++) {
+        const start = index * bytes;
+        const length = Math.min(bytes, size - start);
+        digests[index] = await hash({ fd: handle.fd, start, length });
+        await pace(length);
+      }
+    };
+    if (size < FOR_THREADS) await lane(hasherOf(handle, options.signal));
+    else await withHashThreads((hash) => together(HASH_THREADS, () => lane(hash)));
+    return { digests, size };
+  });
+}
+
+/** Ends when all have ended: none may read from a file that is closed, and whose number may be another file's. */
+async function together(count: number, lane: () => Promise<void>): Promise<void> {
+  const ended = await Promise.allSettled(Array.from({ length: count }, lane));
+  const failed = ended.find((each) => each.status === 'rejected');
+  if (failed) throw failed.reason;
+}
+
+/** In this thread. */
+function hasherOf(handle: FileHandle, signal: AbortSignal | undefined): HashRange {
+  const buffers = newBuffers();
+  return async ({ start, length }) => {
+    const hash = createHash('sha256');
+    for await (const chunk of chunksOf(handle, { start, length }, buffers)) {
+      signal?.throwIfAborted();
+      hash.update(chunk);
+    }
+    return hash.digest('hex');
+  };
+}
+
+/** SHA-256 of a file's content in hexadecimal. @throws as `digestByPieces` */
 export async function sha256File(path: string, options: DigestOptions = {}): Promise<string> {
-  const { signal, onBytes, rateLimit = 0 } = options;
+  return reading(path, options, async (handle) => {
+    const hash = createHash('sha256');
+    const pace = paceOf(options);
+    for await (const chunk of chunksOf(handle, { start: 0, length: Infinity }, newBuffers())) {
+      hash.update(chunk);
+      await pace(chunk.length);
+    }
+    return hash.digest('hex');
+  });
+}
+
+type Buffers = readonly [Buffer, Buffer];
+
+function newBuffers(): Buffers {
+  return [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
+}
+
+/** Two buffers take turns: one is read into while the other is used, which is until the next chunk is asked for. */
+async function* chunksOf(
+  handle: FileHandle,
+  { start, length }: Pick<HashTask, 'start' | 'length'>,
+  buffers: Buffers,
+): AsyncGenerator<Buffer> {
+  let [reading, using] = buffers;
+  let [at, left] = [start, length];
+  const read = (): Promise<{ readonly bytesRead: number }> => handle.read(reading, 0, Math.min(CHUNK, left), at);
+  let { bytesRead } = await read();
+  while (bytesRead > 0) {
+    [reading, using] = [using, reading];
+    at += bytesRead;
+    left -= bytesRead;
+    const next = left > 0 ? read() : { bytesRead: 0 };
+    const chunk = using.subarray(0, bytesRead);
+    try {
+      yield chunk;
+    } finally {
+      // Also where who uses it has failed: the file is closed then.
+      ({ bytesRead } = await next);
+    }
+  }
+}
+
+/** Tells of what was hashed, keeps to the rate, and ends with the signal. */
+function paceOf({ signal, onBytes, rateLimit = 0 }: DigestOptions): (bytes: number) => Promise<void> {
+  let due = performance.now();
+  return async (bytes) => {
+    onBytes?.(bytes);
+    signal?.throwIfAborted();
+    if (rateLimit === 0) return;
+    due += (bytes / rateLimit) * 1000;
+    await sleep(Math.max(0, due - performance.now()), undefined, { signal });
+  };
+}
+
+async function reading<T>(
+  path: string,
+  { signal }: DigestOptions,
+  body: (handle: FileHandle) => Promise<T>,
+): Promise<T> {
   signal?.throwIfAborted();
   try {
     const handle = await open(path, 'r');
     try {
-      const hash = createHash('sha256');
-      let [reading, hashing] = [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
-      let due = performance.now();
-      let { bytesRead } = await handle.read(reading, 0, CHUNK, null);
-      while (bytesRead > 0) {
-        signal?.throwIfAborted();
-        [reading, hashing] = [hashing, reading];
-        const next = handle.read(reading, 0, CHUNK, null);
-        hash.update(hashing.subarray(0, bytesRead));
-        onBytes?.(bytesRead);
-        due += rateLimit > 0 ? (bytesRead / rateLimit) * 1000 : 0;
-        if (rateLimit > 0) await sleep(Math.max(0, due - performance.now()), undefined, { signal });
-        ({ bytesRead } = await next);
-      }
-      return hash.digest('hex');
+      return await body(handle);
     } finally {
       await handle.close();
     }
@@ -46,4 +211,8 @@ export async function sha256File(path: string, options: DigestOptions = {}): Pro
     signal?.throwIfAborted();
     throw fileError('read', path, error);
   }
+}
+
+function sha256Of(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
 }

@@ -7,12 +7,13 @@ import { syncFile } from '../host/durable.js';
 import type { CheckReport } from '../qemu-tools/image-info.js';
 import { check } from '../qemu-tools/steps.js';
 import { readCatalog, writeCatalog } from './catalog-file.js';
-import { sha256File } from './digest.js';
+import { digestByPieces } from './digest.js';
 import { fileState } from './file-state.js';
+import { keepPieceList } from './piece-list.js';
 import type { Staging } from './staging.js';
 
 /** The last two steps of every point, however its images were written: images made whole, and the catalog that names them. */
-export type SealedFile = Pick<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256'>;
+export type SealedFile = Pick<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256' | 'pieces'>;
 
 /** Flushes and checks the partial image at `path`, takes its digest where wanted, and gives it its name. */
 export async function sealFile(
@@ -20,10 +21,10 @@ export async function sealFile(
   { disk, file, path }: { readonly disk: string; readonly file: string; readonly path: string },
   { digests, signal }: { readonly digests: boolean; readonly signal: AbortSignal },
 ): Promise<SealedFile> {
-  const [report, { size: written }, sha256] = await allOf([
+  const [report, { size: written }, digest] = await allOf([
     check(path, { signal }),
     stat(path),
-    digests ? sha256File(path, { signal }) : null,
+    digests ? digestByPieces(path, { signal }) : null,
     // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
     syncFile(path),
   ]).catch(async (error: unknown) => {
@@ -42,7 +43,9 @@ export async function sealFile(
   });
   const state = await fileState(staging.filePath(disk, file));
   if (!state) throw vanished(disk, staging.filePath(disk, file));
-  return { size: state.size, allocated: state.allocated, mtimeMs: state.mtimeMs, sha256 };
+  if (digest) await keepPieceList(staging, { disk, file }, digest);
+  const { size, allocated, mtimeMs } = state;
+  return { size, allocated, mtimeMs, sha256: null, ...(digest && { pieces: digest.pieces }) };
 }
 
 /** QEMU deletes the image of a disk that it has for a temporary one; else somebody did. */

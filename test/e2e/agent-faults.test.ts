@@ -14,6 +14,7 @@ import { type GuestVm, startQemu } from '../support/lab/qemu.js';
 import { patient } from '../support/patience.js';
 import { startRelay } from '../support/qmp-relay.js';
 import type { BackupAnswer } from '../support/scenario.js';
+import { straysOf } from '../support/target-files.js';
 
 /**
  * The real agent of a real guest behind a relay that spoils its answers, or dead. Whatever it does: the run ends, the
@@ -163,7 +164,7 @@ async function expectNothingLeft(): Promise<void> {
   const bitmaps = nodes.flatMap((node) => node['dirty-bitmaps'] ?? []);
   expect(bitmaps).toHaveLength(DISKS.length * Math.min(points, 2));
   const files = existsSync(target) ? await readdir(target, { recursive: true }) : [];
-  expect(files.filter((file) => /\.partial$|run\.json|lock/.test(file))).toEqual([]);
+  expect(straysOf(files)).toEqual([]);
 }
 
 async function expectCase(command: string, [, fault, consistency]: Case): Promise<void> {

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { startBackup, untilCopying } from '../support/running-backup.js';
 import { type Scenario, withFull, writeBoth, textsOf } from '../support/scenario.js';
+import { imagesIn } from '../support/target-files.js';
 
 // Files that are gone or have another size are noticed by whoever looks at a target, long before somebody has to restore.
 
@@ -23,9 +24,9 @@ async function withTwoChains(): Promise<Scenario & { readonly old: readonly stri
   const lab = await withFull();
   await writeBoth(lab, 3, 0x22);
   await lab.backup('inc');
-  const old = await readdir(join(lab.target, 'd1'));
+  const old = await imagesIn(join(lab.target, 'd1'));
   await lab.backup('full');
-  return Object.assign(lab, { old: old.toSorted() });
+  return Object.assign(lab, { old });
 }
 
 async function list(lab: Scenario): Promise<Listed['targets'][number]> {
@@ -113,7 +114,7 @@ describe('a file of an older chain', () => {
     await lab.backup('auto');
     await writeBoth(lab, 5, 0x55);
     await lab.backup('inc');
-    expect(await readdir(folder)).toEqual([`FULL-${number + 2}.qcow2`, `INC-${number + 3}.qcow2`]);
+    expect(await imagesIn(folder)).toEqual([`FULL-${number + 2}.qcow2`, `INC-${number + 3}.qcow2`]);
     for (const file of await readdir(away)) await rename(join(away, file), join(folder, file));
     expect((await list(lab)).points.map(({ damaged }) => damaged)).toEqual([[], [], [], []]);
     await lab.expectChainEqualsDisks();

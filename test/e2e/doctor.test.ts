@@ -10,6 +10,7 @@ import { write } from '../support/lab/guest-writes.js';
 import { leavingNoTrace } from '../support/refusal.js';
 import { startBackup, startRun, untilCopying } from '../support/running-backup.js';
 import { afterTest, labDir, scenario, type Scenario } from '../support/scenario.js';
+import { imagesIn } from '../support/target-files.js';
 
 const ofVm = (lab: Scenario, ...more: string[]): string[] => ['--socket', lab.vm.socket, ...more, 'doctor'];
 const ofAll = (lab: Scenario): string[] => [...ofVm(lab), '--target', lab.target];
@@ -39,7 +40,7 @@ describe('doctor', () => {
     const lab = await scenario([{ id: 'd1' }, { id: 'old', compat: '0.10' }, { id: 'raw', format: 'raw' }]);
     await lab.backup('full', '--include', 'd1');
     await lab.vm.control.execute('block-dirty-bitmap-add', { node: await nodeOf(lab, 'd1'), name: 'theirs' });
-    const [full] = await readdir(join(lab.target, 'd1'));
+    const [full] = await imagesIn(join(lab.target, 'd1'));
     await writeFile(join(lab.target, 'd1', full!), 'no image');
     await leavingNoTrace(lab, async () => {
       const { stdout } = await expectCli(0, ofAll(lab));

@@ -12,6 +12,7 @@ import { flush, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type GuestVm, type QemuOptions, startQemu } from '../support/lab/qemu.js';
 import { afterTest, type DiskSpec, labDir, scenario, type Scenario } from '../support/scenario.js';
+import { imagesIn } from '../support/target-files.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 import { BackedUpDisk } from '../support/virtnbdbackup-folder.js';
 
@@ -102,12 +103,7 @@ async function expectNewestEquals(target: string, disks: Readonly<Record<string,
 }
 
 async function newestFile(folder: string, level: string): Promise<string> {
-  return (
-    (await readdir(folder))
-      .filter((name) => name.startsWith(level))
-      .sort()
-      .at(-1) ?? 'none'
-  );
+  return (await imagesIn(folder)).filter((name) => name.startsWith(level)).at(-1) ?? 'none';
 }
 
 const PAGES: Readonly<Record<string, () => Promise<void>>> = {

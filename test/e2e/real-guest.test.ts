@@ -15,6 +15,7 @@ import { type GuestVm, startQemu } from '../support/lab/qemu.js';
 import { patient } from '../support/patience.js';
 import { type HeldRelay, startRelay } from '../support/qmp-relay.js';
 import type { BackupAnswer } from '../support/scenario.js';
+import { straysOf } from '../support/target-files.js';
 
 /**
  * What only a real guest can show: file systems that are frozen by its agent, programs that go on writing, and files
@@ -136,7 +137,7 @@ describe('two ext4 disks and a guest that writes all the time', () => {
     // Of each disk's latest file and latest FULL.
     expect(await bitmapsOf(target)).toHaveLength(2 * DISKS.length);
     const files = await readdir(join(dir, target), { recursive: true });
-    expect(files.filter((file) => /\.partial$|run\.json|lock/.test(file))).toEqual([]);
+    expect(straysOf(files)).toEqual([]);
   };
 
   const expectGuestWrites = async (): Promise<void> => {

@@ -5,7 +5,7 @@ import type { PointDisk } from '../../src/core/point.js';
 import { type PointFinding, refuseFindings } from '../../src/core/point-findings.js';
 import { requireCatalog } from '../../src/repository/catalog-file.js';
 import { findDamage } from '../../src/repository/chain-check.js';
-import { sha256File } from '../../src/repository/digest.js';
+import { findDigestFault } from '../../src/repository/digest.js';
 import { openEveryPoint, type OpenOptions, openPoint } from '../../src/repository/open-point.js';
 import { MiB } from '../support/builders.js';
 import { type Lab, makeDisk, makeLab, photograph, pointsOf, record, refusal, rot } from '../support/chains.js';
@@ -235,7 +235,7 @@ suite('openPoint', () => {
     const { findings, disks } = await openPoint(lab.target);
     expect(findings).toEqual([]);
     const vda = disks[0]!;
-    const damage = await Promise.all(vda.chain.map(({ entry }) => findDamage(vda.dir, entry, {}, { sha256File })));
+    const damage = await Promise.all(vda.chain.map(({ entry }) => findDamage(vda.dir, entry, {}, { findDigestFault })));
     expect(damage.flatMap((each) => (each ? [inShort(each)] : []))).toEqual([`error vda damaged ${INC}`]);
     const refused = await refusal(Promise.resolve().then(() => refuseFindings(damage.filter((each) => !!each))));
     expect(refused).toMatchObject({ code: 'damaged', message: expect.stringContaining(`${INC} is damaged`) as string });

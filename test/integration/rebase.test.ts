@@ -1,15 +1,17 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFile, open, rename, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
+import { copyFile, open, readFile, rename, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import type { Catalog } from '../../src/core/catalog.js';
 import { latestFile, latestFull, backingChainOf } from '../../src/core/chain.js';
+import { PIECES_SUFFIX } from '../../src/core/pieces.js';
 import type { PointDisk } from '../../src/core/point.js';
 import { REBASE_NOTE } from '../../src/import/legacy-disk.js';
 import { defaultRebaseDeps, rebase, type RebaseDeps, type RebaseEvent } from '../../src/operations/rebase/rebase.js';
 import { requireCatalog } from '../../src/repository/catalog-file.js';
 import { checkChain } from '../../src/repository/chain-check.js';
+import { digestByPieces, findDigestFault } from '../../src/repository/digest.js';
 import { lockTarget } from '../../src/repository/lock.js';
 import { MiB } from '../support/builders.js';
 import {
@@ -78,6 +80,9 @@ function merge(lab: Lab, call: Call = {}): ReturnType<typeof rebase> {
 }
 
 /** Every file that the catalog promises is as it says. */
+/** It is larger than a piece. */
+const MERGED_FULL = ['FULL-100.qcow2', `FULL-100.qcow2${PIECES_SUFFIX}`];
+
 async function expectTrueCatalog(lab: Lab): Promise<Catalog> {
   const catalog = await requireCatalog(lab.target);
   for (const entry of catalog.points.flatMap(({ disks }) => disks)) {
@@ -85,6 +90,7 @@ async function expectTrueCatalog(lab: Lab): Promise<Catalog> {
     const line = backingChainOf(catalog, entry);
     expect(line).toHaveProperty('files');
     if ('files' in line) expect((await checkChain(lab.target, line.files)).findings).toEqual([]);
+    expect(await findDigestFault(join(lab.folder(entry.disk), entry.file), entry)).toBeUndefined();
   }
   return catalog;
 }
@@ -94,6 +100,7 @@ suite('rebase', () => {
     const lab = await chainLab();
     const before = await requireCatalog(lab.target);
     const events: RebaseEvent[] = [];
+    await writeFile(join(lab.folder('vda'), `INC-102.qcow2${PIECES_SUFFIX}`), 'goes with the file');
     const result = await merge(lab, { events });
 
     expect(result).toMatchObject({
@@ -103,9 +110,12 @@ suite('rebase', () => {
       lost: [],
       resumes: false,
     });
-    expect(await filesIn(lab.folder('vda'))).toEqual(['FULL-100.qcow2']);
+    expect(await filesIn(lab.folder('vda'))).toEqual(MERGED_FULL);
     await expectSame(join(lab.folder('vda'), 'FULL-100.qcow2'), lab.flat('vda', 'INC-104.qcow2'));
     const after = await expectTrueCatalog(lab);
+    const { pieces, list } = await digestByPieces(join(lab.folder('vda'), 'FULL-100.qcow2'));
+    expect(after.points[0]?.disks[0]).toMatchObject({ sha256: null, pieces });
+    expect(await readFile(join(lab.folder('vda'), `FULL-100.qcow2${PIECES_SUFFIX}`), 'utf8')).toBe(list);
     const head = before.points[4]?.disks[0];
     expect(after.points).toHaveLength(1);
     expect(after.points[0]).toMatchObject({ number: 4, level: 'full' });
@@ -130,7 +140,7 @@ suite('rebase', () => {
     const folder = lab.folder('vda');
     const result = await merge(lab, { until: 'INC-102' });
     expect(result).toMatchObject({ head: 'INC-102.qcow2', relinked: ['INC-103.qcow2'] });
-    expect(await filesIn(folder)).toEqual(['FULL-100.qcow2', 'INC-103.qcow2', 'INC-104.qcow2']);
+    expect(await filesIn(folder)).toEqual([...MERGED_FULL, 'INC-103.qcow2', 'INC-104.qcow2']);
     await expectSame(join(folder, 'FULL-100.qcow2'), lab.flat('vda', 'INC-102.qcow2'));
     await expectSame(join(folder, 'INC-103.qcow2'), lab.flat('vda', 'INC-103.qcow2'));
     await expectSame(join(folder, 'INC-104.qcow2'), lab.flat('vda', 'INC-104.qcow2'));
@@ -198,7 +208,7 @@ suite('rebase', () => {
     expect(await photograph(lab.target)).toEqual(before);
 
     expect(await merge(lab)).toMatchObject({ merged: ['DIFF-102.qcow2', 'INC-103.qcow2'], lost: ['INC-101.qcow2'] });
-    expect(await filesIn(lab.folder('vda'))).toEqual(['FULL-100.qcow2']);
+    expect(await filesIn(lab.folder('vda'))).toEqual(MERGED_FULL);
     await expectSame(join(lab.folder('vda'), 'FULL-100.qcow2'), lab.flat('vda', 'INC-103.qcow2'));
     expect((await expectTrueCatalog(lab)).points).toHaveLength(1);
   });
@@ -246,7 +256,10 @@ suite('an interrupted rebase', () => {
     'check',
     'commit',
     'compare',
-    'sha256File',
+    'digestByPieces',
+    'findDigestFault',
+    'replacePieceList',
+    'removePieceList',
     'fileState',
   ] as const;
 
@@ -271,7 +284,7 @@ suite('an interrupted rebase', () => {
   }
 
   function withoutFacts(catalog: Catalog): unknown {
-    const strip = (each: PointDisk): unknown => ({ ...each, mtimeMs: 0, size: 0, allocated: 0, sha256: null });
+    const strip = (each: PointDisk): unknown => ({ ...each, mtimeMs: 0, size: 0, allocated: 0, pieces: null });
     return { ...catalog, points: catalog.points.map((each) => ({ ...each, disks: each.disks.map(strip) })) };
   }
 

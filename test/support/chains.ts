@@ -10,7 +10,7 @@ import type { Level } from '../../src/core/level.js';
 import type { Point, PointDisk } from '../../src/core/point.js';
 import { QmpBackupError } from '../../src/errors.js';
 import { writeCatalog } from '../../src/repository/catalog-file.js';
-import { sha256File } from '../../src/repository/digest.js';
+import { digestByPieces, sha256File } from '../../src/repository/digest.js';
 import { fileState } from '../../src/repository/file-state.js';
 import { catalog, entry, MiB, point } from './builders.js';
 import { run } from './lab/programs.js';
@@ -78,7 +78,7 @@ export async function makeDisk(lab: Lab, disk: string, steps: readonly Step[]): 
   return entries;
 }
 
-/** An entry that fits the file as it is. */
+/** An entry that fits the file as it is; a FULL has the digest of earlier versions. */
 export async function describe(
   lab: Lab,
   disk: string,
@@ -87,7 +87,9 @@ export async function describe(
   const path = join(lab.folder(disk), known.file);
   const state = await fileState(path);
   if (!state) throw new Error(`${path} was not made`);
-  return entry(disk, known.file, { ...known, ...state, sha256: await sha256File(path) });
+  if (known.parent === null) return entry(disk, known.file, { ...known, ...state, sha256: await sha256File(path) });
+  const { pieces } = await digestByPieces(path);
+  return entry(disk, known.file, { ...known, ...state, sha256: null, pieces });
 }
 
 /** One point per file, all disks side by side. */

@@ -9,6 +9,7 @@ import { createImage, type ImageFormat } from './lab/disk-images.js';
 import { flush, write } from './lab/guest-writes.js';
 import { makeLabDir } from './lab/programs.js';
 import { type Disk, type QemuOptions, startQemu, type Vm } from './lab/qemu.js';
+import { straysOf } from './target-files.js';
 
 /**
  * A guest-less VM with small disks and an empty target, taken away after the test. Writes come from the test itself,
@@ -131,7 +132,7 @@ export async function scenario(
       const ours = nodes.map((node) => node['node-name']).filter((name) => name.startsWith('qmpbackup'));
       if (ours.length > 0) throw new Error(`nodes are left: ${ours.join()}`);
       const files = await readdir(target, { recursive: true }).catch(() => []);
-      const stray = files.filter((file) => /\.partial$|run\.json|lock/.test(file));
+      const stray = straysOf(files);
       if (stray.length > 0) throw new Error(`files are left: ${stray.join()}`);
     },
   };

@@ -73,7 +73,7 @@ export const backupCommand: Register = (program, run) => {
         value: '[share]',
       }),
     )
-    .addOption(optionOf(digest, 'do not record a sha256 of each file'))
+    .addOption(optionOf(digest, 'do not record a digest (SHA-256) of each file'))
     .addOption(optionOf(vmName, 'what to call a VM that has no name', { value: '<name>' }))
 
     .optionsGroup('Space, speed and time:')

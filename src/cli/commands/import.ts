@@ -21,7 +21,7 @@ export const importCommand: Register = (program, run) => {
     .addOption(optionOf(from, 'the other tool', { value: '<tool>' }))
     .addOption(optionOf(target, 'a folder for the chain, without any backup yet', { short: '-t', value: '<dir>' }))
     .addOption(optionOf(vmName, 'what the VM is called, where the folder does not tell', { value: '<name>' }))
-    .addOption(optionOf(digest, 'do not record a sha256 of each file'))
+    .addOption(optionOf(digest, 'do not record a digest (SHA-256) of each file'))
     .addOption(optionOf(dryRun, 'say what would be made'))
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)

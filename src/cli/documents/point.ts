@@ -23,7 +23,7 @@ export function pointDocument(point: Point): PointDocument {
 
 function diskPart(entry: PointDisk): PointDocument['disks'][number] {
   const { disk, level, reason, state, file, parent, bitmap, suspect } = entry;
-  const { virtualSize, size, allocated, mtimeMs, sha256, changed, durationMs } = entry;
+  const { virtualSize, size, allocated, mtimeMs, sha256, pieces, changed, durationMs } = entry;
   const { device, qdev, node, file: image, format } = entry.source;
   return {
     disk,
@@ -38,6 +38,7 @@ function diskPart(entry: PointDisk): PointDocument['disks'][number] {
     allocated,
     mtimeMs,
     sha256,
+    pieces: pieces ? { bytes: pieces.bytes, sha256: pieces.sha256 } : null,
     changed,
     durationMs,
     plaintextOfEncrypted: entry.plaintextOfEncrypted,

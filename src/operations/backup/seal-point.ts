@@ -72,7 +72,7 @@ async function sealImage(
 
 function entryOf(
   planned: PlannedDisk,
-): Omit<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256' | 'changed' | 'durationMs' | 'compressed'> {
+): Omit<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha256' | 'pieces' | 'changed' | 'durationMs' | 'compressed'> {
   const { source } = planned;
   return {
     disk: planned.disk,

@@ -19,7 +19,7 @@ export const IMPORT_OPTIONS = {
   source: requiredWord('<dir>'),
   /** What the VM is called, where the folder does not tell. */
   vmName: word('--vm-name'),
-  /** Records a sha256 of each file. */
+  /** Records a digest of each file. */
   digest: yesOrNo('--no-digest', true),
   /** Says what would be made. */
   dryRun: yesOrNo('--dry-run'),

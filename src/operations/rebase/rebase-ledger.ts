@@ -1,5 +1,6 @@
 import type { Catalog } from '../../core/catalog.js';
 import { isFault } from '../../core/file-record.js';
+import { hasDigest } from '../../core/pieces.js';
 import type { PointDisk } from '../../core/point.js';
 import { fileFinding, type PointFinding, refuseFindings } from '../../core/point-findings.js';
 import {
@@ -17,7 +18,7 @@ import { legacyFiles, type RebaseNote } from '../../import/legacy-disk.js';
 import type { LegacyChain } from '../../import/legacy-folder.js';
 import { checkChain, refuseDamage } from '../../repository/chain-check.js';
 import { checkHeader, whyAltered } from '../../repository/check-file.js';
-import type { sha256File } from '../../repository/digest.js';
+import type { findDigestFault } from '../../repository/digest.js';
 import { type DiskFolder, pathInDisk } from '../../repository/disk-folder.js';
 import type { fileState } from '../../repository/file-state.js';
 import { diskFolder, filePath } from '../../repository/layout.js';
@@ -73,7 +74,8 @@ export interface LedgerDeps {
   readonly syncFolder: (path: string) => Promise<void>;
   readonly rebaseUnsafe: (path: string, backing: string) => Promise<void>;
   readonly fileState: typeof fileState;
-  readonly sha256File: typeof sha256File;
+  readonly findDigestFault: typeof findDigestFault;
+  readonly removePieceList: (path: string) => Promise<void>;
 }
 
 export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDeps): Ledger {
@@ -95,7 +97,7 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
     relinks: ({ full, children }) => children.map(({ file }) => ({ file, parent: full.file })),
     wantsDigest: (file, plan) => {
       const files = file === plan.full.file ? plan.line : plan.children.filter((child) => child.file === file);
-      return files.some((each) => entryOf(each).sha256 !== null);
+      return files.some((each) => hasDigest(entryOf(each)));
     },
     begin: (plan) => write(markMerging(catalog, disk, plan)),
     settle: (plan, facts) => write(settleRebase(catalog, disk, plan, facts)),
@@ -106,7 +108,9 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
       for (const each of left) {
         const name = each.disk === disk ? each.file : `${each.disk}/${each.file}`;
         merged.push(name);
-        if (await deps.removeFile(filePath(target, each.disk, each.file))) removed.push(name);
+        const path = filePath(target, each.disk, each.file);
+        await deps.removePieceList(path);
+        if (await deps.removeFile(path)) removed.push(name);
       }
       if (removed.length > 0) {
         for (const each of new Set(left.map((one) => one.disk))) await deps.syncFolder(diskFolder(target, each));
@@ -164,7 +168,7 @@ async function verifyChild(
   const header = await checkHeader(path, { ...entry, links });
   refuseFault(entry, header);
   const isRelinked = !isFault(header) && header.backingFile === full.file;
-  if (isRelinked && (options.dryRun || entry.sha256 === null)) return;
+  if (isRelinked && (options.dryRun || !hasDigest(entry))) return;
   if (isRelinked) await deps.rebaseUnsafe(path, head.file);
   refuseFault(entry, await whyAltered(path, entry, { signal: options.signal }));
 }

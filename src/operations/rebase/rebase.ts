@@ -12,10 +12,11 @@ import { readHeader } from '../../qemu-tools/examine.js';
 import { viewOf } from '../../qemu-tools/image-view.js';
 import { check, commit, compare, rebaseUnsafe } from '../../qemu-tools/steps.js';
 import { readCatalog, writeCatalog } from '../../repository/catalog-file.js';
-import { sha256File } from '../../repository/digest.js';
+import { digestByPieces, findDigestFault } from '../../repository/digest.js';
 import { type DiskFolder, locateDisk, lockForReading, pathInDisk } from '../../repository/disk-folder.js';
 import { allocatedBy, fileState } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
+import { removePieceList, replacePieceList } from '../../repository/piece-list.js';
 import { refuseUnsealedFiles, unsealedRun, unsealedRunFinding } from '../../repository/unsealed-run.js';
 import {
   catalogLedger,
@@ -78,6 +79,8 @@ export interface RebaseDeps extends LedgerDeps {
   readonly commit: typeof commit;
   readonly compare: typeof compare;
   readonly syncFile: typeof syncFile;
+  readonly digestByPieces: typeof digestByPieces;
+  readonly replacePieceList: typeof replacePieceList;
   /** Increments that are merged at once: more of them take long to open. */
   readonly filesAtOnce: number;
 }
@@ -92,7 +95,10 @@ export const defaultRebaseDeps: RebaseDeps = {
   removeRebaseNote,
   removeFile,
   fileState,
-  sha256File,
+  digestByPieces,
+  findDigestFault,
+  replacePieceList,
+  removePieceList,
   syncFile,
   syncFolder,
   check,
@@ -325,10 +331,11 @@ function wrongResult(full: string, why: string): QmpBackupError {
 async function factsOf({ folder, signal, report, deps }: Run, file: string, digest: boolean): Promise<FileFacts> {
   const path = pathInDisk(folder, file);
   if (digest) report({ kind: 'hashing', file });
-  const sha256 = digest ? await deps.sha256File(path, { signal }) : null;
+  const found = digest ? await deps.digestByPieces(path, { signal }) : null;
+  await deps.replacePieceList(path, found);
   const state = await deps.fileState(path);
   if (!state) throw new QmpBackupError('unsafe', `${file} vanished while it was merged`);
-  return { ...state, sha256 };
+  return { ...state, sha256: null, pieces: found?.pieces };
 }
 
 async function removeFile(path: string): Promise<boolean> {

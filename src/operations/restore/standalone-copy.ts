@@ -10,7 +10,7 @@ import { readHeader } from '../../qemu-tools/examine.js';
 import { viewOf } from '../../qemu-tools/image-view.js';
 import { convert } from '../../qemu-tools/steps.js';
 import { type ChainFile, refuseDamage } from '../../repository/chain-check.js';
-import { sha256File } from '../../repository/digest.js';
+import { findDigestFault } from '../../repository/digest.js';
 import { allocatedBy } from '../../repository/file-state.js';
 
 /**
@@ -27,12 +27,12 @@ export interface CopyOptions {
 
 export interface CopyDeps {
   readonly convert: typeof convert;
-  readonly sha256File: typeof sha256File;
+  readonly findDigestFault: typeof findDigestFault;
   readonly syncFile: typeof syncFile;
   readonly renameDurably: typeof renameDurably;
 }
 
-export const defaultCopyDeps: CopyDeps = { convert, sha256File, syncFile, renameDurably };
+export const defaultCopyDeps: CopyDeps = { convert, findDigestFault, syncFile, renameDurably };
 
 /**
  * Writes the partial image of `target` (an absolute path) from a line in `dir`, FULL first, and proves meanwhile that

@@ -13,6 +13,7 @@ import { type DomainFault, type DomainRunStep, type DomainStep, KILLED } from '.
 import { readCatalogOf } from './leftovers.js';
 import type { SequenceReport } from './sequence.js';
 import type { Write } from './steps.js';
+import { straysOf } from '../target-files.js';
 
 export interface DomainSequenceOptions {
   readonly lab: LibvirtLab;
@@ -269,7 +270,7 @@ class DomainLife {
 
   async #expectNothingLeft(target: string, before: string): Promise<void> {
     const { domain } = this.#scenario;
-    const stray = (await readdir(target, { recursive: true })).filter((file) => /\.partial$|run\.json|lock/.test(file));
+    const stray = straysOf(await readdir(target, { recursive: true }));
     if (stray.length > 0) throw new Error(`files are left: ${stray.join(', ')}`);
     const state = await domain.state();
     // One that a killed run has started is ended by the next one into the same target.

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { QmpClient } from '../../../src/qmp/client.js';
+import { straysOf } from '../target-files.js';
 
 /** What a run that ended by itself, or the run after one that was killed, may not leave behind in QEMU and on disk. */
 export interface NodeRow {
@@ -42,7 +43,7 @@ const FLEECING = ['copy-before-write', 'snapshot-access'];
 
 async function strayFiles(target: string): Promise<readonly string[]> {
   const files = await readdir(target, { recursive: true }).catch(() => []);
-  return files.filter((file) => /\.partial|run\.json|lock|scratch|fleece|\.tmp/.test(file));
+  return [...straysOf(files), ...files.filter((file) => /scratch|fleece/.test(file))];
 }
 
 /** The part of a catalog that the tests read, in words of their own: what checks the tool must not share its faults. */

@@ -34,7 +34,7 @@ function names(files: readonly { readonly file: string }[]): readonly string[] {
 }
 
 function facts(...files: string[]): ReadonlyMap<string, FileFacts> {
-  return new Map(files.map((file) => [file, { size: 7, allocated: 7, mtimeMs: 7, sha256: 'b'.repeat(64) }]));
+  return new Map(files.map((file) => [file, { size: 7, allocated: 7, mtimeMs: 7, sha256: null, pieces: undefined }]));
 }
 
 function refusal(run: () => unknown): QmpBackupError {

@@ -38,7 +38,21 @@ const disk = object(
     size: count('Length of the file in bytes'),
     allocated: count('Bytes that the file takes on disk'),
     mtimeMs: number('Modification time of the file in milliseconds since 1970'),
-    sha256: textOrNull('Digest of the file; null with --no-digest'),
+    sha256: textOrNull('Digest of the whole file, as earlier versions recorded it; null otherwise'),
+    pieces: v.pipe(
+      v.nullable(
+        object(
+          {
+            bytes: count('Length of each piece but the last, in bytes'),
+            sha256: text('SHA-256 of the list of the pieces'),
+          },
+          'Digest of the file by pieces',
+        ),
+      ),
+      v.description(
+        'Digest of the file by pieces: that of the list of their SHA-256, each on a line of its own; null with --no-digest',
+      ),
+    ),
     changed: count('Bytes that were copied'),
     durationMs: number('How long copying took, in milliseconds'),
     plaintextOfEncrypted: flag('The disk is encrypted, and this copy is not'),

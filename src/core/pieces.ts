@@ -1,0 +1,69 @@
+import type { PointDisk } from './point.js';
+
+/**
+ * The digest of a file by pieces: SHA-256 of each, and of the list of these. Pieces are hashed side by side, a part of the file
+ * is proved by the pieces that it touches, and what is damaged is told by its place. The list lies beside the file and is
+ * proved by the catalog, which has the digest of the list; without it the whole file is still proved, for the list is made
+ * anew. With coreutils: `split -b 4M --filter=sha256sum FILE | cut -c-64 | sha256sum`.
+ */
+export interface PieceDigest {
+  /** Length of every piece but the last, in bytes. */
+  readonly bytes: number;
+  /** Of `listOfPieces`, in hexadecimal. */
+  readonly sha256: string;
+}
+
+/** What the catalog has to prove a file by: nothing (`--no-digest`), a digest of the whole file (from earlier versions), or of its pieces. */
+export type RecordedDigest = Pick<PointDisk, 'sha256' | 'pieces'>;
+
+/**
+ * Small enough that a program which reads a few files of a guest proves little more than it reads, and large enough that the list
+ * of 1 TiB has 16 MiB.
+ */
+export const PIECE_BYTES = 4 * 1024 * 1024;
+
+/** Of the list that lies beside a file. */
+export const PIECES_SUFFIX = '.pieces';
+
+export function pieceCount(size: number, bytes: number): number {
+  return Math.ceil(size / bytes);
+}
+
+/** Line by line, in hexadecimal. */
+export function listOfPieces(digests: readonly string[]): string {
+  return digests.map((each) => `${each}\n`).join('');
+}
+
+/** The digests in a list; undefined where it is none of `count` pieces. */
+export function piecesInList(list: string, count: number): readonly string[] | undefined {
+  const lines = list.split('\n');
+  if (lines.pop() !== '' || lines.length !== count) return undefined;
+  return lines.every((line) => /^[0-9a-f]{64}$/.test(line)) ? lines : undefined;
+}
+
+export function hasDigest({ sha256, pieces }: Partial<RecordedDigest>): boolean {
+  return (sha256 ?? null) !== null || pieces !== undefined;
+}
+
+/** Bytes of a file, from `start` to just before `end`. */
+export interface ByteRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Where two lists of the same file differ; neighbours are one range. */
+export function differingRanges(
+  found: readonly string[],
+  recorded: readonly string[],
+  { bytes, size }: { readonly bytes: number; readonly size: number },
+): readonly ByteRange[] {
+  const ranges: ByteRange[] = [];
+  for (const [index, digest] of found.entries()) {
+    if (digest === recorded[index]) continue;
+    const [start, end] = [index * bytes, Math.min((index + 1) * bytes, size)];
+    const last = ranges.at(-1);
+    if (last?.end === start) ranges[ranges.length - 1] = { start: last.start, end };
+    else ranges.push({ start, end });
+  }
+  return ranges;
+}

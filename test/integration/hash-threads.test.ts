@@ -1,0 +1,65 @@
+import { execFile } from 'node:child_process';
+import { open, truncate } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import * as source from '../../src/repository/digest.js';
+import { built } from '../support/built.js';
+import { scratchFolders } from '../support/scratch-folder.js';
+
+const scratch = scratchFolders();
+const MiB = 1024 * 1024;
+
+async function large(): Promise<string> {
+  const path = join(await scratch(), 'large');
+  await truncate(await touched(path), 100 * MiB + 3);
+  const handle = await open(path, 'r+');
+  for (const at of [0, 5, 49, 99]) await handle.write(`number ${at}`, at * MiB);
+  await handle.close();
+  return path;
+}
+
+async function touched(path: string): Promise<string> {
+  await (await open(path, 'w')).close();
+  return path;
+}
+
+const modules = [
+  ['as source', () => Promise.resolve(source)],
+  ['as built', async () => (await import(pathToFileURL(await built('repository/digest.js')).href)) as typeof source],
+] as const;
+
+describe.each(modules)('a large file, hashed by threads %s,', (_, digests) => {
+  it('has the same digest, by several threads, also of several files at once', async () => {
+    const { digestByPieces, findDigestFault } = await digests();
+    const [path, other] = [await large(), await large()];
+    const shell = 'split -b 4M --filter=sha256sum "$0" | cut -c-64';
+    const { stdout } = await promisify(execFile)('sh', ['-c', shell, path]);
+    let counted = 0;
+    const both = await Promise.all(
+      [path, other].map((each) => digestByPieces(each, { onBytes: (count) => (counted += count) })),
+    );
+    expect(both.map(({ list }) => list)).toEqual([stdout, stdout]);
+    expect(counted).toBe(2 * (100 * MiB + 3));
+    expect(await findDigestFault(path, { sha256: null, pieces: both[0]?.pieces })).toBeUndefined();
+  });
+
+  it('is left when that is aborted, and can be read again', async () => {
+    const { digestByPieces } = await digests();
+    const path = await large();
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    const digest = digestByPieces(path, { signal: stop.signal, onBytes: () => stop.abort(reason) });
+    await expect(digest).rejects.toBe(reason);
+    expect((await digestByPieces(path)).digests).toHaveLength(26);
+  });
+
+  it('that cannot be read to its end fails as any other', async () => {
+    const { digestByPieces } = await digests();
+    // A folder can be opened, and not read.
+    const folder = await scratch();
+    await expect(digestByPieces(folder)).rejects.toThrow(`cannot read ${folder}: `);
+    expect((await digestByPieces(await touched(join(folder, 'empty')))).list).toBe('');
+  });
+});
