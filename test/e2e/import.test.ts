@@ -8,6 +8,7 @@ import { expectCli, startCli } from '../support/cli.js';
 import { patient } from '../support/patience.js';
 import { type BackupAnswer, scenario } from '../support/scenario.js';
 import { scratchFolders } from '../support/scratch-folder.js';
+import { imagesIn } from '../support/target-files.js';
 import { BackedUpDisk, type DiskOptions } from '../support/virtnbdbackup-folder.js';
 
 /** Backups of virtnbdbackup become chains here: every point restores to the bytes that the disk had. */
@@ -301,7 +302,7 @@ describe('an import that was killed', () => {
     await expectCli(10, ['restore', '--target', target, '--output', join(root, 'out')]);
 
     await expectCli(0, importing(root));
-    expect(await filesIn(join(target, 'vda'))).toHaveLength(4);
+    expect(await imagesIn(join(target, 'vda'))).toHaveLength(4);
     expect(await filesIn(target)).toEqual(['catalog.json', 'vda']);
     await expectRestores(root, 'vda', '3', flat[3]!);
   });
