@@ -111,7 +111,8 @@ class Course {
     const run = await runTool(
       this.#tool,
       [
-        ...['backup', '--level', level, '--target', target.dir, '--no-digest'],
+        ...['backup', '--level', level, '--target', target.dir],
+        ...(this.runs % 2 === 0 ? [] : ['--no-digest']),
         ...(step.slow ? ['--speed-limit', '24M'] : []),
         ...['--fleece', step.fleece],
         ...(step.compress ? ['--compress'] : []),
