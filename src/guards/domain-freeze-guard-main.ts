@@ -1,22 +1,22 @@
 /**
- * The process of a domain's freeze guard: in a session of its own, deaf to the signals that end a whole group. Once it
- * has begun to freeze it thaws by itself at the end of its input, or when the limit is over.
+ * The process of a domain's freeze guard. Once it has begun to freeze it thaws by itself when its owner is gone, or when
+ * the limit is over.
  */
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
 import { freeze, pingAgent, thaw } from '../libvirt/backup.js';
 import { DomainNotFound, thawDomainByHand, VirshError, VirshTimeout } from '../libvirt/errors.js';
 import { endOf } from '../libvirt/lifecycle.js';
 import { createVirsh } from '../libvirt/virsh.js';
-import type { DomainThawCause, FreezeTask, FromFreezeGuard } from './domain-freeze-guard.js';
+import {
+  domainFreezeTask,
+  type DomainThawCause,
+  type FromDomainFreezeGuard,
+  type ToDomainFreezeGuard,
+} from './domain-freeze-guard-messages.js';
+import { beginGuard, hearOwner, tellOwner } from './own-side.js';
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
-// Nobody may be there to read.
-process.stdout.on('error', () => undefined);
-process.stderr.on('error', () => undefined);
-
-const task = JSON.parse(process.argv[2] ?? '') as FreezeTask;
+const task = beginGuard(domainFreezeTask);
 const virsh = createVirsh(task.connect ?? undefined);
 /** Milliseconds between two attempts to thaw, at first and once nobody waits for it, and for each. */
 const PAUSE_MS = 100;
@@ -30,14 +30,16 @@ let frozenAt: number | undefined;
 let thawing: Promise<void> | undefined;
 let limit: NodeJS.Timeout | undefined;
 
-const lines = createInterface({ input: process.stdin });
-lines.on('line', (line) => {
-  if (line === 'freeze') freezing ??= freezeDomain();
-  if (line === 'thaw') void thawDomain('asked');
-});
-lines.on('close', () => void thawDomain('alone'));
-process.stdin.on('error', () => lines.close());
-say({ kind: 'ready' });
+const say: (message: FromDomainFreezeGuard) => void = tellOwner;
+
+hearOwner<ToDomainFreezeGuard>(
+  {
+    freeze: () => void (freezing ??= freezeDomain()),
+    thaw: () => void thawDomain('asked'),
+  },
+  () => void thawDomain('alone'),
+);
+tellOwner({ type: 'ready' });
 
 const unreachable = whyUnreachable();
 
@@ -60,14 +62,14 @@ async function whyUnreachable(): Promise<string | null> {
 async function freezeDomain(): Promise<boolean> {
   const asked = await unreachable;
   if (asked) {
-    say({ kind: 'not-frozen', why: `libvirt could not freeze it: ${asked}` });
+    say({ type: 'not-frozen', why: `libvirt could not freeze it: ${asked}` });
     return false;
   }
   try {
     const fileSystems = await freeze(virsh, task.uuid, { timeoutMs: task.freezeTimeoutMs });
     frozenAt = performance.now();
     limit = setTimeout(() => void thawDomain('limit'), task.freezeLimitMs);
-    say({ kind: 'frozen', fileSystems });
+    say({ type: 'frozen', fileSystems });
     return true;
   } catch (error) {
     const refused = error instanceof VirshError && ['already-frozen', 'not-running'].includes(error.reason);
@@ -76,7 +78,7 @@ async function freezeDomain(): Promise<boolean> {
     if (!refused && !(await thawUntilDone()).done) return false;
     const frozen = error instanceof VirshError && error.reason === 'already-frozen';
     const advice = frozen ? `; if no other program freezes it now, thaw it: ${thawDomainByHand(task)}` : '';
-    say({ kind: 'not-frozen', why: `libvirt could not freeze it: ${words}${advice}` });
+    say({ type: 'not-frozen', why: `libvirt could not freeze it: ${words}${advice}` });
     return false;
   }
 }
@@ -88,7 +90,7 @@ function thawDomain(cause: DomainThawCause): Promise<void> {
     if (!(await freezing)) return;
     const requestedAt = performance.now();
     const { done, fileSystems } = await thawUntilDone();
-    if (done) say({ kind: 'thawed', cause, fileSystems, frozenMs: requestedAt - (frozenAt ?? requestedAt) });
+    if (done) say({ type: 'thawed', cause, fileSystems, frozenMs: requestedAt - (frozenAt ?? requestedAt) });
   })();
   return thawing;
 }
@@ -103,7 +105,7 @@ async function thawUntilDone(): Promise<{ readonly done: boolean; readonly fileS
       if (await hasEnded(error)) return { done: true, fileSystems: 0 };
       const waited = performance.now() - begun;
       if (!said && waited > task.thawTimeoutMs) {
-        say({ kind: 'not-thawed', why: messageOf(error) });
+        say({ type: 'not-thawed', why: messageOf(error) });
         said = true;
       }
       if (waited > LONGEST_MS) return { done: false, fileSystems: 0 };
@@ -121,8 +123,4 @@ async function hasEnded(error: unknown): Promise<boolean> {
   } catch (failure) {
     return failure instanceof DomainNotFound;
   }
-}
-
-function say(line: FromFreezeGuard): void {
-  process.stdout.write(`${JSON.stringify(line)}\n`);
 }

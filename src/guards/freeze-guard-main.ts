@@ -1,18 +1,14 @@
-/**
- * The guard's process. Its parent starts it in a session of its own, so that what ends the parent does not end it; the
- * signals by which a person or a service manager ends a whole group are ignored. Imports little: it has to start fast.
- */
+/** The freeze guard's process. Imports little: it has to start fast. */
 import { Guard } from './freeze-and-thaw.js';
+import { freezeTask } from './freeze-guard-messages.js';
+import { beginGuard, hearOwner } from './own-side.js';
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
-
-// Nobody may be there to read: an error of stderr would come back as an uncaught one, without end.
-process.stderr.on('error', () => undefined);
-
-const guard = new Guard(process.stdin, process.stdout);
+const guard = new Guard(beginGuard(freezeTask));
 
 process.on('uncaughtException', (error) => {
   process.exitCode = 1;
   process.stderr.write(`${error.stack ?? error.message}\n`);
   guard.end('fault');
 });
+
+hearOwner(guard.orders, () => guard.end('parent-gone'));

@@ -1,26 +1,24 @@
-/**
- * What the guard and its parent say to each other, one JSON line each, over the guard's stdin and stdout. Both ends are
- * of one build, so a line that does not fit is a fault, not a version to cope with. The end of stdin means release.
- */
+/** What the freeze guard is told, and what it says. */
+import * as v from 'valibot';
 import type { FreezeStatus } from '../guest-agent/client.js';
-import { isObject } from '../guest-agent/dialogue.js';
 import type { PlainError } from '../guest-agent/errors.js';
-import type { Endpoint } from '../qmp/endpoint.js';
-import { formatJsonLine, parseJsonLine } from '../qmp/json-lines.js';
+import { endpointSchema } from './messages.js';
 
-export interface GuardLimits {
+export const freezeTask = v.object({
+  agent: endpointSchema,
   /** How long the agent may take to freeze, in ms. */
-  readonly freezeTimeoutMs: number;
-  /** How long the guest may stay frozen after that, in ms, whatever the parent does. */
-  readonly freezeLimitMs: number;
+  freezeTimeoutMs: v.optional(v.number(), 60_000),
+  /** How long the guest may stay frozen after that, in ms, whatever the owner does. */
+  freezeLimitMs: v.optional(v.number(), 10_000),
   /** How long to go on trying to thaw, in ms. */
-  readonly thawTimeoutMs: number;
+  thawTimeoutMs: v.optional(v.number(), 30_000),
   /** For the connection and each short question, in ms. */
-  readonly connectTimeoutMs: number;
-}
+  connectTimeoutMs: v.optional(v.number(), 5_000),
+});
 
-export type ToGuard =
-  | ({ readonly type: 'start'; readonly agent: Endpoint } & GuardLimits)
+export type FreezeGuardTask = Readonly<v.InferOutput<typeof freezeTask>>;
+
+export type ToFreezeGuard =
   | { readonly type: 'freeze' }
   | { readonly type: 'status' }
   /** Status, then thaw at once. */
@@ -40,7 +38,7 @@ export interface FreezeTimeline {
 /** Why the guard thawed. */
 export type ThawCause = 'finish' | 'thaw' | 'freeze-failed' | 'limit' | 'parent-gone' | 'fault';
 
-export type FromGuard =
+export type FromFreezeGuard =
   | { readonly type: 'ready'; readonly agentVersion: string }
   | { readonly type: 'not-ready'; readonly error: PlainError }
   | { readonly type: 'frozen'; readonly fileSystems: number; readonly tookMs: number }
@@ -48,41 +46,13 @@ export type FromGuard =
   | { readonly type: 'no-status'; readonly error: PlainError }
   /** The thaw has been requested. */
   | { readonly type: 'thawing' }
-  | {
-      readonly type: 'thawed';
-      readonly cause: ThawCause;
-      readonly statusBefore: FreezeStatus | 'unknown';
-      readonly timeline: FreezeTimeline;
-      readonly freezeError?: PlainError | undefined;
-    }
+  | ThawedMessage
   | { readonly type: 'not-thawed'; readonly cause: ThawCause; readonly error: PlainError };
 
-const TO_GUARD: readonly string[] = ['start', 'freeze', 'status', 'finish', 'thaw'] satisfies ToGuard['type'][];
-const FROM_GUARD: readonly string[] = [
-  'ready',
-  'not-ready',
-  'frozen',
-  'status',
-  'no-status',
-  'thawing',
-  'thawed',
-  'not-thawed',
-] satisfies FromGuard['type'][];
-
-export function formatMessage(message: ToGuard | FromGuard): string {
-  return formatJsonLine(message);
-}
-
-export function parseToGuard(line: Buffer): ToGuard {
-  return parse<ToGuard>(line, TO_GUARD);
-}
-
-export function parseFromGuard(line: Buffer): FromGuard {
-  return parse<FromGuard>(line, FROM_GUARD);
-}
-
-function parse<Message>(line: Buffer, types: readonly string[]): Message {
-  const value = parseJsonLine(line);
-  if (isObject(value) && typeof value.type === 'string' && types.includes(value.type)) return value as Message;
-  throw new Error(`not a message between guard and parent: ${JSON.stringify(value)}`);
+export interface ThawedMessage {
+  readonly type: 'thawed';
+  readonly cause: ThawCause;
+  readonly statusBefore: FreezeStatus | 'unknown';
+  readonly timeline: FreezeTimeline;
+  readonly freezeError?: PlainError | undefined;
 }

@@ -1,43 +1,36 @@
 /**
- * The pause guard's process: once told `hold`, a VM that stands still goes on when this process's parent dies, or when
- * the limit is over before the parent has said `done`. It has a session of its own, so that what ends the parent does
- * not end it, and imports little: it has to start fast.
+ * The pause guard's process: once told `hold`, a VM that stands still goes on when this process's owner dies, or when
+ * the limit is over before the owner has said `done`. Imports little: it has to start fast.
  */
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../errors.js';
 import { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
-import type { PauseGuardTask } from './pause-guard.js';
+import { beginGuard, hearOwner, tellOwner } from './own-side.js';
+import { pauseTask, type ToPauseGuard } from './pause-guard-messages.js';
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
-// Nobody may be there to read.
-process.stdout.on('error', () => undefined);
-process.stderr.on('error', () => undefined);
-
-const { monitor, limitMs } = JSON.parse(process.argv[2] ?? '') as PauseGuardTask;
-const parent = process.ppid;
+const { monitor, limitMs } = beginGuard(pauseTask);
+const owner = process.ppid;
 /** How long to go on trying to reach the monitor, in ms. */
 const PATIENCE_MS = 60_000;
 
 let holding = false;
 let limit: NodeJS.Timeout | undefined;
-const lines = createInterface({ input: process.stdin });
-lines.on('line', (line) => {
-  clearTimeout(limit);
-  holding = line === 'hold';
-  if (holding) limit = setTimeout(endParent, limitMs);
-});
-lines.on('close', () => {
+hearOwner<ToPauseGuard>({ hold: () => hold(true), done: () => hold(false) }, () => {
   clearTimeout(limit);
   if (holding) void goOn();
 });
-process.stdin.on('error', () => lines.close());
-process.stdout.write('ready\n');
+tellOwner({ type: 'ready' });
 
-/** A parent that is stopped or stuck holds the monitor, which serves one client: its end frees it. */
-function endParent(): void {
-  if (process.ppid === parent) process.kill(parent, 'SIGKILL');
+function hold(on: boolean): void {
+  clearTimeout(limit);
+  holding = on;
+  if (on) limit = setTimeout(endOwner, limitMs);
+}
+
+/** An owner that is stopped or stuck holds the monitor, which serves one client: its end frees it. */
+function endOwner(): void {
+  if (process.ppid === owner) process.kill(owner, 'SIGKILL');
 }
 
 async function goOn(): Promise<void> {

@@ -1,51 +1,31 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
 import { describeEndpoint, type Endpoint } from '../qmp/endpoint.js';
-import { guardEnvironment } from './environment.js';
+import { DetachedGuard } from './detached.js';
+import type { PauseGuardTask, ToPauseGuard } from './pause-guard-messages.js';
+
+const GUARD_PROGRAM = new URL('./pause-guard-main.js', import.meta.url);
 
 /**
  * Stops a running VM for the milliseconds in which several commands must be one instant, and sees to it that it goes on:
  * a process of its own continues the VM when this one dies or hangs in between. Always call `release()` in the end.
  */
-export interface PauseGuardTask {
-  readonly monitor: Endpoint;
-  /** Milliseconds that the VM may stand still before a parent that hangs is ended. */
-  readonly limitMs: number;
-}
-
-const GUARD_PROGRAM = fileURLToPath(new URL('./pause-guard-main.js', import.meta.url));
-const START_MS = 10_000;
-
 export class PauseGuard {
-  readonly #child: ChildProcess;
   readonly #monitor: Endpoint;
+  /** One that is gone is no reason to fail: it matters only if this process dies too. */
+  readonly #process: DetachedGuard<ToPauseGuard>;
 
   private constructor(task: PauseGuardTask) {
     this.#monitor = task.monitor;
-    const args = [GUARD_PROGRAM, JSON.stringify(task)];
-    const env = guardEnvironment(process.env);
-    this.#child = spawn(process.execPath, args, { env, detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
-    // A guard that is gone is no reason to fail: it matters only if this process dies too.
-    this.#child.stdin?.on('error', () => undefined);
-    this.#child.on('error', () => undefined);
+    this.#process = new DetachedGuard({ program: GUARD_PROGRAM, task, on: {} });
   }
 
   /** A guard that listens. Throws `failed` when its process does not start. */
   static async start(task: PauseGuardTask): Promise<PauseGuard> {
     const guard = new PauseGuard(task);
-    try {
-      await once(guard.#child.stdout ?? guard.#child, 'data', { signal: AbortSignal.timeout(START_MS) });
-      return guard;
-    } catch (error) {
-      guard.release();
-      throw new QmpBackupError('failed', `the process that guards the pause did not start: ${messageOf(error)}`, {
-        cause: error,
-      });
-    }
+    await guard.#process.ready('the pause');
+    return guard;
   }
 
   /**
@@ -59,7 +39,7 @@ export class PauseGuard {
       await body();
       return null;
     }
-    this.#say('hold');
+    this.#process.send({ type: 'hold' });
     const begun = performance.now();
     const outcome = await stopAnd(client, body).then(
       () => undefined,
@@ -74,20 +54,15 @@ export class PauseGuard {
       });
     }
     const pausedMs = performance.now() - begun;
-    this.#say('done');
+    this.#process.send({ type: 'done' });
     if (outcome) throw outcome.error;
     return pausedMs;
   }
 
   /** Ends the guard; if the VM was stopped and not continued, the guard goes on trying before it ends. */
   release(): void {
-    this.#child.stdin?.end();
-    this.#child.stdout?.destroy();
-    this.#child.unref();
-  }
-
-  #say(word: 'hold' | 'done'): void {
-    if (this.#child.stdin?.writable) this.#child.stdin.write(`${word}\n`);
+    this.#process.release();
+    this.#process.leave();
   }
 }
 

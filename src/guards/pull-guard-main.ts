@@ -1,15 +1,14 @@
-/** The process of a pull's guard, which its parent kills when there is nothing left to do. */
+/** The process of a pull's guard, which its owner kills when there is nothing left to do. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasEnded, inspectProcess } from '../host/lock-owner.js';
 import { endPullAt } from '../libvirt/end-pull.js';
 import { DomainNotFound } from '../libvirt/errors.js';
 import { resumeStalled } from '../libvirt/lifecycle.js';
 import { createVirsh } from '../libvirt/virsh.js';
-import type { PullGuardTask } from './pull-guard.js';
+import { beginGuard, hearOwner, leaveOwner } from './own-side.js';
+import { pullTask } from './pull-guard-task.js';
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
-
-const task = JSON.parse(process.argv[2] ?? '') as PullGuardTask;
+const task = beginGuard(pullTask);
 
 /** A process in a call that nothing interrupts holds its pipes after it was killed, so it is looked at, too. */
 const POLL_MS = 1_000;
@@ -21,26 +20,20 @@ const SETTLED_MS = 45_000;
 /** Then it is left to the next run. */
 const LONGEST_MS = 3_600_000;
 
-await parentGone();
+await ownerGone();
 await endPull();
 
-async function parentGone(): Promise<void> {
-  const { pid, startTime } = task.parent;
+async function ownerGone(): Promise<void> {
+  const { pid, startTime } = task.owner;
   let look: NodeJS.Timeout | undefined;
-  try {
-    await new Promise<void>((resolve) => {
-      process.stdin
-        .resume()
-        .on('close', resolve)
-        .on('error', () => resolve());
-      look = setInterval(() => {
-        if (hasEnded(inspectProcess(pid), startTime)) resolve();
-      }, POLL_MS);
-    });
-  } finally {
-    clearInterval(look);
-    process.stdin.destroy();
-  }
+  await new Promise<void>((resolve) => {
+    hearOwner({}, resolve);
+    look = setInterval(() => {
+      if (hasEnded(inspectProcess(pid), startTime)) resolve();
+    }, POLL_MS);
+  });
+  clearInterval(look);
+  leaveOwner();
 }
 
 /** Each attempt looks first whose job it is: the next run may have ended ours, and begun one of its own. */

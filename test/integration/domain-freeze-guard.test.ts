@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, beforeEach, expect, it } from 'vitest';
 import type * as FreezeGuard from '../../src/guards/domain-freeze-guard.js';
+import type { DomainFreezeTask } from '../../src/guards/domain-freeze-guard-messages.js';
 import { built } from '../support/built.js';
 import { type PretendVirsh, pretendVirsh } from '../support/pretend-virsh.js';
 
@@ -26,7 +27,7 @@ beforeEach(async () => {
   await virsh.answer('domstate', 'echo running \\(booted\\)');
 });
 
-function guard(more: Partial<FreezeGuard.FreezeTask> = {}): Promise<FreezeGuard.DomainFreezeGuard> {
+function guard(more: Partial<DomainFreezeTask> = {}): Promise<FreezeGuard.DomainFreezeGuard> {
   const limits = { freezeTimeoutMs: 5_000, freezeLimitMs: 10_000, thawTimeoutMs: 2_000 };
   return module.DomainFreezeGuard.start({ connect: null, uuid: UUID, name: 'vm', ...limits, ...more });
 }
