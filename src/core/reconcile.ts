@@ -179,14 +179,12 @@ function dropBitmaps(
 /** After a rebase the point of a journal may be gone from the catalog, and its files those of another point. */
 function dropFiles({ files, catalog }: Pick<Observed, 'files' | 'catalog'>, dead: Journal): RepairAction[] {
   const recorded = filesOf(catalog);
-  const left = dead.disks.flatMap(({ disk, file }) =>
-    (files.get(disk) ?? [])
-      .filter((name) =>
-        [file, `${file}${PIECES_SUFFIX}`].some((its) => name === its || name === `${its}${PARTIAL_SUFFIX}`),
-      )
-      .filter((name) => !recorded.has(`${disk}/${name}`))
-      .map((name): RepairAction => ({ kind: 'delete-file', disk, file: name })),
-  );
+  const left = dead.disks.flatMap(({ disk, file }) => {
+    const its = [file, `${file}${PIECES_SUFFIX}`];
+    const goes = [...(recorded.has(`${disk}/${file}`) ? [] : its), ...its.map((name) => `${name}${PARTIAL_SUFFIX}`)];
+    const there = (files.get(disk) ?? []).filter((name) => goes.includes(name));
+    return there.map((name): RepairAction => ({ kind: 'delete-file', disk, file: name }));
+  });
   return [...left, ...dead.madeFolders.map((disk): RepairAction => ({ kind: 'delete-folder', disk }))];
 }
 

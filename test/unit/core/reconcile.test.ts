@@ -49,13 +49,14 @@ describe('a run that died before its point was sealed', () => {
         journal: dead,
         sources: [source('a', { bitmaps: [bitmap(full.bitmap!.name), bitmap('qmpbackup-x-a-new'), bitmap('other')] })],
         jobs: [job('qmpbackup-abcdefabcdef-a', 'running'), job('mirror0', 'running', 'mirror')],
-        files: new Map([['a', ['FULL-1.qcow2', 'INC-2.qcow2.partial', 'INC-9.qcow2.partial']]]),
+        files: new Map([['a', ['FULL-1.qcow2', 'INC-2.qcow2.partial', 'INC-2.qcow2.pieces', 'INC-9.qcow2.partial']]]),
       }),
     );
     expect(actions).toEqual([
       { kind: 'end-job', job: 'qmpbackup-abcdefabcdef-a', concluded: false },
       expect.objectContaining({ kind: 'remove-bitmap', bitmap: 'qmpbackup-x-a-new' }),
       { kind: 'delete-file', disk: 'a', file: 'INC-2.qcow2.partial' },
+      { kind: 'delete-file', disk: 'a', file: 'INC-2.qcow2.pieces' },
       { kind: 'delete-folder', disk: 'a' },
       { kind: 'remove-journal' },
     ]);
@@ -67,10 +68,12 @@ describe('a run that died before its point was sealed', () => {
       { disk: 'a', bitmap: null, job: '', file: 'INC-2.qcow2' },
     ]);
     const rebased = catalog([point(2, [{ ...full, bitmap: inc2.bitmap }])]);
-    const files = new Map([['a', ['FULL-1.qcow2', 'INC-2.qcow2']]]);
-    const actions = reconcile(observed({ catalog: rebased, journal: before, files }));
-    expect(actions).toContainEqual({ kind: 'delete-file', disk: 'a', file: 'INC-2.qcow2' });
-    expect(actions).not.toContainEqual({ kind: 'delete-file', disk: 'a', file: 'FULL-1.qcow2' });
+    const names = ['FULL-1.qcow2', 'FULL-1.qcow2.pieces', 'FULL-1.qcow2.pieces.partial', 'INC-2.qcow2'];
+    const actions = reconcile(observed({ catalog: rebased, journal: before, files: new Map([['a', names]]) }));
+    expect(actions.filter(({ kind }) => kind === 'delete-file')).toEqual([
+      { kind: 'delete-file', disk: 'a', file: 'FULL-1.qcow2.pieces.partial' },
+      { kind: 'delete-file', disk: 'a', file: 'INC-2.qcow2' },
+    ]);
   });
 
   it('continues the VM, so that its agent can answer, and thaws the guest before anything else', () => {
