@@ -14,6 +14,8 @@ export interface ProgramOptions {
   readonly stdin?: 'pipe' | { readonly text: string };
   /** Takes what it prints as it comes; otherwise that is kept until it ends. */
   readonly onStdout?: (text: string) => void;
+  /** What it complains of as it comes, which is kept all the same. */
+  readonly onStderr?: (text: string) => void;
   /** Its descriptors from `FIRST_FILE` on. */
   readonly files?: readonly FileHandle[];
   /** In a session of its own: a Ctrl-C is for us, and what we then undo may need it. */
@@ -53,8 +55,8 @@ const KILL_MS = 2_000;
 const MAX_OUTPUT = 256 * 1024 * 1024;
 
 export function startProgram(name: string, args: readonly string[], options: ProgramOptions = {}): Program {
-  const { cwd, env = { ...process.env, LC_ALL: 'C' }, signal, stdin, onStdout, files = [], termMs = 0 } = options;
-  const ownSession = options.ownSession ?? false;
+  const { cwd, env = { ...process.env, LC_ALL: 'C' }, signal, stdin, files = [], termMs = 0 } = options;
+  const { onStdout, onStderr, ownSession = false } = options;
   const child = execa(name, args, {
     ...{ ...(cwd === undefined ? {} : { cwd }), env, extendEnv: false },
     // A descriptor is passed on as it is, which its types do not say of more than the first three.
@@ -102,6 +104,7 @@ export function startProgram(name: string, args: readonly string[], options: Pro
   });
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     if ((stderr += text).length > MAX_OUTPUT) tooMuch();
+    onStderr?.(text);
   });
   // What it does not read is told by its end.
   child.stdin?.on('error', () => undefined);

@@ -49,13 +49,18 @@ export async function endBackup(
   }
   // virsh returns while QEMU is still cancelling, and domjobinfo says "none" before the scratch files are gone.
   const { sleep, timeoutMs = 60_000 } = options;
-  for (let waited = 0; (await runningBackup(virsh, uuid)) !== null; waited += POLL_MS) {
+  let [waited, pause] = [0, FIRST_POLL_MS];
+  while ((await runningBackup(virsh, uuid)) !== null) {
     if (waited >= timeoutMs) throw new VirshTimeout('domjobabort', timeoutMs);
-    await sleep(POLL_MS);
+    await sleep(pause);
+    waited += pause;
+    pause = Math.min(2 * pause, LAST_POLL_MS);
   }
 }
 
-const POLL_MS = 20;
+/** Milliseconds between two looks. Most jobs are gone within some milliseconds. */
+const FIRST_POLL_MS = 2;
+const LAST_POLL_MS = 20;
 
 /** Limits the push of one disk, in bytes per second, from now on. No error where it has ended already. */
 export async function limitJob(virsh: Virsh, uuid: string, target: string, bytesPerSecond: number): Promise<void> {

@@ -1,7 +1,7 @@
 /**
  * Runs virsh: never through a shell, always with LC_ALL=C, each command with a deadline. Domains are addressed with
- * `--domain UUID`, since a name may look like an option, an id or another domain's UUID. A call takes some 30 ms of CPU to
- * start and hardly any to be answered, so questions that are asked at once share one.
+ * `--domain UUID`, since a name may look like an option, an id or another domain's UUID. A call takes some 20 ms of CPU to
+ * start and hardly any to be answered: questions that are asked at once share one, and a run has one that stays for them.
  */
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
@@ -11,6 +11,7 @@ import { messageOf, QmpBackupError } from '../errors.js';
 import { FIRST_FILE, type ProgramEnd, runProgram } from '../host/program.js';
 import { batched } from './batch.js';
 import { virshFailure, VirshKilled, VirshMissing, VirshTimeout } from './errors.js';
+import { type VirshSession, virshSession } from './virsh-session.js';
 
 export interface VirshCall {
   /** Milliseconds; default what `createVirsh` was given. */
@@ -39,8 +40,25 @@ const DEADLINE_MS = 45_000;
  * than 45 s, unless its call says so.
  */
 export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
+  return virshAt(uri, limitMs, null);
+}
+
+/** One that has a virsh which stays, until it is closed. */
+export function openVirsh(
+  uri?: string,
+  limitMs = DEADLINE_MS,
+): { readonly virsh: Virsh; readonly close: () => Promise<void> } {
+  const session = virshSession(connectTo(uri));
+  return { virsh: virshAt(uri, limitMs, session), close: () => session.close() };
+}
+
+function connectTo(uri: string | undefined): readonly string[] {
+  return uri === undefined ? [] : ['--connect', uri];
+}
+
+function virshAt(uri: string | undefined, limitMs: number, session: VirshSession | null): Virsh {
   const deadlineMs = Math.min(limitMs, DEADLINE_MS);
-  const connect = uri === undefined ? [] : ['--connect', uri];
+  const connect = connectTo(uri);
 
   const run = async (
     { command, domain, args }: Words,
@@ -52,8 +70,9 @@ export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
     if (exitCode !== 0) throw virshFailure({ command, domain, uri }, stderr);
     return stdout;
   };
-  const together = batched(MOST_AT_ONCE, async (questions: readonly Words[]) => {
-    if (questions.length === 1) return questions.map((only) => run(only, deadlineMs));
+  const alone = (question: Words): Promise<string> => run(question, deadlineMs);
+  const inOneCall = async (questions: readonly Words[]): Promise<readonly (string | Promise<string>)[]> => {
+    if (questions.length <= 1) return questions.map(alone);
     const mark = `end-${randomBytes(8).toString('hex')}`;
     const line = questions.map((each) => `${wordsOf(each).join(' ')}; echo ${mark}; `).join('');
     const names = questions.map(({ command }) => command).join(', ');
@@ -61,7 +80,29 @@ export function createVirsh(uri?: string, limitMs = DEADLINE_MS): Virsh {
     const answers = stdout.split(`${mark}\n`).slice(0, -1);
     if (stderr === '' && answers.length === questions.length) return answers;
     // virsh goes on after an error, and only its words tell of it: whose they are shows when each is asked by itself.
-    return questions.map((each) => run(each, deadlineMs));
+    return questions.map(alone);
+  };
+  const inSession = async (questions: readonly Words[]): Promise<readonly Promise<string>[] | null> => {
+    const answers = await session?.ask(
+      questions.map((each) => wordsOf(each).join(' ')),
+      {
+        timeoutMs: deadlineMs,
+        late: (index) => new VirshTimeout(questions[index]?.command ?? '', deadlineMs),
+      },
+    );
+    return (
+      answers?.map(async (asked, index) => {
+        const [answer, question] = [await asked, questions[index] as Words];
+        if (answer === null) return alone(question);
+        if ('printed' in answer) return answer.printed;
+        throw virshFailure({ ...question, uri }, answer.complaint);
+      }) ?? null
+    );
+  };
+  const inOneCallOf = batched(MOST_AT_ONCE, inOneCall);
+  const together = batched(MOST_AT_ONCE, async (questions: readonly Words[]) => {
+    const apart = (question: Words): Promise<string> => (mayWait(question) ? alone(question) : inOneCallOf(question));
+    return (await inSession(questions)) ?? questions.map(apart);
   });
 
   const ask: Virsh = (command, args = [], { domain, timeoutMs = deadlineMs, documents = {} } = {}) => {
@@ -82,15 +123,17 @@ interface Words {
   readonly args: readonly string[];
 }
 
+/** What changes nothing, so that it can be asked again. */
 function isQuery(command: string, args: readonly string[]): boolean {
-  return QUERIES.has(command) || (command === 'blockjob' && args.includes('--info'));
+  return QUICK.has(command) || WAITING.has(command) || (command === 'blockjob' && args.includes('--info'));
 }
 
-/**
- * What changes nothing, so that it can be asked again, and is answered at once. `domblkinfo` may have to wait for
- * whoever is changing the domain.
- */
-const QUERIES: ReadonlySet<string> = new Set([
+/** For whoever is changing the domain, say. Nothing else shares a call with it, unless all is asked of one that stays. */
+function mayWait({ command }: Words): boolean {
+  return WAITING.has(command);
+}
+
+const QUICK: ReadonlySet<string> = new Set([
   'backup-dumpxml',
   'checkpoint-dumpxml',
   'checkpoint-list',
@@ -103,6 +146,8 @@ const QUERIES: ReadonlySet<string> = new Set([
   'uri',
 ]);
 
+const WAITING: ReadonlySet<string> = new Set(['domblkinfo', 'domcapabilities', 'domstats', 'version', 'vol-dumpxml']);
+
 /** A line of virsh is one argument, and the kernel takes no longer one than 128 KiB. */
 const MOST_AT_ONCE = 100;
 
@@ -112,7 +157,7 @@ function wordsOf({ command, domain, args }: Words): readonly string[] {
 
 /** One that virsh cannot read otherwise than as it is where it parts a line into words. */
 function isPlainWord(word: string): boolean {
-  return /^[\w.-]+$/.test(word);
+  return /^[\w./-]+$/.test(word);
 }
 
 /** `files` are its descriptors from `FIRST_FILE` on. */

@@ -1,6 +1,6 @@
 /** What src/libvirt expects of virsh and libvirtd, held against the real ones. */
 import { existsSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -27,13 +27,14 @@ import {
 } from '../../src/libvirt/domain.js';
 import { DomainNotFound, LibvirtUnreachable, VirshError, VirshKilled, VirshTimeout } from '../../src/libvirt/errors.js';
 import { commandLineOf, hintOfCommandLine, hintOfPath } from '../../src/libvirt/monitor.js';
-import { createVirsh, type Virsh } from '../../src/libvirt/virsh.js';
+import { createVirsh, openVirsh, type Virsh } from '../../src/libvirt/virsh.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { write } from '../support/lab/guest-writes.js';
 import type { LabDomain } from '../support/lab/libvirt-domain.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
 import { run } from '../support/lab/programs.js';
 import { patient } from '../support/patience.js';
+import { afterTest, labDir } from '../support/scenario.js';
 
 const MIB = 1024 * 1024;
 const NAME = `we ird & <"'ü,=`;
@@ -118,6 +119,88 @@ describe('errors', () => {
     } finally {
       process.kill(pid, 'SIGCONT');
     }
+  });
+});
+
+describe('a virsh that stays', () => {
+  const open = (limitMs?: number): ReturnType<typeof openVirsh> => {
+    const opened = openVirsh(lab.uri, limitMs);
+    afterTest(opened.close);
+    return opened;
+  };
+  const children = async (): Promise<readonly string[]> => {
+    const found = await run('pgrep', ['-P', String(process.pid), '-f', '^virsh --connect'], { allowed: [0, 1] });
+    return found.stdout.split('\n').filter((line) => line !== '');
+  };
+  const questions = (ask: Virsh): readonly Promise<string>[] => [
+    ask('domstate', [], { domain: domain.uuid }),
+    ask('backup-dumpxml', [], { domain: domain.uuid }),
+    ask('dumpxml', [], { domain: domain.uuid }),
+    ask('domcapabilities', ['--emulatorbin', '/nonexistent/file']),
+    ask('blockjob', ['--path', 'vda', '--info', '--raw'], { domain: domain.uuid }),
+    ask('domstate', [], { domain: 'nosuch' }),
+    ask('checkpoint-list', ['--no-such-option'], { domain: domain.uuid }),
+    ask('domblkinfo', ['--all'], { domain: domain.uuid }),
+    ask('hostname'),
+  ];
+  const outcomes = async (asked: readonly Promise<string>[]): Promise<readonly unknown[]> =>
+    (await Promise.allSettled(asked)).map((each) =>
+      each.status === 'fulfilled' ? each.value.trim() : (each.reason as unknown),
+    );
+
+  it('answers as one of its own for each question does, in one process that is gone at its end', async () => {
+    const cache = await labDir();
+    const before = process.env['XDG_CACHE_HOME'];
+    process.env['XDG_CACHE_HOME'] = cache;
+    const { virsh: staying, close } = open();
+    await staying('uri');
+    process.env['XDG_CACHE_HOME'] = before;
+    if (before === undefined) delete process.env['XDG_CACHE_HOME'];
+    const pids = await children();
+    expect(pids).toHaveLength(1);
+    expect(await outcomes(questions(staying))).toEqual(await outcomes(questions(virsh)));
+    expect(await children()).toEqual(pids);
+    await close();
+    expect(await children()).toEqual([]);
+    // virsh keeps what it was asked by hand.
+    expect(await readdir(cache)).toEqual([]);
+    await expect(staying('domstate', [], { domain: domain.uuid })).resolves.toMatch(/^running/);
+  });
+
+  it('is not missed where somebody kills it, and does not mind that libvirtd is started again', async () => {
+    const { virsh: staying } = open();
+    await staying('uri');
+    await lab.stopDaemon('kill');
+    try {
+      await expect(staying('domstate', [], { domain: domain.uuid })).rejects.toThrow(LibvirtUnreachable);
+    } finally {
+      await lab.startDaemon();
+    }
+    await expect(staying('domstate', [], { domain: domain.uuid })).resolves.toMatch(/^running/);
+    const { virsh: other } = open();
+    await other('uri');
+    for (const pid of await children()) process.kill(Number(pid), 'SIGKILL');
+    await expect(other('domstate', [], { domain: domain.uuid })).resolves.toMatch(/^running/);
+  });
+
+  it('keeps the deadline of each question, and no other waits for one that takes long', async () => {
+    const { virsh: staying } = open(3_000);
+    await staying('uri');
+    const qemu = await domain.pid();
+    process.kill(qemu, 'SIGSTOP');
+    try {
+      // QEMU itself has to answer the one, and not the other.
+      const slow = staying('domblkinfo', ['--all'], { domain: domain.uuid });
+      const late = expect(slow).rejects.toMatchObject({ command: 'domblkinfo', timeoutMs: 3_000 });
+      const begun = performance.now();
+      await sleep(50);
+      await expect(staying('domstate', [], { domain: domain.uuid })).resolves.toMatch(/^running/);
+      expect(performance.now() - begun).toBeLessThan(2_500);
+      await late;
+    } finally {
+      process.kill(qemu, 'SIGCONT');
+    }
+    await expect(staying('domblkinfo', ['--all'], { domain: domain.uuid })).resolves.toContain('vda');
   });
 });
 

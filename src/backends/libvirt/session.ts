@@ -24,7 +24,7 @@ import {
 } from '../../libvirt/domain.js';
 import { hostOf, hostOfFiles, type LibvirtHost, requireThisHost } from '../../libvirt/host.js';
 import { operationInWords } from '../../libvirt/job-info.js';
-import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
+import { createVirsh, openVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { lockVm } from '../../repository/lock.js';
 import { seeDomain, withNetworkSizes } from './inspect.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
@@ -108,7 +108,8 @@ async function lockDomain(
   { domain: name, connect, breakLock, purpose, timeoutMs }: DomainAccess,
   unwind: Unwind,
 ): Promise<LockedDomain> {
-  const virsh = createVirsh(connect ?? undefined, timeoutMs);
+  const { virsh, close } = openVirsh(connect ?? undefined, timeoutMs);
+  unwind.defer(close);
   const [{ uuid }, guess, host] = await allOf([findDomain(virsh, name), guessDomain(virsh, name), hostOf(virsh)]);
   requireThisHost(host, THERE);
   // The same lock as of a run that reaches this VM by its monitor.
