@@ -19,7 +19,7 @@ export interface VirshSession {
 interface SessionOptions {
   readonly timeoutMs: number;
   /** What a question is rejected with that has no answer by then. */
-  readonly late: (index: number) => Error;
+  readonly late: () => Error;
 }
 
 interface Asked {
@@ -95,11 +95,11 @@ export function virshSession(connect: readonly string[]): VirshSession {
       program ??= start();
       answered = new Promise((resolve) => (idle = resolve));
       const lines: string[] = [];
-      const answers = questions.map((question, index) => {
+      const answers = questions.map((question) => {
         const name = `${secret}.${count++}`;
         lines.push(`${echo(name + BEGUN)}; ${question}; ${echo(name + ENDED)}`, echo(name + PASSED));
         return new Promise<SessionAnswer>((resolve, reject) => {
-          const asked = { mark: `&lt;${name}`, resolve, late: () => reject(late(index)) };
+          const asked = { mark: `&lt;${name}`, resolve, late: () => reject(late()) };
           waiting = [...waiting, asked];
         });
       });

@@ -75,21 +75,18 @@ function virshAt(uri: string | undefined, limitMs: number, session: VirshSession
     if (questions.length <= 1) return questions.map(alone);
     const mark = `end-${randomBytes(8).toString('hex')}`;
     const line = questions.map((each) => `${wordsOf(each).join(' ')}; echo ${mark}; `).join('');
-    const names = questions.map(({ command }) => command).join(', ');
-    const { stdout, stderr } = await callVirsh(names, [...connect, line], deadlineMs);
+    const { stdout, stderr } = await callVirsh(namesOf(questions), [...connect, line], deadlineMs);
     const answers = stdout.split(`${mark}\n`).slice(0, -1);
     if (stderr === '' && answers.length === questions.length) return answers;
     // virsh goes on after an error, and only its words tell of it: whose they are shows when each is asked by itself.
     return questions.map(alone);
   };
   const inSession = async (questions: readonly Words[]): Promise<readonly Promise<string>[] | null> => {
-    const answers = await session?.ask(
-      questions.map((each) => wordsOf(each).join(' ')),
-      {
-        timeoutMs: deadlineMs,
-        late: (index) => new VirshTimeout(questions[index]?.command ?? '', deadlineMs),
-      },
-    );
+    const lines = questions.map((each) => wordsOf(each).join(' '));
+    const answers = await session?.ask(lines, {
+      timeoutMs: deadlineMs,
+      late: () => new VirshTimeout(namesOf(questions), deadlineMs),
+    });
     return (
       answers?.map(async (asked, index) => {
         const [answer, question] = [await asked, questions[index] as Words];
@@ -121,6 +118,10 @@ interface Words {
   readonly command: string;
   readonly domain: string | undefined;
   readonly args: readonly string[];
+}
+
+function namesOf(questions: readonly Words[]): string {
+  return questions.map(({ command }) => command).join(', ');
 }
 
 /** What changes nothing, so that it can be asked again. */

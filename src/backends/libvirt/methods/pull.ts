@@ -6,11 +6,12 @@ import type { PlannedDisk } from '../../../core/plan.js';
 import { warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import { startPullGuard } from '../../../guards/pull-guard.js';
-import { exportOf, type PullDisk } from '../../../libvirt/backup-xml.js';
+import { exportOf, type PullDisk, type RunningBackup } from '../../../libvirt/backup-xml.js';
 import { endBackup } from '../../../libvirt/backup.js';
 import { jobOf, runningBackup } from '../../../libvirt/domain.js';
 import { endPullAt } from '../../../libvirt/end-pull.js';
 import { DomainNotFound } from '../../../libvirt/errors.js';
+import type { DomainJobInfo } from '../../../libvirt/job-info.js';
 import { endOf } from '../../../libvirt/lifecycle.js';
 import { readInFull } from '../../../qemu-tools/image-view.js';
 import { scratchPlace, temporaryFolder } from '../../../repository/scratch-place.js';
@@ -121,8 +122,13 @@ const LOST = { hint: 'No point was made and no change is lost: the next run copi
 /** In words; null where our job goes on without an error. */
 async function whyJobEnded(run: DomainRun): Promise<string | null> {
   const { virsh, uuid } = run.session;
-  const [backup, job] = await Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
-  const ours = backup?.socket === socketOf(run);
+  let [backup, job] = await lookAtJob(run);
+  // One that is being ended is described for some milliseconds more.
+  for (let looks = 1; isAt(backup, run) && job === null && looks < MOST_LOOKS; looks += 1) {
+    await sleep(LOOK_MS);
+    [backup, job] = await lookAtJob(run);
+  }
+  const ours = isAt(backup, run);
   if (ours && job?.state === 'running' && job.error === null) return null;
   const end = await endOf(virsh, uuid);
   if (end !== null) return `the domain ended while it was backed up (${end})`;
@@ -131,4 +137,16 @@ async function whyJobEnded(run: DomainRun): Promise<string | null> {
   return ours
     ? 'the backup job of the domain has ended'
     : 'another backup job of the domain has taken the place of ours';
+}
+
+/** Milliseconds between two looks, and how many there are. */
+const LOOK_MS = 20;
+const MOST_LOOKS = 50;
+
+function lookAtJob({ session: { virsh, uuid } }: DomainRun): Promise<[RunningBackup | null, DomainJobInfo | null]> {
+  return Promise.all([runningBackup(virsh, uuid), jobOf(virsh, uuid)]);
+}
+
+function isAt(backup: RunningBackup | null, run: DomainRun): boolean {
+  return backup?.socket === socketOf(run);
 }
