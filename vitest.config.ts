@@ -5,7 +5,11 @@ import { patient } from './test/support/patience.js';
 const setupFiles = ['test/support/lab/chosen-qemu.ts'];
 // Suites by intent: unit has no socket, process or clock; the others run real peers and so need more time. Three files
 // at a time keep two cores busy: most tests also wait.
-const peers = { setupFiles, maxWorkers: 3, sequence: { groupOrder: 1 } };
+const peers = {
+  ...{ setupFiles, maxWorkers: 3, sequence: { groupOrder: 1 } },
+  // For whoever starts a program first; a second, as vitest has it, is over while Node starts on a busy machine.
+  expect: { poll: { timeout: patient(10_000) } },
+};
 const slow = { ...peers, testTimeout: patient(300_000), hookTimeout: patient(180_000) };
 
 export default defineConfig({

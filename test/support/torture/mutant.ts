@@ -45,7 +45,7 @@ export const KNOWN_BUGS: readonly KnownBug[] = [
     text: '    disk: id,\n    source,\n',
     by:
       '    disk: id,\n' +
-      '    source: { ...source, node: knownDisks(input.catalog).get(id)?.source.node ?? source.node },\n',
+      '    source: { ...source, address: knownDisks(input.catalog).get(id)?.source.node ?? source.address },\n',
   },
 ];
 
