@@ -63,7 +63,7 @@ async function bench(): Promise<void> {
   ];
   const machine = await machineHere(new Date());
   const { places, ...outcome } = await measureAll(chosen, programs);
-  const head = [machineInWords(machine), ...places, `medians of ${chosen.rounds} rounds`];
+  const head = [machineInWords(machine), ...places, `medians; rounds: ${chosen.rounds}`];
   if (flags.program !== undefined) head.push(`the other build: ${flags.program}`);
   process.stdout.write(`${head.join('\n')}\n\n${tableOf(outcome)}\n`);
   if (flags.output !== undefined) {

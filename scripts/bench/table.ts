@@ -99,7 +99,8 @@ function more(value: number, unit: Unit): string {
 
 function quantity(value: number, unit: Unit): string {
   if (unit === 'MiB') return `${value.toFixed(0)} MiB`;
-  return value < 100 ? `${value.toFixed(1)} ms` : `${(value / 1000).toFixed(2)} s`;
+  if (value >= 1000) return `${(value / 1000).toFixed(2)} s`;
+  return `${value.toFixed(value < 100 ? 1 : 0)} ms`;
 }
 
 function aligned(rows: readonly (readonly string[])[]): readonly string[] {

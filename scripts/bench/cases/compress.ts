@@ -1,5 +1,5 @@
 /** A compressed FULL of 1 GiB of files, against qemu-img's compression of the same disk. */
-import { rm } from 'node:fs/promises';
+import { open, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { against, type Case, GiB, ofEachProgram, timed } from '../case.js';
@@ -45,11 +45,29 @@ export const compress: Case = {
 
 /** Where there is less than 1 GiB of files the rest is empty. */
 async function diskOfFiles(file: string, raw: string): Promise<void> {
-  const files = execa('tar', ['-C', FILES, '-cf', '-', '.'], { reject: false, buffer: false, stderr: 'ignore' });
-  await execa('head', ['-c', String(GiB)], { stdin: files.stdout, stdout: { file: raw }, buffer: false });
-  files.kill();
-  await files;
-  await execa('truncate', ['--size', String(GiB), raw]);
+  const handle = await open(raw, 'w');
+  try {
+    let size = 0;
+    for await (const path of filesIn(FILES)) {
+      const content = (await readFile(path)).subarray(0, GiB - size);
+      await handle.write(content);
+      size += content.length;
+      if (size === GiB) break;
+    }
+    await handle.truncate(GiB);
+  } finally {
+    await handle.close();
+  }
   await execa('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, file]);
   await rm(raw);
+}
+
+/** Always in the same order; links are not followed. */
+async function* filesIn(folder: string): AsyncGenerator<string> {
+  const entries = await readdir(folder, { withFileTypes: true });
+  for (const entry of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) yield* filesIn(path);
+    else if (entry.isFile() && (await stat(path)).size > 0) yield path;
+  }
 }
