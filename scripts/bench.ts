@@ -86,7 +86,7 @@ async function measureAll(
     const cases = chosen.cases.filter((each) => each.where === where).map((each) => each.case);
     if (cases.length === 0) continue;
     await at(where, async (place) => {
-      places.push(`in ${where}: ${place.what}`);
+      places.push(`${where}: ${place.what}`);
       for (const each of cases) {
         const what = `${each.name} (${where})`;
         process.stderr.write(`${new Date().toISOString().slice(11, 19)} ${what}\n`);

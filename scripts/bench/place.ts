@@ -63,7 +63,7 @@ function inMemory(dir: string, what: string, unmount: () => void): Place {
     settle: () => Promise.resolve(),
     remove: () => {
       unmount();
-      rmSync(dir, { recursive: true, force: true });
+      removeAll(dir);
     },
   };
 }
@@ -85,9 +85,25 @@ async function disk(): Promise<Place> {
     settle: async () => {
       await execa('sync', ['--file-system', dir]);
     },
-    remove: () => rmSync(dir, { recursive: true, force: true }),
+    remove: () => removeAll(dir),
   };
 }
+
+/** After a signal the programs that were just measured may still write for a moment. */
+function removeAll(dir: string): void {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      rmSync(dir, { recursive: true, force: true });
+      return;
+    } catch (error) {
+      if (tries === REMOVE_TRIES) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, REMOVE_EVERY_MS);
+    }
+  }
+}
+
+const REMOVE_TRIES = 30;
+const REMOVE_EVERY_MS = 100;
 
 /** A page that nobody had before costs four times as much as one that was used and let go, above all in a VM. */
 async function touch(path: string, bytes: number): Promise<void> {
