@@ -16,7 +16,7 @@ type HashAnswer = { readonly digest: string } | { readonly message: string; read
 /** In hexadecimal; of less than `length` where the file ends before. Rejects with the error of the read. */
 export type HashRange = (task: HashTask) => Promise<string>;
 
-/** More would take memory (10 MiB each) and processors from the guests, and few storages read faster. */
+/** More would take memory (13 MiB each) and processors from the guests, and few storages read faster. */
 const MOST_THREADS = 4;
 
 export const HASH_THREADS = Math.min(availableParallelism(), MOST_THREADS);
