@@ -69,7 +69,7 @@ export async function keepPieces(
   const kept = await Promise.all(
     pieces.map(async ({ kind, file, path, bytes }): Promise<DefinitionFile> => {
       const partial = await staging.reserve(DEFINITION_FOLDER, file);
-      await filled(partial, 'r+', bytes);
+      await fillReserved(partial, bytes);
       return { kind, file, path, size: bytes.length, sha256: digestOf(bytes) };
     }),
   );
@@ -93,6 +93,11 @@ export async function readKept(target: string, { file, size, sha256 }: Definitio
     if (codeOf(error) === 'ENOENT') throw refused('it is missing');
     throw fileError('read', `${DEFINITION_FOLDER}/${file}`, error);
   }
+}
+
+/** Writes a file that is there and empty, durably. */
+export async function fillReserved(path: string, bytes: Buffer): Promise<void> {
+  await filled(path, 'r+', bytes);
 }
 
 /** Writes a file that was not there, for its owner alone, durably. */

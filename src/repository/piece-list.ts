@@ -1,9 +1,10 @@
-import { open, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { PIECES_SUFFIX } from '../core/pieces.js';
 import { replaceFile } from '../host/durable.js';
 import { fileError } from '../host/file-errors.js';
 import { ownerFor } from '../host/ownership.js';
+import { fillReserved } from './definition-files.js';
 import type { DigestByPieces } from './digest.js';
 import type { Staging } from './staging.js';
 
@@ -17,18 +18,7 @@ export async function keepPieceList(
 ): Promise<void> {
   if (digests.length <= 1) return;
   const name = `${file}${PIECES_SUFFIX}`;
-  const partial = await staging.reserve(disk, name);
-  try {
-    const handle = await open(partial, 'r+');
-    try {
-      await handle.writeFile(list);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  } catch (error) {
-    throw fileError('write', partial, error);
-  }
+  await fillReserved(await staging.reserve(disk, name), Buffer.from(list));
   await staging.promote(disk, name);
 }
 

@@ -1,6 +1,6 @@
 import { format } from 'date-fns/format';
 import { lstat, readdir } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
+import { basename } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import type { SourceDisk } from '../core/disk.js';
 import { displayName, type VmIdentity, wayOn, whyAnotherVm } from '../core/identity.js';
@@ -97,11 +97,13 @@ export async function takenNames(
   { target, catalog }: Pick<TargetState, 'target' | 'catalog'>,
   folders: Iterable<string>,
 ): Promise<ReadonlyMap<string, readonly string[]>> {
-  const recorded = [...filesOf(catalog)];
   const there = await listFiles(target, folders);
-  const named = (folder: string): readonly string[] =>
-    recorded.filter((path) => dirname(path) === folder).map((path) => basename(path));
-  return new Map([...there].map(([folder, names]) => [folder, [...names, ...named(folder)]]));
+  const taken = new Map([...there].map(([folder, names]) => [folder, [...names]]));
+  for (const path of filesOf(catalog)) {
+    const slash = path.indexOf('/');
+    taken.get(path.slice(0, slash))?.push(path.slice(slash + 1));
+  }
+  return taken;
 }
 
 /** Names of the files in the folders of `disks`; a folder that does not exist holds none. */
