@@ -111,6 +111,32 @@ function outcomeOf(id: string, jobs: readonly JobState[]): Omit<JobOutcome, 'can
   return { job: id, copied: job.total, error: job.error };
 }
 
+/**
+ * Jobs that copy next to nothing until they are told to: those of a frozen guest, who otherwise waits until processors and storage
+ * are free to let it thaw. In bytes per second; the first piece of each disk is copied all the same.
+ */
+export const TRICKLE = 1;
+
+/** @param speed bytes per second; 0 is no limit */
+export async function setSpeed(client: QmpClient, ids: readonly string[], speed: number): Promise<void> {
+  await Promise.all(
+    ids.map(async (device) => {
+      try {
+        await run(client, 'block-job-set-speed', { device, speed });
+      } catch (error) {
+        // One that has nothing left to copy takes no speed.
+        if (!(error instanceof QmpCommandError) || (await isCopying(client, device))) throw error;
+      }
+    }),
+  );
+}
+
+const COPYING = ['created', 'running', 'paused', 'ready', 'standby'];
+
+async function isCopying(client: QmpClient, id: string): Promise<boolean> {
+  return (await readJobs(client)).some((job) => job.id === id && COPYING.includes(job.status));
+}
+
 /** Cancels a job; one that is already ending or gone is as good as cancelled. */
 export async function cancelJob(client: QmpClient, id: string): Promise<void> {
   await tolerating(['DeviceNotActive', 'GenericError'], run(client, 'job-cancel', { id }));

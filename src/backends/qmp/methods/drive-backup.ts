@@ -11,7 +11,7 @@ import type { SocketOwner } from '../../../host/socket-owner.js';
 import { answersByCluster } from '../../../qemu/fleece.js';
 import { inspectVm } from '../../../qemu/inspect.js';
 import { type JobErrors, listenForJobErrors } from '../../../qemu/job-errors.js';
-import { dismissJob } from '../../../qemu/job-watch.js';
+import { dismissJob, setSpeed, TRICKLE } from '../../../qemu/job-watch.js';
 import { mayGo } from '../../../qemu/stay-here.js';
 import type { TransactionDisk } from '../../../qemu/transaction.js';
 import { describeEndpoint, type Endpoint } from '../../../qmp/endpoint.js';
@@ -130,7 +130,7 @@ class DriveBackup implements CopyAttempt {
   begin(): Promise<Begun> {
     const { session, options } = this.#run;
     return beginPoint(session.client, this.#disks, this.#parts.guards.pause, {
-      speed: options.speedLimit,
+      speed: this.freezer ? TRICKLE : options.speedLimit,
       compress: options.compress,
       endOneByOne: this.#parts.vm.iothread !== null,
       jobOnCbwError: this.fleecing.features?.driveBackup.onCbwError ?? false,
@@ -141,6 +141,9 @@ class DriveBackup implements CopyAttempt {
   }
 
   async begun<T>(taken: T): Promise<T> {
+    const { session, options } = this.#run;
+    const jobs = this.planned.plan.disks.map(({ job }) => job);
+    if (this.freezer) await setSpeed(session.client, jobs, options.speedLimit);
     await releaseGuards(this.#parts.guards);
     return taken;
   }
