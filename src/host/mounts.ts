@@ -11,6 +11,12 @@ export function isLocal(path: string): boolean {
   return table === undefined || isLocalBy(parseMounts(table), resolve(path), linkAt);
 }
 
+/** Type of the file system that a path is on, its links not followed; undefined where there is no table of mounts. */
+export function mountedType(path: string): string | undefined {
+  const table = mountTable();
+  return table === undefined ? undefined : mountOf(parseMounts(table), resolve(path))?.type;
+}
+
 export interface Mount {
   readonly point: string;
   readonly type: string;

@@ -90,6 +90,8 @@ export interface ConvertOptions extends LongStepOptions {
   /** The target is there and empty: it is written into as it is, and what reads as zeros is left out. */
   readonly existing?: boolean | undefined;
   readonly compress?: boolean | undefined;
+  /** By the kernel, from file to file. What lies in the image as data stays data, also where it reads as zeros. */
+  readonly offload?: boolean | undefined;
   /** Past the page cache, which the target's file system must take. */
   readonly direct?: boolean | undefined;
 }
@@ -102,7 +104,8 @@ export async function convert(view: string, target: string, options: ConvertOpti
   const existing = options.existing ? ['-n', '--target-is-zero'] : [];
   const compress = options.compress ? ['-c'] : [];
   const direct = options.direct ? ['-t', 'none', '-m', String(DIRECT_REQUESTS)] : [];
-  const how = [...existing, ...compress, ...direct, ...rate(options)];
+  const offload = options.offload ? ['-C'] : [];
+  const how = [...existing, ...compress, ...offload, ...direct, ...rate(options)];
   await runLong(['convert', '-p', ...how, '-O', 'qcow2', view, target], options);
 }
 

@@ -51,11 +51,12 @@ interface Call {
   readonly deps?: Partial<RestoreDeps>;
   readonly events?: RestoreEvent[];
   readonly output?: string;
+  readonly rateLimit?: number;
   readonly definition?: Pick<RestoreRequest, 'define' | 'name' | 'connect'>;
 }
 
 function bring(lab: Lab, call: Call = {}): ReturnType<typeof restore> {
-  const { point: wanted, until, disks } = call;
+  const { point: wanted, until, disks, rateLimit } = call;
   return restore(
     {
       target: lab.target,
@@ -63,6 +64,7 @@ function bring(lab: Lab, call: Call = {}): ReturnType<typeof restore> {
       point: wanted,
       until,
       disks,
+      rateLimit,
       breakLock: false,
       ...call.definition,
     },
@@ -160,6 +162,21 @@ suite('restore', () => {
     await writeFile(join(other.root, 'out/vdb.qcow2'), 'precious');
     expect(await refusal(bring(other))).toMatchObject({ code: 'unsafe' });
     expect(await filesIn(join(other.root, 'out'))).toEqual(['vdb.qcow2']);
+  });
+
+  it('has the kernel copy within one file system, unless a rate is kept to', async () => {
+    const lab = await twoDisks();
+    const offloads: unknown[] = [];
+    const convert: RestoreDeps['convert'] = (view, target, options) => {
+      offloads.push(options.offload);
+      return defaultRestoreDeps.convert(view, target, options);
+    };
+    await bring(lab, { disks: ['vda'], output: 'by-kernel', deps: { convert } });
+    await bring(lab, { disks: ['vda'], output: 'by-rate', rateLimit: 2 ** 30, deps: { convert } });
+    expect(offloads).toEqual([true, false]);
+    for (const output of ['by-kernel', 'by-rate']) {
+      await expectSame(join(lab.root, output, 'vda.qcow2'), lab.flat('vda', 'INC-102.qcow2'));
+    }
   });
 
   it('proves the bytes of every file, though size and time are as recorded', async () => {

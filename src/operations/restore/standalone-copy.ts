@@ -5,6 +5,7 @@ import { PARTIAL_SUFFIX } from '../../core/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { allOf, endingTogether } from '../../flow/all-of.js';
 import { Unwind } from '../../flow/unwind.js';
+import { copiesInKernel } from '../../host/copies-in-kernel.js';
 import { renameDurably, syncFile } from '../../host/durable.js';
 import { readHeader } from '../../qemu-tools/examine.js';
 import { viewOf } from '../../qemu-tools/image-view.js';
@@ -52,9 +53,11 @@ export async function copyChain(
   await reserve(partial);
   undo.defer(() => rm(partial, { force: true }));
   const { signal, step } = endingTogether(options.signal);
+  // A rate holds only where the bytes pass through qemu-img.
+  const offload = (options.rateLimit ?? 0) === 0 && copiesInKernel(dir, dirname(target));
   await allOf([
-    step(deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, signal, cwd: dir })),
-    step(refuseDamage(dir, line, { ...options, signal }, deps)),
+    step(deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, offload, signal, cwd: dir })),
+    step(refuseDamage(dir, line, { ...options, signal, besideCopy: true }, deps)),
   ]);
   // qemu-img writes without flushing.
   await deps.syncFile(partial);
