@@ -14,10 +14,12 @@ import {
   yesOr,
   yesOrNo,
 } from '../core/option-rules.js';
+import type { DigestMethod } from '../core/pieces.js';
 import type { PlanRequest } from '../core/plan.js';
 import { QmpBackupError } from '../errors.js';
 import { toolName } from '../host/package-version.js';
 import type { Endpoint } from '../qmp/endpoint.js';
+import { DIGEST_OPTIONS, digestsOf } from '../repository/digest-options.js';
 import type { BackupSource, NamedImage } from './address.js';
 import {
   AGENT_OPTIONS,
@@ -71,8 +73,7 @@ const WRITING = {
   compress: yesOrNo('--compress'),
   /** Compares the point with the frozen instant before it counts: all of it, or parts (`sample`). */
   verify: yesOr('--verify', 'sample'),
-  /** Records a digest of each file. */
-  digest: yesOrNo('--no-digest', true),
+  ...DIGEST_OPTIONS,
 };
 
 const SPACE_AND_TIME = {
@@ -135,7 +136,8 @@ export interface BackupOptions extends PlanRequest {
   readonly speedLimit: number;
   readonly force: boolean;
   readonly stallTimeoutMs: number;
-  readonly digests: boolean;
+  /** How digests of the files are made; null is not at all. */
+  readonly digests: DigestMethod | null;
   readonly reserve: number | null;
   readonly fleece: FleeceMode;
   readonly fleeceDir: string | null;
@@ -151,7 +153,7 @@ export interface BackupOptions extends PlanRequest {
 /** @throws QmpBackupError `usage` */
 export function backupOptions(request: BackupRequest): BackupOptions {
   const { socket, domain, connect, agentSocket, offline, vmName, ...values } = valuesOf(BACKUP_OPTIONS, request);
-  const { skipFailedDisks, digest, quiesce, verify, ...rest } = values;
+  const { skipFailedDisks, digest, sha256, quiesce, verify, ...rest } = values;
   const { freezeTimeout, freezeLimit, cbwTimeout, stallTimeout, progressInterval, ...others } = rest;
   const vm = sourceOf({ ...others, socket, domain, connect, agentSocket, offline });
   return {
@@ -160,7 +162,7 @@ export function backupOptions(request: BackupRequest): BackupOptions {
     agent: agentOf({ agentSocket }),
     label: vmName,
     skipFailed: skipFailedDisks,
-    digests: digest,
+    digests: digestsOf({ digest, sha256 }),
     quiesce: quiesce === true ? 'try' : quiesce || 'no',
     verify: verify === true ? 'all' : verify || null,
     freezeTimeoutMs: inMs(freezeTimeout),

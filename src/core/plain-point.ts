@@ -1,5 +1,5 @@
 import { isComponent } from './names.js';
-import type { PieceDigest } from './pieces.js';
+import { DIGEST_METHODS, type PieceDigest } from './pieces.js';
 import type { DefinitionFile, LackedDisk, Point, PointDefinition, PointDisk } from './point.js';
 
 /**
@@ -51,7 +51,10 @@ const DISK: Tests<Omit<PointDisk, 'suspect' | 'pieces'>> = {
   }),
 };
 
-const PIECES: Tests<PieceDigest> = { bytes: (value) => isCount(value) && (value as number) >= 65536, sha256: isDigest };
+const PIECES: Tests<Omit<PieceDigest, 'method'>> = {
+  bytes: (value) => isCount(value) && (value as number) >= 65536,
+  sha256: isDigest,
+};
 
 const POINT: Tests<Omit<Point, 'definition' | 'lacks'>> = {
   id: isText,
@@ -69,7 +72,7 @@ const POINT: Tests<Omit<Point, 'definition' | 'lacks'>> = {
     memory: orNull(isCount),
     cpus: orNull(Number.isInteger),
   }),
-  disks: listOf(object(DISK, { pieces: object(PIECES) }), 1),
+  disks: listOf(object(DISK, { pieces: object(PIECES, { method: oneOf(...DIGEST_METHODS) }) }), 1),
   removed: listOf(isName, 0),
 };
 

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import type { DiskNames } from './disk.js';
 import { levelSchema } from './level.js';
 import { isComponent } from './names.js';
+import { DIGEST_METHODS } from './pieces.js';
 
 export const componentSchema = v.pipe(v.string(), v.check(isComponent, 'is not a plain file name'));
 
@@ -35,7 +36,13 @@ export const pointDisk = v.object({
   /** Of the whole file: what earlier versions recorded. */
   sha256: v.nullable(digestSchema),
   /** See `PieceDigest`. */
-  pieces: v.optional(v.object({ bytes: v.pipe(bytesSchema, v.minValue(65536)), sha256: digestSchema })),
+  pieces: v.optional(
+    v.object({
+      bytes: v.pipe(bytesSchema, v.minValue(65536)),
+      sha256: digestSchema,
+      method: v.optional(v.picklist(DIGEST_METHODS)),
+    }),
+  ),
   /** Bytes that the job copied. */
   changed: bytesSchema,
   durationMs: v.pipe(v.number(), v.minValue(0)),

@@ -112,10 +112,10 @@ export async function refuseDamage(
   options: DigestOptions & { readonly onFile?: (file: string) => void },
   deps: DigestDeps,
 ): Promise<void> {
-  const { signal, rateLimit, onFile } = options;
+  const { signal, rateLimit, besideCopy, onFile } = options;
   for (const each of chain) {
     if (hasDigest(each)) onFile?.(each.file);
-    const found = await findDamage(dir, each, { signal, rateLimit }, deps);
+    const found = await findDamage(dir, each, { signal, rateLimit, besideCopy }, deps);
     if (found) refuseFindings([found]);
   }
 }

@@ -3,6 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type ByteRange,
+  type DigestMethod,
   differingRanges,
   hasDigest,
   listOfPieces,
@@ -14,6 +15,7 @@ import {
   type RecordedDigest,
 } from '../core/pieces.js';
 import { codeOf, fileError } from '../host/file-errors.js';
+import { createHasher } from '../host/hasher.js';
 import { HASH_THREADS, type HashRange, type HashTask, withHashThreads } from '../host/hash-threads.js';
 
 /** Bytes hashed in one go: a millisecond or two, so that timers (the locks' refresh among them) get their turn. */
@@ -28,7 +30,12 @@ export interface DigestOptions {
   readonly onBytes?: ((count: number) => void) | undefined;
   /** Bytes per second; 0 or absent is no limit. */
   readonly rateLimit?: number | undefined;
+  /** Meanwhile a program copies the same files, and wants processors too. */
+  readonly besideCopy?: boolean | undefined;
 }
+
+/** Hexadecimal digits of one piece at most: of SHA-256. */
+const LONGEST_DIGEST = 64;
 
 export interface DigestByPieces {
   /** For the catalog. */
@@ -39,10 +46,14 @@ export interface DigestByPieces {
 }
 
 /** @throws QmpBackupError for a file that cannot be read; the signal's reason when aborted */
-export async function digestByPieces(path: string, options: DigestOptions = {}): Promise<DigestByPieces> {
-  const { digests } = await hashPieces(path, PIECE_BYTES, options);
+export async function digestByPieces(
+  path: string,
+  method: DigestMethod,
+  options: DigestOptions = {},
+): Promise<DigestByPieces> {
+  const { digests } = await hashPieces(path, { bytes: PIECE_BYTES, method }, options);
   const list = listOfPieces(digests);
-  return { pieces: { bytes: PIECE_BYTES, sha256: sha256Of(list) }, digests, list };
+  return { pieces: { bytes: PIECE_BYTES, sha256: sha256Of(list), method }, digests, list };
 }
 
 /** That the bytes of a file are others than were recorded; where, if that is known. */
@@ -63,8 +74,8 @@ export async function findDigestFault(
   if (!hasDigest(recorded)) return undefined;
   const { sha256, pieces } = recorded;
   if (!pieces) return (await sha256File(path, options)) === sha256 ? undefined : { ranges: null };
-  const { bytes } = pieces;
-  const { digests, size } = await hashPieces(path, bytes, options);
+  const { bytes, method = 'sha256' } = pieces;
+  const { digests, size } = await hashPieces(path, { bytes, method }, options);
   if (sha256Of(listOfPieces(digests)) === pieces.sha256) return undefined;
   const list = await readPieces(path, pieces, digests.length);
   return { ranges: list ? differingRanges(digests, list, { bytes, size }) : null };
@@ -81,7 +92,7 @@ async function readPieces(
     const handle = await open(beside, 'r');
     try {
       const { size } = await handle.stat();
-      if (size !== listOfPieces(['0'.repeat(64)]).length * count) return undefined;
+      if (size > listOfPieces(['0'.repeat(LONGEST_DIGEST)]).length * count) return undefined;
       const list = await handle.readFile('latin1');
       return sha256Of(list) === sha256 ? piecesInList(list, count) : undefined;
     } finally {
@@ -96,7 +107,7 @@ async function readPieces(
 /** The digest of each piece, and the length of the file in bytes. */
 async function hashPieces(
   path: string,
-  bytes: number,
+  { bytes, method }: Required<Pick<PieceDigest, 'bytes' | 'method'>>,
   options: DigestOptions,
 ): Promise<{ readonly digests: readonly string[]; readonly size: number }> {
   return reading(path, options, async (handle) => {
@@ -108,14 +119,19 @@ async function hashPieces(
       for (let index = next++; index < digests.length; index = next++) {
         const start = index * bytes;
         const length = Math.min(bytes, size - start);
-        digests[index] = await hash({ fd: handle.fd, start, length });
+        digests[index] = await hash({ fd: handle.fd, start, length, method });
         await pace(length);
       }
     };
     if (size < FOR_THREADS) await lane(hasherOf(handle, options.signal));
-    else await withHashThreads((hash) => together(HASH_THREADS, () => lane(hash)));
+    else await withHashThreads((hash) => together(lanesFor(method, options), () => lane(hash)));
     return { digests, size };
   });
+}
+
+/** One thread makes GMAC of more than any program copies meanwhile, and a second one would only slow the copy. */
+function lanesFor(method: DigestMethod, { besideCopy = false }: DigestOptions): number {
+  return besideCopy && method === 'gmac' ? 1 : HASH_THREADS;
 }
 
 /** Ends when all have ended: none may read from a file that is closed, and whose number may be another file's. */
@@ -128,13 +144,13 @@ async function together(count: number, lane: () => Promise<void>): Promise<void>
 /** In this thread. */
 function hasherOf(handle: FileHandle, signal: AbortSignal | undefined): HashRange {
   const buffers = newBuffers();
-  return async ({ start, length }) => {
-    const hash = createHash('sha256');
+  return async ({ start, length, method }) => {
+    const hash = createHasher(method);
     for await (const chunk of chunksOf(handle, { start, length }, buffers)) {
       signal?.throwIfAborted();
       hash.update(chunk);
     }
-    return hash.digest('hex');
+    return hash.digest();
   };
 }
 

@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { Catalog } from '../core/catalog.js';
+import type { DigestMethod } from '../core/pieces.js';
 import type { PointDisk } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
 import { allOf } from '../flow/all-of.js';
@@ -19,12 +20,12 @@ export type SealedFile = Pick<PointDisk, 'size' | 'allocated' | 'mtimeMs' | 'sha
 export async function sealFile(
   staging: Staging,
   { disk, file, path }: { readonly disk: string; readonly file: string; readonly path: string },
-  { digests, signal }: { readonly digests: boolean; readonly signal: AbortSignal },
+  { digests, signal }: { readonly digests: DigestMethod | null; readonly signal: AbortSignal },
 ): Promise<SealedFile> {
   const [report, { size: written }, digest] = await allOf([
     check(path, { signal }),
     stat(path),
-    digests ? digestByPieces(path, { signal }) : null,
+    digests && digestByPieces(path, digests, { signal }),
     // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
     syncFile(path),
   ]).catch(async (error: unknown) => {

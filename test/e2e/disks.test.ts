@@ -481,7 +481,7 @@ describe('what is said', () => {
         {
           disk: 'd2',
           bitmap: { persistent: true },
-          pieces: { bytes: 4 * MiB, sha256: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
+          pieces: { method: 'gmac', bytes: 4 * MiB, sha256: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
           source: {
             qdev: '/machine/peripheral/dev-d2/virtio-backend',
             image: { 'virtual-size': 64 * MiB, format: 'qcow2' },

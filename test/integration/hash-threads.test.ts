@@ -1,11 +1,11 @@
-import { execFile } from 'node:child_process';
 import { open, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
+import { DIGEST_METHODS } from '../../src/core/pieces.js';
 import * as source from '../../src/repository/digest.js';
 import { built } from '../support/built.js';
+import { listByCommands } from '../support/digest-commands.js';
 import { scratchFolders } from '../support/scratch-folder.js';
 
 const scratch = scratchFolders();
@@ -31,35 +31,37 @@ const modules = [
 ] as const;
 
 describe.each(modules)('a large file, hashed by threads %s,', (_, digests) => {
-  it('has the same digest, by several threads, also of several files at once', async () => {
-    const { digestByPieces, findDigestFault } = await digests();
-    const [path, other] = [await large(), await large()];
-    const shell = 'split -b 4M --filter=sha256sum "$0" | cut -c-64';
-    const { stdout } = await promisify(execFile)('sh', ['-c', shell, path]);
-    let counted = 0;
-    const both = await Promise.all(
-      [path, other].map((each) => digestByPieces(each, { onBytes: (count) => (counted += count) })),
-    );
-    expect(both.map(({ list }) => list)).toEqual([stdout, stdout]);
-    expect(counted).toBe(2 * (100 * MiB + 3));
-    expect(await findDigestFault(path, { sha256: null, pieces: both[0]?.pieces })).toBeUndefined();
-  });
+  it.each(DIGEST_METHODS)(
+    'has the same digest by %s, by several threads, also of several files at once',
+    async (method) => {
+      const { digestByPieces, findDigestFault } = await digests();
+      const [path, other] = [await large(), await large()];
+      const list = await listByCommands(path, method);
+      let counted = 0;
+      const both = await Promise.all(
+        [path, other].map((each) => digestByPieces(each, method, { onBytes: (count) => (counted += count) })),
+      );
+      expect(both.map((each) => each.list)).toEqual([list, list]);
+      expect(counted).toBe(2 * (100 * MiB + 3));
+      expect(await findDigestFault(path, { sha256: null, pieces: both[0]?.pieces })).toBeUndefined();
+    },
+  );
 
   it('is left when that is aborted, and can be read again', async () => {
     const { digestByPieces } = await digests();
     const path = await large();
     const stop = new AbortController();
     const reason = new Error('enough');
-    const digest = digestByPieces(path, { signal: stop.signal, onBytes: () => stop.abort(reason) });
+    const digest = digestByPieces(path, 'gmac', { signal: stop.signal, onBytes: () => stop.abort(reason) });
     await expect(digest).rejects.toBe(reason);
-    expect((await digestByPieces(path)).digests).toHaveLength(26);
+    expect((await digestByPieces(path, 'gmac')).digests).toHaveLength(26);
   });
 
   it('that cannot be read to its end fails as any other', async () => {
     const { digestByPieces } = await digests();
     // A folder can be opened, and not read.
     const folder = await scratch();
-    await expect(digestByPieces(folder)).rejects.toThrow(`cannot read ${folder}: `);
-    expect((await digestByPieces(await touched(join(folder, 'empty')))).list).toBe('');
+    await expect(digestByPieces(folder, 'gmac')).rejects.toThrow(`cannot read ${folder}: `);
+    expect((await digestByPieces(await touched(join(folder, 'empty')), 'gmac')).list).toBe('');
   });
 });

@@ -88,7 +88,7 @@ export async function describe(
   const state = await fileState(path);
   if (!state) throw new Error(`${path} was not made`);
   if (known.parent === null) return entry(disk, known.file, { ...known, ...state, sha256: await sha256File(path) });
-  const { pieces } = await digestByPieces(path);
+  const { pieces } = await digestByPieces(path, 'gmac');
   return entry(disk, known.file, { ...known, ...state, sha256: null, pieces });
 }
 

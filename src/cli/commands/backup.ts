@@ -20,7 +20,7 @@ interface Flags {
 export const backupCommand: Register = (program, run) => {
   const { level, target, monthly, dryRun, include, exclude, excludeRaw, allowPlaintext } = BACKUP_OPTIONS;
   const { skipFailedDisks, quiesce, freezeTimeout, freezeLimit, fleece, fleeceDir, cbwTimeout } = BACKUP_OPTIONS;
-  const { compress, verify, digest, vmName, speedLimit, reserve, force, stallTimeout } = BACKUP_OPTIONS;
+  const { compress, verify, digest, sha256, vmName, speedLimit, reserve, force, stallTimeout } = BACKUP_OPTIONS;
   const { progressInterval, breakLock, offline, startPaused, method, killJob } = BACKUP_OPTIONS;
   const bytes = { value: '<bytes>' };
   const seconds = { value: '<seconds>' };
@@ -73,7 +73,8 @@ export const backupCommand: Register = (program, run) => {
         value: '[share]',
       }),
     )
-    .addOption(optionOf(digest, 'do not record a digest (SHA-256) of each file'))
+    .addOption(optionOf(digest, 'do not record a digest of each file'))
+    .addOption(optionOf(sha256, 'record SHA-256, which also shows what was altered on purpose; slower'))
     .addOption(optionOf(vmName, 'what to call a VM that has no name', { value: '<name>' }))
 
     .optionsGroup('Space, speed and time:')

@@ -13,7 +13,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const importCommand: Register = (program, run) => {
-  const { from, target, vmName, digest, dryRun, breakLock } = IMPORT_OPTIONS;
+  const { from, target, vmName, digest, sha256, dryRun, breakLock } = IMPORT_OPTIONS;
   program
     .command('import')
     .description('turn the backups of another tool into a chain of a new target; they are not touched')
@@ -21,7 +21,8 @@ export const importCommand: Register = (program, run) => {
     .addOption(optionOf(from, 'the other tool', { value: '<tool>' }))
     .addOption(optionOf(target, 'a folder for the chain, without any backup yet', { short: '-t', value: '<dir>' }))
     .addOption(optionOf(vmName, 'what the VM is called, where the folder does not tell', { value: '<name>' }))
-    .addOption(optionOf(digest, 'do not record a digest (SHA-256) of each file'))
+    .addOption(optionOf(digest, 'do not record a digest of each file'))
+    .addOption(optionOf(sha256, 'record SHA-256, which also shows what was altered on purpose; slower'))
     .addOption(optionOf(dryRun, 'say what would be made'))
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)

@@ -38,7 +38,7 @@ function diskPart(entry: PointDisk): PointDocument['disks'][number] {
     allocated,
     mtimeMs,
     sha256,
-    pieces: pieces ? { bytes: pieces.bytes, sha256: pieces.sha256 } : null,
+    pieces: pieces ? { method: pieces.method ?? 'sha256', bytes: pieces.bytes, sha256: pieces.sha256 } : null,
     changed,
     durationMs,
     plaintextOfEncrypted: entry.plaintextOfEncrypted,

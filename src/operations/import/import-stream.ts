@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import type { DigestMethod } from '../../core/pieces.js';
 import type { PointDisk } from '../../core/point.js';
 import { QmpBackupError } from '../../errors.js';
 import type { StreamFile, StreamLevel } from '../../import/import-plan.js';
@@ -29,7 +30,7 @@ export interface ImportStreamOptions {
   /** The folder of the streams. */
   readonly source: string;
   readonly target: string;
-  readonly digests: boolean;
+  readonly digests: DigestMethod | null;
   readonly signal: AbortSignal;
   readonly onProgress: (percent: number) => void;
 }

@@ -8,7 +8,9 @@ import {
   valuesOf,
   yesOrNo,
 } from '../../core/option-rules.js';
+import type { DigestMethod } from '../../core/pieces.js';
 import { toolName } from '../../host/package-version.js';
+import { DIGEST_OPTIONS, digestsOf } from '../../repository/digest-options.js';
 
 export const IMPORT_OPTIONS = {
   ...TARGET_OPTIONS,
@@ -19,8 +21,7 @@ export const IMPORT_OPTIONS = {
   source: requiredWord('<dir>'),
   /** What the VM is called, where the folder does not tell. */
   vmName: word('--vm-name'),
-  /** Records a digest of each file. */
-  digest: yesOrNo('--no-digest', true),
+  ...DIGEST_OPTIONS,
   /** Says what would be made. */
   dryRun: yesOrNo('--dry-run'),
 } satisfies OptionRules;
@@ -33,7 +34,8 @@ export interface ImportOptions {
   readonly target: string;
   /** `--vm-name`. */
   readonly label: string | null;
-  readonly digests: boolean;
+  /** How digests of the files are made; null is not at all. */
+  readonly digests: DigestMethod | null;
   readonly dryRun: boolean;
   readonly breakLock: boolean;
   /** Name and version that the catalog records. */
@@ -42,6 +44,6 @@ export interface ImportOptions {
 
 /** @throws QmpBackupError `usage` */
 export function importOptions(request: ImportRequest): ImportOptions {
-  const { source, target, vmName, digest, dryRun, breakLock } = valuesOf(IMPORT_OPTIONS, request);
-  return { source, target, label: vmName, digests: digest, dryRun, breakLock, tool: toolName() };
+  const { source, target, vmName, digest, sha256, dryRun, breakLock } = valuesOf(IMPORT_OPTIONS, request);
+  return { source, target, label: vmName, digests: digestsOf({ digest, sha256 }), dryRun, breakLock, tool: toolName() };
 }

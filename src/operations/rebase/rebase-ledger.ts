@@ -1,6 +1,6 @@
 import type { Catalog } from '../../core/catalog.js';
 import { isFault } from '../../core/file-record.js';
-import { hasDigest } from '../../core/pieces.js';
+import { type DigestMethod, hasDigest, methodOf, strongest } from '../../core/pieces.js';
 import type { PointDisk } from '../../core/point.js';
 import { fileFinding, type PointFinding, refuseFindings } from '../../core/point-findings.js';
 import {
@@ -38,8 +38,8 @@ export interface Ledger {
   readonly verify: (plan: RebasePlan, options: VerifyOptions) => Promise<void>;
   /** Files above the head whose header has to be given its link; what they are to build on. */
   readonly relinks: (plan: RebasePlan) => readonly { readonly file: string; readonly parent: string }[];
-  /** Whether a digest of this file is to be recorded. */
-  readonly wantsDigest: (file: string, plan: RebasePlan) => boolean;
+  /** How the digest of this file that is to be recorded is made; null is no digest. */
+  readonly digestOf: (file: string, plan: RebasePlan) => DigestMethod | null;
   /** Durable before the first byte is merged. */
   readonly begin: (plan: RebasePlan) => Promise<void>;
   /** Durable after the last byte is merged and proven. */
@@ -95,9 +95,9 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
     files: rebaseFiles(start, disk),
     verify: (plan, options) => verifyRecorded(folder, plan, entryOf, options, deps),
     relinks: ({ full, children }) => children.map(({ file }) => ({ file, parent: full.file })),
-    wantsDigest: (file, plan) => {
+    digestOf: (file, plan) => {
       const files = file === plan.full.file ? plan.line : plan.children.filter((child) => child.file === file);
-      return files.some((each) => hasDigest(entryOf(each)));
+      return strongest(files.map((each) => methodOf(entryOf(each))));
     },
     begin: (plan) => write(markMerging(catalog, disk, plan)),
     settle: (plan, facts) => write(settleRebase(catalog, disk, plan, facts)),
@@ -203,7 +203,7 @@ export async function legacyLedger(
       files
         .slice(files.findIndex(({ file }) => file === head.file) + 1)
         .map(({ file, parent }) => ({ file, parent: parent === null || parent === head.file ? full.file : parent })),
-    wantsDigest: () => false,
+    digestOf: () => null,
     begin: (plan) =>
       write({
         full: plan.full.file,

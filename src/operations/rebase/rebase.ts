@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
+import type { DigestMethod } from '../../core/pieces.js';
 import { type FileFacts, planRebase, type RebaseFile, type RebasePlan } from '../../core/rebase-plan.js';
 import { type Warn, warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
@@ -277,7 +278,7 @@ async function merge(run: Run, ledger: Ledger, plan: RebasePlan): Promise<void> 
 
   const facts = new Map<string, FileFacts>();
   for (const file of [plan.full.file, ...relinks.map((each) => each.file)]) {
-    facts.set(file, await factsOf(run, file, ledger.wantsDigest(file, plan)));
+    facts.set(file, await factsOf(run, file, ledger.digestOf(file, plan)));
   }
   signal.throwIfAborted();
 
@@ -328,10 +329,14 @@ function wrongResult(full: string, why: string): QmpBackupError {
   });
 }
 
-async function factsOf({ folder, signal, report, deps }: Run, file: string, digest: boolean): Promise<FileFacts> {
+async function factsOf(
+  { folder, signal, report, deps }: Run,
+  file: string,
+  digest: DigestMethod | null,
+): Promise<FileFacts> {
   const path = pathInDisk(folder, file);
   if (digest) report({ kind: 'hashing', file });
-  const found = digest ? await deps.digestByPieces(path, { signal }) : null;
+  const found = digest && (await deps.digestByPieces(path, digest, { signal }));
   await deps.replacePieceList(path, found);
   const state = await deps.fileState(path);
   if (!state) throw new QmpBackupError('unsafe', `${file} vanished while it was merged`);

@@ -10,7 +10,7 @@ describe('a backup', () => {
       vm: { kind: 'monitor', monitor: { kind: 'unix', path: '/run/vm.qmp' } },
       ...{ target: '/backup', level: 'auto', include: [], exclude: [], label: null, agent: null },
       ...{ quiesce: 'no', freezeTimeoutMs: 60_000, freezeLimitMs: 10_000, fleece: 'auto', cbwTimeoutMs: 10_000 },
-      ...{ verify: null, digests: true, speedLimit: 0, reserve: null, stallTimeoutMs: 120_000 },
+      ...{ verify: null, digests: 'gmac', speedLimit: 0, reserve: null, stallTimeoutMs: 120_000 },
       ...{
         progressIntervalMs: 1000,
         method: 'auto',
@@ -29,8 +29,9 @@ describe('a backup', () => {
     [{ stallTimeout: 0.5 }, { stallTimeoutMs: 500 }],
     [
       { skipFailedDisks: true, digest: false, vmName: 'web' },
-      { skipFailed: true, digests: false, label: 'web' },
+      { skipFailed: true, digests: null, label: 'web' },
     ],
+    [{ sha256: true }, { digests: 'sha256' }],
     [{ agentSocket: 'tcp:h:1' }, { agent: { kind: 'tcp', host: 'h', port: 1 } }],
   ])('%o', (request, options) => {
     expect(backupOptions({ ...SOCKET, ...request })).toMatchObject(options);
@@ -55,6 +56,7 @@ describe('a backup', () => {
     [{ domain: 'web', target: '/b', startPaused: true, method: 'push' }, '--start-paused goes with --method pull'],
     [{ ...SOCKET, offline: { d1: '/a' } }, '--offline names the disks'],
     [{ target: '/b', offline: { d1: '/a', d2: 'raw:/a' } }, 'd1=/a was given before'],
+    [{ ...SOCKET, sha256: true, digest: false }, '--sha256 and --no-digest contradict each other'],
     [{ ...SOCKET, connect: 'qemu:///system' }, '--connect chooses the libvirt'],
   ])('%o is refused', (request, words) => {
     const usage = expect.objectContaining({

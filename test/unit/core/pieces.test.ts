@@ -1,6 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { differingRanges, hasDigest, listOfPieces, pieceCount, piecesInList } from '../../../src/core/pieces.js';
+import {
+  differingRanges,
+  hasDigest,
+  listOfPieces,
+  methodOf,
+  pieceCount,
+  piecesInList,
+  strongest,
+} from '../../../src/core/pieces.js';
 
 const digest = fc.stringMatching(/^[0-9a-f]{64}$/);
 
@@ -41,6 +49,17 @@ describe('differingRanges', () => {
       { start: 24, end: 29 },
     ]);
   });
+});
+
+it('what is written anew is proved as what it was made of', () => {
+  const pieces = { bytes: 1, sha256: 'a' };
+  expect(methodOf({ sha256: null })).toBeNull();
+  expect(methodOf({ sha256: 'a' })).toBe('sha256');
+  expect(methodOf({ sha256: null, pieces })).toBe('sha256');
+  expect(methodOf({ sha256: null, pieces: { ...pieces, method: 'gmac' } })).toBe('gmac');
+  expect(strongest([])).toBeNull();
+  expect(strongest([null, 'gmac'])).toBe('gmac');
+  expect(strongest(['gmac', null, 'sha256'])).toBe('sha256');
 });
 
 it('a file is proved by either digest', () => {

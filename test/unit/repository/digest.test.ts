@@ -1,11 +1,16 @@
-import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { PIECE_BYTES, PIECES_SUFFIX } from '../../../src/core/pieces.js';
-import { digestByPieces, findDigestFault, sha256File } from '../../../src/repository/digest.js';
+import { DIGEST_METHODS, type DigestMethod, PIECE_BYTES, PIECES_SUFFIX } from '../../../src/core/pieces.js';
+import {
+  type DigestByPieces,
+  digestByPieces,
+  type DigestOptions,
+  findDigestFault,
+  sha256File,
+} from '../../../src/repository/digest.js';
+import { listByCommands } from '../../support/digest-commands.js';
 import { scratchFolders } from '../../support/scratch-folder.js';
 
 const scratch = scratchFolders();
@@ -24,10 +29,16 @@ async function alter(path: string, ...places: readonly number[]): Promise<void> 
   await handle.close();
 }
 
-describe.each([
+function byPieces(method: DigestMethod) {
+  return (path: string, options?: DigestOptions): Promise<DigestByPieces> => digestByPieces(path, method, options);
+}
+
+const DIGESTS: readonly (readonly [string, (path: string, options?: DigestOptions) => Promise<unknown>])[] = [
   ['sha256File', sha256File],
-  ['digestByPieces', digestByPieces],
-])('%s', (_, digestOf) => {
+  ...DIGEST_METHODS.map((method) => [`digestByPieces by ${method}`, byPieces(method)] as const),
+];
+
+describe.each(DIGESTS)('%s', (_, digestOf) => {
   it('keeps to a rate', async () => {
     const { path } = await fileOf(4 * MiB);
     const begun = performance.now();
@@ -63,23 +74,22 @@ describe('sha256File', () => {
   });
 });
 
-describe('digestByPieces', () => {
+describe.each(DIGEST_METHODS)('digestByPieces by %s', (method) => {
   it.each([0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 5])(
-    'of %i bytes is what coreutils make of it',
+    'of %i bytes is what the commands of decision 24 make of it',
     async (size) => {
       const { path } = await fileOf(size);
-      const { pieces, list } = await digestByPieces(path);
-      const shell = `split -b ${PIECE_BYTES} --filter=sha256sum "$0" | cut -c-64`;
-      expect(list).toBe((await promisify(execFile)('sh', ['-c', shell, path])).stdout);
-      expect(pieces).toEqual({ bytes: PIECE_BYTES, sha256: createHash('sha256').update(list).digest('hex') });
+      const { pieces, list } = await digestByPieces(path, method);
+      expect(list).toBe(await listByCommands(path, method));
+      expect(pieces).toEqual({ bytes: PIECE_BYTES, sha256: createHash('sha256').update(list).digest('hex'), method });
     },
   );
 });
 
-describe('findDigestFault', () => {
+describe.each(DIGEST_METHODS)('findDigestFault by %s', (method) => {
   it('proves a file by its pieces, without their list, and by a digest of the whole', async () => {
     const { path } = await fileOf(9 * MiB);
-    const { pieces } = await digestByPieces(path);
+    const { pieces } = await digestByPieces(path, method);
     const recorded = [{ sha256: null, pieces }, { sha256: await sha256File(path) }];
     for (const each of recorded) expect(await findDigestFault(path, each)).toBeUndefined();
     await alter(path, 0);
@@ -89,7 +99,7 @@ describe('findDigestFault', () => {
 
   it('tells where it differs, as far as the list is the recorded one', async () => {
     const { path } = await fileOf(9 * MiB);
-    const { pieces, list } = await digestByPieces(path);
+    const { pieces, list } = await digestByPieces(path, method);
     const recorded = { sha256: null, pieces };
     await writeFile(`${path}${PIECES_SUFFIX}`, list);
     await alter(path, 1, 9 * MiB - 1);

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { DIGEST_METHODS } from '../../../core/pieces.js';
 import {
   count,
   flag,
@@ -43,6 +44,7 @@ const disk = object(
       v.nullable(
         object(
           {
+            method: oneOf(DIGEST_METHODS, 'How the digest of each piece is made: AES-128-GMAC or SHA-256'),
             bytes: count('Length of each piece but the last, in bytes'),
             sha256: text('SHA-256 of the list of the pieces'),
           },
@@ -50,7 +52,7 @@ const disk = object(
         ),
       ),
       v.description(
-        'Digest of the file by pieces: that of the list of their SHA-256, each on a line of its own; null with --no-digest',
+        'Digest of the file by pieces: that of the list of the pieces, each on a line of its own; null with --no-digest',
       ),
     ),
     changed: count('Bytes that were copied'),
