@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { DigestMethod } from '../core/pieces.js';
 import { QmpBackupError } from '../errors.js';
 import { GMAC_KEY, newHasher } from './hasher.js';
@@ -102,6 +102,7 @@ class HashThreads {
   }
 
   #start(): void {
+    const { Worker } = process.getBuiltinModule('node:worker_threads');
     const worker = new Worker(TEXT, { eval: true, execArgv: [], env: {} });
     worker.on('message', (answer: HashAnswer) => {
       const waiting = this.#busy.get(worker);
