@@ -54,6 +54,13 @@ export type { RestoreContext, RestoredDisk, RestoreEvent, RestoreResult } from '
 export type { RestoreRequest } from './operations/restore/options.js';
 export type { WrittenDefinition } from './operations/restore/restore-definition.js';
 
+export { verify } from './operations/verify/verify.js';
+export type { VerifiedTarget, VerifyContext, VerifyEvent, VerifyResult } from './operations/verify/request.js';
+export type { VerifyRequest } from './operations/verify/options.js';
+export type { FileFaultCode } from './core/file-record.js';
+export type { PointFindingCode } from './core/point-findings.js';
+export type { TargetFinding, TargetFindingCode } from './core/target-finding.js';
+
 export { rebase } from './operations/rebase/rebase.js';
 export type { RebaseContext, RebaseEvent, RebaseResult, RebaseSummary } from './operations/rebase/rebase.js';
 export type { RebaseRequest } from './operations/rebase/options.js';

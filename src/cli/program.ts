@@ -13,6 +13,7 @@ import { mergeCommand } from './commands/merge.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
+import { verifyCommand } from './commands/verify.js';
 import { JSON_FORMS } from './json-form.js';
 import { put, putAnswer } from './output.js';
 import type { Register, Runner } from './register.js';
@@ -21,6 +22,7 @@ import { type CommandContext, createContext, type GlobalOptions } from './wiring
 const COMMANDS: readonly Register[] = [
   backupCommand,
   listCommand,
+  verifyCommand,
   infoCommand,
   restoreCommand,
   rebaseCommand,

@@ -25,7 +25,9 @@ export type FileFaultCode =
   /** Modified after it was sealed: its time differs, and then its digest, or none was recorded. */
   | 'altered'
   /** Its bytes are others although nothing else tells so: only a digest finds that. */
-  | 'damaged';
+  | 'damaged'
+  /** What qcow2 keeps of its clusters contradicts itself: `qemu-img check` tells. */
+  | 'corrupt';
 
 /** A file that is there with the recorded size. */
 export interface SeenFile {

@@ -28,7 +28,7 @@ export function fileFinding(
   file: string,
   { code, why }: { readonly code: FileFaultCode; readonly why: string },
 ): PointFinding {
-  if (code === 'damaged') {
+  if (isDamage(code)) {
     const todo = 'Check the storage. Put the file back from another copy, or use a point that does not need it.';
     return { level: 'error', subject: disk, code, file, why, what: `${file} is damaged: ${why}`, todo };
   }
@@ -52,6 +52,7 @@ const IS_OF_FILE: Readonly<Record<PointFindingCode, boolean>> = {
   'other-disk-size': true,
   altered: true,
   damaged: true,
+  corrupt: true,
   merged: false,
   merging: false,
   'half-merged': false,
@@ -74,6 +75,15 @@ export function refuseFindings(findings: readonly PointFinding[], { hint }: { re
   throw new QmpBackupError(refusedAs(first), first.what, told === null ? {} : { hint: told });
 }
 
+/** Whether bytes of a file are others than those that were backed up. */
+export function isDamageFinding({ code }: PointFinding): boolean {
+  return isDamage(code);
+}
+
+function isDamage(code: PointFindingCode): boolean {
+  return code === 'damaged' || code === 'corrupt';
+}
+
 function refusedAs({ code }: PointFinding): ErrorCode {
-  return code === 'damaged' ? 'damaged' : 'unsafe';
+  return isDamage(code) ? 'damaged' : 'unsafe';
 }

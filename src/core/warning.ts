@@ -20,6 +20,7 @@ export const WARNING_CODES = {
   'bitmap-stuck': 'a bitmap that is to go cannot be removed now',
   'left-behind': 'something of a run is left behind, which takes space or waits for the next run',
   'files-damaged': 'files of the backup are gone or altered; points are lost with them',
+  'memory-lost': '`verified.json` cannot be used: what verify has found before is not known',
   'month-unreadable': 'an older month of the target cannot be read',
   'definition-incomplete': 'something of the definition of a domain is not in the point',
   'definition-lost': 'the definition of a domain could not be restored',

@@ -8,6 +8,7 @@ import type { Warning } from '../core/warning.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
 import { openEveryPoint, type PointContent } from '../repository/open-point.js';
+import { readMemory } from '../repository/verified-file.js';
 import { LIST_OPTIONS, type ListRequest } from './options.js';
 
 /** What a target holds: chains and points, the size of each and what it needs. Reads the catalog, and looks at the files. */
@@ -17,7 +18,7 @@ export interface ListedPoint {
   readonly needs: readonly string[];
   /** Why it cannot be restored as a whole, or null. */
   readonly notWhole: string | null;
-  /** Files that it needs and that are gone or have another size. */
+  /** Files that it needs and that are gone, have another size, or were found damaged by `verify`. */
   readonly damaged: readonly Damage[];
   /** Disks whose content may be wrong although all is whole, with the file that says so: see `suspect` in the catalog. */
   readonly suspect: readonly { readonly disk: string; readonly file: string; readonly why: string }[];
@@ -45,7 +46,11 @@ async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
   const damage = new Map(
     points.flatMap(({ point, damaged }) => (damaged.length > 0 ? [[point, damaged] as const] : [])),
   );
-  return { target, vm: catalog.vm, targetId: catalog.targetId, points, warnings: damageInWords(catalog, damage) };
+  const { warnings } = await readMemory(target, catalog);
+  return {
+    ...{ target, vm: catalog.vm, targetId: catalog.targetId, points },
+    warnings: [...warnings, ...damageInWords(catalog, damage)],
+  };
 }
 
 function listedPoint({ point, disks, findings }: PointContent): ListedPoint {

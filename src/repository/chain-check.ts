@@ -3,8 +3,8 @@ import { isFault, NO_FOLDER, type SeenFile } from '../core/file-record.js';
 import { hasDigest, type RecordedDigest } from '../core/pieces.js';
 import type { PointDisk } from '../core/point.js';
 import { fileFinding, type PointFinding, refuseFindings } from '../core/point-findings.js';
-import { checkHeader, whyTouched } from './check-file.js';
-import type { DigestFault, DigestOptions, findDigestFault } from './digest.js';
+import { checkHeader, damagedAt, whyTouched } from './check-file.js';
+import type { DigestOptions, findDigestFault } from './digest.js';
 import { isFolder, lookAtFile } from './file-state.js';
 import { diskFolder, pathIn } from './layout.js';
 
@@ -86,8 +86,7 @@ export async function findDamage(
 ): Promise<PointFinding | undefined> {
   const fault = await deps.findDigestFault(join(dir, file), { sha256, pieces }, options);
   if (!fault) return undefined;
-  const why = `its bytes are no longer those that were backed up${placesOf(fault)}`;
-  return fileFinding(basename(dir), file, { code: 'damaged', why });
+  return fileFinding(basename(dir), file, damagedAt(fault));
 }
 
 export interface DigestDeps {
@@ -95,15 +94,6 @@ export interface DigestDeps {
 }
 
 type ProvedFile = Pick<ChainFile, 'file' | 'sha256' | 'pieces'>;
-
-const MOST_PLACES = 5;
-
-function placesOf({ ranges }: DigestFault): string {
-  if (!ranges) return '';
-  const places = ranges.slice(0, MOST_PLACES).map(({ start, end }) => `from byte ${start} to ${end - 1}`);
-  const more = ranges.length > places.length ? `, and ${ranges.length - places.length} more places` : '';
-  return `: ${places.join(', ')}${more}`;
-}
 
 /** @throws QmpBackupError `damaged` for the first file of a chain in which `findDamage` finds any */
 export async function refuseDamage(

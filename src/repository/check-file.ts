@@ -85,6 +85,26 @@ async function faultOf(
   }
 }
 
+/** Reads the whole file. Undefined where its bytes are those that were sealed, or where no digest tells. */
+export async function whyDamaged(
+  path: string,
+  entry: PointDisk,
+  options: DigestOptions,
+): Promise<FileFault | undefined> {
+  const found = await faultOf(path, entry, options);
+  return found === undefined || isFault(found) ? found : damagedAt(found);
+}
+
+const MOST_PLACES = 5;
+
+/** Bytes that are others than were sealed, with their places. */
+export function damagedAt({ ranges }: DigestFault): FileFault {
+  const places = (ranges ?? []).slice(0, MOST_PLACES).map(({ start, end }) => `from byte ${start} to ${end - 1}`);
+  const more = (ranges?.length ?? 0) - places.length;
+  const where = places.length === 0 ? '' : `: ${places.join(', ')}${more > 0 ? `, and ${more} more places` : ''}`;
+  return { code: 'damaged', why: `its bytes are no longer those that were backed up${where}` };
+}
+
 function unreadable(path: string, error: unknown): FileFault {
   return { code: 'unreadable', why: fileError('read', path, error).message };
 }

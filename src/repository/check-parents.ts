@@ -1,17 +1,22 @@
 import type { Catalog } from '../core/catalog.js';
 import { chainOf, currentChain, latestFull, latestTracked, withModificationTimes } from '../core/chain.js';
 import { damageInWords, damageOf, recordedFiles } from '../core/damage.js';
+import { fileKey, rememberedDamage } from '../core/verified.js';
 import type { Warning } from '../core/warning.js';
 import { checkChain } from './chain-check.js';
 import { filesAmiss, isUntouched } from './file-state.js';
+import { readMemory } from './verified-file.js';
 
-/** In words, what the files of the target that are gone or altered cost, those of older chains too. */
+/** In words, what the files of the target that are gone, altered or were found damaged cost, those of older chains too. */
 export async function damageIn(
   target: string,
   catalog: Catalog,
   untouched: ReadonlySet<string>,
 ): Promise<readonly Warning[]> {
-  return damageInWords(catalog, damageOf(catalog, await filesAmiss(target, recordedFiles(catalog), untouched)));
+  const { known, warnings } = await readMemory(target, catalog);
+  const amiss = await filesAmiss(target, recordedFiles(catalog), untouched);
+  const all = new Map([...rememberedDamage(known), ...amiss]);
+  return [...warnings, ...damageInWords(catalog, damageOf(catalog, all))];
 }
 
 /** Looks at the files that each would-be parent of `disks` needs. */
@@ -25,6 +30,7 @@ export async function checkParents(
   const chain = currentChain(catalog);
   if (!catalog || chain === undefined) return { brokenChains: brokenChains, catalog, untouched };
   const times = new Map<string, number>();
+  const found = rememberedDamage((await readMemory(target, catalog)).known);
   const parents = disks.flatMap((id) => [latestTracked(catalog, id, chain), latestFull(catalog, id, chain)]);
   await Promise.all(
     [...new Set(parents)].map(async (parent) => {
@@ -32,6 +38,10 @@ export async function checkParents(
       const key = `${parent.disk}/${parent.file}`;
       const { files, fault } = chainOf(catalog, parent);
       if (fault) return void brokenChains.set(key, fault.why);
+      const damaged = files.find((each) => found.has(fileKey(each)));
+      if (damaged) {
+        return void brokenChains.set(key, `${damaged.file}: ${found.get(fileKey(damaged))?.why}`);
+      }
       if (await isUntouched(target, files)) {
         for (const { disk, file } of files) untouched.add(`${disk}/${file}`);
         return;

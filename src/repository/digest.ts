@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
@@ -82,14 +83,14 @@ export async function findDigestFault(
 }
 
 /** The list beside a file, proved by the catalog; undefined where there is none that is the recorded one. */
-async function readPieces(
+export async function readPieces(
   path: string,
   { sha256 }: PieceDigest,
   count: number,
 ): Promise<readonly string[] | undefined> {
   const beside = `${path}${PIECES_SUFFIX}`;
   try {
-    const handle = await open(beside, 'r');
+    const handle = await open(beside, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
       const { size } = await handle.stat();
       if (size > listOfPieces(['0'.repeat(LONGEST_DIGEST)]).length * count) return undefined;
@@ -99,7 +100,8 @@ async function readPieces(
       await handle.close();
     }
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
+    // A link is no list, and not followed.
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ELOOP') return undefined;
     throw fileError('read', beside, error);
   }
 }

@@ -8,6 +8,7 @@ import { codeOf, fileError } from '../host/file-errors.js';
 
 export const CATALOG_NAME = 'catalog.json';
 export const JOURNAL_NAME = 'run.json';
+export const VERIFIED_NAME = 'verified.json';
 export const LOCK_NAME = '.lock';
 
 export function catalogPath(target: string): string {
@@ -16,6 +17,10 @@ export function catalogPath(target: string): string {
 
 export function journalPath(target: string): string {
   return join(target, JOURNAL_NAME);
+}
+
+export function verifiedPath(target: string): string {
+  return join(target, VERIFIED_NAME);
 }
 
 /** @throws QmpBackupError `unsafe` for a name that is not one plain path component. */

@@ -13,13 +13,16 @@ import {
   type PointRequest,
   wholePoints,
 } from '../core/restore-plan.js';
+import { rememberedDamage } from '../core/verified.js';
 import { QmpBackupError } from '../errors.js';
 import { requireCatalog } from './catalog-file.js';
 import { checkChain } from './chain-check.js';
 import type { DigestOptions } from './digest.js';
 import { filesAmiss } from './file-state.js';
 import { diskFolder, pathIn } from './layout.js';
+import { whyStillDamaged } from './look-at-recorded.js';
 import { unsealedRun, unsealedRunFinding } from './unsealed-run.js';
+import { readMemory } from './verified-file.js';
 
 /** A point of a target as it is on disk, for whoever reads it: a plain value, and nothing of it is held open. */
 export interface OpenPoint extends PointContent {
@@ -61,7 +64,8 @@ export interface OpenOptions extends DigestOptions {
   /**
    * How far files are looked at. `catalog`: not at all; `stat`: they are there with the recorded size; `headers` (the
    * default, and the least for who lets a QEMU program open them): modification times and headers too, and digests of
-   * files whose time is another than recorded. No look reads every byte: for that there is `findDamage`.
+   * files whose time is another than recorded. No look reads every byte, but those of files that `verify` has found
+   * damaged (`stat` believes it): for that there is `findDamage`.
    */
   readonly look?: 'catalog' | 'stat' | 'headers';
   /** Where it was read already. */
@@ -90,8 +94,9 @@ export async function openPoint(
 ): Promise<OpenPoint> {
   const catalog = options.catalog ?? (await requireCatalog(target));
   const { point, name, disks, leftOut, absent } = planRestore(catalog, request);
+  const found = await remembered(target, catalog, options);
   const opened: OpenDisk[] = [];
-  for (const planned of disks) opened.push(await openPlanned(target, planned, options));
+  for (const planned of disks) opened.push(await openPlanned(target, planned, found, options));
   const definition = options.look === 'catalog' ? NONE : await filesAmiss(target, definitionFilesOf(point));
   const findings = [
     ...(await runFindings(target, catalog)),
@@ -102,13 +107,13 @@ export async function openPoint(
 }
 
 /** One disk of a point alone, as `openPoint` opens each. `entry` is the one in `point`. */
-export function openDisk(
+export async function openDisk(
   target: string,
   catalog: Catalog,
   { point, entry }: { readonly point: Point; readonly entry: PointDisk },
   options: OpenOptions = {},
 ): Promise<OpenDisk> {
-  return openPlanned(target, planDisk(catalog, point, entry), options);
+  return openPlanned(target, planDisk(catalog, point, entry), await remembered(target, catalog, options), options);
 }
 
 /**
@@ -116,7 +121,8 @@ export function openDisk(
  * once. What a dead run left is no finding here, for a run may be under way.
  */
 export async function openEveryPoint(target: string, catalog: Catalog): Promise<readonly PointContent[]> {
-  const amiss = await filesAmiss(target, recordedFiles(catalog));
+  const found = await remembered(target, catalog);
+  const amiss = new Map([...found, ...(await filesAmiss(target, recordedFiles(catalog)))]);
   let whole: readonly Point[] | undefined;
   const restorable = (): readonly Point[] => (whole ??= wholePoints(catalog));
   return catalog.points.map((point) => {
@@ -129,17 +135,44 @@ export async function openEveryPoint(target: string, catalog: Catalog): Promise<
   });
 }
 
-const NONE: ReadonlyMap<string, FileFault> = new Map();
+const NONE: Remembered = new Map();
 
-async function openPlanned(target: string, planned: RestoreDisk, options: OpenOptions): Promise<OpenDisk> {
+/** What `verify` has found damaged, by `<disk>/<file>`. */
+async function remembered(target: string, catalog: Catalog, { look }: OpenOptions = {}): Promise<Remembered> {
+  return look === 'catalog' ? NONE : rememberedDamage((await readMemory(target, catalog)).known);
+}
+
+type Remembered = ReadonlyMap<string, FileFault>;
+
+async function openPlanned(
+  target: string,
+  planned: RestoreDisk,
+  found: Remembered,
+  options: OpenOptions,
+): Promise<OpenDisk> {
   const opened = opening(target, planned);
   const { look = 'headers' } = options;
   const files = planned.chain.filter(({ state }) => state === 'whole');
-  if (look === 'stat') return withFindings(opened, amissFindings(opened, await filesAmiss(target, files)));
+  if (look === 'stat') {
+    const amiss = new Map([...found, ...(await filesAmiss(target, files))]);
+    return withFindings(opened, amissFindings(opened, amiss));
+  }
   // While a merge is half done its files differ from the catalog, and rightly so.
   if (look === 'catalog' || files.length < planned.chain.length) return opened;
   const { signal, onBytes, rateLimit } = options;
-  return withFindings(opened, (await checkChain(target, files, { signal, onBytes, rateLimit })).findings);
+  const { findings } = await checkChain(target, files, { signal, onBytes, rateLimit });
+  if (findings.length > 0) return withFindings(opened, findings);
+  return withFindings(opened, await stillDamaged(opened, found, { signal, onBytes, rateLimit }));
+}
+
+/** Each is read again: it may have been put back since, and storage that failed may be well. */
+async function stillDamaged({ chain }: OpenDisk, found: Remembered, options: DigestOptions): Promise<PointFinding[]> {
+  const findings: PointFinding[] = [];
+  for (const { path, entry } of chain) {
+    const fault = found.has(`${entry.disk}/${entry.file}`) && (await whyStillDamaged(path, entry, options));
+    if (fault) findings.push(fileFinding(entry.disk, entry.file, fault));
+  }
+  return findings;
 }
 
 function opening(target: string, { entry, chain: files, findings }: RestoreDisk): OpenDisk {

@@ -42,16 +42,21 @@ export async function makeLab(): Promise<Lab> {
 
 /** The lab is taken away after the test, if the test has not done so. */
 function labAt(root: string): Lab {
+  const lab = labIn(root);
+  afterTest(lab.remove);
+  return lab;
+}
+
+/** For who takes it away by himself. */
+export function labIn(root: string): Lab {
   const target = join(root, 'target');
-  const lab: Lab = {
+  return {
     root,
     target,
     folder: (disk) => join(target, disk),
     flat: (disk, file) => join(root, 'flat', disk, `${file}.raw`),
     remove: () => rm(root, { recursive: true, force: true }),
   };
-  afterTest(lab.remove);
-  return lab;
 }
 
 /** The same lab again, times of files included, for one more run that begins the same way. */

@@ -8,11 +8,13 @@ import type { MergeDocument } from './schemas/merge.js';
 import type { RebaseDocument } from './schemas/rebase.js';
 import type { RecoverDocument } from './schemas/recover.js';
 import type { RestoreDocument } from './schemas/restore.js';
+import type { VerifyDocument } from './schemas/verify.js';
 
 /** All that leaves the program as an answer under `--json`. */
 export type AnswerDocument =
   | BackupDocument
   | ListDocument
+  | VerifyDocument
   | InfoDocument
   | RestoreDocument
   | RebaseDocument

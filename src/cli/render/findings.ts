@@ -2,10 +2,13 @@ import type { Finding } from '../../core/finding.js';
 
 /** A line per finding with what to do about it, the worst first, and a count. */
 export function renderFindings(findings: readonly Finding[]): string {
-  const lines = findings.map(
+  return [...findingLines(findings), summary(findings)].join('\n');
+}
+
+export function findingLines(findings: readonly Finding[]): readonly string[] {
+  return findings.map(
     ({ level, subject, what, todo }) => `${level.padEnd(7)}  ${subject}: ${what}${todo === null ? '' : ` -> ${todo}`}`,
   );
-  return [...lines, summary(findings)].join('\n');
 }
 
 function summary(findings: readonly Finding[]): string {

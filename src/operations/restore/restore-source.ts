@@ -6,7 +6,7 @@ import { currentChain, describedSource } from '../../core/chain.js';
 import type { LeftOut } from '../../core/disk.js';
 import { displayName, type VmIdentity } from '../../core/identity.js';
 import type { LackedDisk, Point } from '../../core/point.js';
-import { refuseFindings } from '../../core/point-findings.js';
+import { isDamageFinding, refuseFindings } from '../../core/point-findings.js';
 import { type NameParts, type RestoredNames, restoredNames } from '../../core/restored-names.js';
 import { type Warn, warning } from '../../core/warning.js';
 import { legacyFiles, refuseUnfinished } from '../../import/legacy-disk.js';
@@ -70,6 +70,9 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   for (const { disk, reason } of lacks) warn(warning('point-lacks-disk', `${point} lacks ${disk}: ${reason}`));
   for (const disk of plan.absent.filter((each) => !lacks.some((lacked) => lacked.disk === each))) {
     warn(warning('point-lacks-disk', `${point} does not hold ${disk}, which has files in other points`));
+  }
+  for (const { subject, file, why } of plan.findings.filter(isDamageFinding)) {
+    warn(warning('files-damaged', `${subject}/${file}: ${why}. Lost with it is ${subject} of ${point}`));
   }
   refuseFindings(plan.findings);
   const disks = plan.disks.map(({ disk, dir, entry, chain, findings }): RestoreSourceDisk => {

@@ -10,6 +10,7 @@ import { mergeDocument } from '../../../src/cli/documents/merge.js';
 import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
 import { restoreDocument } from '../../../src/cli/documents/restore.js';
+import { verifyDocument } from '../../../src/cli/documents/verify.js';
 import type { DirtyBitmap } from '../../../src/core/disk.js';
 import type { RepairAction } from '../../../src/core/reconcile.js';
 import { bitmap, entry, point, source, TARGET_ID, vmState } from '../../support/builders.js';
@@ -66,6 +67,23 @@ const DOCUMENTS = {
     pausedMs: 0.4,
     transactionMs: 3,
   }),
+  verify: verifyDocument(
+    {
+      targets: [
+        {
+          ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: TARGET_ID },
+          findings: [
+            {
+              ...{ level: 'error', subject: 'd1', code: 'damaged', file: 'x', why: 'w' },
+              ...{ what: 'x is damaged: w', todo: 't' },
+            },
+          ],
+          ...{ points: 1, lost: ['point 0'], files: 2, read: { files: 1, bytes: 3 } },
+        },
+      ],
+    },
+    [{ code: 'not-locked', text: 'w' }],
+  ),
   list: listDocument([
     {
       ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: TARGET_ID, warnings: [] },

@@ -10,6 +10,7 @@ import { mergeDocumentSchema } from './merge.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
 import { restoreDocumentSchema } from './restore.js';
+import { verifyDocumentSchema } from './verify.js';
 
 /**
  * The schema of each document, by the command that prints it; `error` is that of a run that failed, `line` one line of
@@ -18,6 +19,7 @@ import { restoreDocumentSchema } from './restore.js';
 export const DOCUMENT_SCHEMAS = {
   backup: backupDocumentSchema,
   list: listDocumentSchema,
+  verify: verifyDocumentSchema,
   info: infoDocumentSchema,
   restore: restoreDocumentSchema,
   rebase: rebaseDocumentSchema,

@@ -12,7 +12,7 @@ const listedPoint = object(
         { disk: text('Disk id'), file: text('`<disk>/<file>`'), why: text('What is wrong with it, in words') },
         'A damaged file',
       ),
-      'Files that it needs and that are gone or have another size',
+      'Files that it needs and that are gone, have another size, or were found damaged by `verify`',
     ),
     suspect: listOf(
       object(

@@ -1,0 +1,29 @@
+import type { TargetFinding } from '../../core/target-finding.js';
+import type { Warning } from '../../core/warning.js';
+import type { VerifiedTarget, VerifyResult } from '../../operations/verify/request.js';
+import { envelope } from './envelope.js';
+import { identityPart, warningPart } from './parts.js';
+import type { VerifyDocument } from './schemas/verify.js';
+
+type TargetPart = VerifyDocument['targets'][number];
+
+export function verifyDocument({ targets }: VerifyResult, warnings: readonly Warning[]): VerifyDocument {
+  return { ...envelope('verify'), targets: targets.map(targetPart), warnings: warnings.map(warningPart) };
+}
+
+function targetPart({ target, vm, targetId, findings, points, lost, files, read }: VerifiedTarget): TargetPart {
+  return {
+    target,
+    vm: vm && identityPart(vm),
+    targetId,
+    findings: findings.map(findingPart),
+    points,
+    lost,
+    files,
+    read: { files: read.files, bytes: read.bytes },
+  };
+}
+
+function findingPart({ level, subject, code, file, what, todo }: TargetFinding): TargetPart['findings'][number] {
+  return { level, subject, code, file, what, todo };
+}

@@ -1,0 +1,46 @@
+import { LOCK_OPTIONS, NAMED_VM_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import { bytes, type OptionRules, type RequestOf, valuesOf, word } from '../../core/option-rules.js';
+import { type ReadShare, readShare, timeSpan } from '../../core/read-share.js';
+import { QmpBackupError } from '../../errors.js';
+
+export const VERIFY_OPTIONS = {
+  ...TARGET_OPTIONS,
+  ...NAMED_VM_OPTIONS,
+  ...LOCK_OPTIONS,
+  /** Only the files of this point: `N` of the newest chain, `CHAIN:N`, or its id. */
+  point: word('--point'),
+  /** Every byte is read and compared with the digests: of all files, of a part (`3/7`), or of a share (`10%`). */
+  readData: readShare('--read-data'),
+  /** Only what was not read for so long, `30d`; reads all of it unless `readData` says less. */
+  outdatedAfter: timeSpan('--outdated-after'),
+  /** Bytes per second of what is read; 0 is no limit. */
+  rateLimit: bytes('--rate-limit', 0),
+} satisfies OptionRules;
+
+export type VerifyRequest = RequestOf<typeof VERIFY_OPTIONS>;
+
+export interface VerifyTargetOptions {
+  readonly target: string;
+  readonly monthly: boolean;
+  /** `--vm-name`. */
+  readonly label: string | null;
+  readonly point: string | null;
+  /** Null where no data is read. */
+  readonly share: ReadShare | null;
+  /** Milliseconds; null is whatever it was. */
+  readonly outdatedAfter: number | null;
+  readonly rateLimit: number;
+  readonly breakLock: boolean;
+}
+
+/** @throws QmpBackupError `usage` */
+export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
+  const { readData, outdatedAfter, vmName, ...values } = valuesOf(VERIFY_OPTIONS, request);
+  if (vmName !== null && !values.monthly) {
+    throw new QmpBackupError('usage', '--vm-name goes with --monthly', {
+      hint: 'It names the folder of one VM below --target. Without it every target there is verified.',
+    });
+  }
+  const share = readData ?? (outdatedAfter === null ? null : { kind: 'all' as const });
+  return { ...values, label: vmName, share, outdatedAfter };
+}

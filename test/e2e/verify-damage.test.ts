@@ -1,0 +1,155 @@
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { PointDisk } from '../../src/core/point.js';
+import { QmpBackupError } from '../../src/errors.js';
+import { restore } from '../../src/operations/restore/restore.js';
+import { readCatalog, requireCatalog } from '../../src/repository/catalog-file.js';
+import { digestByPieces } from '../../src/repository/digest.js';
+import { replacePieceList } from '../../src/repository/piece-list.js';
+import { point } from '../support/builders.js';
+import { copyLab, describe as entryOf, expectSame, type Lab, labIn, makeDisk, record } from '../support/chains.js';
+import { type CliResult, PROGRAM, qmpbackup } from '../support/cli.js';
+import { DAMAGES, FULL, INC, LAST, OLD, XML } from '../support/damages.js';
+import { run } from '../support/lab/programs.js';
+
+/** Each kind of damage is found and named, and costs nobody a wrong byte. */
+
+interface Answer {
+  readonly targets: readonly {
+    readonly findings: readonly {
+      readonly level: string;
+      readonly subject: string;
+      readonly code: string;
+      readonly file: string | null;
+      readonly what: string;
+    }[];
+    readonly lost: readonly string[];
+    readonly read: { readonly files: number };
+  }[];
+}
+
+let whole: Lab;
+/** The files of each point, by its name. */
+let points: ReadonlyMap<string, readonly PointDisk[]>;
+
+beforeAll(async () => {
+  whole = labIn(await mkdtemp(join(tmpdir(), 'qmpchain-')));
+  const writes = (pattern: number, at: number): string[] => [`write -P ${pattern} ${at}M 6M`];
+  const vda = await makeDisk(whole, 'vda', [
+    { file: OLD, io: writes(9, 0) },
+    { file: FULL, io: writes(1, 0) },
+    { file: INC, on: FULL, io: writes(2, 2) },
+    { file: LAST, on: INC, io: ['write -P 3 4M 1M'] },
+  ]);
+  const vdb = await makeDisk(whole, 'vdb', [
+    { file: FULL, io: writes(4, 0) },
+    { file: INC, on: FULL, io: ['write -P 5 1M 1M'] },
+  ]);
+  const [old, full, inc, last] = await Promise.all(vda.map(withList));
+  const [other, more] = await Promise.all(vdb.map(withList));
+  const xml = '<domain/>';
+  await mkdir(whole.folder('definition'));
+  await writeFile(join(whole.folder('definition'), XML), xml);
+  const sha256 = createHash('sha256').update(xml).digest('hex');
+  const definition = {
+    files: [{ kind: 'domain' as const, file: XML, path: null, size: xml.length, sha256 }],
+    autostart: null,
+    missing: [],
+  };
+  const made = [
+    point(0, [old!], { id: 'older', chain: 'c0' }),
+    point(0, [full!, other!]),
+    point(1, [inc!, more!], { level: 'inc' }),
+    point(2, [last!], { level: 'inc', definition }),
+  ];
+  await record(whole, made);
+  points = new Map(made.map((each) => [`${each.chain}:${each.number}`, each.disks]));
+});
+
+afterAll(() => whole.remove());
+
+async function withList(entry: PointDisk): Promise<PointDisk> {
+  const path = join(whole.folder(entry.disk), entry.file);
+  const digest = await digestByPieces(path);
+  await replacePieceList(path, digest);
+  return { ...(await entryOf(whole, entry.disk, entry)), sha256: null, pieces: digest.pieces };
+}
+
+/** As root, or as a user to whom the target belongs and who is not. */
+async function verify(lab: Lab, asNobody: boolean, ...more: string[]): Promise<CliResult> {
+  const args = ['--json', 'verify', '--target', lab.target, ...more];
+  if (!asNobody || process.getuid?.() !== 0) return qmpbackup(args);
+  await run('chown', ['-R', 'nobody', lab.root]);
+  const asUser = ['--reuid=nobody', '--clear-groups', process.execPath, PROGRAM, ...args];
+  const { stdout, stderr, exitCode } = await run('setpriv', asUser, { allowed: [0, 4] });
+  return { stdout, stderr, exitCode, json: <T>() => JSON.parse(stdout) as T };
+}
+
+/** Which points can be restored; throws where one is that is not what was backed up. */
+async function restorable(lab: Lab): Promise<readonly string[]> {
+  const right: string[] = [];
+  for (const [name, entries] of points) {
+    const output = join(lab.root, 'restored');
+    try {
+      await restore({ target: lab.target, output, point: name });
+      for (const { disk, file } of entries) await expectSame(join(output, `${disk}.qcow2`), lab.flat(disk, file));
+      right.push(name);
+    } catch (error) {
+      if (!(error instanceof QmpBackupError)) throw error;
+    }
+    await rm(output, { recursive: true, force: true });
+  }
+  return right;
+}
+
+/** `point 2` is `c1:2`, as in `--point`. */
+function asNamed(lost: readonly string[]): readonly string[] {
+  return lost.map((name) => name.replace(/^point (\d+)$/, 'c1:$1').replace(/^point /, ''));
+}
+
+const inShort = ({ level, subject, code, file }: Answer['targets'][number]['findings'][number]): string =>
+  [level, subject, code, file].join(' ');
+
+describe('verify --read-data', () => {
+  it('finds nothing where nothing is wrong, has read all, and every point is right', async () => {
+    const lab = await copyLab(whole);
+    const { exitCode, stdout } = await verify(lab, false, '--read-data');
+    const [target] = (JSON.parse(stdout) as Answer).targets;
+    expect({ exitCode, ...target }).toMatchObject({ exitCode: 0, findings: [], lost: [], read: { files: 6 } });
+    expect(await restorable(lab)).toEqual([...points.keys()]);
+  });
+
+  it('knows at least 30 kinds of damage', () => {
+    expect(Object.keys(DAMAGES).length).toBeGreaterThanOrEqual(30);
+  });
+
+  it.each(Object.entries(DAMAGES))('finds %s', async (_, { harm, found, exit, asNobody = false }) => {
+    const lab = await copyLab(whole);
+    await harm(lab);
+    const { exitCode, stdout, stderr } = await verify(lab, asNobody, '--read-data');
+    const [target] = (JSON.parse(stdout) as Answer).targets;
+    const findings = target?.findings.map(inShort);
+    expect({ findings, exitCode }, stderr + stdout).toEqual({
+      findings: expect.arrayContaining([found]) as string[],
+      exitCode: exit,
+    });
+    // Whatever can be wrong has its own code; nothing else is called damaged beside it.
+    for (const { file, what } of target?.findings ?? []) expect(what).toContain(file ?? '');
+    const right = await restorable(lab);
+    if (asNobody || !(await hasCatalog(lab))) return;
+    const named = new Set((await requireCatalog(lab.target)).points.map(({ chain, number }) => `${chain}:${number}`));
+    expect([...points.keys()].filter((name) => named.has(name) && !right.includes(name))).toEqual(
+      asNamed(target?.lost ?? []),
+    );
+  });
+});
+
+async function hasCatalog(lab: Lab): Promise<boolean> {
+  return readCatalog(lab.target).then(
+    (found) => found !== undefined,
+    () => false,
+  );
+}
