@@ -32,7 +32,10 @@ export function fileFinding(
     const todo = 'Check the storage. Put the file back from another copy, or use a point that does not need it.';
     return { level: 'error', subject: disk, code, file, why, what: `${file} is damaged: ${why}`, todo };
   }
-  const todo = 'Put back the file as it was backed up, or use a point that does not need it.';
+  const todo =
+    code === 'unreadable'
+      ? 'Give this user the right to read it, or check the storage below it (kernel log).'
+      : 'Put back the file as it was backed up, or use a point that does not need it.';
   return { level: 'error', subject: disk, code, file, why, what: `${file} cannot be used: ${why}`, todo };
 }
 

@@ -27,7 +27,7 @@ export interface VerifyTargetOptions {
   readonly point: string | null;
   /** Null where no data is read. */
   readonly share: ReadShare | null;
-  /** Milliseconds; null is whatever it was. */
+  /** Days; null is whatever it was. */
   readonly outdatedAfter: number | null;
   readonly rateLimit: number;
   readonly breakLock: boolean;

@@ -114,6 +114,8 @@ function unprovable(entries: readonly PointDisk[]): TargetFinding[] {
   return [targetFinding({ level: 'info', subject: 'target', code: 'no-digest', why, todo: null })];
 }
 
+const DAY_MS = 86_400_000;
+
 /** How long what was found may wait to be written, in milliseconds: a run of many hours may be killed. */
 const KEEP_MS = 30_000;
 
@@ -149,7 +151,7 @@ async function lookAndRemember(
     changed = true;
     if (performance.now() - kept > KEEP_MS) await keep();
   };
-  const notSince = outdatedAfter === null ? null : new Date(run.now().getTime() - outdatedAfter).toISOString();
+  const notSince = outdatedAfter === null ? null : new Date(run.now().getTime() - outdatedAfter * DAY_MS).toISOString();
   try {
     const request = { share, notSince };
     const looked = await lookAtFiles(run, { target, catalog, entries, request, known, onVerdict });
