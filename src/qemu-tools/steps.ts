@@ -122,6 +122,11 @@ export async function rebaseUnsafe(path: string, backing: string, options: StepO
   await runShort(['rebase', '-u', '-q', '-F', 'qcow2', '-b', backing, viewOf([path])], options);
 }
 
+/** Takes the backing link out of one header. */
+export async function removeBackingLink(path: string, options: StepOptions = {}): Promise<void> {
+  await runShort(['rebase', '-u', '-q', '-b', '', viewOf([path])], options);
+}
+
 /** Whether two views hold the same bytes; the longer one may only have zeros beyond the other's end. */
 export async function compare(a: string, b: string, options: LongStepOptions): Promise<boolean> {
   const { exitCode } = await runLong(['compare', '-p', a, b], { ...options, allowed: [0, 1] });

@@ -1,9 +1,11 @@
+import { lstat, rename } from 'node:fs/promises';
 import { type Catalog, readCatalogValue } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
+import { codeOf, fileError } from '../host/file-errors.js';
 import { ownerFor } from '../host/ownership.js';
 import { readJsonFile } from '../host/plain-file.js';
-import { catalogPath } from './layout.js';
+import { CATALOG_COPIES, catalogCopyPath, catalogPath } from './layout.js';
 
 /** `catalog.json` on disk: what is read is checked as if a stranger had written it; what is written is durable. */
 
@@ -13,23 +15,53 @@ const LIMIT = 256 * 1024 * 1024;
 const DAMAGED_HINT =
   'The backup files themselves may be whole. Put back a copy of the catalog, or move the folder away and start a new target.';
 
+/** Was written by a later version, and is as good as any. */
+export class NewerCatalog extends QmpBackupError {}
+
+/** There is none, and its copy says that there was. */
+export class LostCatalog extends QmpBackupError {}
+
 /**
  * The catalog of a target, or undefined when there is none.
  *
- * @throws QmpBackupError `unsafe` for a catalog that is damaged, hostile, a link, or of a newer version
+ * @throws QmpBackupError `unsafe` for a catalog that is damaged, hostile, a link, of a newer version, or lost
  */
 export async function readCatalog(target: string): Promise<Catalog | undefined> {
   const path = catalogPath(target);
+  const catalog = await readAt(path);
+  // A run that took the folder for a new target would begin a catalog of its own beside the files of the old one.
+  if (catalog || !(await hasCopy(target))) return catalog;
+  throw new LostCatalog('unsafe', `${path} is missing, and its copy is there`, { hint: FROM_COPY });
+}
+
+const FROM_COPY = 'Take the catalog from its copy: qmpbackup verify --repair --target DIR';
+
+async function readAt(path: string): Promise<Catalog | undefined> {
   const value = await readJsonFile(path, LIMIT, DAMAGED_HINT);
   if (value === undefined) return undefined;
   const reading = readCatalogValue(value);
   if (reading.ok) return reading.catalog;
   if (reading.newer) {
-    throw new QmpBackupError('unsafe', `${path} was written by a newer qmpbackup: ${reading.why}`, {
+    throw new NewerCatalog('unsafe', `${path} was written by a newer qmpbackup: ${reading.why}`, {
       hint: 'Use that version, or another --target.',
     });
   }
   throw new QmpBackupError('unsafe', `${path} is damaged or was tampered with: ${reading.why}`, { hint: DAMAGED_HINT });
+}
+
+async function hasCopy(target: string): Promise<boolean> {
+  const there = await Promise.all(CATALOG_COPIES.map((copy) => isThere(catalogCopyPath(target, copy))));
+  return there.includes(true);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
+    throw fileError('look at', path, error);
+  }
 }
 
 /** @throws QmpBackupError `no-catalog` when there is none; else as `readCatalog` */
@@ -51,10 +83,43 @@ export async function writeCatalog(target: string, catalog: Catalog): Promise<vo
   const path = catalogPath(target);
   const checked = readCatalogValue(catalog);
   if (!checked.ok) throw new QmpBackupError('failed', `refused to write a wrong catalog to ${path}: ${checked.why}`);
-  await replaceFile(path, textOf(checked.catalog), {
-    mode: 0o600,
-    owner: await ownerFor(target),
-  });
+  const [text, how] = [textOf(checked.catalog), { mode: 0o600, owner: await ownerFor(target) }];
+  await replaceFile(path, text, how);
+  // What counts is written: a copy that cannot be kept fails nothing, and the one before it is as it was.
+  await keepCopy(target, text, how).catch(() => undefined);
+}
+
+/** In files of their own, for what happens to one shall not happen to all. */
+async function keepCopy(target: string, text: string, how: Parameters<typeof replaceFile>[2]): Promise<void> {
+  const [copy, before] = [catalogCopyPath(target, 1), catalogCopyPath(target, 2)];
+  try {
+    await rename(copy, before);
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error;
+  }
+  await replaceFile(copy, text, how);
+}
+
+/** Puts a copy in the place of the catalog. It is a copy of it again, too. */
+export async function takeCatalogFromCopy(target: string, catalog: Catalog): Promise<void> {
+  const [text, how] = [textOf(catalog), { mode: 0o600, owner: await ownerFor(target) }];
+  await replaceFile(catalogPath(target), text, how);
+  await replaceFile(catalogCopyPath(target, 1), text, how);
+}
+
+/** The copies that can be used, the newest first. */
+export async function readCatalogCopies(target: string): Promise<readonly Catalog[]> {
+  const copies = await Promise.all(CATALOG_COPIES.map((copy) => readCopy(catalogCopyPath(target, copy))));
+  return copies.filter((each) => each !== undefined);
+}
+
+async function readCopy(path: string): Promise<Catalog | undefined> {
+  try {
+    return await readAt(path);
+  } catch (error) {
+    if (error instanceof QmpBackupError) return undefined;
+    throw error;
+  }
 }
 
 /** A line for each point: quick to write at any length, and `diff` shows what a run added. */

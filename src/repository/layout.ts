@@ -15,6 +15,14 @@ export function catalogPath(target: string): string {
   return join(target, CATALOG_NAME);
 }
 
+/** Copies of the catalog: 1 of what it is, 2 of what it was before. */
+export const CATALOG_COPIES = [1, 2] as const;
+export type CatalogCopy = (typeof CATALOG_COPIES)[number];
+
+export function catalogCopyPath(target: string, copy: CatalogCopy): string {
+  return join(target, `catalog-copy-${copy}.json`);
+}
+
 export function journalPath(target: string): string {
   return join(target, JOURNAL_NAME);
 }

@@ -5,7 +5,7 @@ import { messageOf, QmpBackupError } from '../errors.js';
 import { removeTemporary } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { describeOwner, inspectProcess, judgeOwner, type LockOwner, thisProcess } from '../host/lock-owner.js';
-import { catalogPath, journalPath, LOCK_NAME, verifiedPath } from './layout.js';
+import { catalogCopyPath, catalogPath, journalPath, LOCK_NAME, verifiedPath } from './layout.js';
 import { freeLock, type Holder, lockFileSystem, readHolder, sweepAttempts } from './lock-folder.js';
 import { vmLockFolder } from './vm-lock-folder.js';
 
@@ -42,7 +42,8 @@ export async function lockTarget(target: string, options: LockOptions): Promise<
   const lock = await acquire(join(folder, LOCK_NAME), `the target ${target}`, options);
   try {
     // A run that died while it wrote one of them; what it wrote was not whole.
-    for (const path of [catalogPath(folder), journalPath(folder), verifiedPath(folder)]) await removeTemporary(path);
+    const written = [catalogPath(folder), catalogCopyPath(folder, 1), journalPath(folder), verifiedPath(folder)];
+    for (const path of written) await removeTemporary(path);
     return lock;
   } catch (error) {
     await lock.release();

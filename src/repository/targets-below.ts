@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { isBackupFile, isStrayFolder } from '../core/strays.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
-import { catalogPath, journalPath, verifiedPath } from './layout.js';
+import { catalogCopyPath, catalogPath, journalPath, verifiedPath } from './layout.js';
 
 export interface TargetsIn {
   readonly targets: readonly string[];
@@ -43,7 +43,8 @@ const LEVELS = 2;
 
 /** Whether anything of ours is in it, also where only the folders of disks are left. */
 async function isTarget(folder: string): Promise<boolean> {
-  for (const path of [catalogPath(folder), journalPath(folder), verifiedPath(folder)]) {
+  const ours = [catalogPath(folder), catalogCopyPath(folder, 1), journalPath(folder), verifiedPath(folder)];
+  for (const path of ours) {
     if (await isThere(path)) return true;
   }
   for (const name of await diskFoldersIn(folder)) {

@@ -531,7 +531,7 @@ describe('a chain', () => {
         expect(String(exitCode), `${name}: ${args[0]}: ${stderr}`).toMatch(code);
       }
       // Without a catalog it is a folder as the Python tools make it, whose links are as little to be trusted.
-      await rm(join(lab.target, 'catalog.json'));
+      for (const name of ['', '-copy-1', '-copy-2']) await rm(join(lab.target, `catalog${name}.json`), { force: true });
       if (name === 'backing link' || name === 'data file' || name === 'link to a file') {
         const bare = await execa(process.execPath, [PROGRAM, 'restore', '--target', lab.target, '--output', output], {
           reject: false,
@@ -539,7 +539,7 @@ describe('a chain', () => {
         expect(String(bare.exitCode), `${name}: ${bare.stderr}`).toMatch(/^(4|10|13)$/);
       }
       expect((await filesBelow(lab.dir)).filter((file) => file !== 'target/catalog.json')).toEqual(
-        before.filter((file) => !file.startsWith('target/catalog.json')),
+        before.filter((file) => !file.startsWith('target/catalog')),
       );
       await rm(lab.target, { recursive: true });
     }

@@ -272,10 +272,17 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
           await web1.backup();
           const file = join(folder, await newestFile(folder, 'INC'));
           const { size } = await stat(file);
+          await run('cp', ['-p', file, join(web1.dir, 'right')]);
           await run('touch', ['-r', file, join(web1.dir, 'time')]);
           await truncate(file, size - 4096);
           await truncate(file, size);
           await run('touch', ['-r', join(web1.dir, 'time'), file]);
+        },
+        'The catalog is damaged or lost': async () => {
+          const file = join(folder, await newestFile(folder, 'INC'));
+          await run('cp', ['-p', join(web1.dir, 'right'), file]);
+          await expectCli(0, ['verify', '--target', web1.target]);
+          await writeFile(join(web1.target, 'catalog.json'), '{');
         },
         'The VM has bitmaps that nobody needs': async () => {
           await web1.backup('--target', join(web1.dir, 'backup/gone'));

@@ -464,11 +464,11 @@ async function catalogOf({ target }: Scenario): Promise<string> {
   return readFile(join(target, 'catalog.json'), 'utf8');
 }
 
-/** Files of the target but the catalog and the lists of pieces, with those that begin with a dot. */
+/** Files of the target but the catalog with its copies and the lists of pieces, with those that begin with a dot. */
 async function filesOf({ target }: Scenario): Promise<readonly string[]> {
   const entries = await readdir(target, { recursive: true, withFileTypes: true });
   const files = entries.filter((entry) => entry.isFile()).map(({ name }) => name);
-  return files.filter((name) => name !== 'catalog.json' && !name.endsWith('.pieces')).toSorted();
+  return files.filter((name) => !/^catalog(-copy-\d)?\.json$/.test(name) && !name.endsWith('.pieces')).toSorted();
 }
 
 interface CliError {

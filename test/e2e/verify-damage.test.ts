@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { PointDisk } from '../../src/core/point.js';
 import { QmpBackupError } from '../../src/errors.js';
 import { restore } from '../../src/operations/restore/restore.js';
-import { readCatalog, requireCatalog } from '../../src/repository/catalog-file.js';
+import { readCatalog } from '../../src/repository/catalog-file.js';
 import { digestByPieces } from '../../src/repository/digest.js';
 import { replacePieceList } from '../../src/repository/piece-list.js';
 import { point } from '../support/builders.js';
@@ -105,6 +105,20 @@ async function restorable(lab: Lab): Promise<readonly string[]> {
   return right;
 }
 
+/** Paths of all files of the target, relative to it. */
+async function filesOf({ target }: Lab): Promise<readonly string[]> {
+  const entries = await readdir(target, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => !entry.isDirectory())
+    .map(({ parentPath, name }) => join(parentPath, name).slice(target.length + 1));
+}
+
+/** Names of files that are neither in their places nor in a folder of strays. */
+async function gone(lab: Lab, before: readonly string[]): Promise<readonly string[]> {
+  const after = (await filesOf(lab)).map((path) => path.replace(/^stray-[^/]+\//, ''));
+  return before.filter((path) => !after.includes(path)).map((path) => path.split('/').at(-1) ?? '');
+}
+
 /** `point 2` is `c1:2`, as in `--point`. */
 function asNamed(lost: readonly string[]): readonly string[] {
   return lost.map((name) => name.replace(/^point (\d+)$/, 'c1:$1').replace(/^point /, ''));
@@ -113,7 +127,7 @@ function asNamed(lost: readonly string[]): readonly string[] {
 const inShort = ({ level, subject, code, file }: Answer['targets'][number]['findings'][number]): string =>
   [level, subject, code, file].join(' ');
 
-describe('verify --read-data', () => {
+describe('verify --read-data, and then --repair', () => {
   it('finds nothing where nothing is wrong, has read all, and every point is right', async () => {
     const lab = await copyLab(whole);
     const { exitCode, stdout } = await verify(lab, false, '--read-data');
@@ -126,7 +140,7 @@ describe('verify --read-data', () => {
     expect(Object.keys(DAMAGES).length).toBeGreaterThanOrEqual(30);
   });
 
-  it.each(Object.entries(DAMAGES))('finds %s', async (_, { harm, found, exit, asNobody = false }) => {
+  it.each(Object.entries(DAMAGES))('finds %s', async (_, { harm, found, exit, mended = false, asNobody = false }) => {
     const lab = await copyLab(whole);
     await harm(lab);
     const { exitCode, stdout, stderr } = await verify(lab, asNobody, '--read-data');
@@ -139,17 +153,17 @@ describe('verify --read-data', () => {
     // Whatever can be wrong has its own code; nothing else is called damaged beside it.
     for (const { file, what } of target?.findings ?? []) expect(what).toContain(file ?? '');
     const right = await restorable(lab);
-    if (asNobody || !(await hasCatalog(lab))) return;
-    const named = new Set((await requireCatalog(lab.target)).points.map(({ chain, number }) => `${chain}:${number}`));
+    const before = await readCatalog(lab.target).catch(() => undefined);
+    const files = await filesOf(lab);
+    const repaired = await verify(lab, asNobody, '--read-data', '--repair');
+    expect(repaired.exitCode, repaired.stdout).toBe(mended ? 0 : exit);
+    expect(await gone(lab, files)).toEqual(found.includes('left-over') ? [found.split(' ').at(-1)] : []);
+    const after = await restorable(lab);
+    expect(after).toEqual(mended ? [...points.keys()] : right);
+    if (asNobody || !before || found.includes('other-catalog')) return;
+    const named = new Set(before.points.map(({ chain, number }) => `${chain}:${number}`));
     expect([...points.keys()].filter((name) => named.has(name) && !right.includes(name))).toEqual(
       asNamed(target?.lost ?? []),
     );
   });
 });
-
-async function hasCatalog(lab: Lab): Promise<boolean> {
-  return readCatalog(lab.target).then(
-    (found) => found !== undefined,
-    () => false,
-  );
-}

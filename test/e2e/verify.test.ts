@@ -1,12 +1,15 @@
-import { chmod, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { execa } from 'execa';
+import { chmod, cp, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { requireCatalog } from '../../src/repository/catalog-file.js';
 import { lockTarget } from '../../src/repository/lock.js';
-import { makeDisk, makeLab, type Lab, pointsOf, record, rot } from '../support/chains.js';
+import { expectSame, type Lab, makeDisk, makeLab, photograph, pointsOf, record, rot } from '../support/chains.js';
 import { expectCli, PROGRAM, qmpbackup } from '../support/cli.js';
+import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { checkedLines } from '../support/json-answer.js';
 import { run } from '../support/lab/programs.js';
-import { type Scenario, scenario, textsOf, withFull, writeBoth } from '../support/scenario.js';
+import { afterTest, type Scenario, scenario, textsOf, withFull, writeBoth } from '../support/scenario.js';
 import { imagesIn } from '../support/target-files.js';
 
 interface Answer {
@@ -84,7 +87,7 @@ describe('verify of a folder', () => {
       const locked = await verify(3, root);
       expect(locked.map(({ findings }) => findings.map(({ code }) => code))).toEqual([[], ['locked'], [], []]);
       expect((await expectCli(11, ['verify', '--target', join(root, 'b')])).stderr).toContain('is locked by');
-      await rm(join(root, 'vm/2026-11/catalog.json'));
+      for (const name of ['catalog.json', 'catalog-copy-1.json']) await rm(join(root, 'vm/2026-11', name));
       const found = await verify(4, root);
       expect(found.at(-1)?.findings).toMatchObject([{ level: 'error', code: 'no-catalog', file: 'catalog.json' }]);
     } finally {
@@ -218,6 +221,21 @@ describe('what verify remembers', () => {
     expect((await memoryOf(lab)).files.find(({ file }) => file === INC)).toMatchObject({ damage: null });
   });
 
+  it('is not what storage cannot read now', async () => {
+    const lab = await chain();
+    const path = join(lab.folder('vda'), INC);
+    const storage = await failingAt(path, join(lab.root, 'under'), 1024 * 1024);
+    try {
+      const [target] = await verify(4, lab.target, '--read-data');
+      expect(target?.findings).toMatchObject([{ level: 'error', code: 'unreadable', file: INC }]);
+      expect(target?.lost).toEqual(['point 1', 'point 2']);
+      expect((await memoryOf(lab)).files.map(({ damage }) => damage)).toEqual([null, null]);
+    } finally {
+      await storage.end();
+    }
+    await verify(0, lab.target, '--read-data');
+  });
+
   it('is begun anew where verified.json is damaged or of another target', async () => {
     const lab = await chain();
     await verify(0, lab.target, '--read-data');
@@ -246,6 +264,118 @@ describe('what verify remembers', () => {
     await verify(0, lab.target);
   });
 });
+
+describe('verify --repair', () => {
+  const HARM = '{"schema":1,';
+
+  it('says what it has done, keeps what it takes away, and has nothing to do the next time', async () => {
+    const lab = await chain();
+    await writeFile(join(lab.target, 'catalog.json'), HARM);
+    await writeFile(join(lab.folder('vda'), 'INC-103.qcow2.partial'), 'half');
+    const found = await expectCli(4, ['verify', '--target', lab.target]);
+    expect(found.stdout).toMatch(/is damaged: .* -> Take it from its copy, of 3 points, the newest of 2026-11-21T12/);
+    const { stdout } = await expectCli(0, ['verify', '--target', lab.target, '--repair']);
+    expect(stdout).toMatch(
+      /^moved vda\/INC-103.qcow2.partial to stray-\d+T\d+Z\ntook catalog.json from its copy, of 3 points/,
+    );
+    const stray = /stray-\S+/.exec(stdout)?.[0] ?? 'none';
+    expect(await readFile(join(lab.target, stray, 'catalog.json.damaged'), 'utf8')).toBe(HARM);
+    expect(await readFile(join(lab.target, stray, 'vda', 'INC-103.qcow2.partial'), 'utf8')).toBe('half');
+    const again = await expectCli(0, ['verify', '--target', lab.target, '--repair']);
+    expect(again.stdout).toMatch(/^\S+: 3 points, 3 files looked at: nothing wrong$/m);
+    expect((await verify(0, lab.root))[0]?.target).toBe(lab.target);
+    await expectCli(2, ['verify', '--target', lab.target, '--repair', '--point', '1']);
+  });
+
+  it('moves what only the lost catalog knew, where its copy is the one of before', async () => {
+    const lab = await chain();
+    // As after a run that was killed between its commit and the copy.
+    const { points, ...rest } = await requireCatalog(lab.target);
+    await writeFile(join(lab.target, 'catalog-copy-1.json'), JSON.stringify({ ...rest, points: points.slice(0, 2) }));
+    await writeFile(join(lab.target, 'catalog.json'), HARM);
+    const { stdout } = await expectCli(0, ['verify', '--target', lab.target, '--repair']);
+    expect(stdout).toMatch(/moved vda\/INC-102.qcow2 to stray-/);
+    const output = join(lab.root, 'out');
+    await expectCli(0, ['restore', '--target', lab.target, '--output', output]);
+    await expectSame(join(output, 'vda.qcow2'), lab.flat('vda', INC));
+  });
+
+  it.each<CrashPoint & { readonly name: string }>([
+    { name: 'before a stray is moved', when: 'before', call: 'rename', matches: /INC-103/ },
+    { name: 'after a stray was moved', when: 'after', call: 'rename', matches: /INC-103/ },
+    { name: 'when the catalog is away', when: 'after', call: 'rename', matches: /catalog\.json\.damaged$/ },
+    { name: 'before the copy is in its place', when: 'before', call: 'rename', matches: /catalog\.json$/ },
+    { name: 'after the copy is in its place', when: 'after', call: 'rename', matches: /catalog\.json$/ },
+    { name: 'when a link was changed', when: 'after', call: 'spawn', matches: /^qemu-img rebase/ },
+  ])('killed $name is done by the next one, and no run takes the folder for a new target', async (point) => {
+    const lab = await chain();
+    await writeFile(join(lab.target, 'catalog.json'), HARM);
+    await writeFile(join(lab.folder('vda'), 'INC-103.qcow2'), 'half');
+    const last = join(lab.folder('vda'), LAST);
+    await run('qemu-img', ['rebase', '-u', '-f', 'qcow2', '-F', 'qcow2', '-b', FULL, last]);
+    await crashCli(point, ['verify', '--target', lab.target, '--repair']);
+    const list = await qmpbackup(['list', '--target', lab.target]);
+    expect([0, 13]).toContain(list.exitCode);
+    const answer = await verify(0, lab.target, '--repair', '--read-data');
+    expect(answer).toMatchObject([{ findings: [], lost: [], read: { files: 3 } }]);
+    const output = join(lab.root, 'out');
+    await expectCli(0, ['restore', '--target', lab.target, '--output', output]);
+    await expectSame(join(output, 'vda.qcow2'), lab.flat('vda', LAST));
+  });
+
+  it('leaves alone what it cannot judge, and is not done beside a run', async () => {
+    const lab = await chain();
+    const before = await photograph(lab.target);
+    await lockTarget(lab.target, { breakLock: false, purpose: 'a test' }).then(async (lock) => {
+      await expectCli(11, ['verify', '--target', lab.target, '--repair']);
+      await lock.release();
+    });
+    expect(await photograph(lab.target)).toEqual(before);
+    for (const name of ['catalog.json', 'catalog-copy-1.json']) await rm(join(lab.target, name));
+    const without = await photograph(lab.target);
+    await verify(4, lab.target, '--repair');
+    expect(await photograph(lab.target)).toEqual(without);
+    await writeFile(join(lab.target, 'catalog.json'), '{"schema":99}');
+    await verify(4, lab.target, '--repair');
+    expect(await readFile(join(lab.target, 'catalog.json'), 'utf8')).toBe('{"schema":99}');
+  });
+
+  it('keeps a VM from beginning anew in a target whose catalog is lost, and lets it go on after', async () => {
+    const lab = await withFull();
+    await rm(join(lab.target, 'catalog.json'));
+    const backup = ['--socket', lab.vm.socket, 'backup', '--target', lab.target];
+    expect((await expectCli(13, backup)).stderr).toMatch(
+      /catalog.json is missing, and its copy is there\nhint: .*--repair/,
+    );
+    await verify(0, lab.target, '--repair');
+    await writeBoth(lab, 3, 0x22);
+    const inc = await lab.backup('inc');
+    expect(inc.point.disks.map(({ level }) => level)).toEqual(['inc', 'inc']);
+    await lab.expectChainEqualsDisks();
+  });
+});
+
+/** A file that storage fails to read at one place (EIO), until that is ended. */
+async function failingAt(path: string, under: string, offset: number): Promise<{ end(): Promise<unknown> }> {
+  await run('cp', ['-p', path, under]);
+  const { mtimeMs } = await stat(path);
+  const node = {
+    ...{ driver: 'blkdebug', 'node-name': 'n', image: { driver: 'file', filename: under } },
+    'inject-error': [{ event: 'none', iotype: 'read', errno: 5, sector: offset / 512 }],
+  };
+  const exported = `type=fuse,id=e,node-name=n,mountpoint=${path}`;
+  const daemon = execa('qemu-storage-daemon', ['--blockdev', JSON.stringify(node), '--export', exported], {
+    reject: false,
+  });
+  const end = async (): Promise<void> => {
+    daemon.kill();
+    await daemon;
+    await rm(under, { force: true });
+  };
+  afterTest(end);
+  await expect.poll(async () => (await stat(path)).mtimeMs !== mtimeMs).toBe(true);
+  return { end };
+}
 
 /** The newest image of a disk damaged as storage does it, with its time; gives it back. */
 async function harmed(lab: Scenario, disk: string): Promise<() => Promise<unknown>> {

@@ -132,7 +132,7 @@ suite('rebase', () => {
     expect(latestFile(after, 'vda')?.bitmap).toEqual(head?.bitmap);
     expect(latestFull(after, 'vda')?.file).toBe('FULL-100.qcow2');
     expect(events.filter(({ kind }) => kind === 'progress').length).toBeGreaterThan(1);
-    expect(await filesIn(lab.target)).toEqual(['catalog.json', 'vda']);
+    expect(await filesIn(lab.target)).toEqual(['catalog-copy-1.json', 'catalog-copy-2.json', 'catalog.json', 'vda']);
   });
 
   it('merges up to a file, and what builds on that builds on the FULL', async () => {

@@ -110,7 +110,7 @@ suite('restore', () => {
       expect(refused).toMatchObject({ code: 'usage', hint: expect.stringContaining('--domain') as string });
       expect(refused.message).toContain('point 2 has no definition of a domain');
     }
-    await rm(join(lab.target, 'catalog.json'));
+    for (const name of ['catalog.json', 'catalog-copy-1.json']) await rm(join(lab.target, name));
     expect(await refusal(bring(lab, { definition: { define: true } }))).toMatchObject({ code: 'usage' });
     await expect(stat(join(lab.root, 'out'))).rejects.toThrow('ENOENT');
   });

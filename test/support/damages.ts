@@ -26,6 +26,8 @@ export interface Damage {
   readonly found: string;
   /** What `verify --read-data` ends with. */
   readonly exit: number;
+  /** `--repair` makes it whole again. */
+  readonly mended?: true;
   /** Seen by a user who is not root. */
   readonly asNobody?: true;
 }
@@ -206,16 +208,44 @@ export const DAMAGES: Readonly<Record<string, Damage>> = {
     harm: (lab) => writeFile(catalogOf(lab), '{"schema":1,'),
     found: 'error target bad-catalog catalog.json',
     exit: 4,
+    mended: true,
   },
   'a catalog that was cut': {
     harm: (lab) => truncate(catalogOf(lab), 700),
     found: 'error target bad-catalog catalog.json',
     exit: 4,
+    mended: true,
   },
   'no catalog': {
     harm: (lab) => rm(catalogOf(lab)),
     found: 'error target no-catalog catalog.json',
     exit: 4,
+    mended: true,
+  },
+  'an old catalog': {
+    harm: async (lab) => {
+      const { points, ...rest } = await requireCatalog(lab.target);
+      await writeFile(catalogOf(lab), JSON.stringify({ ...rest, points: points.slice(0, 3) }));
+    },
+    found: 'error target old-catalog catalog.json',
+    exit: 4,
+    mended: true,
+  },
+  'a catalog of another target': {
+    harm: async (lab) => {
+      const { points, ...rest } = await requireCatalog(lab.target);
+      const others = points.map((each) => ({ ...each, disks: each.disks.map((disk) => ({ ...disk, size: 1 })) }));
+      await writeFile(catalogOf(lab), JSON.stringify({ ...rest, targetId: 'f'.repeat(16), points: others }));
+    },
+    found: 'error target other-catalog catalog.json',
+    exit: 4,
+    mended: true,
+  },
+  'a link from a FULL': {
+    harm: (lab) => relinked(full, lab, '-F', 'qcow2', '-b', OLD),
+    found: `error vda other-link ${FULL}`,
+    exit: 4,
+    mended: true,
   },
   'a catalog that is a link': {
     harm: async (lab) => {
@@ -224,6 +254,7 @@ export const DAMAGES: Readonly<Record<string, Damage>> = {
     },
     found: 'error target bad-catalog catalog.json',
     exit: 4,
+    mended: true,
   },
   'a catalog that this user may not read': {
     harm: (lab) => chmod(catalogOf(lab), 0),
@@ -244,13 +275,20 @@ export const DAMAGES: Readonly<Record<string, Damage>> = {
     harm: (lab) => relinked(last, lab, '-F', 'qcow2', '-b', FULL),
     found: `error vda other-link ${LAST}`,
     exit: 4,
+    mended: true,
   },
   'a link to /etc/passwd': {
     harm: (lab) => relinked(last, lab, '-F', 'raw', '-b', '/etc/passwd'),
     found: `error vda other-link ${LAST}`,
     exit: 4,
+    mended: true,
   },
-  'no link': { harm: (lab) => relinked(inc, lab, '-b', ''), found: `error vda other-link ${INC}`, exit: 4 },
+  'no link': {
+    harm: (lab) => relinked(inc, lab, '-b', ''),
+    found: `error vda other-link ${INC}`,
+    exit: 4,
+    mended: true,
+  },
   'an external data file': {
     harm: async (lab) => {
       const header = await open(full(lab), 'r+');
@@ -320,21 +358,25 @@ export const DAMAGES: Readonly<Record<string, Damage>> = {
     harm: (lab) => rm(`${inc(lab)}.pieces`),
     found: `warning vda no-piece-list ${INC}.pieces`,
     exit: 0,
+    mended: true,
   },
   'a list of pieces that was altered': {
     harm: (lab) => flip(`${inc(lab)}.pieces`, 5),
     found: `warning vda no-piece-list ${INC}.pieces`,
     exit: 0,
+    mended: true,
   },
   'a backup file that nobody knows': {
     harm: (lab) => copyFile(last(lab), join(lab.folder('vda'), 'INC-103.qcow2')),
     found: 'warning vda stray INC-103.qcow2',
     exit: 0,
+    mended: true,
   },
   'a partial file that nobody knows': {
     harm: (lab) => writeFile(join(lab.folder('vda'), 'INC-103.qcow2.partial'), 'half'),
     found: 'warning vda partial INC-103.qcow2.partial',
     exit: 0,
+    mended: true,
   },
   'what a dead run has left': {
     harm: async (lab) => {
@@ -344,6 +386,7 @@ export const DAMAGES: Readonly<Record<string, Damage>> = {
     },
     found: 'info vda left-over INC-103.qcow2.partial',
     exit: 0,
+    mended: true,
   },
   'a file of somebody else': {
     harm: (lab) => writeFile(join(lab.folder('vda'), 'notes.txt'), 'mine'),

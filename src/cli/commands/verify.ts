@@ -10,7 +10,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const verifyCommand: Register = (program, run) => {
-  const { target, monthly, vmName, point, readData, outdatedAfter, rateLimit, breakLock } = VERIFY_OPTIONS;
+  const { target, monthly, vmName, point, readData, outdatedAfter, rateLimit, repair, breakLock } = VERIFY_OPTIONS;
   program
     .command('verify')
     .description(
@@ -35,6 +35,12 @@ export const verifyCommand: Register = (program, run) => {
     )
     .addOption(optionOf(outdatedAfter, 'read only what was not read for so long, such as 30d', { value: '<time>' }))
     .addOption(optionOf(rateLimit, 'bytes per second that are read; also 20M', { value: '<bytes>' }))
+    .addOption(
+      optionOf(
+        repair,
+        'mend what can be mended without losing a point; what is in no point is moved to a folder stray-TIME',
+      ),
+    )
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runVerify));

@@ -11,12 +11,14 @@ export function verifyDocument({ targets }: VerifyResult, warnings: readonly War
   return { ...envelope('verify'), targets: targets.map(targetPart), warnings: warnings.map(warningPart) };
 }
 
-function targetPart({ target, vm, targetId, findings, points, lost, files, read }: VerifiedTarget): TargetPart {
+function targetPart(verified: VerifiedTarget): TargetPart {
+  const { target, vm, targetId, findings, repaired, points, lost, files, read } = verified;
   return {
     target,
     vm: vm && identityPart(vm),
     targetId,
     findings: findings.map(findingPart),
+    repaired,
     points,
     lost,
     files,

@@ -4,7 +4,7 @@ import { formatBytes } from './units.js';
 
 /** A line for each finding, and one for each target with what was looked at. */
 export function renderVerify({ targets }: VerifyResult): string {
-  return targets.flatMap((each) => [...findingLines(each.findings), summary(each)]).join('\n');
+  return targets.flatMap((each) => [...each.repaired, ...findingLines(each.findings), summary(each)]).join('\n');
 }
 
 function summary({ target, findings, points, lost, files, read }: VerifiedTarget): string {

@@ -1,5 +1,5 @@
 import { LOCK_OPTIONS, NAMED_VM_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
-import { bytes, type OptionRules, type RequestOf, valuesOf, word } from '../../core/option-rules.js';
+import { bytes, type OptionRules, type RequestOf, valuesOf, word, yesOrNo } from '../../core/option-rules.js';
 import { type ReadShare, readShare, timeSpan } from '../../core/read-share.js';
 import { QmpBackupError } from '../../errors.js';
 
@@ -15,6 +15,8 @@ export const VERIFY_OPTIONS = {
   outdatedAfter: timeSpan('--outdated-after'),
   /** Bytes per second of what is read; 0 is no limit. */
   rateLimit: bytes('--rate-limit', 0),
+  /** Mends what can be mended without losing a point. */
+  repair: yesOrNo('--repair'),
 } satisfies OptionRules;
 
 export type VerifyRequest = RequestOf<typeof VERIFY_OPTIONS>;
@@ -30,6 +32,7 @@ export interface VerifyTargetOptions {
   /** Days; null is whatever it was. */
   readonly outdatedAfter: number | null;
   readonly rateLimit: number;
+  readonly repair: boolean;
   readonly breakLock: boolean;
 }
 
@@ -39,6 +42,11 @@ export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
   if (vmName !== null && !values.monthly) {
     throw new QmpBackupError('usage', '--vm-name goes with --monthly', {
       hint: 'It names the folder of one VM below --target. Without it every target there is verified.',
+    });
+  }
+  if (values.repair && values.point !== null) {
+    throw new QmpBackupError('usage', '--repair is of a whole target, and --point names a part of it', {
+      hint: 'Leave one of them out.',
     });
   }
   const share = readData ?? (outdatedAfter === null ? null : { kind: 'all' as const });

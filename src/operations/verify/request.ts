@@ -26,6 +26,8 @@ export interface VerifiedTarget {
   readonly targetId: string | null;
   /** The worst first. */
   readonly findings: readonly TargetFinding[];
+  /** What `--repair` has done, in words. The findings are those of after it. */
+  readonly repaired: readonly string[];
   /** Points that were looked at. */
   readonly points: number;
   /** Those that cannot be restored as a whole, by name. */

@@ -15,16 +15,22 @@ import { readMemory, writeMemory } from '../../repository/verified-file.js';
 import { lookAtDefinitions } from './definitions.js';
 import { type FilesLooked, lookAtFiles } from './look-at-files.js';
 import { noCatalogFinding, readTold, type ToldByTarget } from './read-target.js';
+import { repairTarget } from './repair.js';
 import type { VerifiedTarget, VerifyRun } from './request.js';
 import { findStrays, strayFinding } from './strays.js';
 
 /** All of one target, under its lock. */
 export async function verifyTarget(target: string, given: VerifyRun, unwind: Unwind): Promise<VerifiedTarget> {
-  const { breakLock } = given.options;
-  const lock = await lockForReading(lockTarget, target, { breakLock, purpose: `verify of ${target}` }, given.warn);
+  const { breakLock, repair } = given.options;
+  const locking = { breakLock, purpose: `verify of ${target}` };
+  const lock = repair
+    ? await lockTarget(target, locking)
+    : await lockForReading(lockTarget, target, locking, given.warn);
   if (lock) unwind.defer(() => lock.release());
   const run = lock ? { ...given, signal: AbortSignal.any([given.signal, lock.signal]) } : given;
-  const told = await readTold(target);
+  const found = await readTold(target);
+  const repaired = repair ? await repairTarget(run, target, found) : [];
+  const told = repaired.length > 0 ? await readTold(target) : found;
   const { catalog } = told;
   if (!catalog) return withoutCatalog(target, told);
 
@@ -45,6 +51,7 @@ export async function verifyTarget(target: string, given: VerifyRun, unwind: Unw
   ];
   return {
     ...{ target, vm: catalog.vm, targetId: catalog.targetId, findings: worstFirst(findings) },
+    repaired,
     points: points.length,
     lost: lostPoints(catalog, points, looked.bad),
     files: entries.length + definitions.files,
@@ -65,7 +72,7 @@ async function withoutCatalog(target: string, { journal, findings }: ToldByTarge
   );
   return {
     ...{ target, vm: null, targetId: null, findings: worstFirst([...all, ...strays.findings]) },
-    ...{ points: 0, lost: [], files: 0, read: { files: 0, bytes: 0 } },
+    ...{ repaired: [], points: 0, lost: [], files: 0, read: { files: 0, bytes: 0 } },
   };
 }
 

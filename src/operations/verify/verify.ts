@@ -59,6 +59,6 @@ function notLookedAt(target: string, error: QmpBackupError): VerifiedTarget {
   const finding = targetFinding({ ...told, subject: 'target', why: error.message, todo: error.hint ?? null });
   return {
     ...{ target, vm: null, targetId: null, findings: [finding] },
-    ...{ points: 0, lost: [], files: 0, read: { files: 0, bytes: 0 } },
+    ...{ repaired: [], points: 0, lost: [], files: 0, read: { files: 0, bytes: 0 } },
   };
 }

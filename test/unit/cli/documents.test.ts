@@ -78,7 +78,7 @@ const DOCUMENTS = {
               ...{ what: 'x is damaged: w', todo: 't' },
             },
           ],
-          ...{ points: 1, lost: ['point 0'], files: 2, read: { files: 1, bytes: 3 } },
+          ...{ repaired: ['r'], points: 1, lost: ['point 0'], files: 2, read: { files: 1, bytes: 3 } },
         },
       ],
     },

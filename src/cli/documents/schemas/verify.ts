@@ -26,6 +26,7 @@ const target = object(
     vm: v.pipe(v.nullable(identitySchema), v.description('Which VM it is of; null where no catalog tells')),
     targetId: textOrNull('Id of the target; null where no catalog tells'),
     findings: listOf(finding, 'What was found, the worst first'),
+    repaired: texts('What `--repair` has done, in words; the findings are those of after it'),
     points: count('Number of points that were looked at'),
     lost: texts('Points of these that cannot be restored as a whole, by name'),
     files: count('Number of files that were looked at'),

@@ -1,0 +1,18 @@
+import type { Catalog } from './catalog.js';
+
+/**
+ * Whether the catalog is one that its own copy has gone on from: whoever put it there has put back an old one. The newest
+ * point of a catalog stays in it, whatever is merged.
+ */
+export function isOlderThan(catalog: Catalog, copy: Catalog): boolean {
+  if (catalog.targetId !== copy.targetId) return false;
+  const [last, newest] = [catalog.points.at(-1), copy.points.at(-1)];
+  if (newest === undefined || catalog.points.some(({ id }) => id === newest.id)) return false;
+  return last === undefined || copy.points.some(({ id }) => id === last.id);
+}
+
+/** `of 3 points, the newest of 2026-11-21T12:00:00.000Z` */
+export function describeCatalog({ points }: Catalog): string {
+  const newest = points.at(-1);
+  return newest ? `of ${points.length} points, the newest of ${newest.createdAt}` : 'without a point';
+}
