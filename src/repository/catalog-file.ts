@@ -1,11 +1,11 @@
-import { lstat, rename } from 'node:fs/promises';
+import { rename } from 'node:fs/promises';
 import { type Catalog, readCatalogValue } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
-import { codeOf, fileError } from '../host/file-errors.js';
+import { codeOf } from '../host/file-errors.js';
 import { ownerFor } from '../host/ownership.js';
 import { readJsonFile } from '../host/plain-file.js';
-import { CATALOG_COPIES, catalogCopyPath, catalogPath } from './layout.js';
+import { CATALOG_COPIES, catalogCopyPath, catalogPath, isThere } from './layout.js';
 
 /** `catalog.json` on disk: what is read is checked as if a stranger had written it; what is written is durable. */
 
@@ -52,16 +52,6 @@ async function readAt(path: string): Promise<Catalog | undefined> {
 async function hasCopy(target: string): Promise<boolean> {
   const there = await Promise.all(CATALOG_COPIES.map((copy) => isThere(catalogCopyPath(target, copy))));
   return there.includes(true);
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
-    throw fileError('look at', path, error);
-  }
 }
 
 /** @throws QmpBackupError `no-catalog` when there is none; else as `readCatalog` */

@@ -112,17 +112,17 @@ function withCatalog(folders: readonly string[]): Promise<readonly string[]> {
 }
 
 async function having(folders: readonly string[], pathOf: (folder: string) => string): Promise<readonly string[]> {
-  const found = await Promise.all(folders.map(async (folder) => ((await exists(pathOf(folder))) ? [folder] : [])));
+  const found = await Promise.all(folders.map(async (folder) => ((await isThere(pathOf(folder))) ? [folder] : [])));
   return found.flat().toSorted();
 }
 
 /** Also a file that cannot be read: whoever needs it must hear of that. */
-async function exists(path: string): Promise<boolean> {
+export async function isThere(path: string): Promise<boolean> {
   try {
     await lstat(path);
     return true;
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return false;
-    throw fileError('read', path, error);
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
+    throw fileError('look at', path, error);
   }
 }

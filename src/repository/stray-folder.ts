@@ -1,10 +1,11 @@
 import { constants } from 'node:fs';
-import { lstat, mkdir, open, rename } from 'node:fs/promises';
+import { mkdir, open, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { strayFolderName } from '../core/strays.js';
 import { syncFolder } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { ownerFor, setOwnership } from '../host/ownership.js';
+import { isThere } from './layout.js';
 
 /** Where what is taken away goes, made with the first file: nothing is deleted that somebody may want to look at. */
 export class StrayFolder {
@@ -42,7 +43,7 @@ export class StrayFolder {
     const name = strayFolderName(this.#now);
     for (let turn = 1; ; turn += 1) {
       const path = join(this.#target, turn === 1 ? name : `${name}-${turn}`);
-      if (await isFree(path)) {
+      if (!(await isThere(path))) {
         await this.#makeOne(path);
         return path;
       }
@@ -63,15 +64,5 @@ export class StrayFolder {
       throw fileError('create the folder', path, error);
     }
     await syncFolder(dirname(path));
-  }
-}
-
-async function isFree(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return false;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return true;
-    throw fileError('look at', path, error);
   }
 }

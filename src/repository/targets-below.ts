@@ -1,10 +1,10 @@
 import type { Dirent } from 'node:fs';
-import { lstat, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isBackupFile, isStrayFolder } from '../core/strays.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
-import { catalogCopyPath, catalogPath, journalPath, verifiedPath } from './layout.js';
+import { catalogCopyPath, catalogPath, isThere, journalPath, verifiedPath } from './layout.js';
 
 export interface TargetsIn {
   readonly targets: readonly string[];
@@ -79,15 +79,5 @@ export async function entriesOf(folder: string): Promise<readonly Dirent[]> {
   } catch (error) {
     if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return [];
     throw fileError('read', folder, error);
-  }
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
-    throw fileError('look at', path, error);
   }
 }
