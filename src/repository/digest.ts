@@ -100,8 +100,8 @@ export async function readPieces(
       await handle.close();
     }
   } catch (error) {
-    // A link is no list, and not followed.
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ELOOP') return undefined;
+    // A link is no list, and not followed; a folder is none either.
+    if (['ENOENT', 'ELOOP', 'EISDIR'].includes(codeOf(error) ?? '')) return undefined;
     throw fileError('read', beside, error);
   }
 }

@@ -96,9 +96,10 @@ async function putBack(path: string, { bytes, atimeMs, mtimeMs }: Head): Promise
 
 /** Makes the list of a file's pieces anew, where they are the recorded ones. @returns whether it was made */
 export async function mendPieceList(path: string, entry: PointDisk, options: DigestOptions): Promise<boolean> {
-  if (isFault(await lookAtFile(path, entry))) return false;
-  const digest = await digestByPieces(path, options);
-  if (digest.pieces.sha256 !== entry.pieces?.sha256 || digest.pieces.bytes !== entry.pieces.bytes) return false;
+  const { pieces } = entry;
+  if (!pieces || isFault(await lookAtFile(path, entry))) return false;
+  const digest = await digestByPieces(path, pieces.method ?? 'sha256', options);
+  if (digest.pieces.sha256 !== pieces.sha256 || digest.pieces.bytes !== pieces.bytes) return false;
   await replacePieceList(path, digest);
   return true;
 }

@@ -73,7 +73,7 @@ afterAll(() => whole.remove());
 
 async function withList(entry: PointDisk): Promise<PointDisk> {
   const path = join(whole.folder(entry.disk), entry.file);
-  const digest = await digestByPieces(path);
+  const digest = await digestByPieces(path, 'gmac');
   await replacePieceList(path, digest);
   return { ...(await entryOf(whole, entry.disk, entry)), sha256: null, pieces: digest.pieces };
 }

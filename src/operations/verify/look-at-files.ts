@@ -64,7 +64,7 @@ export async function lookAtFiles(run: VerifyRun, task: Task): Promise<FilesLook
     const why = hasDigest(entry)
       ? await whyDamaged(path, entry, options)
       : await whyTouched(path, entry, { mtimeMs: look.mtimeMs ?? 0, touched: true }, options);
-    files += 1;
+    if (hasDigest(entry) && why?.code !== 'unreadable') files += 1;
     if (why) await fault(entry, why);
     else await task.onVerdict({ entry, fault: look.fault, readWith: look.mtimeMs });
   }
