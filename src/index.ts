@@ -54,6 +54,9 @@ export type { RestoreContext, RestoredDisk, RestoreEvent, RestoreResult } from '
 export type { RestoreRequest } from './operations/restore/options.js';
 export type { WrittenDefinition } from './operations/restore/restore-definition.js';
 
+export { serve } from './operations/serve/serve.js';
+export type { ServeContext, ServedDisk, ServeEvent, ServeResult } from './operations/serve/serve.js';
+export type { ServeRequest } from './operations/serve/options.js';
 export { verify } from './operations/verify/verify.js';
 export type { VerifiedTarget, VerifyContext, VerifyEvent, VerifyResult } from './operations/verify/request.js';
 export type { VerifyRequest } from './operations/verify/options.js';

@@ -87,6 +87,7 @@ function ofFileSystem(error: unknown): unknown {
 
 /** The answer of a run that failed, where JSON is wanted on stdout; options may not have been parsed by then. */
 function printError(error: ErrorDocument['error']): void {
+  if (opened[0]?.answered()) return;
   const form = jsonFormOf(process.argv);
   if (form === 'lines') createJsonLines(() => new Date()).error(error);
   if (form === 'document') putAnswer(`${JSON.stringify(errorDocument(error), null, 2)}\n`);

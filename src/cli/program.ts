@@ -13,6 +13,7 @@ import { mergeCommand } from './commands/merge.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
+import { serveCommand } from './commands/serve.js';
 import { verifyCommand } from './commands/verify.js';
 import { JSON_FORMS } from './json-form.js';
 import { put, putAnswer } from './output.js';
@@ -25,6 +26,7 @@ const COMMANDS: readonly Register[] = [
   verifyCommand,
   infoCommand,
   restoreCommand,
+  serveCommand,
   rebaseCommand,
   mergeCommand,
   importCommand,

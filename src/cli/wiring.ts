@@ -43,6 +43,8 @@ export interface CommandContext {
   readonly endWith: (code: ErrorCode) => void;
   /** What `endWith` was told, or what warnings make of it with `--strict`. */
   readonly ending: () => ErrorCode | undefined;
+  /** Whether an answer was printed: a run that goes on after it tells its end on stderr and by its exit code alone. */
+  readonly answered: () => boolean;
   /** Records each QMP message with `--debug`. */
   readonly trace: Trace | undefined;
 }
@@ -63,7 +65,9 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
   let ending: ErrorCode | undefined;
   const warnings: Warning[] = [];
   let strictly = false;
+  let answered = false;
   const print = (document: MakesDocument, text: () => string, standing: () => string): void => {
+    answered = true;
     const json = (): string => JSON.stringify(document(warnings), null, 2);
     const error = lines ? lines.answer(document(warnings)) : putAnswer(`${globals.json ? json() : text()}\n`);
     if (error) log.write('error', `the answer could not be written to stdout: ${messageOf(error)}; ${standing()}`);
@@ -97,6 +101,7 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
     },
     // Done in part says more than that there were warnings.
     ending: () => ending ?? (globals.strict && strictly ? 'warnings' : undefined),
+    answered: () => answered,
     trace: globals.debug
       ? (direction, message) => log.write('debug', `${direction} ${JSON.stringify(message)}`)
       : undefined,

@@ -196,6 +196,17 @@ function readSeconds(given: number | string): number {
   throw usage('give a number of seconds greater than 0, at most a day.');
 }
 
+/** A TCP port, also as text. */
+export function portNumber(flag: string): OptionRule<number | string, number | null> {
+  return { flag, fallback: null, read: readPort };
+}
+
+function readPort(given: number | string): number {
+  const found = isNumberOrText(given) && /^\d+$/.test(String(given)) ? Number(given) : NaN;
+  if (found >= 1 && found <= 65_535) return found;
+  throw usage('give a port from 1 to 65535.');
+}
+
 /** Names, of which all count; as text they are split at commas. */
 export function names(flag: string): OptionRule<readonly string[] | string, readonly string[]> {
   return {

@@ -52,8 +52,13 @@ export interface CommandArguments {
   };
   'block-dirty-bitmap-remove': { readonly node: string; readonly name: string };
   'blockdev-add': { readonly driver: string; readonly 'node-name': string } & Readonly<Record<string, unknown>>;
+  'blockdev-reopen': { readonly options: readonly Readonly<Record<string, unknown>>[] };
   'blockdev-del': { readonly 'node-name': string };
-  'nbd-server-start': { readonly addr: { readonly type: 'unix'; readonly data: { readonly path: string } } };
+  'nbd-server-start': {
+    readonly addr:
+      | { readonly type: 'unix'; readonly data: { readonly path: string } }
+      | { readonly type: 'inet'; readonly data: { readonly host: string; readonly port: string } };
+  };
   'nbd-server-stop': NoArguments;
   'block-export-add': {
     readonly type: 'nbd';
@@ -99,6 +104,7 @@ const REPLIES = {
   'block-dirty-bitmap-add': replies.anyReply,
   'block-dirty-bitmap-remove': replies.anyReply,
   'blockdev-add': replies.anyReply,
+  'blockdev-reopen': replies.anyReply,
   'blockdev-del': replies.anyReply,
   'nbd-server-start': replies.anyReply,
   'nbd-server-stop': replies.anyReply,
@@ -152,6 +158,7 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   // Taking a stored bitmap out of an image rewrites its header.
   'block-dirty-bitmap-remove': STORAGE_MS,
   'blockdev-add': STORAGE_MS,
+  'blockdev-reopen': STORAGE_MS,
   'blockdev-del': STORAGE_MS,
   'nbd-server-start': QUERY_MS,
   'nbd-server-stop': QUERY_MS,

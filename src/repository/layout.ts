@@ -11,6 +11,16 @@ export const JOURNAL_NAME = 'run.json';
 export const VERIFIED_NAME = 'verified.json';
 export const LOCK_NAME = '.lock';
 
+/** Of a mark that files of the target are open. */
+export function openMarkName(id: string): string {
+  return `open-${id}.json`;
+}
+
+/** Also one that its writer died over. */
+export function isOpenMark(name: string): boolean {
+  return /^open-[0-9a-f]{16}\.json$/.test(name);
+}
+
 export function catalogPath(target: string): string {
   return join(target, CATALOG_NAME);
 }

@@ -56,8 +56,11 @@ export async function expectCli(exitCode: number, args: readonly string[], optio
 }
 
 /** A run that goes on in the background, for killing it in the middle. */
-export function startCli(args: readonly string[], { detached = false }: { readonly detached?: boolean } = {}) {
-  const options = { reject: false, timeout: patient(120_000), env: { NO_COLOR: '1' }, detached } as const;
+export function startCli(
+  args: readonly string[],
+  { detached = false, env = {} }: { readonly detached?: boolean; readonly env?: NodeJS.ProcessEnv } = {},
+) {
+  const options = { reject: false, timeout: patient(120_000), env: { NO_COLOR: '1', ...env }, detached } as const;
   const run = execa(process.execPath, [PROGRAM, ...args], options);
   // Where it is not as it should be, nobody catches it: the test file fails. One that was killed may not have ended its last line.
   void run.then(({ stdout, isTerminated }) => {

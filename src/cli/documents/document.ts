@@ -8,6 +8,7 @@ import type { MergeDocument } from './schemas/merge.js';
 import type { RebaseDocument } from './schemas/rebase.js';
 import type { RecoverDocument } from './schemas/recover.js';
 import type { RestoreDocument } from './schemas/restore.js';
+import type { ServeDocument } from './schemas/serve.js';
 import type { VerifyDocument } from './schemas/verify.js';
 
 /** All that leaves the program as an answer under `--json`. */
@@ -17,6 +18,7 @@ export type AnswerDocument =
   | VerifyDocument
   | InfoDocument
   | RestoreDocument
+  | ServeDocument
   | RebaseDocument
   | MergeDocument
   | ImportDocument

@@ -17,6 +17,7 @@ import { digestByPieces, findDigestFault } from '../../repository/digest.js';
 import { type DiskFolder, locateDisk, lockForReading, pathInDisk } from '../../repository/disk-folder.js';
 import { allocatedBy, fileState } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
+import { refuseOpenFiles } from '../../repository/open-mark.js';
 import { removePieceList, replacePieceList } from '../../repository/piece-list.js';
 import { refuseUnsealedFiles, unsealedRun, unsealedRunFinding } from '../../repository/unsealed-run.js';
 import {
@@ -143,6 +144,8 @@ export function rebase(
     const summary = summaryOf(folder, plan);
     context.report({ kind: 'planned', plan: summary });
     if (plan.line.length === 1) return { ...summary, dryRun: options.dryRun, removed };
+    const touched = [...plan.line, ...plan.side, ...plan.children].map(({ file }) => `${folder.disk}/${file}`);
+    await refuseOpenFiles(folder.target, touched, options);
     await prove(run, ledger, plan);
     if (options.dryRun) return { ...summary, dryRun: true, removed };
     await merge(run, ledger, plan);

@@ -1,8 +1,6 @@
-import { realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
 import { type Warn, warning } from '../../core/warning.js';
-import { messageOf, QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { replaceFile } from '../../host/durable.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
@@ -12,6 +10,7 @@ import { readCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
+import { realTarget } from '../../repository/real-target.js';
 import type { Definer } from './define-domain.js';
 import { openDefiner } from './define-domain.js';
 import { restoreOptions, type RestoreRequest } from './options.js';
@@ -79,17 +78,6 @@ export function restore(
 async function definerFor({ options, warn }: RestoreRun, { definition }: RestoreSource): Promise<Definer | null> {
   if (!options.definition.define || !definition) return null;
   return openDefiner(options.definition, definition, warn);
-}
-
-async function realTarget(target: string): Promise<string> {
-  try {
-    return await realpath(target);
-  } catch (error) {
-    throw new QmpBackupError('no-catalog', `${target} cannot be opened: ${messageOf(error)}`, {
-      cause: error,
-      hint: 'Give the folder that holds catalog.json: --target DIR',
-    });
-  }
 }
 
 async function write(run: RestoreRun, source: RestoreSource, undo: Unwind): Promise<RestoreResult> {

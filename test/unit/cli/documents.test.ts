@@ -10,6 +10,7 @@ import { mergeDocument } from '../../../src/cli/documents/merge.js';
 import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
 import { restoreDocument } from '../../../src/cli/documents/restore.js';
+import { serveDocument } from '../../../src/cli/documents/serve.js';
 import { verifyDocument } from '../../../src/cli/documents/verify.js';
 import type { DirtyBitmap } from '../../../src/core/disk.js';
 import type { RepairAction } from '../../../src/core/reconcile.js';
@@ -130,6 +131,15 @@ const DOCUMENTS = {
       },
     },
     [{ code: 'point-lacks-disk', text: 'w' }],
+  ),
+  serve: serveDocument(
+    {
+      ...{ target: '/t', point: 'point 1' },
+      disks: [
+        { disk: 'd1', uri: 'nbd://127.0.0.1:1/d1', virtualSize: 1, overlay: '/o/d1.qcow2', files: ['FULL-1.qcow2'] },
+      ],
+    },
+    [],
   ),
   rebase: rebaseDocument(
     {

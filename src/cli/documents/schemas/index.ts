@@ -10,6 +10,7 @@ import { mergeDocumentSchema } from './merge.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
 import { restoreDocumentSchema } from './restore.js';
+import { serveDocumentSchema } from './serve.js';
 import { verifyDocumentSchema } from './verify.js';
 
 /**
@@ -22,6 +23,7 @@ export const DOCUMENT_SCHEMAS = {
   verify: verifyDocumentSchema,
   info: infoDocumentSchema,
   restore: restoreDocumentSchema,
+  serve: serveDocumentSchema,
   rebase: rebaseDocumentSchema,
   merge: mergeDocumentSchema,
   import: importDocumentSchema,

@@ -1,0 +1,44 @@
+import type { PointRequest } from '../../core/restore-plan.js';
+import { refuseFindings } from '../../core/point-findings.js';
+import { type Warn, warning } from '../../core/warning.js';
+import type { Unwind } from '../../flow/unwind.js';
+import { lockForReading } from '../../repository/disk-folder.js';
+import { lockTarget } from '../../repository/lock.js';
+import { clearDeadMarks, leaveMark } from '../../repository/open-mark.js';
+import { type OpenPoint, openPoint } from '../../repository/open-point.js';
+
+export interface OpenForLong {
+  readonly target: string;
+  readonly verb: string;
+  readonly breakLock: boolean;
+  readonly signal: AbortSignal;
+  readonly warn: Warn;
+}
+
+/**
+ * Opens a point whose files stay open for long. The target's lock is held for the look alone, so that backups go on; what
+ * stays, until `unwind`, is a mark that keeps a rebase from those files. A target that takes no lock takes no mark either.
+ *
+ * @throws QmpBackupError what `refuseFindings` makes of the point
+ */
+export async function openForLong(
+  request: PointRequest,
+  { target, verb, breakLock, signal, warn }: OpenForLong,
+  unwind: Unwind,
+): Promise<OpenPoint> {
+  const lock = await lockForReading(lockTarget, target, { breakLock, purpose: verb }, warn);
+  try {
+    const looking = lock ? AbortSignal.any([signal, lock.signal]) : signal;
+    const point = await openPoint(target, request, { signal: looking });
+    refuseFindings(point.findings);
+    for (const { code, what } of point.findings) if (code === 'suspect') warn(warning('suspect', what));
+    if (!lock) return point;
+    await clearDeadMarks(target);
+    const files = point.disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
+    unwind.defer(await leaveMark(target, `${verb} of ${point.name}`, files));
+    looking.throwIfAborted();
+    return point;
+  } finally {
+    await lock?.release();
+  }
+}

@@ -1,0 +1,32 @@
+import { LOCK_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import { names, type OptionRules, portNumber, type RequestOf, valuesOf, word } from '../../core/option-rules.js';
+
+export const SERVE_OPTIONS = {
+  ...TARGET_OPTIONS,
+  ...LOCK_OPTIONS,
+  /** `N` of the newest chain, `CHAIN:N`, or a point's id; without, the newest that is whole. */
+  point: word('--point'),
+  /** Only these disks, by disk id. */
+  disks: names('--disk'),
+  /** A TCP port of 127.0.0.1, instead of a socket that only this user can reach. */
+  port: portNumber('--port'),
+  /** A folder for overlays, which take what is written. */
+  overlay: word('--overlay'),
+} satisfies OptionRules;
+
+export type ServeRequest = RequestOf<typeof SERVE_OPTIONS>;
+
+export interface ServeOptions {
+  readonly target: string;
+  readonly point: string | undefined;
+  readonly disks: readonly string[];
+  readonly port: number | null;
+  readonly overlay: string | null;
+  readonly breakLock: boolean;
+}
+
+/** @throws QmpBackupError `usage` */
+export function serveOptions(request: ServeRequest): ServeOptions {
+  const { point, ...values } = valuesOf(SERVE_OPTIONS, request);
+  return { ...values, point: point ?? undefined };
+}

@@ -1,0 +1,95 @@
+import { lstat, rm } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import * as v from 'valibot';
+import { isFault } from '../../core/file-record.js';
+import { QmpBackupError } from '../../errors.js';
+import { renameDurably, replaceFile, syncFile } from '../../host/durable.js';
+import { codeOf, fileError } from '../../host/file-errors.js';
+import { readJsonFile } from '../../host/plain-file.js';
+import { createImage } from '../../qemu-tools/steps.js';
+import { checkHeader } from '../../repository/check-file.js';
+import { refuseBackupFolder } from '../../repository/nesting.js';
+import type { OpenDisk, OpenPoint } from '../../repository/open-point.js';
+
+/**
+ * Overlays of `--overlay DIR`: `<disk>.qcow2` for each disk, and `overlay.json`, which says what they are above. They are
+ * what somebody worked on: they are used again, and never removed.
+ */
+const RECORD = 'overlay.json';
+const LIMIT = 64 * 1024;
+const recordSchema = v.object({ schema: v.literal(1), targetId: v.string(), point: v.string() });
+
+/**
+ * The overlay of each disk that was opened, by disk id; made where there is none. The folder is there.
+ *
+ * @throws QmpBackupError `unsafe` for a folder with overlays of another point, or where one is not as it was made
+ */
+export async function prepareOverlays(
+  folder: string,
+  { catalog, point, disks, name }: OpenPoint,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, string>> {
+  await refuseBackupFolder(resolve(folder));
+  const record = { schema: 1, targetId: catalog.targetId, point: point.id };
+  const found = await readRecord(folder);
+  if (found && (found.targetId !== record.targetId || found.point !== record.point)) {
+    const other = found.targetId === record.targetId ? `point ${found.point}` : `the backup ${found.targetId}`;
+    throw new QmpBackupError('unsafe', `the overlays in ${folder} are of ${other}, not of ${name}`, {
+      hint: 'Choose another folder, or serve the point that they belong to: --point',
+    });
+  }
+  if (!found) await replaceFile(join(folder, RECORD), `${JSON.stringify(record, null, 1)}\n`, { mode: 0o600 });
+  const overlays = new Map<string, string>();
+  for (const each of disks) overlays.set(each.disk, await prepareOverlay(folder, each, found !== undefined, signal));
+  return overlays;
+}
+
+async function prepareOverlay(
+  folder: string,
+  { disk, chain, entry }: OpenDisk,
+  goesOn: boolean,
+  signal: AbortSignal,
+): Promise<string> {
+  const path = resolve(folder, `${disk}.qcow2`);
+  const below = chain.at(-1)?.path ?? '';
+  if (await isThere(path)) {
+    const why = goesOn ? await checkHeader(path, { links: [below], virtualSize: entry.virtualSize }) : null;
+    if (why !== null && !isFault(why)) return path;
+    const words = why === null ? 'it was not made by a serve' : why.why;
+    throw new QmpBackupError('unsafe', `${path} cannot be the overlay of ${disk}: ${words}`, {
+      hint: 'Choose another folder, or move that file away.',
+    });
+  }
+  const fresh = `${path}.tmp`;
+  try {
+    await rm(fresh, { force: true });
+    // The link is for people and other programs: here the chain is named file by file.
+    await createImage(fresh, { size: entry.virtualSize, backing: below, signal });
+    await syncFile(fresh);
+    await renameDurably(fresh, path);
+  } catch (error) {
+    await rm(fresh, { force: true });
+    throw error;
+  }
+  return path;
+}
+
+async function readRecord(folder: string): Promise<v.InferOutput<typeof recordSchema> | undefined> {
+  const path = join(folder, RECORD);
+  const hint = 'Choose another folder for the overlays.';
+  const value = await readJsonFile(path, LIMIT, hint);
+  if (value === undefined) return undefined;
+  const parsed = v.safeParse(recordSchema, value);
+  if (parsed.success) return parsed.output;
+  throw new QmpBackupError('unsafe', `${path} is not understood by this version`, { hint });
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false;
+    throw fileError('look at', path, error);
+  }
+}

@@ -1,0 +1,91 @@
+import { mkdir } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
+import { nbdUri } from '../../core/nbd-uri.js';
+import type { Warn } from '../../core/warning.js';
+import { unwinding } from '../../flow/unwind.js';
+import { fileError } from '../../host/file-errors.js';
+import { realTarget } from '../../repository/real-target.js';
+import { openBytes } from '../../storage-daemon/open-bytes.js';
+import { openForLong } from './open-for-long.js';
+import { serveOptions, type ServeRequest } from './options.js';
+import { prepareOverlays } from './overlays.js';
+
+/** The disks of a point over NBD, for as long as somebody wants them. The backup is only read. */
+export type ServeEvent =
+  | WarningEvent
+  /** Clients are welcome. */
+  | { readonly kind: 'serving'; readonly serving: ServeResult };
+
+export interface ServedDisk {
+  readonly disk: string;
+  /** For `nbdcopy`, `qemu-img`, … */
+  readonly uri: string;
+  /** Bytes. */
+  readonly virtualSize: number;
+  /** Absolute path of the image that takes what is written; null where the disk is read-only. */
+  readonly overlay: string | null;
+  /** The files that it is read from, FULL first. */
+  readonly files: readonly string[];
+}
+
+export interface ServeResult {
+  readonly target: string;
+  /** The point in words. */
+  readonly point: string;
+  readonly disks: readonly ServedDisk[];
+}
+
+export type ServeContext = VerbContext<ServeEvent>;
+
+/**
+ * Reports `serving` when it serves, and ends when the signal aborts: from then on as it should, before by its reason.
+ *
+ * @throws QmpBackupError `usage`, `no-catalog`, `locked`; `unsafe` or `damaged` for what is wrong with the point, by name;
+ * `failed` where the daemon cannot open the files, or dies
+ */
+export function serve(request: ServeRequest, given: Partial<ServeContext> = {}): Promise<ServeResult> {
+  return unwinding(async (unwind) => {
+    const [options, context] = [serveOptions(request), contextOf(given)];
+    const { signal } = context;
+    const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
+    const target = await realTarget(options.target);
+    const { breakLock } = options;
+    const asked = { point: options.point, disks: options.disks };
+    const point = await openForLong(asked, { target, verb: 'serve', breakLock, signal, warn }, unwind);
+    const overlays = options.overlay === null ? undefined : await overlaysIn(options.overlay);
+    const chains = point.disks.map(({ disk, chain }) => ({
+      ...{ disk, paths: chain.map(({ path }) => path), overlay: overlays?.get(disk) },
+    }));
+    const bytes = await openBytes(chains, { what: `serve of ${point.name}`, signal });
+    unwind.defer(() => bytes.close());
+    const address = await bytes.serveNbd(options.port);
+    const serving: ServeResult = {
+      ...{ target, point: point.name },
+      disks: point.disks.map(({ disk, entry, chain }) => ({
+        ...{ disk, uri: nbdUri({ address, exportName: disk }), virtualSize: entry.virtualSize },
+        ...{ overlay: overlays?.get(disk) ?? null, files: chain.map((each) => each.entry.file) },
+      })),
+    };
+    signal.throwIfAborted();
+    context.report({ kind: 'serving', serving });
+    const died = await Promise.race([bytes.ended, aborted(signal)]);
+    if (died) throw died;
+    return serving;
+
+    async function overlaysIn(folder: string): Promise<ReadonlyMap<string, string>> {
+      const path = resolve(folder);
+      await mkdir(path, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+        throw fileError('create the folder', path, error);
+      });
+      return prepareOverlays(path, point, signal);
+    }
+  });
+}
+
+function aborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(undefined);
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
+  });
+}

@@ -1,0 +1,122 @@
+import { join } from 'node:path';
+import { type BlockNodeSpec, nbdNode } from '../core/block-node.js';
+import type { NbdAddress } from '../core/nbd-address.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { run } from '../qmp/commands.js';
+import { addChain, addOverlay } from './chain-graph.js';
+import { startStorageDaemon, type StorageDaemon } from './daemon.js';
+
+/**
+ * The one way to the bytes of a point: a storage daemon of ours holds the chains of all its disks, as `openPoint` tells
+ * them. Whoever opens it has refused what is wrong with them (`refuseFindings`): the headers are checked.
+ */
+export interface BytesOptions {
+  /** What they are opened for, for people. */
+  readonly what: string;
+  readonly signal: AbortSignal;
+}
+
+export interface ChainOfDisk {
+  readonly disk: string;
+  /** Absolute paths, FULL first. */
+  readonly paths: readonly string[];
+  /** Absolute path of an image that takes what is written; without, the disk is read-only. */
+  readonly overlay?: string | undefined;
+}
+
+export interface OpenBytes {
+  /** Settles when a daemon has ended, with what it has said. */
+  readonly ended: Promise<QmpBackupError>;
+  /** Serves every disk under its id: at this TCP port of 127.0.0.1, else on a socket in a private folder. */
+  readonly serveNbd: (port?: number | null) => Promise<NbdAddress>;
+  /** All is gone afterwards. Harmless once it was called. */
+  readonly close: () => Promise<void>;
+}
+
+/**
+ * Files of a disk in one daemon. A read of what only the oldest holds goes down file by file within one stack of 1 MiB,
+ * which ended the daemon at 900 (QEMU 10.0; 7.2: 1100). Older files are served by a daemon below: none can be its own client.
+ */
+const FILES_IN_DAEMON = 500;
+
+/** @throws QmpBackupError `failed` in the daemon's words; the signal's reason */
+export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOptions): Promise<OpenBytes> {
+  const { signal } = options;
+  const longer = disks.filter(({ paths }) => paths.length > FILES_IN_DAEMON);
+  const older = longer.map(({ disk, paths }) => ({ disk, paths: paths.slice(0, -FILES_IN_DAEMON) }));
+  const below = older.length > 0 ? await openBytes(older, options) : null;
+  try {
+    const address = await below?.serveNbd();
+    const daemon = await startStorageDaemon(options);
+    try {
+      const nodes: OpenNode[] = [];
+      for (const [index, each] of disks.entries()) {
+        const isLong = address !== undefined && each.paths.length > FILES_IN_DAEMON;
+        const node = isLong ? nbdNode({ address, exportName: each.disk }) : null;
+        nodes.push(await openDisk(daemon, `disk${index}`, each, node, signal));
+      }
+      return {
+        ended: Promise.race([daemon.ended, ...(below ? [below.ended] : [])]),
+        serveNbd: (port) => serveNbd(daemon, nodes, port ?? null, signal),
+        close: async () => {
+          await daemon.close();
+          await below?.close();
+        },
+      };
+    } catch (error) {
+      await daemon.close();
+      throw error;
+    }
+  } catch (error) {
+    await below?.close();
+    throw error;
+  }
+}
+
+interface OpenNode {
+  readonly disk: string;
+  readonly node: string;
+  readonly writable: boolean;
+}
+
+async function openDisk(
+  daemon: StorageDaemon,
+  name: string,
+  { disk, paths, overlay }: ChainOfDisk,
+  below: BlockNodeSpec | null,
+  signal: AbortSignal,
+): Promise<OpenNode> {
+  const top = await addChain(daemon, name, paths.slice(-FILES_IN_DAEMON), below, signal);
+  if (overlay === undefined) return { disk, node: top, writable: false };
+  const node = `${name}-overlay`;
+  await addOverlay(daemon, node, overlay, top, signal);
+  return { disk, node, writable: true };
+}
+
+async function serveNbd(
+  { qmp, folder }: StorageDaemon,
+  nodes: readonly OpenNode[],
+  port: number | null,
+  signal: AbortSignal,
+): Promise<NbdAddress> {
+  const path = join(folder, 'nbd');
+  const address: NbdAddress = port === null ? { kind: 'unix', path } : { kind: 'tcp', host: '127.0.0.1', port };
+  const addr =
+    address.kind === 'unix'
+      ? { type: 'unix' as const, data: { path } }
+      : { type: 'inet' as const, data: { host: address.host, port: `${address.port}` } };
+  try {
+    await run(qmp, 'nbd-server-start', { addr }, { signal });
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new QmpBackupError('failed', `it cannot be served: ${messageOf(error)}`, {
+      cause: error,
+      ...(port === null ? {} : { hint: 'Choose another port.' }),
+    });
+  }
+  for (const [index, { disk, node, writable }] of nodes.entries()) {
+    const args = { type: 'nbd' as const, id: `nbd${index}`, 'node-name': node, name: disk, writable };
+    await run(qmp, 'block-export-add', args, { signal });
+  }
+  return address;
+}
