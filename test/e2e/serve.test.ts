@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { photograph, rot } from '../support/chains.js';
 import { expectCli, startCli } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
-import { labDir, type Scenario, withFull, writeBoth } from '../support/scenario.js';
+import { afterTest, labDir, type Scenario, withFull, writeBoth } from '../support/scenario.js';
 import { startServe, type Serving } from '../support/serving.js';
 import { imagesIn } from '../support/target-files.js';
 
@@ -134,6 +134,19 @@ describe('serve', () => {
     expect(await isPattern(last.disks[0]!.uri, '9M 64k', '0x99')).toBe(true);
     expect(await last.end()).toBe(0);
     expect(await photograph(lab.target)).toEqual(before);
+  });
+
+  it('serves from a folder that takes no lock and no mark, and says so', async () => {
+    const lab = await withFull();
+    const target = join(lab.dir, 'read-only');
+    await mkdir(target);
+    await run('mount', ['--bind', lab.target, target]);
+    afterTest(() => run('umount', [target]));
+    await run('mount', ['-o', 'remount,bind,ro', target]);
+    const serving = await startServe(['--target', target]);
+    expect(serving.warnings.map(({ code }) => code)).toEqual(['not-locked']);
+    await expectRestored(lab, '0', serving);
+    expect(await serving.end()).toBe(0);
   });
 
   it('never serves a point in which something is wrong', async () => {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Warning } from '../../src/core/warning.js';
 import { startCli } from './cli.js';
 import { afterTest } from './scenario.js';
 
@@ -11,6 +12,7 @@ export interface Serving {
     readonly overlay: string | null;
     readonly files: readonly string[];
   }[];
+  readonly warnings: readonly Warning[];
   /** Ends it, and gives its exit code; null after SIGKILL. */
   end(signal?: NodeJS.Signals): Promise<number | null>;
 }
@@ -33,6 +35,6 @@ export async function startServe(args: readonly string[], env: NodeJS.ProcessEnv
     if (over) throw new Error(`it ended before it served:\n${String((await ended).stderr)}`);
     await sleep(10);
   }
-  const { point, disks } = JSON.parse(told) as Pick<Serving, 'point' | 'disks'>;
-  return { pid: child.pid ?? 0, point, disks, end };
+  const { point, disks, warnings } = JSON.parse(told) as Pick<Serving, 'point' | 'disks' | 'warnings'>;
+  return { pid: child.pid ?? 0, point, disks, warnings, end };
 }
