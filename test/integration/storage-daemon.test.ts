@@ -1,6 +1,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
+import { Unwind } from '../../src/flow/unwind.js';
+import { copyChain, defaultCopyDeps } from '../../src/operations/restore/standalone-copy.js';
 import { nbdUri } from '../../src/core/nbd-uri.js';
 import { openBytes } from '../../src/storage-daemon/open-bytes.js';
 import { makeDisk, makeLab } from '../support/chains.js';
@@ -56,4 +58,17 @@ it('says in words of QEMU which file cannot be opened', async () => {
   await writeFile(paths[1] ?? '', 'no image');
   const opened = openBytes([{ disk: 'd1', paths }], { what: 'a test', signal: new AbortController().signal });
   await expect(opened).rejects.toThrow(/INC-10001.qcow2 cannot be opened: .*not in qcow2 format/);
+});
+
+it('copies a chain that is too long for a view', async () => {
+  const { paths, flat } = await longChain(750);
+  const dir = dirname(flat);
+  const line = paths.map((path, index) => ({
+    ...{ file: basename(path), parent: index === 0 ? null : basename(paths[index - 1] ?? '') },
+    virtualSize: 16 * MiB,
+  }));
+  const target = join(dir, 'copy.qcow2');
+  const options = { signal: new AbortController().signal, onProgress: () => undefined };
+  await copyChain(dirname(paths[0] ?? ''), line, target, options, new Unwind(), defaultCopyDeps);
+  await run('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', `${target}.partial`, flat]);
 });

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { lstat, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
+import { nameOfNode, nbdNode } from '../../core/block-node.js';
 import { PARTIAL_SUFFIX } from '../../core/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { allOf, endingTogether } from '../../flow/all-of.js';
@@ -13,6 +14,7 @@ import { convert } from '../../qemu-tools/steps.js';
 import { type ChainFile, refuseDamage } from '../../repository/chain-check.js';
 import { findDigestFault } from '../../repository/digest.js';
 import { allocatedBy } from '../../repository/file-state.js';
+import { openBytes } from '../../storage-daemon/open-bytes.js';
 
 /**
  * A new image with the state of a chain, whole under its name or not there at all. It is written beside its place as
@@ -56,7 +58,9 @@ export async function copyChain(
   // A rate holds only where the bytes pass through qemu-img.
   const offload = (options.rateLimit ?? 0) === 0 && copiesInKernel(dir, dirname(target));
   await allOf([
-    step(deps.convert(viewOf(line.map(({ file }) => file)), partial, { ...options, offload, signal, cwd: dir })),
+    step(
+      reading(dir, line, signal, (source) => deps.convert(source, partial, { ...options, offload, signal, cwd: dir })),
+    ),
     step(refuseDamage(dir, line, { ...options, signal, besideCopy: true }, deps)),
   ]);
   // qemu-img writes without flushing.
@@ -65,6 +69,27 @@ export async function copyChain(
   const expected = line.at(-1)?.virtualSize;
   if (virtualSize !== expected || backingFile !== null) {
     throw new QmpBackupError('failed', `${target} came out as a disk of ${virtualSize} bytes instead of ${expected}`);
+  }
+}
+
+/** Above it a view takes longer to open than a daemon that holds the same files (200: 1 s, 400: 8 s), and ends at 700. */
+const MOST_IN_VIEW = 200;
+
+/** Hands `read` a source for qemu-img, in `dir`, which follows nothing that a header says. */
+async function reading(
+  dir: string,
+  line: readonly ChainFile[],
+  signal: AbortSignal,
+  read: (source: string) => Promise<void>,
+): Promise<void> {
+  if (line.length <= MOST_IN_VIEW) return read(viewOf(line.map(({ file }) => file)));
+  const exportName = 'disk';
+  const paths = line.map(({ file }) => join(dir, file));
+  const bytes = await openBytes([{ disk: exportName, paths }], { what: `copy of ${line.at(-1)?.file}`, signal });
+  try {
+    return await read(nameOfNode(nbdNode({ address: await bytes.serveNbd(), exportName })));
+  } finally {
+    await bytes.close();
   }
 }
 
