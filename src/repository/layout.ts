@@ -16,9 +16,14 @@ export function openMarkName(id: string): string {
   return `open-${id}.json`;
 }
 
-/** Also one that its writer died over. */
+/** Whether a file in a target is such a mark. */
 export function isOpenMark(name: string): boolean {
   return /^open-[0-9a-f]{16}\.json$/.test(name);
+}
+
+/** One that its writer died over. */
+export function isUnfinishedMark(name: string): boolean {
+  return /^open-[0-9a-f]{16}\.json\.tmp$/.test(name);
 }
 
 export function catalogPath(target: string): string {

@@ -15,7 +15,7 @@ import {
 } from '../host/lock-owner.js';
 import { ownerFor } from '../host/ownership.js';
 import { readPlainFile } from '../host/plain-file.js';
-import { isOpenMark, openMarkName } from './layout.js';
+import { isOpenMark, isUnfinishedMark, openMarkName } from './layout.js';
 
 /**
  * Who has files of a target open, for longer than it holds the target's lock: `open-<id>.json` says who, by the rules of
@@ -44,9 +44,10 @@ export async function leaveMark(target: string, what: string, files: readonly st
   return () => removeMark(path);
 }
 
-/** Removes the marks of who is dead. */
+/** Removes the marks of who is dead, and what was never one. */
 export async function clearDeadMarks(target: string): Promise<void> {
   for (const mark of await readMarks(target)) if (fateOf(mark) === 'dead') await removeMark(mark.path);
+  for (const name of (await readdir(target)).filter(isUnfinishedMark)) await removeMark(join(target, name));
 }
 
 export interface RefuseOptions {

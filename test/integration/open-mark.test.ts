@@ -38,6 +38,7 @@ describe('a mark', () => {
     await refuseOpenFiles(target, [FULL], asked);
     expect(await readdir(target)).toEqual([]);
     const earlier = await withMark({ bootId: 'an earlier one' });
+    await writeFile(join(earlier, `${MARK}.tmp`), '{');
     await clearDeadMarks(earlier);
     expect(await readdir(earlier)).toEqual([]);
   });
