@@ -3,6 +3,7 @@ import { chmod, cp, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { requireCatalog } from '../../src/repository/catalog-file.js';
+import { leaveMark } from '../../src/repository/open-mark.js';
 import { lockTarget } from '../../src/repository/lock.js';
 import { expectSame, type Lab, makeDisk, makeLab, photograph, pointsOf, record, rot } from '../support/chains.js';
 import { expectCli, PROGRAM, qmpbackup } from '../support/cli.js';
@@ -266,6 +267,16 @@ describe('what verify remembers', () => {
 });
 
 describe('verify --repair', () => {
+  it('waits while somebody has files of the target open, as serve has', async () => {
+    const lab = await chain();
+    const close = await leaveMark(lab.target, 'serve', [`vda/${FULL}`]);
+    const { stderr } = await expectCli(11, ['verify', '--target', lab.target, '--repair']);
+    expect(stderr).toContain(`vda/${FULL} is open: serve`);
+    await verify(0, lab.target);
+    await close();
+    await verify(0, lab.target, '--repair');
+  });
+
   const HARM = '{"schema":1,';
 
   it('says what it has done, keeps what it takes away, and has nothing to do the next time', async () => {

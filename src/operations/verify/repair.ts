@@ -5,6 +5,7 @@ import type { Catalog } from '../../core/catalog.js';
 import { recordedFiles } from '../../core/damage.js';
 import type { PointDisk } from '../../core/point.js';
 import type { StrayKind } from '../../core/strays.js';
+import { fileKey } from '../../core/verified.js';
 import { QmpBackupError } from '../../errors.js';
 import { syncFolder } from '../../host/durable.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
@@ -12,6 +13,7 @@ import { isBeingWritten } from '../../qemu-tools/in-use.js';
 import { takeCatalogFromCopy } from '../../repository/catalog-file.js';
 import { filesAmiss, isFolder } from '../../repository/file-state.js';
 import { CATALOG_NAME, catalogPath, diskFolder, pathIn } from '../../repository/layout.js';
+import { refuseOpenFiles } from '../../repository/open-mark.js';
 import { whyNoPieceList } from '../../repository/look-at-recorded.js';
 import { mendLink, mendPieceList } from '../../repository/mend-file.js';
 import { StrayFolder } from '../../repository/stray-folder.js';
@@ -29,6 +31,8 @@ export async function repairTarget(run: VerifyRun, target: string, told: ToldByT
   const catalog = copy ?? told.catalog;
   // Nothing tells what of the files is a backup.
   if (!catalog) return [];
+  const recorded = recordedFiles(catalog).map(fileKey);
+  await refuseOpenFiles(target, recorded, { breakLock: run.options.breakLock, dryRun: false });
   const done: string[] = [];
   if (copy) {
     // Before the catalog: a run that is killed in between finds it as it was, and begins again.
