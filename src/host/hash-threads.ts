@@ -87,6 +87,8 @@ class HashThreads {
   readonly #queue: Waiting[] = [];
   readonly #idle: Worker[] = [];
   readonly #busy = new Map<Worker, Waiting>();
+  /** Fewer once this user can have no more. */
+  #most = HASH_THREADS;
   #broken: QmpBackupError | undefined;
 
   hash(task: HashTask): Promise<string> {
@@ -102,8 +104,8 @@ class HashThreads {
   }
 
   #start(): void {
-    const { Worker } = process.getBuiltinModule('node:worker_threads');
-    const worker = new Worker(TEXT, { eval: true, execArgv: [], env: {} });
+    const worker = this.#newThread();
+    if (!worker) return;
     worker.on('message', (answer: HashAnswer) => {
       const waiting = this.#busy.get(worker);
       this.#busy.delete(worker);
@@ -116,9 +118,21 @@ class HashThreads {
     this.#idle.push(worker);
   }
 
+  /** Undefined where the user can have no more: then those that run do it all. */
+  #newThread(): Worker | undefined {
+    const { Worker } = process.getBuiltinModule('node:worker_threads');
+    try {
+      return new Worker(TEXT, { eval: true, execArgv: [], env: {} });
+    } catch (error) {
+      this.#most = this.#busy.size;
+      if (this.#most === 0) this.#fail(error as Error);
+      return undefined;
+    }
+  }
+
   #next(): void {
     while (this.#queue.length > 0) {
-      if (this.#idle.length === 0 && this.#busy.size < HASH_THREADS) this.#start();
+      if (this.#idle.length === 0 && this.#busy.size < this.#most) this.#start();
       const worker = this.#idle.pop();
       if (!worker) return;
       const waiting = this.#queue.shift();

@@ -1,7 +1,8 @@
 import { open, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { Worker } from 'node:worker_threads';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { DIGEST_METHODS } from '../../src/core/pieces.js';
 import * as source from '../../src/repository/digest.js';
 import { built } from '../support/built.js';
@@ -63,5 +64,43 @@ describe.each(modules)('a large file, hashed by threads %s,', (_, digests) => {
     const folder = await scratch();
     await expect(digestByPieces(folder, 'gmac')).rejects.toThrow(`cannot read ${folder}: `);
     expect((await digestByPieces(await touched(join(folder, 'empty')), 'gmac')).list).toBe('');
+  });
+});
+
+describe('a user who may have few threads', () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  /** As the constructor fails by `ulimit -u`. */
+  function allow(most: number): void {
+    let left = most;
+    class Limited extends Worker {
+      constructor(...args: ConstructorParameters<typeof Worker>) {
+        if (left-- <= 0) throw Object.assign(new Error('EAGAIN'), { code: 'ERR_WORKER_INIT_FAILED' });
+        super(...args);
+      }
+    }
+    const real = process.getBuiltinModule.bind(process);
+    vi.spyOn(process, 'getBuiltinModule').mockImplementation((name: string): never =>
+      name === 'node:worker_threads' ? ({ Worker: Limited } as never) : (real(name) as never),
+    );
+  }
+
+  it('has the same digests, by those that there are', async () => {
+    const path = await large();
+    allow(1);
+    const both = await Promise.all([path, path].map((each) => source.digestByPieces(each, 'gmac')));
+    const list = await listByCommands(path, 'gmac');
+    expect(both.map((each) => each.list)).toEqual([list, list]);
+  });
+
+  it('is told what to do where there is none, and has them the next time', async () => {
+    const path = await large();
+    allow(0);
+    await expect(source.digestByPieces(path, 'gmac')).rejects.toMatchObject({
+      message: 'a thread for digests has failed: EAGAIN',
+      hint: expect.stringContaining('ulimit -u') as string,
+    });
+    vi.restoreAllMocks();
+    expect((await source.digestByPieces(path, 'gmac')).digests).toHaveLength(26);
   });
 });
