@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { type Program, startProgram } from '../host/program.js';
 import { within } from '../host/within.js';
+import { virshEnv } from './virsh-env.js';
 
 /** What a question came to: what virsh printed, or its words on stderr alone; null where that is not plain. */
 export type SessionAnswer = { readonly printed: string } | { readonly complaint: string } | null;
@@ -70,7 +71,7 @@ export function virshSession(connect: readonly string[]): VirshSession {
     const started = startProgram('setpriv', ['--pdeathsig', 'KILL', 'virsh', ...connect], {
       stdin: 'pipe',
       ownSession: true,
-      env: { ...process.env, LC_ALL: 'C', TERM: 'dumb', INPUTRC: '/dev/null' },
+      env: { ...virshEnv(), TERM: 'dumb', INPUTRC: '/dev/null' },
       onStdout: (text) => {
         stdout += text;
         hear();

@@ -11,6 +11,7 @@ import { messageOf, QmpBackupError } from '../errors.js';
 import { FIRST_FILE, type ProgramEnd, runProgram } from '../host/program.js';
 import { batched } from './batch.js';
 import { virshFailure, VirshKilled, VirshMissing, VirshTimeout } from './errors.js';
+import { virshEnv } from './virsh-env.js';
 import { type VirshSession, virshSession } from './virsh-session.js';
 
 export interface VirshCall {
@@ -168,7 +169,7 @@ async function callVirsh(
   timeoutMs: number,
   files: readonly FileHandle[] = [],
 ): Promise<ProgramEnd> {
-  const end = await runProgram('virsh', args, { timeoutMs, files, ownSession: true });
+  const end = await runProgram('virsh', args, { timeoutMs, files, ownSession: true, env: virshEnv() });
   if (end.late) throw new VirshTimeout(command, timeoutMs);
   if (end.failure?.code === 'ENOENT') throw new VirshMissing(end.failure);
   if (end.failure !== null) throw end.failure;

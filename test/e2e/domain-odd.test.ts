@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -312,4 +313,13 @@ describe('states of a domain', () => {
       await run('qemu-img', ['compare', join(output, `${disk}.qcow2`), overlay]);
     }
   });
+});
+
+it('a virsh that the environment has tell of its own doings answers as any other', async () => {
+  const scenario = await domainScenario(lab);
+  const log = join(lab.dir, 'virsh.log');
+  const env = { NO_COLOR: '1', VIRSH_DEBUG: '0', VIRSH_LOG_FILE: log };
+  await expectCli(0, [...scenario.vm, 'backup', '--level', 'full', '--target', scenario.target], { env });
+  expect(existsSync(log)).toBe(false);
+  await scenario.expectChainEqualsDisks();
 });
