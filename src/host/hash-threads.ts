@@ -1,7 +1,9 @@
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
 import type { DigestMethod } from '../core/pieces.js';
 import { QmpBackupError } from '../errors.js';
+import { codeOf } from './file-errors.js';
 import { GMAC_KEY, newHasher } from './hasher.js';
 
 /** Digests by threads, one for each processor: a processor makes SHA-256 of 0.4 to 1.5 GB/s, less than storage of today reads. */
@@ -23,6 +25,19 @@ export type HashRange = (task: HashTask) => Promise<string>;
 const MOST_THREADS = 4;
 
 export const HASH_THREADS = Math.min(availableParallelism(), MOST_THREADS);
+
+/**
+ * Whether this process may have threads at all: where its address space is limited (`ulimit -v`), V8 ends the whole process for
+ * a thread that finds no room in it (Node 20).
+ */
+export function mayHaveThreads(): boolean {
+  try {
+    return !/^Max address space +\d/m.test(readFileSync('/proc/self/limits', 'latin1'));
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error;
+    return true;
+  }
+}
 
 /** Those of this process, shared by who hashes at the same time. */
 let shared: HashThreads | undefined;

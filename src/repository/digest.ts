@@ -17,7 +17,7 @@ import {
 } from '../core/pieces.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { createHasher } from '../host/hasher.js';
-import { HASH_THREADS, type HashRange, type HashTask, withHashThreads } from '../host/hash-threads.js';
+import { HASH_THREADS, type HashRange, type HashTask, mayHaveThreads, withHashThreads } from '../host/hash-threads.js';
 
 /** Bytes hashed in one go: a millisecond or two, so that timers (the locks' refresh among them) get their turn. */
 const CHUNK = 1024 * 1024;
@@ -125,7 +125,7 @@ async function hashPieces(
         await pace(length);
       }
     };
-    if (size < FOR_THREADS) await lane(hasherOf(handle, options.signal));
+    if (size < FOR_THREADS || !mayHaveThreads()) await lane(hasherOf(handle, options.signal));
     else await withHashThreads((hash) => together(lanesFor(method, options), () => lane(hash)));
     return { digests, size };
   });

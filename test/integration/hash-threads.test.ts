@@ -7,6 +7,7 @@ import { DIGEST_METHODS } from '../../src/core/pieces.js';
 import * as source from '../../src/repository/digest.js';
 import { built } from '../support/built.js';
 import { listByCommands } from '../support/digest-commands.js';
+import { run } from '../support/lab/programs.js';
 import { scratchFolders } from '../support/scratch-folder.js';
 
 const scratch = scratchFolders();
@@ -102,5 +103,14 @@ describe('a user who may have few threads', () => {
     });
     vi.restoreAllMocks();
     expect((await source.digestByPieces(path, 'gmac')).digests).toHaveLength(26);
+  });
+
+  it('has the same digests where there is no room for threads', async () => {
+    const path = await large();
+    const module = pathToFileURL(await built('repository/digest.js')).href;
+    const script = `console.log((await (await import('${module}')).digestByPieces('${path}', 'gmac')).list)`;
+    const limited = ['--as=1500000000', process.execPath, '--input-type=module', '-e', script];
+    const { stdout } = await run('prlimit', limited);
+    expect(stdout.trim()).toBe((await listByCommands(path, 'gmac')).trim());
   });
 });
