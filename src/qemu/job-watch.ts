@@ -113,9 +113,10 @@ function outcomeOf(id: string, jobs: readonly JobState[]): Omit<JobOutcome, 'can
 
 /**
  * Jobs that copy next to nothing until they are told to: those of a frozen guest, who otherwise waits until processors and storage
- * are free to let it thaw. In bytes per second; the first piece of each disk is copied all the same.
+ * are free to let it thaw. In bytes per second; the first piece of each disk is copied all the same. Not less, for jobs of a run
+ * that was killed before it told them end by themselves.
  */
-export const TRICKLE = 1;
+export const TRICKLE = 2 * 1024 * 1024;
 
 /** @param speed bytes per second; 0 is no limit */
 export async function setSpeed(client: QmpClient, ids: readonly string[], speed: number): Promise<void> {
