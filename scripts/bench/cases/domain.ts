@@ -12,7 +12,7 @@ import { change, makeDisk } from '../disks.js';
 import { peakMemory } from '../peak-memory.js';
 import { convert, emptyNode, peerIncrement, peerOf, runProgram } from '../programs.js';
 
-const SIZE = 4 * GiB;
+const SIZE = 8 * GiB;
 const DATA = 1.5 * GiB;
 /** Where what libvirt and the program take for themselves (some 0.4 s) is less than a tenth. */
 const MUCH = 6 * GiB;
@@ -141,7 +141,7 @@ async function libvirt(unwind: Unwind): Promise<LibvirtLab> {
 
 async function define(lab: LibvirtLab, name: string, data: number): Promise<LabDomain> {
   const file = join(lab.dir, 'images', `${name}.qcow2`);
-  await makeDisk(file, { size: Math.max(SIZE, data), data });
+  await makeDisk(file, { size: SIZE, data });
   const domain = await lab.define({ name, disks: [{ target: 'vda', file }] });
   await domain.start();
   return domain;
