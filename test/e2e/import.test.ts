@@ -99,7 +99,7 @@ describe('a chain of virtnbdbackup', () => {
       for (const [number, raw] of flat[disk].entries()) await expectRestores(root, disk, String(number), raw);
     }
     expect(await photograph(join(root, 'streams'))).toEqual(before);
-    expect(await filesIn(join(root, 'target'))).toEqual(['catalog.json', 'vda', 'vdb']);
+    expect(await filesIn(join(root, 'target'))).toEqual(['catalog-copy-1.json', 'catalog.json', 'vda', 'vdb']);
   });
 });
 
@@ -303,7 +303,7 @@ describe('an import that was killed', () => {
 
     await expectCli(0, importing(root));
     expect(await imagesIn(join(target, 'vda'))).toHaveLength(4);
-    expect(await filesIn(target)).toEqual(['catalog.json', 'vda']);
+    expect(await filesIn(target)).toEqual(['catalog-copy-1.json', 'catalog.json', 'vda']);
     await expectRestores(root, 'vda', '3', flat[3]!);
   });
 

@@ -134,6 +134,8 @@ describe('serve', () => {
     expect(await isPattern(last.disks[0]!.uri, '9M 64k', '0x99')).toBe(true);
     expect(await last.end()).toBe(0);
     expect(await photograph(lab.target)).toEqual(before);
+    const { stderr } = await expectCli(13, ['serve', '--target', lab.target, '--overlay', '/proc/none/there']);
+    expect(stderr).toContain('the folder /proc/none/there cannot be made');
   });
 
   it('serves from a folder that takes no lock and no mark, and says so', async () => {

@@ -15,13 +15,13 @@ import type { ChainFile } from '../../repository/chain-check.js';
 import { type DiskFolder, locateDisk, lockForReading } from '../../repository/disk-folder.js';
 import { lockTarget } from '../../repository/lock.js';
 import { openDisk } from '../../repository/open-point.js';
+import { makeFolder } from '../../repository/make-folder.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
 import { mergeOptions, type MergeRequest } from './merge-options.js';
 import {
   copyChain,
   type CopyDeps,
   defaultCopyDeps,
-  makeFolder,
   mostOfCopy,
   promoteCopy,
   refuseExisting,

@@ -9,6 +9,7 @@ import { readLegacyFolder } from '../../import/legacy-folder.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { lockTarget } from '../../repository/lock.js';
+import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import { realTarget } from '../../repository/real-target.js';
 import type { Definer } from './define-domain.js';
@@ -20,7 +21,6 @@ import { legacySource, recordedSource, type RestoreRun, type RestoreSource } fro
 import {
   copyChain,
   defaultCopyDeps,
-  makeFolder,
   mostOfCopy,
   promoteCopy,
   refuseExisting,

@@ -1,10 +1,9 @@
-import { mkdir } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import { nbdUri } from '../../core/nbd-uri.js';
 import type { Warn } from '../../core/warning.js';
-import { unwinding } from '../../flow/unwind.js';
-import { fileError } from '../../host/file-errors.js';
+import { Unwind, unwinding } from '../../flow/unwind.js';
+import { makeFolder } from '../../repository/make-folder.js';
 import { realTarget } from '../../repository/real-target.js';
 import { openBytes } from '../../storage-daemon/open-bytes.js';
 import { openForLong } from './open-for-long.js';
@@ -75,9 +74,8 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
 
     async function overlaysIn(folder: string): Promise<ReadonlyMap<string, string>> {
       const path = resolve(folder);
-      await mkdir(path, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
-        throw fileError('create the folder', path, error);
-      });
+      // It stays, as what is in it.
+      await makeFolder(path, new Unwind());
       return prepareOverlays(path, point, signal);
     }
   });
