@@ -136,7 +136,14 @@ export function pointFileName(level: Level, number: number): string {
 export const DEFINITION_FOLDER = 'definition';
 
 /** What else lies in a target where the folders of disks are. */
-export const OTHERS_IN_TARGET = [DEFINITION_FOLDER, 'catalog.json', 'run.json', 'verified.json'] as const;
+export const OTHERS_IN_TARGET = [
+  DEFINITION_FOLDER,
+  'catalog.json',
+  'catalog-copy-1.json',
+  'catalog-copy-2.json',
+  'run.json',
+  'verified.json',
+] as const;
 
 /** What is kept of a domain beside its disks; `live` is its XML as it ran. */
 export type DefinitionKind = 'domain' | 'live' | 'checkpoint' | 'nvram' | 'tpm';
