@@ -44,16 +44,28 @@ export function listOfPieces(digests: readonly string[]): string {
   return digests.map((each) => `${each}\n`).join('');
 }
 
+/** Hexadecimal digits of one digest. */
+const DIGITS: Readonly<Record<DigestMethod, number>> = { gmac: 32, sha256: 64 };
+
+/** Bytes of the list of so many pieces. */
+export function lengthOfList(count: number, method: DigestMethod): number {
+  return count * (DIGITS[method] + 1);
+}
+
 /** The digests in a list; undefined where it is none of `count` pieces. */
-export function piecesInList(list: string, count: number): readonly string[] | undefined {
+export function piecesInList(list: string, count: number, method: DigestMethod): readonly string[] | undefined {
   const lines = list.split('\n');
   if (lines.pop() !== '' || lines.length !== count) return undefined;
-  return lines.every((line) => /^[0-9a-f]+$/.test(line)) ? lines : undefined;
+  return lines.every((line) => line.length === DIGITS[method] && /^[0-9a-f]+$/.test(line)) ? lines : undefined;
+}
+
+export function methodOfPieces({ method = 'sha256' }: PieceDigest): DigestMethod {
+  return method;
 }
 
 /** What to prove another content of the file by, as its old one was. */
 export function methodOf({ sha256, pieces }: RecordedDigest): DigestMethod | null {
-  if (pieces) return pieces.method ?? 'sha256';
+  if (pieces) return methodOfPieces(pieces);
   return sha256 === null ? null : 'sha256';
 }
 

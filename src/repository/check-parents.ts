@@ -5,15 +5,14 @@ import { fileKey, rememberedDamage } from '../core/verified.js';
 import type { Warning } from '../core/warning.js';
 import { checkChain } from './chain-check.js';
 import { filesAmiss, isUntouched } from './file-state.js';
-import { readMemory } from './verified-file.js';
+import { readMemory, type VerifyMemory } from './verified-file.js';
 
 /** In words, what the files of the target that are gone, altered or were found damaged cost, those of older chains too. */
 export async function damageIn(
   target: string,
   catalog: Catalog,
-  untouched: ReadonlySet<string>,
+  { untouched, memory: { known, warnings } }: Pick<CheckedParents, 'untouched' | 'memory'>,
 ): Promise<readonly Warning[]> {
-  const { known, warnings } = await readMemory(target, catalog);
   const amiss = await filesAmiss(target, recordedFiles(catalog), untouched);
   const all = new Map([...rememberedDamage(known), ...amiss]);
   return [...warnings, ...damageInWords(catalog, damageOf(catalog, all))];
@@ -27,10 +26,11 @@ export async function checkParents(
 ): Promise<CheckedParents> {
   const brokenChains = new Map<string, string>();
   const untouched = new Set<string>();
+  const memory = catalog ? await readMemory(target, catalog) : NOTHING_KNOWN;
   const chain = currentChain(catalog);
-  if (!catalog || chain === undefined) return { brokenChains: brokenChains, catalog, untouched };
+  if (!catalog || chain === undefined) return { brokenChains: brokenChains, catalog, untouched, memory };
   const times = new Map<string, number>();
-  const found = rememberedDamage((await readMemory(target, catalog)).known);
+  const found = rememberedDamage(memory.known);
   const parents = disks.flatMap((id) => [latestTracked(catalog, id, chain), latestFull(catalog, id, chain)]);
   await Promise.all(
     [...new Set(parents)].map(async (parent) => {
@@ -56,6 +56,7 @@ export async function checkParents(
     brokenChains: brokenChains,
     catalog: times.size > 0 ? withModificationTimes(catalog, times) : catalog,
     untouched,
+    memory,
   };
 }
 
@@ -66,4 +67,8 @@ export interface CheckedParents {
   readonly catalog: Catalog | undefined;
   /** Files that were looked at and are as recorded, `<disk>/<file>`. */
   readonly untouched: ReadonlySet<string>;
+  /** What `verify` has found before. */
+  readonly memory: VerifyMemory;
 }
+
+const NOTHING_KNOWN: VerifyMemory = { known: new Map(), warnings: [] };

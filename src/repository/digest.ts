@@ -7,7 +7,9 @@ import {
   type DigestMethod,
   differingRanges,
   hasDigest,
+  lengthOfList,
   listOfPieces,
+  methodOfPieces,
   PIECE_BYTES,
   pieceCount,
   type PieceDigest,
@@ -15,6 +17,7 @@ import {
   piecesInList,
   type RecordedDigest,
 } from '../core/pieces.js';
+import { inLanes } from '../flow/lanes.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { createHasher } from '../host/hasher.js';
 import { HASH_THREADS, type HashRange, type HashTask, mayHaveThreads, withHashThreads } from '../host/hash-threads.js';
@@ -34,9 +37,6 @@ export interface DigestOptions {
   /** Meanwhile a program copies the same files, and wants processors too. */
   readonly besideCopy?: boolean | undefined;
 }
-
-/** Hexadecimal digits of one piece at most: of SHA-256. */
-const LONGEST_DIGEST = 64;
 
 export interface DigestByPieces {
   /** For the catalog. */
@@ -75,8 +75,8 @@ export async function findDigestFault(
   if (!hasDigest(recorded)) return undefined;
   const { sha256, pieces } = recorded;
   if (!pieces) return (await sha256File(path, options)) === sha256 ? undefined : { ranges: null };
-  const { bytes, method = 'sha256' } = pieces;
-  const { digests, size } = await hashPieces(path, { bytes, method }, options);
+  const { bytes } = pieces;
+  const { digests, size } = await hashPieces(path, { bytes, method: methodOfPieces(pieces) }, options);
   if (sha256Of(listOfPieces(digests)) === pieces.sha256) return undefined;
   const list = await readPieces(path, pieces, digests.length);
   return { ranges: list ? differingRanges(digests, list, { bytes, size }) : null };
@@ -85,17 +85,18 @@ export async function findDigestFault(
 /** The list beside a file, proved by the catalog; undefined where there is none that is the recorded one. */
 export async function readPieces(
   path: string,
-  { sha256 }: PieceDigest,
+  pieces: PieceDigest,
   count: number,
 ): Promise<readonly string[] | undefined> {
   const beside = `${path}${PIECES_SUFFIX}`;
+  const method = methodOfPieces(pieces);
   try {
     const handle = await open(beside, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
       const { size } = await handle.stat();
-      if (size > listOfPieces(['0'.repeat(LONGEST_DIGEST)]).length * count) return undefined;
+      if (size !== lengthOfList(count, method)) return undefined;
       const list = await handle.readFile('latin1');
-      return sha256Of(list) === sha256 ? piecesInList(list, count) : undefined;
+      return sha256Of(list) === pieces.sha256 ? piecesInList(list, count, method) : undefined;
     } finally {
       await handle.close();
     }
@@ -114,19 +115,20 @@ async function hashPieces(
 ): Promise<{ readonly digests: readonly string[]; readonly size: number }> {
   return reading(path, options, async (handle) => {
     const { size } = await handle.stat();
-    const digests = new Array<string>(pieceCount(size, bytes));
+    const starts = Array.from({ length: pieceCount(size, bytes) }, (_, index) => index * bytes);
     const pace = paceOf(options);
-    let next = 0;
-    const lane = async (hash: HashRange): Promise<void> => {
-      for (let index = next++; index < digests.length; index = next++) {
-        const start = index * bytes;
+    // Ends when all have ended: none may read from a file that is closed, and whose number may be another file's.
+    const hashAll = (lanes: number, hash: HashRange): Promise<readonly string[]> =>
+      inLanes(starts, lanes, async (start) => {
         const length = Math.min(bytes, size - start);
-        digests[index] = await hash({ fd: handle.fd, start, length, method });
+        const digest = await hash({ fd: handle.fd, start, length, method });
         await pace(length);
-      }
-    };
-    if (size < FOR_THREADS || !mayHaveThreads()) await lane(hasherOf(handle, options.signal));
-    else await withHashThreads((hash) => together(lanesFor(method, options), () => lane(hash)));
+        return digest;
+      });
+    const digests =
+      size < FOR_THREADS || !mayHaveThreads()
+        ? await hashAll(1, hasherOf(handle, options.signal))
+        : await withHashThreads((hash) => hashAll(lanesFor(method, options), hash));
     return { digests, size };
   });
 }
@@ -134,13 +136,6 @@ async function hashPieces(
 /** One thread makes GMAC of more than any program copies meanwhile, and a second one would only slow the copy. */
 function lanesFor(method: DigestMethod, { besideCopy = false }: DigestOptions): number {
   return besideCopy && method === 'gmac' ? 1 : HASH_THREADS;
-}
-
-/** Ends when all have ended: none may read from a file that is closed, and whose number may be another file's. */
-async function together(count: number, lane: () => Promise<void>): Promise<void> {
-  const ended = await Promise.allSettled(Array.from({ length: count }, lane));
-  const failed = ended.find((each) => each.status === 'rejected');
-  if (failed) throw failed.reason;
 }
 
 /** In this thread. */

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { open, utimes } from 'node:fs/promises';
 import { isFault } from '../core/file-record.js';
 import { linkFault } from '../core/header-link.js';
-import { hasDigest } from '../core/pieces.js';
+import { hasDigest, methodOfPieces } from '../core/pieces.js';
 import type { PointDisk } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
 import { syncFile } from '../host/durable.js';
@@ -98,7 +98,7 @@ async function putBack(path: string, { bytes, atimeMs, mtimeMs }: Head): Promise
 export async function mendPieceList(path: string, entry: PointDisk, options: DigestOptions): Promise<boolean> {
   const { pieces } = entry;
   if (!pieces || isFault(await lookAtFile(path, entry))) return false;
-  const digest = await digestByPieces(path, pieces.method ?? 'sha256', options);
+  const digest = await digestByPieces(path, methodOfPieces(pieces), options);
   if (digest.pieces.sha256 !== pieces.sha256 || digest.pieces.bytes !== pieces.bytes) return false;
   await replacePieceList(path, digest);
   return true;

@@ -1,3 +1,4 @@
+import { methodOfPieces } from '../../core/pieces.js';
 import type { Point, PointDefinition, PointDisk } from '../../core/point.js';
 import { lackedPart, machinePart } from './parts.js';
 import type { PointDocument } from './schemas/point.js';
@@ -38,7 +39,7 @@ function diskPart(entry: PointDisk): PointDocument['disks'][number] {
     allocated,
     mtimeMs,
     sha256,
-    pieces: pieces ? { method: pieces.method ?? 'sha256', bytes: pieces.bytes, sha256: pieces.sha256 } : null,
+    pieces: pieces ? { method: methodOfPieces(pieces), bytes: pieces.bytes, sha256: pieces.sha256 } : null,
     changed,
     durationMs,
     plaintextOfEncrypted: entry.plaintextOfEncrypted,

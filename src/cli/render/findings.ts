@@ -12,12 +12,17 @@ export function findingLines(findings: readonly Finding[]): readonly string[] {
 }
 
 function summary(findings: readonly Finding[]): string {
-  const count = (level: Finding['level'], word: string): string => {
-    const number = findings.filter((each) => each.level === level).length;
-    return `${number} ${word}${number === 1 ? '' : 's'}`;
-  };
-  const [errors, warnings] = [count('error', 'error'), count('warning', 'warning')];
-  return errors === '0 errors' && warnings === '0 warnings'
+  const [errors, warnings] = [countOf(findings, 'error'), countOf(findings, 'warning')];
+  return errors + warnings === 0
     ? 'nothing stands in the way of a backup'
-    : `${errors}, ${warnings}`;
+    : `${counted(errors, 'error')}, ${counted(warnings, 'warning')}`;
+}
+
+export function countOf(findings: readonly Finding[], level: Finding['level']): number {
+  return findings.filter((each) => each.level === level).length;
+}
+
+/** `1 point`, `2 points` */
+export function counted(number: number, word: string): string {
+  return `${number} ${word}${number === 1 ? '' : 's'}`;
 }

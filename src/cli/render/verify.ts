@@ -1,5 +1,5 @@
 import type { VerifiedTarget, VerifyResult } from '../../operations/verify/request.js';
-import { findingLines } from './findings.js';
+import { counted, countOf, findingLines } from './findings.js';
 import { formatBytes } from './units.js';
 
 /** A line for each finding, and one for each target with what was looked at. */
@@ -11,13 +11,9 @@ function summary({ target, findings, points, lost, files, read }: VerifiedTarget
   const looked = `${counted(points, 'point')}, ${counted(files, 'file')} looked at`;
   const bytes = read.files === 0 ? '' : `, ${read.files} of them read whole (${formatBytes(read.bytes)})`;
   const found = (['error', 'warning'] as const).flatMap((level) => {
-    const number = findings.filter((each) => each.level === level).length;
+    const number = countOf(findings, level);
     return number === 0 ? [] : [counted(number, level)];
   });
   const cost = lost.length === 0 ? '' : `; not restorable as a whole: ${lost.join(', ')}`;
   return `${target}: ${looked}${bytes}: ${found.length === 0 ? 'nothing wrong' : found.join(', ')}${cost}`;
-}
-
-function counted(number: number, word: string): string {
-  return `${number} ${word}${number === 1 ? '' : 's'}`;
 }

@@ -26,8 +26,8 @@ export async function planRun(run: BackupRun, ready: ReadyVm, state: TargetState
     ...{ request: options, vm, attempt, now: context.now() },
     bitmapName: bitmapName && ((disk) => bitmapName(targetId, disk, attempt)),
   });
-  const { catalog, untouched } = parents;
-  if (catalog) (await damageIn(target, catalog, untouched)).forEach(run.warn);
+  const { catalog } = parents;
+  if (catalog) (await damageIn(target, catalog, parents)).forEach(run.warn);
   for (const { code, text, kind, said } of plan.remarks) {
     if (said) run.remind({ code, text }, kind === 'lacks');
     else run.warn({ code, text });

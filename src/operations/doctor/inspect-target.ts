@@ -78,7 +78,7 @@ export async function inspectTarget(folder: string, options: LookOptions): Promi
 async function contentOf(
   state: TargetState,
   { identity, vm, domain }: LookOptions,
-  { brokenChains, untouched }: CheckedParents,
+  parents: CheckedParents,
 ): Promise<TargetContent> {
   const { catalog } = state;
   const otherVm = (vm && whyOtherVm(state, identity, vm.disks)) ?? null;
@@ -89,8 +89,8 @@ async function contentOf(
     lastPointAt: catalog?.points.at(-1)?.createdAt ?? null,
     otherVm,
     repairs: otherVm === null ? await (domain ? domain.observe(state) : observeRepairs(state, vm ?? idle)) : [],
-    damage: catalog ? (await damageIn(state.target, catalog, untouched)).map(({ text }) => text) : [],
-    broken: [...brokenChains].map(([file, why]) => ({ file, why })),
+    damage: catalog ? (await damageIn(state.target, catalog, parents)).map(({ text }) => text) : [],
+    broken: [...parents.brokenChains].map(([file, why]) => ({ file, why })),
     warnings: state.warnings,
   };
 }

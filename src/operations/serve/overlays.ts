@@ -1,13 +1,13 @@
-import { lstat, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as v from 'valibot';
 import { isFault } from '../../core/file-record.js';
 import { QmpBackupError } from '../../errors.js';
 import { renameDurably, replaceFile, syncFile } from '../../host/durable.js';
-import { codeOf, fileError } from '../../host/file-errors.js';
 import { readJsonFile } from '../../host/plain-file.js';
 import { createImage } from '../../qemu-tools/steps.js';
 import { checkHeader } from '../../repository/check-file.js';
+import { isThere } from '../../repository/layout.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import type { OpenDisk, OpenPoint } from '../../repository/open-point.js';
 
@@ -82,14 +82,4 @@ async function readRecord(folder: string): Promise<v.InferOutput<typeof recordSc
   const parsed = v.safeParse(recordSchema, value);
   if (parsed.success) return parsed.output;
   throw new QmpBackupError('unsafe', `${path} is not understood by this version`, { hint });
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return false;
-    throw fileError('look at', path, error);
-  }
 }

@@ -9,7 +9,7 @@ import { afterLook, fileKey, type FileVerdict } from '../../core/verified.js';
 import { gapsIn, lostPoints } from '../../core/whole-chains.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { lockForReading } from '../../repository/disk-folder.js';
-import { VERIFIED_NAME } from '../../repository/layout.js';
+import { CATALOG_NAME, VERIFIED_NAME } from '../../repository/layout.js';
 import { lockTarget } from '../../repository/lock.js';
 import { readMemory, writeMemory } from '../../repository/verified-file.js';
 import { lookAtDefinitions } from './definitions.js';
@@ -61,14 +61,14 @@ export async function verifyTarget(target: string, given: VerifyRun, unwind: Unw
 
 async function withoutCatalog(target: string, { journal, findings }: ToldByTarget): Promise<VerifiedTarget> {
   const strays = await findStrays(target, undefined, journal);
-  const isMissing = !findings.some(({ file }) => file === 'catalog.json');
+  const isMissing = !findings.some(({ file }) => file === CATALOG_NAME);
   // A first run that died before its point was sealed has lost no catalog.
   const lost = isMissing && (journal === undefined || strays.strays.some(({ kind }) => kind === 'stray'));
   const seen = strays.strays.filter(({ kind }) => kind === 'stray' || kind === 'partial');
   const files = seen.length === 0 ? '' : ` (${seen.length} files lie here that may be of points)`;
   const catalog = lost ? [noCatalogFinding()] : [];
   const all = [...findings, ...catalog].map((each) =>
-    each.file === 'catalog.json' ? { ...each, what: `${each.what}${files}` } : each,
+    each.file === CATALOG_NAME ? { ...each, what: `${each.what}${files}` } : each,
   );
   return {
     ...{ target, vm: null, targetId: null, findings: worstFirst([...all, ...strays.findings]) },

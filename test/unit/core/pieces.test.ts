@@ -16,7 +16,7 @@ describe('a list of pieces', () => {
   it('is read back as it was written', () => {
     fc.assert(
       fc.property(fc.array(digest), (digests) => {
-        expect(piecesInList(listOfPieces(digests), digests.length)).toEqual(digests);
+        expect(piecesInList(listOfPieces(digests), digests.length, 'sha256')).toEqual(digests);
       }),
     );
   });
@@ -26,7 +26,8 @@ describe('a list of pieces', () => {
     ['that is cut off', 1, 'a'.repeat(64)],
     ['with something else in it', 1, `${'g'.repeat(64)}\n`],
     ['that is empty', 1, ''],
-  ])('%s is none', (_, count, list) => expect(piecesInList(list, count)).toBeUndefined());
+    ['by another method', 1, `${'a'.repeat(32)}\n`],
+  ])('%s is none', (_, count, list) => expect(piecesInList(list, count, 'sha256')).toBeUndefined());
 
   it.each([
     [0, 0],
