@@ -41,8 +41,6 @@ export interface SourceDisk {
   readonly underJob: boolean;
   /** The job of somebody else that has the disk for its own: no other is started on it. */
   readonly heldBy?: DiskHolder;
-  /** The guest's device itself is throttled (`-drive throttling`, `block_set_io_throttle`), without a filter. */
-  readonly throttled?: true;
   /** QEMU's own overlay of `-snapshot`, a file that has no name any more. */
   readonly temporary?: true;
   readonly format: string;

@@ -1,5 +1,4 @@
 import { QmpBackupError } from '../errors.js';
-import type { SourceDisk, VmState } from './disk.js';
 
 /**
  * Whether a run fleeces. A plain backup job copies old data to the target before each guest write, so a target that is
@@ -52,24 +51,6 @@ export function fleecingImpossible(wish: string, obstacle: string): QmpBackupErr
     hint: 'Nothing was changed. --fleece never takes the backup without it.',
   });
 }
-
-/**
- * Which fleeced disks would end a QEMU, and the guest with it, in words; null where none would. Seen on 7.2 at the first run, and
- * never on 10.0: the VM is continued while jobs read, and QEMU then moves a throttled device into its iothread.
- */
-export function fatalToFleece(
-  { iothread, machine }: Pick<VmState, 'iothread' | 'machine'>,
-  disks: readonly { readonly id: string; readonly source: Pick<SourceDisk, 'throttled'> }[],
-): string | null {
-  const throttled = disks.find(({ source }) => source.throttled);
-  if (!throttled || iothread === null || Number.parseInt(machine.qemuVersion, 10) >= SAFE_SINCE) return null;
-  return (
-    `${throttled.id} has limits of its own (-drive throttling or block_set_io_throttle) and the VM an iothread (${iothread}): ` +
-    `QEMU before ${SAFE_SINCE} aborts of that, with the guest (a throttle filter does no harm)`
-  );
-}
-
-const SAFE_SINCE = 10;
 
 /** Why fleecing would be good for this guest, or null. */
 function reasonOf({ network, speedLimit, spaceIsShort, jobBreaksItself }: FleeceQuestion): string | null {

@@ -37,8 +37,6 @@ export interface VmFacts {
   readonly jobSparesGuest: boolean;
   /** Whether this QEMU has what fleecing needs. */
   readonly canFleece: boolean;
-  /** Why this VM is not fleeced although its QEMU can, or null. */
-  readonly fatalToFleece: string | null;
   /** `root`, where this user can see the process. */
   readonly user: string | null;
 }

@@ -14,7 +14,6 @@ export function judgeVm(vm: VmFacts): readonly Finding[] {
   return [
     ...judgeQemu(vm),
     ...judgeRunState(state),
-    ...judgeFleecing(vm),
     ...state.disks.flatMap((source) => judgeDisk(idOf(source), source)),
     ...judgeSharing(state.disks, idOf),
     ...vm.beside.map((what) => info('VM', `in no backup of it: ${what}`)),
@@ -58,12 +57,6 @@ export function judgeLeftOut({ name, reason, kind, instead, offer }: LeftOut): F
     level: 'warning',
     todo: instead ?? (offer ? `Take it with --include ${name}, or leave it out with --exclude.` : null),
   };
-}
-
-function judgeFleecing({ fatalToFleece }: VmFacts): Finding[] {
-  if (fatalToFleece === null) return [];
-  const what = `it is never fleeced: ${fatalToFleece}; so a target that fills up or hangs reaches the guest`;
-  return [{ level: 'warning', subject: 'VM', what, todo: 'Limit the disk by a throttle filter, or run QEMU 10.' }];
 }
 
 function judgeRunState(state: VmState): Finding[] {

@@ -160,7 +160,6 @@ export function disksOf(
       disks.push({
         ...{ ...source, underJob, backing: layers.slice(1).map(({ file }) => file) },
         ...(heldBy && { heldBy }),
-        ...(device.inserted.group !== undefined && { throttled: true as const }),
         ...(isTemporary(node, layers) && { temporary: true }),
       });
     }

@@ -8,7 +8,8 @@ import type { TargetAio } from './probe-target.js';
 
 /**
  * The one transaction that begins a point: per disk the new bitmap and the job, all disks at one instant. It is sent
- * as prepared text of one command so that nothing but it lies between freeze and thaw.
+ * as prepared text of one command so that nothing but it lies between freeze and thaw. Disks that are fleeced have their
+ * jobs in a second one, when the guest goes on.
  */
 export interface TransactionDisk {
   readonly planned: PlannedDisk;
@@ -42,17 +43,37 @@ export interface TransactionOptions {
   readonly timeoutMs: number;
 }
 
-/** Starts the jobs; when it returns, the instant of the point has passed. */
+/** When it returns, the instant of the point has passed. Disks that are fleeced have theirs by the filters, and get their jobs later. */
 export async function startPoint(
   client: QmpClient,
   disks: readonly TransactionDisk[],
   options: TransactionOptions,
 ): Promise<void> {
-  await run(client, 'transaction', { actions: pointActions(disks, options) }, { timeoutMs: options.timeoutMs });
+  await transact(client, pointActions(disks, options), options);
 }
 
 /**
- * Adds the new bitmaps of all disks ahead of the instant, for filters are inserted before the jobs start: what the guest
+ * Starts the jobs that read snapshots. Not while the VM stands still: a job that ends while QEMU is in `cont`, because it
+ * fails or somebody cancels it, aborts a QEMU with iothreads (10.0.2, `bdrv_do_drained_end`).
+ */
+export async function startFleecedJobs(
+  client: QmpClient,
+  disks: readonly TransactionDisk[],
+  options: TransactionOptions,
+): Promise<void> {
+  await transact(client, fleecedJobActions(disks, options), options);
+}
+
+async function transact(
+  client: QmpClient,
+  actions: readonly TransactionAction[],
+  { timeoutMs }: TransactionOptions,
+): Promise<void> {
+  if (actions.length > 0) await run(client, 'transaction', { actions }, { timeoutMs });
+}
+
+/**
+ * Adds the new bitmaps of all disks ahead of the instant, for filters are inserted before the transaction: what the guest
  * writes in between must not be missing in both this point and the next one.
  */
 export async function addBitmaps(client: QmpClient, disks: readonly TransactionDisk[]): Promise<void> {
@@ -60,17 +81,28 @@ export async function addBitmaps(client: QmpClient, disks: readonly TransactionD
   if (actions.length > 0) await run(client, 'transaction', { actions });
 }
 
+type JobOptions = Omit<TransactionOptions, 'timeoutMs'>;
+
 /** All bitmaps first, then all jobs: a transaction that QEMU refuses at a bitmap has started no job. */
-export function pointActions(
+export function pointActions(disks: readonly TransactionDisk[], options: JobOptions): readonly TransactionAction[] {
+  const fleeced = fleecedOf(disks);
+  const bitmaps = fleeced.length > 0 ? fleeced.flatMap(workBitmapActions) : disks.flatMap(newBitmapActions);
+  const jobs = disks.flatMap((disk) => (disk.fleece ? [] : [jobAction(disk, options)]));
+  return [...bitmaps, ...jobs];
+}
+
+export function fleecedJobActions(
   disks: readonly TransactionDisk[],
-  { speed, compress, jobOnCbwError, endOneByOne, clusterReads }: Omit<TransactionOptions, 'timeoutMs'>,
+  options: JobOptions,
 ): readonly TransactionAction[] {
-  const early = disks.some(({ fleece }) => fleece !== null);
-  const bitmaps = disks.flatMap((disk) => [
-    ...(early ? [] : newBitmapActions(disk)),
-    ...(disk.fleece ? workBitmapActions({ planned: disk.planned, fleece: disk.fleece }) : []),
-  ]);
-  const jobs = disks.map(({ planned, path, aio, fleece }) => ({
+  return disks.flatMap((disk) => (disk.fleece ? [jobAction(disk, options)] : []));
+}
+
+function jobAction(
+  { planned, path, aio, fleece }: TransactionDisk,
+  { speed, compress, jobOnCbwError, endOneByOne, clusterReads }: JobOptions,
+): TransactionAction {
+  return {
     type: 'drive-backup',
     data: {
       device: fleece?.nodes.snapshot ?? planned.source.address,
@@ -90,8 +122,7 @@ export function pointActions(
       'auto-dismiss': false,
       ...(endOneByOne ? { 'auto-finalize': false } : {}),
     },
-  }));
-  return [...bitmaps, ...jobs];
+  };
 }
 
 function newBitmapActions({ planned: { newBitmap, source } }: TransactionDisk): readonly TransactionAction[] {

@@ -81,8 +81,6 @@ export const blockNode = v.looseObject({
   encrypted: v.optional(v.boolean()),
   cache: v.optional(v.looseObject({ 'no-flush': v.boolean() })),
   backing_file: v.optional(v.string()),
-  /** In `query-block`: the group by which the guest's device itself is throttled. */
-  group: v.optional(v.string()),
   /** Counts filters too, also those of a running job; 0 throughout in a flat list. */
   backing_file_depth: v.number(),
   /** Left out when there is none. */

@@ -6,8 +6,8 @@ import { QmpTimeout } from '../../qmp/errors.js';
 import type { Begun } from '../copy-method.js';
 
 /**
- * [stop, filters] transaction [continue]. Filters that are in place before the transaction are what makes the instant of
- * a fleeced disk. `pause`: for fleecing of a VM that runs.
+ * [stop, filters] transaction [continue]. The filters are what makes the instant of a fleeced disk, whose job begins when the
+ * guest goes on. `pause`: for fleecing of a VM that runs.
  */
 export async function beginPoint(
   client: QmpClient,

@@ -1,8 +1,7 @@
 import { Stats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
-import type { VmState } from '../../core/disk.js';
-import { chooseFleece, fatalToFleece, type FleeceChoice } from '../../core/fleece-choice.js';
+import { chooseFleece, type FleeceChoice } from '../../core/fleece-choice.js';
 import { IMAGE_CLUSTER } from '../../core/image-cluster.js';
 import { DIES_OF_NBD, survivesReaders } from '../../core/iothread-exports.js';
 import { fleeceNodeName, scratchFolderName } from '../../core/names.js';
@@ -21,7 +20,7 @@ export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: Targ
   const { options } = run;
   if (options.verify !== null) refuseIothreads(run);
   const features = await featuresFor(run, target);
-  const choice = fleeceFor(options, { features, plan, vm: run.session.state, target });
+  const choice = fleeceFor(options, { features, plan, target });
   return { ...choice, features, disks: choice.fleece ? await placeScratch(run, plan) : new Map() };
 }
 
@@ -31,18 +30,17 @@ export function fleeceFor(
   seen: {
     readonly features: QemuFeatures | null;
     readonly plan: BackupPlan;
-    readonly vm: VmState;
     readonly target: TargetStorage;
   },
 ): FleeceChoice {
-  const { features, plan, vm, target } = seen;
+  const { features, plan, target } = seen;
   return chooseFleece({
     mode: fleece,
     verify: verify !== null,
     network: target.network,
     speedLimit,
     spaceIsShort: target.spaceIsShort,
-    obstacle: fleecingObstacle(features, plan.disks, vm),
+    obstacle: fleecingObstacle(features, plan.disks),
     jobBreaksItself: features?.driveBackup.onCbwError ?? false,
   });
 }
@@ -71,7 +69,7 @@ async function featuresFor({ options, session }: QmpRun, target: TargetStorage):
 }
 
 /** Why this QEMU cannot fleece these disks, or null. */
-function fleecingObstacle(features: QemuFeatures | null, disks: readonly PlannedDisk[], vm: VmState): string | null {
+function fleecingObstacle(features: QemuFeatures | null, disks: readonly PlannedDisk[]): string | null {
   if (!features?.snapshotAccess) return 'this QEMU has no snapshot-access nodes (7.0 and later have)';
   const { copyBeforeWrite: filter } = features;
   if (!filter?.onCbwError || !filter.cbwTimeout) {
@@ -81,10 +79,7 @@ function fleecingObstacle(features: QemuFeatures | null, disks: readonly Planned
   // QEMU 7.2 aborts when a job ends whose filter was there before ours was made above it.
   if (busy) return `another job is running on ${busy.disk}`;
   if (!disks.some(({ source }) => source.qdev !== null)) return 'no guest device has any of the disks open';
-  const idOf = (node: string): string | undefined => disks.find(({ source }) => source.address === node)?.disk;
-  // Those that are left out, too: nobody has seen that they do no harm.
-  const all = vm.disks.map((source) => ({ id: idOf(source.address) ?? source.device ?? source.address, source }));
-  return fatalToFleece(vm, all);
+  return null;
 }
 
 /** Bytes below which a scratch image is of no use. */

@@ -48,7 +48,7 @@ function disksPart(disks: VmFacts['disks']): VmPart['disks'] {
 }
 
 function vmPart(vm: VmFacts): VmPart {
-  const { beside, missingCommands, jobSparesGuest, canFleece, fatalToFleece, user } = vm;
+  const { beside, missingCommands, jobSparesGuest, canFleece, user } = vm;
   return {
     state: vmDocument(vm.state),
     disks: disksPart(vm.disks),
@@ -56,7 +56,6 @@ function vmPart(vm: VmFacts): VmPart {
     missingCommands,
     jobSparesGuest,
     canFleece,
-    fatalToFleece,
     user,
   };
 }

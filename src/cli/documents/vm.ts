@@ -29,7 +29,7 @@ export function vmDocument(state: VmState): VmDocument {
 }
 
 function diskPart(disk: SourceDisk): DiskDocument {
-  const { id, device, qdev, address: node, underJob, heldBy, throttled, temporary, format, file, backing } = disk;
+  const { id, device, qdev, address: node, underJob, heldBy, temporary, format, file, backing } = disk;
   const { virtualSize, allocated, compat, encrypted, cannotTrack, unreadable } = disk;
   return {
     id,
@@ -38,7 +38,6 @@ function diskPart(disk: SourceDisk): DiskDocument {
     node,
     underJob,
     heldBy: heldBy && holderPart(heldBy),
-    throttled: throttled ?? false,
     temporary: temporary ?? false,
     format,
     file,

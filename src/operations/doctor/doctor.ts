@@ -8,7 +8,6 @@ import { contextOf, type VerbContext } from '../../backends/verb-context.js';
 import { besideDisks } from '../../core/beside-disks.js';
 import { type Failure, isFailure } from '../../core/failure.js';
 import type { Finding } from '../../core/finding.js';
-import { fatalToFleece } from '../../core/fleece-choice.js';
 import { identityOf, type VmIdentity } from '../../core/identity.js';
 import { matchDisks } from '../../core/match-disks.js';
 import type { DomainFacts } from '../../doctor/domain-facts.js';
@@ -141,7 +140,6 @@ function inspectVmForDoctor(
       vm: {
         state,
         disks: known.map(({ id, source }) => ({ id, node: source.address })),
-        fatalToFleece: fatalToFleece(state, known),
         beside: besideDisks(state, tpms),
         missingCommands: NEEDED_COMMANDS.filter((name) => !has.has(name)),
         jobSparesGuest: features.driveBackup.onCbwError,

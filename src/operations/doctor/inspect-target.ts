@@ -117,7 +117,7 @@ async function planFor(
       disks: plan.disks.map(({ disk, level, reason }) => ({ disk, level, reason })),
       known: [...knownDisks(catalog).keys()],
       need,
-      fleece: domain?.fleecing ?? fleeceFor(PLAIN_REQUEST, { features, plan, vm, target }),
+      fleece: domain?.fleecing ?? fleeceFor(PLAIN_REQUEST, { features, plan, target }),
     };
   } catch (error) {
     if (!(error instanceof QmpBackupError)) throw error;

@@ -106,8 +106,7 @@ class Course {
     const included = step.include === null ? torture.disks : [torture.disk(step.include)];
     const { level } = step;
     const isSafe =
-      !(step.fleece === 'always' && torture.isFatalToFleece) &&
-      ((level !== 'inc' && level !== 'diff') || included.every((disk) => canBuildOn(target, torture, disk, level)));
+      (level !== 'inc' && level !== 'diff') || included.every((disk) => canBuildOn(target, torture, disk, level));
     const run = await runTool(
       this.#tool,
       [

@@ -146,7 +146,7 @@ class Script {
 
   /**
    * A write between the transaction and its reply would be before or after the instant: nobody could tell. With fleecing
-   * that begins where the VM is stopped and the filters go in: no guest writes then.
+   * that is from where the VM is stopped, and the filters go in, until it goes on: no guest writes then.
    */
   #isTime(): boolean {
     return this.#fault.kind !== 'write' || this.#awaited === undefined;
@@ -156,9 +156,11 @@ class Script {
     if (direction === 'to-qemu') {
       const command = commandOf(text) ?? '';
       const isPoint = isPointTransaction(text);
-      if ((!isPoint && command !== 'stop' && command !== 'qom-set') || this.#instantIsPast) return;
+      const isMoment = isPoint || ['stop', 'qom-set', 'cont'].includes(command);
+      if (!isMoment || this.#instantIsPast) return;
       this.instant ??= new Map(this.#tool.torture.disks.map(({ id, bytes }) => [id, bytes]));
-      this.#awaited = isPoint ? (JSON.parse(text) as { id: unknown }).id : 'a transaction';
+      this.#awaited =
+        isPoint || command === 'cont' ? (JSON.parse(text) as { id: unknown }).id : 'the end of the instant';
       return;
     }
     if (this.#awaited !== undefined && (JSON.parse(text) as { id?: unknown }).id === this.#awaited) {
@@ -218,7 +220,7 @@ class Script {
   }
 }
 
-/** The one that starts the jobs; with fleecing, another one that adds the bitmaps came before. */
+/** One that starts jobs; with fleecing, others that add bitmaps came before. */
 function isPointTransaction(text: string): boolean {
   return commandOf(text) === 'transaction' && text.includes('drive-backup');
 }

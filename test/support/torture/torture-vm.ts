@@ -78,16 +78,6 @@ export class TortureVm {
     return this.#shape.running ? 'running' : this.#hasMoved ? 'paused' : 'prelaunch';
   }
 
-  /**
-   * 7.2 would abort: a device that is throttled itself moves into its iothread while jobs read. The program also minds those that
-   * it leaves out.
-   */
-  get isFatalToFleece(): boolean {
-    const { iothreads, oneGroup = false } = this.#shape;
-    const limited = this.disks.some(({ shape: { kind } }) => oneGroup && (kind === 'drive' || kind === 'raw'));
-    return limited && iothreads !== undefined && this.#isOld;
-  }
-
   get #isOld(): boolean {
     return this.vm.control.greeting.qemuVersion.major < 10;
   }

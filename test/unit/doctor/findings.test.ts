@@ -15,7 +15,6 @@ function vmFacts(state: Partial<VmFacts['state']> = {}, more: Partial<VmFacts> =
     missingCommands: [],
     jobSparesGuest: false,
     canFleece: true,
-    fatalToFleece: null,
     user: 'root',
     ...more,
   };

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { pointActions, type TransactionDisk } from '../../../src/qemu/transaction.js';
+import { fleecedJobActions, pointActions, type TransactionDisk } from '../../../src/qemu/transaction.js';
 
 const source = {
   device: 'd1',
@@ -56,14 +56,26 @@ describe('the job of a point', () => {
     expect(data(false)).not.toHaveProperty('auto-finalize');
   });
 
+  const nodes = { scratch: 's', filter: 'f', snapshot: 'snp' };
+  const fleeced: TransactionDisk = { ...disk, fleece: { qdev: 'q', scratch: '/s', limit: 1, nodes } };
+
   it('copies single clusters where longer pieces are answered wrongly, and only where it is fleeced', () => {
-    const nodes = { scratch: 's', filter: 'f', snapshot: 'snp' };
-    const fleeced = { ...disk, fleece: { qdev: 'q', scratch: '/s', limit: 1, nodes } };
-    const data = (each: typeof disk | typeof fleeced): unknown =>
-      pointActions([each], { speed: 0, compress: false, clusterReads: true }).find(
-        ({ type }) => type === 'drive-backup',
-      )?.data;
-    expect(data(fleeced)).toMatchObject({ device: 'snp', 'x-perf': { 'max-chunk': 65_536 } });
-    expect(data(disk)).not.toHaveProperty('x-perf');
+    const options = { speed: 0, compress: false, clusterReads: true };
+    const [job] = fleecedJobActions([fleeced], options);
+    expect(job?.data).toMatchObject({ device: 'snp', 'x-perf': { 'max-chunk': 65_536 } });
+    for (const { data } of pointActions([disk], options)) expect(data).not.toHaveProperty('x-perf');
+  });
+
+  it('of a disk that is fleeced is not begun at the instant, and copies what the bitmap held then', () => {
+    const options = { speed: 0, compress: false };
+    const actions = pointActions([fleeced, disk], options);
+    expect(actions.map(({ type }) => type)).toEqual([
+      'block-dirty-bitmap-add',
+      'block-dirty-bitmap-merge',
+      'drive-backup',
+    ]);
+    expect(actions.at(-1)?.data).toMatchObject({ device: '#fmt', bitmap: 'old' });
+    const later = fleecedJobActions([fleeced, disk], options);
+    expect(later.map(({ data }) => data)).toEqual([expect.objectContaining({ device: 'snp', bitmap: 'work' })]);
   });
 });

@@ -13,7 +13,7 @@ import { inspectVm } from '../../../qemu/inspect.js';
 import { type JobErrors, listenForJobErrors } from '../../../qemu/job-errors.js';
 import { dismissJob, setSpeed, TRICKLE } from '../../../qemu/job-watch.js';
 import { mayGo } from '../../../qemu/stay-here.js';
-import type { TransactionDisk } from '../../../qemu/transaction.js';
+import { startFleecedJobs, type TransactionDisk, type TransactionOptions } from '../../../qemu/transaction.js';
 import { describeEndpoint, type Endpoint } from '../../../qmp/endpoint.js';
 import { QmpConnectionLost } from '../../../qmp/errors.js';
 import type { Staging } from '../../../repository/staging.js';
@@ -130,21 +130,30 @@ class DriveBackup implements CopyAttempt {
   begin(): Promise<Begun> {
     const { session, options } = this.#run;
     return beginPoint(session.client, this.#disks, this.#parts.guards.pause, {
+      ...this.#jobOptions(),
       speed: this.freezer ? TRICKLE : options.speedLimit,
+      cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000),
+    });
+  }
+
+  #jobOptions(): TransactionOptions {
+    const { session, options } = this.#run;
+    return {
+      speed: options.speedLimit,
       compress: options.compress,
       endOneByOne: this.#parts.vm.iothread !== null,
       jobOnCbwError: this.fleecing.features?.driveBackup.onCbwError ?? false,
       clusterReads: answersByCluster(session.client.greeting),
-      cbwTimeoutS: Math.ceil(options.cbwTimeoutMs / 1000),
       timeoutMs: TRANSACTION_TIMEOUT_MS,
-    });
+    };
   }
 
   async begun<T>(taken: T): Promise<T> {
     const { session, options } = this.#run;
-    const jobs = this.planned.plan.disks.map(({ job }) => job);
-    if (this.freezer) await setSpeed(session.client, jobs, options.speedLimit);
+    const slowed = this.#disks.filter(({ fleece }) => this.freezer && !fleece).map(({ planned }) => planned.job);
+    await setSpeed(session.client, slowed, options.speedLimit);
     await releaseGuards(this.#parts.guards);
+    await startFleecedJobs(session.client, this.#disks, this.#jobOptions());
     return taken;
   }
 

@@ -31,7 +31,6 @@ const vm = object(
     missingCommands: texts('Commands that a backup needs and this QEMU does not have'),
     jobSparesGuest: flag('A target that fails can fail the job instead of the guest'),
     canFleece: flag('This QEMU has what fleecing needs'),
-    fatalToFleece: textOrNull('Why this VM is not fleeced although its QEMU can, or null'),
     user: textOrNull('The user whom QEMU runs as, where that can be seen'),
   },
   'The VM behind a monitor',

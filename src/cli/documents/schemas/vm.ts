@@ -44,7 +44,6 @@ const disk = object(
         'The job of somebody else that has the disk for its own; absent where there is none',
       ),
     ),
-    throttled: flag('The guest device itself is throttled'),
     temporary: flag("It is QEMU's own overlay of -snapshot"),
     format: text('Format of the image'),
     file: text('Image file as QEMU names it'),
