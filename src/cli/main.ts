@@ -34,8 +34,8 @@ for (const stream of [process.stdout, process.stderr]) stream.on('error', () => 
 if (isChildRun()) endWithParent();
 
 const opened: CommandContext[] = [];
-const program = buildProgram(interrupt.signal, (context) => opened.push(context));
 try {
+  const program = await buildProgram(process.argv, interrupt.signal, (context) => opened.push(context));
   await program.parseAsync(withJsonForm(process.argv));
   const ending = opened[0]?.ending();
   if (ending !== undefined) process.exitCode = exitCodeFor(ending);

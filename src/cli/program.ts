@@ -4,38 +4,42 @@ import { emptyValue } from '../core/option-rules.js';
 import { messageOf } from '../errors.js';
 import { packageVersion } from '../host/package-version.js';
 import { backupCommand } from './commands/backup.js';
-import { cleanupCommand } from './commands/cleanup.js';
-import { doctorCommand } from './commands/doctor.js';
-import { importCommand } from './commands/import.js';
-import { infoCommand } from './commands/info.js';
-import { listCommand } from './commands/list.js';
-import { mergeCommand } from './commands/merge.js';
-import { rebaseCommand } from './commands/rebase.js';
-import { recoverCommand } from './commands/recover.js';
-import { restoreCommand } from './commands/restore.js';
-import { serveCommand } from './commands/serve.js';
-import { verifyCommand } from './commands/verify.js';
 import { JSON_FORMS } from './json-form.js';
 import { put, putAnswer } from './output.js';
 import type { Register, Runner } from './register.js';
 import { type CommandContext, createContext, type GlobalOptions } from './wiring.js';
 
-const COMMANDS: readonly Register[] = [
-  backupCommand,
-  listCommand,
-  verifyCommand,
-  infoCommand,
-  restoreCommand,
-  serveCommand,
-  rebaseCommand,
-  mergeCommand,
-  importCommand,
-  cleanupCommand,
-  recoverCommand,
-  doctorCommand,
+/** The other verbs by all their names. */
+const OTHERS = [
+  ...[
+    'list',
+    'verify',
+    'info',
+    'restore',
+    'serve',
+    'rebase',
+    'commit',
+    'merge',
+    'import',
+    'cleanup',
+    'recover',
+    'doctor',
+  ],
+  ...['help', '--help', '-h'],
 ];
 
-export function buildProgram(signal: AbortSignal, onContext: (context: CommandContext) => void): Command {
+/** In the order of the help. Most runs are backups: those read no other command (docs/decisions/0001). */
+async function commandsFor(args: readonly string[]): Promise<readonly Register[]> {
+  const isBackup = args.includes('backup') && !OTHERS.some((name) => args.includes(name));
+  return isBackup ? [backupCommand] : [backupCommand, ...(await import('./other-commands.js')).OTHER_COMMANDS];
+}
+
+/** @param args may name a verb more than is meant; what is not named is not there */
+export async function buildProgram(
+  args: readonly string[],
+  signal: AbortSignal,
+  onContext: (context: CommandContext) => void,
+): Promise<Command> {
   const program = new Command('qmpbackup')
     .description('Live, incremental, provably restorable backups of running QEMU virtual machines.')
     .version(packageVersion())
@@ -68,7 +72,7 @@ export function buildProgram(signal: AbortSignal, onContext: (context: CommandCo
     refuseContradiction(context.globals);
     await body(options, context);
   };
-  for (const register of COMMANDS) register(program, run);
+  for (const register of await commandsFor(args)) register(program, run);
   return program;
 }
 

@@ -30,24 +30,6 @@ export interface LongStepOptions extends StepOptions {
 /** A check reads all metadata of an image, which takes long on slow storage: milliseconds. */
 const CHECK_MS = 3_600_000;
 
-/**
- * An empty qcow2 image. With `backing` it is an overlay of that file, which stays a relative name in the same folder
- * and is not opened.
- */
-export async function createImage(
-  path: string,
-  options: StepOptions & {
-    readonly size: number;
-    readonly backing?: string;
-    readonly compressionType?: 'zlib' | 'zstd';
-  },
-): Promise<void> {
-  const { size, backing, compressionType, signal } = options;
-  const format = ['cluster_size=64k', ...(compressionType ? [`compression_type=${compressionType}`] : [])].join(',');
-  const link = backing === undefined ? [] : ['-F', 'qcow2', '-b', backing];
-  await runShort(['create', '-q', '-u', '-f', 'qcow2', '-o', format, ...link, path, String(size)], { signal });
-}
-
 /** Checks one image by itself; its parents are not opened. What is found is reported, not thrown. */
 export async function check(
   path: string,

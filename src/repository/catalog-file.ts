@@ -1,4 +1,4 @@
-import { rename } from 'node:fs/promises';
+import { readFile, rename } from 'node:fs/promises';
 import { type Catalog, readCatalogValue } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
@@ -65,29 +65,38 @@ export async function requireCatalog(target: string): Promise<Catalog> {
 
 /**
  * Replaces the catalog; the rename in it is the commit point of a backup. After an error, what counts is what
- * `readCatalog` then says.
+ * `readCatalog` then says. Its copy is kept afterwards, by `keepCatalogCopy`.
  *
  * @throws QmpBackupError `failed` when `catalog` could not be read back; else as `replaceFile`
  */
-export async function writeCatalog(target: string, catalog: Catalog): Promise<void> {
+export async function replaceCatalog(target: string, catalog: Catalog): Promise<void> {
   const path = catalogPath(target);
   const checked = readCatalogValue(catalog);
   if (!checked.ok) throw new QmpBackupError('failed', `refused to write a wrong catalog to ${path}: ${checked.why}`);
-  const [text, how] = [textOf(checked.catalog), { mode: 0o600, owner: await ownerFor(target) }];
-  await replaceFile(path, text, how);
-  // What counts is written: a copy that cannot be kept fails nothing, and the one before it is as it was.
-  await keepCopy(target, text, how).catch(() => undefined);
+  await replaceFile(path, textOf(checked.catalog), { mode: 0o600, owner: await ownerFor(target) });
 }
 
-/** In files of their own, for what happens to one shall not happen to all. */
-async function keepCopy(target: string, text: string, how: Parameters<typeof replaceFile>[2]): Promise<void> {
+/** As `replaceCatalog`, its copy included. */
+export async function writeCatalog(target: string, catalog: Catalog): Promise<void> {
+  await replaceCatalog(target, catalog);
+  await keepCatalogCopy(target);
+}
+
+/**
+ * Keeps the catalog as it is now, and the copy before that, in files of their own, for what happens to one shall not happen to
+ * all. What counts is written: a copy that cannot be kept fails nothing, and the one before it is as it was.
+ */
+export async function keepCatalogCopy(target: string): Promise<void> {
   const [copy, before] = [catalogCopyPath(target, 1), catalogCopyPath(target, 2)];
   try {
-    await rename(copy, before);
+    const text = await readFile(catalogPath(target), 'utf8');
+    await rename(copy, before).catch((error: unknown) => {
+      if (codeOf(error) !== 'ENOENT') throw error;
+    });
+    await replaceFile(copy, text, { mode: 0o600, owner: await ownerFor(target) });
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw error;
+    if (!(error instanceof QmpBackupError) && codeOf(error) === undefined) throw error;
   }
-  await replaceFile(copy, text, how);
 }
 
 /** Puts a copy in the place of the catalog. It is a copy of it again, too. */

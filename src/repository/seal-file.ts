@@ -7,7 +7,7 @@ import { allOf } from '../flow/all-of.js';
 import { syncFile } from '../host/durable.js';
 import type { CheckReport } from '../qemu-tools/image-info.js';
 import { check } from '../qemu-tools/steps.js';
-import { readCatalog, writeCatalog } from './catalog-file.js';
+import { readCatalog, replaceCatalog } from './catalog-file.js';
 import { digestByPieces } from './digest.js';
 import { fileState } from './file-state.js';
 import { keepPieceList } from './piece-list.js';
@@ -71,11 +71,11 @@ function damageOf({ corruptions, checkErrors, leaks, imageEnd }: CheckReport, si
 
 /**
  * Once the rename has been attempted nothing is undone by guesswork: an error after it (of the folder's fsync, say) is
- * settled by reading the catalog again.
+ * settled by reading the catalog again. Its copy is kept afterwards, beside what else there is to do (`keepCatalogCopy`).
  */
 export async function commitCatalog(target: string, catalog: Catalog, point: string): Promise<void> {
   try {
-    await writeCatalog(target, catalog);
+    await replaceCatalog(target, catalog);
   } catch (error) {
     const now = await readCatalog(target);
     if (!now?.points.some(({ id }) => id === point)) throw error;

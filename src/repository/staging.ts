@@ -56,20 +56,6 @@ export class Staging {
     return path;
   }
 
-  /**
-   * Takes in the `.partial` file that another program made for this run or wrote into a reserved one: sets mode and
-   * owner, and undo removes it.
-   */
-  async adopt(disk: string, file: string): Promise<void> {
-    const path = partialPath(this.#target, disk, file);
-    try {
-      const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-      await this.#take(handle, path);
-    } catch (error) {
-      throw fileError('take over', path, error);
-    }
-  }
-
   /** Gives the whole file its name, durably. */
   async promote(disk: string, file: string): Promise<void> {
     const [partial, path] = [partialPath(this.#target, disk, file), filePath(this.#target, disk, file)];

@@ -34,7 +34,10 @@ it('has each guard beside it, for it looks for them there', async () => {
 });
 
 it('has the licence of each package that is in it', async () => {
-  const { sources } = JSON.parse(await readFile(await built('bundle/main.js.map'), 'utf8')) as { sources: string[] };
+  const folder = await built('bundle');
+  const maps = (await readdir(folder)).filter((file) => file.endsWith('.map'));
+  const texts = await Promise.all(maps.map((file) => readFile(join(folder, file), 'utf8')));
+  const sources = texts.flatMap((text) => (JSON.parse(text) as { readonly sources: readonly string[] }).sources);
   const packages = new Set(sources.flatMap((file) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(file)?.[1] ?? []));
   const licences = await readFile(await built('bundle/LICENSES'), 'utf8');
   expect(packages).toContain('commander');

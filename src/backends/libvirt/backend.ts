@@ -3,6 +3,7 @@ import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { checkpointName } from '../../core/names.js';
 import { warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
+import type { Unwind } from '../../flow/unwind.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { readTarget } from '../../repository/target.js';
 import type { Backend, ReadyVm } from '../backend.js';
@@ -19,7 +20,15 @@ import { PULL } from './methods/pull.js';
 import { offlineDomain } from './offline-domain.js';
 import { withOrphanBitmaps } from './orphan-bitmaps.js';
 import { dropCheckpoints, observeDomainRepairs, repairDomain } from './repair.js';
-import { type BackupSession, type DomainSession, refuseDomainState, refuseForeignJob, stateOf } from './session.js';
+import {
+  type BackupSession,
+  type DomainAccess,
+  type DomainSession,
+  openDomainForBackup,
+  refuseDomainState,
+  refuseForeignJob,
+  stateOf,
+} from './session.js';
 import { startForBackup } from './start-paused.js';
 
 interface Way extends Pick<BackupOptions, 'include' | 'exclude'> {
@@ -30,11 +39,13 @@ interface Way extends Pick<BackupOptions, 'include' | 'exclude'> {
 }
 
 /** A libvirt domain, running or off. */
-export async function domainBackend(
-  session: BackupSession,
+export async function openDomainBackend(
+  access: DomainAccess,
   { method: name, killJob, startPaused, include, exclude }: BackupOptions,
   signal: AbortSignal,
+  unwind: Unwind,
 ): Promise<Backend> {
+  const session = await openDomainForBackup(access, unwind);
   // One that is off is only read.
   const runs = session.domain.active || startPaused;
   const method = runs ? await chooseMethod(session, name) : PULL;

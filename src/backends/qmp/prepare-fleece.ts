@@ -1,7 +1,7 @@
 import { dirname } from 'node:path';
 import { eachDisk } from '../../flow/all-of.js';
 import type { SocketOwner } from '../../host/socket-owner.js';
-import { createImage } from '../../qemu-tools/steps.js';
+import { createImage } from '../../host/empty-image.js';
 import { openScratch } from '../../qemu/fleece.js';
 import { addBitmaps, fleecedOf, type TransactionDisk } from '../../qemu/transaction.js';
 import { limitScratch, makeScratch } from '../../repository/scratch.js';

@@ -9,7 +9,7 @@ import type { Point } from '../../core/point.js';
 import { warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
 import { eachDisk } from '../../flow/all-of.js';
-import { createImage } from '../../qemu-tools/steps.js';
+import { createImage } from '../../host/empty-image.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { Staging } from '../../repository/staging.js';
 import { readTarget } from '../../repository/target.js';
@@ -47,7 +47,7 @@ async function carryOut(run: BackupRun, copy: CopyAttempt, staging: Staging, vm:
   const { options, context, target } = run;
   const { journal, atStake, planned } = copy;
   await writeJournal(target, journal);
-  const staged = await stageImages(run, copy, staging);
+  const staged = await stageImages(copy, staging);
   await copy.prepare(staged);
   run.signal.throwIfAborted();
   if (atStake) await writeJournal(target, { ...journal, ...atStake });
@@ -70,7 +70,6 @@ async function carryOut(run: BackupRun, copy: CopyAttempt, staging: Staging, vm:
 
 /** The empty images, linked to their parents, which are not opened. */
 function stageImages(
-  { signal }: BackupRun,
   { planned: { plan }, compressionType }: CopyAttempt,
   staging: Staging,
 ): Promise<readonly StagedImage[]> {
@@ -80,11 +79,9 @@ function stageImages(
     const path = await staging.reserve(disk, file);
     await createImage(path, {
       size: source.virtualSize,
-      ...(parent ? { backing: parent.file } : {}),
-      signal,
-      ...(compressionType ? { compressionType } : {}),
+      backing: parent?.file,
+      compressionType: compressionType ?? undefined,
     });
-    await staging.adopt(disk, file);
     return { planned, path };
   });
 }

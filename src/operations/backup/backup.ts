@@ -1,7 +1,5 @@
 import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
-import { domainBackend } from '../../backends/libvirt/backend.js';
-import { openDomainForBackup } from '../../backends/libvirt/session.js';
 import { openOfflineBackend } from '../../backends/offline/backend.js';
 import { openQmpBackend } from '../../backends/qmp/backend.js';
 import { type BackupOptions, backupOptions, type BackupRequest } from '../../backends/backup-options.js';
@@ -32,8 +30,9 @@ async function openBackend(options: BackupOptions, { signal, trace }: BackupCont
     case 'monitor':
       return openQmpBackend({ ...options, ...vm, ...access, trace }, unwind);
     case 'domain': {
-      const session = await openDomainForBackup({ ...vm, ...access, timeoutMs: options.stallTimeoutMs }, unwind);
-      return domainBackend(session, options, signal);
+      // A quarter of the program, XML and NBD with it, which no other backup reads (docs/decisions/0001).
+      const { openDomainBackend } = await import('../../backends/libvirt/backend.js');
+      return openDomainBackend({ ...vm, ...access, timeoutMs: options.stallTimeoutMs }, options, signal, unwind);
     }
     case 'images':
       return openOfflineBackend({ ...vm, ...access, signal }, unwind);

@@ -10,8 +10,10 @@ import { afterRepairs, afterSeal } from '../../core/reconcile.js';
 import { floorOf, isTight } from '../../core/space.js';
 import { type Warn, type Warning, warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
+import { allOf } from '../../flow/all-of.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { askFileSystem } from '../../host/free-space.js';
+import { keepCatalogCopy } from '../../repository/catalog-file.js';
 import { readJournal, removeJournal } from '../../repository/journal-file.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
@@ -159,10 +161,13 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   return {
     outcome: { target, plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
     tidyUp: async () => {
-      const sources = anew ? await ready.withOrphanBitmaps(disks) : disks;
-      // Per disk the bitmaps of its latest file and of its latest FULL stay.
-      const actions = afterSeal({ catalog, olderMonths, sources, journal: await readJournal(target) });
-      (await ready.retire(plan, actions, run.attempt)).forEach(run.warn);
+      const retire = async (): Promise<void> => {
+        const sources = anew ? await ready.withOrphanBitmaps(disks) : disks;
+        // Per disk the bitmaps of its latest file and of its latest FULL stay.
+        const actions = afterSeal({ catalog, olderMonths, sources, journal: await readJournal(target) });
+        (await ready.retire(plan, actions, run.attempt)).forEach(run.warn);
+      };
+      await allOf([retire(), keepCatalogCopy(target)]);
       await removeJournal(target);
     },
   };

@@ -8,7 +8,7 @@ import { readRaw, readStream } from '../../import/stream-file.js';
 import { inFile } from '../../import/stream-folder.js';
 import { nodeOf } from '../../qemu-tools/image-view.js';
 import { type DiskSink, openSink } from '../../qemu-tools/image-writer.js';
-import { createImage } from '../../qemu-tools/steps.js';
+import { createImage } from '../../host/empty-image.js';
 import { diskFolder } from '../../repository/layout.js';
 import { sealFile } from '../../repository/seal-file.js';
 import type { Staging } from '../../repository/staging.js';
@@ -45,9 +45,7 @@ export async function importStream(
   const begunAt = performance.now();
   await staging.makeDiskFolder(disk);
   const path = await staging.reserve(disk, file.file);
-  const backing = parent ? { backing: parent.file } : {};
-  await createImage(path, { size: virtualSize, ...backing, signal: options.signal });
-  await staging.adopt(disk, file.file);
+  await createImage(path, { size: virtualSize, backing: parent?.file });
   const written = await copyStream(file, options).catch((error: unknown) => {
     throw inFile(from.name, error);
   });

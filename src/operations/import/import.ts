@@ -12,6 +12,7 @@ import { ownerFor } from '../../host/ownership.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
 import { planImport } from '../../import/import-plan.js';
 import { readStreamFolder } from '../../import/stream-folder.js';
+import { keepCatalogCopy } from '../../repository/catalog-file.js';
 import { removeJournal, writeJournal } from '../../repository/journal-file.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
@@ -91,7 +92,7 @@ function perform(run: ImportRun): Promise<ImportResult> {
       await commitCatalog(target, catalogOf(run, points, entries), run.attempt);
       staging.keep();
       folder.keep();
-      await Promise.all([staging.undo(), removeJournal(target)]).catch((failure: unknown) => {
+      await Promise.all([staging.undo(), keepCatalogCopy(target), removeJournal(target)]).catch((failure: unknown) => {
         warn(run, warning('left-behind', `the import is done, but not all was tidied up (${messageOf(failure)})`));
       });
       return resultOf(run, points, entries);

@@ -5,7 +5,7 @@ import { isFault } from '../../core/file-record.js';
 import { QmpBackupError } from '../../errors.js';
 import { renameDurably, replaceFile, syncFile } from '../../host/durable.js';
 import { readJsonFile } from '../../host/plain-file.js';
-import { createImage } from '../../qemu-tools/steps.js';
+import { createImage } from '../../host/empty-image.js';
 import { checkHeader } from '../../repository/check-file.js';
 import { isThere } from '../../repository/layout.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
@@ -27,7 +27,6 @@ const recordSchema = v.object({ schema: v.literal(1), targetId: v.string(), poin
 export async function prepareOverlays(
   folder: string,
   { catalog, point, disks, name }: OpenPoint,
-  signal: AbortSignal,
 ): Promise<ReadonlyMap<string, string>> {
   await refuseBackupFolder(resolve(folder));
   const record = { schema: 1, targetId: catalog.targetId, point: point.id };
@@ -40,16 +39,11 @@ export async function prepareOverlays(
   }
   if (!found) await replaceFile(join(folder, RECORD), `${JSON.stringify(record, null, 1)}\n`, { mode: 0o600 });
   const overlays = new Map<string, string>();
-  for (const each of disks) overlays.set(each.disk, await prepareOverlay(folder, each, found !== undefined, signal));
+  for (const each of disks) overlays.set(each.disk, await prepareOverlay(folder, each, found !== undefined));
   return overlays;
 }
 
-async function prepareOverlay(
-  folder: string,
-  { disk, chain, entry }: OpenDisk,
-  goesOn: boolean,
-  signal: AbortSignal,
-): Promise<string> {
+async function prepareOverlay(folder: string, { disk, chain, entry }: OpenDisk, goesOn: boolean): Promise<string> {
   const path = resolve(folder, `${disk}.qcow2`);
   const below = chain.at(-1)?.path ?? '';
   if (await isThere(path)) {
@@ -64,7 +58,7 @@ async function prepareOverlay(
   try {
     await rm(fresh, { force: true });
     // The link is for people and other programs: here the chain is named file by file.
-    await createImage(fresh, { size: entry.virtualSize, backing: below, signal });
+    await createImage(fresh, { size: entry.virtualSize, backing: below });
     await syncFile(fresh);
     await renameDurably(fresh, path);
   } catch (error) {

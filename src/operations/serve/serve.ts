@@ -76,7 +76,7 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
       const path = resolve(folder);
       // It stays, as what is in it.
       await makeFolder(path, new Unwind());
-      return prepareOverlays(path, point, signal);
+      return prepareOverlays(path, point);
     }
   });
 }

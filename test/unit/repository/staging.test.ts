@@ -38,7 +38,6 @@ describe('staging', () => {
       expect((await stat(folder)).mode & 0o777).toBe(0o700);
     }
     expect((await stat(path)).mode & 0o777).toBe(0o600);
-    await staging.adopt('vd1', 'FULL-1.qcow2');
     await staging.promote('vd1', 'FULL-1.qcow2');
     expect(await all(root)).toEqual(['a', 'a/b', 'a/b/vd1', 'a/b/vd1/FULL-1.qcow2']);
     expect(staging.filePath('vd1', 'FULL-1.qcow2')).toBe(join(target, 'vd1', 'FULL-1.qcow2'));

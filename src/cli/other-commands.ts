@@ -1,0 +1,27 @@
+import { cleanupCommand } from './commands/cleanup.js';
+import { doctorCommand } from './commands/doctor.js';
+import { importCommand } from './commands/import.js';
+import { infoCommand } from './commands/info.js';
+import { listCommand } from './commands/list.js';
+import { mergeCommand } from './commands/merge.js';
+import { rebaseCommand } from './commands/rebase.js';
+import { recoverCommand } from './commands/recover.js';
+import { restoreCommand } from './commands/restore.js';
+import { serveCommand } from './commands/serve.js';
+import { verifyCommand } from './commands/verify.js';
+import type { Register } from './register.js';
+
+/** All but `backup`, in the order of the help. */
+export const OTHER_COMMANDS: readonly Register[] = [
+  listCommand,
+  verifyCommand,
+  infoCommand,
+  restoreCommand,
+  serveCommand,
+  rebaseCommand,
+  mergeCommand,
+  importCommand,
+  cleanupCommand,
+  recoverCommand,
+  doctorCommand,
+];
