@@ -1,3 +1,4 @@
+import { pointInTime } from '../core/asked-time.js';
 import { type OptionRules, requiredWord, word, type ValuesOf, yesOrNo } from '../core/option-rules.js';
 import { whereNamesAre } from '../core/virsh-hint.js';
 import { QmpBackupError } from '../errors.js';
@@ -22,6 +23,14 @@ export const AGENT_OPTIONS = {
 export const TARGET_OPTIONS = {
   /** Folder of the backups. */
   target: requiredWord('--target'),
+} satisfies OptionRules;
+
+/** Which point is read; without, the newest that is whole. */
+export const POINT_OPTIONS = {
+  /** `N` of the newest chain, `CHAIN:N`, or a point's id. */
+  point: word('--point'),
+  /** The newest point that is not later. */
+  at: pointInTime('--at'),
 } satisfies OptionRules;
 
 export const NAMED_VM_OPTIONS = {

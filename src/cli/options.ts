@@ -10,6 +10,9 @@ interface Look {
   readonly value?: string;
 }
 
+/** Of `--at`, wherever there is one. */
+export const AT_HELP = 'the newest point that is not later, such as "2026-11-20 10:00" in local time';
+
 /** The option with the default of its rule; what commander does not check, the rule does. */
 export function optionOf(rule: OptionRules[string], description: string, { short, value }: Look = {}): Option {
   const flags = [short === undefined ? rule.flag : `${short}, ${rule.flag}`, ...(value === undefined ? [] : [value])];

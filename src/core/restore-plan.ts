@@ -1,4 +1,6 @@
+import { parseISO } from 'date-fns/parseISO';
 import { QmpBackupError } from '../errors.js';
+import type { AskedTime } from './asked-time.js';
 import type { Catalog } from './catalog.js';
 import { type ChainFault, chainOf, currentChain, knownDisks } from './chain.js';
 import { answersTo } from './choose-disks.js';
@@ -12,6 +14,8 @@ import { type Point, type PointDisk, recordedNames } from './point.js';
 export interface PointRequest extends DiskChoice {
   /** `N` of the newest chain, `CHAIN:N`, or a point's id; undefined is the newest that can be restored. */
   readonly point?: string | undefined;
+  /** The newest point that is not later. */
+  readonly at?: AskedTime | undefined;
   /** The point that holds this file: `NAME` or `DISK/NAME`, with or without `.qcow2`. */
   readonly until?: string | undefined;
 }
@@ -121,10 +125,9 @@ export function nameOf(point: Point, catalog: Catalog): string {
   return point.chain === currentChain(catalog) ? `point ${point.number}` : `point ${point.chain}:${point.number}`;
 }
 
-function choosePoint(catalog: Catalog, { point, until }: PointRequest): Point {
-  if (point !== undefined && until !== undefined) {
-    throw new QmpBackupError('usage', 'give a point or a file, not both');
-  }
+function choosePoint(catalog: Catalog, { point, at, until }: PointRequest): Point {
+  refuseTwo({ point, at, until });
+  if (at !== undefined) return pointAt(catalog, at);
   if (until !== undefined) return pointWithFile(catalog, until);
   if (point !== undefined) return pointNamed(catalog, point);
   const newest = catalog.points.findLast((each) => isWhole(catalog, each));
@@ -132,6 +135,15 @@ function choosePoint(catalog: Catalog, { point, until }: PointRequest): Point {
   throw new QmpBackupError('unsafe', 'there is no point that can be restored as a whole', {
     hint: 'See: qmpbackup list --target DIR. Single disks can be restored with --point and --disk.',
   });
+}
+
+/** @throws QmpBackupError `usage` where more than one of them is given */
+export function refuseTwo({ point, at, until }: Omit<PointRequest, keyof DiskChoice>): void {
+  if (point !== undefined && until !== undefined) {
+    throw new QmpBackupError('usage', 'give a point or a file, not both');
+  }
+  if (at === undefined || (point === undefined && until === undefined)) return;
+  throw new QmpBackupError('usage', `give a time or a ${point === undefined ? 'file' : 'point'}, not both`);
 }
 
 function isWhole(catalog: Catalog, point: Point): boolean {
@@ -148,6 +160,20 @@ function pointNamed(catalog: Catalog, name: string): Point {
     catalog.points.find(({ id }) => id === name);
   if (found) return found;
   throw new QmpBackupError('usage', `there is no point ${name}`, { hint: `There are: ${allNames(catalog)}` });
+}
+
+/** Not an older one where it cannot be restored: who asks for a time hears of that. */
+function pointAt(catalog: Catalog, { lastMs, words }: AskedTime): Point {
+  const timed = catalog.points.map((point) => ({ point, ms: parseISO(point.createdAt).getTime() }));
+  const inTime = timed.toSorted((a, b) => a.ms - b.ms);
+  const found = inTime.findLast(({ ms }) => ms <= lastMs);
+  if (found) return found.point;
+  const oldest = inTime[0]?.point;
+  throw new QmpBackupError('usage', `there is no point of ${words} or before`, {
+    hint: oldest
+      ? `The oldest is ${nameOf(oldest, catalog)}, of ${oldest.createdAt}`
+      : 'There is no point at all: see qmpbackup list --target DIR',
+  });
 }
 
 function pointWithFile(catalog: Catalog, name: string): Point {

@@ -1,6 +1,8 @@
+import type { AskedTime } from '../core/asked-time.js';
 import { chooseRestored, type DiskChoice } from '../core/choose-restored.js';
 import type { LeftOut } from '../core/disk.js';
 import { listNames } from '../core/listed-names.js';
+import { refuseTwo } from '../core/restore-plan.js';
 import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
 
@@ -27,6 +29,8 @@ export interface LegacyDiskChain {
 export interface LegacyRestoreRequest extends DiskChoice {
   /** `N`: number of the run in the newest chain, 0 is its FULL; `CHAIN:N` with the number in the FULL's name. */
   readonly point?: string | undefined;
+  /** The newest run that is not later: their numbers are seconds. */
+  readonly at?: AskedTime | undefined;
   /** A file name, `NAME` or `DISK/NAME`. */
   readonly until?: string | undefined;
 }
@@ -71,11 +75,19 @@ export function planLegacyRestore(found: readonly LegacyDisk[], request: LegacyR
   return { point: limit === undefined ? 'the newest state' : `the state of ${limit}`, disks, warnings, leftOut };
 }
 
+function numberAt(found: readonly LegacyDisk[], { lastMs, words }: AskedTime): number {
+  const numbers = found.flatMap(({ chains }) => chains.flatMap(({ files }) => files.map(({ number }) => number)));
+  const inTime = numbers.filter((number) => number * 1000 <= lastMs);
+  if (inTime.length > 0) return Math.max(...inTime);
+  throw new QmpBackupError('usage', `there is no backup of ${words} or before`, {
+    hint: `The oldest is of ${new Date(Math.min(...numbers) * 1000).toISOString()}`,
+  });
+}
+
 /** The number up to which files are taken; undefined is the newest. */
-function chosenNumber(found: readonly LegacyDisk[], { point, until }: LegacyRestoreRequest): number | undefined {
-  if (point !== undefined && until !== undefined) {
-    throw new QmpBackupError('usage', 'give a point or a file, not both');
-  }
+function chosenNumber(found: readonly LegacyDisk[], { point, at, until }: LegacyRestoreRequest): number | undefined {
+  refuseTwo({ point, at, until });
+  if (at !== undefined) return numberAt(found, at);
   if (until !== undefined) {
     for (const { disk, chains } of found) {
       for (const { name, number } of chains.flatMap(({ files }) => files)) {

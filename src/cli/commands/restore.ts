@@ -2,7 +2,7 @@ import { RESTORE_OPTIONS } from '../../operations/restore/options.js';
 import type { RestoreResult } from '../../operations/restore/request.js';
 import { restore } from '../../operations/restore/restore.js';
 import { restoreDocument } from '../documents/restore.js';
-import { optionOf, requestFrom } from '../options.js';
+import { AT_HELP, optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import { table } from '../render/table.js';
@@ -12,7 +12,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const restoreCommand: Register = (program, run) => {
-  const { target, output, point, until, include, exclude, disks } = RESTORE_OPTIONS;
+  const { target, output, point, at, until, include, exclude, disks } = RESTORE_OPTIONS;
   const { fileName, rateLimit, define, name, breakLock } = RESTORE_OPTIONS;
   program
     .command('restore')
@@ -24,6 +24,7 @@ export const restoreCommand: Register = (program, run) => {
         value: '<point>',
       }),
     )
+    .addOption(optionOf(at, AT_HELP, { value: '<time>' }))
     .addOption(optionOf(until, 'the point that holds this file', { value: '<name>' }))
     .addOption(
       optionOf(

@@ -1,7 +1,7 @@
 import { SERVE_OPTIONS } from '../../operations/serve/options.js';
 import { serve, type ServeResult } from '../../operations/serve/serve.js';
 import { serveDocument } from '../documents/serve.js';
-import { optionOf, requestFrom } from '../options.js';
+import { AT_HELP, optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { table } from '../render/table.js';
 import { formatBytes } from '../render/units.js';
@@ -10,7 +10,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const serveCommand: Register = (program, run) => {
-  const { target, point, disks, port, overlay, breakLock } = SERVE_OPTIONS;
+  const { target, point, at, disks, port, overlay, breakLock } = SERVE_OPTIONS;
   program
     .command('serve')
     .description('let programs read the disks of a point over NBD, without copying them, until it is interrupted')
@@ -20,6 +20,7 @@ export const serveCommand: Register = (program, run) => {
         value: '<point>',
       }),
     )
+    .addOption(optionOf(at, AT_HELP, { value: '<time>' }))
     .addOption(optionOf(disks, 'only these disks: a comma list of disk ids', { value: '<ids>' }))
     .addOption(
       optionOf(port, 'a TCP port of 127.0.0.1, open to every user of this host; else a socket for this user alone', {

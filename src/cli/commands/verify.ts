@@ -1,7 +1,7 @@
 import { VERIFY_OPTIONS } from '../../operations/verify/options.js';
 import { verify } from '../../operations/verify/verify.js';
 import { verifyDocument } from '../documents/verify.js';
-import { optionOf, requestFrom } from '../options.js';
+import { AT_HELP, optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent, createProgress } from '../render/progress.js';
 import { renderVerify } from '../render/verify.js';
@@ -10,7 +10,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const verifyCommand: Register = (program, run) => {
-  const { target, monthly, vmName, point, readData, outdatedAfter, rateLimit, repair, breakLock } = VERIFY_OPTIONS;
+  const { target, monthly, vmName, point, at, readData, outdatedAfter, rateLimit, repair, breakLock } = VERIFY_OPTIONS;
   program
     .command('verify')
     .description(
@@ -26,6 +26,7 @@ export const verifyCommand: Register = (program, run) => {
         value: '<point>',
       }),
     )
+    .addOption(optionOf(at, AT_HELP, { value: '<time>' }))
     .addOption(
       optionOf(
         readData,

@@ -1,4 +1,4 @@
-import { LOCK_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import { LOCK_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
 import { bytes, names, type OptionRules, type RequestOf, requiredWord } from '../../core/option-rules.js';
 import { word, wordOr, valuesOf, yesOrNo } from '../../core/option-rules.js';
 import type { PointRequest } from '../../core/restore-plan.js';
@@ -7,11 +7,10 @@ import type { DefinitionRequest } from './restore-definition.js';
 
 export const RESTORE_OPTIONS = {
   ...TARGET_OPTIONS,
+  ...POINT_OPTIONS,
   ...LOCK_OPTIONS,
   /** Folder for the images and `machine.json`. */
   output: requiredWord('--output'),
-  /** `N` of the newest chain, `CHAIN:N`, or a point's id; without, the newest that can be restored. */
-  point: word('--point'),
   /** The point that holds this file. */
   until: word('--until'),
   /** Only these disks, by disk id. */
@@ -49,10 +48,11 @@ export interface RestoreOptions extends PointRequest {
 
 /** @throws QmpBackupError `usage` */
 export function restoreOptions(request: RestoreRequest): RestoreOptions {
-  const { point, until, define, name, connect, ...values } = valuesOf(RESTORE_OPTIONS, request);
+  const { point, at, until, define, name, connect, ...values } = valuesOf(RESTORE_OPTIONS, request);
   return {
     ...values,
     point: point ?? undefined,
+    at: at ?? undefined,
     until: until ?? undefined,
     definition: { define, name, connect },
   };

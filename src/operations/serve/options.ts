@@ -1,11 +1,11 @@
-import { LOCK_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import { LOCK_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import type { AskedTime } from '../../core/asked-time.js';
 import { names, type OptionRules, portNumber, type RequestOf, valuesOf, word } from '../../core/option-rules.js';
 
 export const SERVE_OPTIONS = {
   ...TARGET_OPTIONS,
+  ...POINT_OPTIONS,
   ...LOCK_OPTIONS,
-  /** `N` of the newest chain, `CHAIN:N`, or a point's id; without, the newest that is whole. */
-  point: word('--point'),
   /** Only these disks, by disk id. */
   disks: names('--disk'),
   /** A TCP port of 127.0.0.1, instead of a socket that only this user can reach. */
@@ -19,6 +19,7 @@ export type ServeRequest = RequestOf<typeof SERVE_OPTIONS>;
 export interface ServeOptions {
   readonly target: string;
   readonly point: string | undefined;
+  readonly at: AskedTime | undefined;
   readonly disks: readonly string[];
   readonly port: number | null;
   readonly overlay: string | null;
@@ -27,6 +28,6 @@ export interface ServeOptions {
 
 /** @throws QmpBackupError `usage` */
 export function serveOptions(request: ServeRequest): ServeOptions {
-  const { point, ...values } = valuesOf(SERVE_OPTIONS, request);
-  return { ...values, point: point ?? undefined };
+  const { point, at, ...values } = valuesOf(SERVE_OPTIONS, request);
+  return { ...values, point: point ?? undefined, at: at ?? undefined };
 }

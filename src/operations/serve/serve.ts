@@ -50,7 +50,7 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
     const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
     const target = await realTarget(options.target);
     const { breakLock } = options;
-    const asked = { point: options.point, disks: options.disks };
+    const asked = { point: options.point, at: options.at, disks: options.disks };
     const point = await openForLong(asked, { target, verb: 'serve', breakLock, signal, warn }, unwind);
     const overlays = options.overlay === null ? undefined : await overlaysIn(options.overlay);
     const chains = point.disks.map(({ disk, chain }) => ({

@@ -1,5 +1,6 @@
-import { LOCK_OPTIONS, NAMED_VM_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
-import { bytes, type OptionRules, type RequestOf, valuesOf, word, yesOrNo } from '../../core/option-rules.js';
+import { LOCK_OPTIONS, NAMED_VM_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import { bytes, type OptionRules, type RequestOf, valuesOf, yesOrNo } from '../../core/option-rules.js';
+import type { PointRequest } from '../../core/restore-plan.js';
 import { type ReadShare, readShare, timeSpan } from '../../core/read-share.js';
 import { QmpBackupError } from '../../errors.js';
 
@@ -7,8 +8,8 @@ export const VERIFY_OPTIONS = {
   ...TARGET_OPTIONS,
   ...NAMED_VM_OPTIONS,
   ...LOCK_OPTIONS,
-  /** Only the files of this point: `N` of the newest chain, `CHAIN:N`, or its id. */
-  point: word('--point'),
+  /** Only the files of one point; without, of all. */
+  ...POINT_OPTIONS,
   /** Every byte is read and compared with the digests: of all files, of a part (`3/7`), or of a share (`10%`). */
   readData: readShare('--read-data'),
   /** Only what was not read for so long, `30d`; reads all of it unless `readData` says less. */
@@ -26,7 +27,8 @@ export interface VerifyTargetOptions {
   readonly monthly: boolean;
   /** `--vm-name`. */
   readonly label: string | null;
-  readonly point: string | null;
+  /** Null is all points. */
+  readonly point: Pick<PointRequest, 'point' | 'at'> | null;
   /** Null where no data is read. */
   readonly share: ReadShare | null;
   /** Days; null is whatever it was. */
@@ -38,17 +40,19 @@ export interface VerifyTargetOptions {
 
 /** @throws QmpBackupError `usage` */
 export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
-  const { readData, outdatedAfter, vmName, ...values } = valuesOf(VERIFY_OPTIONS, request);
+  const { readData, outdatedAfter, vmName, point, at, ...values } = valuesOf(VERIFY_OPTIONS, request);
   if (vmName !== null && !values.monthly) {
     throw new QmpBackupError('usage', '--vm-name goes with --monthly', {
       hint: 'It names the folder of one VM below --target. Without it every target there is verified.',
     });
   }
-  if (values.repair && values.point !== null) {
-    throw new QmpBackupError('usage', '--repair is of a whole target, and --point names a part of it', {
+  const one = point === null && at === null ? null : { point: point ?? undefined, at: at ?? undefined };
+  if (values.repair && one !== null) {
+    const flag = point === null ? '--at' : '--point';
+    throw new QmpBackupError('usage', `--repair is of a whole target, and ${flag} names a part of it`, {
       hint: 'Leave one of them out.',
     });
   }
   const share = readData ?? (outdatedAfter === null ? null : { kind: 'all' as const });
-  return { ...values, label: vmName, share, outdatedAfter };
+  return { ...values, point: one, label: vmName, share, outdatedAfter };
 }

@@ -16,6 +16,7 @@ import { lookAtDefinitions } from './definitions.js';
 import { type FilesLooked, lookAtFiles } from './look-at-files.js';
 import { noCatalogFinding, readTold, type ToldByTarget } from './read-target.js';
 import { repairTarget } from './repair.js';
+import type { VerifyTargetOptions } from './options.js';
 import type { VerifiedTarget, VerifyRun } from './request.js';
 import { findStrays, strayFinding } from './strays.js';
 
@@ -79,13 +80,13 @@ async function withoutCatalog(target: string, { journal, findings }: ToldByTarge
 /** The points to look at, and each file of them that is there by the catalog. */
 function scopeOf(
   catalog: Catalog,
-  name: string | null,
+  asked: VerifyTargetOptions['point'],
 ): { readonly points: readonly Point[]; readonly entries: readonly PointDisk[] } {
-  if (name === null) {
+  if (asked === null) {
     const entries = catalog.points.flatMap(({ disks }) => disks).filter(({ state }) => state !== 'merged');
     return { points: catalog.points, entries };
   }
-  const { point } = planRestore(catalog, { point: name });
+  const { point } = planRestore(catalog, asked);
   const needed = point.disks.filter(({ state }) => state !== 'merged').flatMap((entry) => chainTo(catalog, entry));
   return { points: [point], entries: [...new Set(needed)] };
 }

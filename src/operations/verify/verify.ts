@@ -28,7 +28,7 @@ export async function verify(request: VerifyRequest, given: Partial<VerifyContex
   if (targets.length + unreadable.length === 0) await requireCatalog(root);
   const [only] = targets.length === 1 && unreadable.length === 0 ? targets : [];
   if (options.point !== null && only === undefined) {
-    throw new QmpBackupError('usage', `--point is of one target, and ${root} has ${targets.length}`, {
+    throw new QmpBackupError('usage', `${options.point.at ? '--at' : '--point'} is of one target, and ${root} has ${targets.length}`, {
       hint: 'Give the folder of one: see qmpbackup list --target DIR',
     });
   }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { pointInTime } from '../../../src/core/asked-time.js';
 import type { Catalog } from '../../../src/core/catalog.js';
 import { refuseFindings } from '../../../src/core/point-findings.js';
 import { planRestore, type PointRequest } from '../../../src/core/restore-plan.js';
@@ -14,6 +15,12 @@ function refusal(run: () => unknown): QmpBackupError {
     throw error;
   }
   throw new Error('it was not refused');
+}
+
+function asked(words: string | Date): NonNullable<PointRequest['at']> {
+  const time = pointInTime('--at').read(words);
+  if (!time) throw new Error('it is a time');
+  return time;
 }
 
 const a0 = entry('a', 'FULL-10.qcow2');
@@ -58,6 +65,25 @@ describe('planRestore', () => {
     expect(plan(chains, { point: 'c1:0', disks: ['b'] })).toBe('000000000000 b:FULL-10.qcow2');
   });
 
+  it('takes the newest point that is not later than a time, and no older one in its place', () => {
+    const timed = catalog([
+      point(0, [a0], { createdAt: '2026-11-20T09:00:00.000Z' }),
+      point(1, [a1], { createdAt: '2026-11-20T10:00:00.400Z' }),
+      point(2, [entry('a', 'INC-12.qcow2', { parent: 'INC-11.qcow2' })], { createdAt: '2026-11-21T00:00:00.000Z' }),
+    ]);
+    const at = (words: string | Date): string => plan(timed, { at: asked(words) }).slice(0, 12);
+    expect(at('2026-11-20 10:00:00Z')).toBe('000000000001');
+    expect(at('2026-11-20T10:00:00.399Z')).toBe('000000000000');
+    expect(at('2026-11-20 09:59Z')).toBe('000000000000');
+    expect(at('2026-11-20 10:30+01:00')).toBe('000000000000');
+    expect(at('2099-01-01')).toBe('000000000002');
+    expect(at(new Date('2026-11-20T23:59:59.999Z'))).toBe('000000000001');
+    const merged = { ...timed, points: [timed.points[0]!, point(1, [{ ...a1, state: 'merged' }], { createdAt: 'x' })] };
+    merged.points[1]!.createdAt = '2026-11-20T10:00:00.000Z';
+    expect(refusal(() => plan(merged, { at: asked('2026-11-20 11:00Z') })).message).toContain('a was merged');
+    expect(refusal(() => plan(timed, { at: asked('2026-11-19') })).hint).toContain('point 0, of 2026-11-20T09:00');
+  });
+
   it('asks back when a file name is in several points', () => {
     const same = catalog([point(0, [a0]), point(1, [b0])]);
     expect(refusal(() => plan(same, { until: 'FULL-10.qcow2' }))).toMatchObject({
@@ -73,6 +99,9 @@ describe('planRestore', () => {
     [{ until: 'INC-99' }, /no point holds a file INC-99/],
     [{ disks: ['c'] }, /no disk c/],
     [{ point: '0', until: 'INC-11' }, /not both/],
+    [{ point: '0', at: asked('2026-11-20') }, /a time or a point, not both/],
+    [{ until: 'INC-11', at: asked('2026-11-20') }, /a time or a file, not both/],
+    [{ at: asked('2026-11-20') }, /no point of 2026-11-20 or before/],
   ])('refuses %j as bad usage', (request, words) => {
     const refused = refusal(() => plan(two(), request));
     expect(refused.code).toBe('usage');
