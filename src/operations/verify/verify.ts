@@ -28,9 +28,13 @@ export async function verify(request: VerifyRequest, given: Partial<VerifyContex
   if (targets.length + unreadable.length === 0) await requireCatalog(root);
   const [only] = targets.length === 1 && unreadable.length === 0 ? targets : [];
   if (options.point !== null && only === undefined) {
-    throw new QmpBackupError('usage', `${options.point.at ? '--at' : '--point'} is of one target, and ${root} has ${targets.length}`, {
-      hint: 'Give the folder of one: see qmpbackup list --target DIR',
-    });
+    throw new QmpBackupError(
+      'usage',
+      `${options.point.at ? '--at' : '--point'} is of one target, and ${root} has ${targets.length}`,
+      {
+        hint: 'Give the folder of one: see qmpbackup list --target DIR',
+      },
+    );
   }
   const verified = unreadable.map(({ folder, error }) => notLookedAt(folder, error));
   for (const target of targets) {
