@@ -1,6 +1,7 @@
-import { InvalidArgumentError, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { OptionRule, OptionRules, RequestOf } from '../core/option-rules.js';
 import { QmpBackupError } from '../errors.js';
+import { IMAGE_OPTIONS } from '../operations/restore/options.js';
 
 /** Options of the command line, made of the rules that each verb has for what it can be asked. */
 interface Look {
@@ -12,6 +13,16 @@ interface Look {
 
 /** Of `--at`, wherever there is one. */
 export const AT_HELP = 'the newest point that is not later, such as "2026-11-20 10:00" in local time';
+
+/** Of the verbs that make images. */
+export function addImageOptions(command: Command): Command {
+  const { format, verify, owner, rateLimit } = IMAGE_OPTIONS;
+  return command
+    .addOption(optionOf(format, 'what images are made', { value: '<format>' }))
+    .addOption(optionOf(verify, 'do not read the result again, to compare it with the backup'))
+    .addOption(optionOf(owner, 'whose the result is, by names or numbers (needs root)', { value: '<user[:group]>' }))
+    .addOption(optionOf(rateLimit, 'bytes per second; also 20M', { value: '<bytes>' }));
+}
 
 /** The option with the default of its rule; what commander does not check, the rule does. */
 export function optionOf(rule: OptionRules[string], description: string, { short, value }: Look = {}): Option {

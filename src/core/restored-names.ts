@@ -5,7 +5,8 @@ import { asComponent, isComponent } from './names.js';
 export const DEFAULT_FILE_NAME = '{disk}';
 
 export interface RestoredNames {
-  readonly image: (disk: string) => string;
+  /** With the format as its ending. */
+  readonly image: (disk: string, format?: string) => string;
   /** The description of the machine. */
   readonly machine: string;
 }
@@ -30,12 +31,12 @@ export function restoredNames(
     throw refused(template, `it gives ${first} and ${disks[twin]} the same name`, 'Put {disk} into it.');
   }
   const machine = template.includes('{disk}') ? nameOf('machine') : `${nameOf('')}-machine`;
-  return { image: (disk) => `${nameOf(disk)}.qcow2`, machine: `${machine}.json` };
+  return { image: (disk, format = 'qcow2') => `${nameOf(disk)}.${format}`, machine: `${machine}.json` };
 }
 
 const PLACEHOLDER = /\{([^{}]*)\}/g;
 
-/** With the longest ending that is appended, `-machine.json` and `.partial`. */
+/** With the longest ending that is appended, `.qcow2.partial.json.tmp`. */
 const LONGEST = 255 - 24;
 
 function filled(template: string, parts: NameParts & { readonly disk: string }): string {

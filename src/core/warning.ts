@@ -27,6 +27,7 @@ export const WARNING_CODES = {
   'definition-changed': 'the definition of a restored domain differs from the original',
   'tpm-not-placed': 'the state of a TPM is restored and not where libvirt looks for it',
   'no-autostart': 'a restored domain does not start with the host as the original does',
+  'device-incomplete': 'a block device was written in part: what was on it is lost',
   'point-lacks-disk': 'a disk of the VM is not in the point',
   suspect: 'the content of a file may be wrong where its tool left zeroed areas out',
   unproven: 'there is no catalog: nothing proves what belongs together',

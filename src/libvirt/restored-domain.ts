@@ -26,12 +26,19 @@ export interface RestoredDomain {
   readonly name: string;
   /** The UUID of a domain beside the original, which then shares nothing with it; null is the original itself. */
   readonly newUuid: string | null;
-  /** Absolute path of each restored image, standalone qcow2, by the disk's target. */
-  readonly disks: ReadonlyMap<string, string>;
+  /** Each restored image, which stands alone, by the disk's target. */
+  readonly disks: ReadonlyMap<string, RestoredImage>;
   /** Absolute path of the restored UEFI variables. */
   readonly nvram: string | null;
   /** Those of the files and devices in `mediaOf` that are there. */
   readonly media: ReadonlySet<string>;
+}
+
+export interface RestoredImage {
+  /** Absolute. */
+  readonly path: string;
+  readonly format: 'qcow2' | 'raw';
+  readonly isDevice: boolean;
 }
 
 export interface RestoredDefinition {
@@ -89,15 +96,15 @@ function withDisks(
 }
 
 /** What names or opens the old image goes; how the guest sees the disk stays. */
-function withImage(disk: XmlElement, image: string): XmlElement {
+function withImage(disk: XmlElement, { path, format, isDevice }: RestoredImage): XmlElement {
   const kept = removeChildren(disk, ['backingStore', 'mirror', 'auth', 'encryption']);
-  const source = element('source', { file: image });
+  const source = element('source', isDevice ? { dev: path } : { file: path });
   const placed = find(kept, 'source') ? editAt(kept, ['source'], () => source) : append(kept, [source]);
-  const driver = (old: XmlElement): XmlElement => withAttributes(old, { type: 'qcow2' });
+  const driver = (old: XmlElement): XmlElement => withAttributes(old, { type: format });
   const driven = find(placed, 'driver')
     ? editAt(placed, ['driver'], driver)
-    : append(placed, [element('driver', { name: 'qemu', type: 'qcow2' })]);
-  return withAttributes(driven, { type: 'file' });
+    : append(placed, [element('driver', { name: 'qemu', type: format })]);
+  return withAttributes(driven, { type: isDevice ? 'block' : 'file' });
 }
 
 /**

@@ -1,5 +1,7 @@
 import { basename } from 'node:path';
+import { type BlockNodeSpec, nameOfNode } from '../core/block-node.js';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { runProgram } from '../host/program.js';
 import { readHeader } from './examine.js';
 import { viewOf } from './image-view.js';
 import { runShort } from './runner.js';
@@ -22,4 +24,23 @@ export async function isBeingWritten(path: string): Promise<boolean> {
     if (/Failed to get .*lock/.test(messageOf(error))) return true;
     throw error;
   }
+}
+
+const OPEN_MS = 60_000;
+
+/**
+ * Opens a file or device for writing as qemu-img will, and writes nothing: `qemu-img info` asks for no lock that a raw image
+ * has.
+ *
+ * @throws QmpBackupError `unsafe` where a QEMU has it open, or it cannot be opened
+ */
+export async function refuseInUse(path: string, node: BlockNodeSpec): Promise<void> {
+  const name = nameOfNode({ driver: 'raw', file: node });
+  const { exitCode, stderr, failure } = await runProgram('qemu-io', ['-c', 'quit', name], { timeoutMs: OPEN_MS });
+  if (exitCode === 0) return;
+  const words = failure?.message ?? stderr.replace(/^qemu-io: can't open device json:\{.*?\}: /, '').trim();
+  const isInUse = /Failed to get .*lock/.test(words);
+  throw new QmpBackupError('unsafe', `${path} is not written to: ${isInUse ? 'a QEMU has it open' : words}`, {
+    hint: isInUse ? 'Shut down the VM that has it first.' : 'Choose another place.',
+  });
 }

@@ -1,3 +1,4 @@
+import { type BlockNodeSpec, nameOfNode } from '../core/block-node.js';
 import {
   type CheckReport,
   type ImageInfo,
@@ -68,7 +69,13 @@ export async function allocatedIn(path: string, options: StepOptions = {}): Prom
   return extents.reduce((sum, { present, length }) => (present ? sum + length : sum), 0);
 }
 
+export type ImageFormat = 'qcow2' | 'raw';
+
 export interface ConvertOptions extends LongStepOptions {
+  /** Of the target; qcow2 unless told. */
+  readonly format?: ImageFormat | undefined;
+  /** The target is there with whatever bytes, and each is written over, zeros too. */
+  readonly over?: boolean | undefined;
   /** The target is there and empty: it is written into as it is, and what reads as zeros is left out. */
   readonly existing?: boolean | undefined;
   readonly compress?: boolean | undefined;
@@ -81,14 +88,15 @@ export interface ConvertOptions extends LongStepOptions {
 /** Requests at once that keep storage busy which is written to directly; measured. */
 const DIRECT_REQUESTS = 16;
 
-/** Copies a view into a standalone qcow2 image, which it creates. `target` is an absolute path. */
+/** Copies a view into a standalone image, which it creates. `target` is an absolute path, or describes a node. */
 export async function convert(view: string, target: string, options: ConvertOptions): Promise<void> {
   const existing = options.existing ? ['-n', '--target-is-zero'] : [];
   const compress = options.compress ? ['-c'] : [];
   const direct = options.direct ? ['-t', 'none', '-m', String(DIRECT_REQUESTS)] : [];
   const offload = options.offload ? ['-C'] : [];
-  const how = [...existing, ...compress, ...offload, ...direct, ...rate(options)];
-  await runLong(['convert', '-p', ...how, '-O', 'qcow2', view, target], options);
+  const over = options.over ? ['-n'] : [];
+  const how = [...existing, ...over, ...compress, ...offload, ...direct, ...rate(options)];
+  await runLong(['convert', '-p', ...how, '-O', options.format ?? 'qcow2', view, target], options);
 }
 
 /**
@@ -109,10 +117,20 @@ export async function removeBackingLink(path: string, options: StepOptions = {})
   await runShort(['rebase', '-u', '-q', '-b', '', viewOf([path])], options);
 }
 
-/** Whether two views hold the same bytes; the longer one may only have zeros beyond the other's end. */
+/** Whether two views hold the same bytes; the longer one may only have zeros beyond the other's end. A rate is kept to by `a`. */
 export async function compare(a: string, b: string, options: LongStepOptions): Promise<boolean> {
-  const { exitCode } = await runLong(['compare', '-p', a, b], { ...options, allowed: [0, 1] });
+  const { rateLimit = 0 } = options;
+  const first = rateLimit === 0 ? [a] : throttled(a, rateLimit);
+  const { exitCode } = await runLong(['compare', '-p', ...first, b], { ...options, allowed: [0, 1] });
   return exitCode === 0;
+}
+
+/** `compare` has no option for it. */
+function throttled(name: string, rateLimit: number): readonly string[] {
+  const group = { 'qom-type': 'throttle-group', id: 'rate', limits: { 'bps-total': rateLimit } };
+  const below = JSON.parse(name.slice('json:'.length)) as BlockNodeSpec;
+  const node = nameOfNode({ driver: 'throttle', 'throttle-group': group.id, file: below });
+  return ['--object', JSON.stringify(group), node];
 }
 
 function rate({ rateLimit }: LongStepOptions): readonly string[] {

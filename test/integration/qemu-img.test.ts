@@ -84,6 +84,15 @@ describe('the runner', () => {
 });
 
 describe('the steps', () => {
+  it('compare at a rate', async () => {
+    await createImage(join(lab.root, 'a.qcow2'), { size: 8 * MiB });
+    await run('qemu-io', ['-f', 'qcow2', '-c', 'write -P 5 0 8M', join(lab.root, 'a.qcow2')]);
+    const view = viewOf(['a.qcow2']);
+    const begun = performance.now();
+    expect(await compare(view, view, { cwd: lab.root, rateLimit: 4 * MiB })).toBe(true);
+    expect(performance.now() - begun).toBeGreaterThan(1000);
+  });
+
   it('make images and overlays that open no parent, check, compare, convert, map and link them', async () => {
     const [full, inc] = [join(lab.root, 'FULL-1.qcow2'), join(lab.root, 'INC-2.qcow2')];
     await createImage(full, { size: MiB, compressionType: 'zstd' });

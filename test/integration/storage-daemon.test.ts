@@ -2,6 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Unwind } from '../../src/flow/unwind.js';
+import { beginImage } from '../../src/operations/restore/image-under-way.js';
 import { copyChain, defaultCopyDeps } from '../../src/operations/restore/standalone-copy.js';
 import { nbdUri } from '../../src/core/nbd-uri.js';
 import { openBytes } from '../../src/storage-daemon/open-bytes.js';
@@ -68,7 +69,11 @@ it('copies a chain that is too long for a view', async () => {
     virtualSize: 16 * MiB,
   }));
   const target = join(dir, 'copy.qcow2');
-  const options = { signal: new AbortController().signal, onProgress: () => undefined };
-  await copyChain(dirname(paths[0] ?? ''), line, target, options, new Unwind(), defaultCopyDeps);
+  const { signal } = new AbortController();
+  const options = { signal, onProgress: () => undefined, verify: true, proved: false };
+  const source = { dir: dirname(paths[0] ?? ''), line };
+  const image = { path: target, format: 'qcow2', replaces: false } as const;
+  const underWay = await beginImage(image, source, { what: 'a test', breakLock: false }, new Unwind());
+  await copyChain(source, image, underWay, options, defaultCopyDeps);
   await run('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', `${target}.partial`, flat]);
 });

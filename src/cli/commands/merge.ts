@@ -1,7 +1,7 @@
 import { merge } from '../../operations/restore/merge.js';
 import { mergeDocument } from '../documents/merge.js';
 import { MERGE_OPTIONS } from '../../operations/restore/merge-options.js';
-import { optionOf, requestFrom } from '../options.js';
+import { addImageOptions, optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import type { CommandContext } from '../wiring.js';
@@ -9,8 +9,8 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const mergeCommand: Register = (program, run) => {
-  const { target, disk, dir, targetFile, until, rateLimit, breakLock } = MERGE_OPTIONS;
-  program
+  const { target, disk, dir, targetFile, until, breakLock } = MERGE_OPTIONS;
+  const command = program
     .command('merge')
     .description('write the state of one disk as a new image; the backup is not touched')
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
@@ -18,8 +18,8 @@ export const mergeCommand: Register = (program, run) => {
     .addOption(optionOf(dir, 'instead of both: the folder of the disk, <target>/<disk id>', { value: '<diskdir>' }))
     .addOption(optionOf(targetFile, 'the image to make', { value: '<file>' }))
     .addOption(optionOf(until, 'the file whose state is wanted; the newest one if not given', { value: '<name>' }))
-    .addOption(optionOf(rateLimit, 'bytes per second; also 20M', { value: '<bytes>' }))
-    .addOption(optionOf(breakLock, 'take a lock that another host holds'))
+    .addOption(optionOf(breakLock, 'take a lock that another host holds'));
+  addImageOptions(command)
     .addHelpText(
       'after',
       '\nExamples:\n  qmpbackup merge --target /backup/vm --disk disk1 --targetfile /tmp/disk1.qcow2',

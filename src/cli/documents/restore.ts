@@ -5,15 +5,16 @@ import { lackedPart, leftOutPart, warningPart } from './parts.js';
 import type { RestoreDocument } from './schemas/restore.js';
 
 export function restoreDocument(result: RestoreResult, warnings: readonly Warning[]): RestoreDocument {
-  const { output, point, disks, leftOut, lacks, machine, definition } = result;
+  const { output, point, disks, leftOut, lacks, machine, compared, definition } = result;
   return {
     ...envelope('restore'),
     output,
     point,
-    disks: disks.map(({ disk, path, files, virtualSize }) => ({ disk, path, files, virtualSize })),
+    disks: disks.map(({ disk, path, format, files, virtualSize }) => ({ disk, path, format, files, virtualSize })),
     leftOut: leftOut.map(leftOutPart),
     lacks: lacks.map(lackedPart),
     machine,
+    compared,
     definition: definition && definitionPart(definition),
     warnings: warnings.map(warningPart),
   };

@@ -1,16 +1,17 @@
 import { LOCK_OPTIONS } from '../../backends/vm-options.js';
-import { bytes, type OptionRules, type RequestOf, requiredWord, word, valuesOf } from '../../core/option-rules.js';
+import { type OptionRules, type RequestOf, requiredWord, word, valuesOf } from '../../core/option-rules.js';
+import type { ImageFormat } from '../../qemu-tools/steps.js';
 import { DISK_FOLDER_OPTIONS, diskFolderOf } from '../../repository/disk-folder.js';
+import { IMAGE_OPTIONS } from './options.js';
 
 export const MERGE_OPTIONS = {
   ...DISK_FOLDER_OPTIONS,
   ...LOCK_OPTIONS,
+  ...IMAGE_OPTIONS,
   /** The image to make; must not exist. */
   targetFile: requiredWord('--targetfile'),
   /** The file whose state is wanted; without, the newest of the newest FULL's branch. */
   until: word('--until'),
-  /** Bytes per second; 0 is no limit. */
-  rateLimit: bytes('--rate-limit', 0),
 } satisfies OptionRules;
 
 export type MergeRequest = RequestOf<typeof MERGE_OPTIONS>;
@@ -20,7 +21,10 @@ export interface MergeOptions {
   readonly dir: string;
   readonly targetFile: string;
   readonly until: string | undefined;
+  readonly format: ImageFormat;
   readonly rateLimit: number;
+  readonly verify: boolean;
+  readonly owner: string | null;
   readonly breakLock: boolean;
 }
 

@@ -7,6 +7,7 @@ import { chainToRead, headToRead, type RebaseFile, rebaseFiles } from '../../cor
 import { type Warn, warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
+import { ownerNamed } from '../../host/named-owner.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
 import { chosenChain, legacyFiles, readRebaseNote, refuseUnfinished } from '../../import/legacy-disk.js';
 import { readLegacyFolder } from '../../import/legacy-folder.js';
@@ -17,6 +18,7 @@ import { lockTarget } from '../../repository/lock.js';
 import { openDisk } from '../../repository/open-point.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
+import { beginImage, type ImageToMake, refuseTaken } from './image-under-way.js';
 import { mergeOptions, type MergeRequest } from './merge-options.js';
 import {
   copyChain,
@@ -24,7 +26,6 @@ import {
   defaultCopyDeps,
   mostOfCopy,
   promoteCopy,
-  refuseExisting,
   undoneOnFailure,
 } from './standalone-copy.js';
 
@@ -73,13 +74,16 @@ export function merge(
   return unwinding(async (unwind) => {
     const [options, context] = [mergeOptions(request), contextOf(given)];
     const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
-    const targetFile = resolve(options.targetFile);
-    await refuseExisting(targetFile);
+    const image: ImageToMake = { path: resolve(options.targetFile), format: options.format, replaces: false };
+    const { path: targetFile } = image;
+    const owner = options.owner === null ? undefined : await ownerNamed(options.owner);
+    await refuseTaken(targetFile);
     const folder = await locateDisk(options.dir);
+    const what = `merge of ${folder.disk} into ${targetFile}`;
     const lock = await lockForReading(
       deps.lockTarget,
       folder.target,
-      { breakLock: options.breakLock, purpose: `merge of ${folder.disk} into ${targetFile}` },
+      { breakLock: options.breakLock, purpose: what },
       warn,
     );
     if (lock) unwind.defer(() => lock.release());
@@ -88,14 +92,19 @@ export function merge(
     const line = await provenChain(folder, options.until, signal, warn, deps);
     const files = line.map(({ file }) => file);
     context.report({ kind: 'planned', files });
-    const space = { need: await mostOfCopy(folder.dir, line), what: `the merge of ${files.at(-1)}` };
+    const source = { dir: folder.dir, line };
+    const space = { need: await mostOfCopy(source), what: `the merge of ${files.at(-1)}` };
     await warnOfSpace(dirname(targetFile), space, { warn, signal });
     await undoneOnFailure(async (undo) => {
-      await makeFolder(dirname(targetFile), undo);
+      await makeFolder(dirname(targetFile), undo, { owner });
+      const underWay = await beginImage(image, source, { what, breakLock: options.breakLock }, undo);
       const onProgress = (percent: number): void => context.report({ kind: 'progress', percent });
-      await copyChain(folder.dir, line, targetFile, { signal, rateLimit: options.rateLimit, onProgress }, undo, deps);
+      const { rateLimit, verify } = options;
+      const copying = { signal, rateLimit, verify, owner, onProgress, proved: false };
+      await copyChain(source, image, underWay, copying, deps);
       signal.throwIfAborted();
-      await promoteCopy(targetFile, undo, deps);
+      await promoteCopy(image, underWay, undo, deps);
+      await underWay.forget();
     });
     return { targetFile, files, virtualSize: line.at(-1)?.virtualSize ?? 0 };
   });

@@ -18,8 +18,9 @@ export type RestoreEvent =
 
 export interface RestoredDisk {
   readonly disk: string;
-  /** Absolute path of the new image. */
+  /** Absolute path of the new image, or of the block device. */
   readonly path: string;
+  readonly format: 'qcow2' | 'raw';
   /** The files that it is made of, FULL first. */
   readonly files: readonly string[];
   /** Bytes. */
@@ -27,7 +28,8 @@ export interface RestoredDisk {
 }
 
 export interface RestoreResult {
-  readonly output: string;
+  /** Null where every disk has a place of its own. */
+  readonly output: string | null;
   /** The point in words. */
   readonly point: string;
   readonly disks: readonly RestoredDisk[];
@@ -35,8 +37,10 @@ export interface RestoreResult {
   readonly leftOut: readonly LeftOut[];
   /** Disks that the VM had and the point does not have, but for those that an option left out. */
   readonly lacks: readonly LackedDisk[];
-  /** Path of `machine.json`. */
-  readonly machine: string;
+  /** Path of `machine.json`; null where there is no folder for it. */
+  readonly machine: string | null;
+  /** What was written was read again, and is what the point holds. */
+  readonly compared: boolean;
   /** Of a libvirt domain. */
   readonly definition: (WrittenDefinition & { readonly defined: boolean }) | null;
 }

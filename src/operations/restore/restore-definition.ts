@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { folderName } from '../../core/names.js';
 import type { DefinitionFile, Point } from '../../core/point.js';
@@ -7,10 +7,13 @@ import { type Warn, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
+import { giveTo } from '../../host/named-owner.js';
+import type { Owner } from '../../host/ownership.js';
 import { parseDomain } from '../../libvirt/domain-xml.js';
-import { mediaOf, type RecordedDomain, restoredDomain } from '../../libvirt/restored-domain.js';
+import { mediaOf, type RecordedDomain, restoredDomain, type RestoredImage } from '../../libvirt/restored-domain.js';
 import { readKept, writeNew } from '../../repository/definition-files.js';
-import { refuseExisting } from './standalone-copy.js';
+import { refuseExisting } from './image-under-way.js';
+import type { DiskPlace } from './places.js';
 
 /**
  * The definition of a restored domain (decision 12): its XML with the new places of its disks, its UEFI variables and the
@@ -126,30 +129,43 @@ function refuseOddName(name: string): void {
 const NAME_BYTES = 240;
 
 /** Where it goes in the folder of the restored disks. Nothing may be there yet. */
-export async function placesFor(output: string, { name, nvram, tpm }: DefinitionSource): Promise<DefinitionPaths> {
-  const base = join(output, folderName(name, NAME_BYTES));
-  const paths = {
-    xml: `${base}.xml`,
-    nvram: nvram === null ? null : `${base}.nvram`,
-    tpm: tpm.length === 0 ? null : `${base}.tpm`,
-  };
+export async function placesFor(output: string, definition: DefinitionSource): Promise<DefinitionPaths> {
+  const paths = pathsIn(output, definition);
   for (const path of [paths.xml, paths.nvram, paths.tpm]) if (path !== null) await refuseExisting(path);
   return paths;
 }
 
-/** `disks`: absolute paths of the restored images by target. */
+function pathsIn(output: string, { name, nvram, tpm }: DefinitionSource): DefinitionPaths {
+  const base = join(output, folderName(name, NAME_BYTES));
+  return {
+    xml: `${base}.xml`,
+    nvram: nvram === null ? null : `${base}.nvram`,
+    tpm: tpm.length === 0 ? null : `${base}.tpm`,
+  };
+}
+
+/** Takes away what a killed run has written of it. */
+export async function removeDefinition(output: string, definition: DefinitionSource): Promise<void> {
+  const { xml, nvram, tpm } = pathsIn(output, definition);
+  for (const path of [xml, nvram]) if (path !== null) await rm(path, { force: true });
+  if (tpm !== null) await rm(tpm, { recursive: true, force: true });
+}
+
+/** `disks`: where the restored disks are, by target. */
 export async function writeDefinition(
   source: DefinitionSource,
   paths: DefinitionPaths,
-  disks: ReadonlyMap<string, string>,
+  disks: ReadonlyMap<string, DiskPlace>,
   undo: Unwind,
+  owner: Owner | undefined,
 ): Promise<WrittenDefinition> {
   const { name, uuid, newUuid, recorded, nvram, tpm } = source;
   const there = await Promise.all(
     mediaOf(recorded.inactive).map(async (path) => ((await isThere(path)) ? [path] : [])),
   );
   const { xml, notes } = restoredDomain(recorded, {
-    ...{ name, newUuid, disks, nvram: paths.nvram },
+    ...{ name, newUuid, nvram: paths.nvram },
+    disks: new Map([...disks].map(([device, place]) => [device, inDefinition(place)])),
     media: new Set(there.flat()),
   });
   if (paths.nvram !== null && nvram !== null) await made(paths.nvram, nvram, undo);
@@ -159,7 +175,21 @@ export async function writeDefinition(
     await writeTpmState(folder, tpm);
   }
   await made(paths.xml, Buffer.from(xml), undo);
+  if (owner) for (const path of [paths.xml, paths.nvram]) if (path !== null) await giveTo(path, owner);
+  if (owner && paths.tpm !== null) await giveAllTo(paths.tpm, owner);
   return { ...paths, name, uuid: newUuid ?? uuid, notes };
+}
+
+function inDefinition(place: DiskPlace): RestoredImage {
+  if (place.kind === 'device') return { path: place.path, format: 'raw', isDevice: true };
+  return { path: place.path, format: place.format, isDevice: false };
+}
+
+async function giveAllTo(folder: string, owner: Owner): Promise<void> {
+  await giveTo(folder, owner);
+  for (const each of await readdir(folder, { withFileTypes: true, recursive: true })) {
+    await giveTo(join(each.parentPath, each.name), owner);
+  }
 }
 
 async function made(path: string, bytes: Buffer, undo: Unwind): Promise<void> {

@@ -9,14 +9,15 @@ import type { LackedDisk, Point } from '../../core/point.js';
 import { isDamageFinding, refuseFindings } from '../../core/point-findings.js';
 import { type NameParts, type RestoredNames, restoredNames } from '../../core/restored-names.js';
 import { type Warn, warning } from '../../core/warning.js';
+import type { Owner } from '../../host/ownership.js';
 import { legacyFiles, refuseUnfinished } from '../../import/legacy-disk.js';
 import { type LegacyDisk, planLegacyRestore } from '../../import/legacy-restore.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
-import type { ChainFile } from '../../repository/chain-check.js';
 import { type OpenPoint, openPoint } from '../../repository/open-point.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
 import type { RestoreOptions } from './options.js';
 import type { RestoreContext, RestoreDeps } from './request.js';
+import { type ChainSource, sizeOf } from './read-chain.js';
 import { type DefinitionSource, readDefinition } from './restore-definition.js';
 
 /** What a restore is to write, read from the target and proved before anything is written. */
@@ -25,7 +26,11 @@ import { type DefinitionSource, readDefinition } from './restore-definition.js';
 export interface RestoreRun {
   readonly options: RestoreOptions;
   readonly target: string;
-  readonly output: string;
+  /** Null where every disk has a place of its own. */
+  readonly output: string | null;
+  readonly owner: Owner | undefined;
+  /** It, for people. */
+  readonly what: string;
   /** Aborts on a signal to the tool or when the lock is lost. */
   readonly signal: AbortSignal;
   readonly warn: Warn;
@@ -37,7 +42,8 @@ export interface RestoreRun {
 export interface RestoreSource {
   readonly point: string;
   readonly disks: readonly RestoreSourceDisk[];
-  readonly machine: object;
+  /** `machine.json`, with what each disk has become. */
+  readonly machine: (placed: (disk: string) => PlacedInMachine) => object;
   readonly definition: DefinitionSource | null;
   /** What the files are called in the folder. */
   readonly names: RestoredNames;
@@ -46,12 +52,17 @@ export interface RestoreSource {
   readonly lacks: readonly LackedDisk[];
 }
 
+export interface PlacedInMachine {
+  /** In the folder, else a path. */
+  readonly file: string;
+  readonly format: string;
+}
+
 export interface RestoreSourceDisk {
   readonly disk: string;
   /** The target of a libvirt domain's disk. */
   readonly device: string | null;
-  readonly dir: string;
-  readonly chain: readonly ChainFile[];
+  readonly source: ChainSource;
 }
 
 // --- with a catalog --------------------------------------------------------------------------------------------------
@@ -78,11 +89,11 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   const disks = plan.disks.map(({ disk, dir, entry, chain, findings }): RestoreSourceDisk => {
     const suspect = findings.find(({ code }) => code === 'suspect');
     if (suspect) warn(warning('suspect', suspect.what));
-    return { disk, device: entry.source.device, dir, chain: chain.map((each) => each.entry) };
+    return { disk, device: entry.source.device, source: { dir, line: chain.map((each) => each.entry) } };
   });
   const asked = { point: plan.point, called: point };
   return {
-    ...{ point, disks, names, lacks, leftOut: plan.leftOut, machine: machineOf(plan, names) },
+    ...{ point, disks, names, lacks, leftOut: plan.leftOut, machine: (placed) => machineOf(plan, placed) },
     definition: await readDefinition(target, asked, options.definition, warn),
   };
 }
@@ -106,7 +117,7 @@ function numberInName(point: Point, catalog: Catalog): string {
   return point.chain === currentChain(catalog) ? `${point.number}` : `${point.chain}-${point.number}`;
 }
 
-function machineOf({ point, disks }: OpenPoint, names: RestoredNames): object {
+function machineOf({ point, disks }: OpenPoint, placed: (disk: string) => PlacedInMachine): object {
   const { machine, createdAt, consistency, vmStatus } = point;
   return {
     schema: MACHINE_SCHEMA,
@@ -116,7 +127,7 @@ function machineOf({ point, disks }: OpenPoint, names: RestoredNames): object {
     vmStatus,
     disks: disks.map(({ entry: { disk, virtualSize, plaintextOfEncrypted }, chain }) => ({
       disk,
-      file: names.image(disk),
+      ...placed(disk),
       virtualSize,
       plaintextOfEncrypted,
       source: describedSource(chain.map(({ entry }) => entry)),
@@ -143,7 +154,7 @@ export async function legacySource(run: RestoreRun): Promise<RestoreSource> {
   const disks: RestoreSourceDisk[] = [];
   for (const { disk, dir, chain } of plan.disks) {
     refuseUnfinished(dir, await deps.readRebaseNote(dir));
-    disks.push({ disk, device: null, dir, chain: await legacyFiles(dir, chain, undefined) });
+    disks.push({ disk, device: null, source: { dir, line: await legacyFiles(dir, chain, undefined) } });
   }
   const parts: NameParts = { vm: options.definition.name, point: null };
   const names = restoredNames(
@@ -151,16 +162,12 @@ export async function legacySource(run: RestoreRun): Promise<RestoreSource> {
     disks.map(({ disk }) => disk),
     options.fileName,
   );
-  const machine = {
+  const machine: RestoreSource['machine'] = (placed) => ({
     schema: MACHINE_SCHEMA,
     name: null,
     uuid: null,
-    disks: disks.map(({ disk, chain }) => ({
-      disk,
-      file: names.image(disk),
-      virtualSize: chain.at(-1)?.virtualSize ?? null,
-    })),
-  };
+    disks: disks.map(({ disk, source }) => ({ disk, ...placed(disk), virtualSize: sizeOf(source) })),
+  });
   const asked = { point: null, called: plan.point };
   return {
     ...{ point: plan.point, disks, names, lacks: [], leftOut: plan.leftOut, machine },

@@ -122,8 +122,8 @@ const DOCUMENTS = {
   merge: mergeDocument({ targetFile: '/m', files: ['a'], virtualSize: 1 }, [{ code: 'space-short', text: 'w' }]),
   restore: restoreDocument(
     {
-      ...{ output: '/o', point: 'point 1', machine: '/o/machine.json' },
-      disks: [{ disk: 'd1', path: '/o/d1.qcow2', files: ['FULL-1.qcow2'], virtualSize: 1 }],
+      ...{ output: '/o', point: 'point 1', machine: '/o/machine.json', compared: true },
+      disks: [{ disk: 'd1', path: '/o/d1.qcow2', format: 'qcow2', files: ['FULL-1.qcow2'], virtualSize: 1 }],
       leftOut: [{ name: 'd3', reason: 'r', kind: 'request' }],
       lacks: [{ disk: 'd2', reason: 'r', kind: 'failed' }],
       definition: {

@@ -1,6 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { parseDomain } from '../../../src/libvirt/domain-xml.js';
-import { mediaOf, type RestoredDomain, restoredDomain } from '../../../src/libvirt/restored-domain.js';
+import {
+  mediaOf,
+  type RestoredDomain,
+  type RestoredImage,
+  restoredDomain,
+} from '../../../src/libvirt/restored-domain.js';
 
 const UUID = '5a6e2c9a-1b7e-4c7f-9d55-0c8a6f0a1111';
 const NEW_UUID = '00000000-1111-4222-8333-444444444444';
@@ -123,12 +128,14 @@ lines &amp; more</description>
 
 const original = parseDomain(RICH);
 
+const qcow2 = (path: string): RestoredImage => ({ path, format: 'qcow2', isDevice: false });
+
 const SAME: RestoredDomain = {
   name: original.name,
   newUuid: null,
   disks: new Map([
-    ['vda', "/out/it's <a> & b/vda.qcow2"],
-    ['vdb', '/out/vdb.qcow2'],
+    ['vda', qcow2("/out/it's <a> & b/vda.qcow2")],
+    ['vdb', qcow2('/out/vdb.qcow2')],
   ]),
   nvram: '/out/web.nvram',
   media: new Set(['/iso/there.iso', '/images/shared.img']),
@@ -236,6 +243,18 @@ describe('another domain beside the original', () => {
   });
 });
 
+it('names raw images and block devices as what they are', () => {
+  const disks = new Map<string, RestoredImage>([
+    ['vda', { path: '/dev/vg/vda', format: 'raw', isDevice: true }],
+    ['vdb', { path: '/out/vdb.raw', format: 'raw', isDevice: false }],
+  ]);
+  const { xml } = restoredDomain({ inactive: RICH, live: null }, { ...SAME, disks });
+  const found = (element: string): boolean => lines(xml).some((line) => line.startsWith(element));
+  for (const element of ["<source dev='/dev/vg/vda'", "<source file='/out/vdb.raw'"]) expect(found(element)).toBe(true);
+  expect(xml.match(/type=["']qcow2["']/)).toBe(null);
+  expect(xml).toMatch(/<disk [^>]*type=["']block["']/);
+});
+
 describe('disks that the definition does not have', () => {
   const plugged = RICH.replace(
     "<target dev='vdc' bus='virtio'/>",
@@ -245,7 +264,7 @@ describe('disks that the definition does not have', () => {
   );
 
   it('are taken from the domain as it ran', () => {
-    const disks = new Map([...SAME.disks, ['vde', '/out/vde.qcow2'], ['vdf', '/out/vdf.qcow2']]);
+    const disks = new Map([...SAME.disks, ['vde', qcow2('/out/vde.qcow2')], ['vdf', qcow2('/out/vdf.qcow2')]]);
     const { xml, notes } = restoredDomain({ inactive: RICH, live: plugged }, { ...SAME, disks });
     expect(parseDomain(xml).disks.at(-1)).toMatchObject({
       target: 'vde',

@@ -7,6 +7,7 @@ import {
   leftOutSchema,
   listOf,
   object,
+  oneOf,
   text,
   textOrNull,
   texts,
@@ -16,13 +17,14 @@ import {
 export const restoreDocumentSchema = document(
   'restore',
   {
-    output: text('Absolute path of the folder of the images'),
+    output: textOrNull('Absolute path of the folder of the images; null where every disk has a place by `--to`'),
     point: text('The point that was restored, in words'),
     disks: listOf(
       object(
         {
           disk: text('Disk id'),
-          path: text('Absolute path of the new image'),
+          path: text('Absolute path of the new image, or of the block device'),
+          format: oneOf(['qcow2', 'raw'], 'Format of the image; block devices are raw'),
           files: texts('The files that it is made of, FULL first'),
           virtualSize: count('Size of the disk in bytes'),
         },
@@ -32,7 +34,8 @@ export const restoreDocumentSchema = document(
     ),
     leftOut: listOf(leftOutSchema, 'Disks of the point that an option left out'),
     lacks: listOf(lackedDiskSchema, 'Disks that the VM had and the point does not have'),
-    machine: text('Path of machine.json, which tells how the VM was'),
+    machine: textOrNull('Path of machine.json, which tells how the VM was; null without an output folder'),
+    compared: flag('What was written was read again, and is what the point holds'),
     definition: v.pipe(
       v.nullable(
         object(
