@@ -1,4 +1,4 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Unwind } from '../../src/flow/unwind.js';
@@ -6,38 +6,12 @@ import { beginImage } from '../../src/operations/restore/image-under-way.js';
 import { copyChain, defaultCopyDeps } from '../../src/operations/restore/standalone-copy.js';
 import { nbdUri } from '../../src/core/nbd-uri.js';
 import { openBytes } from '../../src/storage-daemon/open-bytes.js';
-import { makeDisk, makeLab } from '../support/chains.js';
+import { makeLab } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
+import { LONG_SIZE, type LongChain, makeLongChain } from '../support/long-chain.js';
 
-const MiB = 1024 * 1024;
-
-/** So many files, of which only the first and the last hold something: the links are written into copies of one header. */
-async function longChain(files: number): Promise<{ readonly paths: readonly string[]; readonly flat: string }> {
-  const lab = await makeLab();
-  const name = (index: number): string => `INC-${10_000 + index}.qcow2`;
-  const io = ['write -P 7 0 1M'];
-  await makeDisk(lab, 'd1', [
-    { file: name(0), io },
-    { file: name(1), on: name(0), io: [] },
-  ]);
-  const paths = Array.from({ length: files }, (_, index) => join(lab.folder('d1'), name(index)));
-  const empty = await readFile(join(lab.folder('d1'), name(1)), 'latin1');
-  for (const [index, path] of paths.entries()) {
-    if (index > 1) await writeFile(path, empty.replaceAll(name(0), name(index - 1)), 'latin1');
-  }
-  const flat = lab.flat('d1', 'all');
-  await run('cp', [lab.flat('d1', name(0)), flat]);
-  for (const [format, path] of [
-    ['qcow2', paths.at(-1) ?? ''],
-    ['raw', flat],
-  ] as const) {
-    const image =
-      format === 'raw'
-        ? ['-f', 'raw', path]
-        : [`json:${JSON.stringify({ driver: 'qcow2', file: { driver: 'file', filename: path }, backing: null })}`];
-    await run('qemu-io', ['-c', `write -P 9 ${3 * MiB} 64k`, ...image]);
-  }
-  return { paths, flat };
+async function longChain(files: number): Promise<LongChain> {
+  return makeLongChain((await makeLab()).root, files);
 }
 
 it('opens a chain that is too long for one daemon, and each of its bytes is right', async () => {
@@ -66,7 +40,7 @@ it('copies a chain that is too long for a view', async () => {
   const dir = dirname(flat);
   const line = paths.map((path, index) => ({
     ...{ file: basename(path), parent: index === 0 ? null : basename(paths[index - 1] ?? '') },
-    virtualSize: 16 * MiB,
+    virtualSize: LONG_SIZE,
   }));
   const target = join(dir, 'copy.qcow2');
   const { signal } = new AbortController();

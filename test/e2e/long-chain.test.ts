@@ -1,0 +1,60 @@
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { filesIn, photograph } from '../support/chains.js';
+import { expectCli, qmpbackup } from '../support/cli.js';
+import { run } from '../support/lab/programs.js';
+import { LONG_DISK, makeLongTarget } from '../support/long-chain.js';
+import { patient } from '../support/patience.js';
+import { labDir } from '../support/scenario.js';
+import { startServe } from '../support/serving.js';
+
+/** Far more than QEMU reads through at once: a chain of 1500 files of one disk. */
+it('a chain of 1500 files is restored, verified and served', { timeout: patient(240_000) }, async () => {
+  const root = await labDir();
+  const { paths, flat } = await makeLongTarget(root, 1500);
+  const target = join(root, 'target');
+  const before = await photograph(target);
+  for (const format of ['qcow2', 'raw'] as const) {
+    const output = join(root, format);
+    const { stdout } = await expectCli(0, ['restore', '--target', target, '--output', output, '--format', format]);
+    expect(stdout).toContain('from 1500 files');
+    const image = join(output, `${LONG_DISK}.${format}`);
+    await run('qemu-img', ['compare', '-f', format, '-F', 'raw', image, flat]);
+  }
+  const serving = await startServe(['--target', target]);
+  await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', serving.disks[0]?.uri ?? '', flat]);
+  expect(await serving.end()).toBe(0);
+  const merged = await expectCli(0, [
+    'merge',
+    '--target',
+    target,
+    '--disk',
+    LONG_DISK,
+    '--targetfile',
+    join(root, 'one'),
+  ]);
+  expect(merged.stdout).toContain('merged 1500 files');
+  expect(await photograph(target)).toEqual(before);
+
+  const whole = await expectCli(0, ['--json', 'verify', '--target', target, '--read-data'], {
+    timeout: patient(120_000),
+  });
+  expect(whole.json<{ targets: unknown }>().targets).toMatchObject([
+    { files: 1500, findings: [], read: { files: 1500 } },
+  ]);
+  await run('qemu-io', [
+    '-c',
+    'write -P 1 9M 64k',
+    `json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"${paths[700]}"}}`,
+  ]);
+  for (const args of [
+    ['verify', '--target', target],
+    ['restore', '--target', target, '--output', join(root, 'never')],
+    ['serve', '--target', target],
+  ]) {
+    const refused = await qmpbackup(args, { timeout: patient(120_000) });
+    expect([4, 13]).toContain(refused.exitCode);
+    expect(`${refused.stdout}${refused.stderr}`).toContain('INC-10700.qcow2');
+  }
+  expect(await filesIn(root)).not.toContain('never');
+});
