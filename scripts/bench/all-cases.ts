@@ -7,18 +7,23 @@ import {
   domainIncrementOfNothing,
   domainMemory,
 } from './cases/domain.js';
+import { depths } from './cases/depth.js';
 import { eightDisks } from './cases/eight-disks.js';
 import { freezes } from './cases/freeze.js';
 import { full, fullMemory, fullNoDigest } from './cases/full.js';
 import { increment, incrementOfNothing } from './cases/increment.js';
 import { run500 } from './cases/long-chain.js';
-import { merge, restore } from './cases/restore.js';
+import { merge, restore, restoreCompared } from './cases/restore.js';
+import { firstByte, served } from './cases/served.js';
+import { verifyRead } from './cases/verify-read.js';
 
 /** In the order in which they are run. */
 export const ALL_CASES: readonly Case[] = [
   ...[full, fullNoDigest, fullMemory],
   ...[increment, incrementOfNothing],
-  ...[restore, merge],
+  ...[restore, restoreCompared, merge],
+  ...[verifyRead, served, firstByte],
+  ...depths,
   compress,
   ...freezes,
   eightDisks,
