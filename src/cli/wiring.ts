@@ -36,7 +36,7 @@ export interface CommandContext {
   /** What an earlier run has warned of. */
   readonly remind: Warn;
   /** Prints what was asked for: the document as JSON with `--json`, else `text`. */
-  readonly answer: (document: MakesDocument, text: () => string) => void;
+  readonly answer: (document: MakesDocument, text: () => string) => boolean;
   /** The same for what was done, which is for the record, too. `outcome`: what stands although nobody can be told, "the point is sealed". */
   readonly done: (document: MakesDocument, text: () => string, outcome: string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
@@ -66,11 +66,12 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
   const warnings: Warning[] = [];
   let strictly = false;
   let answered = false;
-  const print = (document: MakesDocument, text: () => string, standing: () => string): void => {
+  const print = (document: MakesDocument, text: () => string, standing: () => string): boolean => {
     answered = true;
     const json = (): string => JSON.stringify(document(warnings), null, 2);
     const error = lines ? lines.answer(document(warnings)) : putAnswer(`${globals.json ? json() : text()}\n`);
     if (error) log.write('error', `the answer could not be written to stdout: ${messageOf(error)}; ${standing()}`);
+    return error === null;
   };
   return {
     globals,

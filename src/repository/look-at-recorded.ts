@@ -70,9 +70,18 @@ async function checkClusters(
   }
 }
 
-/** Why qemu-img could not read an image that may be whole, in its words. */
-const NOT_OF_THE_FILE =
-  /Input\/output error|Permission denied|Stale file handle|No such file|Failed to get .*lock|did not end within/;
+/**
+ * Why qemu-img could not read an image that may be whole, in its words: the storage failed, or qemu-img did, which was ended or
+ * found no memory or no room for another process.
+ */
+const NOT_OF_THE_FILE = new RegExp(
+  [
+    ...['Input/output error', 'Permission denied', 'Operation not permitted', 'Stale file handle', 'No such file'],
+    ...['Failed to get .*lock', 'did not end within', 'ended with SIG', 'Cannot allocate memory', 'EAGAIN', 'ENOMEM'],
+    ...['Resource temporarily unavailable', 'Too many open files', 'EMFILE', 'error while loading shared libraries'],
+    ...['Connection timed out', 'Transport endpoint', 'Host is down', 'Remote I/O error'],
+  ].join('|'),
+);
 
 /**
  * Reads what was found damaged before: undefined where it is right by now. What has no digest is as `qemu-img check` says.

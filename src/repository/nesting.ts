@@ -1,18 +1,24 @@
 import { realpath } from 'node:fs/promises';
-import { basename, dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import { DEFINITION_FOLDER } from '../core/names.js';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { codeOf } from '../host/file-errors.js';
 import { readCatalog } from './catalog-file.js';
 
 /**
  * What belongs to a target is nobody's place to write to: neither a target nor restored disks go into the folder of a
- * disk, where a rebase or a clean-up would meet them. The folder is absolute and need not be there.
+ * disk or below it, where a rebase or a clean-up would meet them. The folder is absolute and need not be there.
  *
  * @throws QmpBackupError `unsafe`, with the target
  */
 export async function refuseDiskFolder(named: string): Promise<void> {
   const folder = await realPathOf(named);
+  for (let each = folder; each !== dirname(each); each = dirname(each)) await refuseOwnFolder(each);
+}
+
+/** Where it is the folder of a disk, or of definitions. */
+async function refuseOwnFolder(folder: string): Promise<void> {
   const target = dirname(folder);
   const catalog = await catalogIn(target);
   const disks = catalog?.points.flatMap((point) => point.disks.map(({ disk }) => disk));
@@ -35,7 +41,9 @@ async function realPathOf(folder: string): Promise<string> {
   try {
     return await realpath(folder);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return folder;
+    // What is not there yet is below what is.
+    if (codeOf(error) === 'ENOENT' && dirname(folder) !== folder)
+      return join(await realPathOf(dirname(folder)), basename(folder));
     throw new QmpBackupError('unsafe', `${folder} cannot be looked at: ${messageOf(error)}`, { cause: error });
   }
 }

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { type BlockNodeSpec, nbdNode } from '../core/block-node.js';
 import type { NbdAddress } from '../core/nbd-address.js';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { mostOpenFiles } from '../host/open-files.js';
 import { run } from '../qmp/commands.js';
 import { addChain, addOverlay } from './chain-graph.js';
 import { startStorageDaemon, type StorageDaemon } from './daemon.js';
@@ -34,16 +35,26 @@ export interface OpenBytes {
 }
 
 /**
- * Files of a disk in one daemon. A read of what only the oldest holds goes down file by file within one stack of 1 MiB,
+ * The most files of a disk in one daemon. A read of what only the oldest holds goes down file by file within one stack of 1 MiB,
  * which ended the daemon at 900 (QEMU 10.0; 7.2: 1100). Older files are served by a daemon below: none can be its own client.
  */
 const FILES_IN_DAEMON = 500;
 
+/** What a daemon has open beside them: sockets, clients, eventfds. */
+const OTHER_FILES = 200;
+
+/** So that all of the disks are not more than a process may have open; of many disks few files each are. */
+function filesInDaemon(disks: number): number {
+  const most = Math.floor((mostOpenFiles() - OTHER_FILES) / disks);
+  return Math.max(1, Math.min(FILES_IN_DAEMON, most));
+}
+
 /** @throws QmpBackupError `failed` in the daemon's words; the signal's reason */
 export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOptions): Promise<OpenBytes> {
   const { signal } = options;
-  const longer = disks.filter(({ paths }) => paths.length > FILES_IN_DAEMON);
-  const older = longer.map(({ disk, paths }) => ({ disk, paths: paths.slice(0, -FILES_IN_DAEMON) }));
+  const most = filesInDaemon(disks.length);
+  const longer = disks.filter(({ paths }) => paths.length > most);
+  const older = longer.map(({ disk, paths }) => ({ disk, paths: paths.slice(0, -most) }));
   const below = older.length > 0 ? await openBytes(older, options) : null;
   try {
     const address = await below?.serveNbd();
@@ -51,9 +62,10 @@ export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOpt
     try {
       const nodes: OpenNode[] = [];
       for (const [index, each] of disks.entries()) {
-        const isLong = address !== undefined && each.paths.length > FILES_IN_DAEMON;
+        const isLong = address !== undefined && each.paths.length > most;
         const node = isLong ? nbdNode({ address, exportName: each.disk }) : null;
-        nodes.push(await openDisk(daemon, `disk${index}`, each, node, signal));
+        const newest = { ...each, paths: each.paths.slice(-most) };
+        nodes.push(await openDisk(daemon, `disk${index}`, newest, node, signal));
       }
       return {
         ended: Promise.race([daemon.ended, ...(below ? [below.ended] : [])]),
@@ -86,7 +98,7 @@ async function openDisk(
   below: BlockNodeSpec | null,
   signal: AbortSignal,
 ): Promise<OpenNode> {
-  const top = await addChain(daemon, name, paths.slice(-FILES_IN_DAEMON), below, signal);
+  const top = await addChain(daemon, name, paths, below, signal);
   if (overlay === undefined) return { disk, node: top, writable: false };
   const node = `${name}-overlay`;
   await addOverlay(daemon, node, overlay, top, signal);

@@ -1,12 +1,28 @@
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { expect, it } from 'vitest';
 import { filesIn, photograph } from '../support/chains.js';
-import { expectCli, qmpbackup } from '../support/cli.js';
+import { expectCli, PROGRAM, qmpbackup } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
 import { LONG_DISK, makeLongTarget } from '../support/long-chain.js';
 import { patient } from '../support/patience.js';
 import { labDir } from '../support/scenario.js';
 import { startServe } from '../support/serving.js';
+
+it('a process that may have few files open serves a chain by more daemons', async () => {
+  const root = await labDir();
+  const { flat } = await makeLongTarget(root, 90);
+  const target = join(root, 'target');
+  const limited = ['--nofile=230:230', process.execPath, PROGRAM, '--json', 'serve', '--target', target];
+  const child = execa('prlimit', limited, { reject: false });
+  let told = '';
+  child.stdout.on('data', (chunk: Buffer) => (told += chunk.toString()));
+  await expect.poll(() => told, { timeout: patient(20_000) }).toMatch(/\}\n$/);
+  const { disks } = JSON.parse(told) as { readonly disks: readonly { readonly uri: string }[] };
+  await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', disks[0]?.uri ?? '', flat]);
+  child.kill('SIGINT');
+  expect((await child).exitCode).toBe(0);
+});
 
 /** Far more than QEMU reads through at once: a chain of 1500 files of one disk. */
 it('a chain of 1500 files is restored, verified and served', { timeout: patient(240_000) }, async () => {

@@ -1,11 +1,11 @@
 import { copyFile, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { execa } from 'execa';
 import { expect, it } from 'vitest';
+import { anotherUser } from '../support/another-user.js';
 import { MiB } from '../support/builders.js';
 import { expectSame, filesIn, type Lab, makeDisk, makeLab, photograph, pointsOf, record } from '../support/chains.js';
-import { expectCli, PROGRAM, qmpbackup, startCli } from '../support/cli.js';
+import { expectCli, qmpbackup, startCli } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
 import { loopDevice } from '../support/loop-device.js';
 import { patient } from '../support/patience.js';
@@ -158,34 +158,14 @@ it('killed at any moment it leaves nothing that the next one does not clear, and
 it('another user gives nothing away, and restores for himself', async () => {
   const lab = await twoDisks();
   await run('chmod', ['-R', 'a+rX', lab.root]);
-  const home = join(lab.root, 'home');
-  await run('install', ['-d', '-o', 'nobody', '-m', '0700', home]);
-  const asNobody = (more: readonly string[]) =>
-    execa(
-      'setpriv',
-      [
-        '--reuid=65534',
-        '--regid=65534',
-        '--clear-groups',
-        process.execPath,
-        PROGRAM,
-        'restore',
-        '--target',
-        lab.target,
-        ...more,
-      ],
-      {
-        reject: false,
-        cwd: home,
-        env: { TMPDIR: home, XDG_RUNTIME_DIR: home },
-      },
-    );
-  const refused = await asNobody(['--output', join(home, 'a'), '--owner', 'root']);
+  const nobody = await anotherUser(lab.root);
+  const restore = ['restore', '--target', lab.target];
+  const output = join(nobody.home, 'a');
+  const refused = await nobody.run([...restore, '--output', output, '--owner', 'root']);
   expect([refused.exitCode, refused.stderr]).toEqual([13, expect.stringContaining('only root can give files to root')]);
-  const done = await asNobody(['--output', join(home, 'a'), '--owner', 'nobody']);
-  expect(done.exitCode).toBe(0);
-  await expectRestored(lab, join(home, 'a'));
+  expect((await nobody.run([...restore, '--output', output, '--owner', 'nobody'])).exitCode).toBe(0);
+  await expectRestored(lab, output);
   const device = await loopDevice(join(lab.root, 'device'), 17 * MiB);
-  const denied = await asNobody(['--disk', 'vda', '--to', `vda=${device}`, '--overwrite']);
+  const denied = await nobody.run([...restore, '--disk', 'vda', '--to', `vda=${device}`, '--overwrite']);
   expect([denied.exitCode, denied.stderr]).toEqual([13, expect.stringMatching(/cannot write to .*ermission denied/)]);
 });

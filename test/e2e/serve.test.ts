@@ -2,9 +2,10 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { photograph, rot } from '../support/chains.js';
-import { expectCli, startCli } from '../support/cli.js';
+import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
 import { afterTest, labDir, type Scenario, withFull, writeBoth } from '../support/scenario.js';
 import { startServe, type Serving } from '../support/serving.js';
@@ -164,6 +165,35 @@ describe('serve', () => {
     await expectCli(13, ['serve', '--target', lab.target]);
     expect(await marksIn(lab.target)).toEqual([]);
     await expectCli(10, ['serve', '--target', lab.dir]);
+  });
+
+  it('ends where nobody can be told where it serves', async () => {
+    const lab = await withFull();
+    const env = await temporary();
+    const serve = `exec "$0" "$@" > /dev/full`;
+    const args = ['-c', serve, process.execPath, PROGRAM, 'serve', '--target', lab.target];
+    const { exitCode, stderr } = await execa('sh', args, { reject: false, env });
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining('nobody can be told where it is served')]);
+    expect(await readdir(env.TMPDIR)).toEqual([]);
+    expect(await marksIn(lab.target)).toEqual([]);
+  });
+
+  it('lets nobody write to the backup, nor puts anything into its folders', async () => {
+    const lab = await withFull();
+    const before = await photograph(lab.target);
+    const serving = await startServe(['--target', lab.target]);
+    for (const command of ['write -P 9 0 64k', 'write -z 0 64k', 'discard 0 64k', 'aio_write -P 9 0 64k']) {
+      await run('qemu-io', ['-f', 'raw', '-c', command, serving.disks[0]!.uri], { allowed: [0, 1] });
+    }
+    expect(await serving.end()).toBe(0);
+    const disk = join(lab.target, 'd1');
+    for (const inside of [disk, join(disk, 'not/there'), lab.target]) {
+      await expectCli(13, ['serve', '--target', lab.target, '--overlay', inside]);
+      await expectCli(13, ['restore', '--target', lab.target, '--output', inside]);
+    }
+    const to = ['--disk', 'd1', '--to', `d1=${join(disk, 'new')}`];
+    await expectCli(13, ['restore', '--target', lab.target, ...to]);
+    expect(await photograph(lab.target)).toEqual(before);
   });
 
   it('ends with an error where the daemon dies', async () => {

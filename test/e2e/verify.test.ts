@@ -1,5 +1,5 @@
 import { execa } from 'execa';
-import { chmod, cp, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { requireCatalog } from '../../src/repository/catalog-file.js';
@@ -8,6 +8,7 @@ import { lockTarget } from '../../src/repository/lock.js';
 import { expectSame, type Lab, makeDisk, makeLab, photograph, pointsOf, record, rot } from '../support/chains.js';
 import { expectCli, PROGRAM, qmpbackup } from '../support/cli.js';
 import { crashCli, type CrashPoint } from '../support/crash-point.js';
+import { firstInPath } from '../support/first-in-path.js';
 import { checkedLines } from '../support/json-answer.js';
 import { run } from '../support/lab/programs.js';
 import { afterTest, type Scenario, scenario, textsOf, withFull, writeBoth } from '../support/scenario.js';
@@ -235,6 +236,18 @@ describe('what verify remembers', () => {
       await storage.end();
     }
     await verify(0, lab.target, '--read-data');
+  });
+
+  it.each([
+    ['was ended', 'kill -KILL $$'],
+    ['finds no memory', 'echo "qemu-img: Could not open: Cannot allocate memory" >&2; exit 1'],
+    ['may open no file more', 'echo "qemu-img: Could not open: Too many open files" >&2; exit 1'],
+  ])('is not what a qemu-img says that %s', async (_why, script) => {
+    const lab = await chain();
+    await firstInPath('qemu-img', lab.root, `[ "$1" = check ] && { ${script}; }\nPATH=\${PATH#*:} exec qemu-img "$@"`);
+    const [first] = await verify(4, lab.target);
+    expect(first?.findings.map(({ code }) => code)).toEqual(['unreadable', 'unreadable', 'unreadable']);
+    expect(await readdir(lab.target)).not.toContain('verified.json');
   });
 
   it('is begun anew where verified.json is damaged or of another target', async () => {

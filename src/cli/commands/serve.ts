@@ -1,3 +1,4 @@
+import { QmpBackupError } from '../../errors.js';
 import { SERVE_OPTIONS } from '../../operations/serve/options.js';
 import { serve, type ServeResult } from '../../operations/serve/serve.js';
 import { serveDocument } from '../documents/serve.js';
@@ -58,11 +59,12 @@ async function runServe(flags: Flags, context: CommandContext): Promise<void> {
 }
 
 function answer(serving: ServeResult, context: CommandContext): void {
-  context.log.write('info', 'serving until it is interrupted (Ctrl-C)');
-  context.answer(
+  const isTold = context.answer(
     (warnings) => serveDocument(serving, warnings),
     () => render(serving),
   );
+  if (isTold) context.log.write('info', 'serving until it is interrupted (Ctrl-C)');
+  else throw new QmpBackupError('failed', 'nobody can be told where it is served', { hint: 'See where stdout goes.' });
 }
 
 function render({ point, disks }: ServeResult): string {

@@ -8,7 +8,6 @@ import { readJsonFile } from '../../host/plain-file.js';
 import { createImage } from '../../host/empty-image.js';
 import { checkHeader } from '../../repository/check-file.js';
 import { isThere } from '../../repository/layout.js';
-import { refuseBackupFolder } from '../../repository/nesting.js';
 import type { OpenDisk, OpenPoint } from '../../repository/open-point.js';
 
 /**
@@ -20,7 +19,7 @@ const LIMIT = 64 * 1024;
 const recordSchema = v.object({ schema: v.literal(1), targetId: v.string(), point: v.string() });
 
 /**
- * The overlay of each disk that was opened, by disk id; made where there is none. The folder is there.
+ * The overlay of each disk that was opened, by disk id; made where there is none. The folder is there, and is not the backup's.
  *
  * @throws QmpBackupError `unsafe` for a folder with overlays of another point, or where one is not as it was made
  */
@@ -28,7 +27,6 @@ export async function prepareOverlays(
   folder: string,
   { catalog, point, disks, name }: OpenPoint,
 ): Promise<ReadonlyMap<string, string>> {
-  await refuseBackupFolder(resolve(folder));
   const record = { schema: 1, targetId: catalog.targetId, point: point.id };
   const found = await readRecord(folder);
   if (found && (found.targetId !== record.targetId || found.point !== record.point)) {

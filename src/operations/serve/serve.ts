@@ -4,6 +4,7 @@ import { nbdUri } from '../../core/nbd-uri.js';
 import type { Warn } from '../../core/warning.js';
 import { Unwind, unwinding } from '../../flow/unwind.js';
 import { makeFolder } from '../../repository/make-folder.js';
+import { refuseBackupFolder } from '../../repository/nesting.js';
 import { realTarget } from '../../repository/real-target.js';
 import { openBytes } from '../../storage-daemon/open-bytes.js';
 import { openForLong } from './open-for-long.js';
@@ -74,6 +75,7 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
 
     async function overlaysIn(folder: string): Promise<ReadonlyMap<string, string>> {
       const path = resolve(folder);
+      await refuseBackupFolder(path);
       // It stays, as what is in it.
       await makeFolder(path, new Unwind());
       return prepareOverlays(path, point);
