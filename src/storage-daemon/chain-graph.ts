@@ -11,6 +11,7 @@ import type { StorageDaemon } from './daemon.js';
  * files then take 160 s.
  *
  * @param name of this chain in the daemon
+ * @param cacheBytes that each file may keep of its tables
  * @param below what the first is upon; null is nothing
  * @returns the node of the last file
  * @throws QmpBackupError `failed` in QEMU's words
@@ -19,9 +20,12 @@ export async function addChain(
   { qmp }: StorageDaemon,
   name: string,
   paths: readonly string[],
+  cacheBytes: number,
   below: BlockNodeSpec | null,
   signal: AbortSignal,
 ): Promise<string> {
+  const format = (node: string, file: string, backing: string | null) =>
+    ({ driver: 'qcow2', 'node-name': node, 'read-only': true, 'l2-cache-size': cacheBytes, file, backing }) as const;
   const nodes = paths.map((path, index) => ({ path, file: `${name}-f${index}`, node: `${name}-${index}` }));
   const bottom = `${name}-below`;
   if (below) await run(qmp, 'blockdev-add', { ...below, 'node-name': bottom, 'read-only': true }, { signal });
@@ -40,10 +44,6 @@ export async function addChain(
   const options = links.filter(({ backing }) => backing !== null).toReversed();
   if (options.length > 0) await run(qmp, 'blockdev-reopen', { options }, { signal, timeoutMs: Infinity });
   return `${name}-${nodes.length - 1}`;
-}
-
-function format(node: string, file: string, backing: string | null) {
-  return { driver: 'qcow2', 'node-name': node, 'read-only': true, file, backing } as const;
 }
 
 /** An image of ours above a chain, for writing. */

@@ -40,6 +40,17 @@ export interface OpenBytes {
  */
 const FILES_IN_DAEMON = 500;
 
+/**
+ * What all files of a daemon may keep of their tables. Each would keep 32 MiB of a large disk, and each increment of such a disk may
+ * have as much: 16 GiB for 500 of them. Bytes, as are those that a file has at most and at least.
+ */
+const ALL_CACHES = 1024 * 1024 * 1024;
+const [MOST_CACHE, LEAST_CACHE] = [32 * 1024 * 1024, 1024 * 1024];
+
+function cacheOfEach(files: number): number {
+  return Math.max(LEAST_CACHE, Math.min(MOST_CACHE, Math.floor(ALL_CACHES / files)));
+}
+
 /** What a daemon has open beside them: sockets, clients, eventfds. */
 const OTHER_FILES = 200;
 
@@ -60,11 +71,12 @@ export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOpt
     const address = await below?.serveNbd();
     const daemon = await startStorageDaemon(options);
     try {
+      const cacheBytes = cacheOfEach(disks.reduce((sum, { paths }) => sum + Math.min(paths.length, most), 0));
       const nodes: OpenNode[] = [];
       for (const [index, each] of disks.entries()) {
         const isLong = address !== undefined && each.paths.length > most;
         const node = isLong ? nbdNode({ address, exportName: each.disk }) : null;
-        const newest = { ...each, paths: each.paths.slice(-most) };
+        const newest = { ...each, paths: each.paths.slice(-most), cacheBytes };
         nodes.push(await openDisk(daemon, `disk${index}`, newest, node, signal));
       }
       return {
@@ -94,11 +106,11 @@ interface OpenNode {
 async function openDisk(
   daemon: StorageDaemon,
   name: string,
-  { disk, paths, overlay }: ChainOfDisk,
+  { disk, paths, overlay, cacheBytes }: ChainOfDisk & { readonly cacheBytes: number },
   below: BlockNodeSpec | null,
   signal: AbortSignal,
 ): Promise<OpenNode> {
-  const top = await addChain(daemon, name, paths, below, signal);
+  const top = await addChain(daemon, name, paths, cacheBytes, below, signal);
   if (overlay === undefined) return { disk, node: top, writable: false };
   const node = `${name}-overlay`;
   await addOverlay(daemon, node, overlay, top, signal);

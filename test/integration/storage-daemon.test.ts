@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Unwind } from '../../src/flow/unwind.js';
@@ -23,6 +23,22 @@ it('opens a chain that is too long for one daemon, and each of its bytes is righ
     const address = await bytes.serveNbd();
     expect(performance.now() - started).toBeLessThan(60_000);
     await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', nbdUri({ address, exportName: 'd 1' }), flat]);
+  } finally {
+    await bytes.close();
+  }
+});
+
+it('does not grow with the disk: many files share what they may keep of their tables', async () => {
+  const { paths, flat } = await makeLongChain((await makeLab()).root, 300, 2 ** 42);
+  const { signal } = new AbortController();
+  const bytes = await openBytes([{ disk: 'd1', paths }], { what: 'a test', signal });
+  try {
+    const address = await bytes.serveNbd();
+    const folder = address.kind === 'unix' ? dirname(address.path) : '';
+    const { stdout } = await run('pgrep', ['-f', `^qemu-storage-daemon .*${folder}`]);
+    const status = await readFile(`/proc/${stdout.trim()}/status`, 'utf8');
+    expect(Number(/VmSize:\s+(\d+) kB/.exec(status)?.[1]) / 1024).toBeLessThan(4096);
+    await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', nbdUri({ address, exportName: 'd1' }), flat]);
   } finally {
     await bytes.close();
   }

@@ -23,16 +23,16 @@ const WRITTEN = 100;
 const CLUSTER = 65_536;
 
 /** In `<root>/target/d1` and `<root>/all.raw`: the links are written into copies of one header. */
-export async function makeLongChain(root: string, files: number): Promise<LongChain> {
+export async function makeLongChain(root: string, files: number, size = LONG_SIZE): Promise<LongChain> {
   const folder = join(root, 'target', LONG_DISK);
   await mkdir(folder, { recursive: true });
   const name = (index: number): string => `${index === 0 ? 'FULL' : 'INC-'}-${10_000 + index}.qcow2`.replace('--', '-');
   const paths = Array.from({ length: files }, (_, index) => join(folder, name(index)));
   const flat = join(root, 'all.raw');
   const create = ['create', '-q', '-u', '-f', 'qcow2'];
-  await run('qemu-img', [...create, join(folder, name(0)), String(LONG_SIZE)]);
-  await run('qemu-img', [...create, '-F', 'qcow2', '-b', name(0), join(folder, name(1)), String(LONG_SIZE)]);
-  await run('qemu-img', ['create', '-q', '-f', 'raw', flat, String(LONG_SIZE)]);
+  await run('qemu-img', [...create, join(folder, name(0)), String(size)]);
+  await run('qemu-img', [...create, '-F', 'qcow2', '-b', name(0), join(folder, name(1)), String(size)]);
+  await run('qemu-img', ['create', '-q', '-f', 'raw', flat, String(size)]);
   const empty = await readFile(join(folder, name(1)), 'latin1');
   for (const [index, path] of paths.entries())
     if (index > 1) await writeFile(path, linked(empty, name, index), 'latin1');
