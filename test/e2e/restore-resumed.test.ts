@@ -4,7 +4,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { anotherUser } from '../support/another-user.js';
 import { MiB } from '../support/builders.js';
-import { expectSame, filesIn, type Lab, makeDisk, makeLab, photograph, pointsOf, record } from '../support/chains.js';
+import {
+  expectSame,
+  filesIn,
+  type Lab,
+  makeDisk,
+  makeLab,
+  photograph,
+  pointsOf,
+  record,
+  rot,
+} from '../support/chains.js';
 import { expectCli, qmpbackup, startCli } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
 import { loopDevice } from '../support/loop-device.js';
@@ -83,6 +93,14 @@ it('what was already under its name is kept, unless somebody has worked with it'
   expect(refused.stderr).toContain('vda.qcow2 is there since a restore that was killed, and has been changed since');
   expect(await filesIn(output)).toEqual(['vda.qcow2']);
   await run('qemu-io', ['-f', 'qcow2', '-c', 'write -P 1 5M 64k', image]);
+  await copyFile(join(lab.root, 'told'), told);
+  // What fails beside it leaves it for the next one.
+  const broken = join(lab.folder('vdb'), 'FULL-100.qcow2');
+  await run('cp', ['-a', broken, join(lab.root, 'whole')]);
+  await rot(broken);
+  await expectCli(4, restore);
+  expect(await filesIn(output)).toEqual(['vda.qcow2', 'vda.qcow2.partial.json']);
+  await run('cp', ['-a', join(lab.root, 'whole'), broken]);
   await copyFile(join(lab.root, 'told'), told);
   const { ino } = await stat(image);
   await expectCli(0, restore);

@@ -81,7 +81,8 @@ export async function beginImage(
   if (left && found === 'nothing') await rm(partialOf(path), { force: true });
   if (left) await write(found !== 'nothing');
   else await makeNew(record, `${JSON.stringify({ ...thisProcess(what), of, complete: false })}\n`);
-  undo.defer(() => forget(path));
+  // What has its name already is left as it was found, with what is said of it.
+  if (found !== 'image') undo.defer(() => forget(path));
   if (found === 'nothing') await makeNew(partialOf(path), '');
   if (found !== 'image') undo.defer(() => rm(partialOf(path), { force: true }));
   return { found, complete: () => write(true), forget: () => forget(path) };

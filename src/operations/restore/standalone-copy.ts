@@ -85,7 +85,7 @@ async function copy(
   source: ChainSource,
   name: string,
   image: ImageToMake,
-  { found }: ImageUnderWay,
+  { found, forget }: ImageUnderWay,
   options: CopyOptions,
   deps: CopyDeps,
 ): Promise<void> {
@@ -94,6 +94,7 @@ async function copy(
   const partial = partialOf(path);
   if (found === 'image') {
     if (await isSame(name, imageNode(path, format), path, { ...options, cwd: dir }, deps)) return;
+    await forget();
     throw new QmpBackupError('unsafe', `${path} is there since a restore that was killed, and has been changed since`, {
       hint: 'Move it away, or restore to another place.',
     });
