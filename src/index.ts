@@ -57,6 +57,11 @@ export type { WrittenDefinition } from './operations/restore/restore-definition.
 export { serve } from './operations/serve/serve.js';
 export type { ServeContext, ServedDisk, ServeEvent, ServeResult } from './operations/serve/serve.js';
 export type { ServeRequest } from './operations/serve/options.js';
+export { mount } from './operations/mount/mount.js';
+export type { MountContext, MountedDisk, MountEvent, MountResult } from './operations/mount/mount.js';
+export { umount } from './operations/mount/umount.js';
+export type { UmountContext, UmountResult } from './operations/mount/umount.js';
+export type { MountRequest, UmountRequest } from './operations/mount/options.js';
 export { verify } from './operations/verify/verify.js';
 export type { VerifiedTarget, VerifyContext, VerifyEvent, VerifyResult } from './operations/verify/request.js';
 export type { VerifyRequest } from './operations/verify/options.js';

@@ -40,7 +40,7 @@ export async function tellEnding(exitCode: number): Promise<void> {
  * A process in a call that nothing interrupts outlives SIGKILL, and holds its files open: whoever reads our output up to
  * its end (cron, a pipe) would wait for the target too. Resolves when all that was written is out, or cannot be.
  */
-async function letGoOfOutput(): Promise<void> {
+export async function letGoOfOutput(): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) {
     await new Promise<void>((resolve) => stream.write('', () => resolve()));
     try {

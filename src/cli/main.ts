@@ -2,6 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { CommanderError } from 'commander';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
+import { endWithStarter, hearNoStarter, isInBackground } from './background.js';
 import { endWithParent, isChildRun, tellEnding } from './child-run.js';
 import { errorDocument } from './documents/error.js';
 import type { ErrorDocument } from './documents/schemas/error.js';
@@ -32,6 +33,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
 if (isChildRun()) endWithParent();
+if (isInBackground()) endWithStarter();
 
 const opened: CommandContext[] = [];
 try {
@@ -44,6 +46,7 @@ try {
   process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
 } finally {
   await opened[0]?.log.close();
+  if (isInBackground()) hearNoStarter();
   if (isChildRun()) await tellEnding(Number(process.exitCode ?? 0));
 }
 

@@ -4,10 +4,12 @@ import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
 import { mergeCommand } from './commands/merge.js';
+import { mountCommand } from './commands/mount.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
 import { serveCommand } from './commands/serve.js';
+import { umountCommand } from './commands/umount.js';
 import { verifyCommand } from './commands/verify.js';
 import type { Register } from './register.js';
 
@@ -18,6 +20,8 @@ export const OTHER_COMMANDS: readonly Register[] = [
   infoCommand,
   restoreCommand,
   serveCommand,
+  mountCommand,
+  umountCommand,
   rebaseCommand,
   mergeCommand,
   importCommand,

@@ -17,6 +17,8 @@ const OTHERS = [
     'info',
     'restore',
     'serve',
+    'mount',
+    'umount',
     'rebase',
     'commit',
     'merge',

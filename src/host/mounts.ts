@@ -20,6 +20,13 @@ export function mountedType(path: string): string | undefined {
 export interface Mount {
   readonly point: string;
   readonly type: string;
+  /** `major:minor`, as long as it is mounted the same wherever its folder is moved to. */
+  readonly device: string;
+}
+
+/** What FUSE programs serve here. */
+export function fuseMounts(): readonly Mount[] {
+  return parseMounts(mountTable() ?? '').filter(({ type }) => type === 'fuse' || type.startsWith('fuse.'));
 }
 
 /** Those that answer as long as the kernel and its disks do. All others are behind a network or another process. */
@@ -60,11 +67,10 @@ function mountOf(mounts: readonly Mount[], path: string): Mount | undefined {
 export function parseMounts(table: string): readonly Mount[] {
   return table.split('\n').flatMap((line) => {
     const words = line.split(' ');
-    const [point, type] = [words[4], words[words.indexOf('-') + 1]];
+    const [device = '', point, type] = [words[2], words[4], words[words.indexOf('-') + 1]];
     if (point === undefined || type === undefined || !words.includes('-')) return [];
-    return [
-      { point: point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8))), type },
-    ];
+    const named = point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
+    return [{ point: named, type, device }];
   });
 }
 

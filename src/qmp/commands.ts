@@ -60,13 +60,9 @@ export interface CommandArguments {
       | { readonly type: 'inet'; readonly data: { readonly host: string; readonly port: string } };
   };
   'nbd-server-stop': NoArguments;
-  'block-export-add': {
-    readonly type: 'nbd';
-    readonly id: string;
-    readonly 'node-name': string;
-    readonly name: string;
-    readonly writable: boolean;
-  };
+  'block-export-add': { readonly id: string; readonly 'node-name': string; readonly writable: boolean } & (
+    { readonly type: 'nbd'; readonly name: string } | { readonly type: 'fuse'; readonly mountpoint: string }
+  );
   'block-export-del': { readonly id: string; readonly mode: 'safe' | 'hard' };
   'human-monitor-command': { readonly 'command-line': string };
   system_powerdown: NoArguments;

@@ -15,6 +15,9 @@ export interface StorageDaemon {
   readonly qmp: QmpClient;
   /** Absolute; nobody else may enter it. */
   readonly folder: string;
+  readonly pid: number;
+  /** What it has complained of until now. */
+  readonly words: () => string;
   /** Settles when it has ended, by itself or not, with what it has said. Never rejects. */
   readonly ended: Promise<QmpBackupError>;
   /** Ends it and removes its folder; harmless once it has ended. */
@@ -59,7 +62,7 @@ export async function startStorageDaemon({ what, signal }: DaemonOptions): Promi
 
 function daemonOf(program: Program, qmp: QmpClient, folder: string): StorageDaemon {
   return {
-    ...{ qmp, folder },
+    ...{ qmp, folder, pid: program.pid, words: () => plainWords(program.stderr()) },
     ended: program.ended.then((end) => failed(wordsOf(end))),
     close: async () => {
       await qmp.close();
@@ -108,12 +111,12 @@ function refuseLongPath(path: string): void {
 
 function wordsOf({ exitCode, signal, stderr, failure }: ProgramEnd): string {
   if (failure !== null) return failure.message;
-  const words = stderr
-    .slice(-MAX_WORDS)
-    .trim()
-    .replace(/^(qemu-storage-daemon|setpriv): /gm, '')
-    .replace(/\n+/g, '; ');
-  return words === '' ? `it ended with ${signal ?? `exit code ${exitCode}`}` : words;
+  return plainWords(stderr) || `it ended with ${signal ?? `exit code ${exitCode}`}`;
+}
+
+function plainWords(stderr: string): string {
+  const words = stderr.slice(-MAX_WORDS).trim();
+  return words.replace(/^(qemu-storage-daemon|setpriv): /gm, '').replace(/\n+/g, '; ');
 }
 
 function failed(words: string, cause?: unknown): QmpBackupError {

@@ -5,6 +5,7 @@ import { messageOf, QmpBackupError } from '../errors.js';
 import { mostOpenFiles } from '../host/open-files.js';
 import { run } from '../qmp/commands.js';
 import { addChain, addOverlay } from './chain-graph.js';
+import { type FuseMount, mountDisks, type Mountpoint } from './fuse-mount.js';
 import { startStorageDaemon, type StorageDaemon } from './daemon.js';
 
 /**
@@ -30,6 +31,8 @@ export interface OpenBytes {
   readonly ended: Promise<QmpBackupError>;
   /** Serves every disk under its id: at this TCP port of 127.0.0.1, else on a socket in a private folder. */
   readonly serveNbd: (port?: number | null) => Promise<NbdAddress>;
+  /** Every disk as a read-only raw file, `<disk>.raw`. */
+  readonly serveFuse: (mountpoint: Mountpoint) => Promise<FuseMount>;
   /** All is gone afterwards. Harmless once it was called. */
   readonly close: () => Promise<void>;
 }
@@ -73,6 +76,7 @@ export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOpt
     try {
       const cacheBytes = cacheOfEach(disks.reduce((sum, { paths }) => sum + Math.min(paths.length, most), 0));
       const nodes: OpenNode[] = [];
+      const ending = new AbortController();
       for (const [index, each] of disks.entries()) {
         const isLong = address !== undefined && each.paths.length > most;
         const node = isLong ? nbdNode({ address, exportName: each.disk }) : null;
@@ -82,7 +86,9 @@ export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOpt
       return {
         ended: Promise.race([daemon.ended, ...(below ? [below.ended] : [])]),
         serveNbd: (port) => serveNbd(daemon, nodes, port ?? null, signal),
+        serveFuse: (mountpoint) => mountDisks(daemon, nodes, mountpoint, { signal, ending: ending.signal }),
         close: async () => {
+          ending.abort();
           await daemon.close();
           await below?.close();
         },

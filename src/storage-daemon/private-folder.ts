@@ -1,9 +1,11 @@
 import { lstat, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
-import { inspectProcess, judgeOwner, parseOwner, thisProcess } from '../host/lock-owner.js';
+import { inspectProcess, judgeOwner, type LockOwner, parseOwner, thisProcess } from '../host/lock-owner.js';
 import { readPlainFile } from '../host/plain-file.js';
+import { clearMount } from './mount-record.js';
 
 /**
  * A folder for sockets that nobody else may enter, with a record of the process whose it is: should that be killed, the
@@ -15,7 +17,7 @@ const RECORD_LIMIT = 64 * 1024;
 /** Between the making of a folder and that of its record there is no wait. */
 const WITHOUT_RECORD_MS = 60_000;
 
-/** Its absolute path. `what`: for whoever finds it. */
+/** Its absolute path, after those that were left behind are gone. `what`: for whoever finds it. */
 export async function makePrivateFolder(what: string): Promise<string> {
   await sweepPrivateFolders();
   try {
@@ -27,7 +29,9 @@ export async function makePrivateFolder(what: string): Promise<string> {
   }
 }
 
+/** First of all what is mounted from there. */
 export async function removePrivateFolder(folder: string): Promise<void> {
+  await clearMount(folder);
   try {
     await rm(folder, { recursive: true, force: true });
   } catch (error) {
@@ -36,28 +40,50 @@ export async function removePrivateFolder(folder: string): Promise<void> {
 }
 
 /** Removes those of this user whose process is dead. */
-async function sweepPrivateFolders(): Promise<void> {
+export async function sweepPrivateFolders(): Promise<void> {
+  for (const { folder, left } of await privateFolders()) {
+    if (!left) continue;
+    // What cannot be unmounted today keeps its folder, and stops nobody else: the next one tries again.
+    await removePrivateFolder(folder).catch(ignoreOurs);
+  }
+}
+
+function ignoreOurs(error: unknown): void {
+  if (!(error instanceof QmpBackupError)) throw error;
+}
+
+export interface PrivateFolder {
+  readonly folder: string;
+  /** Undefined where nobody can tell. */
+  readonly owner: LockOwner | undefined;
+  /** Its owner is dead. */
+  readonly left: boolean;
+}
+
+/** Those of this user. */
+export async function privateFolders(): Promise<readonly PrivateFolder[]> {
   try {
     const names = (await readdir(tmpdir())).filter((name) => name.startsWith(PREFIX));
-    for (const folder of names.map((name) => join(tmpdir(), name))) {
-      if (await isLeft(folder)) await removePrivateFolder(folder);
-    }
+    const found = await Promise.all(names.map((name) => readOne(join(tmpdir(), name))));
+    return found.filter((each) => each !== null);
   } catch (error) {
     throw fileError('read', tmpdir(), error);
   }
 }
 
-async function isLeft(folder: string): Promise<boolean> {
+async function readOne(folder: string): Promise<PrivateFolder | null> {
   try {
     const stats = await lstat(folder);
-    if (!stats.isDirectory() || stats.uid !== process.getuid?.()) return false;
+    if (!stats.isDirectory() || stats.uid !== process.getuid?.()) return null;
     const text = await readPlainFile(join(folder, RECORD), RECORD_LIMIT, 'Remove that folder.');
     const owner = text === undefined ? undefined : parseOwner(text);
-    if (!owner) return Date.now() - stats.mtimeMs > WITHOUT_RECORD_MS;
-    return judgeOwner(owner, thisProcess('look'), inspectProcess) === 'dead';
+    const left = owner
+      ? judgeOwner(owner, thisProcess('look'), inspectProcess) === 'dead'
+      : Date.now() - stats.mtimeMs > WITHOUT_RECORD_MS;
+    return { folder, owner, left };
   } catch (error) {
     // Somebody else has just removed it.
-    if (codeOf(error) === 'ENOENT') return false;
+    if (codeOf(error) === 'ENOENT') return null;
     throw error;
   }
 }

@@ -162,6 +162,27 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     await web1.lab.expectChainEqualsDisks(web1.target);
   },
 
+  'docs/guide/files.md': async () => {
+    const web1 = await machine();
+    const mountpoint = join(web1.dir, 'mnt');
+    await runPage('docs/guide/files.md', {
+      names: () => ({ ...web1.names(), '/mnt/web1': mountpoint }),
+      before: {
+        'Disks as files': async () => {
+          for (const at of [1, 2]) {
+            await web1.change(at);
+            await web1.backup();
+          }
+          const raw = join(web1.dir, 'lib/vm/disk1-at-1.raw');
+          await flush(web1.lab.vm, 'disk1');
+          await run('qemu-img', ['convert', '-U', '-O', 'raw', web1.image('disk1'), raw]);
+          await web1.change(3);
+          await web1.backup();
+        },
+      },
+    });
+  },
+
   'docs/guide/offline.md': async () => {
     const web1 = await machine();
     const off = await domain('web1');

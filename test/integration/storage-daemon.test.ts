@@ -1,10 +1,11 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Unwind } from '../../src/flow/unwind.js';
 import { beginImage } from '../../src/operations/restore/image-under-way.js';
 import { copyChain, defaultCopyDeps } from '../../src/operations/restore/standalone-copy.js';
 import { nbdUri } from '../../src/core/nbd-uri.js';
+import { chooseMountpoint } from '../../src/storage-daemon/fuse-mount.js';
 import { openBytes } from '../../src/storage-daemon/open-bytes.js';
 import { makeLab } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
@@ -23,6 +24,12 @@ it('opens a chain that is too long for one daemon, and each of its bytes is righ
     const address = await bytes.serveNbd();
     expect(performance.now() - started).toBeLessThan(60_000);
     await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', nbdUri({ address, exportName: 'd 1' }), flat]);
+    const mountpoint = join(dirname(flat), 'mnt');
+    const { files } = await bytes.serveFuse(await chooseMountpoint(mountpoint));
+    expect(files).toEqual([{ disk: 'd 1', path: join(mountpoint, 'd 1.raw') }]);
+    await run('cmp', [join(mountpoint, 'd 1.raw'), flat]);
+    await bytes.close();
+    await expect(readdir(mountpoint)).rejects.toThrow('ENOENT');
   } finally {
     await bytes.close();
   }

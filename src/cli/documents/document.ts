@@ -5,10 +5,12 @@ import type { ImportDocument } from './schemas/import.js';
 import type { InfoDocument } from './schemas/info.js';
 import type { ListDocument } from './schemas/list.js';
 import type { MergeDocument } from './schemas/merge.js';
+import type { MountDocument } from './schemas/mount.js';
 import type { RebaseDocument } from './schemas/rebase.js';
 import type { RecoverDocument } from './schemas/recover.js';
 import type { RestoreDocument } from './schemas/restore.js';
 import type { ServeDocument } from './schemas/serve.js';
+import type { UmountDocument } from './schemas/umount.js';
 import type { VerifyDocument } from './schemas/verify.js';
 
 /** All that leaves the program as an answer under `--json`. */
@@ -19,6 +21,8 @@ export type AnswerDocument =
   | InfoDocument
   | RestoreDocument
   | ServeDocument
+  | MountDocument
+  | UmountDocument
   | RebaseDocument
   | MergeDocument
   | ImportDocument

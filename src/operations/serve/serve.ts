@@ -2,12 +2,13 @@ import { resolve } from 'node:path';
 import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import { nbdUri } from '../../core/nbd-uri.js';
 import type { Warn } from '../../core/warning.js';
+import { aborted } from '../../flow/aborted.js';
 import { Unwind, unwinding } from '../../flow/unwind.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
+import { openForLong } from '../../repository/open-for-long.js';
 import { realTarget } from '../../repository/real-target.js';
 import { openBytes } from '../../storage-daemon/open-bytes.js';
-import { openForLong } from './open-for-long.js';
 import { serveOptions, type ServeRequest } from './options.js';
 import { prepareOverlays } from './overlays.js';
 
@@ -80,12 +81,5 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
       await makeFolder(path, new Unwind());
       return prepareOverlays(path, point);
     }
-  });
-}
-
-function aborted(signal: AbortSignal): Promise<undefined> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve(undefined);
-    else signal.addEventListener('abort', () => resolve(undefined), { once: true });
   });
 }

@@ -7,6 +7,7 @@ import { importDocument } from '../../../src/cli/documents/import.js';
 import { infoDocument } from '../../../src/cli/documents/info.js';
 import { listDocument } from '../../../src/cli/documents/list.js';
 import { mergeDocument } from '../../../src/cli/documents/merge.js';
+import { mountDocument, umountDocument } from '../../../src/cli/documents/mount.js';
 import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
 import { restoreDocument } from '../../../src/cli/documents/restore.js';
@@ -141,6 +142,14 @@ const DOCUMENTS = {
     },
     [],
   ),
+  mount: mountDocument(
+    {
+      ...{ target: '/t', point: 'point 1', mountpoint: '/m' },
+      disks: [{ disk: 'd1', path: '/m/d1.raw', virtualSize: 1, files: ['FULL-1.qcow2'] }],
+    },
+    [],
+  ),
+  umount: umountDocument({ mountpoint: '/m', files: ['/m/d1.raw'], dead: true }, []),
   rebase: rebaseDocument(
     {
       ...{ dir: '/t/d1', full: FULL.file, head: INC.file, merged: [INC.file], lost: ['a'], relinked: ['b'] },

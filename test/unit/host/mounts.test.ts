@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { isLocalBy, parseMounts } from '../../../src/host/mounts.js';
+import { findMount } from '../../../src/storage-daemon/mount-record.js';
 
 const mounts = parseMounts(String.raw`22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 24 22 0:22 / /tmp rw - tmpfs tmpfs rw
@@ -39,4 +40,14 @@ describe('a path is local', () => {
   it('not what is mounted below a network mount: the way to it may hang', () => {
     expect(local('/mnt/nas/usb')).toBe(false);
   });
+});
+
+it('tells where a mount is by its device, wherever its folder was moved to', () => {
+  const moved = parseMounts(
+    '31 22 0:41 / /new/d1.raw rw - fuse /dev/fuse rw\n32 22 0:42 / /new/d2.raw rw - fuse /dev/fuse rw\n',
+  );
+  expect(findMount({ path: '/old/d1.raw', device: '0:41' }, moved)?.point).toBe('/new/d1.raw');
+  expect(findMount({ path: '/old/d1.raw', device: '0:42' }, moved)).toBeUndefined();
+  expect(findMount({ path: '/new/d2.raw', device: null }, moved)?.point).toBe('/new/d2.raw');
+  expect(findMount({ path: '/old/d2.raw', device: null }, moved)).toBeUndefined();
 });

@@ -7,10 +7,12 @@ import { infoDocumentSchema } from './info.js';
 import { lineSchema } from './line.js';
 import { listDocumentSchema } from './list.js';
 import { mergeDocumentSchema } from './merge.js';
+import { mountDocumentSchema } from './mount.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
 import { restoreDocumentSchema } from './restore.js';
 import { serveDocumentSchema } from './serve.js';
+import { umountDocumentSchema } from './umount.js';
 import { verifyDocumentSchema } from './verify.js';
 
 /**
@@ -24,6 +26,8 @@ export const DOCUMENT_SCHEMAS = {
   info: infoDocumentSchema,
   restore: restoreDocumentSchema,
   serve: serveDocumentSchema,
+  mount: mountDocumentSchema,
+  umount: umountDocumentSchema,
   rebase: rebaseDocumentSchema,
   merge: mergeDocumentSchema,
   import: importDocumentSchema,

@@ -1,11 +1,11 @@
-import type { PointRequest } from '../../core/restore-plan.js';
-import { refuseFindings } from '../../core/point-findings.js';
-import { type Warn, warning } from '../../core/warning.js';
-import type { Unwind } from '../../flow/unwind.js';
-import { lockForReading } from '../../repository/disk-folder.js';
-import { lockTarget } from '../../repository/lock.js';
-import { clearDeadMarks, leaveMark } from '../../repository/open-mark.js';
-import { type OpenPoint, openPoint } from '../../repository/open-point.js';
+import type { PointRequest } from '../core/restore-plan.js';
+import { refuseFindings } from '../core/point-findings.js';
+import { type Warn, warning } from '../core/warning.js';
+import type { Unwind } from '../flow/unwind.js';
+import { lockForReading } from './disk-folder.js';
+import { lockTarget } from './lock.js';
+import { clearDeadMarks, leaveMark } from './open-mark.js';
+import { type OpenPoint, openPoint } from './open-point.js';
 
 export interface OpenForLong {
   readonly target: string;
