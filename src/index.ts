@@ -62,6 +62,15 @@ export type { MountContext, MountedDisk, MountEvent, MountResult } from './opera
 export { umount } from './operations/mount/umount.js';
 export type { UmountContext, UmountResult } from './operations/mount/umount.js';
 export type { MountRequest, UmountRequest } from './operations/mount/options.js';
+export { filesFind } from './operations/files/find.js';
+export type { FilesFindResult, FoundInPoints, FoundState } from './operations/files/find.js';
+export { filesGet } from './operations/files/get.js';
+export type { FilesGetResult, GetContext } from './operations/files/get.js';
+export { filesLs } from './operations/files/ls.js';
+export type { FilesLsResult, ListedVolume } from './operations/files/ls.js';
+export type { FilesContext, FilesEvent } from './operations/files/begin.js';
+export type { FilesFindRequest, FilesGetRequest, FilesLsRequest } from './operations/files/options.js';
+export type { GuestFile, GuestFileKind, LocatedFile, Volume } from './guest-files/reader.js';
 export { verify } from './operations/verify/verify.js';
 export type { VerifiedTarget, VerifyContext, VerifyEvent, VerifyResult } from './operations/verify/request.js';
 export type { VerifyRequest } from './operations/verify/options.js';

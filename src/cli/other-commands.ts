@@ -1,5 +1,6 @@
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
+import { filesCommand } from './commands/files.js';
 import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
@@ -22,6 +23,7 @@ export const OTHER_COMMANDS: readonly Register[] = [
   serveCommand,
   mountCommand,
   umountCommand,
+  filesCommand,
   rebaseCommand,
   mergeCommand,
   importCommand,

@@ -19,8 +19,8 @@ export function put(stream: Output, text: string): Error | null {
 }
 
 /** Node's stream for a file takes a write that was cut short, as on a full disk, for a whole one (20.20). */
-export function writeWhole(fd: number, text: string): void {
-  let rest = Buffer.from(text);
+export function writeWhole(fd: number, text: string | Buffer): void {
+  let rest = typeof text === 'string' ? Buffer.from(text) : text;
   while (rest.length > 0) rest = rest.subarray(writeSync(fd, rest));
 }
 
@@ -41,4 +41,15 @@ export function putAnswer(text: string): Error | null {
 
 export function lostAnswer(): Error | null {
   return answerLost;
+}
+
+/** Writes data to stdout as fast as its reader takes it. @throws what the system says where it does not take all of it */
+export async function putBytes(bytes: Buffer): Promise<void> {
+  if (keeps(process.stdout.fd)) {
+    writeWhole(process.stdout.fd, bytes);
+    return;
+  }
+  await new Promise<void>((resolve, reject) => {
+    process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
+  });
 }

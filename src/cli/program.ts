@@ -19,6 +19,7 @@ const OTHERS = [
     'serve',
     'mount',
     'umount',
+    'files',
     'rebase',
     'commit',
     'merge',

@@ -32,6 +32,7 @@ export const WARNING_CODES = {
   suspect: 'the content of a file may be wrong where its tool left zeroed areas out',
   unproven: 'there is no catalog: nothing proves what belongs together',
   'file-ignored': 'a file in the folder belongs to no backup',
+  'file-left-out': 'a file of a guest is not written, being of a kind or name that cannot be',
   'older-state': 'of a disk an older state is restored',
   'vm-unknown': 'nothing tells which VM a backup is of',
   'dead-run': 'a run died in the target: its files are left alone',

@@ -20,6 +20,8 @@ export interface Mountpoint {
 
 export interface FuseMount {
   readonly files: readonly MountedFile[];
+  /** One more file, of any node, which may be written to; gives its path. */
+  readonly addFile: (name: string, node: string) => Promise<string>;
   /** Resolves when somebody else has unmounted the last of them. */
   readonly unmounted: Promise<void>;
 }
@@ -73,8 +75,9 @@ export async function mountDisks(
   };
   await recordMount(daemon.folder, record);
   await makeFiles(record);
-  for (const [index, { node }] of nodes.entries())
-    await exportTo(daemon, idOf(index), node, files[index]?.path, signal);
+  for (const [index, { node }] of nodes.entries()) {
+    await exportTo(daemon, { id: idOf(index), node, path: files[index]?.path ?? '', writable: false }, signal);
+  }
   const mounts = fuseMounts();
   const found = record.files.map((file) => ({ ...file, device: findMount(file, mounts)?.device ?? null }));
   record = { ...record, files: found };
@@ -82,7 +85,15 @@ export async function mountDisks(
   const unmounted = untilUnmounted(daemon, record, ending);
   // Whoever waits for it hears of that, too.
   unmounted.catch(() => undefined);
-  return { files, unmounted };
+  const addFile = async (name: string, node: string): Promise<string> => {
+    const [path, index] = [join(mountpoint, `${name}.raw`), record.files.length];
+    record = { ...record, files: [...record.files, { path, device: null }] };
+    await recordMount(daemon.folder, record);
+    await makeFiles({ ...record, made: false, files: record.files.slice(index) });
+    await exportTo(daemon, { id: idOf(index), node, path, writable: true }, signal);
+    return path;
+  };
+  return { files, addFile, unmounted };
 }
 
 function idOf(index: number): string {
@@ -99,20 +110,20 @@ async function makeFiles({ mountpoint, made, files }: MountRecord): Promise<void
   }
 }
 
+interface ExportedFile {
+  readonly id: string;
+  readonly node: string;
+  readonly path: string;
+  readonly writable: boolean;
+}
+
 async function exportTo(
   { qmp, words }: StorageDaemon,
-  id: string,
-  node: string,
-  mountpoint = '',
+  { path: mountpoint, node, ...rest }: ExportedFile,
   signal: AbortSignal,
 ): Promise<void> {
   try {
-    await run(
-      qmp,
-      'block-export-add',
-      { type: 'fuse', id, 'node-name': node, mountpoint, writable: false },
-      { signal },
-    );
+    await run(qmp, 'block-export-add', { type: 'fuse', 'node-name': node, mountpoint, ...rest }, { signal });
   } catch (error) {
     signal.throwIfAborted();
     // The reason is in what libfuse prints.

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { type BlockNodeSpec, nbdNode } from '../core/block-node.js';
 import type { NbdAddress } from '../core/nbd-address.js';
+import type { Window } from '../core/sample-windows.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { mostOpenFiles } from '../host/open-files.js';
 import { run } from '../qmp/commands.js';
@@ -33,6 +34,8 @@ export interface OpenBytes {
   readonly serveNbd: (port?: number | null) => Promise<NbdAddress>;
   /** Every disk as a read-only raw file, `<disk>.raw`. */
   readonly serveFuse: (mountpoint: Mountpoint) => Promise<FuseMount>;
+  /** A part of a disk as a node of its own, for `addFile`. */
+  readonly addWindow: (disk: string, window: Window) => Promise<string>;
   /** All is gone afterwards. Harmless once it was called. */
   readonly close: () => Promise<void>;
 }
@@ -87,6 +90,7 @@ export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOpt
         ended: Promise.race([daemon.ended, ...(below ? [below.ended] : [])]),
         serveNbd: (port) => serveNbd(daemon, nodes, port ?? null, signal),
         serveFuse: (mountpoint) => mountDisks(daemon, nodes, mountpoint, { signal, ending: ending.signal }),
+        addWindow: (disk, window) => addWindow(daemon, nodes, disk, window, signal),
         close: async () => {
           ending.abort();
           await daemon.close();
@@ -121,6 +125,21 @@ async function openDisk(
   const node = `${name}-overlay`;
   await addOverlay(daemon, node, overlay, top, signal);
   return { disk, node, writable: true };
+}
+
+async function addWindow(
+  { qmp }: StorageDaemon,
+  nodes: readonly OpenNode[],
+  disk: string,
+  { offset, length }: Window,
+  signal: AbortSignal,
+): Promise<string> {
+  const below = nodes.find((each) => each.disk === disk);
+  if (!below) throw new Error(`disk ${disk} is not open`);
+  const node = `${below.node}-at-${offset}`;
+  const spec = { driver: 'raw', offset, size: length, file: below.node, 'read-only': !below.writable };
+  await run(qmp, 'blockdev-add', { ...spec, 'node-name': node }, { signal });
+  return node;
 }
 
 async function serveNbd(

@@ -41,11 +41,11 @@ export async function removePrivateFolder(folder: string): Promise<void> {
 
 /** Removes those of this user whose process is dead. */
 export async function sweepPrivateFolders(): Promise<void> {
-  for (const { folder, left } of await privateFolders()) {
-    if (!left) continue;
-    // What cannot be unmounted today keeps its folder, and stops nobody else: the next one tries again.
-    await removePrivateFolder(folder).catch(ignoreOurs);
-  }
+  const left = (await privateFolders()).filter((each) => each.left);
+  // What cannot be unmounted today keeps its folder, and stops nobody else: the next one tries again. A mount may lie in
+  // another of these folders.
+  for (const { folder } of left) await clearMount(folder).catch(ignoreOurs);
+  for (const { folder } of left) await removePrivateFolder(folder).catch(ignoreOurs);
 }
 
 function ignoreOurs(error: unknown): void {

@@ -1,14 +1,15 @@
-import { mkdir, readdir, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { makeDisk as makeChain, makeLab as makeChains } from '../support/chains.js';
 import { expectCli, repositoryRoot } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { domainScenario, type DomainScenario, writeBothDisks } from '../support/domain-scenario.js';
+import { ext4Of } from '../support/guest-disk.js';
 import { isRun, readBlocks, runPage } from '../support/guide.js';
 import { compareImages } from '../support/lab/compare.js';
 import { createImage, makeExt4 } from '../support/lab/disk-images.js';
-import { flush, write } from '../support/lab/guest-writes.js';
+import { flush, write, writeFile as writeDisk } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type GuestVm, type QemuOptions, startQemu } from '../support/lab/qemu.js';
 import { afterTest, type DiskSpec, labDir, scenario, type Scenario } from '../support/scenario.js';
@@ -166,7 +167,7 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     const web1 = await machine();
     const mountpoint = join(web1.dir, 'mnt');
     await runPage('docs/guide/files.md', {
-      names: () => ({ ...web1.names(), '/mnt/web1': mountpoint }),
+      names: () => ({ ...web1.names(), '/mnt/web1': mountpoint, '/tmp/got': join(web1.dir, 'got') }),
       before: {
         'Disks as files': async () => {
           for (const at of [1, 2]) {
@@ -178,6 +179,18 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
           await run('qemu-img', ['convert', '-U', '-O', 'raw', web1.image('disk1'), raw]);
           await web1.change(3);
           await web1.backup();
+        },
+        'Single files': async () => {
+          const [state, image] = [join(web1.dir, 'state'), join(web1.dir, 'ext4.raw')];
+          await mkdir(join(state, 'etc'), { recursive: true });
+          await rm(web1.target, { recursive: true });
+          for (const text of ['one', 'another']) {
+            await writeFile(join(state, 'etc/fstab'), text);
+            await utimes(join(state, 'etc/fstab'), 1e9, 1e9);
+            await ext4Of(state, image);
+            await writeDisk(web1.lab.vm, 'disk1', { offset: 0, length: 40 * MiB, file: image });
+            await web1.backup();
+          }
         },
       },
     });

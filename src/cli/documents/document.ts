@@ -1,6 +1,7 @@
 import type { BackupDocument } from './schemas/backup.js';
 import type { CleanupDocument } from './schemas/cleanup.js';
 import type { DoctorDocument } from './schemas/doctor.js';
+import type { FilesFindDocument, FilesGetDocument, FilesLsDocument } from './schemas/files.js';
 import type { ImportDocument } from './schemas/import.js';
 import type { InfoDocument } from './schemas/info.js';
 import type { ListDocument } from './schemas/list.js';
@@ -23,6 +24,9 @@ export type AnswerDocument =
   | ServeDocument
   | MountDocument
   | UmountDocument
+  | FilesLsDocument
+  | FilesGetDocument
+  | FilesFindDocument
   | RebaseDocument
   | MergeDocument
   | ImportDocument

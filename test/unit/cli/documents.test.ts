@@ -7,6 +7,8 @@ import { importDocument } from '../../../src/cli/documents/import.js';
 import { infoDocument } from '../../../src/cli/documents/info.js';
 import { listDocument } from '../../../src/cli/documents/list.js';
 import { mergeDocument } from '../../../src/cli/documents/merge.js';
+import { filesFindDocument, filesGetDocument, filesLsDocument } from '../../../src/cli/documents/files.js';
+import type { LocatedFile } from '../../../src/guest-files/reader.js';
 import { mountDocument, umountDocument } from '../../../src/cli/documents/mount.js';
 import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
@@ -35,6 +37,10 @@ const REPAIRS: readonly RepairAction[] = [
   { kind: 'end-domain', domain: 'd-1' },
   { kind: 'remove-journal' },
 ];
+const GUEST_FILE: LocatedFile = {
+  ...{ path: '/a', name: 'a', size: 1, mode: 0o644, uid: 0, gid: 0, mtime: 2, changed: 3, inode: '12' },
+  kind: 'file',
+};
 const FULL = entry('d1', 'FULL-1.qcow2');
 const INC = entry('d1', 'INC-2.qcow2', { parent: FULL.file });
 const POINT = point(1, [INC], {
@@ -150,6 +156,24 @@ const DOCUMENTS = {
     [],
   ),
   umount: umountDocument({ mountpoint: '/m', files: ['/m/d1.raw'], dead: true }, []),
+  'files-ls': filesLsDocument(
+    {
+      ...{ target: '/t', point: 'point 1', volume: null, files: [GUEST_FILE] },
+      volumes: [{ disk: 'd1', name: '1', type: 'ext', size: 1, reader: 'sleuthkit' }],
+    },
+    [],
+  ),
+  'files-get': filesGetDocument(
+    { target: '/t', point: 'point 1', output: '/o', files: [GUEST_FILE], leftOut: ['/fifo'] },
+    [{ code: 'file-left-out', text: 'w' }],
+  ),
+  'files-find': filesFindDocument(
+    {
+      ...{ target: '/t', points: ['point 0'] },
+      found: [{ volume: 'd1', path: '/a', states: [{ point: 'point 0', state: 'first', size: 1, mtime: 2 }] }],
+    },
+    [],
+  ),
   rebase: rebaseDocument(
     {
       ...{ dir: '/t/d1', full: FULL.file, head: INC.file, merged: [INC.file], lost: ['a'], relinked: ['b'] },

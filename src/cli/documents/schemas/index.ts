@@ -2,6 +2,7 @@ import { backupDocumentSchema } from './backup.js';
 import { cleanupDocumentSchema } from './cleanup.js';
 import { doctorDocumentSchema } from './doctor.js';
 import { errorDocumentSchema } from './error.js';
+import { filesFindDocumentSchema, filesGetDocumentSchema, filesLsDocumentSchema } from './files.js';
 import { importDocumentSchema } from './import.js';
 import { infoDocumentSchema } from './info.js';
 import { lineSchema } from './line.js';
@@ -28,6 +29,9 @@ export const DOCUMENT_SCHEMAS = {
   serve: serveDocumentSchema,
   mount: mountDocumentSchema,
   umount: umountDocumentSchema,
+  'files-ls': filesLsDocumentSchema,
+  'files-get': filesGetDocumentSchema,
+  'files-find': filesFindDocumentSchema,
   rebase: rebaseDocumentSchema,
   merge: mergeDocumentSchema,
   import: importDocumentSchema,

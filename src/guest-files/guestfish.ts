@@ -1,0 +1,96 @@
+import { randomBytes } from 'node:crypto';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { type Program, startProgram } from '../host/program.js';
+import { within } from '../host/within.js';
+
+/** One session of guestfish: one start of its appliance, whatever is asked. */
+export interface GuestfishSession {
+  /** What a command prints. @throws QmpBackupError `failed` in guestfish's words */
+  readonly ask: (...words: readonly string[]) => Promise<string>;
+  readonly close: () => Promise<void>;
+}
+
+export interface GuestfishOptions {
+  /** Raw files, in the order of `/dev/sda`, `/dev/sdb`, … Nothing is written to them. */
+  readonly images: readonly string[];
+  /** For what it makes for itself. */
+  readonly folder: string;
+  readonly signal: AbortSignal;
+}
+
+/** Without KVM, on a busy machine. */
+const START_MS = 900_000;
+const COMMAND_MS = 600_000;
+const MAX_WORDS = 2_000;
+
+/** @throws QmpBackupError `failed` where guestfish is missing, or its appliance does not start */
+export async function startGuestfish({ images, folder, signal }: GuestfishOptions): Promise<GuestfishSession> {
+  let pending = '';
+  let told = (): void => undefined;
+  const drives = images.flatMap((image) => ['--add', image]);
+  const program = startProgram('guestfish', ['--ro', '--format=raw', ...drives], {
+    ...{ stdin: 'pipe', signal, ownSession: true },
+    // A backend of its own: libvirt, which may be the default, would need rights to the files.
+    env: { LIBGUESTFS_BACKEND: 'direct', ...process.env, LC_ALL: 'C', TMPDIR: folder, LIBGUESTFS_TMPDIR: folder },
+    onStdout: (text) => {
+      pending += text;
+      told();
+    },
+  });
+  const ask = async (ms: number, words: readonly string[]): Promise<string> => {
+    const mark = `-- ${randomBytes(12).toString('hex')}`;
+    pending = '';
+    const answered = new Promise<string>((resolve) => {
+      told = () => {
+        const end = pending.indexOf(`${mark}\n`);
+        if (end >= 0) resolve(pending.slice(0, end));
+      };
+    });
+    program.tell(`${words.map(quoted).join(' ')}\necho ${quoted(mark)}\n`);
+    const ended = program.ended.then(() => null);
+    const answer = await within(ms, Promise.race([answered, ended]));
+    if (typeof answer === 'string') return answer;
+    signal.throwIfAborted();
+    throw await failureOf(program, answer === undefined ? `no answer within ${ms / 1000} s` : null);
+  };
+  const close = async (): Promise<void> => {
+    program.tell('exit\n');
+    if ((await within(10_000, program.ended)) === undefined) await program.kill();
+  };
+  try {
+    await ask(START_MS, ['run']);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return { ask: (...words) => ask(COMMAND_MS, words), close };
+}
+
+/** guestfish's own quoting. */
+function quoted(word: string): string {
+  if (/^[\w/.:-]+$/.test(word)) return word;
+  const escaped = word
+    .replace(/["\\]/g, '\\$&')
+    .replaceAll('\n', '\\n')
+    .replaceAll('\t', '\\t')
+    .replaceAll('\r', '\\r');
+  return `"${escaped}"`;
+}
+
+async function failureOf(program: Program, late: string | null): Promise<QmpBackupError> {
+  const failure = late === null ? (await program.ended).failure : null;
+  if (failure?.code === 'ENOENT') {
+    return new QmpBackupError('failed', 'libguestfs is not here: there is no program guestfish', {
+      hint: 'Install it: apt install libguestfs-tools',
+    });
+  }
+  const first = program
+    .stderr()
+    .replace(/^\*stdin\*:\d+: libguestfs: error: /gm, '')
+    .trim()
+    .slice(0, MAX_WORDS);
+  const words = late ?? (failure ? messageOf(failure) : first.split('\nDo:')[0] || 'it ended');
+  return new QmpBackupError('failed', `guestfish: ${words.replace(/\s*\n\s*/g, '; ')}`, {
+    hint: 'libguestfs-test-tool shows what its appliance lacks: a kernel in /boot that this user may read; without KVM, LIBGUESTFS_BACKEND_SETTINGS=force_tcg',
+  });
+}

@@ -1,0 +1,119 @@
+import { createReadStream } from 'node:fs';
+import { readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { QmpBackupError } from '../errors.js';
+import type { GuestfishSession } from './guestfish.js';
+import {
+  childOf,
+  componentsOf,
+  type GuestFile,
+  type GuestFileKind,
+  type GuestReader,
+  type LocatedFile,
+  ROOT,
+  type Volume,
+} from './reader.js';
+
+/** All that the kernel of libguestfs's appliance knows: LVM, xfs, btrfs, and journals that have to be replayed. */
+export function guestfsReader(
+  session: GuestfishSession,
+  /** In the order of `/dev/sda`, … */
+  disks: readonly string[],
+  /** For files on the way. */
+  folder: string,
+): GuestReader {
+  let mounted = '';
+  const use = async ({ disk, name }: Volume): Promise<void> => {
+    const device = disk === null ? name : `${deviceOf(disks.indexOf(disk))}${name === 'whole' ? '' : name}`;
+    if (device === mounted) return;
+    if (mounted !== '') await session.ask('umount-all');
+    mounted = '';
+    await session.ask('mount-ro', device, '/');
+    mounted = device;
+  };
+  const stat = async (path: string, name: string): Promise<LocatedFile> => ({
+    ...parseStat(await session.ask('lstatns', path), name),
+    path,
+  });
+  const namesIn = async (path: string): Promise<readonly string[]> => {
+    const listed = join(folder, 'names');
+    // With zeros between them: a name may have a newline.
+    await session.ask('ls0', path, listed);
+    const names = (await readFile(listed, 'utf8')).split('\0').filter((name) => name !== '');
+    await rm(listed, { force: true });
+    return names;
+  };
+  return {
+    name: 'guestfs',
+    volumes: async () => {
+      const lines = (await session.ask('list-filesystems')).split('\n').filter((line) => line !== '');
+      return lines.flatMap((line) => volumeOf(line, disks));
+    },
+    find: async (volume, path) => {
+      await use(volume);
+      let at: LocatedFile = ROOT;
+      for (const name of componentsOf(path)) {
+        if (at.kind !== 'folder' || !(await namesIn(at.path)).includes(name)) return null;
+        at = await stat(childOf(at, name), name);
+      }
+      return at;
+    },
+    list: async (volume, folderOfGuest) => {
+      await use(volume);
+      const files: LocatedFile[] = [];
+      for (const name of await namesIn(folderOfGuest.path)) files.push(await stat(childOf(folderOfGuest, name), name));
+      return files;
+    },
+    linkTarget: async (volume, { path }) => {
+      await use(volume);
+      return (await session.ask('readlink', path)).replace(/\n$/, '');
+    },
+    read: async (volume, { path, size }, take) => {
+      await use(volume);
+      const copy = join(folder, 'content');
+      let bytes = 0;
+      try {
+        await session.ask('download', path, copy);
+        for await (const chunk of createReadStream(copy)) {
+          bytes += (chunk as Buffer).length;
+          await take(chunk as Buffer);
+        }
+      } finally {
+        await rm(copy, { force: true });
+      }
+      if (bytes !== size) {
+        throw new QmpBackupError('failed', `${path} cannot be read: it has ${size} bytes, and ${bytes} could be read`);
+      }
+    },
+  };
+}
+
+function deviceOf(index: number): string {
+  let letters = '';
+  for (let rest = index + 1; rest > 0; rest = Math.floor((rest - 1) / 26)) {
+    letters = String.fromCharCode(97 + ((rest - 1) % 26)) + letters;
+  }
+  return `/dev/sd${letters}`;
+}
+
+/** `/dev/sda1: ext4`, `/dev/vg/lv: xfs`, `btrfsvol:/dev/sda1/sub: btrfs`; swap and the like are no file systems. */
+function volumeOf(line: string, disks: readonly string[]): readonly Volume[] {
+  const [, device = '', type = ''] = /^(\/dev\/.*): (\S+)$/.exec(line) ?? [];
+  if (device === '' || type === 'swap' || type === 'unknown' || type.startsWith('crypto')) return [];
+  const named = disks.find((_, index) => new RegExp(`^${deviceOf(index)}\\d*$`).test(device));
+  if (named === undefined) return [{ disk: null, name: device, type, size: null }];
+  return [{ disk: named, name: /\d+$/.exec(device)?.[0] ?? 'whole', type, size: null }];
+}
+
+/** Lines such as `st_size: 6`. */
+export function parseStat(text: string, name: string): GuestFile {
+  const field = (key: string): number => Number(new RegExp(`^\\s*st_${key}: (-?\\d+)$`, 'm').exec(text)?.[1] ?? NaN);
+  const mode = field('mode');
+  if (Number.isNaN(mode)) throw new QmpBackupError('failed', `guestfish said of ${name}: ${text.slice(0, 200)}`);
+  return {
+    ...{ name, kind: KINDS[mode & 0o170000] ?? 'other', mode: mode & 0o7777, size: field('size'), uid: field('uid') },
+    ...{ gid: field('gid'), mtime: field('mtime_sec'), changed: field('ctime_sec'), inode: String(field('ino')) },
+  };
+}
+
+const KINDS: Readonly<Record<number, GuestFileKind>> = { 0o100000: 'file', 0o040000: 'folder', 0o120000: 'link' };

@@ -1,0 +1,10 @@
+/** Whether a name of a guest can be that of a file here; control characters would deceive whoever lists them. */
+export function isSafeName(name: string): boolean {
+  // eslint-disable-next-line no-control-regex
+  return name !== '' && name !== '.' && name !== '..' && !/[/\x00-\x1f\x7f]/.test(name);
+}
+
+/** For people, on a terminal. */
+export function printableName(name: string): string {
+  return name.replace(/[\p{Cc}\p{Cf}]/gu, '?');
+}

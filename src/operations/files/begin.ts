@@ -1,0 +1,29 @@
+import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
+import type { Warn } from '../../core/warning.js';
+import type { Unwind } from '../../flow/unwind.js';
+import { openForLong } from '../../repository/open-for-long.js';
+import type { OpenPoint } from '../../repository/open-point.js';
+import { realTarget } from '../../repository/real-target.js';
+import { openFiles, type OpenFiles } from './open-files.js';
+import type { FilesOptions } from './options.js';
+
+export type FilesEvent =
+  | WarningEvent
+  /** An appliance is started, which takes a minute or two where there is no KVM. */
+  | { readonly kind: 'slow' }
+  /** A file is written. */
+  | { readonly kind: 'got'; readonly path: string };
+
+export type FilesContext = VerbContext<FilesEvent>;
+
+export async function openPointForFiles(
+  { point: name, disks, breakLock, ...options }: FilesOptions,
+  { signal, report }: FilesContext,
+  unwind: Unwind,
+): Promise<{ readonly point: OpenPoint; readonly files: OpenFiles }> {
+  const warn: Warn = (said) => report({ kind: 'warning', ...said });
+  const target = await realTarget(options.target);
+  const point = await openForLong({ point: name, disks }, { target, verb: 'files', breakLock, signal, warn }, unwind);
+  const files = await openFiles(point, { signal, onSlow: () => report({ kind: 'slow' }) }, unwind);
+  return { point, files };
+}

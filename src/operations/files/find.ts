@@ -1,0 +1,126 @@
+import { contextOf } from '../../backends/verb-context.js';
+import { globMatcher } from '../../core/glob.js';
+import { unwinding } from '../../flow/unwind.js';
+import type { GuestReader, LocatedFile, Volume } from '../../guest-files/reader.js';
+import { requireCatalog } from '../../repository/catalog-file.js';
+import { realTarget } from '../../repository/real-target.js';
+import { type FilesContext, openPointForFiles } from './begin.js';
+import { nameOfVolume, readersFor, volumesOf } from './find-path.js';
+import { filesFindOptions, type FilesFindRequest } from './options.js';
+
+export interface FoundState {
+  /** The point in words. */
+  readonly point: string;
+  /** Against the point before that was looked at. */
+  readonly state: 'first' | 'new' | 'changed' | 'same' | 'gone';
+  /** Bytes, and seconds since 1970; null where it is gone. */
+  readonly size: number | null;
+  readonly mtime: number | null;
+}
+
+export interface FoundInPoints {
+  /** Where it is, in words. */
+  readonly volume: string;
+  readonly path: string;
+  readonly states: readonly FoundState[];
+}
+
+export interface FilesFindResult {
+  readonly target: string;
+  /** The points that were looked at, in words, oldest first. */
+  readonly points: readonly string[];
+  readonly found: readonly FoundInPoints[];
+}
+
+interface Seen {
+  readonly volume: string;
+  readonly file: LocatedFile;
+}
+
+interface SeenPoint {
+  readonly point: string;
+  readonly files: ReadonlyMap<string, Seen>;
+}
+
+/**
+ * Files by name, in every point of the newest chain, or in one. A file has changed where its size, its time, the time of its
+ * entry (ctime) or its inode is another; its bytes are not compared.
+ *
+ * @throws QmpBackupError as `filesLs`
+ */
+export async function filesFind(
+  request: FilesFindRequest,
+  given: Partial<FilesContext> = {},
+): Promise<FilesFindResult> {
+  const [options, context] = [filesFindOptions(request), contextOf(given)];
+  const target = await realTarget(options.target);
+  const seen: SeenPoint[] = [];
+  for (const point of await pointsToLookAt(target, options.point))
+    seen.push(await lookInto({ ...options, point }, context));
+  return { target, points: seen.map(({ point }) => point), found: statesOf(seen) };
+}
+
+type FindOptions = ReturnType<typeof filesFindOptions>;
+
+function lookInto(options: FindOptions, context: FilesContext): Promise<SeenPoint> {
+  return unwinding(async (unwind) => {
+    const { point, files } = await openPointForFiles(options, context, unwind);
+    const matches = globMatcher(options.name);
+    const [found, done] = [new Map<string, Seen>(), new Set<string>()];
+    for await (const reader of readersFor(files, options)) {
+      for (const volume of await volumesOf(reader, options)) {
+        const name = nameOfVolume(volume);
+        if (done.has(name)) continue;
+        done.add(name);
+        const top = await reader.find(volume, options.path);
+        if (!top) continue;
+        await walk(reader, volume, top, context.signal, (file) => {
+          if (matches(file.name)) found.set(`${name}\0${file.path}`, { volume: name, file });
+        });
+      }
+    }
+    return { point: point.name, files: found };
+  });
+}
+
+async function walk(
+  reader: GuestReader,
+  volume: Volume,
+  file: LocatedFile,
+  signal: AbortSignal,
+  visit: (file: LocatedFile) => void,
+): Promise<void> {
+  signal.throwIfAborted();
+  if (file.path !== '/') visit(file);
+  if (file.kind !== 'folder') return;
+  for (const child of await reader.list(volume, file)) await walk(reader, volume, child, signal, visit);
+}
+
+/** As `--point` takes them: all of the newest chain, unless one was named. */
+async function pointsToLookAt(target: string, named: string | undefined): Promise<readonly string[]> {
+  if (named !== undefined) return [named];
+  const { points } = await requireCatalog(target);
+  const newest = points.findLast(({ level }) => level !== 'copy');
+  const chain = points.filter((point) => point.chain === newest?.chain && point.level !== 'copy');
+  return chain.map(({ id }) => id);
+}
+
+function statesOf(seen: readonly SeenPoint[]): readonly FoundInPoints[] {
+  const keys = [...new Set(seen.flatMap(({ files }) => [...files.keys()]))].toSorted();
+  return keys.map((key) => {
+    const first = seen.find(({ files }) => files.has(key))?.files.get(key);
+    const states = seen.flatMap(({ point, files }, index): readonly FoundState[] => {
+      const [now, before] = [files.get(key)?.file, seen[index - 1]?.files.get(key)?.file];
+      if (!now) return before ? [{ point, state: 'gone', size: null, mtime: null }] : [];
+      const state = index === 0 ? 'first' : !before ? 'new' : isSame(before, now) ? 'same' : 'changed';
+      return [{ point, state, size: now.size, mtime: now.mtime }];
+    });
+    return { volume: first?.volume ?? '', path: first?.file.path ?? '', states };
+  });
+}
+
+function isSame(a: LocatedFile, b: LocatedFile): boolean {
+  return (
+    a.size === b.size && a.mtime === b.mtime && a.changed === b.changed && a.inode === b.inode && a.kind === b.kind
+  );
+}

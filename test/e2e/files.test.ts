@@ -1,0 +1,249 @@
+import { chmod, mkdir, readdir, readFile, readlink, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { photograph } from '../support/chains.js';
+import { expectCli } from '../support/cli.js';
+import { changeFiles, ext4Of, NAMES, sumOf, writePartition, writeTable } from '../support/guest-disk.js';
+import { run } from '../support/lab/programs.js';
+import { daemonsOf, mountsBelow } from '../support/mounting.js';
+import { asNobody, openTo } from '../support/nobody.js';
+import { labDir, scenario, type Scenario } from '../support/scenario.js';
+import { MiB } from '../support/builders.js';
+
+/** What `files` reads with sleuthkit, against the files that the file systems were made of. */
+interface Place {
+  readonly lab: Scenario;
+  readonly env: { readonly TMPDIR: string };
+  readonly args: readonly string[];
+}
+
+async function place(): Promise<Place> {
+  const lab = await scenario([{ id: 'd1', size: 96 * MiB }]);
+  const dir = await labDir();
+  await writeTable(lab, 'd1');
+  return { lab, env: { TMPDIR: dir }, args: ['--target', lab.target] };
+}
+
+async function expectNothingLeft({ lab, env }: Place): Promise<void> {
+  expect(await readdir(env.TMPDIR)).toEqual([]);
+  expect(mountsBelow(env.TMPDIR)).toEqual([]);
+  expect(await daemonsOf(env.TMPDIR)).toEqual([]);
+  expect((await readdir(lab.target)).filter((name) => name.startsWith('open-'))).toEqual([]);
+}
+
+async function sums(folder: string): Promise<readonly string[]> {
+  return Promise.all(NAMES.map((name) => sumOf(join(folder, 'data', name))));
+}
+
+describe('files', () => {
+  it('gets 20 files of ext4 on a partition right at every point, and finds the points where they changed', async () => {
+    const here = await place();
+    const { lab, env, args } = here;
+    const [state, image] = [join(lab.dir, 'state'), join(lab.dir, 'ext4.raw')];
+    const expected: (readonly string[])[] = [];
+    const all = NAMES.map((_, index) => index);
+    for (const [point, which] of [all, [3, 4], [4, 19]].entries()) {
+      await changeFiles(state, which);
+      if (point === 0) {
+        await mkdir(join(state, 'data/deeper'));
+        await symlink('../file-1.bin', join(state, 'data/deeper/short'));
+        await symlink(`/${'x'.repeat(200)}`, join(state, 'data/deeper/long'));
+        await writeFile(join(state, 'data/deeper/a|b -> ü'), 'odd');
+        await chmod(join(state, 'data/file-2.bin'), 0o4751);
+        await run('chown', ['1234:567', join(state, 'data/file-0.bin')]);
+        for (const name of NAMES) await utimes(join(state, 'data', name), 1_500_000_000, 1_500_000_000);
+      }
+      await ext4Of(state, image);
+      await writePartition(lab, 'd1', 1, image);
+      await lab.backup(point === 0 ? 'full' : 'inc');
+      expected.push(await sums(state));
+    }
+    const before = await photograph(lab.target);
+    for (const [point, right] of expected.entries()) {
+      const output = join(lab.dir, `got-${point}`);
+      const got = await expectCli(
+        0,
+        ['--json', 'files', 'get', ...args, '--point', `${point}`, '-o', output, '/data'],
+        { env },
+      );
+      expect(got.json<{ files: unknown[] }>().files).toHaveLength(25);
+      expect(await sums(output)).toEqual(right);
+    }
+    const output = join(lab.dir, 'got-2');
+    await run('diff', ['-r', '--no-dereference', join(state, 'data'), join(output, 'data')]);
+    expect(await readlink(join(output, 'data/deeper/long'))).toBe(`/${'x'.repeat(200)}`);
+    const [two, zero] = await Promise.all(['file-2.bin', 'file-0.bin'].map((name) => stat(join(output, 'data', name))));
+    expect([two!.mode & 0o7777, two!.mtimeMs]).toEqual([0o4751, 1_500_000_000_000]);
+    expect([zero!.uid, zero!.gid]).toEqual([1234, 567]);
+    // The same as an archive.
+    const archive = join(lab.dir, 'archive.tar');
+    await mkdir(join(lab.dir, 'from-tar'));
+    const { stdout } = await expectCli(0, ['files', 'get', ...args, '--tar', '/data'], { env, encoding: 'latin1' });
+    await writeFile(archive, stdout, 'latin1');
+    await run('tar', ['-xf', archive, '-C', join(lab.dir, 'from-tar')]);
+    await run('diff', ['-r', '--no-dereference', join(state, 'data'), join(lab.dir, 'from-tar/data')]);
+    expect((await stat(join(lab.dir, 'from-tar/data/file-2.bin'))).mode & 0o7777).toBe(0o4751);
+
+    const find = await expectCli(0, ['--json', 'files', 'find', ...args, '--name', 'file-*.bin', '/data'], { env });
+    const { found, points } = find.json<{
+      points: string[];
+      found: { path: string; states: { point: string; state: string }[] }[];
+    }>();
+    expect(points).toEqual(['point 0', 'point 1', 'point 2']);
+    const changed = Object.fromEntries(
+      found.map(({ path, states }) => [
+        path,
+        states.filter(({ state: each }) => each !== 'same').map(({ point }) => point),
+      ]),
+    );
+    expect(Object.keys(changed)).toHaveLength(20);
+    expect(changed['/data/file-19.bin']).toContain('point 2');
+    expect(changed['/data/file-3.bin']).toContain('point 1');
+    expect(await photograph(lab.target)).toEqual(before);
+    await expectNothingLeft(here);
+  });
+
+  it('reads FAT and NTFS, says where a path is when it is on several, and lists what there is', async () => {
+    const here = await place();
+    const { lab, env, args } = here;
+    const state = join(lab.dir, 'state');
+    await changeFiles(state, [1, 2]);
+    const [ext4, fat, ntfs] = ['ext4', 'fat', 'ntfs'].map((name) => join(lab.dir, `${name}.raw`)) as [
+      string,
+      string,
+      string,
+    ];
+    await ext4Of(state, ext4);
+    await writePartition(lab, 'd1', 1, ext4);
+    for (const raw of [fat, ntfs]) await run('truncate', ['-s', String(20 * MiB), raw]);
+    await run('mkfs.vfat', ['-F', '16', fat]);
+    await run('mmd', ['-i', fat, '::data']);
+    await run('mcopy', ['-i', fat, join(state, 'data/file-1.bin'), '::data/A long name.bin']);
+    await writePartition(lab, 'd1', 2, fat);
+    await run('mkntfs', ['--quick', '--force', '--quiet', ntfs]);
+    await run('ntfscp', ['-q', '-f', ntfs, join(state, 'data/file-2.bin'), 'windows.bin']);
+    await writePartition(lab, 'd1', 3, ntfs);
+    await lab.backup('full');
+
+    const volumes = (await expectCli(0, ['--json', 'files', 'ls', ...args], { env })).json<{ volumes: object[] }>()
+      .volumes;
+    expect(volumes).toMatchObject([
+      { disk: 'd1', name: '1', type: 'ext', reader: 'sleuthkit', size: 40 * MiB },
+      { name: '2', type: 'vfat', reader: 'sleuthkit' },
+      { name: '3', type: 'ntfs', reader: 'sleuthkit' },
+    ]);
+    const twice = await expectCli(2, ['files', 'ls', ...args, '/data'], { env });
+    expect(twice.stderr).toMatch(/on several file systems: d1, partition 1, d1, partition 2\n.*--partition N/);
+    const output = join(lab.dir, 'got');
+    await expectCli(0, ['files', 'get', ...args, '-o', output, '/DATA/a long name.bin', '/windows.bin'], { env });
+    expect(await sumOf(join(output, 'A long name.bin'))).toBe(await sumOf(join(state, 'data/file-1.bin')));
+    expect(await sumOf(join(output, 'windows.bin'))).toBe(await sumOf(join(state, 'data/file-2.bin')));
+    const again = await expectCli(13, ['files', 'get', ...args, '-o', output, '/windows.bin'], { env });
+    expect(again.stderr).toContain('windows.bin is there already');
+    const root = await expectCli(0, ['files', 'ls', ...args, '--partition', '3', '/'], { env });
+    expect(root.stdout).toContain('/windows.bin');
+    expect(root.stdout).not.toContain('$MFT');
+    expect((await expectCli(1, ['files', 'ls', ...args, '/none'], { env })).stderr).toContain('there is no /none');
+    await expectCli(2, ['files', 'ls', ...args, 'relative'], { env });
+    await expectCli(2, ['files', 'get', ...args, '/data'], { env });
+    await expectCli(2, ['--json', 'files', 'get', ...args, '--tar', '/windows.bin'], { env });
+    await expectNothingLeft(here);
+  });
+
+  it('has the changes that are in a journal alone, and hands out nothing wrong of a damaged file system', async () => {
+    const here = await place();
+    const { lab, env, args } = here;
+    const [state, image] = [join(lab.dir, 'state'), join(lab.dir, 'ext4.raw')];
+    await mkdir(state);
+    await writeFile(join(state, 'file'), 'before');
+    await writeFile(join(state, 'big'), 'x'.repeat(100_000));
+    await ext4Of(state, image);
+    const block = (await run('debugfs', ['-R', 'blocks /file', image])).stdout.trim();
+    const content = Buffer.alloc(1024);
+    content.write('behind');
+    await writeFile(join(lab.dir, 'block'), content);
+    await writeFile(join(lab.dir, 'commands'), `jo\njw -b ${block} ${join(lab.dir, 'block')}\njc\n`);
+    await run('debugfs', ['-w', '-f', join(lab.dir, 'commands'), image]);
+    await writePartition(lab, 'd1', 1, image);
+    await lab.backup('full');
+    const before = await photograph(lab.target);
+    const output = join(lab.dir, 'got');
+    await expectCli(0, ['files', 'get', ...args, '-o', output, '/file'], { env });
+    expect(await readFile(join(output, 'file'), 'utf8')).toBe('behind');
+    expect(await photograph(lab.target)).toEqual(before);
+
+    await run('debugfs', ['-w', '-R', 'sif /big size 90000000', image]);
+    await writePartition(lab, 'd1', 1, image);
+    await lab.backup('inc');
+    const { stderr } = await expectCli(1, ['files', 'get', ...args, '-o', output, '/big'], { env });
+    expect(stderr).toMatch(/big cannot be read: /);
+    expect(await readdir(output)).toEqual(['file']);
+    await expectNothingLeft(here);
+  });
+
+  it('never writes outside of its folder, whatever names and links a guest has', async () => {
+    const here = await place();
+    const { lab, env, args } = here;
+    const [state, image] = [join(lab.dir, 'state'), join(lab.dir, 'ext4.raw')];
+    await mkdir(join(state, 'data'), { recursive: true });
+    await writeFile(join(state, 'data/AAAAAAevil'), 'evil');
+    await writeFile(join(state, 'data/good'), 'good');
+    await symlink('/etc/passwd', join(state, 'data/absolute'));
+    await symlink('../../..', join(state, 'data/upwards'));
+    await run('mkfifo', [join(state, 'data/fifo')]);
+    await ext4Of(state, image, ['-O', '^metadata_csum,^dir_index']);
+    const bytes = await readFile(image, 'latin1');
+    await writeFile(image, bytes.replaceAll('AAAAAAevil', '../../evil'), 'latin1');
+    await writePartition(lab, 'd1', 1, image);
+    await lab.backup('full');
+    const base = join(lab.dir, 'base');
+    await mkdir(join(base, 'inner'), { recursive: true });
+    const got = await expectCli(3, ['--json', 'files', 'get', ...args, '-o', join(base, 'inner'), '/data'], { env });
+    expect(got.json<{ leftOut: string[] }>().leftOut.toSorted()).toEqual(['/data/../../evil', '/data/fifo']);
+    expect(await readdir(base)).toEqual(['inner']);
+    expect((await readdir(join(base, 'inner/data'))).toSorted()).toEqual(['absolute', 'good', 'upwards']);
+    expect(await readlink(join(base, 'inner/data/absolute'))).toBe('/etc/passwd');
+    // A link that is in the way is not followed either.
+    await mkdir(join(base, 'other'));
+    await symlink(base, join(base, 'other/data'));
+    await expectCli(13, ['files', 'get', ...args, '-o', join(base, 'other'), '/data'], { env });
+    await expectCli(13, ['files', 'get', ...args, '-o', lab.target, '/data/good'], { env });
+    await expectNothingLeft(here);
+  });
+
+  it('is for a user who is not root, and says which package is missing', async () => {
+    const here = await place();
+    const { lab, env, args } = here;
+    const [state, image] = [join(lab.dir, 'state'), join(lab.dir, 'ext4.raw')];
+    await changeFiles(state, [7]);
+    await ext4Of(state, image);
+    await writePartition(lab, 'd1', 1, image);
+    await lab.backup('full');
+    const base = join(lab.dir, 'of-nobody');
+    await mkdir(base);
+    await chmod(lab.dir, 0o711);
+    await openTo(lab.target, env.TMPDIR, base);
+    const nobody = asNobody(env);
+    const get = ['files', 'get', ...args, '-o', join(base, 'got'), '/data/file-7.bin'];
+    expect(await nobody(get)).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(await sumOf(join(base, 'got/file-7.bin'))).toBe(await sumOf(join(state, 'data/file-7.bin')));
+    const bare = join(base, 'bin');
+    await mkdir(bare);
+    for (const name of ['setpriv', 'sh', 'qemu-storage-daemon', 'qemu-img', 'fusermount3']) {
+      const { stdout } = await run('sh', ['-c', `command -v ${name}`]);
+      await symlink(stdout.trim(), join(bare, name));
+    }
+    const ls = ['files', 'ls', ...args, '/data'];
+    const sleuthkit = await nobody(ls, { path: bare });
+    expect(sleuthkit).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringContaining('apt install sleuthkit') as string,
+    });
+    const guestfs = await nobody([...ls, '--reader', 'guestfs'], { path: bare });
+    expect(guestfs).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringContaining('apt install libguestfs-tools') as string,
+    });
+    await expectNothingLeft(here);
+  });
+});

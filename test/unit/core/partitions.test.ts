@@ -1,0 +1,81 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterAll, expect, it } from 'vitest';
+import { fileSystemOf } from '../../../src/core/file-system-type.js';
+import { globMatcher } from '../../../src/core/glob.js';
+import { readPartitions } from '../../../src/core/partitions.js';
+
+const dir = mkdtempSync(join(tmpdir(), 'partitions-'));
+afterAll(() => rmSync(dir, { recursive: true }));
+const MiB = 1024 * 1024;
+const SIZE = 32 * MiB;
+
+function partitionsOf(bytes: Uint8Array) {
+  return readPartitions((offset, length) => Promise.resolve(bytes.subarray(offset, offset + length)), bytes.length);
+}
+
+function tableOf(script: string): Uint8Array {
+  const file = join(dir, 'table');
+  writeFileSync(file, '');
+  truncateSync(file, SIZE);
+  execFileSync('/usr/sbin/sfdisk', ['--quiet', file], { input: script });
+  return readFileSync(file);
+}
+
+it('reads GPT and MBR as sfdisk writes them, with gaps in the numbers and logical partitions', async () => {
+  expect(await partitionsOf(tableOf('label: gpt\n1: start=2048,size=4096\n5: start=8192,size=2048\n'))).toEqual([
+    { number: 1, offset: MiB, length: 2 * MiB },
+    { number: 5, offset: 4 * MiB, length: MiB },
+  ]);
+  const dos =
+    'label: dos\n1: start=2048,size=4096\n2: start=8192,size=20480,type=5\n5: start=10240,size=2048\n6: start=14336,size=2048\n';
+  expect(await partitionsOf(tableOf(dos))).toEqual([
+    { number: 1, offset: MiB, length: 2 * MiB },
+    { number: 5, offset: 5 * MiB, length: MiB },
+    { number: 6, offset: 7 * MiB, length: MiB },
+  ]);
+});
+
+it('never leads beyond the disk, whatever stands in a table', async () => {
+  const gpt = tableOf('label: gpt\nstart=2048,size=4096\n');
+  const dos = tableOf('label: dos\nstart=2048,size=4096\nstart=8192,size=20480,type=5\nstart=10240,size=2048\n');
+  const change = fc.record({ at: fc.oneof(fc.nat(2047), fc.nat(SIZE - 1)), byte: fc.nat(255) });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(gpt, dos),
+      fc.array(change, { minLength: 1, maxLength: 40 }),
+      async (table, changes) => {
+        const bytes = table.slice(0, 16 * MiB);
+        for (const { at, byte } of changes) if (at < bytes.length) bytes[at] = byte;
+        for (const { offset, length } of await partitionsOf(bytes))
+          expect(offset + length).toBeLessThanOrEqual(bytes.length);
+      },
+    ),
+    { numRuns: 50 },
+  );
+});
+
+it('knows a file system by its first bytes', () => {
+  const start = (at: number, bytes: string): Uint8Array => {
+    const all = Buffer.alloc(0x10050);
+    all.write(bytes, at, 'latin1');
+    return all;
+  };
+  expect(fileSystemOf(start(0x438, '\x53\xef')).type).toBe('ext');
+  const dirty = start(0x438, '\x53\xef');
+  dirty[0x460] = 0xc6;
+  expect(fileSystemOf(dirty)).toEqual({ type: 'ext', journal: true });
+  expect(fileSystemOf(start(0x10040, '_BHRfS_M')).type).toBe('btrfs');
+  expect(fileSystemOf(start(512, 'LABELONE')).type).toBe('lvm');
+  expect(fileSystemOf(start(0, 'XFSB')).type).toBe('xfs');
+  expect(fileSystemOf(new Uint8Array(10)).type).toBe('unknown');
+});
+
+it('matches names by * and ?, and takes all else as it is', () => {
+  expect(['a.conf', '.conf'].map(globMatcher('*.conf'))).toEqual([true, true]);
+  expect(['aXconf', 'a.conf.bak'].map(globMatcher('*.conf'))).toEqual([false, false]);
+  expect(['(a)', '(ü)', '(ab)'].map(globMatcher('(?)'))).toEqual([true, true, false]);
+});
