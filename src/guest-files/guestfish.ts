@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { codeOf } from '../host/file-errors.js';
 import { type Program, startProgram } from '../host/program.js';
 import { within } from '../host/within.js';
 
@@ -21,6 +23,7 @@ export interface GuestfishOptions {
 /** Without KVM, on a busy machine. */
 const START_MS = 900_000;
 const COMMAND_MS = 600_000;
+const CLOSE_MS = 20_000;
 const MAX_WORDS = 2_000;
 
 /** @throws QmpBackupError `failed` where guestfish is missing, or its appliance does not start */
@@ -29,7 +32,7 @@ export async function startGuestfish({ images, folder, signal }: GuestfishOption
   let told = (): void => undefined;
   const drives = images.flatMap((image) => ['--add', image]);
   const program = startProgram('guestfish', ['--ro', '--format=raw', ...drives], {
-    ...{ stdin: 'pipe', signal, ownSession: true },
+    ...{ stdin: 'pipe', ownSession: true },
     // A backend of its own: libvirt, which may be the default, would need rights to the files.
     env: { LIBGUESTFS_BACKEND: 'direct', ...process.env, LC_ALL: 'C', TMPDIR: folder, LIBGUESTFS_TMPDIR: folder },
     onStdout: (text) => {
@@ -53,9 +56,12 @@ export async function startGuestfish({ images, folder, signal }: GuestfishOption
     signal.throwIfAborted();
     throw await failureOf(program, answer === undefined ? `no answer within ${ms / 1000} s` : null);
   };
+  const abort = (): void => endAppliance(program.pid);
+  signal.addEventListener('abort', abort, { once: true });
   const close = async (): Promise<void> => {
+    signal.removeEventListener('abort', abort);
     program.tell('exit\n');
-    if ((await within(10_000, program.ended)) === undefined) await program.kill();
+    if ((await within(CLOSE_MS, program.ended)) === undefined) await program.kill();
   };
   try {
     await ask(START_MS, ['run']);
@@ -64,6 +70,31 @@ export async function startGuestfish({ images, folder, signal }: GuestfishOption
     throw error;
   }
   return { ask: (...words) => ask(COMMAND_MS, words), close };
+}
+
+/**
+ * guestfish takes away what it has made for itself, in /tmp for root, when it ends by itself: not when it is killed, but where
+ * what it waits for fails. That is what it has started, its QEMU or supermin; the other of its own name guards that one.
+ */
+function endAppliance(guestfish: number): void {
+  for (const pid of readOrEmpty(`/proc/${guestfish}/task/${guestfish}/children`).split(' ')) {
+    if (pid === '' || readOrEmpty(`/proc/${pid}/comm`).startsWith('guestfish')) continue;
+    try {
+      process.kill(Number(pid), 'SIGTERM');
+    } catch (error) {
+      // It has ended just now.
+      if (codeOf(error) !== 'ESRCH') throw error;
+    }
+  }
+}
+
+function readOrEmpty(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ESRCH') return '';
+    throw error;
+  }
 }
 
 /** guestfish's own quoting. */

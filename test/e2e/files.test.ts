@@ -1,8 +1,9 @@
 import { chmod, mkdir, readdir, readFile, readlink, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { photograph } from '../support/chains.js';
-import { expectCli } from '../support/cli.js';
+import { expectCli, startCli } from '../support/cli.js';
 import { changeFiles, ext4Of, NAMES, sumOf, writePartition, writeTable } from '../support/guest-disk.js';
 import { run } from '../support/lab/programs.js';
 import { daemonsOf, mountsBelow } from '../support/mounting.js';
@@ -209,6 +210,32 @@ describe('files', () => {
     await expectCli(13, ['files', 'get', ...args, '-o', join(base, 'other'), '/data'], { env });
     await expectCli(13, ['files', 'get', ...args, '-o', lab.target, '/data/good'], { env });
     await expectNothingLeft(here);
+  });
+
+  it('killed at any moment leaves nothing that the next command does not clear', async () => {
+    const here = await place();
+    const { lab, env, args } = here;
+    const [state, image] = [join(lab.dir, 'state'), join(lab.dir, 'ext4.raw')];
+    await changeFiles(state, [1]);
+    await ext4Of(state, image);
+    await writePartition(lab, 'd1', 1, image);
+    await lab.backup('full');
+    const before = await photograph(lab.target);
+    for (let round = 0; round < 20; round += 1) {
+      const child = startCli(['files', 'ls', ...args, '/data'], { env });
+      await sleep(100 + Math.random() * 900);
+      if (round % 4 === 3) for (const pid of await daemonsOf(env.TMPDIR)) process.kill(pid, 'SIGKILL');
+      child.kill(round % 4 === 2 ? 'SIGINT' : 'SIGKILL');
+      await child;
+      await expect.poll(() => daemonsOf(env.TMPDIR)).toEqual([]);
+      if (round % 4 !== 3) continue;
+      await expectCli(0, ['files', 'ls', ...args, '/data'], { env });
+      expect(mountsBelow(env.TMPDIR)).toEqual([]);
+    }
+    await expectCli(0, ['files', 'ls', ...args, '/data'], { env });
+    for (const left of await readdir(env.TMPDIR)) expect(await readdir(join(env.TMPDIR, left))).toEqual([]);
+    expect((await readdir(lab.target)).filter((name) => name.startsWith('open-'))).toEqual([]);
+    expect(await photograph(lab.target)).toEqual(before);
   });
 
   it('is for a user who is not root, and says which package is missing', async () => {
