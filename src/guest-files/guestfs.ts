@@ -61,7 +61,11 @@ export function guestfsReader(
     list: async (volume, folderOfGuest) => {
       await use(volume);
       const files: LocatedFile[] = [];
-      for (const name of await namesIn(folderOfGuest.path)) files.push(await stat(childOf(folderOfGuest, name), name));
+      for (const name of await namesIn(folderOfGuest.path)) {
+        const path = childOf(folderOfGuest, name);
+        // Not UTF-8: guestfish could not be asked for it.
+        files.push(name.includes('\ufffd') ? { ...ROOT, kind: 'other', name, path } : await stat(path, name));
+      }
       return files;
     },
     linkTarget: async (volume, { path }) => {

@@ -60,7 +60,7 @@ function withCommon(command: Command): Command {
     optionOf(breakLock, 'take a lock that another host holds'),
   ];
   for (const option of options) command.addOption(option);
-  return command;
+  return command.addHelpText('after', EXAMPLES);
 }
 
 const EXAMPLES = `

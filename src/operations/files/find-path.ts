@@ -50,7 +50,7 @@ export async function* readersFor(files: OpenFiles, { reader, partition }: Asked
   const others = meant.filter((each) => !isForSleuthkit(each) && !isNothing(each));
   const isLogical = partition?.startsWith('/dev/') ?? false;
   if (reader === 'sleuthkit' && plain.length === 0) throw notForSleuthkit(others);
-  if (reader !== 'guestfs' && plain.length > 0) yield await files.sleuthkit();
+  if (reader !== 'guestfs' && plain.length > 0) yield await files.sleuthkit(plain);
   if (reader === 'guestfs' || (reader === 'auto' && (others.length > 0 || isLogical))) yield await files.guestfs();
 }
 

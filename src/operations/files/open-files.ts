@@ -11,7 +11,7 @@ import { startGuestfish } from '../../guest-files/guestfish.js';
 import { guestfsReader } from '../../guest-files/guestfs.js';
 import type { GuestReader, Volume } from '../../guest-files/reader.js';
 import { type PlainVolume, sleuthkitReader } from '../../guest-files/sleuthkit.js';
-import { createImage } from '../../qemu-tools/steps.js';
+import { createImage } from '../../host/empty-image.js';
 import type { OpenPoint } from '../../repository/open-point.js';
 import { chooseMountpoint, type FuseMount } from '../../storage-daemon/fuse-mount.js';
 import { openBytes, type OpenBytes } from '../../storage-daemon/open-bytes.js';
@@ -21,7 +21,8 @@ import { makePrivateFolder, removePrivateFolder } from '../../storage-daemon/pri
 export interface OpenFiles {
   /** By what their first bytes say, in the order of disks and partitions. */
   readonly found: readonly FoundVolume[];
-  readonly sleuthkit: () => Promise<GuestReader>;
+  /** Of these. */
+  readonly sleuthkit: (volumes: readonly FoundVolume[]) => Promise<GuestReader>;
   /** Starts its appliance, once. */
   readonly guestfs: () => Promise<GuestReader>;
 }
@@ -60,7 +61,7 @@ export async function openFiles(
   for (const [index, { disk, chain, entry }] of point.disks.entries()) {
     const overlay = join(folder, `overlay${index}.qcow2`);
     const paths = chain.map(({ path }) => path);
-    await createImage(overlay, { size: entry.virtualSize, backing: paths.at(-1) ?? '', signal });
+    await createImage(overlay, { size: entry.virtualSize, backing: paths.at(-1) });
     chains.push({ disk, paths, overlay });
   }
   const bytes = await openBytes(chains, { what: `files of ${point.name}`, signal });
@@ -73,9 +74,9 @@ export async function openFiles(
   let guestfs: Promise<GuestReader> | undefined;
   return {
     found,
-    sleuthkit: async () => {
+    sleuthkit: async (volumes) => {
       const plain: PlainVolume[] = [];
-      for (const volume of found.filter(isForSleuthkit)) plain.push(await placeOf(volume, bytes, mount, signal));
+      for (const volume of volumes) plain.push(await placeOf(volume, bytes, mount, signal));
       return sleuthkitReader(plain, signal);
     },
     guestfs: () => (guestfs ??= startGuestfs()),

@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import { folderSink } from '../../../src/guest-files/folder-sink.js';
-import { ROOT } from '../../../src/guest-files/reader.js';
-import { tarSink } from '../../../src/guest-files/tar-sink.js';
+import { folderSink } from '../../src/guest-files/folder-sink.js';
+import { ROOT } from '../../src/guest-files/reader.js';
+import { tarSink } from '../../src/guest-files/tar-sink.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'sinks-'));
 afterAll(() => rmSync(dir, { recursive: true }));

@@ -4,9 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, expect, it } from 'vitest';
-import { fileSystemOf } from '../../../src/core/file-system-type.js';
-import { globMatcher } from '../../../src/core/glob.js';
-import { readPartitions } from '../../../src/core/partitions.js';
+import { readPartitions } from '../../src/core/partitions.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'partitions-'));
 afterAll(() => rmSync(dir, { recursive: true }));
@@ -56,26 +54,4 @@ it('never leads beyond the disk, whatever stands in a table', async () => {
     ),
     { numRuns: 50 },
   );
-});
-
-it('knows a file system by its first bytes', () => {
-  const start = (at: number, bytes: string): Uint8Array => {
-    const all = Buffer.alloc(0x10050);
-    all.write(bytes, at, 'latin1');
-    return all;
-  };
-  expect(fileSystemOf(start(0x438, '\x53\xef')).type).toBe('ext');
-  const dirty = start(0x438, '\x53\xef');
-  dirty[0x460] = 0xc6;
-  expect(fileSystemOf(dirty)).toEqual({ type: 'ext', journal: true });
-  expect(fileSystemOf(start(0x10040, '_BHRfS_M')).type).toBe('btrfs');
-  expect(fileSystemOf(start(512, 'LABELONE')).type).toBe('lvm');
-  expect(fileSystemOf(start(0, 'XFSB')).type).toBe('xfs');
-  expect(fileSystemOf(new Uint8Array(10)).type).toBe('unknown');
-});
-
-it('matches names by * and ?, and takes all else as it is', () => {
-  expect(['a.conf', '.conf'].map(globMatcher('*.conf'))).toEqual([true, true]);
-  expect(['aXconf', 'a.conf.bak'].map(globMatcher('*.conf'))).toEqual([false, false]);
-  expect(['(a)', '(ü)', '(ab)'].map(globMatcher('(?)'))).toEqual([true, true, false]);
 });
