@@ -1,6 +1,7 @@
 import type { VmState } from '../core/disk.js';
 import type { FailedCopy } from '../core/failed-copies.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
+import type { Hardware } from '../core/hardware.js';
 import type { Journal } from '../core/journal.js';
 import type { PlannedDisk } from '../core/plan.js';
 import type { Consistency, PointDefinition } from '../core/point.js';
@@ -104,6 +105,8 @@ export interface Copies {
 export interface Ended {
   /** Of the VM, its files under their names; null where there is none. */
   readonly definition: PointDefinition | null;
+  /** Of the machine, as far as it told; null where nobody can be asked, or another record has it. */
+  readonly hardware: Hardware | null;
   /** Bitmaps of the attempt that belong to no file and could not be removed now. */
   readonly stuck: readonly string[];
 }

@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import type { DiskNames } from './disk.js';
+import { hardwareSchema } from './hardware.js';
 import { levelSchema } from './level.js';
 import { isComponent } from './names.js';
 import { DIGEST_METHODS } from './pieces.js';
@@ -115,6 +116,8 @@ export const pointSchema = v.object({
     type: textSchema,
     memory: v.nullable(bytesSchema),
     cpus: v.nullable(v.pipe(v.number(), v.integer())),
+    /** Only where it is not as at the point before of its chain: see `recordedHardware`. */
+    hardware: v.optional(hardwareSchema),
   }),
   disks: v.pipe(v.array(pointDisk), v.minLength(1)),
   /** Disks of the point before that the VM no longer had. */

@@ -30,6 +30,8 @@ export interface CommandArguments {
   'query-tpm': NoArguments;
   'query-cpus-fast': NoArguments;
   'query-memory-size-summary': NoArguments;
+  'query-target': NoArguments;
+  'query-hotpluggable-cpus': NoArguments;
   'query-commands': NoArguments;
   'query-qmp-schema': NoArguments;
   'qom-list': { readonly path: string };
@@ -85,6 +87,8 @@ const REPLIES = {
   'query-tpm': replies.tpmsReply,
   'query-cpus-fast': replies.cpusReply,
   'query-memory-size-summary': replies.memoryReply,
+  'query-target': replies.targetReply,
+  'query-hotpluggable-cpus': replies.hotpluggableReply,
   'query-commands': replies.commandsReply,
   'query-qmp-schema': replies.schemaReply,
   'qom-list': replies.objectsReply,
@@ -136,6 +140,8 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'query-tpm': QUERY_MS,
   'query-cpus-fast': QUERY_MS,
   'query-memory-size-summary': QUERY_MS,
+  'query-target': QUERY_MS,
+  'query-hotpluggable-cpus': QUERY_MS,
   'query-commands': QUERY_MS,
   'query-qmp-schema': QUERY_MS,
   'qom-list': QUERY_MS,

@@ -158,6 +158,11 @@ export const memoryReply = v.looseObject({
   'plugged-memory': v.optional(v.number()),
 });
 
+export const targetReply = v.looseObject({ arch: v.string() });
+
+/** `type` is that of a CPU, `Nehalem-x86_64-cpu`. */
+export const hotpluggableReply = v.array(v.looseObject({ type: v.string() }));
+
 export const commandsReply = v.array(v.looseObject({ name: v.string() }));
 
 /** One entry per type, command or event; QEMU numbers the names of types anew in each build. */

@@ -140,7 +140,7 @@ class DomainAttempt implements CopyAttempt {
     await removeFilesOfFailed(this.#run, this.journal, this.planned, failed);
     const sealing = this.#taken && sealDefinition(session, staging, this.#taken, warn);
     const [definition] = await allOf([sealing, this.#guest.endCopy()]);
-    return { definition, stuck: [] };
+    return { definition, hardware: null, stuck: [] };
   }
 
   async giveUp(failure: unknown): Promise<GivenUp> {

@@ -1,10 +1,12 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { BackupRun, Instant, Planned } from '../../backends/backup-run.js';
 import type { Copied, Ended, StagedImage } from '../../backends/copy-method.js';
 import { type Catalog, newCatalog } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
+import { type Hardware, recordedHardware } from '../../core/hardware.js';
 import { rememberedIdentity } from '../../core/identity.js';
 import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
-import type { Point, PointDefinition, PointDisk } from '../../core/point.js';
+import type { Point, PointDisk } from '../../core/point.js';
 import { lacksOf } from '../../core/remarks.js';
 import { QmpBackupError } from '../../errors.js';
 import { allOf, eachDisk, endingTogether } from '../../flow/all-of.js';
@@ -33,12 +35,12 @@ export async function sealPoint(
 ): Promise<{ readonly plan: BackupPlan; readonly catalog: Catalog; readonly point: Point }> {
   // A digest may take hours.
   const { signal, step } = endingTogether(run.signal);
-  const [disks, { definition, stuck }] = await allOf([
+  const [disks, { definition, hardware, stuck }] = await allOf([
     eachDisk(staged, (image) => step(sealImage({ ...run, signal }, staging, image, taken))),
     step(rest()),
   ]);
   run.signal.throwIfAborted();
-  const point = pointOf(run.attempt, plan, taken, disks, definition);
+  const point = pointOf(run.attempt, plan, taken, disks, { definition, hardware, before: before?.points ?? [] });
   const { tool } = run.options;
   const vm = rememberedIdentity(before?.vm, run.identity);
   const known = before ?? newCatalog({ tool, targetId, createdAt: taken.instant.at, vm });
@@ -95,12 +97,17 @@ function entryOf(
   };
 }
 
+interface Beside extends Pick<Ended, 'definition' | 'hardware'> {
+  /** The points that there are. */
+  readonly before: readonly Point[];
+}
+
 function pointOf(
   attempt: string,
   plan: BackupPlan,
   { instant, vm }: Taken,
   disks: PointDisk[],
-  definition: PointDefinition | null,
+  { definition, hardware, before }: Beside,
 ): Point {
   const lacks = lacksOf(plan.leftOut);
   return {
@@ -111,10 +118,21 @@ function pointOf(
     createdAt: instant.at,
     consistency: instant.consistency,
     vmStatus: vm.status,
-    machine: vm.machine,
+    machine: { ...vm.machine, ...newHardware(hardware, before, plan.chain) },
     disks,
     removed: [...plan.removed],
     ...(lacks.length > 0 && { lacks }),
     ...(definition && { definition }),
   };
+}
+
+/** A chain of a thousand points tells once what stays as it is. */
+function newHardware(
+  hardware: Hardware | null,
+  before: readonly Point[],
+  chain: string | null,
+): Pick<Point['machine'], 'hardware'> {
+  if (!hardware) return {};
+  const known = chain === null ? undefined : recordedHardware(before, { id: '', chain });
+  return isDeepStrictEqual(known, hardware) ? {} : { hardware };
 }

@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import type { Catalog } from '../../core/catalog.js';
 import { currentChain, describedSource } from '../../core/chain.js';
 import type { LeftOut } from '../../core/disk.js';
+import { recordedHardware } from '../../core/hardware.js';
 import { displayName, type VmIdentity } from '../../core/identity.js';
 import type { LackedDisk, Point } from '../../core/point.js';
 import { isDamageFinding, refuseFindings } from '../../core/point-findings.js';
@@ -117,8 +118,9 @@ function numberInName(point: Point, catalog: Catalog): string {
   return point.chain === currentChain(catalog) ? `${point.number}` : `${point.chain}-${point.number}`;
 }
 
-function machineOf({ point, disks }: OpenPoint, placed: (disk: string) => PlacedInMachine): object {
-  const { machine, createdAt, consistency, vmStatus } = point;
+function machineOf({ catalog, point, disks }: OpenPoint, placed: (disk: string) => PlacedInMachine): object {
+  const { createdAt, consistency, vmStatus } = point;
+  const machine = { ...point.machine, hardware: recordedHardware(catalog.points, point) };
   return {
     schema: MACHINE_SCHEMA,
     ...machine,

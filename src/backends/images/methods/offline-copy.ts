@@ -116,7 +116,7 @@ class OfflineCopy implements CopyAttempt {
     await removeScratch(this.#attempt.folder);
     await removeFilesOfFailed(this.#run, this.journal, this.planned, failed);
     const definition = this.#sealDefinition && (await this.#sealDefinition(staging, this.#run.warn));
-    return { definition, stuck: [] };
+    return { definition, hardware: null, stuck: [] };
   }
 
   async giveUp(failure: unknown): Promise<GivenUp> {

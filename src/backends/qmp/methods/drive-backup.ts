@@ -2,6 +2,7 @@ import { dirname, resolve } from 'node:path';
 import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
 import { fleecingImpossible } from '../../../core/fleece-choice.js';
+import type { Hardware } from '../../../core/hardware.js';
 import type { Journal } from '../../../core/journal.js';
 import { guardNodeName } from '../../../core/names.js';
 import { afterTransaction } from '../../../core/plan.js';
@@ -10,6 +11,7 @@ import { messageOf, QmpBackupError } from '../../../errors.js';
 import type { SocketOwner } from '../../../host/socket-owner.js';
 import { answersByCluster } from '../../../qemu/fleece.js';
 import { inspectVm } from '../../../qemu/inspect.js';
+import { readHardware } from '../../../qemu/read-hardware.js';
 import { type JobErrors, listenForJobErrors } from '../../../qemu/job-errors.js';
 import { dismissJob, setSpeed, TRICKLE } from '../../../qemu/job-watch.js';
 import { mayGo } from '../../../qemu/stay-here.js';
@@ -104,6 +106,8 @@ class DriveBackup implements CopyAttempt {
   readonly compressionType: 'zstd' | null;
   readonly #run: QmpRun;
   readonly #parts: Parts;
+  /** Asked while the images are made, which takes longer. */
+  readonly #hardware: Promise<Hardware | null>;
   #disks: readonly TransactionDisk[] = [];
 
   constructor(run: QmpRun, planned: QmpPlan, parts: Parts) {
@@ -115,6 +119,7 @@ class DriveBackup implements CopyAttempt {
     this.journal = journalOf(run, planned, parts.left);
     this.atStake = atStake(run.options, parts.guards);
     this.freezer = parts.guards.freeze;
+    this.#hardware = readHardware(run.session.client, planned.plan.disks);
     this.compressionType = run.options.compress ? (fleecing.features?.compressionType ?? null) : null;
   }
 
@@ -124,6 +129,8 @@ class DriveBackup implements CopyAttempt {
     const { disks: fleeced, fleece } = this.fleecing;
     const options = { qemuUser, fleeced, signal, mayHang: this.planned.network, warn };
     this.#disks = await probeImages(session.client, staged, options);
+    // Before a filter is above any disk, under whose name its device would tell of it.
+    await this.#hardware;
     if (fleece) await prepareFleece(this.#run, this.#disks, qemuUser);
   }
 
@@ -180,7 +187,7 @@ class DriveBackup implements CopyAttempt {
     const made = { catalog, disks: afterTransaction(this.#parts.vm.disks, plan) };
     const { warnings, stuck } = await takeFailedOut(client, this.journal, { target, failed }, made);
     warnings.forEach(warn);
-    return { definition: null, stuck };
+    return { definition: null, hardware: await this.#hardware, stuck };
   }
 
   async giveUp(error: unknown): Promise<GivenUp> {
