@@ -71,6 +71,9 @@ export type { FilesLsResult, ListedVolume } from './operations/files/ls.js';
 export type { FilesContext, FilesEvent } from './operations/files/begin.js';
 export type { FilesFindRequest, FilesGetRequest, FilesLsRequest } from './operations/files/options.js';
 export type { GuestFile, GuestFileKind, LocatedFile, Volume } from './guest-files/reader.js';
+export { boot } from './operations/boot/boot.js';
+export type { BootContext, BootedDisk, BootEvent, BootResult } from './operations/boot/request.js';
+export type { BootRequest } from './operations/boot/options.js';
 export { verify } from './operations/verify/verify.js';
 export type { VerifiedTarget, VerifyContext, VerifyEvent, VerifyResult } from './operations/verify/request.js';
 export type { VerifyRequest } from './operations/verify/options.js';
@@ -99,6 +102,7 @@ export type {
   SourceDisk,
   VmState,
 } from './core/disk.js';
+export type { Hardware, HardwareDevice } from './core/hardware.js';
 export type { VmIdentity } from './core/identity.js';
 export type { Level } from './core/level.js';
 export type { NodeRole } from './core/names.js';

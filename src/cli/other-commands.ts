@@ -1,3 +1,4 @@
+import { bootCommand } from './commands/boot.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { doctorCommand } from './commands/doctor.js';
 import { filesCommand } from './commands/files.js';
@@ -24,6 +25,7 @@ export const OTHER_COMMANDS: readonly Register[] = [
   mountCommand,
   umountCommand,
   filesCommand,
+  bootCommand,
   rebaseCommand,
   mergeCommand,
   importCommand,

@@ -20,6 +20,7 @@ const OTHERS = [
     'mount',
     'umount',
     'files',
+    'boot',
     'rebase',
     'commit',
     'merge',

@@ -56,16 +56,21 @@ export function inspectProcess(pid: number): ProcessState {
 
 /** The record of this process. */
 export function thisProcess(what: string): LockOwner {
-  const state = inspectProcess(process.pid);
+  return recordOf(process.pid, what, process.argv.join(' '));
+}
+
+/** The record of a process that this one has started; `command`: what it is, or is about to be. */
+export function recordOf(pid: number, what: string, command: string): LockOwner {
+  const state = inspectProcess(pid);
   return {
     what,
     host: hostname(),
     machineId: readOrEmpty('/etc/machine-id').trim(),
     bootId: readOrEmpty('/proc/sys/kernel/random/boot_id').trim(),
-    pid: process.pid,
+    pid,
     pidNamespace: namespaceOfPids(),
     processStartTime: typeof state === 'string' ? '' : state.startTime,
-    command: process.argv.join(' ').slice(0, 500),
+    command: command.slice(0, 500),
     since: new Date().toISOString(),
   };
 }

@@ -56,6 +56,14 @@ export interface CommandArguments {
   'blockdev-add': { readonly driver: string; readonly 'node-name': string } & Readonly<Record<string, unknown>>;
   'blockdev-reopen': { readonly options: readonly Readonly<Record<string, unknown>>[] };
   'blockdev-del': { readonly 'node-name': string };
+  /** `speed` in bytes per second, 0 is no limit. All that the image does not have is copied into it. */
+  'block-stream': {
+    readonly 'job-id': string;
+    readonly device: string;
+    readonly speed: number;
+    readonly 'auto-dismiss': boolean;
+  };
+  screendump: { readonly filename: string; readonly format?: 'png' | 'ppm' };
   'nbd-server-start': {
     readonly addr:
       | { readonly type: 'unix'; readonly data: { readonly path: string } }
@@ -106,6 +114,8 @@ const REPLIES = {
   'blockdev-add': replies.anyReply,
   'blockdev-reopen': replies.anyReply,
   'blockdev-del': replies.anyReply,
+  'block-stream': replies.anyReply,
+  screendump: replies.anyReply,
   'nbd-server-start': replies.anyReply,
   'nbd-server-stop': replies.anyReply,
   'block-export-add': replies.anyReply,
@@ -162,6 +172,8 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'blockdev-add': STORAGE_MS,
   'blockdev-reopen': STORAGE_MS,
   'blockdev-del': STORAGE_MS,
+  'block-stream': STORAGE_MS,
+  screendump: STORAGE_MS,
   'nbd-server-start': QUERY_MS,
   'nbd-server-stop': QUERY_MS,
   'block-export-add': STORAGE_MS,

@@ -52,6 +52,19 @@ export async function lockTarget(target: string, options: LockOptions): Promise<
 }
 
 /**
+ * Locks a folder with disks of a VM, which must exist.
+ *
+ * @throws QmpBackupError as `lockTarget`
+ */
+export async function lockFolder(folder: string, options: LockOptions): Promise<Lock> {
+  try {
+    return await acquire(join(await realpath(folder), LOCK_NAME), `the folder ${folder}`, options);
+  } catch (error) {
+    throw error instanceof QmpBackupError ? error : fileError('lock', folder, error);
+  }
+}
+
+/**
  * Locks a VM. `key` is its monitor's real path or address.
  *
  * @throws QmpBackupError as `lockTarget`

@@ -2,6 +2,7 @@ import type { PointRequest } from '../core/restore-plan.js';
 import { refuseFindings } from '../core/point-findings.js';
 import { type Warn, warning } from '../core/warning.js';
 import type { Unwind } from '../flow/unwind.js';
+import type { LockOwner } from '../host/lock-owner.js';
 import { lockForReading } from './disk-folder.js';
 import { lockTarget } from './lock.js';
 import { clearDeadMarks, leaveMark } from './open-mark.js';
@@ -10,6 +11,8 @@ import { type OpenPoint, openPoint } from './open-point.js';
 export interface OpenForLong {
   readonly target: string;
   readonly verb: string;
+  /** Whose the mark is, where that is not this process; `what`: for whoever finds it. */
+  readonly ownerOf?: ((what: string) => LockOwner) | undefined;
   readonly breakLock: boolean;
   readonly signal: AbortSignal;
   readonly warn: Warn;
@@ -23,7 +26,7 @@ export interface OpenForLong {
  */
 export async function openForLong(
   request: PointRequest,
-  { target, verb, breakLock, signal, warn }: OpenForLong,
+  { target, verb, ownerOf, breakLock, signal, warn }: OpenForLong,
   unwind: Unwind,
 ): Promise<OpenPoint> {
   const lock = await lockForReading(lockTarget, target, { breakLock, purpose: verb }, warn);
@@ -34,8 +37,9 @@ export async function openForLong(
     for (const { code, what } of point.findings) if (code === 'suspect') warn(warning('suspect', what));
     if (!lock) return point;
     await clearDeadMarks(target);
+    const what = `${verb} of ${point.name}`;
     const files = point.disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
-    unwind.defer(await leaveMark(target, `${verb} of ${point.name}`, files));
+    unwind.defer(await leaveMark(target, what, files, ownerOf?.(what)));
     looking.throwIfAborted();
     return point;
   } finally {

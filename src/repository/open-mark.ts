@@ -33,15 +33,27 @@ interface OpenMark {
 const LIMIT = 64 * 1024 * 1024;
 
 /**
- * Says that `files` (`<disk>/<file>`) are open from now on; what it returns takes that back, with or without the lock.
+ * Says that `owner` has `files` (`<disk>/<file>`) open from now on; what it returns takes that back, with or without the lock.
  *
  * @throws QmpBackupError as `replaceFile`
  */
-export async function leaveMark(target: string, what: string, files: readonly string[]): Promise<() => Promise<void>> {
+export async function leaveMark(
+  target: string,
+  what: string,
+  files: readonly string[],
+  owner: LockOwner = thisProcess(what),
+): Promise<() => Promise<void>> {
   const path = join(target, openMarkName(randomBytes(8).toString('hex')));
-  const text = JSON.stringify({ ...thisProcess(what), files }, null, 1);
+  const text = JSON.stringify({ ...owner, files }, null, 1);
   await replaceFile(path, `${text}\n`, { mode: 0o644, owner: await ownerFor(target) });
   return () => removeMark(path);
+}
+
+/** Takes back what was said for a process that no longer needs the files. With or without the lock. */
+export async function removeMarksOf(target: string, { pid, processStartTime }: LockOwner): Promise<void> {
+  for (const { path, owner } of await readMarks(target)) {
+    if (owner?.pid === pid && owner.processStartTime === processStartTime) await removeMark(path);
+  }
 }
 
 /** Removes the marks of who is dead, and what was never one. */

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { isSocketPath } from '../core/socket-path.js';
 import { QmpBackupError } from '../errors.js';
+import { type LockOwner, thisProcess } from '../host/lock-owner.js';
 import { type Program, type ProgramEnd, startProgram } from '../host/program.js';
 import { within } from '../host/within.js';
 import { QmpClient } from '../qmp/client.js';
@@ -27,6 +28,8 @@ export interface StorageDaemon {
 export interface DaemonOptions {
   /** What it is for, for whoever finds its folder. */
   readonly what: string;
+  /** With whom it ends; without, with this process. */
+  readonly owner?: DaemonOwner | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -37,16 +40,26 @@ const POLL_MS = 10;
 const TERM_MS = 60_000;
 const MAX_WORDS = 4000;
 /** The longest name of a socket in the folder. */
-const SOCKET_NAME = 'monitor';
+export const SOCKET_NAME = 'monitor';
+
+export type Launched = Pick<Program, 'ended' | 'kill'>;
+
+/** Somebody else whose children daemons are, so that they end with it. */
+export interface DaemonOwner {
+  /** `what`: for whoever finds what it has left. */
+  readonly record: (what: string) => LockOwner;
+  /** A daemon whose monitor is this chardev. */
+  readonly launch: (chardev: string) => Launched;
+}
 
 /** @throws QmpBackupError `failed` in the daemon's words; the signal's reason */
-export async function startStorageDaemon({ what, signal }: DaemonOptions): Promise<StorageDaemon> {
+export async function startStorageDaemon({ what, owner, signal }: DaemonOptions): Promise<StorageDaemon> {
   signal.throwIfAborted();
-  const folder = await makePrivateFolder(what);
+  const folder = await makePrivateFolder(owner?.record(what) ?? thisProcess(what));
   try {
     const path = join(folder, SOCKET_NAME);
     refuseLongPath(path);
-    const program = launch(path);
+    const program = owner ? owner.launch(chardevAt(path)) : launch(path);
     try {
       const qmp = await connect(program, path, signal);
       return daemonOf(program, qmp, folder);
@@ -60,7 +73,7 @@ export async function startStorageDaemon({ what, signal }: DaemonOptions): Promi
   }
 }
 
-function daemonOf(program: Program, qmp: QmpClient, folder: string): StorageDaemon {
+function daemonOf(program: Launched, qmp: QmpClient, folder: string): StorageDaemon {
   return {
     ...{ qmp, folder, pid: program.pid, words: () => plainWords(program.stderr()) },
     ended: program.ended.then((end) => failed(wordsOf(end))),
@@ -76,18 +89,21 @@ function daemonOf(program: Program, qmp: QmpClient, folder: string): StorageDaem
  * setpriv (util-linux) has the kernel end it with us. We may have died before that was asked for, so the shell looks once
  * more whose child it is before it becomes the daemon. In a session of its own: a Ctrl-C is for us, who end it in order.
  */
-const WITH_PARENT = '[ "$PPID" = "$0" ] && exec "$@"';
+export const WITH_PARENT = '[ "$PPID" = "$0" ] && exec "$@"';
 
-function launch(monitor: string): Program {
-  const chardev = `socket,id=monitor,path=${monitor.replaceAll(',', ',,')},server=on,wait=off`;
-  const daemon = [PROGRAM, '--chardev', chardev, '--monitor', 'chardev=monitor'];
+function chardevAt(monitor: string): string {
+  return `socket,id=monitor,path=${monitor.replaceAll(',', ',,')},server=on,wait=off`;
+}
+
+function launch(monitor: string): Launched {
+  const daemon = [PROGRAM, '--chardev', chardevAt(monitor), '--monitor', 'chardev=monitor'];
   return startProgram('setpriv', ['--pdeathsig', 'TERM', 'sh', '-c', WITH_PARENT, `${process.pid}`, ...daemon], {
     ...{ ownSession: true, termMs: TERM_MS },
     onStdout: () => undefined,
   });
 }
 
-async function connect(program: Program, path: string, signal: AbortSignal): Promise<QmpClient> {
+async function connect(program: Launched, path: string, signal: AbortSignal): Promise<QmpClient> {
   const until = performance.now() + START_MS;
   for (;;) {
     try {

@@ -7,7 +7,7 @@ import { mostOpenFiles } from '../host/open-files.js';
 import { run } from '../qmp/commands.js';
 import { addChain, addOverlay } from './chain-graph.js';
 import { type FuseMount, mountDisks, type Mountpoint } from './fuse-mount.js';
-import { startStorageDaemon, type StorageDaemon } from './daemon.js';
+import { type DaemonOwner, startStorageDaemon, type StorageDaemon } from './daemon.js';
 
 /**
  * The one way to the bytes of a point: a storage daemon of ours holds the chains of all its disks, as `openPoint` tells
@@ -16,6 +16,8 @@ import { startStorageDaemon, type StorageDaemon } from './daemon.js';
 export interface BytesOptions {
   /** What they are opened for, for people. */
   readonly what: string;
+  /** With whom they end; without, with this process. */
+  readonly owner?: DaemonOwner | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -36,6 +38,10 @@ export interface OpenBytes {
   readonly serveFuse: (mountpoint: Mountpoint) => Promise<FuseMount>;
   /** A part of a disk as a node of its own, for `addFile`. */
   readonly addWindow: (disk: string, window: Window) => Promise<string>;
+  /** Absolute; of each daemon. */
+  readonly folders: readonly string[];
+  /** Leaves them to their owner. */
+  readonly leave: () => Promise<void>;
   /** All is gone afterwards. Harmless once it was called. */
   readonly close: () => Promise<void>;
 }
@@ -91,6 +97,11 @@ export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOpt
         serveNbd: (port) => serveNbd(daemon, nodes, port ?? null, signal),
         serveFuse: (mountpoint) => mountDisks(daemon, nodes, mountpoint, { signal, ending: ending.signal }),
         addWindow: (disk, window) => addWindow(daemon, nodes, disk, window, signal),
+        folders: [daemon.folder, ...(below?.folders ?? [])],
+        leave: async () => {
+          await daemon.qmp.close();
+          await below?.leave();
+        },
         close: async () => {
           ending.abort();
           await daemon.close();

@@ -17,12 +17,12 @@ const RECORD_LIMIT = 64 * 1024;
 /** Between the making of a folder and that of its record there is no wait. */
 const WITHOUT_RECORD_MS = 60_000;
 
-/** Its absolute path, after those that were left behind are gone. `what`: for whoever finds it. */
-export async function makePrivateFolder(what: string): Promise<string> {
+/** Its absolute path, after those that were left behind are gone. `owner`: with whom it ends. */
+export async function makePrivateFolder(owner: LockOwner): Promise<string> {
   await sweepPrivateFolders();
   try {
     const folder = await mkdtemp(join(tmpdir(), PREFIX));
-    await writeFile(join(folder, RECORD), `${JSON.stringify(thisProcess(what))}\n`, { flag: 'wx', mode: 0o600 });
+    await writeFile(join(folder, RECORD), `${JSON.stringify(owner)}\n`, { flag: 'wx', mode: 0o600 });
     return folder;
   } catch (error) {
     throw fileError('create a private folder in', tmpdir(), error);

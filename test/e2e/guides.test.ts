@@ -1,6 +1,7 @@
 import { mkdir, readdir, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
+import { endProcess, recordIn } from '../support/booted.js';
 import { makeDisk as makeChain, makeLab as makeChains } from '../support/chains.js';
 import { expectCli, repositoryRoot } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
@@ -194,6 +195,18 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
         },
       },
     });
+  'docs/guide/boot.md': async () => {
+    const web1 = await machine();
+    for (const at of [1, 2]) {
+      await web1.change(at);
+      await web1.backup();
+    }
+    await web1.lab.vm.stop();
+    const to = join(web1.dir, 'lib/recovered');
+    afterTest(async () => endProcess((await recordIn(to)).owner.pid, 'SIGKILL'));
+    await runPage('docs/guide/boot.md', { names: web1.names });
+    await endProcess((await recordIn(to)).owner.pid);
+    for (const disk of ['disk1', 'disk2']) await compareImages(join(to, `${disk}.qcow2`), web1.image(disk));
   },
 
   'docs/guide/offline.md': async () => {

@@ -1,4 +1,5 @@
 import type { BackupDocument } from './schemas/backup.js';
+import type { BootDocument } from './schemas/boot.js';
 import type { CleanupDocument } from './schemas/cleanup.js';
 import type { DoctorDocument } from './schemas/doctor.js';
 import type { FilesFindDocument, FilesGetDocument, FilesLsDocument } from './schemas/files.js';
@@ -27,6 +28,7 @@ export type AnswerDocument =
   | FilesLsDocument
   | FilesGetDocument
   | FilesFindDocument
+  | BootDocument
   | RebaseDocument
   | MergeDocument
   | ImportDocument

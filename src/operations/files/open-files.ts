@@ -6,6 +6,7 @@ import { FILE_SYSTEM_START, fileSystemOf, type FoundFileSystem } from '../../cor
 import { type Partition, readPartitions } from '../../core/partitions.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
+import { thisProcess } from '../../host/lock-owner.js';
 import { runProgram } from '../../host/program.js';
 import { startGuestfish } from '../../guest-files/guestfish.js';
 import { guestfsReader } from '../../guest-files/guestfs.js';
@@ -55,7 +56,7 @@ export async function openFiles(
   { signal, onSlow }: OpenFilesOptions,
   unwind: Unwind,
 ): Promise<OpenFiles> {
-  const folder = await makePrivateFolder(`files of ${point.name}`);
+  const folder = await makePrivateFolder(thisProcess(`files of ${point.name}`));
   unwind.defer(() => removePrivateFolder(folder));
   const chains = [];
   for (const [index, { disk, chain, entry }] of point.disks.entries()) {

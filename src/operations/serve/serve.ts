@@ -10,7 +10,7 @@ import { openForLong } from '../../repository/open-for-long.js';
 import { realTarget } from '../../repository/real-target.js';
 import { openBytes } from '../../storage-daemon/open-bytes.js';
 import { serveOptions, type ServeRequest } from './options.js';
-import { prepareOverlays } from './overlays.js';
+import { type Overlay, prepareOverlays } from '../../repository/overlays.js';
 
 /** The disks of a point over NBD, for as long as somebody wants them. The backup is only read. */
 export type ServeEvent =
@@ -56,7 +56,7 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
     const point = await openForLong(asked, { target, verb: 'serve', breakLock, signal, warn }, unwind);
     const overlays = options.overlay === null ? undefined : await overlaysIn(options.overlay);
     const chains = point.disks.map(({ disk, chain }) => ({
-      ...{ disk, paths: chain.map(({ path }) => path), overlay: overlays?.get(disk) },
+      ...{ disk, paths: chain.map(({ path }) => path), overlay: overlays?.get(disk)?.path },
     }));
     const bytes = await openBytes(chains, { what: `serve of ${point.name}`, signal });
     unwind.defer(() => bytes.close());
@@ -65,7 +65,7 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
       ...{ target, point: point.name },
       disks: point.disks.map(({ disk, entry, chain }) => ({
         ...{ disk, uri: nbdUri({ address, exportName: disk }), virtualSize: entry.virtualSize },
-        ...{ overlay: overlays?.get(disk) ?? null, files: chain.map((each) => each.entry.file) },
+        ...{ overlay: overlays?.get(disk)?.path ?? null, files: chain.map((each) => each.entry.file) },
       })),
     };
     signal.throwIfAborted();
@@ -74,7 +74,7 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
     if (died) throw died;
     return serving;
 
-    async function overlaysIn(folder: string): Promise<ReadonlyMap<string, string>> {
+    async function overlaysIn(folder: string): Promise<ReadonlyMap<string, Overlay>> {
       const path = resolve(folder);
       await refuseBackupFolder(path);
       // It stays, as what is in it.

@@ -13,6 +13,7 @@ import { mountDocument, umountDocument } from '../../../src/cli/documents/mount.
 import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
 import { restoreDocument } from '../../../src/cli/documents/restore.js';
+import { bootDocument } from '../../../src/cli/documents/boot.js';
 import { serveDocument } from '../../../src/cli/documents/serve.js';
 import { verifyDocument } from '../../../src/cli/documents/verify.js';
 import type { DirtyBitmap } from '../../../src/core/disk.js';
@@ -171,6 +172,11 @@ const DOCUMENTS = {
     {
       ...{ target: '/t', points: ['point 0'] },
       found: [{ volume: 'd1', path: '/a', states: [{ point: 'point 0', state: 'first', size: 1, mtime: 2 }] }],
+  boot: bootDocument(
+    {
+      ...{ target: '/t', folder: '/to', point: 'point 1', state: 'started', pid: 1, command: ['qemu', '-m', '64M'] },
+      ...{ script: '/to/start-vm.sh', monitor: '/to/monitor.sock', agent: null },
+      disks: [{ disk: 'd1', overlay: '/to/d1.qcow2', leans: true }],
     },
     [],
   ),

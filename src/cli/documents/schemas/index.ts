@@ -12,6 +12,7 @@ import { mountDocumentSchema } from './mount.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
 import { restoreDocumentSchema } from './restore.js';
+import { bootDocumentSchema } from './boot.js';
 import { serveDocumentSchema } from './serve.js';
 import { umountDocumentSchema } from './umount.js';
 import { verifyDocumentSchema } from './verify.js';
@@ -32,6 +33,7 @@ export const DOCUMENT_SCHEMAS = {
   'files-ls': filesLsDocumentSchema,
   'files-get': filesGetDocumentSchema,
   'files-find': filesFindDocumentSchema,
+  boot: bootDocumentSchema,
   rebase: rebaseDocumentSchema,
   merge: mergeDocumentSchema,
   import: importDocumentSchema,

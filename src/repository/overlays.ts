@@ -1,22 +1,33 @@
 import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as v from 'valibot';
-import { isFault } from '../../core/file-record.js';
-import { QmpBackupError } from '../../errors.js';
-import { renameDurably, replaceFile, syncFile } from '../../host/durable.js';
-import { readJsonFile } from '../../host/plain-file.js';
-import { createImage } from '../../host/empty-image.js';
-import { checkHeader } from '../../repository/check-file.js';
-import { isThere } from '../../repository/layout.js';
-import type { OpenDisk, OpenPoint } from '../../repository/open-point.js';
+import { isFault } from '../core/file-record.js';
+import { QmpBackupError } from '../errors.js';
+import { renameDurably, replaceFile, syncFile } from '../host/durable.js';
+import { readJsonFile } from '../host/plain-file.js';
+import { createImage } from '../host/empty-image.js';
+import { checkHeader } from './check-file.js';
+import { isThere } from './layout.js';
+import type { OpenDisk, OpenPoint } from './open-point.js';
 
 /**
- * Overlays of `--overlay DIR`: `<disk>.qcow2` for each disk, and `overlay.json`, which says what they are above. They are
+ * Overlays of `serve --overlay DIR` and of `boot --to DIR`: `<disk>.qcow2` for each disk, and `overlay.json`, which says what they are above. They are
  * what somebody worked on: they are used again, and never removed.
  */
 const RECORD = 'overlay.json';
 const LIMIT = 64 * 1024;
 const recordSchema = v.object({ schema: v.literal(1), targetId: v.string(), point: v.string() });
+
+export interface Overlay {
+  readonly path: string;
+  /** It has all of its disk, and leans on no point any more. */
+  readonly standsAlone: boolean;
+}
+
+export interface OverlayOptions {
+  /** For who leaves an overlay that stands alone without what it was above: with that below, what was discarded would be back. */
+  readonly mayStandAlone?: boolean;
+}
 
 /**
  * The overlay of each disk that was opened, by disk id; made where there is none. The folder is there, and is not the backup's.
@@ -26,28 +37,37 @@ const recordSchema = v.object({ schema: v.literal(1), targetId: v.string(), poin
 export async function prepareOverlays(
   folder: string,
   { catalog, point, disks, name }: OpenPoint,
-): Promise<ReadonlyMap<string, string>> {
+  { mayStandAlone = false }: OverlayOptions = {},
+): Promise<ReadonlyMap<string, Overlay>> {
   const record = { schema: 1, targetId: catalog.targetId, point: point.id };
   const found = await readRecord(folder);
   if (found && (found.targetId !== record.targetId || found.point !== record.point)) {
     const other = found.targetId === record.targetId ? `point ${found.point}` : `the backup ${found.targetId}`;
     throw new QmpBackupError('unsafe', `the overlays in ${folder} are of ${other}, not of ${name}`, {
-      hint: 'Choose another folder, or serve the point that they belong to: --point',
+      hint: 'Choose another folder, or the point that they belong to: --point',
     });
   }
   if (!found) await replaceFile(join(folder, RECORD), `${JSON.stringify(record, null, 1)}\n`, { mode: 0o600 });
-  const overlays = new Map<string, string>();
-  for (const each of disks) overlays.set(each.disk, await prepareOverlay(folder, each, found !== undefined));
+  const overlays = new Map<string, Overlay>();
+  for (const each of disks) {
+    const made = await prepareOverlay(folder, each, { goesOn: found !== undefined, mayStandAlone });
+    overlays.set(each.disk, made);
+  }
   return overlays;
 }
 
-async function prepareOverlay(folder: string, { disk, chain, entry }: OpenDisk, goesOn: boolean): Promise<string> {
+async function prepareOverlay(
+  folder: string,
+  { disk, chain, entry }: OpenDisk,
+  { goesOn, mayStandAlone }: Required<OverlayOptions> & { readonly goesOn: boolean },
+): Promise<Overlay> {
   const path = resolve(folder, `${disk}.qcow2`);
   const below = chain.at(-1)?.path ?? '';
   if (await isThere(path)) {
-    const why = goesOn ? await checkHeader(path, { links: [below], virtualSize: entry.virtualSize }) : null;
-    if (why !== null && !isFault(why)) return path;
-    const words = why === null ? 'it was not made by a serve' : why.why;
+    const links = mayStandAlone ? [below, null] : [below];
+    const why = goesOn ? await checkHeader(path, { links, virtualSize: entry.virtualSize }) : null;
+    if (why !== null && !isFault(why)) return { path, standsAlone: why.backingFile === null };
+    const words = why === null ? 'it was not made by a serve or boot' : why.why;
     throw new QmpBackupError('unsafe', `${path} cannot be the overlay of ${disk}: ${words}`, {
       hint: 'Choose another folder, or move that file away.',
     });
@@ -63,7 +83,12 @@ async function prepareOverlay(folder: string, { disk, chain, entry }: OpenDisk, 
     await rm(fresh, { force: true });
     throw error;
   }
-  return path;
+  return { path, standsAlone: false };
+}
+
+/** The id of the point that the overlays in a folder are above; undefined where there are none. */
+export async function pointOfOverlays(folder: string): Promise<string | undefined> {
+  return (await readRecord(folder))?.point;
 }
 
 async function readRecord(folder: string): Promise<v.InferOutput<typeof recordSchema> | undefined> {

@@ -1,0 +1,32 @@
+import type * as v from 'valibot';
+import { document, flag, listOf, number, object, oneOf, text, textOrNull, texts, warnings } from './parts.js';
+
+export const bootDocumentSchema = document(
+  'boot',
+  {
+    target: text('Absolute path of the target'),
+    folder: text('Absolute path of the folder with the overlays'),
+    point: text('The point that was started, in words'),
+    state: oneOf(['started', 'already-running'], 'Whether this run has started it'),
+    pid: number('Process id of QEMU'),
+    commandLine: texts("QEMU's command line, the program first"),
+    script: text('The same as a script: its absolute path'),
+    monitor: text('QMP socket of the VM'),
+    agent: textOrNull('Socket of the guest agent; null where it has no channel'),
+    disks: listOf(
+      object(
+        {
+          disk: text('Disk id'),
+          overlay: text('Absolute path of the image that takes what is written'),
+          leans: flag('It needs the backup'),
+        },
+        'A disk of the VM',
+      ),
+      'The disks of the VM',
+    ),
+    warnings: warnings(),
+  },
+  'The answer of `qmpbackup boot`',
+);
+
+export type BootDocument = v.InferOutput<typeof bootDocumentSchema>;

@@ -1,0 +1,104 @@
+import { join, resolve } from 'node:path';
+import { contextOf } from '../../backends/verb-context.js';
+import type { Warn } from '../../core/warning.js';
+import { QmpBackupError } from '../../errors.js';
+import { Unwind, unwinding } from '../../flow/unwind.js';
+import { socketsIn } from '../../machine/machine-of-point.js';
+import { reachMachine } from '../../machine/reach-machine.js';
+import { lockFolder } from '../../repository/lock.js';
+import { makeFolder } from '../../repository/make-folder.js';
+import { refuseBackupFolder } from '../../repository/nesting.js';
+import { removeMarksOf } from '../../repository/open-mark.js';
+import { openPoint } from '../../repository/open-point.js';
+import { realTarget } from '../../repository/real-target.js';
+import { endDaemon } from '../../storage-daemon/end-daemon.js';
+import { type BootRecord, isRunning, readBootRecord, writeBootRecord } from './boot-record.js';
+import { bootOptions, type BootRequest } from './options.js';
+import type { BootContext, BootResult } from './request.js';
+import { SCRIPT, startMachine, writeScript } from './start-machine.js';
+import { leaningDisks, streamDisks } from './stream.js';
+
+/**
+ * Starts the VM of a point from the backup, or finds that it runs, and with `stream` frees it from the backup. It is a
+ * process of its own: it runs on when this call has resolved, or when this process is killed.
+ *
+ * @throws QmpBackupError `usage`, `no-catalog`, `locked`; `unsafe` or `damaged` for what is wrong with the point, by name;
+ * `failed` where QEMU does not start, in its words
+ */
+export function boot(request: BootRequest, given: Partial<BootContext> = {}): Promise<BootResult> {
+  return unwinding(async (unwind) => {
+    const begun = performance.now();
+    const [options, context] = [bootOptions(request), contextOf(given)];
+    const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
+    const target = await realTarget(options.target);
+    const folder = resolve(options.to);
+    await refuseBackupFolder(folder);
+    // It stays, as what is in it.
+    await makeFolder(folder, new Unwind());
+    const { breakLock } = options;
+    const lock = await lockFolder(folder, { breakLock, purpose: `boot into ${folder}` });
+    unwind.defer(() => lock.release());
+    const signal = AbortSignal.any([context.signal, lock.signal]);
+    const locked: BootContext = { ...context, signal };
+
+    const before = await readBootRecord(folder);
+    const running = before && isRunning(before, folder, breakLock) ? before : undefined;
+    if (running) await refuseOther(running, target, options.point);
+    const record = running ?? (await startMachine({ target, folder, options, context: locked, warn, before }));
+    const { pid } = record.owner;
+    const afterMs = Math.round(performance.now() - begun);
+    context.report({ kind: 'running', pid, again: running !== undefined, afterMs });
+
+    const { monitor: socket, agent } = socketsIn(folder);
+    const monitor = await reachMachine(socket, new Promise(() => undefined), signal);
+    unwind.defer(() => monitor.close());
+    if (options.stream) {
+      await streamDisks(monitor, record, options.rateLimit, locked);
+      await letGo(folder, record);
+    }
+    const leaning = await leaningDisks(monitor, record.disks);
+    return {
+      ...{ target, folder, point: record.point.name, state: running ? 'already-running' : 'started', pid },
+      ...{ command: [record.program, ...record.args], script: join(folder, SCRIPT), monitor: socket },
+      agent: record.hasAgent ? agent : null,
+      disks: record.disks.map(({ disk, image }) => ({ disk, overlay: image, leans: leaning.includes(disk) })),
+    };
+  });
+}
+
+/** The machine leans on the backup no more: it is closed, and from now on the script starts it without us. */
+async function letGo(folder: string, record: BootRecord): Promise<void> {
+  for (const each of record.daemons) await endDaemon(each);
+  await removeMarksOf(record.target, record.owner);
+  const alone = { ...record, args: withoutBelow(record), daemons: [] };
+  await writeScript(folder, alone, null);
+  await writeBootRecord(folder, alone);
+}
+
+/** The command line without what is below the disks. */
+function withoutBelow({ args, disks }: BootRecord): string[] {
+  const below = new Set(disks.map((each) => each.below));
+  const top = new Set(disks.map((each) => each.top));
+  const kept: string[] = [];
+  for (let index = 0; index < args.length; index += 1) {
+    const [word = '', value = ''] = args.slice(index, index + 2);
+    const node = word === '-blockdev' && value.startsWith('{') ? (JSON.parse(value) as Record<string, unknown>) : null;
+    const name = node?.['node-name'];
+    if (node === null) kept.push(word);
+    else {
+      if (top.has(String(name))) kept.push(word, JSON.stringify({ ...node, backing: null }));
+      else if (!below.has(String(name))) kept.push(word, value);
+      index += 1;
+    }
+  }
+  return kept;
+}
+
+async function refuseOther(running: BootRecord, target: string, point: string | null): Promise<void> {
+  const { owner, target: its, point: known } = running;
+  const asked = point === null ? known.id : (await openPoint(target, { point }, { look: 'catalog' })).point.id;
+  if (its === target && asked === known.id) return;
+  throw new QmpBackupError('locked', `a VM of ${known.name} of ${its} runs from that folder (pid ${owner.pid})`, {
+    hint: 'Choose another folder, or end that VM first.',
+  });
+}
