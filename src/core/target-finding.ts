@@ -35,6 +35,8 @@ export type TargetFindingCode =
   | 'foreign'
   /** Level `info`: there is no digest to prove it by. */
   | 'no-digest'
+  /** It was started, and did not answer. */
+  | 'no-boot'
   /** Level `warning`: another run has the target, so that it was not looked at. */
   | 'locked';
 

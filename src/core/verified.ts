@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { type BootProof, bootProof } from './boot-proof.js';
 import type { Catalog } from './catalog.js';
 import type { FileFault } from './file-record.js';
 import { hasDigest } from './pieces.js';
@@ -37,6 +38,8 @@ const verified = v.object({
   schema: v.literal(VERIFIED_SCHEMA),
   targetId: v.string(),
   files: v.array(verifiedFile),
+  /** Of each point how it has booted when it was last tried. */
+  boots: v.optional(v.array(bootProof)),
 });
 
 export type Verified = v.InferOutput<typeof verified>;
@@ -71,6 +74,16 @@ export function knownOf(
     if (found?.of === sealedAs(entry)) known.set(fileKey(entry), found);
   }
   return known;
+}
+
+/** Proofs of points that are in the catalog, with a new one in place of that of the same point. */
+export function proofsOf(
+  { points }: Pick<Catalog, 'points'>,
+  memory: Pick<Verified, 'boots'> | undefined,
+  latest?: BootProof,
+): readonly BootProof[] {
+  const known = (memory?.boots ?? []).filter(({ point }) => point !== latest?.point);
+  return [...known, ...(latest ? [latest] : [])].filter(({ point }) => points.some(({ id }) => id === point));
 }
 
 /** Files of the catalog that were found damaged, and did not read right since, by `<disk>/<file>`. */

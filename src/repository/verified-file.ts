@@ -1,5 +1,13 @@
+import type { BootProof } from '../core/boot-proof.js';
 import type { Catalog } from '../core/catalog.js';
-import { readVerifiedValue, VERIFIED_SCHEMA, type Verified, type VerifiedFile, knownOf } from '../core/verified.js';
+import {
+  readVerifiedValue,
+  VERIFIED_SCHEMA,
+  type Verified,
+  type VerifiedFile,
+  knownOf,
+  proofsOf,
+} from '../core/verified.js';
 import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
@@ -42,8 +50,31 @@ async function readVerified(target: string, targetId: string): Promise<Verified 
 }
 
 /** Replaces it, durably. For who holds the target's lock. */
-export async function writeMemory(target: string, targetId: string, files: Iterable<VerifiedFile>): Promise<void> {
+export async function writeMemory(
+  target: string,
+  { targetId, points }: Pick<Catalog, 'targetId' | 'points'>,
+  files: Iterable<VerifiedFile>,
+  booted?: BootProof,
+): Promise<void> {
   const lines = [...files].map((each) => JSON.stringify(each)).join(',\n');
-  const text = `{"schema":${VERIFIED_SCHEMA},"targetId":${JSON.stringify(targetId)},"files":[\n${lines}\n]}\n`;
+  const before = await readVerified(target, targetId).catch((error: unknown) => ifUnusable(error));
+  const boots = proofsOf({ points }, before, booted).map((each) => JSON.stringify(each));
+  const text = `{"schema":${VERIFIED_SCHEMA},"targetId":${JSON.stringify(targetId)},"files":[\n${lines}\n],"boots":[\n${boots.join(',\n')}\n]}\n`;
   await replaceFile(verifiedPath(target), text, { mode: 0o600, owner: await ownerFor(target) });
+}
+
+/** How a point has booted, beside what is known already. For who holds the target's lock. */
+export async function rememberBoot(
+  target: string,
+  catalog: Pick<Catalog, 'targetId' | 'points'>,
+  proof: BootProof,
+): Promise<void> {
+  const { known } = await readMemory(target, catalog);
+  await writeMemory(target, catalog, known.values(), proof);
+}
+
+/** It is begun anew, which whoever has read it before has told. */
+function ifUnusable(error: unknown): undefined {
+  if (!(error instanceof QmpBackupError)) throw error;
+  return undefined;
 }

@@ -196,7 +196,7 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
       },
     });
   'docs/guide/boot.md': async () => {
-    const web1 = await machine();
+    const web1 = await machine([], { args: ['-device', 'VGA'] });
     for (const at of [1, 2]) {
       await web1.change(at);
       await web1.backup();

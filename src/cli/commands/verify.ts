@@ -11,8 +11,10 @@ type Flags = Readonly<Record<string, unknown>>;
 
 export const verifyCommand: Register = (program, run) => {
   const { target, monthly, vmName, point, at, readData, outdatedAfter, rateLimit, repair, breakLock } = VERIFY_OPTIONS;
-  program
+  const { boot, expect, timeout, agent, evidence } = VERIFY_OPTIONS;
+  const command = program
     .command('verify')
+    .argument('[qemu...]', 'after --, with --boot: more arguments for QEMU')
     .description(
       'say all that is wrong with backups: catalog, files, headers and links, qemu-img check, strays, digests',
     )
@@ -42,9 +44,22 @@ export const verifyCommand: Register = (program, run) => {
         'mend what can be mended without losing a point; what is in no point is moved to a folder stray-TIME',
       ),
     )
+    .addOption(optionOf(boot, 'start the point, or the newest, without network over overlays that nobody keeps'))
+    .addOption(
+      optionOf(expect, 'what tells that it has booted, instead of its guest agent: serial:REGEX, or running:SECONDS', {
+        value: '<what>',
+      }),
+    )
+    .addOption(optionOf(timeout, 'seconds that it may take to boot', { value: '<seconds>' }))
+    .addOption(optionOf(agent, 'with --boot: a channel for the guest agent although the VM had none'))
+    .addOption(
+      optionOf(evidence, 'with --boot: folder for a picture of its screen and for its serial log', { value: '<dir>' }),
+    )
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))
-    .addHelpText('after', EXAMPLES)
-    .action(run<Flags>(runVerify));
+    .addHelpText('after', EXAMPLES);
+  command.action((_words: readonly string[], flags: Flags) =>
+    run<Flags>((given, context) => runVerify({ ...given, arguments: command.args }, context))(flags, command),
+  );
 };
 
 const EXAMPLES = `
@@ -55,17 +70,20 @@ reads right again: the next backup does not build on it, and list shows it. Seve
 Examples:
   qmpbackup verify --target /backup/vm
   qmpbackup verify --target /backup --read-data
-  qmpbackup verify --target /backup --read-data=10% --outdated-after 30d --rate-limit 100M`;
+  qmpbackup verify --target /backup --read-data=10% --outdated-after 30d --rate-limit 100M
+  qmpbackup verify --target /backup/vm --boot --evidence /var/lib/proofs
+  qmpbackup verify --target /backup/vm --boot --point 3 --expect 'serial:login:' --timeout 120 -- -accel tcg`;
 
 /** Milliseconds between two lines of progress where there is no terminal. */
 const INTERVAL_MS = 60_000;
 
 async function runVerify(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, globals, now } = context;
+  const asked = { ...requestFrom(VERIFY_OPTIONS, { ...globals, ...flags }), arguments: flags.arguments as string[] };
   const percent = createPercent(log);
   const progress = createProgress(log, INTERVAL_MS, globals.quiet ?? false);
   let shown = -Infinity;
-  const result = await verify(requestFrom(VERIFY_OPTIONS, { ...globals, ...flags }), {
+  const result = await verify(asked, {
     signal,
     now,
     report: (event) => {
@@ -75,6 +93,9 @@ async function runVerify(flags: Flags, context: CommandContext): Promise<void> {
           return;
         case 'target':
           log.write('info', `looking at ${event.target}`);
+          return;
+        case 'booting':
+          log.write('info', `starting ${event.point} in a VM that nobody keeps`);
           return;
         case 'looking':
           percent('looking at files', event.percent);

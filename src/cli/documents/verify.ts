@@ -12,7 +12,7 @@ export function verifyDocument({ targets }: VerifyResult, warnings: readonly War
 }
 
 function targetPart(verified: VerifiedTarget): TargetPart {
-  const { target, vm, targetId, findings, repaired, points, lost, files, read } = verified;
+  const { target, vm, targetId, findings, repaired, points, lost, files, read, booted } = verified;
   return {
     target,
     vm: vm && identityPart(vm),
@@ -22,6 +22,10 @@ function targetPart(verified: VerifiedTarget): TargetPart {
     points,
     lost,
     files,
+    booted: booted && {
+      ...{ point: booted.name, by: booted.proof.by, afterMs: booted.proof.afterMs, why: booted.proof.why },
+      evidence: booted.evidence.files,
+    },
     read: { files: read.files, bytes: read.bytes },
   };
 }

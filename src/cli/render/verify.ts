@@ -1,10 +1,22 @@
 import type { VerifiedTarget, VerifyResult } from '../../operations/verify/request.js';
 import { counted, countOf, findingLines } from './findings.js';
-import { formatBytes } from './units.js';
+import { formatBytes, formatDuration } from './units.js';
 
 /** A line for each finding, and one for each target with what was looked at. */
 export function renderVerify({ targets }: VerifyResult): string {
-  return targets.flatMap((each) => [...each.repaired, ...findingLines(each.findings), summary(each)]).join('\n');
+  return targets
+    .flatMap((each) => [...each.repaired, ...findingLines(each.findings), ...bootLines(each), summary(each)])
+    .join('\n');
+}
+
+const ANSWERS = { agent: 'its agent answered', serial: 'its serial port said it', running: 'it ran' } as const;
+
+function bootLines({ booted }: VerifiedTarget): readonly string[] {
+  if (!booted) return [];
+  const { name, proof, evidence } = booted;
+  const told =
+    proof.afterMs === null ? [] : [`${name} boots: ${ANSWERS[proof.by]} after ${formatDuration(proof.afterMs)}`];
+  return [...told, ...evidence.files, ...evidence.missing];
 }
 
 function summary({ target, findings, points, lost, files, read }: VerifiedTarget): string {

@@ -1,5 +1,15 @@
 import { LOCK_OPTIONS, NAMED_VM_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
-import { bytes, type OptionRules, type RequestOf, valuesOf, yesOrNo } from '../../core/option-rules.js';
+import { type BootExpectation, expectation } from '../../core/boot-proof.js';
+import {
+  bytes,
+  type OptionRules,
+  type RequestOf,
+  seconds,
+  valuesOf,
+  word,
+  words,
+  yesOrNo,
+} from '../../core/option-rules.js';
 import type { PointRequest } from '../../core/restore-plan.js';
 import { type ReadShare, readShare, timeSpan } from '../../core/read-share.js';
 import { QmpBackupError } from '../../errors.js';
@@ -16,6 +26,18 @@ export const VERIFY_OPTIONS = {
   outdatedAfter: timeSpan('--outdated-after'),
   /** Bytes per second of what is read; 0 is no limit. */
   rateLimit: bytes('--rate-limit', 0),
+  /** Starts the point, or the newest, in a VM that nobody keeps. */
+  boot: yesOrNo('--boot'),
+  /** What tells that it has booted; without, its guest agent. */
+  expect: expectation('--expect'),
+  /** Seconds that it may take. */
+  timeout: seconds('--timeout', 300),
+  /** A channel for the guest agent although the VM had none. */
+  agent: yesOrNo('--agent'),
+  /** Folder for a picture of its screen, and for what it said on its serial port. */
+  evidence: word('--evidence'),
+  /** More arguments for its QEMU. */
+  arguments: words('arguments after --'),
   /** Mends what can be mended without losing a point. */
   repair: yesOrNo('--repair'),
 } satisfies OptionRules;
@@ -35,12 +57,40 @@ export interface VerifyTargetOptions {
   readonly outdatedAfter: number | null;
   readonly rateLimit: number;
   readonly repair: boolean;
+  /** `--boot`; null without. */
+  readonly trial: BootTrial | null;
   readonly breakLock: boolean;
+}
+
+/** How a point is started. */
+export interface BootTrial {
+  readonly expect: BootExpectation | null;
+  readonly timeoutMs: number;
+  readonly agent: boolean;
+  readonly evidence: string | null;
+  readonly more: readonly string[];
 }
 
 /** @throws QmpBackupError `usage` */
 export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
-  const { readData, outdatedAfter, vmName, point, at, ...values } = valuesOf(VERIFY_OPTIONS, request);
+  const {
+    readData,
+    outdatedAfter,
+    vmName,
+    point,
+    at,
+    boot,
+    expect,
+    timeout,
+    agent,
+    evidence,
+    arguments: more,
+    ...values
+  } = valuesOf(VERIFY_OPTIONS, request);
+  if (!boot && (expect !== null || agent || evidence !== null || more.length > 0)) {
+    throw new QmpBackupError('usage', '--expect, --agent, --evidence and arguments for QEMU go with --boot');
+  }
+  const trial = boot ? { expect, timeoutMs: timeout * 1000, agent, evidence, more } : null;
   if (vmName !== null && !values.monthly) {
     throw new QmpBackupError('usage', '--vm-name goes with --monthly', {
       hint: 'It names the folder of one VM below --target. Without it every target there is verified.',
@@ -54,5 +104,5 @@ export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
     });
   }
   const share = readData ?? (outdatedAfter === null ? null : { kind: 'all' as const });
-  return { ...values, point: one, label: vmName, share, outdatedAfter };
+  return { ...values, point: one, label: vmName, share, outdatedAfter, trial };
 }

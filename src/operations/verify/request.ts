@@ -1,4 +1,5 @@
 import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
+import type { BootProof } from '../../core/boot-proof.js';
 import type { Catalog } from '../../core/catalog.js';
 import type { TargetFinding } from '../../core/target-finding.js';
 import type { Warn } from '../../core/warning.js';
@@ -8,6 +9,8 @@ import type { VerifyTargetOptions } from './options.js';
 export type VerifyEvent =
   | WarningEvent
   | { readonly kind: 'target'; readonly target: string }
+  /** A point is started, in words. */
+  | { readonly kind: 'booting'; readonly point: string }
   /** Bytes; `disk` is the one whose file is read. */
   | { readonly kind: 'reading'; readonly disk: string; readonly done: number; readonly total: number }
   /** `percent` of the files that are looked at. */
@@ -34,8 +37,26 @@ export interface VerifiedTarget {
   readonly lost: readonly string[];
   /** Files that were looked at. */
   readonly files: number;
+  /** What came of `--boot`; null where nothing was started. */
+  readonly booted: BootedPoint | null;
   /** Files that were read to their end, and their bytes. */
   readonly read: { readonly files: number; readonly bytes: number };
+}
+
+/** What was seen of a machine that was tried. */
+export interface Evidence {
+  /** Absolute paths. */
+  readonly files: readonly string[];
+  /** What could not be seen, in words. */
+  readonly missing: readonly string[];
+}
+
+/** What came of starting a point. */
+export interface BootedPoint {
+  /** In words. */
+  readonly name: string;
+  readonly proof: BootProof;
+  readonly evidence: Evidence;
 }
 
 /** What the steps of the verify of one target share. */

@@ -57,6 +57,7 @@ export async function verifyTarget(target: string, given: VerifyRun, unwind: Unw
     lost: lostPoints(catalog, points, looked.bad),
     files: entries.length + definitions.files,
     read: looked.read,
+    booted: null,
   };
 }
 
@@ -73,7 +74,7 @@ async function withoutCatalog(target: string, { journal, findings }: ToldByTarge
   );
   return {
     ...{ target, vm: null, targetId: null, findings: worstFirst([...all, ...strays.findings]) },
-    ...{ repaired: [], points: 0, lost: [], files: 0, read: { files: 0, bytes: 0 } },
+    ...{ repaired: [], points: 0, lost: [], files: 0, read: { files: 0, bytes: 0 }, booted: null },
   };
 }
 
@@ -146,7 +147,7 @@ async function lookAndRemember(
   let kept = performance.now();
   const keep = async (): Promise<void> => {
     if (!changed || !canWrite) return;
-    await writeMemory(target, catalog.targetId, memory.values());
+    await writeMemory(target, catalog, memory.values());
     changed = false;
     kept = performance.now();
   };

@@ -9,6 +9,7 @@ import { targetsIn } from '../../repository/targets-below.js';
 import { vmFolder } from '../../repository/vm-folder.js';
 import { type VerifyTargetOptions, verifyOptions, type VerifyRequest } from './options.js';
 import type { VerifiedTarget, VerifyContext, VerifyResult, VerifyRun } from './request.js';
+import { alsoBooted } from './also-booted.js';
 import { verifyTarget } from './verify-target.js';
 
 /**
@@ -27,6 +28,11 @@ export async function verify(request: VerifyRequest, given: Partial<VerifyContex
   const { targets, unreadable } = await targetsIn(root);
   if (targets.length + unreadable.length === 0) await requireCatalog(root);
   const [only] = targets.length === 1 && unreadable.length === 0 ? targets : [];
+  if (options.trial && only === undefined) {
+    throw new QmpBackupError('usage', `--boot is of one target, and ${root} has ${targets.length}`, {
+      hint: 'Give the folder of one: see qmpbackup list --target DIR',
+    });
+  }
   if (options.point !== null && only === undefined) {
     throw new QmpBackupError(
       'usage',
@@ -41,7 +47,9 @@ export async function verify(request: VerifyRequest, given: Partial<VerifyContex
     signal.throwIfAborted();
     if (only === undefined) report({ kind: 'target', target });
     const one = unwinding((unwind) => verifyTarget(target, run, unwind));
-    verified.push(await (only === undefined ? one.catch((error: unknown) => ifLocked(target, error)) : one));
+    const found = await (only === undefined ? one.catch((error: unknown) => ifLocked(target, error)) : one);
+    // The lock is free again by then: backups go on while it boots.
+    verified.push(options.trial ? await alsoBooted(found, options.trial, run) : found);
   }
   return { targets: verified };
 }
@@ -63,6 +71,6 @@ function notLookedAt(target: string, error: QmpBackupError): VerifiedTarget {
   const finding = targetFinding({ ...told, subject: 'target', why: error.message, todo: error.hint ?? null });
   return {
     ...{ target, vm: null, targetId: null, findings: [finding] },
-    ...{ repaired: [], points: 0, lost: [], files: 0, read: { files: 0, bytes: 0 } },
+    ...{ repaired: [], points: 0, lost: [], files: 0, read: { files: 0, bytes: 0 }, booted: null },
   };
 }

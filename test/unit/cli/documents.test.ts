@@ -88,6 +88,11 @@ const DOCUMENTS = {
             },
           ],
           ...{ repaired: ['r'], points: 1, lost: ['point 0'], files: 2, read: { files: 1, bytes: 3 } },
+          booted: {
+            name: 'point 1',
+            proof: { point: 'a', at: '2026-11-01T00:00:00.000Z', by: 'agent', afterMs: 1, why: null },
+            evidence: { files: ['/e/point-1.png'], missing: [] },
+          },
         },
       ],
     },

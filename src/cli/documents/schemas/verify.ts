@@ -5,7 +5,7 @@ const CODES = [
   ...['no-folder', 'missing', 'not-a-file', 'unreadable', 'other-size', 'no-image', 'other-link', 'other-disk-size'],
   ...['altered', 'damaged', 'corrupt', 'merged', 'merging', 'half-merged', 'gap', 'suspect'],
   ...['unsealed-run', 'unreadable-journal', 'no-catalog', 'bad-catalog', 'old-catalog', 'other-catalog', 'bad-memory'],
-  ...['leaked', 'no-piece-list', 'stray', 'partial', 'left-over', 'foreign', 'no-digest', 'locked'],
+  ...['leaked', 'no-piece-list', 'stray', 'partial', 'left-over', 'foreign', 'no-digest', 'no-boot', 'locked'],
 ] as const;
 
 const finding = object(
@@ -30,6 +30,24 @@ const target = object(
     points: count('Number of points that were looked at'),
     lost: texts('Points of these that cannot be restored as a whole, by name'),
     files: count('Number of files that were looked at'),
+    booted: v.pipe(
+      v.nullable(
+        object(
+          {
+            point: text('The point, in words'),
+            by: oneOf(['agent', 'serial', 'running'], 'What was to tell that it has booted'),
+            afterMs: v.pipe(
+              v.nullable(v.number()),
+              v.description('Milliseconds from the command to the answer; null where there was none'),
+            ),
+            why: textOrNull('Why it has not booted, in words; null where it has'),
+            evidence: texts('Absolute paths of what was kept: the picture of its screen, its serial log'),
+          },
+          'What came of `--boot`',
+        ),
+      ),
+      v.description('What came of `--boot`; null where nothing was started'),
+    ),
     read: object({ files: count('Number of files'), bytes: count('Their bytes') }, 'What was read to its end'),
   },
   'A target',

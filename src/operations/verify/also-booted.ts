@@ -1,0 +1,49 @@
+import { targetFinding } from '../../core/target-finding.js';
+import { QmpBackupError } from '../../errors.js';
+import { lockForReading } from '../../repository/disk-folder.js';
+import { requireCatalog } from '../../repository/catalog-file.js';
+import { lockTarget } from '../../repository/lock.js';
+import { rememberBoot } from '../../repository/verified-file.js';
+import { bootPoint } from './boot-point.js';
+import type { BootTrial } from './options.js';
+import type { BootedPoint, VerifiedTarget, VerifyRun } from './request.js';
+
+/** What was found of a target, with what came of starting a point of it. */
+export async function alsoBooted(found: VerifiedTarget, trial: BootTrial, run: VerifyRun): Promise<VerifiedTarget> {
+  const { target, findings } = found;
+  const booted = await unlessDamaged(found, bootPoint(target, trial, run));
+  // What is wrong with the point is among the findings.
+  if (!booted) return found;
+  await remember(target, booted, run);
+  const { name, proof } = booted;
+  if (proof.why === null) return { ...found, booted };
+  const why = `${name} does not boot: ${proof.why}`;
+  const todo = 'Look at its screen and at its serial log (--evidence DIR), or start it by hand: qmpbackup boot';
+  const finding = targetFinding({ level: 'error', code: 'no-boot', subject: 'target', why, todo });
+  return { ...found, booted, findings: [finding, ...findings] };
+}
+
+async function unlessDamaged(
+  { findings }: VerifiedTarget,
+  booting: Promise<BootedPoint>,
+): Promise<BootedPoint | undefined> {
+  try {
+    return await booting;
+  } catch (error) {
+    const isTold = findings.some(({ level }) => level === 'error');
+    if (isTold && error instanceof QmpBackupError && ['damaged', 'unsafe', 'no-catalog'].includes(error.code))
+      return undefined;
+    throw error;
+  }
+}
+
+async function remember(target: string, { proof }: BootedPoint, { options, warn }: VerifyRun): Promise<void> {
+  const { breakLock } = options;
+  const lock = await lockForReading(lockTarget, target, { breakLock, purpose: 'verify --boot' }, warn);
+  if (!lock) return;
+  try {
+    await rememberBoot(target, await requireCatalog(target), proof);
+  } finally {
+    await lock.release();
+  }
+}

@@ -1,0 +1,74 @@
+import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { BootExpectation } from '../../core/boot-proof.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
+import { GuestAgent } from '../../guest-agent/client.js';
+import { GuestAgentError } from '../../guest-agent/errors.js';
+import type { QmpClient } from '../../qmp/client.js';
+import { run } from '../../qmp/commands.js';
+
+export interface Booting {
+  readonly monitor: QmpClient;
+  readonly agentSocket: string;
+  readonly serialLog: string;
+  readonly expect: BootExpectation;
+  /** What may be waited, and when the wait began, in `performance.now()`. */
+  readonly timeoutMs: number;
+  readonly since: number;
+  readonly signal: AbortSignal;
+}
+
+const POLL_MS = 200;
+const AGENT_MS = 5_000;
+
+/** States in which a guest will not answer any more. */
+const OVER = ['guest-panicked', 'internal-error', 'io-error', 'shutdown', 'watchdog'];
+
+/** Resolves to null when the machine has answered, else to why it has not, in words. Throws the signal's reason. */
+export async function awaitAnswer(booting: Booting): Promise<string | null> {
+  const { monitor, expect, timeoutMs, since, signal } = booting;
+  const begun = performance.now();
+  let unanswered = 'it did not answer';
+  for (;;) {
+    signal.throwIfAborted();
+    const { status } = await run(monitor, 'query-status');
+    if (OVER.includes(status)) return `its guest is no longer at work: QEMU calls it ${status}`;
+    const left = timeoutMs - (performance.now() - since);
+    if (left <= 0) return `${unanswered} within ${timeoutMs / 1000} s`;
+    const answer = await ask(booting, begun, Math.min(left, AGENT_MS));
+    if (answer === true) return null;
+    unanswered = answer;
+    await sleep(expect.kind === 'agent' ? 0 : Math.min(left, POLL_MS));
+  }
+}
+
+async function ask(
+  { agentSocket, serialLog, expect, signal }: Booting,
+  begun: number,
+  ms: number,
+): Promise<true | string> {
+  switch (expect.kind) {
+    case 'agent':
+      return askAgent(agentSocket, ms, signal);
+    case 'serial': {
+      const text = await readFile(serialLog, 'latin1');
+      return new RegExp(expect.pattern, 'm').test(text) || `nothing on its serial port fitted ${expect.pattern}`;
+    }
+    case 'running':
+      return performance.now() - begun >= expect.seconds * 1000 || `it had not run for ${expect.seconds} s`;
+  }
+}
+
+async function askAgent(path: string, timeoutMs: number, signal: AbortSignal): Promise<true | string> {
+  try {
+    const agent = await GuestAgent.connect({ kind: 'unix', path }, { timeoutMs, signal });
+    agent.close();
+    return true;
+  } catch (error) {
+    signal.throwIfAborted();
+    if (!(error instanceof GuestAgentError) && !(error instanceof QmpBackupError)) throw error;
+    return error instanceof GuestAgentError && error.kind === 'silent'
+      ? 'its guest agent did not answer'
+      : `its guest agent did not answer (${messageOf(error)})`;
+  }
+}
