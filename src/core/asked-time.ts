@@ -12,16 +12,24 @@ export interface AskedTime {
 }
 
 /** Local time unless it says otherwise: `2026-11-20 10:00`, with or without seconds, `2026-11-20T10:00:00Z`, `2026-11-20`. */
-export function pointInTime(flag: string): OptionRule<Date | string, AskedTime | null> {
+export function pointInTime(flag: string): OptionRule<Date | string | AskedTime, AskedTime | null> {
   return {
     flag,
     fallback: null,
     read: (given) => {
-      const found = isDate(given) ? ofDate(given) : ofText(given);
+      // The command line has read it once.
+      const found = isDate(given) ? ofDate(given) : isAskedTime(given) ? given : ofText(given);
       if (found && !Number.isNaN(found.lastMs)) return found;
-      throw new QmpBackupError('usage', `${String(given)} is no time. Give one such as "2026-11-20 10:00".`);
+      throw new QmpBackupError(
+        'usage',
+        `${isDate(given) ? 'this date' : JSON.stringify(given)} is no time. Give one such as "2026-11-20 10:00".`,
+      );
     },
   };
+}
+
+function isAskedTime(given: unknown): given is AskedTime {
+  return typeof given === 'object' && given !== null && 'lastMs' in given && typeof given.lastMs === 'number';
 }
 
 function ofDate(date: Date): AskedTime | undefined {

@@ -12,7 +12,9 @@ it.each([
   ['2026-11-20 10:00:00.000 +0130', new Date('2026-11-20T08:30:00.000Z')],
   ['2024-02-29', new Date(2024, 1, 29, 23, 59, 59, 999)],
 ])('reads %j as a local time unless it says otherwise', (text, time) => {
-  expect(read(text)).toEqual({ lastMs: time.getTime(), words: text.trim() });
+  const found = read(text);
+  expect(found).toEqual({ lastMs: time.getTime(), words: text.trim() });
+  expect(found && read(found)).toEqual(found);
 });
 
 it.each([
