@@ -5,6 +5,7 @@
 export { backup } from './operations/backup/backup.js';
 export type { BackupRequest } from './backends/backup-options.js';
 export type { BackupContext, BackupEvent, BackupResult, DiskProgress, Freeze, Instant } from './backends/backup-run.js';
+export type { AskedTime } from './core/asked-time.js';
 export type { FleeceChoice } from './core/fleece-choice.js';
 export type { BackupPlan, PlannedDisk } from './core/plan.js';
 export type { Remark } from './core/remarks.js';
