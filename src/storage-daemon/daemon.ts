@@ -42,7 +42,7 @@ const MAX_WORDS = 4000;
 /** The longest name of a socket in the folder. */
 export const SOCKET_NAME = 'monitor';
 
-export type Launched = Pick<Program, 'ended' | 'kill'>;
+export type Launched = Pick<Program, 'pid' | 'stderr' | 'ended' | 'kill'>;
 
 /** Somebody else whose children daemons are, so that they end with it. */
 export interface DaemonOwner {

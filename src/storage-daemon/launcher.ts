@@ -89,6 +89,11 @@ export async function startLauncher(log: string, command: string): Promise<Launc
       daemons += 1;
       tell(`daemon ${chardev}`);
       return {
+        // It is told before the daemon answers.
+        get pid() {
+          return pids[index] ?? 0;
+        },
+        stderr: () => '',
         ended: Promise.race([
           exited,
           gone(

@@ -195,6 +195,8 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
         },
       },
     });
+  },
+
   'docs/guide/boot.md': async () => {
     const web1 = await machine([], { args: ['-device', 'VGA'] });
     for (const at of [1, 2]) {

@@ -54,7 +54,7 @@ async function startWith(launcher: Launcher, start: Start, undo: Unwind): Promis
   const { signal } = context;
   const opened = await openFor(launcher, start, undo);
   refuseDomain(opened);
-  const overlays = await prepareOverlays(folder, opened, { signal, mayStandAlone: true });
+  const overlays = await prepareOverlays(folder, opened, { mayStandAlone: true });
   const leaning = opened.disks.filter(({ disk }) => !overlays.get(disk)?.standsAlone);
   const chains = leaning.map(({ disk, chain }) => ({ disk, paths: chain.map(({ path }) => path) }));
   const what = `boot of ${opened.name}`;

@@ -36,8 +36,11 @@ async function bootWith(target: string, trial: BootTrial, verifying: VerifyRun, 
   const begun = performance.now();
   const { options, signal, warn, report, now } = verifying;
   const { breakLock } = options;
-  const point = options.point ?? undefined;
-  const opened = await openForLong({ point }, { target, verb: 'verify --boot', breakLock, signal, warn }, unwind);
+  const opened = await openForLong(
+    options.point ?? {},
+    { target, verb: 'verify --boot', breakLock, signal, warn },
+    unwind,
+  );
   refuseDomain(opened);
   report({ kind: 'booting', point: opened.name });
   const what = `verify --boot of ${opened.name}`;
@@ -101,7 +104,7 @@ async function prepare(opened: OpenPoint, folder: string, trial: BootTrial, { wh
   await writeFile(serialLog, '');
   const disks = join(folder, 'disks');
   await mkdir(disks);
-  const overlays = await prepareOverlays(disks, opened, { signal });
+  const overlays = await prepareOverlays(disks, opened);
   const chains = opened.disks.map(({ disk, chain }) => ({ disk, paths: chain.map(({ path }) => path) }));
   const bytes = await openBytes(chains, { what, signal });
   unwind.defer(() => bytes.close());

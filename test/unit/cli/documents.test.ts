@@ -177,6 +177,9 @@ const DOCUMENTS = {
     {
       ...{ target: '/t', points: ['point 0'] },
       found: [{ volume: 'd1', path: '/a', states: [{ point: 'point 0', state: 'first', size: 1, mtime: 2 }] }],
+    },
+    [],
+  ),
   boot: bootDocument(
     {
       ...{ target: '/t', folder: '/to', point: 'point 1', state: 'started', pid: 1, command: ['qemu', '-m', '64M'] },
