@@ -196,6 +196,14 @@ describe('boot', () => {
       'the device of d1 is not recorded: it is virtio-blk-pci (else: -- -device DRIVER,drive=d1)',
     );
     expect(told.stderr).toContain('the device of ide0-hd0 is not recorded: it is ide-hd');
+    // As a point of a libvirt domain has one.
+    const ofDomain = catalog.points.map((each) => ({
+      ...each,
+      definition: { files: [], autostart: null, missing: [] },
+    }));
+    await writeFile(path, JSON.stringify({ ...catalog, points: ofDomain }));
+    const domain = await expectCli(13, ['boot', '--target', lab.target, '--to', join(lab.dir, 'domain')]);
+    expect(domain.stderr).toContain('point 1 is of a libvirt domain');
     const unknown = join(lab.dir, 'unknown');
     for (const { machine } of catalog.points) machine.memory = null;
     await writeFile(path, JSON.stringify(catalog));
