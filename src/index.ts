@@ -76,7 +76,14 @@ export { boot } from './operations/boot/boot.js';
 export type { BootContext, BootedDisk, BootEvent, BootResult } from './operations/boot/request.js';
 export type { BootRequest } from './operations/boot/options.js';
 export { verify } from './operations/verify/verify.js';
-export type { VerifiedTarget, VerifyContext, VerifyEvent, VerifyResult } from './operations/verify/request.js';
+export type {
+  BootedPoint,
+  Evidence,
+  VerifiedTarget,
+  VerifyContext,
+  VerifyEvent,
+  VerifyResult,
+} from './operations/verify/request.js';
 export type { VerifyRequest } from './operations/verify/options.js';
 export type { FileFaultCode } from './core/file-record.js';
 export type { PointFindingCode } from './core/point-findings.js';

@@ -1,5 +1,6 @@
 import { pointInTime } from '../core/asked-time.js';
 import { type OptionRules, requiredWord, word, type ValuesOf, yesOrNo } from '../core/option-rules.js';
+import type { PointRequest } from '../core/restore-plan.js';
 import { whereNamesAre } from '../core/virsh-hint.js';
 import { QmpBackupError } from '../errors.js';
 import { type Endpoint, parseEndpoint } from '../qmp/endpoint.js';
@@ -32,6 +33,13 @@ export const POINT_OPTIONS = {
   /** The newest point that is not later. */
   at: pointInTime('--at'),
 } satisfies OptionRules;
+
+/** A point as it was asked for. */
+export type AskedPoint = Pick<PointRequest, 'point' | 'at'>;
+
+export function askedPoint({ point, at }: ValuesOf<typeof POINT_OPTIONS>): AskedPoint {
+  return { point: point ?? undefined, at: at ?? undefined };
+}
 
 export const NAMED_VM_OPTIONS = {
   /** The target is in a folder of its own for each VM and month, `<target>/<vm name>/<YYYY-MM>`. */

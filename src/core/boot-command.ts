@@ -1,6 +1,7 @@
 import { nbdNode } from './block-node.js';
 import type { Hardware, HardwareDevice } from './hardware.js';
 import type { Machine } from './disk.js';
+import { refusedOf } from './foreign-machine.js';
 import type { NbdSource } from './nbd-address.js';
 import { asShellWord } from './shell-word.js';
 
@@ -81,8 +82,16 @@ export function commandToBoot(plan: BootPlan): BootCommand {
   return {
     ...{ program: `qemu-system-${hardware?.arch ?? 'x86_64'}`, args, nodes, hasAgent: attached.hasAgent },
     differs: [...asked.differs, ...flash.differs, ...attached.differs, ...network.differs],
-    refused: asked.refused ?? network.refused,
+    refused: refusedMachine(plan, isGiven) ?? asked.refused ?? network.refused,
   };
+}
+
+function refusedMachine({ machine, hardware }: BootPlan, isGiven: IsGiven): Refused {
+  const why = refusedOf(machine, hardware, isGiven);
+  if (why === null) return null;
+  const hint =
+    'Give such files after --, as in: -- -kernel FILE -initrd FILE (or -bios FILE); or restore the disks, and start a VM with them.';
+  return { why, hint };
 }
 
 /** As a script, an option with its value on a line. */
@@ -157,7 +166,7 @@ function firmwareArguments(hardware: Hardware | undefined, hasFlash: boolean, is
     ...(firmware === null || hasFlash || isGiven('bios', 'pflash') ? [] : ['-bios', firmware]),
     ...(hasKernel ? ['-kernel', kernel] : []),
     ...(hasKernel && initrd !== null && !isGiven('initrd') ? ['-initrd', initrd] : []),
-    ...(hasKernel && append !== null && !isGiven('append') ? ['-append', append] : []),
+    ...(kernel !== null && append !== null && !isGiven('append') ? ['-append', append] : []),
     ...(bootOrder === null || isGiven('boot') ? [] : ['-boot', `order=${bootOrder}`]),
   ];
 }
@@ -203,7 +212,7 @@ function pflash(hardware: Hardware | undefined, names: ReadonlyMap<string, NodeN
     const isProtocol = format === 'file';
     args.push(
       ...blockdev({
-        ...(isProtocol ? image : { driver: format, file: image }),
+        ...(isProtocol ? image : { driver: format, file: image, ...(format === 'qcow2' ? { backing: null } : {}) }),
         ...{ 'node-name': node, 'read-only': true },
       }),
     );
@@ -288,13 +297,12 @@ function networkArguments(
     const kind = peer.get('type');
     const id = `qmpbackup-net${index}`;
     if (kind === 'user') {
-      args.push('-netdev', `user,id=${id},restrict=${peer.get('restrict') ?? 'off'}`);
+      args.push('-netdev', `user,id=${id},restrict=${peer.get('restrict') === 'on' ? 'on' : 'off'}`);
       differs.push(`ports that were forwarded to ${card.properties.mac ?? card.driver} are not recorded`);
     } else if (kind === 'tap' && peer.has('ifname')) {
-      const told = ['ifname', 'script', 'downscript'].flatMap((name) =>
-        peer.get(name) ? [`${name}=${peer.get(name)}`] : [],
-      );
-      args.push('-netdev', ['tap', `id=${id}`, ...told].join(','));
+      // A program of the host's is run for nobody's backup.
+      args.push('-netdev', `tap,id=${id},ifname=${peer.get('ifname')},script=no,downscript=no`);
+      differs.push(`${peer.get('ifname')} is joined to no bridge by a script: do that by hand`);
     } else {
       const why = `what is recorded of the network is not enough to make it again: ${card.driver}, ${card.peer ?? 'without a peer'}`;
       return { args: [], differs: [], refused: { why, hint } };

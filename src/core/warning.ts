@@ -19,6 +19,8 @@ export const WARNING_CODES = {
   'foreign-job-ended': "`--kill-job` ended somebody else's job",
   'bitmap-stuck': 'a bitmap that is to go cannot be removed now',
   'left-behind': 'something of a run is left behind, which takes space or waits for the next run',
+  'not-booted': '`verify --boot` started no point',
+  'not-remembered': 'what came of `verify --boot` is not kept',
   'files-damaged': 'files of the backup are gone or altered; points are lost with them',
   'memory-lost': '`verified.json` cannot be used: what verify has found before is not known',
   'month-unreadable': 'an older month of the target cannot be read',

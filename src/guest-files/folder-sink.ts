@@ -3,6 +3,7 @@ import { chmod, type FileHandle, lchown, lstat, lutimes, mkdir, open, rename, rm
 import { dirname, join } from 'node:path';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
+import { writeAll } from '../host/write-all.js';
 import type { FileSink } from './file-sink.js';
 import type { LocatedFile } from './reader.js';
 
@@ -24,7 +25,7 @@ export function folderSink(folder: string): FileSink {
   };
   const attributes = async (full: string, { uid, gid, mode, mtime }: LocatedFile): Promise<void> => {
     if (isRoot) await lchown(full, uid, gid);
-    await chmod(full, isRoot ? mode : mode & 0o777);
+    await chmod(full, isRoot ? mode & 0o1777 : mode & 0o777);
     await lutimes(full, mtime, mtime);
   };
   return {
@@ -79,12 +80,6 @@ async function writeSparsely(
     at += bytes.length;
   });
   await handle.truncate(size);
-}
-
-async function writeAll(handle: FileHandle, bytes: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    done += (await handle.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
-  }
 }
 
 async function isThere(path: string): Promise<boolean> {

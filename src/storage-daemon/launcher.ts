@@ -34,7 +34,7 @@ while read -r what rest; do
     daemon)
       setpriv --pdeathsig TERM sh -c '${WITH_PARENT}' $$ qemu-storage-daemon --chardev "$rest" --monitor chardev=monitor </dev/null >&2 &
       echo "$!" ;;
-    become) exec "$rest" </dev/null >&2 ;;
+    become) exec sh "$rest" </dev/null >&2 ;;
   esac
 done`;
 
@@ -52,7 +52,7 @@ export async function startLauncher(log: string, command: string): Promise<Launc
   });
   const pids: number[] = [];
   let daemons = 0;
-  let isLeft = false;
+  let [isLeft, isOver] = [false, false];
   child.stdout?.setEncoding('utf8').on('data', (text: string) => {
     pids.push(...text.split('\n').filter(Boolean).map(Number));
   });
@@ -66,6 +66,7 @@ export async function startLauncher(log: string, command: string): Promise<Launc
       resolve();
     });
   });
+  void exited.then(() => (isOver = true));
   await file.close();
   const ended = exited.then(async () => failure?.message ?? (await wordsIn(log)));
   const pid = child.pid ?? 0;
@@ -98,7 +99,7 @@ export async function startLauncher(log: string, command: string): Promise<Launc
           exited,
           gone(
             () => pids[index],
-            () => isLeft,
+            () => isLeft || isOver,
           ),
         ]).then(() => endOf(log)),
         kill,

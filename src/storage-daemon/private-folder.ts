@@ -1,6 +1,6 @@
 import { lstat, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { inspectProcess, judgeOwner, type LockOwner, parseOwner, thisProcess } from '../host/lock-owner.js';
@@ -31,6 +31,8 @@ export async function makePrivateFolder(owner: LockOwner): Promise<string> {
 
 /** First of all what is mounted from there. */
 export async function removePrivateFolder(folder: string): Promise<void> {
+  // A record may say anything.
+  if (!basename(folder).startsWith(PREFIX)) throw new QmpBackupError('unsafe', `${folder} is no folder of ours`);
   await clearMount(folder);
   try {
     await rm(folder, { recursive: true, force: true });

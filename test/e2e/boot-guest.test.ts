@@ -7,6 +7,7 @@ import { MiB } from '../support/builders.js';
 import { photograph } from '../support/chains.js';
 import { expectCli, startCli } from '../support/cli.js';
 import { checkFs } from '../support/lab/compare.js';
+import { ensureGuest } from '../support/lab/guest.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { run } from '../support/lab/programs.js';
 import { startQemu } from '../support/lab/qemu.js';
@@ -33,9 +34,11 @@ it('a guest that writes all the time is freed from its backup, although the tool
   await vm.kill();
   const before = await photograph(target);
 
+  const { kernel, initramfs } = await ensureGuest();
+  const files = ['-kernel', kernel, '-initrd', initramfs];
   const to = join(dir, 'to');
   const asked = ['--target', target, '--to', to, '--stream'];
-  const killed = startCli(['boot', ...asked, '--rate-limit', '1M', '--', '-accel', 'tcg']);
+  const killed = startCli(['boot', ...asked, '--rate-limit', '1M', '--', '-accel', 'tcg', ...files]);
   afterTest(async () => endProcess((await recordIn(to)).owner.pid, 'SIGKILL'));
   await untilGrown(join(to, 'd1.qcow2'), 2048);
   expect(killed.exitCode).toBeNull();

@@ -38,7 +38,8 @@ async function guestWithPoints(): Promise<Proved> {
   const file = join(dir, 'data.qcow2');
   await makeExt4({ file, label: 'DATA1', format: 'qcow2', size: 64 * MiB });
   const kernel = join(dir, 'vmlinux');
-  await copyFile((await ensureGuest()).kernel, kernel);
+  const { kernel: lab, initramfs } = await ensureGuest();
+  await copyFile(lab, kernel);
   const args = ['-device', 'VGA', '-kernel', kernel];
   const vm: GuestVm = await startQemu({
     dir: join(dir, 'vm'),
@@ -62,7 +63,8 @@ async function guestWithPoints(): Promise<Proved> {
   return {
     lab: { dir, target, kernel },
     verify: async (exitCode, ...more) => {
-      const asked = ['verify', '--target', target, '--boot', ...more, '--', '-accel', 'tcg'];
+      const files = ['-kernel', kernel, '-initrd', initramfs];
+      const asked = ['verify', '--target', target, '--boot', ...more, '--', '-accel', 'tcg', ...files];
       const timeout = patient(300_000);
       const result = await expectCli(exitCode, ['--json', ...asked], { env: { TMPDIR, NO_COLOR: '1' }, timeout });
       expect(await readdir(TMPDIR)).toEqual([]);

@@ -67,7 +67,7 @@ async function running(): Promise<readonly Running[]> {
 
 /** Process groups of guards of the domain. */
 async function guards(): Promise<readonly string[]> {
-  const found = (await running()).filter(({ words }) => words.includes('guard-main') && words.includes(UUID));
+  const found = (await running()).filter(({ words }) => words.includes('pull-guard-main') && words.includes(UUID));
   return found.map(({ group }) => group);
 }
 

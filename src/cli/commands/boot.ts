@@ -3,7 +3,7 @@ import { boot } from '../../operations/boot/boot.js';
 import { BOOT_OPTIONS } from '../../operations/boot/options.js';
 import type { BootResult } from '../../operations/boot/request.js';
 import { bootDocument } from '../documents/boot.js';
-import { optionOf, requestFrom } from '../options.js';
+import { AT_HELP, optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createProgress } from '../render/progress.js';
 import { table } from '../render/table.js';
@@ -12,7 +12,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const bootCommand: Register = (program, run) => {
-  const { target, point, to, network, agent, stream, rateLimit, breakLock } = BOOT_OPTIONS;
+  const { target, point, at, to, network, agent, stream, rateLimit, breakLock } = BOOT_OPTIONS;
   const command = program
     .command('boot')
     .description('start the VM of a point at once, from the backup, with overlays that take what it writes')
@@ -23,6 +23,7 @@ export const bootCommand: Register = (program, run) => {
         value: '<point>',
       }),
     )
+    .addOption(optionOf(at, AT_HELP, { value: '<time>' }))
     .addOption(optionOf(to, 'folder of the overlays, which are kept; it will be made', { value: '<dir>' }))
     .addOption(
       optionOf(network, 'what its network cards are connected to: no cards at all, or as it was', { value: '<what>' }),

@@ -5,7 +5,7 @@ import { MOUNT_OPTIONS } from '../../operations/mount/options.js';
 import { goOnInBackground, isInBackground, leaveStarter } from '../background.js';
 import { mountDocument } from '../documents/mount.js';
 import { exitCodeFor } from '../exit-codes.js';
-import { optionOf, requestFrom } from '../options.js';
+import { AT_HELP, optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { table } from '../render/table.js';
 import { formatBytes } from '../render/units.js';
@@ -14,7 +14,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const mountCommand: Register = (program, run) => {
-  const { target, point, disks, breakLock } = MOUNT_OPTIONS;
+  const { target, point, at, disks, breakLock } = MOUNT_OPTIONS;
   program
     .command('mount')
     .description('show the disks of a point as raw files, without copying them, until it is interrupted')
@@ -25,6 +25,7 @@ export const mountCommand: Register = (program, run) => {
         value: '<point>',
       }),
     )
+    .addOption(optionOf(at, AT_HELP, { value: '<time>' }))
     .addOption(optionOf(disks, 'only these disks: a comma list of disk ids', { value: '<ids>' }))
     .option('--background', 'return when the files are there, and leave them until `qmpbackup umount`')
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))

@@ -1,8 +1,11 @@
+import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
+import type { AskedPoint } from '../../backends/vm-options.js';
 import type { Warn } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { Unwind, unwinding } from '../../flow/unwind.js';
+import { codeOf, fileError } from '../../host/file-errors.js';
 import { socketsIn } from '../../machine/machine-of-point.js';
 import { reachMachine } from '../../machine/reach-machine.js';
 import { lockFolder } from '../../repository/lock.js';
@@ -33,6 +36,7 @@ export function boot(request: BootRequest, given: Partial<BootContext> = {}): Pr
     const target = await realTarget(options.target);
     const folder = resolve(options.to);
     await refuseBackupFolder(folder);
+    await refuseForeignFolder(folder);
     // It stays, as what is in it.
     await makeFolder(folder, new Unwind());
     const { breakLock } = options;
@@ -43,7 +47,7 @@ export function boot(request: BootRequest, given: Partial<BootContext> = {}): Pr
 
     const before = await readBootRecord(folder);
     const running = before && isRunning(before, folder, breakLock) ? before : undefined;
-    if (running) await refuseOther(running, target, options.point);
+    if (running) await refuseOther(running, target, options.asked);
     const record = running ?? (await startMachine({ target, folder, options, context: locked, warn, before }));
     const { pid } = record.owner;
     const afterMs = Math.round(performance.now() - begun);
@@ -94,10 +98,22 @@ function withoutBelow({ args, disks }: BootRecord): string[] {
   return kept;
 }
 
-async function refuseOther(running: BootRecord, target: string, point: string | null): Promise<void> {
+/** What is in it is believed, and started. */
+async function refuseForeignFolder(folder: string): Promise<void> {
+  if (/[\r\n]/.test(folder)) throw new QmpBackupError('usage', 'the name of the folder has a line break in it');
+  const stats = await stat(folder).catch((error: unknown) => {
+    if (codeOf(error) !== 'ENOENT') throw fileError('look at', folder, error);
+  });
+  if (!stats || (stats.uid === process.getuid?.() && (stats.mode & 0o022) === 0)) return;
+  throw new QmpBackupError('unsafe', `${folder} belongs to somebody else, or others may write into it`, {
+    hint: 'Choose a folder that is not there yet, or one that only you can write into (chmod go-w).',
+  });
+}
+
+async function refuseOther(running: BootRecord, target: string, asked: AskedPoint | null): Promise<void> {
   const { owner, target: its, point: known } = running;
-  const asked = point === null ? known.id : (await openPoint(target, { point }, { look: 'catalog' })).point.id;
-  if (its === target && asked === known.id) return;
+  const id = asked === null ? known.id : (await openPoint(target, asked, { look: 'catalog' })).point.id;
+  if (its === target && id === known.id) return;
   throw new QmpBackupError('locked', `a VM of ${known.name} of ${its} runs from that folder (pid ${owner.pid})`, {
     hint: 'Choose another folder, or end that VM first.',
   });

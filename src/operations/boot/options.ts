@@ -1,4 +1,4 @@
-import { LOCK_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import { type AskedPoint, askedPoint, LOCK_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
 import {
   bytes,
   choice,
@@ -6,7 +6,6 @@ import {
   type RequestOf,
   requiredWord,
   valuesOf,
-  word,
   words,
   yesOrNo,
 } from '../../core/option-rules.js';
@@ -16,9 +15,9 @@ export const NETWORKS = ['none', 'as-recorded'] as const;
 
 export const BOOT_OPTIONS = {
   ...TARGET_OPTIONS,
+  /** Without, that of the overlays in `to`, else the newest that is whole. */
+  ...POINT_OPTIONS,
   ...LOCK_OPTIONS,
-  /** `N` of the newest chain, `CHAIN:N`, or a point's id; without, that of the overlays in `to`, else the newest that is whole. */
-  point: word('--point'),
   /** Folder of the overlays, which take what the VM writes. */
   to: requiredWord('--to'),
   /** What the VM is connected to. */
@@ -37,7 +36,8 @@ export type BootRequest = RequestOf<typeof BOOT_OPTIONS>;
 
 export interface BootOptions {
   readonly target: string;
-  readonly point: string | null;
+  /** Null: that of the overlays, or the newest. */
+  readonly asked: AskedPoint | null;
   readonly to: string;
   readonly network: (typeof NETWORKS)[number];
   readonly agent: boolean;
@@ -52,7 +52,7 @@ const NOT_OURS = ['daemonize', 'incoming', 'snapshot'];
 
 /** @throws QmpBackupError `usage` */
 export function bootOptions(request: BootRequest): BootOptions {
-  const options = valuesOf(BOOT_OPTIONS, request);
+  const { point, at, ...options } = valuesOf(BOOT_OPTIONS, request);
   const [first] = options.arguments;
   if (first !== undefined && !first.startsWith('-')) {
     throw new QmpBackupError('usage', `${first} is no option of QEMU`, {
@@ -65,5 +65,5 @@ export function bootOptions(request: BootRequest): BootOptions {
       hint: 'The VM is a process of its own already, and keeps what it writes in the overlays. Leave it out.',
     });
   }
-  return options;
+  return { ...options, asked: point === null && at === null ? null : askedPoint({ point, at }) };
 }

@@ -89,11 +89,16 @@ async function startWith(launcher: Launcher, start: Start, undo: Unwind): Promis
 /** With a mark of the machine's; where no overlay leans on the point any more its files are not looked at, and may be gone. */
 async function openFor(launcher: Launcher, start: Start, undo: Unwind): Promise<OpenPoint> {
   const { target, folder, options, context, warn, before } = start;
-  const point = options.point ?? (await pointOfOverlays(folder));
-  if (before && (await standsAlone(before))) return openPoint(target, { point }, { look: 'catalog' });
+  const asked = options.asked ?? { point: await pointOfOverlays(folder) };
+  if (before && (await standsAlone(before))) return openPoint(target, asked, { look: 'catalog' });
   const { breakLock } = options;
   const { signal } = context;
-  return openForLong({ point }, { target, verb: 'boot', ownerOf: launcher.record, breakLock, signal, warn }, undo);
+  return openForLong(asked, { target, verb: 'boot', ownerOf: launcher.record, breakLock, signal, warn }, undo);
+}
+
+/** What is in a comment ends with its line. */
+function printable(text: string): string {
+  return text.replace(/\p{C}/gu, '?');
 }
 
 /** @param socket what the disks lean on; null where they have all */
@@ -112,7 +117,7 @@ export async function writeScript(
         ];
   const text = [
     '#!/bin/sh',
-    `# The VM of ${point.name} of ${target.replaceAll('\n', '?')}, with its disks in this folder. Written by qmpbackup boot.`,
+    `# The VM of ${printable(point.name)} of ${printable(target)}, with its disks in this folder. Written by qmpbackup boot.`,
     ...guard,
     `exec ${commandLines({ program, args })}`,
   ];

@@ -17,13 +17,17 @@ export type FilesEvent =
 export type FilesContext = VerbContext<FilesEvent>;
 
 export async function openPointForFiles(
-  { point: name, disks, breakLock, ...options }: FilesOptions,
+  { point: name, at, disks, breakLock, ...options }: FilesOptions,
   { signal, report }: FilesContext,
   unwind: Unwind,
 ): Promise<{ readonly point: OpenPoint; readonly files: OpenFiles }> {
   const warn: Warn = (said) => report({ kind: 'warning', ...said });
   const target = await realTarget(options.target);
-  const point = await openForLong({ point: name, disks }, { target, verb: 'files', breakLock, signal, warn }, unwind);
+  const point = await openForLong(
+    { point: name, at, disks },
+    { target, verb: 'files', breakLock, signal, warn },
+    unwind,
+  );
   const files = await openFiles(point, { signal, onSlow: () => report({ kind: 'slow' }) }, unwind);
   return { point, files };
 }

@@ -1,4 +1,5 @@
 import { contextOf } from '../../backends/verb-context.js';
+import type { AskedPoint } from '../../backends/vm-options.js';
 import { globMatcher } from '../../core/glob.js';
 import { unwinding } from '../../flow/unwind.js';
 import type { GuestReader, LocatedFile, Volume } from '../../guest-files/reader.js';
@@ -55,8 +56,8 @@ export async function filesFind(
   const [options, context] = [filesFindOptions(request), contextOf(given)];
   const target = await realTarget(options.target);
   const seen: SeenPoint[] = [];
-  for (const point of await pointsToLookAt(target, options.point))
-    seen.push(await lookInto({ ...options, point }, context));
+  for (const point of await pointsToLookAt(target, options))
+    seen.push(await lookInto({ ...options, ...point }, context));
   return { target, points: seen.map(({ point }) => point), found: statesOf(seen) };
 }
 
@@ -97,12 +98,12 @@ async function walk(
 }
 
 /** As `--point` takes them: all of the newest chain, unless one was named. */
-async function pointsToLookAt(target: string, named: string | undefined): Promise<readonly string[]> {
-  if (named !== undefined) return [named];
+async function pointsToLookAt(target: string, { point: named, at }: AskedPoint): Promise<readonly AskedPoint[]> {
+  if (named !== undefined || at !== undefined) return [{ point: named, at }];
   const { points } = await requireCatalog(target);
   const newest = points.findLast(({ level }) => level !== 'copy');
   const chain = points.filter((point) => point.chain === newest?.chain && point.level !== 'copy');
-  return chain.map(({ id }) => id);
+  return chain.map(({ id }) => ({ point: id, at: undefined }));
 }
 
 function statesOf(seen: readonly SeenPoint[]): readonly FoundInPoints[] {

@@ -1,4 +1,4 @@
-import { LOCK_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import { type AskedPoint, askedPoint, LOCK_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
 import {
   choice,
   names,
@@ -14,9 +14,8 @@ import { QmpBackupError } from '../../errors.js';
 /** What all of `files` can be asked. */
 const COMMON = {
   ...TARGET_OPTIONS,
+  ...POINT_OPTIONS,
   ...LOCK_OPTIONS,
-  /** `N` of the newest chain, `CHAIN:N`, or a point's id; without, the newest that is whole. */
-  point: word('--point'),
   /** Only on these disks, by disk id. */
   disks: names('--disk'),
   /** The number of a partition, `whole` for a disk without any, or a logical volume, `/dev/vg/lv`. */
@@ -54,9 +53,8 @@ export type FilesGetRequest = RequestOf<typeof FILES_GET_OPTIONS> & {
 };
 export type FilesFindRequest = RequestOf<typeof FILES_FIND_OPTIONS>;
 
-export interface FilesOptions {
+export interface FilesOptions extends AskedPoint {
   readonly target: string;
-  readonly point: string | undefined;
   readonly disks: readonly string[];
   readonly partition: string | null;
   readonly reader: 'auto' | 'sleuthkit' | 'guestfs';
@@ -65,9 +63,9 @@ export interface FilesOptions {
 
 /** @throws QmpBackupError `usage` */
 export function filesLsOptions(request: FilesLsRequest): FilesOptions & { readonly path: string | null } {
-  const { point, ...values } = valuesOf(FILES_LS_OPTIONS, request);
+  const { point, at, ...values } = valuesOf(FILES_LS_OPTIONS, request);
   refuseRelative(values.path === null ? [] : [values.path]);
-  return { ...values, point: point ?? undefined };
+  return { ...values, ...askedPoint({ point, at }) };
 }
 
 export type GetOptions = FilesOptions & { readonly paths: readonly string[] } & (
@@ -76,10 +74,10 @@ export type GetOptions = FilesOptions & { readonly paths: readonly string[] } & 
 
 /** @throws QmpBackupError `usage` */
 export function filesGetOptions({ paths, ...request }: FilesGetRequest): GetOptions {
-  const { point, output, tar, ...values } = valuesOf(FILES_GET_OPTIONS, request);
+  const { point, at, output, tar, ...values } = valuesOf(FILES_GET_OPTIONS, request);
   if (paths.length === 0) throw new QmpBackupError('usage', 'no path was given');
   refuseRelative(paths);
-  const common = { ...values, paths, point: point ?? undefined };
+  const common = { ...values, paths, ...askedPoint({ point, at }) };
   if (tar && output === null) return { ...common, output: null, tar: true };
   if (!tar && output !== null) return { ...common, output, tar: false };
   throw new QmpBackupError('usage', tar ? '--tar and --output exclude each other' : 'nothing says where to write', {
@@ -91,10 +89,10 @@ export function filesGetOptions({ paths, ...request }: FilesGetRequest): GetOpti
 export function filesFindOptions(
   request: FilesFindRequest,
 ): FilesOptions & { readonly name: string; readonly path: string } {
-  const { point, path, ...values } = valuesOf(FILES_FIND_OPTIONS, request);
+  const { point, at, path, ...values } = valuesOf(FILES_FIND_OPTIONS, request);
   refuseRelative(path === null ? [] : [path]);
   if (values.name.includes('/')) throw new QmpBackupError('usage', '--name is a name, not a path');
-  return { ...values, path: path ?? '/', point: point ?? undefined };
+  return { ...values, path: path ?? '/', ...askedPoint({ point, at }) };
 }
 
 function refuseRelative(paths: readonly string[]): void {

@@ -60,7 +60,7 @@ export function mount(request: MountRequest, given: Partial<MountContext> = {}):
     await refuseBackupFolder(mountpoint.path);
     const { breakLock, disks } = options;
     const opening = { target, verb: 'mount', breakLock, signal, warn };
-    const point = await openForLong({ point: options.point, disks }, opening, unwind);
+    const point = await openForLong({ point: options.point, at: options.at, disks }, opening, unwind);
     const chains = point.disks.map(({ disk, chain }) => ({ disk, paths: chain.map(({ path }) => path) }));
     const bytes = await openBytes(chains, { what: `mount of ${point.name} at ${mountpoint.path}`, signal });
     unwind.defer(() => bytes.close());

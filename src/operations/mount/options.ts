@@ -1,11 +1,10 @@
-import { LOCK_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
-import { names, type OptionRules, type RequestOf, requiredWord, valuesOf, word } from '../../core/option-rules.js';
+import { type AskedPoint, askedPoint, LOCK_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import { names, type OptionRules, type RequestOf, requiredWord, valuesOf } from '../../core/option-rules.js';
 
 export const MOUNT_OPTIONS = {
   ...TARGET_OPTIONS,
+  ...POINT_OPTIONS,
   ...LOCK_OPTIONS,
-  /** `N` of the newest chain, `CHAIN:N`, or a point's id; without, the newest that is whole. */
-  point: word('--point'),
   /** Only these disks, by disk id. */
   disks: names('--disk'),
   /** An empty folder, or one that is not there yet. */
@@ -14,9 +13,8 @@ export const MOUNT_OPTIONS = {
 
 export type MountRequest = RequestOf<typeof MOUNT_OPTIONS>;
 
-export interface MountOptions {
+export interface MountOptions extends AskedPoint {
   readonly target: string;
-  readonly point: string | undefined;
   readonly disks: readonly string[];
   readonly mountpoint: string;
   readonly breakLock: boolean;
@@ -24,8 +22,8 @@ export interface MountOptions {
 
 /** @throws QmpBackupError `usage` */
 export function mountOptions(request: MountRequest): MountOptions {
-  const { point, ...values } = valuesOf(MOUNT_OPTIONS, request);
-  return { ...values, point: point ?? undefined };
+  const { point, at, ...values } = valuesOf(MOUNT_OPTIONS, request);
+  return { ...values, ...askedPoint({ point, at }) };
 }
 
 export const UMOUNT_OPTIONS = {

@@ -6,7 +6,7 @@ import { contextOf, type VerbContext } from '../../backends/verb-context.js';
 import { valuesOf } from '../../core/option-rules.js';
 import { QmpBackupError } from '../../errors.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
-import { describeOwner, hasEnded, inspectProcess } from '../../host/lock-owner.js';
+import { describeOwner, hasEnded, inspectProcess, judgeOwner, thisProcess } from '../../host/lock-owner.js';
 import { clearDeadMounts, findMounts, type FoundMount } from '../../storage-daemon/find-mounts.js';
 import { removePrivateFolder, sweepPrivateFolders } from '../../storage-daemon/private-folder.js';
 import { UMOUNT_OPTIONS, type UmountRequest } from './options.js';
@@ -51,6 +51,9 @@ export async function umount(request: UmountRequest, given: Partial<UmountContex
 
 async function end({ folder, owner }: FoundMount, signal: AbortSignal): Promise<void> {
   if (!owner) throw new QmpBackupError('failed', `nobody can tell whose ${folder} is`, { hint: 'Remove that folder.' });
+  if (judgeOwner(owner, thisProcess('umount'), inspectProcess) === 'elsewhere') {
+    throw new QmpBackupError('locked', `it is mounted by ${describeOwner(owner)}`, { hint: 'Run it there.' });
+  }
   try {
     process.kill(owner.pid, 'SIGTERM');
   } catch (error) {

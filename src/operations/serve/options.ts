@@ -1,5 +1,4 @@
-import { LOCK_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
-import type { AskedTime } from '../../core/asked-time.js';
+import { type AskedPoint, askedPoint, LOCK_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
 import { names, type OptionRules, portNumber, type RequestOf, valuesOf, word } from '../../core/option-rules.js';
 
 export const SERVE_OPTIONS = {
@@ -16,10 +15,8 @@ export const SERVE_OPTIONS = {
 
 export type ServeRequest = RequestOf<typeof SERVE_OPTIONS>;
 
-export interface ServeOptions {
+export interface ServeOptions extends AskedPoint {
   readonly target: string;
-  readonly point: string | undefined;
-  readonly at: AskedTime | undefined;
   readonly disks: readonly string[];
   readonly port: number | null;
   readonly overlay: string | null;
@@ -29,5 +26,5 @@ export interface ServeOptions {
 /** @throws QmpBackupError `usage` */
 export function serveOptions(request: ServeRequest): ServeOptions {
   const { point, at, ...values } = valuesOf(SERVE_OPTIONS, request);
-  return { ...values, point: point ?? undefined, at: at ?? undefined };
+  return { ...values, ...askedPoint({ point, at }) };
 }

@@ -1,5 +1,6 @@
 import { targetFinding } from '../../core/target-finding.js';
-import { QmpBackupError } from '../../errors.js';
+import { warning } from '../../core/warning.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
 import { lockTarget } from '../../repository/lock.js';
@@ -11,7 +12,7 @@ import type { BootedPoint, VerifiedTarget, VerifyRun } from './request.js';
 /** What was found of a target, with what came of starting a point of it. */
 export async function alsoBooted(found: VerifiedTarget, trial: BootTrial, run: VerifyRun): Promise<VerifiedTarget> {
   const { target, findings } = found;
-  const booted = await unlessDamaged(found, bootPoint(target, trial, run));
+  const booted = await unlessDamaged(found, run, bootPoint(target, trial, run));
   // What is wrong with the point is among the findings.
   if (!booted) return found;
   await remember(target, booted, run);
@@ -25,21 +26,29 @@ export async function alsoBooted(found: VerifiedTarget, trial: BootTrial, run: V
 
 async function unlessDamaged(
   { findings }: VerifiedTarget,
+  { warn }: VerifyRun,
   booting: Promise<BootedPoint>,
 ): Promise<BootedPoint | undefined> {
   try {
     return await booting;
   } catch (error) {
-    const isTold = findings.some(({ level }) => level === 'error');
-    if (isTold && error instanceof QmpBackupError && ['damaged', 'unsafe', 'no-catalog'].includes(error.code))
-      return undefined;
-    throw error;
+    const isFound = findings.some(({ level }) => level === 'error');
+    if (!isFound || !(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
+    // What was found is told all the same.
+    warn(warning('not-booted', `no point was started: ${messageOf(error)}`));
+    return undefined;
   }
 }
 
 async function remember(target: string, { proof }: BootedPoint, { options, warn }: VerifyRun): Promise<void> {
   const { breakLock } = options;
-  const lock = await lockForReading(lockTarget, target, { breakLock, purpose: 'verify --boot' }, warn);
+  const lock = await lockForReading(lockTarget, target, { breakLock, purpose: 'verify --boot' }, warn).catch(
+    (error: unknown) => {
+      // A backup has begun meanwhile.
+      if (!(error instanceof QmpBackupError) || error.code !== 'locked') throw error;
+      warn(warning('not-remembered', `what came of it is not kept: ${messageOf(error)}`));
+    },
+  );
   if (!lock) return;
   try {
     await rememberBoot(target, await requireCatalog(target), proof);

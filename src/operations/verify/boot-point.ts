@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BootExpectation } from '../../core/boot-proof.js';
+import { asComponent } from '../../core/names.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { unwinding, type Unwind } from '../../flow/unwind.js';
 import { thisProcess } from '../../host/lock-owner.js';
@@ -121,5 +122,5 @@ function nothingToExpect({ name }: OpenPoint): BootExpectation {
 }
 
 function fileName({ point }: OpenPoint): string {
-  return `point-${point.number}-${point.id}`;
+  return `point-${point.number}-${asComponent(point.id)}`;
 }

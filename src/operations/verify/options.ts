@@ -1,4 +1,10 @@
-import { LOCK_OPTIONS, NAMED_VM_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
+import {
+  askedPoint,
+  LOCK_OPTIONS,
+  NAMED_VM_OPTIONS,
+  POINT_OPTIONS,
+  TARGET_OPTIONS,
+} from '../../backends/vm-options.js';
 import { type BootExpectation, expectation } from '../../core/boot-proof.js';
 import {
   bytes,
@@ -90,13 +96,19 @@ export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
   if (!boot && (expect !== null || agent || evidence !== null || more.length > 0)) {
     throw new QmpBackupError('usage', '--expect, --agent, --evidence and arguments for QEMU go with --boot');
   }
+  if (expect?.kind === 'running' && expect.seconds >= timeout) {
+    throw new QmpBackupError(
+      'usage',
+      `--expect running:${expect.seconds} takes longer than --timeout ${timeout} allows`,
+    );
+  }
   const trial = boot ? { expect, timeoutMs: timeout * 1000, agent, evidence, more } : null;
   if (vmName !== null && !values.monthly) {
     throw new QmpBackupError('usage', '--vm-name goes with --monthly', {
       hint: 'It names the folder of one VM below --target. Without it every target there is verified.',
     });
   }
-  const one = point === null && at === null ? null : { point: point ?? undefined, at: at ?? undefined };
+  const one = point === null && at === null ? null : askedPoint({ point, at });
   if (values.repair && one !== null) {
     const flag = point === null ? '--at' : '--point';
     throw new QmpBackupError('usage', `--repair is of a whole target, and ${flag} names a part of it`, {
