@@ -25,7 +25,7 @@ export function folderSink(folder: string): FileSink {
   };
   const attributes = async (full: string, { uid, gid, mode, mtime }: LocatedFile): Promise<void> => {
     if (isRoot) await lchown(full, uid, gid);
-    await chmod(full, isRoot ? mode & 0o1777 : mode & 0o777);
+    await chmod(full, isRoot ? mode : mode & 0o777);
     await lutimes(full, mtime, mtime);
   };
   return {
