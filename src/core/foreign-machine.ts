@@ -1,5 +1,6 @@
-import type { Hardware, HardwareDevice } from './hardware.js';
+import { type Hardware, type HardwareDevice, RECORDED_PROPERTIES } from './hardware.js';
 import type { Machine } from './disk.js';
+import { printable } from './printable.js';
 
 /**
  * Why a recorded machine is not started as it stands; null where it may be. A catalog can come from anybody, and QEMU opens what
@@ -48,18 +49,11 @@ function isOfSystem(file: string): boolean {
   return OF_SYSTEM.some((folder) => file.startsWith(folder)) && !file.split('/').includes('..');
 }
 
-/** Places and looks. None of them names a file, a program, or something of the host's. */
-const PROPERTIES: ReadonlySet<string> = new Set([
-  ...['addr', 'multifunction', 'port', 'unit', 'channel', 'scsi-id', 'lun', 'nr', 'mac', 'bootindex'],
-  ...['serial', 'wwn', 'logical_block_size', 'physical_block_size', 'model', 'vendor', 'product', 'device_id'],
-  ...['removable', 'rotation_rate', 'vgamem_mb', 'ram_size', 'vram_size', 'xres', 'yres'],
-  ...['chassis', 'slot', 'chassis_nr', 'max_ports'],
-]);
 const OF_HOST = /^(vfio|vhost|usb-host|scsi-generic|scsi-block|loader|guest-loader|ivshmem|pci-assign)/;
 
 function oddDevice({ driver, properties, peer }: HardwareDevice): string | null {
   if (!PLAIN.test(driver) || OF_HOST.test(driver)) return odd('device', driver);
-  const property = Object.keys(properties).find((name) => !PROPERTIES.has(name));
+  const property = Object.keys(properties).find((name) => !RECORDED_PROPERTIES.has(name));
   if (property !== undefined) return odd('property of a device', `${driver}.${property}`);
   const name = /(?:^|,)ifname=([^,]*)/.exec(peer ?? '')?.[1];
   return name === undefined || /^[\w.-]{1,15}$/.test(name) ? null : odd('network interface', name);
@@ -72,5 +66,5 @@ function odd(what: string, value: string): string {
 }
 
 function shown(value: string): string {
-  return value.replace(/\p{C}/gu, '?').slice(0, 200);
+  return printable(value).slice(0, 200);
 }

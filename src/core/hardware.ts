@@ -196,6 +196,12 @@ const DISK = [
 const DISPLAY = ['vgamem_mb', 'ram_size', 'vram_size', 'xres', 'yres'];
 const CONTROLLER = ['chassis', 'slot', 'chassis_nr', 'max_ports', 'serial'];
 
+/** Places and looks: all that is recorded of any device. None of them names a file, a program, or something of the host's. */
+export const RECORDED_PROPERTIES: ReadonlySet<string> = new Set([
+  ...[...PLACE, ...DISK, ...DISPLAY, ...CONTROLLER],
+  ...['nr', 'mac', 'bootindex'],
+]);
+
 /** Values that say nothing. */
 const UNSET: Readonly<Record<string, string>> = {
   ...{ wwn: '0', removable: 'false', rotation_rate: '0', multifunction: 'false', xres: '0', yres: '0' },

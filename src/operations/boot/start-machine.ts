@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { type BootCommand, commandLines } from '../../core/boot-command.js';
+import { printable } from '../../core/printable.js';
 import { asShellWord } from '../../core/shell-word.js';
 import { Unwind } from '../../flow/unwind.js';
 import { replaceFile } from '../../host/durable.js';
@@ -94,11 +95,6 @@ async function openFor(launcher: Launcher, start: Start, undo: Unwind): Promise<
   const { breakLock } = options;
   const { signal } = context;
   return openForLong(asked, { target, verb: 'boot', ownerOf: launcher.record, breakLock, signal, warn }, undo);
-}
-
-/** What is in a comment ends with its line. */
-function printable(text: string): string {
-  return text.replace(/\p{C}/gu, '?');
 }
 
 /** @param socket what the disks lean on; null where they have all */
