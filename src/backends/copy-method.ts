@@ -1,3 +1,4 @@
+import type { EmptyQcow2 } from '../core/empty-qcow2.js';
 import type { VmState } from '../core/disk.js';
 import type { FailedCopy } from '../core/failed-copies.js';
 import type { FleeceChoice } from '../core/fleece-choice.js';
@@ -79,6 +80,8 @@ export interface StagedImage {
   readonly planned: PlannedDisk;
   /** Absolute path of the `.partial` file. */
   readonly path: string;
+  /** As it was made. */
+  readonly empty: EmptyQcow2;
 }
 
 export interface Begun {

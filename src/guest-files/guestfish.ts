@@ -31,7 +31,7 @@ export async function startGuestfish({ images, folder, signal }: GuestfishOption
   let pending = '';
   let told = (): void => undefined;
   const drives = images.flatMap((image) => ['--add', image]);
-  const program = startProgram('guestfish', ['--ro', '--format=raw', ...drives], {
+  const program = await startProgram('guestfish', ['--ro', '--format=raw', ...drives], {
     ...{ stdin: 'pipe', ownSession: true },
     // A backend of its own: libvirt, which may be the default, would need rights to the files.
     env: { LIBGUESTFS_BACKEND: 'direct', ...process.env, LC_ALL: 'C', TMPDIR: folder, LIBGUESTFS_TMPDIR: folder },

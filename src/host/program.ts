@@ -1,5 +1,4 @@
 import type { FileHandle } from 'node:fs/promises';
-import { execa } from 'execa';
 import { within } from './within.js';
 
 /** Runs other programs: with an array of arguments, never through a shell, and their words in English unless told otherwise. */
@@ -54,7 +53,14 @@ const KILL_MS = 2_000;
 /** Characters. `qemu-img map` of a scattered image prints a line per extent. */
 const MAX_OUTPUT = 256 * 1024 * 1024;
 
-export function startProgram(name: string, args: readonly string[], options: ProgramOptions = {}): Program {
+/** Resolves when it runs, or could not be started: `ended` tells which. */
+export async function startProgram(
+  name: string,
+  args: readonly string[],
+  options: ProgramOptions = {},
+): Promise<Program> {
+  // Read with the first program: an increment into which nothing is copied starts none (docs/decisions/0001).
+  const { execa } = await import('execa');
   const { cwd, env = { ...process.env, LC_ALL: 'C' }, signal, stdin, files = [], termMs = 0 } = options;
   const { onStdout, onStderr, ownSession = false } = options;
   const child = execa(name, args, {
@@ -138,7 +144,7 @@ export async function runProgram(
   args: readonly string[],
   { timeoutMs, ...options }: ShortProgram,
 ): Promise<ProgramEnd & { readonly late: boolean }> {
-  const program = startProgram(name, args, options);
+  const program = await startProgram(name, args, options);
   const late = (await within(timeoutMs, program.ended)) === undefined;
   if (late) await program.kill();
   return { ...(await program.ended), late };

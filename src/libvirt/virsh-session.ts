@@ -35,7 +35,7 @@ const BUSY_MS = 50;
 /** Starts with the first question. `connect`: arguments of virsh. */
 export function virshSession(connect: readonly string[]): VirshSession {
   const secret = randomBytes(8).toString('hex');
-  let program: Program | undefined;
+  let program: Promise<Program> | undefined;
   let gone = false;
   let count = 0;
   let waiting: readonly Asked[] = [];
@@ -50,7 +50,7 @@ export function virshSession(connect: readonly string[]): VirshSession {
     waiting.forEach(settle);
     waiting = [];
     idle();
-    return program?.kill() ?? Promise.resolve();
+    return program?.then(({ kill }) => kill()) ?? Promise.resolve();
   };
   const hear = (): void => {
     for (let [first] = waiting; first; [first] = waiting) {
@@ -66,9 +66,9 @@ export function virshSession(connect: readonly string[]): VirshSession {
     clearTimeout(timer);
     idle();
   };
-  const start = (): Program => {
+  const start = async (): Promise<Program> => {
     // The kernel ends it with us: at the end of its input it would write what it was asked into the user's history.
-    const started = startProgram('setpriv', ['--pdeathsig', 'KILL', 'virsh', ...connect], {
+    const started = await startProgram('setpriv', ['--pdeathsig', 'KILL', 'virsh', ...connect], {
       stdin: 'pipe',
       ownSession: true,
       env: { ...virshEnv(), TERM: 'dumb', INPUTRC: '/dev/null' },
@@ -105,7 +105,7 @@ export function virshSession(connect: readonly string[]): VirshSession {
         });
       });
       timer = setTimeout(() => void leave((asked) => asked.late()), timeoutMs);
-      program.tell(`${lines.join('\n')}\n`);
+      (await program).tell(`${lines.join('\n')}\n`);
       return answers;
     },
     close: () => leave(({ resolve }) => resolve(null)),

@@ -36,7 +36,16 @@ export async function openSink(
   node: BlockNodeSpec,
   { cwd, signal }: { readonly cwd: string; readonly signal: AbortSignal },
 ): Promise<DiskSink> {
-  const writer = new QemuIo(await nameless(), cwd, node, signal);
+  const piece = await nameless();
+  const output: Output = { said: '', wake: () => undefined };
+  const program = await startProgram('qemu-io', ['-t', 'unsafe', nameOfNode(node)], {
+    ...{ cwd, signal, stdin: 'pipe', files: [piece] },
+    onStdout: (text) => {
+      output.said += text;
+      output.wake();
+    },
+  });
+  const writer = new QemuIo(piece, program, output, signal);
   try {
     await writer.ready();
     return writer;
@@ -61,28 +70,28 @@ async function nameless(): Promise<FileHandle> {
   }
 }
 
+/** What qemu-io has printed and nobody has read, and who waits for more. */
+interface Output {
+  said: string;
+  wake: () => void;
+}
+
 class QemuIo implements DiskSink {
   readonly #piece: FileHandle;
   readonly #program: Program;
+  readonly #output: Output;
   readonly #buffer = Buffer.allocUnsafeSlow(PIECE);
   #start = 0;
   #length = 0;
-  #said = '';
   #ended: Error | undefined;
-  #wake = (): void => undefined;
 
-  constructor(piece: FileHandle, cwd: string, node: BlockNodeSpec, signal: AbortSignal) {
+  constructor(piece: FileHandle, program: Program, output: Output, signal: AbortSignal) {
     this.#piece = piece;
-    this.#program = startProgram('qemu-io', ['-t', 'unsafe', nameOfNode(node)], {
-      ...{ cwd, signal, stdin: 'pipe', files: [piece] },
-      onStdout: (text) => {
-        this.#said += text;
-        this.#wake();
-      },
-    });
-    void this.#program.ended.then((end) => {
+    this.#program = program;
+    this.#output = output;
+    void program.ended.then((end) => {
       this.#ended = signal.aborted ? (signal.reason as Error) : this.#whyEnded(end);
-      this.#wake();
+      output.wake();
     });
   }
 
@@ -150,15 +159,15 @@ class QemuIo implements DiskSink {
   /** What it says until it asks for the next command. */
   async #answer(): Promise<string> {
     for (;;) {
-      const end = this.#said.indexOf(PROMPT);
+      const end = this.#output.said.indexOf(PROMPT);
       if (end >= 0) {
-        const answer = this.#said.slice(0, end);
-        this.#said = this.#said.slice(end + PROMPT.length);
+        const answer = this.#output.said.slice(0, end);
+        this.#output.said = this.#output.said.slice(end + PROMPT.length);
         return answer;
       }
       if (this.#ended) throw this.#ended;
       await new Promise<void>((resolve) => {
-        this.#wake = resolve;
+        this.#output.wake = resolve;
       });
     }
   }
@@ -168,7 +177,7 @@ class QemuIo implements DiskSink {
   }
 
   #words(): string {
-    return `${this.#program.stderr()}${this.#said}`
+    return `${this.#program.stderr()}${this.#output.said}`
       .replace(/^qemu-io: /gm, '')
       .trim()
       .slice(0, 1000);

@@ -71,7 +71,7 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
     ...(options.detectZeroes ? ['--detect-zeroes=on'] : []),
     nameOfNode(options.node),
   ];
-  const running = run(args);
+  const running = await run(args);
   const kill = async (): Promise<void> => {
     signal?.removeEventListener('abort', onAbort);
     await running.kill();
@@ -142,9 +142,9 @@ interface Running {
   readonly kill: () => Promise<void>;
 }
 
-function run(args: readonly string[]): Running {
+async function run(args: readonly string[]): Promise<Running> {
   // setpriv (util-linux) becomes qemu-nbd and has the kernel end it with us, also when we are killed before we connect.
-  const { pid, ended, kill } = startProgram('setpriv', ['--pdeathsig', 'TERM', 'qemu-nbd', ...args], {
+  const { pid, ended, kill } = await startProgram('setpriv', ['--pdeathsig', 'TERM', 'qemu-nbd', ...args], {
     onStdout: () => undefined,
     termMs: TERM_MS,
   });

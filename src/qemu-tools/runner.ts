@@ -71,7 +71,7 @@ export async function runLong(args: readonly string[], options: LongRun = {}): P
   const { cwd, signal, allowed = [0], onProgress, onWork } = options;
   signal?.throwIfAborted();
   const reader = createProgressReader();
-  const program = startProgram(PROGRAM, args, {
+  const program = await startProgram(PROGRAM, args, {
     ...{ cwd, signal, termMs: TERM_MS },
     // The progress of a long run would pile up.
     onStdout: (chunk) => {
@@ -123,7 +123,7 @@ function failed(args: readonly string[], why: string, cause?: unknown): QmpBacku
     .replace(VIEW, "'$1'")
     .replace(EXPORT, "the export '$1'")
     .replace(/\n+/g, '; ');
-  const short = words.length > 2000 ? `${words.slice(0, 1000)} … ${words.slice(-1000)}` : words;
+  const short = words.length > 2000 ? `${words.slice(0, 1000)} ... ${words.slice(-1000)}` : words;
   return new QmpBackupError('failed', `qemu-img ${args[0] ?? ''} failed: ${short}`, { cause });
 }
 

@@ -259,8 +259,17 @@ export class QmpClient {
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { command, resolve, reject });
       this.#options.trace?.('>', message);
-      this.#socket.write(line);
+      this.#sendTogether(line);
     });
+  }
+
+  /** Commands of one turn of the event loop go out in one write: each wakes QEMU's main loop, and takes the processor with it. */
+  #sendTogether(line: string): void {
+    if (this.#socket.writableCorked === 0) {
+      this.#socket.cork();
+      process.nextTick(() => this.#socket.uncork());
+    }
+    this.#socket.write(line);
   }
 
   #onData(chunk: Buffer): void {

@@ -45,7 +45,7 @@ export class QmpNotQmp extends QmpUnreachable {
         ...options,
         hint: isHumanMonitor
           ? 'this is the monitor for people (-monitor); give the VM a QMP one, as -qmp unix:PATH,server=on,wait=off'
-          : 'give the socket of -qmp (or -mon …,mode=control)',
+          : 'give the socket of -qmp (or -mon ...,mode=control)',
       },
     );
   }

@@ -110,5 +110,5 @@ function excerptOf(bytes: Buffer): string {
     // Control characters of a foreign peer must not reach a terminal.
     // eslint-disable-next-line no-control-regex
     .replace(/[\u0000-\u001f\u007f-\u009f]/g, '·');
-  return bytes.length > EXCERPT_BYTES ? `${text}…` : text;
+  return bytes.length > EXCERPT_BYTES ? `${text}...` : text;
 }

@@ -59,7 +59,7 @@ export async function startStorageDaemon({ what, owner, signal }: DaemonOptions)
   try {
     const path = join(folder, SOCKET_NAME);
     refuseLongPath(path);
-    const program = owner ? owner.launch(chardevAt(path)) : launch(path);
+    const program = owner ? owner.launch(chardevAt(path)) : await launch(path);
     try {
       const qmp = await connect(program, path, signal);
       return daemonOf(program, qmp, folder);
@@ -95,7 +95,7 @@ function chardevAt(monitor: string): string {
   return `socket,id=monitor,path=${monitor.replaceAll(',', ',,')},server=on,wait=off`;
 }
 
-function launch(monitor: string): Launched {
+function launch(monitor: string): Promise<Launched> {
   const daemon = [PROGRAM, '--chardev', chardevAt(monitor), '--monitor', 'chardev=monitor'];
   return startProgram('setpriv', ['--pdeathsig', 'TERM', 'sh', '-c', WITH_PARENT, `${process.pid}`, ...daemon], {
     ...{ ownSession: true, termMs: TERM_MS },

@@ -69,9 +69,9 @@ it.each([
 it.each(['SIGTERM', 'SIGHUP', 'SIGABRT', 'SIGQUIT'] as const)('ends with us, where %s ends us', async (signal) => {
   const script = `
     const { startProgram } = await import(${JSON.stringify(await built('host/program.js'))});
-    console.log(startProgram('sleep', ['300']).pid);
+    console.log((await startProgram('sleep', ['300'])).pid);
   `;
-  const us = startProgram(process.execPath, ['--input-type=module', '-e', script], {
+  const us = await startProgram(process.execPath, ['--input-type=module', '-e', script], {
     onStdout: (text) => (said += text),
   });
   let said = '';
@@ -92,7 +92,7 @@ describe('a program that does not end', () => {
 
   it('is killed by the signal of its run', async () => {
     const interrupt = new AbortController();
-    const program = startProgram('sleep', ['30'], { signal: interrupt.signal });
+    const program = await startProgram('sleep', ['30'], { signal: interrupt.signal });
     interrupt.abort();
     expect(await program.ended).toMatchObject({ exitCode: null, signal: 'SIGKILL' });
     expect(isAlive(program.pid)).toBe(false);
@@ -100,22 +100,18 @@ describe('a program that does not end', () => {
 
   it('may end in its own way, where it is given time', async () => {
     let said = '';
-    const ready = new Promise<void>((resolve) => {
-      const program = startProgram('sh', sh('trap "echo bye; exit" TERM; echo up; while :; do sleep 0.05; done'), {
-        termMs: 20_000,
-        onStdout: (text) => {
-          said += text;
-          if (text === 'up\n') void program.kill().then(resolve);
-        },
-      });
+    const program = await startProgram('sh', sh('trap "echo bye; exit" TERM; echo up; while :; do sleep 0.05; done'), {
+      termMs: 20_000,
+      onStdout: (text) => (said += text),
     });
-    await ready;
+    await expect.poll(() => said).toBe('up\n');
+    await program.kill();
     expect(said).toBe('up\nbye\n');
   });
 
   it('is killed where it does not', async () => {
     let said = '';
-    const program = startProgram('sh', sh('trap "" TERM; echo up; while :; do sleep 0.05; done'), {
+    const program = await startProgram('sh', sh('trap "" TERM; echo up; while :; do sleep 0.05; done'), {
       termMs: 300,
       onStdout: (text) => (said += text),
     });
@@ -128,7 +124,7 @@ describe('a program that does not end', () => {
 
 it('is told more and more, and heard as it answers', async () => {
   let heard = '';
-  const program = startProgram('cat', [], {
+  const program = await startProgram('cat', [], {
     stdin: 'pipe',
     onStdout: (text) => {
       heard += text;

@@ -26,6 +26,11 @@ it('runs where no package is installed', async () => {
   });
 });
 
+it('is text that V8 keeps in one byte a character', async () => {
+  const text = await readFile(await built('bundle/program.js'), 'utf8');
+  expect([...text].find((character) => character > '\u00ff')).toBeUndefined();
+});
+
 it('has each guard beside it, for it looks for them there', async () => {
   const guards = (await readdir(join(projectRoot(), 'src', 'guards'))).filter((file) => file.endsWith('-main.ts'));
   const there = await readdir(await built('bundle'));

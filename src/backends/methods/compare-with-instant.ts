@@ -16,7 +16,7 @@ import type { StagedImage } from '../copy-method.js';
 export async function compareWithInstant(
   run: BackupRun,
   planned: Planned,
-  { planned: disk, path }: StagedImage,
+  { planned: disk, path }: Pick<StagedImage, 'planned' | 'path'>,
   instant: BlockNodeSpec,
 ): Promise<void> {
   const windows = run.options.verify === 'sample' ? sampleWindows(disk.source.virtualSize, Math.random) : null;

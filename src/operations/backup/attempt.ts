@@ -77,12 +77,13 @@ function stageImages(
     const { disk, file, source, parent } = planned;
     await staging.makeDiskFolder(disk);
     const path = await staging.reserve(disk, file);
-    await createImage(path, {
+    const empty = {
       size: source.virtualSize,
       backing: parent?.file,
       compressionType: compressionType ?? undefined,
-    });
-    return { planned, path };
+    };
+    await createImage(path, empty);
+    return { planned, path, empty };
   });
 }
 

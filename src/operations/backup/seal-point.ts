@@ -56,13 +56,14 @@ export async function sealPoint(
 async function sealImage(
   { options, signal }: BackupRun,
   staging: Staging,
-  { planned, path }: StagedImage,
+  { planned, path, empty }: StagedImage,
   { outcomes }: Taken,
 ): Promise<PointDisk> {
   const { digests, compress: compressed } = options;
   const outcome = outcomes.find(({ job }) => job === planned.job);
   if (!outcome) throw new QmpBackupError('failed', `${planned.disk}: nobody has said that its copy is whole`);
-  const state = await sealFile(staging, { disk: planned.disk, file: planned.file, path }, { digests, signal });
+  const image = { disk: planned.disk, file: planned.file, path, empty: outcome.copied === 0 ? empty : null };
+  const state = await sealFile(staging, image, { digests, signal });
   return {
     ...entryOf(planned),
     ...state,

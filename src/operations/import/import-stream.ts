@@ -49,7 +49,7 @@ export async function importStream(
   const written = await copyStream(file, options).catch((error: unknown) => {
     throw inFile(from.name, error);
   });
-  const sealed = await sealFile(staging, { disk, file: file.file, path }, options);
+  const sealed = await sealFile(staging, { disk, file: file.file, path, empty: null }, options);
   const suspect = written.zeroRecords > 0 ? null : file.suspect;
   return {
     disk,

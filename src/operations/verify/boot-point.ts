@@ -51,7 +51,7 @@ async function bootWith(target: string, trial: BootTrial, verifying: VerifyRun, 
   const expect = trial.expect ?? (command.hasAgent ? { kind: 'agent' as const } : nothingToExpect(opened));
   const sockets = socketsIn(folder);
   const child = ['sh', '-c', WITH_PARENT, `${process.pid}`, command.program, ...command.args];
-  const program = startProgram('setpriv', ['--pdeathsig', 'KILL', ...child], {
+  const program = await startProgram('setpriv', ['--pdeathsig', 'KILL', ...child], {
     ownSession: true,
     onStdout: () => undefined,
   });

@@ -95,7 +95,7 @@ describe('parseJsonLine', () => {
       parseJsonLine(line);
       expect.unreachable();
     } catch (error) {
-      expect(error).toMatchObject({ kind: 'not-json', code: 'failed', excerpt: `·[31m${'y'.repeat(75)}…` });
+      expect(error).toMatchObject({ kind: 'not-json', code: 'failed', excerpt: `·[31m${'y'.repeat(75)}...` });
     }
   });
 });
