@@ -108,10 +108,15 @@ function object<T>(tests: Tests<T>, optional: Readonly<Record<string, Test>> = {
   return (value) => {
     if (typeof value !== 'object' || value === null) return false;
     const record = value as Readonly<Record<string, unknown>>;
-    const present = more.filter(([key]) => Object.hasOwn(record, key));
-    if (Object.keys(value).length !== entries.length + present.length) return false;
-    // Not by taking each entry apart, which alone takes as long as the rest.
-    return entries.every((entry) => entry[1](record[entry[0]])) && present.every((entry) => entry[1](record[entry[0]]));
+    // No closures, and no entry taken apart: a fifth of the whole.
+    for (const entry of entries) if (!entry[1](record[entry[0]])) return false;
+    let expected = entries.length;
+    for (const [key, test] of more) {
+      if (!Object.hasOwn(record, key)) continue;
+      if (!test(record[key])) return false;
+      expected += 1;
+    }
+    return Object.keys(value).length === expected;
   };
 }
 

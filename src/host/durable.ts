@@ -7,14 +7,14 @@ import { type Owner, setOwnership } from './ownership.js';
 /** Writing that survives a power cut: what these functions have returned from is on the disk, whole. */
 
 /**
- * Replaces `path` by a file that holds `text`: temporary file, fsync, rename, fsync of the folder. Whoever reads
- * `path` finds the old text or the new one. A temporary file that a crash left is replaced.
+ * Replaces `path` by a file that holds `content`: temporary file, fsync, rename, fsync of the folder. Whoever reads
+ * `path` finds the old content or the new one. A temporary file that a crash left is replaced.
  *
  * @throws QmpBackupError `unsafe` or `failed`. An error of the last fsync comes after the rename: read `path` again.
  */
 export async function replaceFile(
   path: string,
-  text: string,
+  content: string | Uint8Array,
   { mode, owner }: { readonly mode: number; readonly owner?: Owner | undefined },
 ): Promise<void> {
   const temporary = temporaryOf(path);
@@ -24,7 +24,7 @@ export async function replaceFile(
     const handle = await open(temporary, 'wx', mode);
     try {
       await setOwnership(handle, mode, owner);
-      await handle.writeFile(text);
+      await handle.writeFile(content);
       await handle.sync();
     } finally {
       await handle.close();

@@ -89,11 +89,11 @@ export async function writeCatalog(target: string, catalog: Catalog): Promise<vo
 export async function keepCatalogCopy(target: string): Promise<void> {
   const [copy, before] = [catalogCopyPath(target, 1), catalogCopyPath(target, 2)];
   try {
-    const text = await readFile(catalogPath(target), 'utf8');
+    const content = await readFile(catalogPath(target));
     await rename(copy, before).catch((error: unknown) => {
       if (codeOf(error) !== 'ENOENT') throw error;
     });
-    await replaceFile(copy, text, { mode: 0o600, owner: await ownerFor(target) });
+    await replaceFile(copy, content, { mode: 0o600, owner: await ownerFor(target) });
   } catch (error) {
     if (!(error instanceof QmpBackupError) && codeOf(error) === undefined) throw error;
   }
