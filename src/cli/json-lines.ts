@@ -1,3 +1,4 @@
+import { printableJson } from '../core/printable.js';
 import type { WarningCode } from '../core/warning.js';
 import type { AnswerDocument } from './documents/document.js';
 import { JSON_SCHEMA } from './documents/envelope.js';
@@ -37,7 +38,7 @@ export function createJsonLines(now: () => Date): JsonLines {
     type,
     at: now().toISOString(),
   });
-  const put = (line: LineDocument): Error | null => putAnswer(`${JSON.stringify(line)}\n`);
+  const put = (line: LineDocument): Error | null => putAnswer(`${printableJson(line)}\n`);
   return {
     log: (level, text, code) => void put({ ...start('log'), level, code, text }),
     progress: (unit, parts) => {

@@ -1,3 +1,4 @@
+import { printable, printableLines } from '../core/printable.js';
 import type { WarningCode } from '../core/warning.js';
 import type { JsonLines } from './json-lines.js';
 import { put } from './output.js';
@@ -44,7 +45,7 @@ export function createLog(options: LogOptions): Log {
   };
   const show = (level: LogLevel, text: string): void => {
     clear();
-    put(process.stderr, `${paint(level, `${PREFIX[level]}${text}`)}\n`);
+    put(process.stderr, `${paint(level, `${PREFIX[level]}${printableLines(text)}`)}\n`);
   };
   const keepers: Keeper[] = [];
   const failing = (option: string): ((why: string) => void) => {
@@ -63,7 +64,7 @@ export function createLog(options: LogOptions): Log {
     return level === 'debug' ? debug : verbose || debug || !quiet;
   };
   const record = (level: LogLevel, text: string): void => {
-    for (const keeper of keepers) keeper.keep(level, text);
+    for (const keeper of keepers) keeper.keep(level, printableLines(text));
   };
   return {
     write: (level, text, code) => {
@@ -78,7 +79,7 @@ export function createLog(options: LogOptions): Log {
     transient: (text) => {
       if (quiet || !process.stderr.isTTY) return;
       clear();
-      put(process.stderr, text);
+      put(process.stderr, printable(text));
       transientShown = text !== '';
     },
     close: async () => {

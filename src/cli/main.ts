@@ -1,5 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import { CommanderError } from 'commander';
+import { printableJson, printableLines } from '../core/printable.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { endWithStarter, hearNoStarter, isInBackground } from './background.js';
@@ -70,7 +71,7 @@ function report(error: unknown): number {
   ];
   const log = opened[0]?.log;
   if (log) log.write('error', lines.join('\n'));
-  else put(process.stderr, `error: ${lines.join('\n')}\n`);
+  else put(process.stderr, `error: ${printableLines(lines.join('\n'))}\n`);
   const hint = (known ? told.hint : null) ?? null;
   printError({
     code: error instanceof QmpBackupError ? error.code : 'failed',
@@ -93,5 +94,5 @@ function printError(error: ErrorDocument['error']): void {
   if (opened[0]?.answered()) return;
   const form = jsonFormOf(process.argv);
   if (form === 'lines') createJsonLines(() => new Date()).error(error);
-  if (form === 'document') putAnswer(`${JSON.stringify(errorDocument(error), null, 2)}\n`);
+  if (form === 'document') putAnswer(`${printableJson(errorDocument(error), 2)}\n`);
 }

@@ -1,5 +1,6 @@
 import { Chalk } from 'chalk';
 import type { Trace } from '../backends/verb-context.js';
+import { printableJson, printableLines } from '../core/printable.js';
 import { countsWhereStrict, type Warn, type Warning } from '../core/warning.js';
 import { type ErrorCode, messageOf } from '../errors.js';
 import type { AnswerDocument } from './documents/document.js';
@@ -68,8 +69,10 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
   let answered = false;
   const print = (document: MakesDocument, text: () => string, standing: () => string): boolean => {
     answered = true;
-    const json = (): string => JSON.stringify(document(warnings), null, 2);
-    const error = lines ? lines.answer(document(warnings)) : putAnswer(`${globals.json ? json() : text()}\n`);
+    const json = (): string => printableJson(document(warnings), 2);
+    const error = lines
+      ? lines.answer(document(warnings))
+      : putAnswer(`${globals.json ? json() : printableLines(text())}\n`);
     if (error) log.write('error', `the answer could not be written to stdout: ${messageOf(error)}; ${standing()}`);
     return error === null;
   };

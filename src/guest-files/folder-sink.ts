@@ -2,7 +2,8 @@ import { constants } from 'node:fs';
 import { chmod, type FileHandle, lchown, lstat, lutimes, mkdir, open, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { QmpBackupError } from '../errors.js';
-import { codeOf, fileError } from '../host/file-errors.js';
+import { fileError } from '../host/file-errors.js';
+import { isThere } from '../host/is-there.js';
 import { writeAll } from '../host/write-all.js';
 import type { FileSink } from './file-sink.js';
 import type { LocatedFile } from './reader.js';
@@ -80,16 +81,6 @@ async function writeSparsely(
     at += bytes.length;
   });
   await handle.truncate(size);
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return false;
-    throw fileError('look at', path, error);
-  }
 }
 
 async function inWords<T>(path: string, step: () => Promise<T>): Promise<T> {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { codeOf } from '../host/file-errors.js';
+import { readProc } from '../host/proc-text.js';
 import { type Program, startProgram } from '../host/program.js';
 import { within } from '../host/within.js';
 
@@ -77,23 +77,14 @@ export async function startGuestfish({ images, folder, signal }: GuestfishOption
  * what it waits for fails. That is what it has started, its QEMU or supermin; the other of its own name guards that one.
  */
 function endAppliance(guestfish: number): void {
-  for (const pid of readOrEmpty(`/proc/${guestfish}/task/${guestfish}/children`).split(' ')) {
-    if (pid === '' || readOrEmpty(`/proc/${pid}/comm`).startsWith('guestfish')) continue;
+  for (const pid of readProc(`/proc/${guestfish}/task/${guestfish}/children`).split(' ')) {
+    if (pid === '' || readProc(`/proc/${pid}/comm`).startsWith('guestfish')) continue;
     try {
       process.kill(Number(pid), 'SIGTERM');
     } catch (error) {
       // It has ended just now.
       if (codeOf(error) !== 'ESRCH') throw error;
     }
-  }
-}
-
-function readOrEmpty(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ESRCH') return '';
-    throw error;
   }
 }
 

@@ -3,8 +3,3 @@ export function isSafeName(name: string): boolean {
   // eslint-disable-next-line no-control-regex
   return name !== '' && name !== '.' && name !== '..' && !/[/\x00-\x1f\x7f]/.test(name);
 }
-
-/** For people, on a terminal. */
-export function printableName(name: string): string {
-  return name.replace(/[\p{Cc}\p{Cf}]/gu, '?');
-}

@@ -1,6 +1,8 @@
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { printable } from '../core/printable.js';
 import { codeOf } from './file-errors.js';
+import { readProc } from './proc-text.js';
 
 /**
  * Who holds a lock, and whether that process still lives. Read from /proc of Linux; a live owner is never taken for a
@@ -47,7 +49,7 @@ export function hasEnded(now: ProcessState, startTime: string): boolean {
 
 /** The state of a process on this host and in this pid namespace. */
 export function inspectProcess(pid: number): ProcessState {
-  const stat = readOrEmpty(`/proc/${pid}/stat`);
+  const stat = readProc(`/proc/${pid}/stat`);
   if (stat === '') return exists(pid) ? 'hidden' : 'gone';
   // The command, in parentheses, may hold blanks and parentheses itself.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
@@ -65,8 +67,8 @@ export function recordOf(pid: number, what: string, command: string): LockOwner 
   return {
     what,
     host: hostname(),
-    machineId: readOrEmpty('/etc/machine-id').trim(),
-    bootId: readOrEmpty('/proc/sys/kernel/random/boot_id').trim(),
+    machineId: readProc('/etc/machine-id').trim(),
+    bootId: readProc('/proc/sys/kernel/random/boot_id').trim(),
     pid,
     pidNamespace: namespaceOfPids(),
     processStartTime: typeof state === 'string' ? '' : state.startTime,
@@ -107,11 +109,11 @@ const TEXT_FIELDS = [
 
 /** For people; a record may come from anybody, so nothing in it reaches a terminal unchecked. */
 export function describeOwner({ what, pid, host, since }: LockOwner): string {
-  return `${printable(what)} (pid ${pid} on ${printable(host)}, since ${printable(since)})`;
+  return `${shortened(what)} (pid ${pid} on ${shortened(host)}, since ${shortened(since)})`;
 }
 
-function printable(text: string): string {
-  return text.replace(/\p{C}/gu, '?').slice(0, 200);
+function shortened(text: string): string {
+  return printable(text).slice(0, 200);
 }
 
 function namespaceOfPids(): string {
@@ -119,17 +121,6 @@ function namespaceOfPids(): string {
     return readlinkSync('/proc/self/ns/pid');
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return '';
-    throw error;
-  }
-}
-
-/** The process may end between being found and being looked at (ESRCH). */
-function readOrEmpty(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    const code = codeOf(error);
-    if (code === 'ENOENT' || code === 'ESRCH' || code === 'EACCES' || code === 'EPERM') return '';
     throw error;
   }
 }

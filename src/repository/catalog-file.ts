@@ -2,10 +2,11 @@ import { readFile, rename } from 'node:fs/promises';
 import { type Catalog, readCatalogValue } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
+import { isThere } from '../host/is-there.js';
 import { codeOf } from '../host/file-errors.js';
 import { ownerFor } from '../host/ownership.js';
 import { readJsonFile } from '../host/plain-file.js';
-import { CATALOG_COPIES, catalogCopyPath, catalogPath, isThere } from './layout.js';
+import { CATALOG_COPIES, catalogCopyPath, catalogPath } from './layout.js';
 
 /** `catalog.json` on disk: what is read is checked as if a stranger had written it; what is written is durable. */
 

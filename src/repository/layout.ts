@@ -1,8 +1,9 @@
-import { lstat, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isComponent, PARTIAL_SUFFIX } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
+import { isThere } from '../host/is-there.js';
 
 /** Every path rule of a target folder. No name of a disk or file that is given here can lead outside the target. */
 
@@ -129,15 +130,4 @@ function withCatalog(folders: readonly string[]): Promise<readonly string[]> {
 async function having(folders: readonly string[], pathOf: (folder: string) => string): Promise<readonly string[]> {
   const found = await Promise.all(folders.map(async (folder) => ((await isThere(pathOf(folder))) ? [folder] : [])));
   return found.flat().toSorted();
-}
-
-/** Also a file that cannot be read: whoever needs it must hear of that. */
-export async function isThere(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
-    throw fileError('look at', path, error);
-  }
 }

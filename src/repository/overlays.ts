@@ -7,7 +7,7 @@ import { renameDurably, replaceFile, syncFile } from '../host/durable.js';
 import { readJsonFile } from '../host/plain-file.js';
 import { createImage } from '../host/empty-image.js';
 import { checkHeader } from './check-file.js';
-import { isThere } from './layout.js';
+import { isThere } from '../host/is-there.js';
 import type { OpenDisk, OpenPoint } from './open-point.js';
 
 /**

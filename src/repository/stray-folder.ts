@@ -5,7 +5,7 @@ import { strayFolderName } from '../core/strays.js';
 import { syncFolder } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { ownerFor, setOwnership } from '../host/ownership.js';
-import { isThere } from './layout.js';
+import { isThere } from '../host/is-there.js';
 
 /** Where what is taken away goes, made with the first file: nothing is deleted that somebody may want to look at. */
 export class StrayFolder {

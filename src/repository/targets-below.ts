@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { isBackupFile, isStrayFolder } from '../core/strays.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
-import { catalogCopyPath, catalogPath, isThere, journalPath, verifiedPath } from './layout.js';
+import { isThere } from '../host/is-there.js';
+import { catalogCopyPath, catalogPath, journalPath, verifiedPath } from './layout.js';
 
 export interface TargetsIn {
   readonly targets: readonly string[];

@@ -1,3 +1,4 @@
+import { printable } from '../../core/printable.js';
 import { asShellWord } from '../../core/shell-word.js';
 import { boot } from '../../operations/boot/boot.js';
 import { BOOT_OPTIONS } from '../../operations/boot/options.js';
@@ -64,7 +65,7 @@ async function runBoot(flags: Flags, context: CommandContext): Promise<void> {
           context.warn(event);
           return;
         case 'differs':
-          log.write('info', event.what);
+          log.write('info', printable(event.what));
           return;
         case 'running':
           log.write(
@@ -99,11 +100,11 @@ function render({ point, state, pid, command, script, monitor, agent, disks }: B
     leans ? 'leans on the backup' : 'stands alone',
   ]);
   return [
-    `${state === 'started' ? 'started' : 'running already:'} ${point}, pid ${pid}`,
+    `${state === 'started' ? 'started' : 'running already:'} ${printable(point)}, pid ${pid}`,
     table(rows),
     `monitor: ${monitor}`,
     ...(agent === null ? [] : [`guest agent: ${agent}`]),
     `script: ${script}`,
-    command.map(asShellWord).join(' '),
+    printable(command.map(asShellWord).join(' ')),
   ].join('\n');
 }

@@ -1,3 +1,4 @@
+import { printable } from '../../core/printable.js';
 import { RECOVER_OPTIONS } from '../../operations/recover/options.js';
 import type { RecoveredTarget, RecoverResult } from '../../operations/recover/recover.js';
 import { recover } from '../../operations/recover/recover.js';
@@ -71,6 +72,6 @@ function renderTarget({ target, run, actions, left }: RecoveredTarget, dryRun: b
   const counts = run?.sealed ? 'after its point was sealed' : 'before its point was sealed';
   const forgotten = actions.every(({ kind }) => kind === 'redefine-checkpoint');
   const others = forgotten ? 'libvirt has forgotten what it needs' : 'jobs of a run into another target';
-  const who = run ? `${run.what} of ${formatTime(run.startedAt)} died ${counts}` : others;
+  const who = run ? `${printable(run.what)} of ${formatTime(run.startedAt)} died ${counts}` : others;
   return [`${target}: ${who}`, ...lines];
 }

@@ -1,3 +1,4 @@
+import { printable } from '../../core/printable.js';
 import { nameOfVolume } from '../../operations/files/find-path.js';
 import type { FilesFindResult } from '../../operations/files/find.js';
 import type { FilesLsResult, ListedVolume } from '../../operations/files/ls.js';
@@ -5,11 +6,14 @@ import { table } from './table.js';
 import { formatBytes, formatTime } from './units.js';
 
 export function renderListed({ point, volumes, volume, files }: FilesLsResult): string {
-  if (volume === null) return [point, table(volumes.map(rowOfVolume))].join('\n');
+  if (volume === null) return [printable(point), table(volumes.map(rowOfVolume))].join('\n');
   const rows = files.map(({ path, kind, mode, uid, gid, size, mtime }) => [
-    ...[`  ${KINDS[kind]}${rightsOf(mode)}`, `${uid}:${gid}`, `${size}`, timeOf(mtime), shown(path)],
+    ...[`  ${KINDS[kind]}${rightsOf(mode)}`, `${uid}:${gid}`, `${size}`, timeOf(mtime), path],
   ]);
-  return [`${point}, ${nameOfVolume(volume)} (${volume.type})`, ...(rows.length > 0 ? [table(rows)] : [])].join('\n');
+  return [
+    `${printable(point)}, ${printable(nameOfVolume(volume))} (${volume.type})`,
+    ...(rows.length > 0 ? [table(rows)] : []),
+  ].join('\n');
 }
 
 function rowOfVolume(volume: ListedVolume): readonly string[] {
@@ -23,7 +27,7 @@ function whoReads(type: string, reader: ListedVolume['reader']): string {
 }
 
 export function renderFound({ points, found }: FilesFindResult): string {
-  if (found.length === 0) return `nothing of that name in ${points.join(', ')}`;
+  if (found.length === 0) return `nothing of that name in ${points.map(printable).join(', ')}`;
   return found
     .map(({ volume, path, states }) => {
       const rows = states
@@ -31,7 +35,7 @@ export function renderFound({ points, found }: FilesFindResult): string {
         .map(({ point, state, size, mtime }) => [
           ...[`  ${point}`, state, size === null ? '' : `${size}`, mtime === null ? '' : timeOf(mtime)],
         ]);
-      return [`${shown(path)} (${volume})`, table(rows)].join('\n');
+      return [`${printable(path)} (${printable(volume)})`, table(rows)].join('\n');
     })
     .join('\n');
 }
@@ -40,11 +44,6 @@ const KINDS = { file: '-', folder: 'd', link: 'l', other: '?' } as const;
 
 function rightsOf(mode: number): string {
   return [...'rwxrwxrwx'].map((letter, index) => (mode & (0o400 >> index) ? letter : '-')).join('');
-}
-
-/** A name may have been made to deceive whoever reads it on a terminal. */
-function shown(path: string): string {
-  return path.replace(/[\p{Cc}\p{Cf}]/gu, '?');
 }
 
 /** A guest may have written any number. */

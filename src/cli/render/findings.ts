@@ -1,4 +1,5 @@
 import type { Finding } from '../../core/finding.js';
+import { printable } from '../../core/printable.js';
 
 /** A line per finding with what to do about it, the worst first, and a count. */
 export function renderFindings(findings: readonly Finding[]): string {
@@ -6,8 +7,8 @@ export function renderFindings(findings: readonly Finding[]): string {
 }
 
 export function findingLines(findings: readonly Finding[]): readonly string[] {
-  return findings.map(
-    ({ level, subject, what, todo }) => `${level.padEnd(7)}  ${subject}: ${what}${todo === null ? '' : ` -> ${todo}`}`,
+  return findings.map(({ level, subject, what, todo }) =>
+    printable(`${level.padEnd(7)}  ${subject}: ${what}${todo === null ? '' : ` -> ${todo}`}`),
   );
 }
 

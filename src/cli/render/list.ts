@@ -1,4 +1,5 @@
 import { displayName } from '../../core/identity.js';
+import { printable } from '../../core/printable.js';
 import type { ListedPoint, ListedTarget } from '../../operations/list.js';
 import { table } from './table.js';
 import { formatBytes, formatTime } from './units.js';
@@ -9,7 +10,7 @@ export function renderList(targets: readonly ListedTarget[], verbose: boolean): 
 }
 
 function renderTarget({ target, vm, points }: ListedTarget, verbose: boolean): string {
-  const heading = `${target}  VM ${displayName(vm) ?? 'without name'}, ${points.length} ${points.length === 1 ? 'point' : 'points'}`;
+  const heading = `${printable(target)}  VM ${printable(displayName(vm) ?? 'without name')}, ${points.length} ${points.length === 1 ? 'point' : 'points'}`;
   const header = ['POINT', 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS', 'DISKS'];
   return [heading, table([header, ...points.map((point) => row(point, verbose))])].join('\n');
 }

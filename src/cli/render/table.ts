@@ -1,5 +1,8 @@
-/** Rows as aligned columns; the last column is not padded. */
-export function table(rows: readonly (readonly string[])[]): string {
+import { printable } from '../../core/printable.js';
+
+/** Rows as aligned columns; the last column is not padded. A cell stays in its line, whatever it holds. */
+export function table(cells: readonly (readonly string[])[]): string {
+  const rows = cells.map((row) => row.map(printable));
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
   return rows
     .map((row) =>

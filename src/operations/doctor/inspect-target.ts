@@ -1,4 +1,3 @@
-import { stat } from 'node:fs/promises';
 import type { BackupOptions } from '../../backends/backup-options.js';
 import { fleeceFor } from '../../backends/qmp/choose-fleecing.js';
 import { observeRepairs, type RepairableVm } from '../../backends/repair.js';
@@ -15,6 +14,7 @@ import { defaultReserve, isShort, spaceNeeded } from '../../core/space.js';
 import type { PlanFacts, SpaceFacts, TargetContent, TargetFacts } from '../../doctor/facts.js';
 import { QmpBackupError } from '../../errors.js';
 import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
+import { isBehindLinks } from '../../host/is-there.js';
 import type { QemuFeatures } from '../../qemu/features.js';
 import { type CheckedParents, checkParents, damageIn } from '../../repository/check-parents.js';
 import { targetLockedBy } from '../../repository/lock.js';
@@ -53,7 +53,7 @@ export interface SeenTarget {
 /** @throws QmpBackupError when the target cannot be looked at at all */
 export async function inspectTarget(folder: string, options: LookOptions): Promise<SeenTarget> {
   const space = await freeSpace(folder, { timeoutMs: ANSWER_MS });
-  const exists = await isThere(folder);
+  const exists = await isBehindLinks(folder);
   const { probed, vm } = options;
   const facts: Omit<TargetFacts, 'content' | 'plan' | 'space'> & { readonly space: SpaceFacts } = {
     folder,
@@ -146,11 +146,4 @@ async function readOrSay(folder: string, monthly: boolean): Promise<TargetState 
     if (!(error instanceof QmpBackupError)) throw error;
     return { failed: error.message, hint: error.hint ?? null };
   }
-}
-
-async function isThere(folder: string): Promise<boolean> {
-  return stat(folder).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,5 +1,5 @@
+import { printable } from '../../core/printable.js';
 import { QmpBackupError } from '../../errors.js';
-import { printableName } from '../../guest-files/safe-name.js';
 import type { GuestReader, LocatedFile, Volume } from '../../guest-files/reader.js';
 import { type FoundVolume, isForSleuthkit, type OpenFiles } from './open-files.js';
 import type { FilesOptions } from './options.js';
@@ -29,12 +29,12 @@ export async function findPath(files: OpenFiles, path: string, asked: Asked): Pr
   const [first, second] = found;
   if (first && second) {
     const places = found.map(({ volume }) => nameOfVolume(volume)).join(', ');
-    throw new QmpBackupError('usage', `${printableName(path)} is on several file systems: ${places}`, {
+    throw new QmpBackupError('usage', `${printable(path)} is on several file systems: ${places}`, {
       hint: 'Say which: --disk ID --partition N, or --partition /dev/vg/lv',
     });
   }
   if (first) return first;
-  throw new QmpBackupError('failed', `there is no ${printableName(path)} in any file system that was looked at`, {
+  throw new QmpBackupError('failed', `there is no ${printable(path)} in any file system that was looked at`, {
     hint: 'See which there are: qmpbackup files ls --target DIR; links are not followed.',
   });
 }

@@ -1,12 +1,13 @@
 import { resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
+import { printable } from '../../core/printable.js';
 import { warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { Unwind, unwinding } from '../../flow/unwind.js';
 import type { FileSink } from '../../guest-files/file-sink.js';
 import { folderSink } from '../../guest-files/folder-sink.js';
 import type { LocatedFile } from '../../guest-files/reader.js';
-import { isSafeName, printableName } from '../../guest-files/safe-name.js';
+import { isSafeName } from '../../guest-files/safe-name.js';
 import { tarSink } from '../../guest-files/tar-sink.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
@@ -73,7 +74,7 @@ export function filesGet(request: FilesGetRequest, given: Partial<GetContext> = 
 
     function leaveOut({ path, kind }: LocatedFile): void {
       const why = kind === 'other' ? 'it is neither file, folder nor link' : 'no file here can have that name';
-      context.report({ kind: 'warning', ...warning('file-left-out', `${printableName(path)} is left out: ${why}`) });
+      context.report({ kind: 'warning', ...warning('file-left-out', `${printable(path)} is left out: ${why}`) });
       leftOut.push(path);
     }
   });

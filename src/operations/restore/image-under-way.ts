@@ -5,10 +5,10 @@ import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { replaceFile } from '../../host/durable.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
+import { isThere } from '../../host/is-there.js';
 import { describeOwner, inspectProcess, judgeOwner, parseOwner, thisProcess } from '../../host/lock-owner.js';
 import { readPlainFile } from '../../host/plain-file.js';
 import type { ImageFormat } from '../../qemu-tools/steps.js';
-import { isThere } from '../../repository/layout.js';
 import type { ChainSource } from './read-chain.js';
 
 /**

@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { folderName } from '../../core/names.js';
 import type { DefinitionFile, Point } from '../../core/point.js';
 import { type Warn, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
-import { codeOf, fileError } from '../../host/file-errors.js';
+import { fileError } from '../../host/file-errors.js';
+import { isBehindLinks } from '../../host/is-there.js';
 import { giveTo } from '../../host/named-owner.js';
 import type { Owner } from '../../host/ownership.js';
 import { parseDomain } from '../../libvirt/domain-xml.js';
@@ -161,7 +162,7 @@ export async function writeDefinition(
 ): Promise<WrittenDefinition> {
   const { name, uuid, newUuid, recorded, nvram, tpm } = source;
   const there = await Promise.all(
-    mediaOf(recorded.inactive).map(async (path) => ((await isThere(path)) ? [path] : [])),
+    mediaOf(recorded.inactive).map(async (path) => ((await isBehindLinks(path)) ? [path] : [])),
   );
   const { xml, notes } = restoredDomain(recorded, {
     ...{ name, newUuid, nvram: paths.nvram },
@@ -195,16 +196,6 @@ async function giveAllTo(folder: string, owner: Owner): Promise<void> {
 async function made(path: string, bytes: Buffer, undo: Unwind): Promise<void> {
   undo.defer(() => rm(path, { force: true }));
   await writeNew(path, bytes);
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return false;
-    throw fileError('look at', path, error);
-  }
 }
 
 /** Into a folder that is not there yet, with folders below it that only root and the emulator's user will enter. */

@@ -1,3 +1,4 @@
+import { isThere } from '../../host/is-there.js';
 import { rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
@@ -10,7 +11,6 @@ import { readRebaseNote } from '../../import/legacy-disk.js';
 import { readLegacyFolder } from '../../import/legacy-folder.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
-import { isThere } from '../../repository/layout.js';
 import { lockTarget } from '../../repository/lock.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
