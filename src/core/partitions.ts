@@ -19,7 +19,10 @@ const PROTECTIVE = 0xee;
 export async function readPartitions(read: ReadAt, size: number): Promise<readonly Partition[]> {
   if (size < 2 * SECTOR) return [];
   const mbr = entriesOf(await read(0, SECTOR));
-  const found = mbr.some(({ type }) => type === PROTECTIVE) ? await readGpt(read) : await readMbr(read, mbr);
+  // What a table says may be any number, and no file has such a place.
+  const within: ReadAt = async (offset, length) =>
+    offset + length <= size ? await read(offset, length) : new Uint8Array(0);
+  const found = mbr.some(({ type }) => type === PROTECTIVE) ? await readGpt(within) : await readMbr(within, mbr);
   return found.filter(({ offset, length }) => offset > 0 && length > 0 && offset + length <= size);
 }
 

@@ -12,7 +12,12 @@ const MiB = 1024 * 1024;
 const SIZE = 32 * MiB;
 
 function partitionsOf(bytes: Uint8Array) {
-  return readPartitions((offset, length) => Promise.resolve(bytes.subarray(offset, offset + length)), bytes.length);
+  const read = (offset: number, length: number) => {
+    // As a file refuses it.
+    if (!Number.isSafeInteger(offset)) throw new RangeError(`there is no place ${offset}`);
+    return Promise.resolve(bytes.subarray(offset, offset + length));
+  };
+  return readPartitions(read, bytes.length);
 }
 
 function tableOf(script: string): Uint8Array {
@@ -35,6 +40,12 @@ it('reads GPT and MBR as sfdisk writes them, with gaps in the numbers and logica
     { number: 5, offset: 5 * MiB, length: MiB },
     { number: 6, offset: 7 * MiB, length: MiB },
   ]);
+});
+
+it('finds nothing where a table says that it is beyond the end of all numbers', async () => {
+  const gpt = tableOf('label: gpt\nstart=2048,size=4096\n').slice(0, 4 * MiB);
+  new DataView(gpt.buffer, gpt.byteOffset).setBigUint64(512 + 72, 0xffff_ffff_ffff_ffffn, true);
+  expect(await partitionsOf(gpt)).toEqual([]);
 });
 
 it('never leads beyond the disk, whatever stands in a table', async () => {
