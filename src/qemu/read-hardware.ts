@@ -2,6 +2,7 @@ import { type Hardware, hardwareOf, type Medium } from '../core/hardware.js';
 import type { SourceDisk } from '../core/disk.js';
 import type { QmpClient } from '../qmp/client.js';
 import { run } from '../qmp/commands.js';
+import { QmpCommandError, QmpProtocolError, QmpTimeout } from '../qmp/errors.js';
 import type { BlockDevice } from '../qmp/replies.js';
 import { guestDevices } from './guest-devices.js';
 
@@ -13,7 +14,9 @@ export interface PointSource {
 
 /**
  * What must be known of the machine to start it again, in one batch of questions; a question that QEMU refuses leaves its
- * field empty, and null is a QEMU that tells nothing of its devices. For a VM whose disks have no filter of ours. Never rejects.
+ * field empty, and null is a QEMU that tells nothing of its devices. For a VM whose disks have no filter of ours.
+ *
+ * @throws QmpConnectionLost
  */
 export async function readHardware(client: QmpClient, disks: readonly PointSource[]): Promise<Hardware | null> {
   const property = (name: string): Promise<unknown> =>
@@ -48,10 +51,18 @@ export async function readHardware(client: QmpClient, disks: readonly PointSourc
 /** Of `/machine`. */
 const PROPERTIES = ['smp', 'firmware', 'kernel', 'initrd', 'append', 'boot', 'usb'] as const;
 
-/** A point is worth more than what is told of its machine; of a monitor that is lost the backup hears itself. */
-function told<T>(answer: Promise<T>): Promise<T | null> {
-  return answer.catch(() => null);
+/** A point is worth more than what is told of its machine. A monitor that is lost is not one that does not know. */
+async function told<T>(answer: Promise<T>): Promise<T | null> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (NOT_TOLD.some((kind) => error instanceof kind)) return null;
+    throw error;
+  }
 }
+
+/** It was refused, has another shape than is known, or did not come in time. */
+const NOT_TOLD = [QmpCommandError, QmpProtocolError, QmpTimeout] as const;
 
 /** It is a property of the device itself, and `query-block` may name the virtio part of it. */
 async function bootIndex(client: QmpClient, qdev: string | null): Promise<number | null> {

@@ -120,6 +120,8 @@ class DriveBackup implements CopyAttempt {
     this.atStake = atStake(run.options, parts.guards);
     this.freezer = parts.guards.freeze;
     this.#hardware = readHardware(run.session.client, planned.plan.disks);
+    // Whoever waits for it hears of that, unless something else fails first.
+    this.#hardware.catch(() => undefined);
     this.compressionType = run.options.compress ? (fleecing.features?.compressionType ?? null) : null;
   }
 
