@@ -8,7 +8,7 @@ import { fuseMounts } from '../host/mounts.js';
 import { FUSE3_HINT } from '../host/unmount.js';
 import { run } from '../qmp/commands.js';
 import type { StorageDaemon } from './daemon.js';
-import { clearFile, findMount, type MountRecord, recordMount } from './mount-record.js';
+import { clearFile, findMount, identityOfFolder, type MountRecord, recordMount } from './mount-record.js';
 
 /** Disks as files: each a mount of the daemon's over an empty file, in a folder that holds nothing else. */
 export interface Mountpoint {
@@ -70,7 +70,7 @@ export async function mountDisks(
   const files = nodes.map(({ disk }) => ({ disk, path: join(mountpoint, `${disk}.raw`) }));
   const state = inspectProcess(daemon.pid);
   let record: MountRecord = {
-    ...{ mountpoint, made: missing, files: files.map(({ path }) => ({ path, device: null })) },
+    ...{ mountpoint, made: missing, folder: null, files: files.map(({ path }) => ({ path, device: null })) },
     daemon: { pid: daemon.pid, startTime: typeof state === 'string' ? '' : state.startTime },
   };
   await recordMount(daemon.folder, record);
@@ -79,8 +79,8 @@ export async function mountDisks(
     await exportTo(daemon, { id: idOf(index), node, path: files[index]?.path ?? '', writable: false }, signal);
   }
   const mounts = fuseMounts();
-  const found = record.files.map((file) => ({ ...file, device: findMount(file, mounts)?.device ?? null }));
-  record = { ...record, files: found };
+  const found = record.files.map((file) => ({ ...file, device: findMount(file, record, mounts)?.device ?? null }));
+  record = { ...record, folder: identityOfFolder(mountpoint), files: found };
   await recordMount(daemon.folder, record);
   const unmounted = untilUnmounted(daemon, record, ending);
   // Whoever waits for it hears of that, too.
@@ -158,7 +158,7 @@ async function untilUnmounted(daemon: StorageDaemon, record: MountRecord, ending
   while (mounted.length > 0 && !ending.aborted) {
     await sleep(POLL_MS);
     const mounts = fuseMounts();
-    const gone = mounted.filter((file) => !findMount(file, mounts));
+    const gone = mounted.filter((file) => !findMount(file, record, mounts));
     for (const { path, index } of ending.aborted ? [] : gone) {
       await run(daemon.qmp, 'block-export-del', { id: idOf(index), mode: 'hard' });
       await clearFile(path, false);

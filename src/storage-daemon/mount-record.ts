@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs';
 import { lstat, rm, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -28,6 +29,8 @@ const recordSchema = v.object({
   mountpoint: v.string(),
   /** The folder was not there before. */
   made: v.boolean(),
+  /** Its device and inode; null until something is mounted. */
+  folder: v.optional(v.nullable(v.string()), null),
   daemon: v.object({ pid: v.number(), startTime: v.string() }),
   /** Empty files, below the mounts. */
   files: v.array(fileSchema),
@@ -57,17 +60,34 @@ export async function clearMount(folder: string): Promise<void> {
   await endDaemon(record.daemon);
   let where = record.mountpoint;
   for (const file of record.files) {
-    const mounted = findMount(file, fuseMounts());
+    const mounted = findMount(file, record, fuseMounts());
     if (mounted) where = dirname(mounted.point);
     await clearFile(mounted?.point ?? file.path, mounted !== undefined);
   }
   if (record.made) await removeIfEmpty(where);
 }
 
-/** Where the file is mounted now: its folder may have been moved. */
-export function findMount({ path, device }: FileOfMount, mounts: readonly Mount[]): Mount | undefined {
-  const moved = mounts.find((each) => each.device === device && basename(each.point) === basename(path));
-  return moved ?? mounts.findLast(({ point }) => point === path);
+/**
+ * Where the file is mounted now: its folder may have been moved. Numbers of devices are given anew, also to a mount of a file of
+ * the same name in another folder.
+ */
+export function findMount(
+  { path, device }: FileOfMount,
+  { folder }: Pick<MountRecord, 'folder'>,
+  mounts: readonly Mount[],
+): Mount | undefined {
+  const there = mounts.findLast(({ point, device: its }) => point === path && (device === null || its === device));
+  if (there || device === null) return there;
+  return mounts.find(
+    ({ point, device: its }) =>
+      its === device && basename(point) === basename(path) && identityOfFolder(dirname(point)) === folder,
+  );
+}
+
+/** By which a folder is known wherever it was moved to; null where there is none. */
+export function identityOfFolder(path: string): string | null {
+  const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return stats ? `${stats.dev}:${stats.ino}` : null;
 }
 
 /** A dead mount, and the empty file below it. */

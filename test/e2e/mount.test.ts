@@ -2,9 +2,10 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { chmod, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { photograph, rot } from '../support/chains.js';
-import { expectCli, qmpbackup, startCli } from '../support/cli.js';
+import { expectCli, PROGRAM, qmpbackup, startCli } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
 import { daemonsOf, type MountAnswer, mountsBelow, startMount } from '../support/mounting.js';
 import { asNobody, openTo, runAsNobody } from '../support/nobody.js';
@@ -208,6 +209,16 @@ describe('mount', () => {
     await (await startMount(['--target', lab.target, at], env)).end();
     await expectNothingLeft(here);
     expect(await photograph(lab.target)).toEqual(before);
+  });
+
+  it.each([[], ['--background']])('ends where nobody can be told where it is: %j', async (...more) => {
+    const here = await place();
+    const { lab, env, at } = here;
+    const command = ['mount', '--target', lab.target, ...more, at];
+    const args = ['-c', 'exec "$0" "$@" > /dev/full', process.execPath, PROGRAM, ...command];
+    const { exitCode, stderr } = await execa('sh', args, { reject: false, env });
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining('nobody can be told where it is mounted')]);
+    await expectNothingLeft(here);
   });
 
   it('is there for a user who is not root, who needs fusermount3', async () => {

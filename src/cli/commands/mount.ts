@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { asShellWord } from '../../core/shell-word.js';
+import { QmpBackupError } from '../../errors.js';
 import { mount, type MountResult } from '../../operations/mount/mount.js';
 import { MOUNT_OPTIONS } from '../../operations/mount/options.js';
 import { goOnInBackground, isInBackground, leaveStarter } from '../background.js';
@@ -76,11 +77,12 @@ async function runMount(mountpoint: string, flags: Flags, context: CommandContex
 
 function answer(mounted: MountResult, background: boolean, context: CommandContext): void {
   const until = background ? `\`qmpbackup umount ${asShellWord(mounted.mountpoint)}\`` : 'it is interrupted (Ctrl-C)';
-  context.log.write('info', `mounted until ${until}`);
-  context.answer(
+  const isTold = context.answer(
     (warnings) => mountDocument(mounted, warnings),
     () => render(mounted),
   );
+  if (isTold) context.log.write('info', `mounted until ${until}`);
+  else throw new QmpBackupError('failed', 'nobody can be told where it is mounted', { hint: 'See where stdout goes.' });
 }
 
 function render({ point, mountpoint, disks }: MountResult): string {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { isLocalBy, parseMounts } from '../../../src/host/mounts.js';
-import { findMount } from '../../../src/storage-daemon/mount-record.js';
+import { findMount, identityOfFolder } from '../../../src/storage-daemon/mount-record.js';
 
 const mounts = parseMounts(String.raw`22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 24 22 0:22 / /tmp rw - tmpfs tmpfs rw
@@ -42,12 +42,16 @@ describe('a path is local', () => {
   });
 });
 
-it('tells where a mount is by its device, wherever its folder was moved to', () => {
+it('tells where a mount is by its device and its folder, wherever that was moved to, and by no other', () => {
+  const folder = identityOfFolder('/usr');
   const moved = parseMounts(
-    '31 22 0:41 / /new/d1.raw rw - fuse /dev/fuse rw\n32 22 0:42 / /new/d2.raw rw - fuse /dev/fuse rw\n',
+    '31 22 0:41 / /usr/d1.raw rw - fuse /dev/fuse rw\n32 22 0:42 / /usr/d2.raw rw - fuse /dev/fuse rw\n',
   );
-  expect(findMount({ path: '/old/d1.raw', device: '0:41' }, moved)?.point).toBe('/new/d1.raw');
-  expect(findMount({ path: '/old/d1.raw', device: '0:42' }, moved)).toBeUndefined();
-  expect(findMount({ path: '/new/d2.raw', device: null }, moved)?.point).toBe('/new/d2.raw');
-  expect(findMount({ path: '/old/d2.raw', device: null }, moved)).toBeUndefined();
+  expect(findMount({ path: '/old/d1.raw', device: '0:41' }, { folder }, moved)?.point).toBe('/usr/d1.raw');
+  // Its number, given to another mount of that name.
+  expect(findMount({ path: '/old/d1.raw', device: '0:41' }, { folder: identityOfFolder('/') }, moved)).toBeUndefined();
+  expect(findMount({ path: '/usr/d1.raw', device: '0:43' }, { folder }, moved)).toBeUndefined();
+  expect(findMount({ path: '/old/d1.raw', device: '0:42' }, { folder }, moved)).toBeUndefined();
+  expect(findMount({ path: '/usr/d2.raw', device: null }, { folder: null }, moved)?.point).toBe('/usr/d2.raw');
+  expect(findMount({ path: '/old/d2.raw', device: null }, { folder }, moved)).toBeUndefined();
 });
