@@ -53,8 +53,7 @@ export interface BootCommand {
 /** How QEMU is started for the machine of a point. */
 export function commandToBoot(plan: BootPlan): BootCommand {
   const { machine, hardware, disks, sockets, serialLog, more } = plan;
-  const isGiven = (...options: readonly string[]): boolean =>
-    more.some((word) => options.includes(word.replace(/^--?/, '')));
+  const isGiven: IsGiven = (...options) => optionsIn(more).some((name) => options.includes(name));
   const nodes = nodeNames(disks);
   const flash = pflash(hardware, nodes);
   const attached = devices(plan, nodes);
@@ -104,6 +103,11 @@ export function commandLines({ program, args }: Pick<BootCommand, 'program' | 'a
     else lines.push(asShellWord(word));
   }
   return lines.join(' \\\n  ');
+}
+
+/** Names of the options among words for QEMU, which takes one dash or two; a value may be called as an option is. */
+export function optionsIn(words: readonly string[]): readonly string[] {
+  return words.filter((word) => word.startsWith('-')).map((word) => word.replace(/^--?/, ''));
 }
 
 type IsGiven = (...options: readonly string[]) => boolean;

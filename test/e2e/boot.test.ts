@@ -83,6 +83,20 @@ describe('boot', () => {
     expect(shown.stdout).toContain('-machine type=pc-i440fx-6.2');
     const refused = await expectCli(11, ['rebase', '--target', lab.target, '--disk', 'd1']);
     expect(refused.stderr).toContain(`boot of point 1 (pid ${vm.pid} on `);
+    for (const [unheard, ...asked] of [
+      ['--network as-recorded', '--network', 'as-recorded'],
+      ['--agent', '--agent'],
+      ['what is given after --', '--', '-vga', 'std'],
+    ] as const) {
+      const { stderr } = await expectCli(2, ['boot', '--target', lab.target, '--to', to, ...asked]);
+      expect(stderr).toContain(`the VM runs already, without ${unheard} (pid ${vm.pid})`);
+    }
+    // A value may be called as an option is.
+    for (const words of [['-daemonize'], ['-m', '96', '--incoming', 'defer']]) {
+      const refusedWords = await expectCli(2, ['boot', '--target', lab.target, '--to', to, '--', ...words]);
+      expect(refusedWords.stderr).toContain('does not go with boot');
+      await expectCli(2, ['verify', '--boot', '--target', lab.target, '--', ...words]);
+    }
     const other = await expectCli(11, ['boot', '--target', lab.target, '--point', '0', '--to', to]);
     expect(other.stderr).toContain('a VM of point 1 of');
     await endProcess(vm.pid);

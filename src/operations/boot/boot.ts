@@ -18,6 +18,7 @@ import { endDaemon } from '../../storage-daemon/end-daemon.js';
 import { type BootRecord, isRunning, readBootRecord, writeBootRecord } from './boot-record.js';
 import { bootOptions, type BootRequest } from './options.js';
 import type { BootContext, BootResult } from './request.js';
+import { refuseUnheard } from './refuse-unheard.js';
 import { SCRIPT, startMachine, writeScript } from './start-machine.js';
 import { leaningDisks, streamDisks } from './stream.js';
 
@@ -47,7 +48,10 @@ export function boot(request: BootRequest, given: Partial<BootContext> = {}): Pr
 
     const before = await readBootRecord(folder);
     const running = before && isRunning(before, folder, breakLock) ? before : undefined;
-    if (running) await refuseOther(running, target, options.asked);
+    if (running) {
+      await refuseOther(running, target, options.asked);
+      refuseUnheard(running, options);
+    }
     const record = running ?? (await startMachine({ target, folder, options, context: locked, warn, before }));
     const { pid } = record.owner;
     const afterMs = Math.round(performance.now() - begun);

@@ -9,7 +9,7 @@ import {
   words,
   yesOrNo,
 } from '../../core/option-rules.js';
-import { QmpBackupError } from '../../errors.js';
+import { refuseWordsForQemu } from '../../machine/words-for-qemu.js';
 
 export const NETWORKS = ['none', 'as-recorded'] as const;
 
@@ -47,23 +47,9 @@ export interface BootOptions {
   readonly breakLock: boolean;
 }
 
-/** What would leave the process that we started, or the guest, where nobody finds it. */
-const NOT_OURS = ['daemonize', 'incoming', 'snapshot'];
-
 /** @throws QmpBackupError `usage` */
 export function bootOptions(request: BootRequest): BootOptions {
   const { point, at, ...options } = valuesOf(BOOT_OPTIONS, request);
-  const [first] = options.arguments;
-  if (first !== undefined && !first.startsWith('-')) {
-    throw new QmpBackupError('usage', `${first} is no option of QEMU`, {
-      hint: 'What comes after -- is for QEMU, and begins with an option, as in: -- -vnc :1',
-    });
-  }
-  const refused = options.arguments.find((each) => NOT_OURS.includes(each.replace(/^--?/, '')));
-  if (refused !== undefined) {
-    throw new QmpBackupError('usage', `${refused} does not go with boot`, {
-      hint: 'The VM is a process of its own already, and keeps what it writes in the overlays. Leave it out.',
-    });
-  }
+  refuseWordsForQemu(options.arguments, 'boot');
   return { ...options, asked: point === null && at === null ? null : askedPoint({ point, at }) };
 }

@@ -19,6 +19,7 @@ import {
 import type { PointRequest } from '../../core/restore-plan.js';
 import { type ReadShare, readShare, timeSpan } from '../../core/read-share.js';
 import { QmpBackupError } from '../../errors.js';
+import { refuseWordsForQemu } from '../../machine/words-for-qemu.js';
 
 export const VERIFY_OPTIONS = {
   ...TARGET_OPTIONS,
@@ -96,6 +97,7 @@ export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
   if (!boot && (expect !== null || agent || evidence !== null || more.length > 0)) {
     throw new QmpBackupError('usage', '--expect, --agent, --evidence and arguments for QEMU go with --boot');
   }
+  refuseWordsForQemu(more, 'verify --boot');
   if (expect?.kind === 'running' && expect.seconds >= timeout) {
     throw new QmpBackupError(
       'usage',
