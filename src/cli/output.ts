@@ -1,5 +1,7 @@
 import { fstatSync, writeSync } from 'node:fs';
 import { isatty } from 'node:tty';
+import { QmpBackupError } from '../errors.js';
+import { codeOf, fileError } from '../host/file-errors.js';
 
 /**
  * stdout and stderr. Writing there never throws: what only tells must not end what it tells of. A pipe or a terminal has
@@ -43,13 +45,19 @@ export function lostAnswer(): Error | null {
   return answerLost;
 }
 
-/** Writes data to stdout as fast as its reader takes it. @throws what the system says where it does not take all of it */
+/** Writes data to stdout as fast as its reader takes it. @throws QmpBackupError `failed` where it does not take all of it */
 export async function putBytes(bytes: Buffer): Promise<void> {
-  if (keeps(process.stdout.fd)) {
-    writeWhole(process.stdout.fd, bytes);
-    return;
+  try {
+    if (keeps(process.stdout.fd)) writeWhole(process.stdout.fd, bytes);
+    else await writeToReader(bytes);
+  } catch (error) {
+    if (codeOf(error) !== 'EPIPE') throw fileError('write', 'stdout', error);
+    throw new QmpBackupError('failed', 'whoever reads stdout has gone before its end', { cause: error });
   }
-  await new Promise<void>((resolve, reject) => {
+}
+
+function writeToReader(bytes: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
     process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
   });
 }

@@ -15,7 +15,7 @@ export function parseBodyLine(line: string, isNtfs: boolean): GuestFile | null {
   const [number, attribute] = inode.split('-').map(Number);
   if (isNtfs && (attribute === FILE_NAME || (number ?? 0) < FIRST_OF_USERS || name.includes(':'))) return null;
   return {
-    ...{ name, inode, kind: KINDS[ofInode ?? ''] ?? 'other', mode: modeOf(rights) },
+    ...{ name, inode, device: '', kind: KINDS[ofInode ?? ''] ?? 'other', mode: modeOf(rights) },
     ...{ uid: Number(uid), gid: Number(gid), size: Number(size), mtime: Number(mtime), changed: Number(changed) },
   };
 }

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { chmod, type FileHandle, lchown, lstat, lutimes, mkdir, open, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -45,7 +46,8 @@ export function folderSink(folder: string): FileSink {
     },
     file: async (path, file, read) => {
       const full = await place(path);
-      const partial = `${full}.partial`;
+      // No guest has a file of that name, nor is it ever too long.
+      const partial = join(dirname(full), `qmpbackup-${randomBytes(12).toString('hex')}.partial`);
       const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
       const handle = await inWords(partial, () => open(partial, flags, 0o600));
       try {
@@ -93,6 +95,6 @@ async function inWords<T>(path: string, step: () => Promise<T>): Promise<T> {
 
 function inTheWay(path: string): QmpBackupError {
   return new QmpBackupError('unsafe', `${path} is there already, and nothing is overwritten`, {
-    hint: 'Choose another --output, or move that away. Names that differ only in control characters are written alike.',
+    hint: 'Choose another --output, or move that away.',
   });
 }

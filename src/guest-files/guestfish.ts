@@ -9,6 +9,8 @@ import { within } from '../host/within.js';
 export interface GuestfishSession {
   /** What a command prints. @throws QmpBackupError `failed` in guestfish's words */
   readonly ask: (...words: readonly string[]) => Promise<string>;
+  /** The same of a command that takes as long as somebody takes what it gives. */
+  readonly give: (...words: readonly string[]) => Promise<string>;
   readonly close: () => Promise<void>;
 }
 
@@ -29,7 +31,7 @@ const MAX_WORDS = 2_000;
 /** @throws QmpBackupError `failed` where guestfish is missing, or its appliance does not start */
 export async function startGuestfish({ images, folder, signal }: GuestfishOptions): Promise<GuestfishSession> {
   let pending = '';
-  let told = (): void => undefined;
+  let heard = (): void => undefined;
   const drives = images.flatMap((image) => ['--add', image]);
   const program = await startProgram('guestfish', ['--ro', '--format=raw', ...drives], {
     ...{ stdin: 'pipe', ownSession: true },
@@ -37,24 +39,25 @@ export async function startGuestfish({ images, folder, signal }: GuestfishOption
     env: { LIBGUESTFS_BACKEND: 'direct', ...process.env, LC_ALL: 'C', TMPDIR: folder, LIBGUESTFS_TMPDIR: folder },
     onStdout: (text) => {
       pending += text;
-      told();
+      heard();
     },
   });
-  const ask = async (ms: number, words: readonly string[]): Promise<string> => {
+  const ask = async (ms: number | null, words: readonly string[]): Promise<string> => {
     const mark = `-- ${randomBytes(12).toString('hex')}`;
     pending = '';
     const answered = new Promise<string>((resolve) => {
-      told = () => {
+      heard = () => {
         const end = pending.indexOf(`${mark}\n`);
         if (end >= 0) resolve(pending.slice(0, end));
       };
     });
     program.tell(`${words.map(quoted).join(' ')}\necho ${quoted(mark)}\n`);
     const ended = program.ended.then(() => null);
-    const answer = await within(ms, Promise.race([answered, ended]));
+    const told = Promise.race([answered, ended]);
+    const answer = ms === null ? await told : await within(ms, told);
     if (typeof answer === 'string') return answer;
     signal.throwIfAborted();
-    throw await failureOf(program, answer === undefined ? `no answer within ${ms / 1000} s` : null);
+    throw await failureOf(program, answer === undefined ? `no answer within ${Number(ms) / 1000} s` : null);
   };
   const abort = (): void => endAppliance(program.pid);
   signal.addEventListener('abort', abort, { once: true });
@@ -69,7 +72,7 @@ export async function startGuestfish({ images, folder, signal }: GuestfishOption
     await close();
     throw error;
   }
-  return { ask: (...words) => ask(COMMAND_MS, words), close };
+  return { ask: (...words) => ask(COMMAND_MS, words), give: (...words) => ask(null, words), close };
 }
 
 /**

@@ -1,7 +1,8 @@
-import { createReadStream } from 'node:fs';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { QmpBackupError } from '../errors.js';
+import { runProgram } from '../host/program.js';
+import { streamProgram } from '../host/stream-program.js';
 import type { GuestfishSession } from './guestfish.js';
 import {
   childOf,
@@ -19,8 +20,9 @@ export function guestfsReader(
   session: GuestfishSession,
   /** In the order of `/dev/sda`, … */
   disks: readonly string[],
-  /** For files on the way. */
+  /** For what is on the way. */
   folder: string,
+  signal: AbortSignal,
 ): GuestReader {
   let mounted = '';
   const use = async ({ disk, name }: Volume): Promise<void> => {
@@ -42,6 +44,24 @@ export function guestfsReader(
     const names = (await readFile(listed, 'utf8')).split('\0').filter((name) => name !== '');
     await rm(listed, { force: true });
     return names;
+  };
+  const pipe = join(folder, 'content');
+  let made: Promise<unknown> | undefined;
+  /** A file of any size goes through a named pipe, and is copied nowhere. */
+  const throughPipe = async (path: string, take: (chunk: Buffer) => Promise<void>): Promise<void> => {
+    await (made ??= makePipe(pipe));
+    const refused = new AbortController();
+    const given = session.give('download', path, pipe).catch((error: unknown) => {
+      // Nobody writes to the pipe any more.
+      refused.abort();
+      return error;
+    });
+    // What fails here comes first: guestfish fails of it, too.
+    const { exitCode, stderr } = await streamProgram('cat', [pipe], AbortSignal.any([signal, refused.signal]), take);
+    const error = await given;
+    signal.throwIfAborted();
+    if (error instanceof Error) throw error;
+    if (exitCode !== 0) throw new QmpBackupError('failed', `${path} cannot be read: cat: ${stderr.trim()}`);
   };
   return {
     name: 'guestfs',
@@ -74,23 +94,24 @@ export function guestfsReader(
     },
     read: async (volume, { path, size }, take) => {
       await use(volume);
-      const copy = join(folder, 'content');
       let bytes = 0;
-      try {
-        await session.ask('download', path, copy);
-        for await (const chunk of createReadStream(copy)) {
-          bytes += (chunk as Buffer).length;
-          await take(chunk as Buffer);
-        }
-      } finally {
-        await rm(copy, { force: true });
-      }
+      await throughPipe(path, async (chunk) => {
+        bytes += chunk.length;
+        await take(chunk);
+      });
       if (bytes !== size) {
         throw new QmpBackupError('failed', `${path} cannot be read: it has ${size} bytes, and ${bytes} could be read`);
       }
     },
   };
 }
+
+async function makePipe(path: string): Promise<void> {
+  const { exitCode, stderr, failure } = await runProgram('mkfifo', ['-m', '600', path], { timeoutMs: PIPE_MS });
+  if (exitCode !== 0) throw new QmpBackupError('failed', `no pipe can be made: ${failure?.message ?? stderr.trim()}`);
+}
+
+const PIPE_MS = 30_000;
 
 function deviceOf(index: number): string {
   let letters = '';
@@ -117,6 +138,7 @@ export function parseStat(text: string, name: string): GuestFile {
   return {
     ...{ name, kind: KINDS[mode & 0o170000] ?? 'other', mode: mode & 0o7777, size: field('size'), uid: field('uid') },
     ...{ gid: field('gid'), mtime: field('mtime_sec'), changed: field('ctime_sec'), inode: String(field('ino')) },
+    device: String(field('dev')),
   };
 }
 

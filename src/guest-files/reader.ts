@@ -30,6 +30,8 @@ export interface GuestFile {
   readonly changed: number;
   /** How the file system knows it. */
   readonly inode: string;
+  /** Of which file system, where a volume has several (btrfs); else empty. */
+  readonly device: string;
 }
 
 /** A file with the way to it. */
@@ -67,5 +69,17 @@ export function childOf({ path }: { readonly path: string }, name: string): stri
 }
 
 export const ROOT: LocatedFile = {
-  ...{ path: '/', name: '', kind: 'folder', size: 0, mode: 0o755, uid: 0, gid: 0, mtime: 0, changed: 0, inode: '' },
+  ...{
+    path: '/',
+    name: '',
+    kind: 'folder',
+    size: 0,
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    mtime: 0,
+    changed: 0,
+    inode: '',
+    device: '',
+  },
 };

@@ -1,9 +1,10 @@
 import { chmod, mkdir, readdir, readFile, readlink, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { photograph } from '../support/chains.js';
-import { expectCli, startCli } from '../support/cli.js';
+import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { changeFiles, ext4Of, NAMES, sumOf, writePartition, writeTable } from '../support/guest-disk.js';
 import { run } from '../support/lab/programs.js';
 import { daemonsOf, mountsBelow } from '../support/mounting.js';
@@ -145,9 +146,78 @@ describe('files', () => {
     expect(root.stdout).toContain('/windows.bin');
     expect(root.stdout).not.toContain('$MFT');
     expect((await expectCli(1, ['files', 'ls', ...args, '/none'], { env })).stderr).toContain('there is no /none');
+    const named = (await expectCli(0, ['--json', 'files', 'ls', ...args, '/windows.bin'], { env })).json();
+    expect(named).toMatchObject({
+      volume: { disk: 'd1', name: '3', type: 'ntfs' },
+      files: [{ disk: 'd1', partition: '3', path: '/windows.bin' }],
+      warnings: [],
+    });
+    const found = await expectCli(0, ['--json', 'files', 'find', ...args, '--name', '*.bin', '/data'], { env });
+    expect(found.json<{ found: object[] }>().found).toMatchObject([
+      { disk: 'd1', partition: '1', path: '/data/file-1.bin' },
+      { disk: 'd1', partition: '1', path: '/data/file-2.bin' },
+      { disk: 'd1', partition: '2', path: '/data/A long name.bin' },
+    ]);
     await expectCli(2, ['files', 'ls', ...args, 'relative'], { env });
     await expectCli(2, ['files', 'get', ...args, '/data'], { env });
     await expectCli(2, ['--json', 'files', 'get', ...args, '--tar', '/windows.bin'], { env });
+    await expectNothingLeft(here);
+  });
+
+  it('says what it has not looked at, writes no two files of one name, and reads no folder twice', async () => {
+    const here = await place();
+    const { lab, env, args } = here;
+    const [state, image] = [join(lab.dir, 'state'), join(lab.dir, 'ext4.raw')];
+    for (const folder of ['twins', 'sub/deeper']) await mkdir(join(state, 'data', folder), { recursive: true });
+    for (const name of ['twins/AAAA1x', 'twins/AAAA1y', 'sub/deeper/file'])
+      await writeFile(join(state, 'data', name), name.slice(-1));
+    await ext4Of(state, image, ['-O', '^metadata_csum,^dir_index']);
+    const bytes = await readFile(image, 'latin1');
+    // sleuthkit tells control characters alike.
+    const twins = bytes.replaceAll('AAAA1x', 'AAAA1\x01').replaceAll('AAAA1y', 'AAAA1\x02');
+    await writeFile(image, twins, 'latin1');
+    for (const link of ['/data /data/sub/deeper/again', '/data/sub /data/other', '/ /data/sub/top'])
+      await run('debugfs', ['-w', '-R', `link ${link}`, image]);
+    await writePartition(lab, 'd1', 1, image);
+    const volumes = join(lab.dir, 'lvm.raw');
+    await writeFile(volumes, `${'\0'.repeat(512)}LABELONE`);
+    await writePartition(lab, 'd1', 2, volumes);
+    await lab.backup('full');
+    const output = join(lab.dir, 'got');
+    const got = await expectCli(3, ['--json', 'files', 'get', ...args, '-o', output, '/data'], { env });
+    const { leftOut, files, warnings } = got.json<{
+      leftOut: string[];
+      files: { path: string; disk: string; partition: string }[];
+      warnings: { code: string; text: string }[];
+    }>();
+    expect(leftOut).toContain('/data/twins/AAAA1^');
+    expect(files.filter(({ path }) => path.endsWith('/file'))).toMatchObject([{ disk: 'd1', partition: '1' }]);
+    expect(warnings).toContainEqual({
+      code: 'not-looked-at',
+      text: 'd1, partition 2 was not looked at: only libguestfs reads lvm (--reader guestfs)',
+    });
+    expect(['x', 'y']).toContain(await readFile(join(output, 'data/twins/AAAA1^'), 'utf8'));
+    const named = await expectCli(0, ['files', 'ls', ...args, '--partition', '1', '/data'], { env });
+    expect(named.stderr).toBe('');
+    const archive = join(lab.dir, 'all.tar');
+    const shell = ['-c', '"$0" "$@" >"$ARCHIVE"', process.execPath, PROGRAM, 'files', 'get', ...args, '--tar', '/'];
+    const all = await execa('sh', shell, { reject: false, env: { ...env, ARCHIVE: archive } });
+    expect(all.exitCode).toBe(3);
+    const names = (await run('tar', ['-tf', archive])).stdout.trim().split('\n');
+    expect(names).toEqual([...new Set(names)]);
+    expect(names.filter((name) => name.endsWith('/file'))).toHaveLength(1);
+    const find = ['files', 'find', ...args, '--name', 'file', '--reader', 'sleuthkit'];
+    expect((await expectCli(3, ['--json', ...find], { env })).json<{ found: object[] }>().found).toHaveLength(1);
+    const twice = ['files', 'get', ...args, '-o', join(lab.dir, 'twice'), '/data/sub', '/data/other', '/data/sub'];
+    expect((await expectCli(2, twice, { env })).stderr).toContain('two of the paths would be written as sub');
+    // A reader that goes.
+    const head = ['-o', 'pipefail', '-c', '"$0" "$@" | head -c 10', process.execPath, PROGRAM, ...shell.slice(4)];
+    const gone = await execa('bash', head, { reject: false, env: { ...env, NO_COLOR: '1' } });
+    expect([gone.exitCode, gone.stderr]).toEqual([
+      1,
+      expect.stringMatching(/^error: whoever reads stdout has gone before its end$/m),
+    ]);
+    expect(gone.stderr).not.toContain('    at ');
     await expectNothingLeft(here);
   });
 

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
@@ -30,6 +30,17 @@ it('writes archives that tar reads: long names and targets, big owners, every le
   expect(listed).toContain(`-rw-r----- 5000000/0 `);
   expect(listed).toContain(` 513 2020-09-13 12:26 ${long}\n`);
   expect(listed).toContain(`link -> ${'t'.repeat(300)}\n`);
+});
+
+it('writes files whose names are those of others on the way, or as long as a name can be', async () => {
+  const folder = join(dir, 'names');
+  mkdirSync(folder);
+  const sink = folderSink(folder);
+  const names = ['x.partial', 'x', 'n'.repeat(255)];
+  for (const name of names) await sink.file(name, { ...FILE, size: 1 }, (take) => take(Buffer.from(name[0] ?? '')));
+  await sink.end();
+  expect(readdirSync(folder).toSorted()).toEqual(names.toSorted());
+  rmSync(folder, { recursive: true });
 });
 
 it('leaves nothing of a file that could not be read to its end, and writes through no link', async () => {

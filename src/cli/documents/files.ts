@@ -7,12 +7,13 @@ import { warningPart } from './parts.js';
 import type { FilesFindDocument, FilesGetDocument, FilesLsDocument } from './schemas/files.js';
 
 export function filesLsDocument(listed: FilesLsResult, warnings: readonly Warning[]): FilesLsDocument {
-  const { target, point, volumes, files } = listed;
+  const { target, point, volumes, volume, files } = listed;
   return {
     ...envelope('files-ls'),
     ...{ target, point },
-    volumes: volumes.map(({ disk, name, type, size, reader }) => ({ disk, name, type, size, reader })),
-    files: files.map(filePart),
+    volumes: volumes.map((each) => ({ ...volumePart(each), reader: each.reader })),
+    volume: volume && volumePart(volume),
+    files: files.map((file) => filePart({ ...file, ...placePart(volume) })),
     warnings: warnings.map(warningPart),
   };
 }
@@ -21,18 +22,19 @@ export function filesGetDocument(got: FilesGetResult, warnings: readonly Warning
   const { target, point, output, files, leftOut } = got;
   return {
     ...envelope('files-get'),
-    ...{ target, point, output: output ?? '', files: files.map(filePart), leftOut },
+    ...{ target, point, output: output ?? '', leftOut },
+    files: files.map((file) => filePart({ ...file, ...placePart(file.volume) })),
     warnings: warnings.map(warningPart),
   };
 }
 
 export function filesFindDocument(result: FilesFindResult, warnings: readonly Warning[]): FilesFindDocument {
-  const { target, points, found } = result;
+  const { target, points, found, leftOut } = result;
   return {
     ...envelope('files-find'),
-    ...{ target, points },
-    found: found.map(({ volume, path, states }) => ({
-      ...{ volume, path },
+    ...{ target, points, leftOut },
+    found: found.map(({ volume, disk, partition, path, states }) => ({
+      ...{ volume, disk, partition, path },
       states: states.map(({ point, state, size, mtime }) => ({ point, state, size, mtime })),
     })),
     warnings: warnings.map(warningPart),
@@ -41,6 +43,19 @@ export function filesFindDocument(result: FilesFindResult, warnings: readonly Wa
 
 type FilePart = FilesLsDocument['files'][number];
 
-function filePart({ path, kind, size, mode, uid, gid, mtime }: FilePart): FilePart {
-  return { path, kind, size, mode, uid, gid, mtime };
+function filePart({ disk, partition, path, kind, size, mode, uid, gid, mtime }: FilePart): FilePart {
+  return { disk, partition, path, kind, size, mode, uid, gid, mtime };
+}
+
+function placePart(volume: FilesLsResult['volume']): Pick<FilePart, 'disk' | 'partition'> {
+  return { disk: volume?.disk ?? null, partition: volume?.name ?? '' };
+}
+
+function volumePart({
+  disk,
+  name,
+  type,
+  size,
+}: NonNullable<FilesLsResult['volume']>): NonNullable<FilesLsDocument['volume']> {
+  return { disk, name, type, size };
 }

@@ -1,6 +1,8 @@
 import { printable } from '../../core/printable.js';
+import { warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import type { GuestReader, LocatedFile, Volume } from '../../guest-files/reader.js';
+import type { FilesContext } from './begin.js';
 import { type FoundVolume, isForSleuthkit, type OpenFiles } from './open-files.js';
 import type { FilesOptions } from './options.js';
 
@@ -17,14 +19,22 @@ type Asked = Pick<FilesOptions, 'reader' | 'partition'>;
  * The volumes that a path may be on, with the reader of each. `auto` looks with sleuthkit first, and asks libguestfs where the
  * path is on none of its volumes and others are left, or a logical volume was named.
  */
-export async function findPath(files: OpenFiles, path: string, asked: Asked): Promise<FoundPath> {
+export async function findPath(
+  files: OpenFiles,
+  path: string,
+  asked: Asked,
+  notLookedAt: (volumes: readonly FoundVolume[]) => void,
+): Promise<FoundPath> {
   const found: FoundPath[] = [];
   for await (const reader of readersFor(files, asked)) {
     for (const volume of await volumesOf(reader, asked)) {
       const file = await reader.find(volume, path);
       if (file) found.push({ reader, volume, file });
     }
-    if (found.length > 0) break;
+    if (found.length > 0) {
+      notLookedAt(othersThan(reader, files, asked));
+      break;
+    }
   }
   const [first, second] = found;
   if (first && second) {
@@ -37,6 +47,29 @@ export async function findPath(files: OpenFiles, path: string, asked: Asked): Pr
   throw new QmpBackupError('failed', `there is no ${printable(path)} in any file system that was looked at`, {
     hint: 'See which there are: qmpbackup files ls --target DIR; links are not followed.',
   });
+}
+
+/** What a reader has not looked at, and may hold the path, too. */
+function othersThan({ name }: GuestReader, files: OpenFiles, { partition }: Asked): readonly FoundVolume[] {
+  if (partition !== null) return [];
+  return files.found.filter((each) => {
+    if (each.type === 'luks') return true;
+    return name === 'sleuthkit' && !isForSleuthkit(each) && !isNothing(each);
+  });
+}
+
+/** Warns of each once, whatever is looked for. */
+export function lookingAround({ report }: Pick<FilesContext, 'report'>): (volumes: readonly FoundVolume[]) => void {
+  const told = new Set<string>();
+  return (volumes) => {
+    for (const { type, ...volume } of volumes) {
+      const name = nameOfVolume({ type, ...volume });
+      if (told.has(name)) continue;
+      told.add(name);
+      const why = type === 'luks' ? 'it is encrypted' : `only libguestfs reads ${type} (--reader guestfs)`;
+      report({ kind: 'warning', ...warning('not-looked-at', `${name} was not looked at: ${why}`) });
+    }
+  };
 }
 
 export function nameOfVolume({ disk, name }: Volume): string {

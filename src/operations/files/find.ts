@@ -1,8 +1,11 @@
 import { contextOf } from '../../backends/verb-context.js';
 import type { AskedPoint } from '../../backends/vm-options.js';
 import { globMatcher } from '../../core/glob.js';
+import { printable } from '../../core/printable.js';
+import { warning } from '../../core/warning.js';
 import { unwinding } from '../../flow/unwind.js';
 import type { GuestReader, LocatedFile, Volume } from '../../guest-files/reader.js';
+import { SEEN_BEFORE, seenFolders } from '../../guest-files/seen-folders.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
 import { realTarget } from '../../repository/real-target.js';
 import { type FilesContext, openPointForFiles } from './begin.js';
@@ -22,6 +25,9 @@ export interface FoundState {
 export interface FoundInPoints {
   /** Where it is, in words. */
   readonly volume: string;
+  /** The same as `--disk` and `--partition` take it. */
+  readonly disk: string | null;
+  readonly partition: string;
   readonly path: string;
   readonly states: readonly FoundState[];
 }
@@ -31,16 +37,19 @@ export interface FilesFindResult {
   /** The points that were looked at, in words, oldest first. */
   readonly points: readonly string[];
   readonly found: readonly FoundInPoints[];
+  /** Folders that were not looked into, being in another place, too: the file system is damaged. */
+  readonly leftOut: readonly string[];
 }
 
 interface Seen {
-  readonly volume: string;
+  readonly volume: Volume;
   readonly file: LocatedFile;
 }
 
 interface SeenPoint {
   readonly point: string;
   readonly files: ReadonlyMap<string, Seen>;
+  readonly leftOut: readonly string[];
 }
 
 /**
@@ -58,7 +67,8 @@ export async function filesFind(
   const seen: SeenPoint[] = [];
   for (const point of await pointsToLookAt(target, options))
     seen.push(await lookInto({ ...options, ...point }, context));
-  return { target, points: seen.map(({ point }) => point), found: statesOf(seen) };
+  const leftOut = [...new Set(seen.flatMap((each) => each.leftOut))];
+  return { target, points: seen.map(({ point }) => point), found: statesOf(seen), leftOut };
 }
 
 type FindOptions = ReturnType<typeof filesFindOptions>;
@@ -68,6 +78,7 @@ function lookInto(options: FindOptions, context: FilesContext): Promise<SeenPoin
     const { point, files } = await openPointForFiles(options, context, unwind);
     const matches = globMatcher(options.name);
     const [found, done] = [new Map<string, Seen>(), new Set<string>()];
+    const leftOut: string[] = [];
     for await (const reader of readersFor(files, options)) {
       for (const volume of await volumesOf(reader, options)) {
         const name = nameOfVolume(volume);
@@ -75,26 +86,39 @@ function lookInto(options: FindOptions, context: FilesContext): Promise<SeenPoin
         done.add(name);
         const top = await reader.find(volume, options.path);
         if (!top) continue;
-        await walk(reader, volume, top, context.signal, (file) => {
-          if (matches(file.name)) found.set(`${name}\0${file.path}`, { volume: name, file });
+        await walk(top, {
+          ...{ reader, volume, signal: context.signal, isFirst: seenFolders(), leaveOut },
+          visit: (file) => {
+            if (matches(file.name)) found.set(`${name}\0${file.path}`, { volume, file });
+          },
         });
       }
     }
-    return { point: point.name, files: found };
+    return { point: point.name, files: found, leftOut };
+
+    function leaveOut({ path }: LocatedFile): void {
+      const text = `${printable(path)} is not looked into: ${SEEN_BEFORE}`;
+      context.report({ kind: 'warning', ...warning('file-left-out', text) });
+      leftOut.push(path);
+    }
   });
 }
 
-async function walk(
-  reader: GuestReader,
-  volume: Volume,
-  file: LocatedFile,
-  signal: AbortSignal,
-  visit: (file: LocatedFile) => void,
-): Promise<void> {
+interface Walk extends Pick<FilesContext, 'signal'> {
+  readonly reader: GuestReader;
+  readonly volume: Volume;
+  readonly visit: (file: LocatedFile) => void;
+  readonly isFirst: (folder: LocatedFile) => boolean;
+  readonly leaveOut: (folder: LocatedFile) => void;
+}
+
+async function walk(file: LocatedFile, walking: Walk): Promise<void> {
+  const { reader, volume, signal, visit, isFirst, leaveOut } = walking;
   signal.throwIfAborted();
   if (file.path !== '/') visit(file);
   if (file.kind !== 'folder') return;
-  for (const child of await reader.list(volume, file)) await walk(reader, volume, child, signal, visit);
+  if (!isFirst(file)) leaveOut(file);
+  else for (const child of await reader.list(volume, file)) await walk(child, walking);
 }
 
 /** As `--point` takes them: all of the newest chain, unless one was named. */
@@ -108,7 +132,7 @@ async function pointsToLookAt(target: string, { point: named, at }: AskedPoint):
 
 function statesOf(seen: readonly SeenPoint[]): readonly FoundInPoints[] {
   const keys = [...new Set(seen.flatMap(({ files }) => [...files.keys()]))].toSorted();
-  return keys.map((key) => {
+  return keys.flatMap((key) => {
     const first = seen.find(({ files }) => files.has(key))?.files.get(key);
     const states = seen.flatMap(({ point, files }, index): readonly FoundState[] => {
       const [now, before] = [files.get(key)?.file, seen[index - 1]?.files.get(key)?.file];
@@ -116,8 +140,12 @@ function statesOf(seen: readonly SeenPoint[]): readonly FoundInPoints[] {
       const state = index === 0 ? 'first' : !before ? 'new' : isSame(before, now) ? 'same' : 'changed';
       return [{ point, state, size: now.size, mtime: now.mtime }];
     });
-    return { volume: first?.volume ?? '', path: first?.file.path ?? '', states };
+    return first ? [{ ...placeOf(first.volume), path: first.file.path, states }] : [];
   });
+}
+
+function placeOf(volume: Volume): Pick<FoundInPoints, 'volume' | 'disk' | 'partition'> {
+  return { volume: nameOfVolume(volume), disk: volume.disk, partition: volume.name };
 }
 
 function isSame(a: LocatedFile, b: LocatedFile): boolean {

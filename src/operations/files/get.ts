@@ -6,14 +6,20 @@ import { QmpBackupError } from '../../errors.js';
 import { Unwind, unwinding } from '../../flow/unwind.js';
 import type { FileSink } from '../../guest-files/file-sink.js';
 import { folderSink } from '../../guest-files/folder-sink.js';
-import type { LocatedFile } from '../../guest-files/reader.js';
+import type { LocatedFile, Volume } from '../../guest-files/reader.js';
 import { isSafeName } from '../../guest-files/safe-name.js';
+import { SEEN_BEFORE, seenFolders } from '../../guest-files/seen-folders.js';
 import { tarSink } from '../../guest-files/tar-sink.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import { type FilesContext, openPointForFiles } from './begin.js';
-import { findPath, type FoundPath } from './find-path.js';
+import { findPath, type FoundPath, lookingAround } from './find-path.js';
 import { filesGetOptions, type FilesGetRequest } from './options.js';
+
+/** A file with the volume that it is from. */
+export interface GotFile extends LocatedFile {
+  readonly volume: Volume;
+}
 
 export interface FilesGetResult {
   readonly target: string;
@@ -22,8 +28,8 @@ export interface FilesGetResult {
   /** Absolute; null for an archive. */
   readonly output: string | null;
   /** What was written, by their paths in the guest. */
-  readonly files: readonly LocatedFile[];
-  /** What was not, being neither file, folder nor link, or of a name that no file here can have. */
+  readonly files: readonly GotFile[];
+  /** What was not, being neither file, folder nor link, of a name that no file here can have, or in another place, too. */
   readonly leftOut: readonly string[];
 }
 
@@ -42,40 +48,80 @@ export function filesGet(request: FilesGetRequest, given: Partial<GetContext> = 
     if (output !== null) await refuseBackupFolder(output);
     const { point, files: open } = await openPointForFiles(options, context, unwind);
     const found: FoundPath[] = [];
-    for (const path of options.paths) found.push(await findPath(open, path, options));
-    if (output !== null) await makeFolder(output, new Unwind());
+    const looking = lookingAround(context);
+    for (const path of options.paths) found.push(await findPath(open, path, options, looking));
     const sink = output === null ? tarSink(archive ?? (() => Promise.resolve())) : folderSink(output);
-    const [files, leftOut]: [LocatedFile[], string[]] = [[], []];
-    for (const each of found) await getAll(each, sink);
+    const [files, leftOut]: [GotFile[], string[]] = [[], []];
+    const top = await topOf(found);
+    if (output !== null) await makeFolder(output, new Unwind());
+    for (const each of top) await getAll(each, sink);
     await sink.end();
     return { target: point.target, point: point.name, output, files, leftOut };
 
-    async function getAll({ reader, volume, file }: FoundPath, into: FileSink): Promise<void> {
-      if (file.path === '/') {
-        for (const child of await reader.list(volume, file)) await get(child, child.name);
-      } else await get(file, file.name);
+    /** What will be at the top of the output. */
+    async function topOf(asked: readonly FoundPath[]): Promise<readonly (FoundPath & Shown)[]> {
+      const top: (FoundPath & Shown)[] = [];
+      for (const { reader, volume, file } of asked) {
+        const isFirst = seenFolders();
+        const children = file.path === '/' ? withoutTwins(await reader.list(volume, file)) : [file];
+        const twice = children.find(({ name }) => top.some((each) => each.file.name === name));
+        if (twice) throw twoAlike(twice.name);
+        top.push(...children.map((child) => ({ reader, volume, file: child, isFirst })));
+      }
+      return top;
+    }
 
-      async function get(each: LocatedFile, path: string): Promise<void> {
+    async function getAll({ reader, volume, file: first, isFirst }: FoundPath & Shown, into: FileSink): Promise<void> {
+      await get(first, first.name);
+
+      async function get(file: LocatedFile, path: string): Promise<void> {
         context.signal.throwIfAborted();
-        if (each.kind === 'other' || !isSafeName(each.name)) {
-          leaveOut(each);
+        const why = whyNot(file, isFirst);
+        if (why !== null) {
+          leaveOut(file, why);
           return;
         }
-        if (each.kind === 'link') await into.link(path, each, await reader.linkTarget(volume, each));
-        if (each.kind === 'file') await into.file(path, each, (take) => reader.read(volume, each, take));
-        if (each.kind === 'folder') {
-          await into.folder(path, each);
-          for (const child of await reader.list(volume, each)) await get(child, `${path}/${child.name}`);
+        if (file.kind === 'link') await into.link(path, file, await reader.linkTarget(volume, file));
+        if (file.kind === 'file') await into.file(path, file, (take) => reader.read(volume, file, take));
+        if (file.kind === 'folder') {
+          await into.folder(path, file);
+          for (const child of withoutTwins(await reader.list(volume, file))) await get(child, `${path}/${child.name}`);
         }
-        files.push(each);
-        context.report({ kind: 'got', path: each.path });
+        files.push({ ...file, volume });
+        context.report({ kind: 'got', path: file.path });
       }
     }
 
-    function leaveOut({ path, kind }: LocatedFile): void {
-      const why = kind === 'other' ? 'it is neither file, folder nor link' : 'no file here can have that name';
+    /** Two names may be one here: a reader tells control characters as others, and a damaged folder has a name twice. */
+    function withoutTwins(listed: readonly LocatedFile[]): readonly LocatedFile[] {
+      const names = new Set<string>();
+      return listed.filter((file) => {
+        const isTwin = names.has(file.name);
+        if (isTwin) leaveOut(file, 'another file in its folder has the same name here');
+        names.add(file.name);
+        return !isTwin;
+      });
+    }
+
+    function leaveOut({ path }: LocatedFile, why: string): void {
       context.report({ kind: 'warning', ...warning('file-left-out', `${printable(path)} is left out: ${why}`) });
       leftOut.push(path);
     }
+  });
+}
+
+interface Shown {
+  readonly isFirst: (folder: LocatedFile) => boolean;
+}
+
+function whyNot(file: LocatedFile, isFirst: Shown['isFirst']): string | null {
+  if (file.kind === 'other') return 'it is neither file, folder nor link';
+  if (!isSafeName(file.name)) return 'no file here can have that name';
+  return file.kind === 'folder' && !isFirst(file) ? SEEN_BEFORE : null;
+}
+
+function twoAlike(name: string): QmpBackupError {
+  return new QmpBackupError('usage', `two of the paths would be written as ${printable(name)}`, {
+    hint: 'Get them one after the other, each into a folder of its own.',
   });
 }

@@ -2,7 +2,7 @@ import { contextOf } from '../../backends/verb-context.js';
 import { unwinding } from '../../flow/unwind.js';
 import type { LocatedFile, Volume } from '../../guest-files/reader.js';
 import { type FilesContext, openPointForFiles } from './begin.js';
-import { findPath } from './find-path.js';
+import { findPath, lookingAround } from './find-path.js';
 import { isForSleuthkit } from './open-files.js';
 import { filesLsOptions, type FilesLsRequest } from './options.js';
 
@@ -29,7 +29,7 @@ export function filesLs(request: FilesLsRequest, given: Partial<FilesContext> = 
     const { point, files } = await openPointForFiles(options, context, unwind);
     const answer = { target: point.target, point: point.name };
     if (options.path === null) return { ...answer, volumes: await volumes(), volume: null, files: [] };
-    const { reader, volume, file } = await findPath(files, options.path, options);
+    const { reader, volume, file } = await findPath(files, options.path, options, lookingAround(context));
     const listed = file.kind === 'folder' ? await reader.list(volume, file) : [file];
     return { ...answer, volumes: [], volume, files: listed.toSorted((a, b) => (a.name < b.name ? -1 : 1)) };
 

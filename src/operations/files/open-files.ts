@@ -93,6 +93,7 @@ export async function openFiles(
       session,
       mount.files.map(({ disk }) => disk),
       scratch,
+      signal,
     );
   }
 }

@@ -39,9 +39,10 @@ const REPAIRS: readonly RepairAction[] = [
   { kind: 'remove-journal' },
 ];
 const GUEST_FILE: LocatedFile = {
-  ...{ path: '/a', name: 'a', size: 1, mode: 0o644, uid: 0, gid: 0, mtime: 2, changed: 3, inode: '12' },
+  ...{ path: '/a', name: 'a', size: 1, mode: 0o644, uid: 0, gid: 0, mtime: 2, changed: 3, inode: '12', device: '' },
   kind: 'file',
 };
+const VOLUME = { disk: 'd1', name: '1', type: 'ext', size: 1 };
 const FULL = entry('d1', 'FULL-1.qcow2');
 const INC = entry('d1', 'INC-2.qcow2', { parent: FULL.file });
 const POINT = point(1, [INC], {
@@ -164,19 +165,27 @@ const DOCUMENTS = {
   umount: umountDocument({ mountpoint: '/m', files: ['/m/d1.raw'], dead: true }, []),
   'files-ls': filesLsDocument(
     {
-      ...{ target: '/t', point: 'point 1', volume: null, files: [GUEST_FILE] },
+      ...{ target: '/t', point: 'point 1', volume: VOLUME, files: [GUEST_FILE] },
       volumes: [{ disk: 'd1', name: '1', type: 'ext', size: 1, reader: 'sleuthkit' }],
     },
     [],
   ),
   'files-get': filesGetDocument(
-    { target: '/t', point: 'point 1', output: '/o', files: [GUEST_FILE], leftOut: ['/fifo'] },
+    { target: '/t', point: 'point 1', output: '/o', files: [{ ...GUEST_FILE, volume: VOLUME }], leftOut: ['/fifo'] },
     [{ code: 'file-left-out', text: 'w' }],
   ),
   'files-find': filesFindDocument(
     {
-      ...{ target: '/t', points: ['point 0'] },
-      found: [{ volume: 'd1', path: '/a', states: [{ point: 'point 0', state: 'first', size: 1, mtime: 2 }] }],
+      ...{ target: '/t', points: ['point 0'], leftOut: ['/twice'] },
+      found: [
+        {
+          volume: 'd1',
+          disk: 'd1',
+          partition: 'whole',
+          path: '/a',
+          states: [{ point: 'point 0', state: 'first', size: 1, mtime: 2 }],
+        },
+      ],
     },
     [],
   ),

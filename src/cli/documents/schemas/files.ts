@@ -1,4 +1,4 @@
-import type * as v from 'valibot';
+import * as v from 'valibot';
 import {
   count,
   countOrNull,
@@ -21,8 +21,14 @@ const volumeEntries = {
   size: countOrNull('Bytes; null where it was not measured'),
 };
 
+const placeEntries = {
+  disk: textOrNull('The disk that it is on; null for a logical volume'),
+  partition: text('The file system, as `--partition` takes it: a number, `whole`, or /dev/vg/lv'),
+};
+
 const fileSchema = object(
   {
+    ...placeEntries,
     path: text('Absolute path in the file system of the guest'),
     kind: oneOf(['file', 'folder', 'link', 'other'], 'What it is'),
     size: count('Bytes'),
@@ -46,6 +52,7 @@ export const filesLsDocumentSchema = document(
       ),
       'File systems and the like, where no path was given',
     ),
+    volume: v.nullable(object(volumeEntries, 'Where the path is; null where none was given')),
     files: listOf(fileSchema, 'What is in the folder, or the file itself'),
     warnings: warnings(),
   },
@@ -60,7 +67,7 @@ export const filesGetDocumentSchema = document(
     output: text('Absolute path of the folder that they are in'),
     files: listOf(fileSchema, 'What was written'),
     leftOut: texts(
-      'Paths of what was not written: neither file, folder nor link, or of a name that no file here can have',
+      'Paths of what was not written: neither file, folder nor link, of a name that no file here can have, or in another place, too',
     ),
     warnings: warnings(),
   },
@@ -76,6 +83,7 @@ export const filesFindDocumentSchema = document(
       object(
         {
           volume: text('Where it is, in words'),
+          ...placeEntries,
           path: text('Absolute path in the file system of the guest'),
           states: listOf(
             object(
@@ -94,6 +102,7 @@ export const filesFindDocumentSchema = document(
       ),
       'Files with such a name',
     ),
+    leftOut: texts('Folders that were not looked into: a damaged file system has them in another place, too'),
     warnings: warnings(),
   },
   'The answer of `qmpbackup files find`',
