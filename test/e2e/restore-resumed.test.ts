@@ -67,6 +67,7 @@ it('one that is wrong by now, or of another point, is made again', async () => {
   const lab = await twoDisks();
   for (const [name, spoil, more] of [
     ['altered', (path: string) => run('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0x99 5M 64k', path]), []],
+    ['grown', (path: string) => run('qemu-img', ['resize', '-q', '-f', 'qcow2', path, '+1M']), []],
     ['cut off', (path: string) => run('truncate', ['-s', '300000', path]), []],
     ['older', () => Promise.resolve(), ['--point', '0']],
   ] as const) {

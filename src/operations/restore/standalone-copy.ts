@@ -93,14 +93,20 @@ async function copy(
   const { path, format } = image;
   const partial = partialOf(path);
   if (found === 'image') {
-    if (await isSame(name, imageNode(path, format), path, { ...options, cwd: dir }, deps)) return;
+    if (
+      (await hasRightSize(source, path, format)) &&
+      (await isSame(name, imageNode(path, format), path, { ...options, cwd: dir }, deps))
+    )
+      return;
     await forget();
     throw new QmpBackupError('unsafe', `${path} is there since a restore that was killed, and has been changed since`, {
       hint: 'Move it away, or restore to another place.',
     });
   }
   if (found === 'partial') {
-    if (await isStillSame(name, imageNode(partial, format), partial, { ...options, cwd: dir }, deps)) return;
+    const isWhole = await hasRightSize(source, partial, format);
+    if (isWhole && (await isStillSame(name, imageNode(partial, format), partial, { ...options, cwd: dir }, deps)))
+      return;
     await remake(partial);
   }
   const { verify, rateLimit } = options;
@@ -202,9 +208,24 @@ async function remake(partial: string): Promise<void> {
   }
 }
 
+/** A comparison takes what an image has more for zeros. False, too, for what is no image any more. */
+async function hasRightSize(source: ChainSource, path: string, format: ImageToMake['format']): Promise<boolean> {
+  try {
+    const { virtualSize, backingFile } = await headerOf(path, format);
+    return virtualSize === sizeOf(source) && backingFile === null;
+  } catch (error) {
+    if (error instanceof QmpBackupError) return false;
+    throw error;
+  }
+}
+
+function headerOf(path: string, format: ImageToMake['format']) {
+  return format === 'raw' ? rawHeader(path) : readHeader(path, path);
+}
+
 async function refuseOtherSize(source: ChainSource, partial: string, { path, format }: ImageToMake): Promise<void> {
   const expected = sizeOf(source);
-  const { virtualSize, backingFile } = format === 'raw' ? await rawHeader(partial) : await readHeader(partial, partial);
+  const { virtualSize, backingFile } = await headerOf(partial, format);
   if (virtualSize === expected && backingFile === null) return;
   throw new QmpBackupError('failed', `${path} came out as a disk of ${virtualSize} bytes instead of ${expected}`);
 }
