@@ -67,8 +67,9 @@ async function askAgent(path: string, timeoutMs: number, signal: AbortSignal): P
   } catch (error) {
     signal.throwIfAborted();
     if (!(error instanceof GuestAgentError) && !(error instanceof QmpBackupError)) throw error;
-    return error instanceof GuestAgentError && error.kind === 'silent'
-      ? 'its guest agent did not answer'
-      : `its guest agent did not answer (${messageOf(error)})`;
+    if (error instanceof GuestAgentError && error.kind === 'silent') return 'its guest agent did not answer';
+    // It was refused at once, as it may be the next time.
+    await sleep(Math.min(timeoutMs, POLL_MS), undefined, { signal }).catch(() => signal.throwIfAborted());
+    return `its guest agent did not answer (${messageOf(error)})`;
   }
 }
