@@ -6,6 +6,7 @@ import * as v from 'valibot';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
+import { isThere } from '../host/is-there.js';
 import { hasEnded, inspectProcess } from '../host/lock-owner.js';
 import { fuseMounts, type Mount } from '../host/mounts.js';
 import { readJsonFile } from '../host/plain-file.js';
@@ -106,6 +107,8 @@ export async function clearFile(path: string, mounted: boolean): Promise<void> {
 }
 
 async function removeIfEmpty(folder: string): Promise<void> {
+  // Where nothing can be written, one that was never made cannot be removed either (EROFS).
+  if (!(await isThere(folder))) return;
   try {
     await rmdir(folder);
   } catch (error) {

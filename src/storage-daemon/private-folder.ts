@@ -22,8 +22,14 @@ export async function makePrivateFolder(owner: LockOwner): Promise<string> {
   await sweepPrivateFolders();
   try {
     const folder = await mkdtemp(join(tmpdir(), PREFIX));
-    await writeFile(join(folder, RECORD), `${JSON.stringify(owner)}\n`, { flag: 'wx', mode: 0o600 });
-    return folder;
+    try {
+      await writeFile(join(folder, RECORD), `${JSON.stringify(owner)}\n`, { flag: 'wx', mode: 0o600 });
+      return folder;
+    } catch (error) {
+      // On a full disk a folder can be made, and nothing in it.
+      await rm(folder, { recursive: true, force: true });
+      throw error;
+    }
   } catch (error) {
     throw fileError('create a private folder in', tmpdir(), error);
   }

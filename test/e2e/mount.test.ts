@@ -221,6 +221,25 @@ describe('mount', () => {
     await expectNothingLeft(here);
   });
 
+  it('leaves nothing where it cannot make its folder, or put anything into its own', async () => {
+    const here = await place();
+    const { lab, env } = here;
+    const readOnly = join(await labDir(), 'read-only');
+    await mkdir(readOnly);
+    await run('mount', ['-t', 'tmpfs', '-o', 'ro', 'none', readOnly]);
+    afterTest(() => run('umount', [readOnly]));
+    for (const at of [readOnly, join(readOnly, 'new')]) {
+      const { stderr } = await expectCli(13, ['mount', '--target', lab.target, at], { env });
+      expect(stderr).toContain(`cannot make files in ${at}: read-only file system`);
+    }
+    // Of its two inodes one is the folder's, and the other may become one.
+    await run('mount', ['-t', 'tmpfs', '-o', 'remount,rw,nr_inodes=2', 'none', readOnly]);
+    const full = await expectCli(1, ['mount', '--target', lab.target, here.at], { env: { TMPDIR: readOnly } });
+    expect(full.stderr).toMatch(/cannot create a private folder in .*: no space left on device/);
+    expect(await readdir(readOnly)).toEqual([]);
+    await expectNothingLeft(here);
+  });
+
   it('is there for a user who is not root, who needs fusermount3', async () => {
     const here = await place();
     const { lab, at, env } = here;
