@@ -211,7 +211,10 @@ describe('mount', () => {
     expect(await photograph(lab.target)).toEqual(before);
   });
 
-  it.each([[], ['--background']])('ends where nobody can be told where it is: %j', async (...more) => {
+  it.each([
+    ['in the foreground', []],
+    ['in the background', ['--background']],
+  ])('ends where nobody can be told where it is, %s', async (_, more) => {
     const here = await place();
     const { lab, env, at } = here;
     const command = ['mount', '--target', lab.target, ...more, at];
