@@ -28,7 +28,7 @@ export const TARGET_OPTIONS = {
 
 /** Which point is read; without, the newest that is whole. */
 export const POINT_OPTIONS = {
-  /** `N` of the newest chain, `CHAIN:N`, or a point's id. */
+  /** See `pointNamed`. */
   point: word('--point'),
   /** The newest point that is not later. */
   at: pointInTime('--at'),

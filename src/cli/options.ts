@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { OptionRule, OptionRules, RequestOf } from '../core/option-rules.js';
+import { POINT_FORMS } from '../core/point-name.js';
 import { QmpBackupError } from '../errors.js';
 import { IMAGE_OPTIONS } from '../operations/restore/options.js';
 
@@ -10,6 +11,9 @@ interface Look {
   /** `<bytes>`; none for a switch. */
   readonly value?: string;
 }
+
+/** Of `--point`, wherever there is one. */
+export const POINT_HELP = `${POINT_FORMS}; the newest one if not given`;
 
 /** Of `--at`, wherever there is one. */
 export const AT_HELP = 'the newest point that is not later, such as "2026-11-20 10:00" in local time';

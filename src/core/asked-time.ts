@@ -28,6 +28,12 @@ export function pointInTime(flag: string): OptionRule<Date | string | AskedTime,
   };
 }
 
+/** A time that stands where other things may stand; undefined where it is none. */
+export function timeIn(text: string): AskedTime | undefined {
+  const found = ofText(text);
+  return found && !Number.isNaN(found.lastMs) ? found : undefined;
+}
+
 function isAskedTime(given: unknown): given is AskedTime {
   return typeof given === 'object' && given !== null && 'lastMs' in given && typeof given.lastMs === 'number';
 }

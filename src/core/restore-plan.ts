@@ -1,18 +1,18 @@
-import { parseISO } from 'date-fns/parseISO';
 import { QmpBackupError } from '../errors.js';
 import type { AskedTime } from './asked-time.js';
 import type { Catalog } from './catalog.js';
-import { type ChainFault, chainOf, currentChain, knownDisks } from './chain.js';
+import { type ChainFault, chainOf, knownDisks } from './chain.js';
 import { answersTo } from './choose-disks.js';
 import { chooseRestored, type DiskChoice } from './choose-restored.js';
 import type { LeftOut } from './disk.js';
 import { listNames } from './listed-names.js';
 import type { PointFinding } from './point-findings.js';
+import { inTime, nameIn, pointAt, pointNamed } from './point-name.js';
 import { type Point, type PointDisk, recordedNames } from './point.js';
 
 /** Which point is restored, which disks of it, and which files that takes; and how people name points and files. */
 export interface PointRequest extends DiskChoice {
-  /** `N` of the newest chain, `CHAIN:N`, or a point's id; undefined is the newest that can be restored. */
+  /** See `pointNamed`; undefined is the newest that can be restored. */
   readonly point?: string | undefined;
   /** The newest point that is not later. */
   readonly at?: AskedTime | undefined;
@@ -120,16 +120,15 @@ export function wholePoints(catalog: Catalog): readonly Point[] {
 }
 
 /** `point 3`, with its chain where that is not the newest. */
-export function nameOf(point: Point, catalog: Catalog): string {
-  if (point.chain === null) return `copy ${point.id}`;
-  return point.chain === currentChain(catalog) ? `point ${point.number}` : `point ${point.chain}:${point.number}`;
+export function nameOf(point: Point, { points }: Catalog): string {
+  return nameIn(point, points);
 }
 
 function choosePoint(catalog: Catalog, { point, at, until }: PointRequest): Point {
   refuseTwo({ point, at, until });
-  if (at !== undefined) return pointAt(catalog, at);
+  if (at !== undefined) return pointOf(catalog, at);
   if (until !== undefined) return pointWithFile(catalog, until);
-  if (point !== undefined) return pointNamed(catalog, point);
+  if (point !== undefined) return pointNamed(catalog.points, point);
   const newest = catalog.points.findLast((each) => isWhole(catalog, each));
   if (newest) return newest;
   throw new QmpBackupError('unsafe', 'there is no point that can be restored as a whole', {
@@ -150,26 +149,12 @@ function isWhole(catalog: Catalog, point: Point): boolean {
   return point.disks.every((entry) => chainOf(catalog, entry).fault === null);
 }
 
-function pointNamed(catalog: Catalog, name: string): Point {
-  const numbered = /^(?:(.+):)?(\d+)$/.exec(name);
-  const chain = numbered?.[1] ?? currentChain(catalog);
-  const number = Number(numbered?.[2] ?? Number.NaN);
-  // A copy is outside every chain and has only its id.
-  const found =
-    catalog.points.find((each) => chain !== undefined && each.chain === chain && each.number === number) ??
-    catalog.points.find(({ id }) => id === name);
-  if (found) return found;
-  throw new QmpBackupError('usage', `there is no point ${name}`, { hint: `There are: ${allNames(catalog)}` });
-}
-
 /** Not an older one where it cannot be restored: who asks for a time hears of that. */
-function pointAt(catalog: Catalog, { lastMs, words }: AskedTime): Point {
-  const timed = catalog.points.map((point) => ({ point, ms: parseISO(point.createdAt).getTime() }));
-  const inTime = timed.toSorted((a, b) => a.ms - b.ms);
-  const found = inTime.findLast(({ ms }) => ms <= lastMs);
-  if (found) return found.point;
-  const oldest = inTime[0]?.point;
-  throw new QmpBackupError('usage', `there is no point of ${words} or before`, {
+function pointOf(catalog: Catalog, time: AskedTime): Point {
+  const found = pointAt(catalog.points, time);
+  if (found) return found;
+  const oldest = inTime(catalog.points)[0]?.point;
+  throw new QmpBackupError('usage', `there is no point of ${time.words} or before`, {
     hint: oldest
       ? `The oldest is ${nameOf(oldest, catalog)}, of ${oldest.createdAt}`
       : 'There is no point at all: see qmpbackup list --target DIR',
@@ -209,8 +194,4 @@ function goneDisks(points: readonly Point[]): ReadonlySet<string> {
     for (const disk of point.removed) gone.add(disk);
   }
   return gone;
-}
-
-function allNames(catalog: Catalog): string {
-  return listNames(catalog.points.map((each) => nameOf(each, catalog)));
 }

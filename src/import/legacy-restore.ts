@@ -2,6 +2,7 @@ import type { AskedTime } from '../core/asked-time.js';
 import { chooseRestored, type DiskChoice } from '../core/choose-restored.js';
 import type { LeftOut } from '../core/disk.js';
 import { listNames } from '../core/listed-names.js';
+import { pointNamed } from '../core/point-name.js';
 import { refuseTwo } from '../core/restore-plan.js';
 import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
@@ -27,7 +28,7 @@ export interface LegacyDiskChain {
 }
 
 export interface LegacyRestoreRequest extends DiskChoice {
-  /** `N`: number of the run in the newest chain, 0 is its FULL; `CHAIN:N` with the number in the FULL's name. */
+  /** See `pointNamed`: 0 is the FULL of the newest chain; `CHAIN:N` with the number in the FULL's name. */
   readonly point?: string | undefined;
   /** The newest run that is not later: their numbers are seconds. */
   readonly at?: AskedTime | undefined;
@@ -102,23 +103,20 @@ function chosenNumber(found: readonly LegacyDisk[], { point, at, until }: Legacy
   return point === undefined ? undefined : numberOfPoint(found, point);
 }
 
+/** Each run is a point; a chain has its name from the number of the FULL that a run began with. */
 function numberOfPoint(found: readonly LegacyDisk[], point: string): number {
   const chains = found.flatMap((each) => each.chains);
   const starts = distinct(chains.flatMap(({ files }) => files.slice(0, 1)));
-  const match = /^(?:(\d+):)?(\d+)$/.exec(point);
-  const start = match?.[1] === undefined ? starts.at(-1) : Number(match[1]);
-  const next = starts.find((each) => start !== undefined && each > start) ?? Infinity;
-  const numbers = distinct(chains.flatMap(({ files }) => files)).filter(
-    (number) => start !== undefined && starts.includes(start) && number >= start && number < next,
-  );
-  const number = numbers[Number(match?.[2] ?? Number.NaN)];
-  if (number !== undefined) return number;
-  throw new QmpBackupError('usage', `there is no point ${point}`, {
-    hint:
-      numbers.length > 0
-        ? `This chain has 0 to ${numbers.length - 1}; others are named CHAIN:N, with CHAIN one of ${starts.join(', ')}`
-        : `Chains are: ${starts.join(', ')}`,
+  const runs = distinct(chains.flatMap(({ files }) => files));
+  const points = starts.flatMap((start, index) => {
+    const next = starts[index + 1] ?? Infinity;
+    const ofChain = runs.filter((run) => run >= start && run < next);
+    return ofChain.map((run, number) => {
+      // They have no ids.
+      return { id: '', chain: `${start}`, number, createdAt: new Date(run * 1000).toISOString(), run };
+    });
   });
+  return pointNamed(points, point).run;
 }
 
 /** The chain that holds the newest file up to `limit`, cut off after it. */

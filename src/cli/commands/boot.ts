@@ -1,3 +1,4 @@
+import { POINT_FORMS } from '../../core/point-name.js';
 import { printable } from '../../core/printable.js';
 import { asShellWord } from '../../core/shell-word.js';
 import { boot } from '../../operations/boot/boot.js';
@@ -20,7 +21,7 @@ export const bootCommand: Register = (program, run) => {
     .argument('[qemu...]', 'after --: more arguments for QEMU, which come last')
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
     .addOption(
-      optionOf(point, 'N of the newest chain, CHAIN:N, or a point id; else that of the overlays, else the newest', {
+      optionOf(point, `${POINT_FORMS}; else that of the overlays, else the newest`, {
         value: '<point>',
       }),
     )

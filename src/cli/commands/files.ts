@@ -6,7 +6,7 @@ import { filesGet, type FilesGetResult } from '../../operations/files/get.js';
 import { filesLs } from '../../operations/files/ls.js';
 import { FILES_FIND_OPTIONS, FILES_GET_OPTIONS, FILES_LS_OPTIONS } from '../../operations/files/options.js';
 import { filesFindDocument, filesGetDocument, filesLsDocument } from '../documents/files.js';
-import { AT_HELP, optionOf, requestFrom } from '../options.js';
+import { AT_HELP, optionOf, POINT_HELP, requestFrom } from '../options.js';
 import { putBytes } from '../output.js';
 import type { Register } from '../register.js';
 import { renderFound, renderListed } from '../render/files.js';
@@ -51,7 +51,7 @@ function withCommon(command: Command): Command {
   const { target, point, at, disks, partition, reader, breakLock } = FILES_LS_OPTIONS;
   const options: readonly Option[] = [
     optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }),
-    optionOf(point, 'N of the newest chain, CHAIN:N, or a point id; the newest one if not given', { value: '<point>' }),
+    optionOf(point, POINT_HELP, { value: '<point>' }),
     optionOf(at, AT_HELP, { value: '<time>' }),
     optionOf(disks, 'only on these disks: a comma list of disk ids', { value: '<ids>' }),
     optionOf(partition, 'number of the partition, `whole`, or /dev/vg/lv, where a path is on several', {

@@ -6,7 +6,7 @@ import { MOUNT_OPTIONS } from '../../operations/mount/options.js';
 import { goOnInBackground, isInBackground, leaveStarter } from '../background.js';
 import { mountDocument } from '../documents/mount.js';
 import { exitCodeFor } from '../exit-codes.js';
-import { AT_HELP, optionOf, requestFrom } from '../options.js';
+import { AT_HELP, optionOf, POINT_HELP, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { table } from '../render/table.js';
 import { formatBytes } from '../render/units.js';
@@ -22,7 +22,7 @@ export const mountCommand: Register = (program, run) => {
     .argument('<mountpoint>', 'an empty folder; one that is not there yet is made, and removed in the end')
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
     .addOption(
-      optionOf(point, 'N of the newest chain, CHAIN:N, or a point id; the newest one if not given', {
+      optionOf(point, POINT_HELP, {
         value: '<point>',
       }),
     )

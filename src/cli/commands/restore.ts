@@ -2,7 +2,7 @@ import { RESTORE_OPTIONS } from '../../operations/restore/options.js';
 import type { RestoreResult } from '../../operations/restore/request.js';
 import { restore } from '../../operations/restore/restore.js';
 import { restoreDocument } from '../documents/restore.js';
-import { addImageOptions, AT_HELP, optionOf, requestFrom } from '../options.js';
+import { addImageOptions, AT_HELP, optionOf, POINT_HELP, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
 import { table } from '../render/table.js';
@@ -24,7 +24,7 @@ export const restoreCommand: Register = (program, run) => {
       }),
     )
     .addOption(
-      optionOf(point, 'N of the newest chain, CHAIN:N, or a point id; the newest one if not given', {
+      optionOf(point, POINT_HELP, {
         value: '<point>',
       }),
     )

@@ -2,7 +2,7 @@ import { QmpBackupError } from '../../errors.js';
 import { SERVE_OPTIONS } from '../../operations/serve/options.js';
 import { serve, type ServeResult } from '../../operations/serve/serve.js';
 import { serveDocument } from '../documents/serve.js';
-import { AT_HELP, optionOf, requestFrom } from '../options.js';
+import { AT_HELP, optionOf, POINT_HELP, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { table } from '../render/table.js';
 import { formatBytes } from '../render/units.js';
@@ -17,7 +17,7 @@ export const serveCommand: Register = (program, run) => {
     .description('let programs read the disks of a point over NBD, without copying them, until it is interrupted')
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
     .addOption(
-      optionOf(point, 'N of the newest chain, CHAIN:N, or a point id; the newest one if not given', {
+      optionOf(point, POINT_HELP, {
         value: '<point>',
       }),
     )

@@ -1,3 +1,4 @@
+import { POINT_FORMS } from '../../core/point-name.js';
 import { VERIFY_OPTIONS } from '../../operations/verify/options.js';
 import { verify } from '../../operations/verify/verify.js';
 import { verifyDocument } from '../documents/verify.js';
@@ -24,7 +25,7 @@ export const verifyCommand: Register = (program, run) => {
     .addOption(optionOf(monthly, 'the targets are those of months, <target>/<vm name>/<YYYY-MM>'))
     .addOption(optionOf(vmName, 'with --monthly: only the months of this VM', { value: '<name>' }))
     .addOption(
-      optionOf(point, 'only the files of this point: N of the newest chain, CHAIN:N, or a point id', {
+      optionOf(point, `only the files of this point: ${POINT_FORMS}`, {
         value: '<point>',
       }),
     )
