@@ -89,6 +89,9 @@ export type { FileFaultCode } from './core/file-record.js';
 export type { PointFindingCode } from './core/point-findings.js';
 export type { TargetFinding, TargetFindingCode } from './core/target-finding.js';
 
+export { note, pin, unpin } from './operations/pin.js';
+export type { MarkContext, MarkedPoint, NoteRequest, PinRequest, UnpinRequest } from './operations/pin.js';
+
 export { rebase } from './operations/rebase/rebase.js';
 export type { RebaseContext, RebaseEvent, RebaseResult, RebaseSummary } from './operations/rebase/rebase.js';
 export type { RebaseRequest } from './operations/rebase/options.js';

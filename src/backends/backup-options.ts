@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import type { FleeceMode } from '../core/fleece-choice.js';
+import { noteText } from '../core/note.js';
 import {
   bytes,
   choice,
@@ -40,6 +41,8 @@ const POINT = {
   level: choice('--level', ['full', 'inc', 'diff', 'auto', 'copy'], 'auto'),
   /** Says what would be done, and why. */
   dryRun: yesOrNo('--dry-run'),
+  /** Is kept with the point. */
+  note: noteText('--note'),
 };
 
 const DISKS = {
@@ -144,6 +147,8 @@ export interface BackupOptions extends PlanRequest {
   readonly verify: 'all' | 'sample' | null;
   readonly cbwTimeoutMs: number;
   readonly dryRun: boolean;
+  /** Of the point. */
+  readonly note: string | null;
   /** Between two looks at the jobs. */
   readonly progressIntervalMs: number;
   /** Name and version that the catalog records. */

@@ -7,6 +7,7 @@ import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
 import { mergeCommand } from './commands/merge.js';
 import { mountCommand } from './commands/mount.js';
+import { noteCommand, pinCommand, unpinCommand } from './commands/pin.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
@@ -26,6 +27,9 @@ export const OTHER_COMMANDS: readonly Register[] = [
   umountCommand,
   filesCommand,
   bootCommand,
+  pinCommand,
+  unpinCommand,
+  noteCommand,
   rebaseCommand,
   mergeCommand,
   importCommand,

@@ -7,7 +7,10 @@ import { bitmapNameSchema, type Point, pointSchema, textSchema } from './point.j
  * sizes are bytes, times are ISO 8601 in UTC. Names in it are single path components: nothing in a catalog can lead
  * outside its folder.
  */
-export const CATALOG_SCHEMA = 1;
+export const CATALOG_SCHEMA = 2;
+
+/** What a catalog says that has nothing which earlier versions would drop when they write it again: see `schemaOf`. */
+const FIRST_SCHEMA = 1;
 
 /**
  * The quick test first, for a chain may have thousands of points. And a point does not change: what was checked when the
@@ -23,7 +26,7 @@ const pointOnce = v.lazy((value) =>
 
 const catalog = v.pipe(
   v.object({
-    schema: v.literal(CATALOG_SCHEMA),
+    schema: v.picklist([FIRST_SCHEMA, CATALOG_SCHEMA]),
     tool: v.string(),
     targetId: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)),
     createdAt: v.string(),
@@ -48,7 +51,12 @@ const catalog = v.pipe(
 export type Catalog = v.InferOutput<typeof catalog>;
 /** That of a target which has no point yet. */
 export function newCatalog(begun: Pick<Catalog, 'tool' | 'targetId' | 'createdAt' | 'vm'>): Catalog {
-  return { schema: CATALOG_SCHEMA, ...begun, points: [], retired: [] };
+  return { schema: FIRST_SCHEMA, ...begun, points: [], retired: [] };
+}
+
+/** Pins that an earlier version would drop in silence are kept from it: it refuses a schema that it does not know. */
+export function schemaOf({ points }: Pick<Catalog, 'points'>): Catalog['schema'] {
+  return points.some(({ pinned, note }) => pinned !== undefined || note !== undefined) ? CATALOG_SCHEMA : FIRST_SCHEMA;
 }
 
 export type CatalogReading =
@@ -58,12 +66,12 @@ export type CatalogReading =
 
 /** Checks a parsed `catalog.json`; never throws. */
 export function readCatalogValue(value: unknown): CatalogReading {
-  const schema = v.safeParse(v.looseObject({ schema: v.number() }), value);
+  const schema = v.safeParse(v.looseObject({ schema: v.number(), tool: v.optional(v.unknown()) }), value);
   if (schema.success && schema.output.schema > CATALOG_SCHEMA) {
     return {
       ok: false,
       newer: true,
-      why: `its schema is ${schema.output.schema}, this version knows ${CATALOG_SCHEMA}`,
+      why: `its schema is ${schema.output.schema}, this version knows ${CATALOG_SCHEMA}${writtenBy(schema.output.tool)}`,
     };
   }
   const result = v.safeParse(catalog, value, { abortEarly: true });
@@ -74,4 +82,8 @@ export function readCatalogValue(value: unknown): CatalogReading {
   const [first] = result.issues;
   const path = v.getDotPath(first);
   return { ok: false, newer: false, why: path === null ? first.message : `${path}: ${first.message}` };
+}
+
+function writtenBy(tool: unknown): string {
+  return typeof tool === 'string' && /^qmpbackup [\w.+-]{1,40}$/.test(tool) ? `; ${tool} wrote it` : '';
 }

@@ -1,5 +1,4 @@
 import * as v from 'valibot';
-import { CATALOG_SCHEMA } from './catalog.js';
 import { bitmapNameSchema, componentSchema, textSchema } from './point.js';
 
 /** The VM in which a run may leave something. */
@@ -14,6 +13,8 @@ export type JournalOwner =
 export type FrozenGuest =
   { readonly kind: 'agent'; readonly endpoint: string } | { readonly kind: 'domain'; readonly uuid: string };
 
+export const JOURNAL_SCHEMA = 1;
+
 const journalDisk = v.object({
   disk: componentSchema,
   /** Name of the attempt's new bitmap, or null where none is added. */
@@ -23,7 +24,7 @@ const journalDisk = v.object({
 });
 
 const written = v.object({
-  schema: v.literal(CATALOG_SCHEMA),
+  schema: v.literal(JOURNAL_SCHEMA),
   attempt: v.string(),
   startedAt: v.string(),
   /** What the run does, for people. */

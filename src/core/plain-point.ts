@@ -1,4 +1,5 @@
 import { isComponent } from './names.js';
+import { isNote } from './note.js';
 import { DIGEST_METHODS, type PieceDigest } from './pieces.js';
 import type { DefinitionFile, LackedDisk, Point, PointDefinition, PointDisk } from './point.js';
 
@@ -56,7 +57,7 @@ const PIECES: Tests<Omit<PieceDigest, 'method'>> = {
   sha256: isDigest,
 };
 
-const POINT: Tests<Omit<Point, 'definition' | 'lacks'>> = {
+const POINT: Tests<Omit<Point, keyof typeof OPTIONAL>> = {
   id: isText,
   chain: orNull(isText),
   number: isCount,
@@ -93,10 +94,12 @@ const DEFINITION: Tests<PointDefinition> = {
 
 const LACKED: Tests<LackedDisk> = { disk: isText, reason: isText, kind: oneOf('rule', 'failed', 'request') };
 
-const OPTIONAL: Tests<Required<Pick<Point, 'definition' | 'lacks'>>> = {
+const OPTIONAL = {
   lacks: listOf(object(LACKED), 0),
   definition: object(DEFINITION),
-};
+  pinned: (value) => value === true,
+  note: (value) => typeof value === 'string' && isNote(value),
+} satisfies Tests<Required<Pick<Point, 'definition' | 'lacks' | 'pinned' | 'note'>>>;
 
 /** Whether a value read from JSON is a point with just the fields that the schema knows, and as it demands them. */
 export const isPlainPoint: Test = object(POINT, OPTIONAL);

@@ -3,6 +3,7 @@ import type { DiskNames } from './disk.js';
 import { hardwareSchema } from './hardware.js';
 import { levelSchema } from './level.js';
 import { isComponent } from './names.js';
+import { isNote } from './note.js';
 import { DIGEST_METHODS } from './pieces.js';
 
 export const componentSchema = v.pipe(v.string(), v.check(isComponent, 'is not a plain file name'));
@@ -126,6 +127,10 @@ export const pointSchema = v.object({
   lacks: v.optional(v.array(lackedDisk)),
   /** Of a libvirt domain only. */
   definition: v.optional(definition),
+  /** Never pruned, nor merged away; absent where it is not. */
+  pinned: v.optional(v.literal(true)),
+  /** What somebody has written of it. */
+  note: v.optional(v.pipe(v.string(), v.check(isNote, 'is no note'))),
 });
 
 export type Point = v.InferOutput<typeof pointSchema>;

@@ -1,5 +1,5 @@
 import { readFile, rename } from 'node:fs/promises';
-import { type Catalog, readCatalogValue } from '../core/catalog.js';
+import { type Catalog, readCatalogValue, schemaOf } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
 import { isThere } from '../host/is-there.js';
@@ -72,7 +72,7 @@ export async function requireCatalog(target: string): Promise<Catalog> {
  */
 export async function replaceCatalog(target: string, catalog: Catalog): Promise<void> {
   const path = catalogPath(target);
-  const checked = readCatalogValue(catalog);
+  const checked = readCatalogValue({ ...catalog, schema: schemaOf(catalog) });
   if (!checked.ok) throw new QmpBackupError('failed', `refused to write a wrong catalog to ${path}: ${checked.why}`);
   await replaceFile(path, textOf(checked.catalog), { mode: 0o600, owner: await ownerFor(target) });
 }

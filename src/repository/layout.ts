@@ -104,6 +104,11 @@ export async function catalogsBelow(root: string): Promise<readonly string[]> {
   return withCatalog([...children, ...grandchildren.flat()]);
 }
 
+/** Whether it is the name of a folder that `--monthly` has made. */
+export function isMonth(name: string): boolean {
+  return MONTH.test(name);
+}
+
 const MONTH = /^\d{4}-(?:0[1-9]|1[0-2])$/;
 
 function component(name: string): string {

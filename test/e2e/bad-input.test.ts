@@ -386,7 +386,7 @@ describe('the catalog', () => {
     const hostile: readonly [string, (text: string) => string, RegExp][] = [
       ['cut off', (text) => text.slice(0, text.length / 2), /catalog\.json is damaged: /],
       ['empty', () => '', /catalog\.json is damaged: /],
-      ['newer', edited((catalog) => (catalog['schema'] = 2)), /written by a newer qmpbackup: its schema is 2/],
+      ['newer', edited((catalog) => (catalog['schema'] = 3)), /written by a newer qmpbackup: its schema is 3/],
       [
         'absolute',
         edited((catalog) => (firstDisk(catalog)['file'] = '/etc/passwd')),

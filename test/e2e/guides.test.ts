@@ -211,6 +211,12 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     for (const disk of ['disk1', 'disk2']) await compareImages(join(to, `${disk}.qcow2`), web1.image(disk));
   },
 
+  'docs/guide/retention.md': async () => {
+    const web1 = await machine();
+    await web1.backup();
+    await runPage('docs/guide/retention.md', { names: web1.names });
+  },
+
   'docs/guide/offline.md': async () => {
     const web1 = await machine();
     const off = await domain('web1');

@@ -1,5 +1,4 @@
-import { CATALOG_SCHEMA } from '../../core/catalog.js';
-import type { Journal, JournalOwner } from '../../core/journal.js';
+import { type Journal, JOURNAL_SCHEMA, type JournalOwner } from '../../core/journal.js';
 import type { BackupRun } from '../backup-run.js';
 
 /**
@@ -8,7 +7,7 @@ import type { BackupRun } from '../backup-run.js';
  */
 export function newJournal({ attempt, context, options, identity }: BackupRun, owner: JournalOwner, how = ''): Journal {
   return {
-    schema: CATALOG_SCHEMA,
+    schema: JOURNAL_SCHEMA,
     attempt,
     startedAt: context.now().toISOString(),
     what: `backup --level ${options.level}${how}`,

@@ -18,7 +18,7 @@ interface Flags {
 }
 
 export const backupCommand: Register = (program, run) => {
-  const { level, target, monthly, dryRun, include, exclude, excludeRaw, allowPlaintext } = BACKUP_OPTIONS;
+  const { level, target, monthly, dryRun, note, include, exclude, excludeRaw, allowPlaintext } = BACKUP_OPTIONS;
   const { skipFailedDisks, quiesce, freezeTimeout, freezeLimit, fleece, fleeceDir, cbwTimeout } = BACKUP_OPTIONS;
   const { compress, verify, digest, sha256, vmName, speedLimit, reserve, force, stallTimeout } = BACKUP_OPTIONS;
   const { progressInterval, breakLock, offline, startPaused, method, killJob } = BACKUP_OPTIONS;
@@ -33,6 +33,7 @@ export const backupCommand: Register = (program, run) => {
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
     .addOption(optionOf(monthly, 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>'))
     .addOption(optionOf(dryRun, 'say what would be done, and why'))
+    .addOption(optionOf(note, 'a note that is kept with the point', { value: '<text>' }))
 
     .optionsGroup('Disks:')
     .addOption(

@@ -8,6 +8,7 @@ import type { InfoDocument } from './schemas/info.js';
 import type { ListDocument } from './schemas/list.js';
 import type { MergeDocument } from './schemas/merge.js';
 import type { MountDocument } from './schemas/mount.js';
+import type { NoteDocument, PinDocument, UnpinDocument } from './schemas/pin.js';
 import type { RebaseDocument } from './schemas/rebase.js';
 import type { RecoverDocument } from './schemas/recover.js';
 import type { RestoreDocument } from './schemas/restore.js';
@@ -29,6 +30,9 @@ export type AnswerDocument =
   | FilesGetDocument
   | FilesFindDocument
   | BootDocument
+  | PinDocument
+  | UnpinDocument
+  | NoteDocument
   | RebaseDocument
   | MergeDocument
   | ImportDocument

@@ -6,6 +6,7 @@ import type { PointDocument } from './schemas/point.js';
 /** A point as the catalog has it, but for QEMU's own description of each image. */
 export function pointDocument(point: Point): PointDocument {
   const { id, chain, number, level, createdAt, consistency, vmStatus, removed, lacks, definition } = point;
+  const { pinned = false, note = null } = point;
   return {
     id,
     chain,
@@ -19,6 +20,8 @@ export function pointDocument(point: Point): PointDocument {
     removed,
     lacks: lacks?.map(lackedPart),
     definition: definition && definitionPart(definition),
+    pinned,
+    note,
   };
 }
 

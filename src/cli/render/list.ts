@@ -11,8 +11,15 @@ export function renderList(targets: readonly ListedTarget[], verbose: boolean): 
 
 function renderTarget({ target, vm, points }: ListedTarget, verbose: boolean): string {
   const heading = `${printable(target)}  VM ${printable(displayName(vm) ?? 'without name')}, ${points.length} ${points.length === 1 ? 'point' : 'points'}`;
-  const header = ['POINT', 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS', 'DISKS'];
-  return [heading, table([header, ...points.map((point) => row(point, verbose))])].join('\n');
+  const noted = points.some(({ point }) => noteOf(point) !== '');
+  const ends = (last: string): readonly string[] => (noted ? [last] : []);
+  const header = ['POINT', ...(verbose ? ['ID'] : []), 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS', 'DISKS'];
+  const rows = points.map((each) => [...row(each, verbose), ...ends(noteOf(each.point))]);
+  return [heading, table([[...header, ...ends('NOTE')], ...rows])].join('\n');
+}
+
+function noteOf({ pinned, note }: ListedPoint['point']): string {
+  return [...(pinned ? ['pinned'] : []), ...(note === undefined ? [] : [printable(note)])].join(': ');
 }
 
 function row({ point, needs, notWhole, suspect }: ListedPoint, verbose: boolean): readonly string[] {
@@ -31,6 +38,7 @@ function row({ point, needs, notWhole, suspect }: ListedPoint, verbose: boolean)
   const lacked = without.length === 0 ? '' : `, without ${without.join(' ')}`;
   return [
     point.chain === null ? point.id : `${point.chain}:${point.number}`,
+    ...(verbose ? [point.id] : []),
     formatTime(point.createdAt),
     point.level.toUpperCase(),
     point.consistency,

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import type { BackupOptions } from '../../backends/backup-options.js';
 import type { BackupRun, Instant, Planned } from '../../backends/backup-run.js';
 import type { Copied, Ended, StagedImage } from '../../backends/copy-method.js';
 import { type Catalog, newCatalog } from '../../core/catalog.js';
@@ -40,8 +41,8 @@ export async function sealPoint(
     step(rest()),
   ]);
   run.signal.throwIfAborted();
-  const point = pointOf(run.attempt, plan, taken, disks, { definition, hardware, before: before?.points ?? [] });
-  const { tool } = run.options;
+  const { tool, note } = run.options;
+  const point = pointOf(run.attempt, plan, taken, disks, { definition, hardware, note, before: before?.points ?? [] });
   const vm = rememberedIdentity(before?.vm, run.identity);
   const known = before ?? newCatalog({ tool, targetId, createdAt: taken.instant.at, vm });
   const [points, retired] = [
@@ -98,7 +99,7 @@ function entryOf(
   };
 }
 
-interface Beside extends Pick<Ended, 'definition' | 'hardware'> {
+interface Beside extends Pick<Ended, 'definition' | 'hardware'>, Pick<BackupOptions, 'note'> {
   /** The points that there are. */
   readonly before: readonly Point[];
 }
@@ -108,7 +109,7 @@ function pointOf(
   plan: BackupPlan,
   { instant, vm }: Taken,
   disks: PointDisk[],
-  { definition, hardware, before }: Beside,
+  { definition, hardware, note, before }: Beside,
 ): Point {
   const lacks = lacksOf(plan.leftOut);
   return {
@@ -124,6 +125,7 @@ function pointOf(
     removed: [...plan.removed],
     ...(lacks.length > 0 && { lacks }),
     ...(definition && { definition }),
+    ...(note !== null && { note }),
   };
 }
 

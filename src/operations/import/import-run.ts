@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
-import { type Catalog, CATALOG_SCHEMA } from '../../core/catalog.js';
+import { type Catalog, newCatalog } from '../../core/catalog.js';
 import type { VmIdentity } from '../../core/identity.js';
-import type { Journal } from '../../core/journal.js';
+import { type Journal, JOURNAL_SCHEMA } from '../../core/journal.js';
 import { nextNumber, pointFileName } from '../../core/names.js';
 import type { Point, PointDisk } from '../../core/point.js';
 import { QmpBackupError } from '../../errors.js';
@@ -119,7 +119,7 @@ export function randomId(): string {
 export function journalOf({ attempt, context, vm }: ImportRun, points: readonly NamedPoint[]): Journal {
   const files = points.flatMap((point) => point.files);
   return {
-    schema: CATALOG_SCHEMA,
+    schema: JOURNAL_SCHEMA,
     attempt,
     startedAt: context.now().toISOString(),
     what: 'import from virtnbdbackup',
@@ -139,12 +139,9 @@ export function catalogOf(
   points: readonly NamedPoint[],
   entries: ReadonlyMap<ImportFile, PointDisk>,
 ): Catalog {
+  const targetId = randomBytes(8).toString('hex');
   return {
-    schema: CATALOG_SCHEMA,
-    tool: options.tool,
-    targetId: randomBytes(8).toString('hex'),
-    createdAt: context.now().toISOString(),
-    vm,
+    ...newCatalog({ tool: options.tool, targetId, createdAt: context.now().toISOString(), vm }),
     points: points.map(({ id, chain, number, createdAt, plan, files }) => ({
       id,
       chain,
@@ -158,7 +155,6 @@ export function catalogOf(
       disks: files.flatMap((file) => entries.get(file) ?? []),
       removed: [],
     })),
-    retired: [],
   };
 }
 

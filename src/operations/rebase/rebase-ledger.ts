@@ -29,6 +29,8 @@ import { diskFolder, filePath } from '../../repository/layout.js';
  */
 export interface Ledger {
   readonly files: readonly RebaseFile[];
+  /** Files of pinned points, and which points those are in words. */
+  readonly pinned: ReadonlyMap<string, string>;
   /**
    * Refuses a missing, altered or hostile file of the line and of the head's children; by digests, where that is asked
    * for: the merge records new ones, and damage would look right from then on.
@@ -78,6 +80,16 @@ export interface LedgerDeps {
   readonly removePieceList: (path: string) => Promise<void>;
 }
 
+function pinnedFiles({ points }: Catalog, disk: string): ReadonlyMap<string, string> {
+  const pinned = points.filter((point) => point.pinned);
+  return new Map(
+    pinned.flatMap((point) => {
+      const words = `a pinned point${point.note === undefined ? '' : ` (${point.note})`}`;
+      return point.disks.filter((each) => each.disk === disk).map(({ file }) => [file, words] as const);
+    }),
+  );
+}
+
 export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDeps): Ledger {
   const { target, disk } = folder;
   let catalog = start;
@@ -93,6 +105,7 @@ export function catalogLedger(folder: DiskFolder, start: Catalog, deps: LedgerDe
   };
   return {
     files: rebaseFiles(start, disk),
+    pinned: pinnedFiles(start, disk),
     verify: (plan, options) => verifyRecorded(folder, plan, entryOf, options, deps),
     relinks: ({ full, children }) => children.map(({ file }) => ({ file, parent: full.file })),
     digestOf: (file, plan) => {
@@ -197,6 +210,7 @@ export async function legacyLedger(
   };
   return {
     files,
+    pinned: new Map(),
     // There is nothing to compare with, and the headers were examined when the files were listed.
     verify: () => Promise.resolve(),
     relinks: ({ full, head }) =>

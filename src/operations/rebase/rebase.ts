@@ -144,6 +144,7 @@ export function rebase(
     const summary = summaryOf(folder, plan);
     context.report({ kind: 'planned', plan: summary });
     if (plan.line.length === 1) return { ...summary, dryRun: options.dryRun, removed };
+    refusePinned(ledger, plan);
     const touched = [...plan.line, ...plan.side, ...plan.children].map(({ file }) => `${folder.disk}/${file}`);
     await refuseOpenFiles(folder.target, touched, options);
     await prove(run, ledger, plan);
@@ -152,6 +153,16 @@ export function rebase(
     const finished = await ledger.finish();
     context.report({ kind: 'removed', files: finished.removed });
     return { ...summary, dryRun: false, removed: [...removed, ...finished.removed] };
+  });
+}
+
+/** What had begun before it was pinned has to be finished. */
+function refusePinned({ pinned }: Ledger, plan: RebasePlan): void {
+  if (plan.resumes) return;
+  const lost = [...plan.line.slice(0, -1), ...plan.side].find(({ file }) => pinned.has(file));
+  if (!lost) return;
+  throw new QmpBackupError('unsafe', `${lost.file} is of ${pinned.get(lost.file)}, whose state the merge would take`, {
+    hint: 'Merge up to an older file with --until, or take the pin away: qmpbackup unpin',
   });
 }
 

@@ -10,6 +10,7 @@ import { mergeDocument } from '../../../src/cli/documents/merge.js';
 import { filesFindDocument, filesGetDocument, filesLsDocument } from '../../../src/cli/documents/files.js';
 import type { LocatedFile } from '../../../src/guest-files/reader.js';
 import { mountDocument, umountDocument } from '../../../src/cli/documents/mount.js';
+import { noteDocument, pinDocument, unpinDocument } from '../../../src/cli/documents/pin.js';
 import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
 import { restoreDocument } from '../../../src/cli/documents/restore.js';
@@ -121,6 +122,9 @@ const DOCUMENTS = {
     },
     'jobs',
   ),
+  pin: pinDocument({ target: '/t', point: { ...POINT, pinned: true, note: 'n' }, name: 'point 1', changed: true }, []),
+  unpin: unpinDocument({ target: '/t', point: POINT, name: 'point 1', changed: false }, []),
+  note: noteDocument({ target: '/t', point: { ...POINT, note: 'n' }, name: 'point 1', changed: true }, []),
   recover: recoverDocument(
     {
       targets: [

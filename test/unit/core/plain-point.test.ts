@@ -30,6 +30,7 @@ const POINTS = [
     },
     lacks: [],
   }),
+  point(3, [entry('vda', 'FULL-4.qcow2')], { pinned: true, note: 'before the upgrade' }),
 ];
 
 type Path = readonly string[];
@@ -73,7 +74,18 @@ function sorted(value: unknown): unknown {
 
 const telling: readonly unknown[] = [
   ...[null, true, '', 'a', '..', '.x', '../x', '/etc/passwd', 'a/b', 'a\n', 'a'.repeat(255), 'a'.repeat(256)],
-  ...['a'.repeat(1024), 'a'.repeat(64), 'A'.repeat(64), `${'a'.repeat(64)}\n`, 'full', 'diff', 'merging', 'offline'],
+  ...[
+    'a'.repeat(1000),
+    'a'.repeat(1001),
+    'a'.repeat(1024),
+    'a'.repeat(64),
+    'A'.repeat(64),
+    `${'a'.repeat(64)}\n`,
+    'full',
+    'diff',
+    'merging',
+    'offline',
+  ],
   ...[0, -1, 1.5, -0.5, Number.POSITIVE_INFINITY, 2 ** 53, [], {}, ['x'], [null], { name: 'x', persistent: true }],
 ];
 const set = fc.oneof(fc.constantFrom(...telling), fc.jsonValue()).map((value): Change => (holder, key) => {
@@ -113,7 +125,9 @@ it('takes no point with a field missing or one too many', () => {
   for (const { value, path } of cases) {
     if (path.length === 0 || path.includes('image')) continue;
     const without = changedAt(value, path, removeAt);
-    const mayGo = /^\d+$/.test(path.at(-1)!) || ['definition', 'lacks', 'pieces', 'method'].includes(path.at(-1)!);
+    const mayGo =
+      /^\d+$/.test(path.at(-1)!) ||
+      ['definition', 'lacks', 'pieces', 'method', 'pinned', 'note'].includes(path.at(-1)!);
     expect(isPlainPoint(without), path.join('.')).toBe(mayGo && schemaTakesAsItIs(without));
   }
   expect(isPlainPoint({ ...POINTS[0], more: 1 })).toBe(false);

@@ -9,6 +9,7 @@ import { lineSchema } from './line.js';
 import { listDocumentSchema } from './list.js';
 import { mergeDocumentSchema } from './merge.js';
 import { mountDocumentSchema } from './mount.js';
+import { noteDocumentSchema, pinDocumentSchema, unpinDocumentSchema } from './pin.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
 import { restoreDocumentSchema } from './restore.js';
@@ -34,6 +35,9 @@ export const DOCUMENT_SCHEMAS = {
   'files-get': filesGetDocumentSchema,
   'files-find': filesFindDocumentSchema,
   boot: bootDocumentSchema,
+  pin: pinDocumentSchema,
+  unpin: unpinDocumentSchema,
+  note: noteDocumentSchema,
   rebase: rebaseDocumentSchema,
   merge: mergeDocumentSchema,
   import: importDocumentSchema,

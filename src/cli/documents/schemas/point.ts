@@ -116,6 +116,8 @@ export const pointDocumentSchema = object(
       listOf(lackedDiskSchema, 'Disks that the VM had and the point does not have; absent where there is none'),
     ),
     definition: v.optional(definition),
+    pinned: flag('It is neither pruned nor merged away'),
+    note: textOrNull('What somebody has written of it'),
   },
   'A restore point',
 );
