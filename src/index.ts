@@ -92,6 +92,11 @@ export type { TargetFinding, TargetFindingCode } from './core/target-finding.js'
 export { note, pin, unpin } from './operations/pin.js';
 export type { MarkContext, MarkedPoint, NoteRequest, PinRequest, UnpinRequest } from './operations/pin.js';
 
+export { prune } from './operations/prune/prune.js';
+export type { PruneContext, PrunedHistory, PrunedPoint, PruneResult } from './operations/prune/request.js';
+export type { PruneRequest } from './operations/prune/options.js';
+export type { CountRule, RetentionReason } from './core/retention.js';
+
 export { rebase } from './operations/rebase/rebase.js';
 export type { RebaseContext, RebaseEvent, RebaseResult, RebaseSummary } from './operations/rebase/rebase.js';
 export type { RebaseRequest } from './operations/rebase/options.js';

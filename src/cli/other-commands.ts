@@ -8,6 +8,7 @@ import { listCommand } from './commands/list.js';
 import { mergeCommand } from './commands/merge.js';
 import { mountCommand } from './commands/mount.js';
 import { noteCommand, pinCommand, unpinCommand } from './commands/pin.js';
+import { pruneCommand } from './commands/prune.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
@@ -27,6 +28,7 @@ export const OTHER_COMMANDS: readonly Register[] = [
   umountCommand,
   filesCommand,
   bootCommand,
+  pruneCommand,
   pinCommand,
   unpinCommand,
   noteCommand,

@@ -21,6 +21,7 @@ const OTHERS = [
     'umount',
     'files',
     'boot',
+    'prune',
     'pin',
     'unpin',
     'note',

@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import { isPlainPoint } from './plain-point.js';
-import { bitmapNameSchema, type Point, pointSchema, textSchema } from './point.js';
+import { bitmapNameSchema, componentSchema, type Point, pointSchema, textSchema } from './point.js';
 
 /**
  * The catalog: the only authority on what is a valid point. `catalog.json` of a target holds exactly this shape;
@@ -35,6 +35,8 @@ const catalog = v.pipe(
     points: v.array(pointOnce),
     /** Bitmaps of points that left the catalog: ours to remove. */
     retired: v.array(bitmapNameSchema),
+    /** Files of points that left the catalog and that may not be removed yet; absent where there is none. */
+    retiredFiles: v.optional(v.array(v.object({ folder: componentSchema, file: componentSchema }))),
   }),
   v.rawCheck(({ dataset, addIssue }) => {
     if (!dataset.typed) return;
@@ -49,14 +51,18 @@ const catalog = v.pipe(
 );
 
 export type Catalog = v.InferOutput<typeof catalog>;
+
+export type RetiredFile = NonNullable<Catalog['retiredFiles']>[number];
+
 /** That of a target which has no point yet. */
 export function newCatalog(begun: Pick<Catalog, 'tool' | 'targetId' | 'createdAt' | 'vm'>): Catalog {
   return { schema: FIRST_SCHEMA, ...begun, points: [], retired: [] };
 }
 
-/** Pins that an earlier version would drop in silence are kept from it: it refuses a schema that it does not know. */
-export function schemaOf({ points }: Pick<Catalog, 'points'>): Catalog['schema'] {
-  return points.some(({ pinned, note }) => pinned !== undefined || note !== undefined) ? CATALOG_SCHEMA : FIRST_SCHEMA;
+/** What an earlier version would drop in silence, such as pins, is kept from it: it refuses a schema that it does not know. */
+export function schemaOf({ points, retiredFiles }: Pick<Catalog, 'points' | 'retiredFiles'>): Catalog['schema'] {
+  const isMarked = points.some(({ pinned, note }) => pinned !== undefined || note !== undefined);
+  return isMarked || retiredFiles !== undefined ? CATALOG_SCHEMA : FIRST_SCHEMA;
 }
 
 export type CatalogReading =

@@ -196,6 +196,17 @@ function readSeconds(given: number | string): number {
   throw usage('give a number of seconds greater than 0, at most a day.');
 }
 
+/** How many; a whole number of at least 1, also as text. */
+export function wholeNumber(flag: string): OptionRule<number | string, number | null> {
+  return { flag, fallback: null, read: readCount };
+}
+
+function readCount(given: number | string): number {
+  const found = isNumberOrText(given) && /^\d{1,9}$/.test(String(given)) ? Number(given) : NaN;
+  if (found >= 1) return found;
+  throw usage('give a whole number of at least 1.');
+}
+
 /** A TCP port, also as text. */
 export function portNumber(flag: string): OptionRule<number | string, number | null> {
   return { flag, fallback: null, read: readPort };

@@ -187,7 +187,7 @@ function absentDisks(catalog: Catalog, point: Point): readonly string[] {
 }
 
 /** Disks whose removal was noted and that did not come back. */
-function goneDisks(points: readonly Point[]): ReadonlySet<string> {
+export function goneDisks(points: readonly Point[]): ReadonlySet<string> {
   const gone = new Set<string>();
   for (const point of points) {
     for (const { disk } of point.disks) gone.delete(disk);

@@ -7,7 +7,7 @@ import { leftovers } from './rebase-plan.js';
 
 /** What lies in the folder of a disk, or of the definition, beside what the catalog names. */
 export type StrayKind =
-  /** The catalog retired it: a rebase died before it had removed it. */
+  /** The catalog retired it: a rebase or prune died before it had removed it. */
   | 'retired'
   /** A dead run's, by its journal. */
   | 'unsealed'
@@ -26,8 +26,10 @@ export interface Accounts {
 }
 
 export function accountsOf(catalog: Catalog | undefined, journal: Journal | undefined): Accounts {
-  const retired = new Set(catalog ? leftovers(catalog).map(({ disk, file }) => `${disk}/${file}`) : []);
-  const recorded = new Set([...filesOf(catalog)].filter((each) => !retired.has(each)));
+  const merged = new Set(catalog ? leftovers(catalog).map(({ disk, file }) => `${disk}/${file}`) : []);
+  const recorded = new Set([...filesOf(catalog)].filter((each) => !merged.has(each)));
+  const pruned = (catalog?.retiredFiles ?? []).map(({ folder, file }) => `${folder}/${file}`);
+  const retired = new Set([...merged, ...pruned.filter((each) => !recorded.has(each))]);
   const unsealed = journal ? unsealedOf(journal, catalog).disks.map(({ disk, file }) => `${disk}/${file}`) : [];
   return { recorded, retired, unsealed: new Set(unsealed.filter((each) => !recorded.has(each))) };
 }

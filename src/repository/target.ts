@@ -99,7 +99,9 @@ export async function takenNames(
 ): Promise<ReadonlyMap<string, readonly string[]>> {
   const there = await listFiles(target, folders);
   const taken = new Map([...there].map(([folder, names]) => [folder, [...names]]));
-  for (const path of filesOf(catalog)) {
+  // A file that is to be removed shall not be taken for a new one.
+  const retired = (catalog?.retiredFiles ?? []).map(({ folder, file }) => `${folder}/${file}`);
+  for (const path of [...filesOf(catalog), ...retired]) {
     const slash = path.indexOf('/');
     taken.get(path.slice(0, slash))?.push(path.slice(slash + 1));
   }

@@ -9,6 +9,7 @@ import type { ListDocument } from './schemas/list.js';
 import type { MergeDocument } from './schemas/merge.js';
 import type { MountDocument } from './schemas/mount.js';
 import type { NoteDocument, PinDocument, UnpinDocument } from './schemas/pin.js';
+import type { PruneDocument } from './schemas/prune.js';
 import type { RebaseDocument } from './schemas/rebase.js';
 import type { RecoverDocument } from './schemas/recover.js';
 import type { RestoreDocument } from './schemas/restore.js';
@@ -30,6 +31,7 @@ export type AnswerDocument =
   | FilesGetDocument
   | FilesFindDocument
   | BootDocument
+  | PruneDocument
   | PinDocument
   | UnpinDocument
   | NoteDocument

@@ -18,7 +18,8 @@ import { readJournal, removeJournal } from '../../repository/journal-file.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
 import { Staging } from '../../repository/staging.js';
-import { readTarget, refuseOtherVm, targetFolder } from '../../repository/target.js';
+import { removeRetiredFiles } from '../../repository/retired-files.js';
+import { readTarget, refuseOtherVm, targetFolder, type TargetState } from '../../repository/target.js';
 import { attemptPoint } from './attempt.js';
 import { targetInWords } from './check-space.js';
 import { planRun } from './plan.js';
@@ -74,6 +75,14 @@ function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signa
 }
 
 type Outcome = Omit<BackupResult, 'warnings' | 'standing'>;
+
+/** Without what a prune that was killed has left. */
+async function openTarget({ target, options, identity, warn }: BackupRun, backend: Backend): Promise<TargetState> {
+  const state = await readTarget(target, options.monthly);
+  state.warnings.forEach(warn);
+  refuseOtherVm(state, identity, backend.state.disks);
+  return state.catalog ? { ...state, catalog: (await removeRetiredFiles(target, state.catalog)).catalog } : state;
+}
 
 /** `--dry-run`: everything that is decided, nothing that is done. */
 async function dryRun(run: BackupRun, backend: Backend): Promise<Outcome> {
@@ -135,9 +144,7 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   watch.endBy(lock.signal);
   const locked: BackupRun = { ...run, signal: AbortSignal.any([run.signal, lock.signal]) };
 
-  const state = await readTarget(target, options.monthly);
-  state.warnings.forEach(run.warn);
-  refuseOtherVm(state, run.identity, backend.state.disks);
+  const state = await openTarget(locked, backend);
   const others = await repairOtherMonths(locked, backend, backend.state);
   const { vm: repaired, report } = await backend.repair(state, others.vm);
   report.warnings.forEach(run.warn);

@@ -16,6 +16,7 @@ import { CATALOG_NAME, catalogPath, diskFolder, pathIn } from '../../repository/
 import { refuseOpenFiles } from '../../repository/open-mark.js';
 import { whyNoPieceList } from '../../repository/look-at-recorded.js';
 import { mendLink, mendPieceList } from '../../repository/mend-file.js';
+import { removeRetiredFiles } from '../../repository/retired-files.js';
 import { StrayFolder } from '../../repository/stray-folder.js';
 import type { ToldByTarget } from './read-target.js';
 import type { VerifyRun } from './request.js';
@@ -39,6 +40,8 @@ export async function repairTarget(run: VerifyRun, target: string, told: ToldByT
     done.push(...(await moveStrays(target, { ...told, catalog }, aside, ALL)));
     done.push(...(await replaceCatalog(target, copy, aside)));
   } else {
+    const { removed } = await removeRetiredFiles(target, catalog);
+    done.push(...removed.map((file) => `removed ${file}, whose point was pruned`));
     done.push(...(await removeRetired(target, { ...told, catalog })));
     done.push(...(await moveStrays(target, { ...told, catalog }, aside, ['stray', 'partial'])));
   }

@@ -55,8 +55,8 @@ const TOLD: Readonly<Record<StrayKind, Told>> = {
   retired: {
     level: 'info',
     code: 'left-over',
-    why: 'it was merged into another file and is needed no more',
-    todo: 'The next rebase of the disk removes it.',
+    why: 'it was merged into another file, or its point was pruned, and nothing needs it',
+    todo: 'The next run that is of its kind removes it; or now: qmpbackup verify --repair --target DIR',
   },
   unsealed: {
     level: 'info',

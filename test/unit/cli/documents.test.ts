@@ -11,6 +11,7 @@ import { filesFindDocument, filesGetDocument, filesLsDocument } from '../../../s
 import type { LocatedFile } from '../../../src/guest-files/reader.js';
 import { mountDocument, umountDocument } from '../../../src/cli/documents/mount.js';
 import { noteDocument, pinDocument, unpinDocument } from '../../../src/cli/documents/pin.js';
+import { pruneDocument } from '../../../src/cli/documents/prune.js';
 import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
 import { restoreDocument } from '../../../src/cli/documents/restore.js';
@@ -19,6 +20,7 @@ import { serveDocument } from '../../../src/cli/documents/serve.js';
 import { verifyDocument } from '../../../src/cli/documents/verify.js';
 import type { DirtyBitmap } from '../../../src/core/disk.js';
 import type { RepairAction } from '../../../src/core/reconcile.js';
+import { QmpBackupError } from '../../../src/errors.js';
 import { bitmap, entry, point, source, TARGET_ID, vmState } from '../../support/builders.js';
 import { checkedAnswer } from '../../support/json-answer.js';
 
@@ -121,6 +123,30 @@ const DOCUMENTS = {
       ...{ tracked: ['d1'], beside: ['x'], elsewhere: null },
     },
     'jobs',
+  ),
+  prune: pruneDocument(
+    {
+      histories: [
+        {
+          ...{
+            vm: { uuid: null, name: 'vm', label: null },
+            targets: ['/t'],
+            removed: ['/t/d1/x'],
+            freed: 1,
+            missing: 2,
+          },
+          points: [
+            {
+              ...{ target: '/t', point: POINT, name: 'point 1', bytes: 3 },
+              reasons: [{ code: 'last', text: 'last 1' }],
+            },
+          ],
+          failed: new QmpBackupError('locked', 'w', { hint: 'h' }),
+        },
+      ],
+      dryRun: false,
+    },
+    [],
   ),
   pin: pinDocument({ target: '/t', point: { ...POINT, pinned: true, note: 'n' }, name: 'point 1', changed: true }, []),
   unpin: unpinDocument({ target: '/t', point: POINT, name: 'point 1', changed: false }, []),

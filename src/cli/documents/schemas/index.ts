@@ -10,6 +10,7 @@ import { listDocumentSchema } from './list.js';
 import { mergeDocumentSchema } from './merge.js';
 import { mountDocumentSchema } from './mount.js';
 import { noteDocumentSchema, pinDocumentSchema, unpinDocumentSchema } from './pin.js';
+import { pruneDocumentSchema } from './prune.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
 import { restoreDocumentSchema } from './restore.js';
@@ -35,6 +36,7 @@ export const DOCUMENT_SCHEMAS = {
   'files-get': filesGetDocumentSchema,
   'files-find': filesFindDocumentSchema,
   boot: bootDocumentSchema,
+  prune: pruneDocumentSchema,
   pin: pinDocumentSchema,
   unpin: unpinDocumentSchema,
   note: noteDocumentSchema,

@@ -1,0 +1,56 @@
+import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
+import type { Catalog } from '../../core/catalog.js';
+import type { VmIdentity } from '../../core/identity.js';
+import type { Point } from '../../core/point.js';
+import type { RetentionReason } from '../../core/retention.js';
+import type { Warn } from '../../core/warning.js';
+import type { QmpBackupError } from '../../errors.js';
+import type { PruneOptions } from './options.js';
+
+export type PruneContext = VerbContext<WarningEvent>;
+
+export interface PruneResult {
+  readonly histories: readonly PrunedHistory[];
+  readonly dryRun: boolean;
+}
+
+/** The points of one VM. */
+export interface PrunedHistory {
+  readonly vm: VmIdentity;
+  /** Folders, the oldest month first. */
+  readonly targets: readonly string[];
+  /** In the order in which they were sealed. */
+  readonly points: readonly PrunedPoint[];
+  /** Files that were removed, absolute; also those that a run which was killed had left. */
+  readonly removed: readonly string[];
+  /** Bytes that the files of dropped points took. */
+  readonly freed: number;
+  /** Bytes that `--keep-free` asks for and that are not free now; null where it is not asked, or they are. */
+  readonly missing: number | null;
+  /** Why it was not pruned while others were; null where it was. */
+  readonly failed: QmpBackupError | null;
+}
+
+export interface PrunedPoint {
+  readonly target: string;
+  readonly point: Point;
+  /** In words. */
+  readonly name: string;
+  /** Why it is kept; of a dropped point there is none. */
+  readonly reasons: readonly RetentionReason[];
+  readonly bytes: number;
+}
+
+export interface PruneRun {
+  readonly options: PruneOptions;
+  readonly signal: AbortSignal;
+  readonly now: () => Date;
+  readonly warn: Warn;
+}
+
+/** A target under its lock. */
+export interface LockedTarget {
+  readonly target: string;
+  catalog: Catalog;
+  readonly release: () => Promise<void>;
+}
