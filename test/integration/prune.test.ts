@@ -272,7 +272,7 @@ describe('prune', () => {
     expect((await requireCatalog(join(root, 'one', '2026-01'))).retired).toEqual(['qmpbackup-one-2025-11']);
   });
 
-  it('leaves a month whose dead run is not repaired yet, and files of others', async () => {
+  it('leaves files of others where a month goes', async () => {
     const root = await labDir();
     for (const month of ['2025-11', '2025-12']) {
       const target = join(root, month);
