@@ -78,7 +78,7 @@ describe('a catalog', () => {
   );
 
   it('of a later schema says so', () => {
-    expect(readCatalogValue({ ...good, schema: 2 })).toMatchObject({ ok: false, newer: true });
+    expect(readCatalogValue({ ...good, schema: 3 })).toMatchObject({ ok: false, newer: true });
   });
 
   it('that names a file twice is refused', () => {
