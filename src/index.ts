@@ -53,7 +53,7 @@ export type { MergeRequest } from './operations/restore/merge-options.js';
 export { restore } from './operations/restore/restore.js';
 export type { RestoreContext, RestoredDisk, RestoreEvent, RestoreResult } from './operations/restore/request.js';
 export type { RestoreRequest } from './operations/restore/options.js';
-export type { WrittenDefinition } from './operations/restore/restore-definition.js';
+export type { WrittenDefinition } from './machine/domain-definition.js';
 
 export { serve } from './operations/serve/serve.js';
 export type { ServeContext, ServedDisk, ServeEvent, ServeResult } from './operations/serve/serve.js';

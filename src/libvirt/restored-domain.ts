@@ -3,6 +3,7 @@
  * is not about these places, or about being another domain, stays as it was.
  */
 import { sharedThings } from './shared-things.js';
+import { aboveExport, type DiskExport } from './disk-above.js';
 import {
   append,
   editAt,
@@ -26,12 +27,14 @@ export interface RestoredDomain {
   readonly name: string;
   /** The UUID of a domain beside the original, which then shares nothing with it; null is the original itself. */
   readonly newUuid: string | null;
-  /** Each restored image, which stands alone, by the disk's target. */
+  /** Each restored image by the disk's target. */
   readonly disks: ReadonlyMap<string, RestoredImage>;
   /** Absolute path of the restored UEFI variables. */
   readonly nvram: string | null;
   /** Those of the files and devices in `mediaOf` that are there. */
   readonly media: ReadonlySet<string>;
+  /** Without any link to a network. */
+  readonly unlinked?: boolean | undefined;
 }
 
 export interface RestoredImage {
@@ -39,6 +42,8 @@ export interface RestoredImage {
   readonly path: string;
   readonly format: 'qcow2' | 'raw';
   readonly isDevice: boolean;
+  /** What it is above: null is nothing, undefined what its header says. */
+  readonly below?: DiskExport | null | undefined;
 }
 
 export interface RestoredDefinition {
@@ -63,6 +68,7 @@ export function restoredDomain(recorded: RecordedDomain, restored: RestoredDomai
   domain = editAt(domain, ['devices'], (devices) => withDisks(devices, recorded, restored, notes));
   domain = withNvram(domain, restored, notes);
   if (restored.newUuid !== null) domain = asAnotherDomain(domain, restored.newUuid, notes);
+  if (restored.unlinked) domain = withoutLinks(domain, notes);
   return { xml: writeXml(domain), notes };
 }
 
@@ -96,7 +102,8 @@ function withDisks(
 }
 
 /** What names or opens the old image goes; how the guest sees the disk stays. */
-function withImage(disk: XmlElement, { path, format, isDevice }: RestoredImage): XmlElement {
+function withImage(disk: XmlElement, image: RestoredImage): XmlElement {
+  const { path, format, isDevice, below } = image;
   const kept = removeChildren(disk, ['backingStore', 'mirror', 'auth', 'encryption']);
   const source = element('source', isDevice ? { dev: path } : { file: path });
   const placed = find(kept, 'source') ? editAt(kept, ['source'], () => source) : append(kept, [source]);
@@ -104,7 +111,8 @@ function withImage(disk: XmlElement, { path, format, isDevice }: RestoredImage):
   const driven = find(placed, 'driver')
     ? editAt(placed, ['driver'], driver)
     : append(placed, [element('driver', { name: 'qemu', type: format })]);
-  return withAttributes(driven, { type: isDevice ? 'block' : 'file' });
+  const typed = withAttributes(driven, { type: isDevice ? 'block' : 'file' });
+  return below === undefined ? typed : aboveExport(typed, below);
 }
 
 /**
@@ -180,4 +188,35 @@ function asAnotherDomain(original: XmlElement, uuid: string, notes: string[]): X
     notes.push(`${thing} is in both definitions: the two domains may not run side by side with it`);
   }
   return domain;
+}
+
+// --- without a network -----------------------------------------------------------------------------------------------
+
+/** Cards whose link QEMU does not hold, and what else may be one. */
+const UNHELD_CARDS = ['hostdev', 'vdpa', 'vhostuser'];
+
+/**
+ * The cards stay, so that the guest knows them again, and their links are down: whoever starts the domain puts them up. What
+ * cannot be had without its link is left out.
+ */
+function withoutLinks(original: XmlElement, notes: string[]): XmlElement {
+  const left = (what: string): null => {
+    notes.push(`${what} is left out, for it may be a link to a network`);
+    return null;
+  };
+  const domain = editAt(original, ['devices'], (devices) =>
+    editChildren(devices, (device) => {
+      if (device.name === 'hostdev') return left('a device of the host');
+      if (device.name !== 'interface') return device;
+      const type = attribute(device, 'type') ?? '';
+      return UNHELD_CARDS.includes(type) ? left(`a network card of type ${type}`) : linkDown(device);
+    }),
+  );
+  return editChildren(domain, (child) =>
+    child.name === 'qemu:commandline' ? left('what QEMU was given by arguments of its own') : child,
+  );
+}
+
+function linkDown(card: XmlElement): XmlElement {
+  return append(removeChildren(card, ['link']), [element('link', { state: 'down' })]);
 }

@@ -13,6 +13,8 @@ export interface OpenForLong {
   readonly verb: string;
   /** Whose the mark is, where that is not this process; `what`: for whoever finds it. */
   readonly ownerOf?: ((what: string) => LockOwner) | undefined;
+  /** What ends it, for whoever finds the mark, where that is not the end of its process. */
+  readonly release?: ((point: OpenPoint) => string) | undefined;
   readonly breakLock: boolean;
   readonly signal: AbortSignal;
   readonly warn: Warn;
@@ -26,7 +28,7 @@ export interface OpenForLong {
  */
 export async function openForLong(
   request: PointRequest,
-  { target, verb, ownerOf, breakLock, signal, warn }: OpenForLong,
+  { target, verb, ownerOf, release, breakLock, signal, warn }: OpenForLong,
   unwind: Unwind,
 ): Promise<OpenPoint> {
   const lock = await lockForReading(lockTarget, target, { breakLock, purpose: verb }, warn);
@@ -39,7 +41,7 @@ export async function openForLong(
     await clearDeadMarks(target);
     const what = `${verb} of ${point.name}`;
     const files = point.disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
-    unwind.defer(await leaveMark(target, what, files, ownerOf?.(what)));
+    unwind.defer(await leaveMark(target, what, files, ownerOf?.(what), release?.(point)));
     looking.throwIfAborted();
     return point;
   } finally {

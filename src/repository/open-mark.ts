@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { printable } from '../core/printable.js';
 import { QmpBackupError } from '../errors.js';
 import { removeTemporary, replaceFile } from '../host/durable.js';
 import { fileError } from '../host/file-errors.js';
@@ -27,10 +28,14 @@ interface OpenMark {
   /** Undefined where the record cannot be understood: somebody, then, who has all files open. */
   readonly owner: LockOwner | undefined;
   readonly files: readonly string[] | null;
+  /** What to do where the owner is not to be ended, for people. */
+  readonly release: string | null;
 }
 
 /** Bytes: a thousand files of each of many disks. */
 const LIMIT = 64 * 1024 * 1024;
+/** Characters of another process's advice. */
+const MOST_WORDS = 1000;
 
 /**
  * Says that `owner` has `files` (`<disk>/<file>`) open from now on; what it returns takes that back, with or without the lock.
@@ -42,9 +47,10 @@ export async function leaveMark(
   what: string,
   files: readonly string[],
   owner: LockOwner = thisProcess(what),
+  release?: string,
 ): Promise<() => Promise<void>> {
   const path = join(target, openMarkName(randomBytes(8).toString('hex')));
-  const text = JSON.stringify({ ...owner, files }, null, 1);
+  const text = JSON.stringify({ ...owner, release, files }, null, 1);
   await replaceFile(path, `${text}\n`, { mode: 0o644, owner: await ownerFor(target) });
   return () => removeMark(path);
 }
@@ -87,12 +93,12 @@ export async function refuseOpenFiles(
   }
 }
 
-function openBy({ path, owner }: OpenMark, file: string, fate: Fate): QmpBackupError {
+function openBy({ path, owner, release }: OpenMark, file: string, fate: Fate): QmpBackupError {
   const who = owner ? describeOwner(owner) : `somebody whose record ${path} cannot be read`;
   const hint =
     fate === 'elsewhere'
       ? 'If that has surely ended, run it again with --break-lock.'
-      : `Wait until it has ended, or end process ${owner?.pid} there, then run it again.`;
+      : `Wait until it has ended, or ${release ?? `end process ${owner?.pid} there`}, then run it again.`;
   return new QmpBackupError('locked', `${file} is open: ${who}`, { hint });
 }
 
@@ -119,9 +125,10 @@ async function readMarks(target: string): Promise<readonly OpenMark[]> {
 
 function parseMark(path: string, text: string): OpenMark {
   const owner = parseOwner(text);
-  const files = owner && (JSON.parse(text) as { readonly files?: unknown }).files;
+  const { files, release } = owner ? (JSON.parse(text) as Readonly<Record<string, unknown>>) : {};
   const known = Array.isArray(files) && files.every((file) => typeof file === 'string');
-  return known ? { path, owner, files } : { path, owner, files: null };
+  const words = typeof release === 'string' ? printable(release).slice(0, MOST_WORDS) : null;
+  return { path, owner, files: known ? files : null, release: words };
 }
 
 async function removeMark(path: string): Promise<void> {

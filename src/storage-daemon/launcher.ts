@@ -12,29 +12,51 @@ import { type DaemonOwner, WITH_PARENT } from './daemon.js';
 
 /**
  * A process that starts daemons and then becomes another program by exec: they are that program's children from then on, so
- * that the kernel ends them with it, and nobody has to watch. It is what its record says all the time. Until it is told to
- * become that program it ends with this process, whose end closes its stdin.
+ * that the kernel ends them with it, and nobody has to watch. Where that program is somebody else's child, it keeps the daemons
+ * until that has left them. It is what its record says all the time. Until it is told either it ends with this process, whose
+ * end closes its stdin.
  */
 export interface Launcher extends DaemonOwner {
   /** Settles when it has ended, as itself or as what it became, with what it said. Never rejects. */
   readonly ended: Promise<string>;
   /** It becomes this script. */
   readonly become: (script: string) => void;
+  /** Resolves when it keeps its daemons for the clients of this socket: until the last has left, or none has come for minutes. */
+  readonly keep: (socket: string) => Promise<void>;
   /** Ends it, and the daemons with it. */
   readonly kill: () => Promise<void>;
   /** It goes on without us. */
   readonly leave: () => void;
 }
 
-/** Nobody else may talk to the sockets that are made. The pid of a daemon is told on stdout, all else goes to the log. */
+/** Seconds without a client: before the first has come, and when the last has left. libvirt may take long to carry out a start. */
+const [NONE_YET_S, NONE_LEFT_S] = [120, 3];
+
+/**
+ * Nobody else may talk to the sockets that are made. The pid of a daemon is told on stdout, and that it keeps them; all else goes
+ * to the log. The kernel tells of every connection by the path that its server is bound to (03: connected), from whichever
+ * process it comes. Who ends a group of processes does not mean a keeper: with it a guest would lose its disks.
+ */
 const PROGRAM = `
 umask 077
+keep() {
+  trap '' INT TERM HUP
+  echo keeping
+  exec </dev/null >&2
+  idle=0 most=${NONE_YET_S}
+  while [ "$idle" -lt "$most" ]; do
+    sleep 1
+    if grep -F -- " $1" /proc/net/unix | grep -q ' 0001 03 '; then idle=0 most=${NONE_LEFT_S}; else idle=$((idle + 1)); fi
+  done
+  exit 0
+}
 while read -r what rest; do
   case $what in
     daemon)
       setpriv --pdeathsig TERM sh -c '${WITH_PARENT}' $$ qemu-storage-daemon --chardev "$rest" --monitor chardev=monitor </dev/null >&2 &
       echo "$!" ;;
     become) exec sh "$rest" </dev/null >&2 ;;
+    keep) keep "$rest" ;;
   esac
 done`;
 
@@ -53,8 +75,12 @@ export async function startLauncher(log: string, command: string): Promise<Launc
   const pids: number[] = [];
   let daemons = 0;
   let [isLeft, isOver] = [false, false];
-  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-    pids.push(...text.split('\n').filter(Boolean).map(Number));
+  const keeping = new Promise<void>((resolve) => {
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      const lines = text.split('\n').filter(Boolean);
+      pids.push(...lines.filter((line) => /^\d+$/.test(line)).map(Number));
+      if (lines.includes('keeping')) resolve();
+    });
   });
   // What it does not read is told by its end.
   child.stdin?.on('error', () => undefined);
@@ -79,6 +105,10 @@ export async function startLauncher(log: string, command: string): Promise<Launc
     record: (what): LockOwner => recordOf(pid, what, command),
     ended,
     become: (script) => tell(`become ${script}`),
+    keep: async (socket) => {
+      tell(`keep ${socket}`);
+      await Promise.race([keeping, ended.then((words) => Promise.reject(new Error(words)))]);
+    },
     kill,
     leave: () => {
       isLeft = true;

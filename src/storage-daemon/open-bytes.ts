@@ -32,8 +32,8 @@ export interface ChainOfDisk {
 export interface OpenBytes {
   /** Settles when a daemon has ended, with what it has said. */
   readonly ended: Promise<QmpBackupError>;
-  /** Serves every disk under its id: at this TCP port of 127.0.0.1, else on a socket in a private folder. */
-  readonly serveNbd: (port?: number | null) => Promise<NbdAddress>;
+  /** Serves every disk under its id: at this TCP port of 127.0.0.1, on a socket at this path, else on one in a private folder. */
+  readonly serveNbd: (at?: number | string | null) => Promise<NbdAddress>;
   /** Every disk as a read-only raw file, `<disk>.raw`. */
   readonly serveFuse: (mountpoint: Mountpoint) => Promise<FuseMount>;
   /** A part of a disk as a node of its own, for `addFile`. */
@@ -94,7 +94,7 @@ export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOpt
       }
       return {
         ended: Promise.race([daemon.ended, ...(below ? [below.ended] : [])]),
-        serveNbd: (port) => serveNbd(daemon, nodes, port ?? null, signal),
+        serveNbd: (at) => serveNbd(daemon, nodes, at ?? join(daemon.folder, 'nbd'), signal),
         serveFuse: (mountpoint) => mountDisks(daemon, nodes, mountpoint, { signal, ending: ending.signal }),
         addWindow: (disk, window) => addWindow(daemon, nodes, disk, window, signal),
         folders: [daemon.folder, ...(below?.folders ?? [])],
@@ -154,16 +154,16 @@ async function addWindow(
 }
 
 async function serveNbd(
-  { qmp, folder }: StorageDaemon,
+  { qmp }: StorageDaemon,
   nodes: readonly OpenNode[],
-  port: number | null,
+  at: number | string,
   signal: AbortSignal,
 ): Promise<NbdAddress> {
-  const path = join(folder, 'nbd');
-  const address: NbdAddress = port === null ? { kind: 'unix', path } : { kind: 'tcp', host: '127.0.0.1', port };
+  const address: NbdAddress =
+    typeof at === 'string' ? { kind: 'unix', path: at } : { kind: 'tcp', host: '127.0.0.1', port: at };
   const addr =
     address.kind === 'unix'
-      ? { type: 'unix' as const, data: { path } }
+      ? { type: 'unix' as const, data: { path: address.path } }
       : { type: 'inet' as const, data: { host: address.host, port: `${address.port}` } };
   try {
     await run(qmp, 'nbd-server-start', { addr }, { signal });
@@ -171,7 +171,7 @@ async function serveNbd(
     signal.throwIfAborted();
     throw new QmpBackupError('failed', `it cannot be served: ${messageOf(error)}`, {
       cause: error,
-      ...(port === null ? {} : { hint: 'Choose another port.' }),
+      ...(typeof at === 'string' ? {} : { hint: 'Choose another port.' }),
     });
   }
   for (const [index, { disk, node, writable }] of nodes.entries()) {

@@ -217,7 +217,7 @@ describe('boot', () => {
     }));
     await writeFile(path, JSON.stringify({ ...catalog, points: ofDomain }));
     const domain = await expectCli(13, ['boot', '--target', lab.target, '--to', join(lab.dir, 'domain')]);
-    expect(domain.stderr).toContain('point 1 is of a libvirt domain');
+    expect(domain.stderr).toContain('point 1 does not have the definition of its domain');
     const unknown = join(lab.dir, 'unknown');
     for (const { machine } of catalog.points) machine.memory = null;
     await writeFile(path, JSON.stringify(catalog));

@@ -13,6 +13,7 @@ import { messageOf } from '../../errors.js';
 import { parseDomain } from '../../libvirt/domain-xml.js';
 import { dumpCheckpoint } from '../../libvirt/domain.js';
 import { VirshError } from '../../libvirt/errors.js';
+import { TPM_STATE } from '../../libvirt/tpm-state.js';
 import {
   type DefinitionPiece,
   isPlainPath,
@@ -40,9 +41,6 @@ type PlannedPiece = Omit<DefinitionPiece, 'bytes'> & {
   /** Text that is known already, the file to read at the instant, or the checkpoint to ask libvirt for after it. */
   readonly from: { readonly text: string } | { readonly place: string } | { readonly checkpoint: string };
 };
-
-/** Where libvirt of the system keeps the state of emulated TPMs, in a folder for each UUID. */
-export const TPM_STATE = '/var/lib/libvirt/swtpm';
 
 /** All that can be known before the instant. `checkpoint`: name of the one that the point will have. */
 export async function planDefinition(

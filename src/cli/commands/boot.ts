@@ -14,7 +14,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const bootCommand: Register = (program, run) => {
-  const { target, point, at, to, network, agent, stream, rateLimit, breakLock } = BOOT_OPTIONS;
+  const { target, point, at, to, name, network, agent, stream, rateLimit, breakLock } = BOOT_OPTIONS;
   const command = program
     .command('boot')
     .description('start the VM of a point at once, from the backup, with overlays that take what it writes')
@@ -28,7 +28,12 @@ export const bootCommand: Register = (program, run) => {
     .addOption(optionOf(at, AT_HELP, { value: '<time>' }))
     .addOption(optionOf(to, 'folder of the overlays, which are kept; it will be made', { value: '<dir>' }))
     .addOption(
-      optionOf(network, 'what its network cards are connected to: no cards at all, or as it was', { value: '<what>' }),
+      optionOf(name, 'of a libvirt domain: define it under this name, beside the original (--connect)', {
+        value: '<name>',
+      }),
+    )
+    .addOption(
+      optionOf(network, 'what its network cards are connected to: nothing, or what they were', { value: '<what>' }),
     )
     .addOption(optionOf(agent, 'a channel for the guest agent although it had none'))
     .addOption(optionOf(stream, 'copy the rest into the overlays while it runs, until it needs the backup no more'))
@@ -71,7 +76,7 @@ async function runBoot(flags: Flags, context: CommandContext): Promise<void> {
         case 'running':
           log.write(
             'info',
-            `the VM ${event.again ? 'runs already' : 'runs'}, pid ${event.pid} (${inSeconds(event.afterMs)})`,
+            `the VM ${event.again ? 'runs already' : 'runs'}, ${calledAs(event.as)} (${inSeconds(event.afterMs)})`,
           );
           return;
         case 'streaming':
@@ -90,22 +95,26 @@ async function runBoot(flags: Flags, context: CommandContext): Promise<void> {
   );
 }
 
+function calledAs(as: number | string): string {
+  return typeof as === 'number' ? `pid ${as}` : `the domain ${as}`;
+}
+
 function inSeconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`;
 }
 
-function render({ point, state, pid, command, script, monitor, agent, disks }: BootResult): string {
+function render({ point, state, pid, domain, command, script, monitor, agent, disks }: BootResult): string {
   const rows = disks.map(({ disk, overlay, leans }) => [
     `  ${disk}`,
     overlay,
     leans ? 'leans on the backup' : 'stands alone',
   ]);
   return [
-    `${state === 'started' ? 'started' : 'running already:'} ${printable(point)}, pid ${pid}`,
+    `${state === 'started' ? 'started' : 'running already:'} ${printable(point)}, ${calledAs(domain?.name ?? pid ?? 0)}`,
     table(rows),
-    `monitor: ${monitor}`,
+    ...(monitor === null ? [] : [`monitor: ${monitor}`]),
     ...(agent === null ? [] : [`guest agent: ${agent}`]),
-    `script: ${script}`,
-    printable(command.map(asShellWord).join(' ')),
+    ...(script === null ? [] : [`script: ${script}`]),
+    ...(command === null ? [] : [printable(command.map(asShellWord).join(' '))]),
   ].join('\n');
 }

@@ -5,10 +5,11 @@ import { warningPart } from './parts.js';
 import type { BootDocument } from './schemas/boot.js';
 
 export function bootDocument(result: BootResult, warnings: readonly Warning[]): BootDocument {
-  const { target, folder, point, state, pid, command, script, monitor, agent, disks } = result;
+  const { target, folder, point, state, pid, domain, command, script, monitor, agent, disks } = result;
   return {
     ...envelope('boot'),
-    ...{ target, folder, point, state, pid, commandLine: [...command], script, monitor, agent },
+    ...{ target, folder, point, state, pid, domain, script, monitor, agent },
+    commandLine: command && [...command],
     disks: disks.map(({ disk, overlay, leans }) => ({ disk, overlay, leans })),
     warnings: warnings.map(warningPart),
   };

@@ -1,7 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
-import type { AskedPoint } from '../../backends/vm-options.js';
 import type { Warn } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { Unwind, unwinding } from '../../flow/unwind.js';
@@ -13,10 +12,15 @@ import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import { removeMarksOf } from '../../repository/open-mark.js';
 import { openPoint } from '../../repository/open-point.js';
+import { pointOfOverlays } from '../../repository/overlays.js';
 import { realTarget } from '../../repository/real-target.js';
 import { endDaemon } from '../../storage-daemon/end-daemon.js';
 import { type BootRecord, isRunning, readBootRecord, writeBootRecord } from './boot-record.js';
+import { bootDomain } from './boot-domain.js';
+import type { BootRun } from './boot-run.js';
+import { readDomainRecord } from './domain-record.js';
 import { bootOptions, type BootRequest } from './options.js';
+import { refuseOther } from './refuse-other.js';
 import type { BootContext, BootResult } from './request.js';
 import { refuseUnheard } from './refuse-unheard.js';
 import { SCRIPT, startMachine, writeScript } from './start-machine.js';
@@ -44,34 +48,56 @@ export function boot(request: BootRequest, given: Partial<BootContext> = {}): Pr
     const lock = await lockFolder(folder, { breakLock, purpose: `boot into ${folder}` });
     unwind.defer(() => lock.release());
     const signal = AbortSignal.any([context.signal, lock.signal]);
-    const locked: BootContext = { ...context, signal };
-
-    const before = await readBootRecord(folder);
-    const running = before && isRunning(before, folder, breakLock) ? before : undefined;
-    if (running) {
-      await refuseOther(running, target, options.asked);
-      refuseUnheard(running, options);
-    }
-    const record = running ?? (await startMachine({ target, folder, options, context: locked, warn, before }));
-    const { pid } = record.owner;
-    const afterMs = Math.round(performance.now() - begun);
-    context.report({ kind: 'running', pid, again: running !== undefined, afterMs });
-
-    const { monitor: socket, agent } = socketsIn(folder);
-    const monitor = await reachMachine(socket, new Promise(() => undefined), signal);
-    unwind.defer(() => monitor.close());
-    if (options.stream) {
-      await streamDisks(monitor, record, options.rateLimit, locked);
-      await letGo(folder, record);
-    }
-    const leaning = await leaningDisks(monitor, record.disks);
-    return {
-      ...{ target, folder, point: record.point.name, state: running ? 'already-running' : 'started', pid },
-      ...{ command: [record.program, ...record.args], script: join(folder, SCRIPT), monitor: socket },
-      agent: record.hasAgent ? agent : null,
-      disks: record.disks.map(({ disk, image }) => ({ disk, overlay: image, leans: leaning.includes(disk) })),
-    };
+    const run = { ...{ target, folder, options, warn, unwind, begun }, context: { ...context, signal } };
+    const domain = await readDomainRecord(folder);
+    if (domain || (await isOfDomain(run))) return bootDomain(run, domain);
+    refuseDomainOptions(run);
+    return bootMachine(run);
   });
+}
+
+/** Who is started here, as long as nothing was. */
+async function isOfDomain({ target, folder, options }: BootRun): Promise<boolean> {
+  if (await readBootRecord(folder)) return false;
+  const asked = options.asked ?? { point: await pointOfOverlays(folder) };
+  return (await openPoint(target, asked, { look: 'catalog' })).point.definition !== undefined;
+}
+
+function refuseDomainOptions({ options }: BootRun): void {
+  const given = options.name !== null ? '--name' : options.connect !== null ? '--connect' : null;
+  if (given === null) return;
+  throw new QmpBackupError('usage', `${given} is for a point of a libvirt domain, and this one is of a VM by QMP`, {
+    hint: 'Leave it out. Another name is for QEMU: -- -name NAME',
+  });
+}
+
+async function bootMachine(run: BootRun): Promise<BootResult> {
+  const { target, folder, options, context, begun } = run;
+  const before = await readBootRecord(folder);
+  const running = before && isRunning(before, folder, options.breakLock) ? before : undefined;
+  if (running) {
+    await refuseOther({ ...running, as: `pid ${running.owner.pid}` }, target, options.asked);
+    refuseUnheard(running, options);
+  }
+  const record = running ?? (await startMachine({ ...run, before }));
+  const { pid } = record.owner;
+  const afterMs = Math.round(performance.now() - begun);
+  context.report({ kind: 'running', as: pid, again: running !== undefined, afterMs });
+
+  const { monitor: socket, agent } = socketsIn(folder);
+  const monitor = await reachMachine(socket, new Promise(() => undefined), context.signal);
+  run.unwind.defer(() => monitor.close());
+  if (options.stream) {
+    await streamDisks(monitor, record, options.rateLimit, context);
+    await letGo(folder, record);
+  }
+  const leaning = await leaningDisks(monitor, record.disks);
+  return {
+    ...{ target, folder, point: record.point.name, state: running ? 'already-running' : 'started', pid },
+    ...{ command: [record.program, ...record.args], script: join(folder, SCRIPT), monitor: socket },
+    ...{ agent: record.hasAgent ? agent : null, domain: null },
+    disks: record.disks.map(({ disk, image }) => ({ disk, overlay: image, leans: leaning.includes(disk) })),
+  };
 }
 
 /** The machine leans on the backup no more: it is closed, and from now on the script starts it without us. */
@@ -111,14 +137,5 @@ async function refuseForeignFolder(folder: string): Promise<void> {
   if (!stats || (stats.uid === process.getuid?.() && (stats.mode & 0o022) === 0)) return;
   throw new QmpBackupError('unsafe', `${folder} belongs to somebody else, or others may write into it`, {
     hint: 'Choose a folder that is not there yet, or one that only you can write into (chmod go-w).',
-  });
-}
-
-async function refuseOther(running: BootRecord, target: string, asked: AskedPoint | null): Promise<void> {
-  const { owner, target: its, point: known } = running;
-  const id = asked === null ? known.id : (await openPoint(target, asked, { look: 'catalog' })).point.id;
-  if (its === target && id === known.id) return;
-  throw new QmpBackupError('locked', `a VM of ${known.name} of ${its} runs from that folder (pid ${owner.pid})`, {
-    hint: 'Choose another folder, or end that VM first.',
   });
 }

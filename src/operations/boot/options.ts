@@ -6,6 +6,7 @@ import {
   type RequestOf,
   requiredWord,
   valuesOf,
+  word,
   words,
   yesOrNo,
 } from '../../core/option-rules.js';
@@ -30,6 +31,10 @@ export const BOOT_OPTIONS = {
   rateLimit: bytes('--rate-limit', 0),
   /** More arguments for QEMU. */
   arguments: words('arguments after --'),
+  /** Of a point of a libvirt domain: a name for a domain beside the original. */
+  name: word('--name'),
+  /** URI of the libvirt that starts it; without, as virsh. */
+  connect: word('--connect'),
 } satisfies OptionRules;
 
 export type BootRequest = RequestOf<typeof BOOT_OPTIONS>;
@@ -44,6 +49,8 @@ export interface BootOptions {
   readonly stream: boolean;
   readonly rateLimit: number;
   readonly arguments: readonly string[];
+  readonly name: string | null;
+  readonly connect: string | null;
   readonly breakLock: boolean;
 }
 

@@ -4,29 +4,22 @@ import { printable } from '../../core/printable.js';
 import { asShellWord } from '../../core/shell-word.js';
 import { Unwind } from '../../flow/unwind.js';
 import { replaceFile } from '../../host/durable.js';
-import { machineOf, refuseDomain, socketsIn } from '../../machine/machine-of-point.js';
+import { machineOf, socketsIn } from '../../machine/machine-of-point.js';
 import { reachMachine } from '../../machine/reach-machine.js';
 import { openForLong } from '../../repository/open-for-long.js';
 import { type OpenPoint, openPoint } from '../../repository/open-point.js';
 import { pointOfOverlays, prepareOverlays } from '../../repository/overlays.js';
-import type { Warn } from '../../core/warning.js';
 import { type Launcher, startLauncher } from '../../storage-daemon/launcher.js';
 import { openBytes } from '../../storage-daemon/open-bytes.js';
 import { type BootRecord, writeBootRecord } from './boot-record.js';
-import type { BootOptions } from './options.js';
-import type { BootContext } from './request.js';
+import type { BootRun } from './boot-run.js';
 import { standsAlone } from './stands-alone.js';
 
 export const SCRIPT = 'start-vm.sh';
 const LOG = 'qemu.log';
 const SERIAL_LOG = 'serial.log';
 
-export interface Start {
-  readonly target: string;
-  readonly folder: string;
-  readonly options: BootOptions;
-  readonly context: BootContext;
-  readonly warn: Warn;
+export interface Start extends Pick<BootRun, 'target' | 'folder' | 'options' | 'context' | 'warn'> {
   /** Of the machine that ran here before. */
   readonly before: BootRecord | undefined;
 }
@@ -54,7 +47,6 @@ async function startWith(launcher: Launcher, start: Start, undo: Unwind): Promis
   const { target, folder, options, context } = start;
   const { signal } = context;
   const opened = await openFor(launcher, start, undo);
-  refuseDomain(opened);
   const overlays = await prepareOverlays(folder, opened, { mayStandAlone: true });
   const leaning = opened.disks.filter(({ disk }) => !overlays.get(disk)?.standsAlone);
   const chains = leaning.map(({ disk, chain }) => ({ disk, paths: chain.map(({ path }) => path) }));

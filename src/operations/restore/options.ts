@@ -6,7 +6,7 @@ import type { PointRequest } from '../../core/restore-plan.js';
 import { DEFAULT_FILE_NAME } from '../../core/restored-names.js';
 import { QmpBackupError } from '../../errors.js';
 import type { PlaceRequest } from './places.js';
-import type { DefinitionRequest } from './restore-definition.js';
+import type { DefinitionRequest } from '../../machine/domain-definition.js';
 
 /** What a verb that makes images can be asked about them. */
 export const IMAGE_OPTIONS = {

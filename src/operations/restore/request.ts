@@ -2,7 +2,7 @@ import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
 import type { LeftOut } from '../../core/disk.js';
 import type { LackedDisk } from '../../core/point.js';
 import type { MergeDeps } from './merge.js';
-import type { WrittenDefinition } from './restore-definition.js';
+import type { WrittenDefinition } from '../../machine/domain-definition.js';
 
 /** What a restore reports, and what comes of it. */
 export type RestoreEvent =

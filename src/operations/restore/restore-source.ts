@@ -19,7 +19,7 @@ import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
 import type { RestoreOptions } from './options.js';
 import type { RestoreContext, RestoreDeps } from './request.js';
 import { type ChainSource, sizeOf } from './read-chain.js';
-import { type DefinitionSource, readDefinition } from './restore-definition.js';
+import { type DefinitionSource, readDefinition } from '../../machine/domain-definition.js';
 
 /** What a restore is to write, read from the target and proved before anything is written. */
 

@@ -9,19 +9,26 @@ import { giveTo, ownerNamed } from '../../host/named-owner.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
 import { readRebaseNote } from '../../import/legacy-disk.js';
 import { readLegacyFolder } from '../../import/legacy-folder.js';
+import type { RestoredImage } from '../../libvirt/restored-domain.js';
+import { type Definer, openDefiner } from '../../machine/define-domain.js';
+import {
+  definitionPaths,
+  type DefinitionPaths,
+  type DefinitionSource,
+  removeDefinition,
+  writeDefinition,
+} from '../../machine/domain-definition.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { lockTarget } from '../../repository/lock.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import { realTarget } from '../../repository/real-target.js';
-import { type Definer, openDefiner } from './define-domain.js';
 import { forgetFinished, refuseExisting, refuseTaken } from './image-under-way.js';
 import { restoreOptions, type RestoreRequest } from './options.js';
 import { type DiskPlace, findPlaces } from './places.js';
 import { sizeOf } from './read-chain.js';
 import type { RestoreContext, RestoredDisk, RestoreDeps, RestoreResult } from './request.js';
-import { type DefinitionSource, placesFor, removeDefinition, writeDefinition } from './restore-definition.js';
 import { legacySource, recordedSource, type RestoreRun, type RestoreSource } from './restore-source.js';
 import { defaultCopyDeps, mostOfCopy, undoneOnFailure } from './standalone-copy.js';
 import { beginDisks, type DiskUnderWay, finishDisks, writeDisks } from './write-disks.js';
@@ -103,9 +110,11 @@ async function write(
   await writeDisks(run, underWay);
   signal.throwIfAborted();
   await finishDisks(run, underWay, undo);
-  const images = new Map(underWay.map(({ disk, device, place }) => [device ?? disk, place]));
+  const images = new Map(underWay.map(({ disk, device, place }) => [device ?? disk, inDefinition(place)]));
   const written =
-    definition && definitionPlaces && (await writeDefinition(definition, definitionPlaces, images, undo, owner));
+    definition &&
+    definitionPlaces &&
+    (await writeDefinition(definition, definitionPlaces, { disks: images, owner }, undo));
   written?.notes.forEach((note) => run.warn(warning('definition-changed', note)));
   if (machine !== null) {
     const placed = new Map(disks.map(({ disk, path, format }) => [disk, { file: inFolder(output, path), format }]));
@@ -149,7 +158,18 @@ async function warnOfSpaceFor(run: RestoreRun, { disks, point }: RestoreSource, 
 }
 
 /** What a run has written of the definition that was killed when all disks were in their places is made anew. */
-async function definitionAt(output: string, definition: DefinitionSource, underWay: readonly DiskUnderWay[]) {
+async function definitionAt(
+  output: string,
+  definition: DefinitionSource,
+  underWay: readonly DiskUnderWay[],
+): Promise<DefinitionPaths> {
   if (underWay.some(({ image }) => image?.underWay.found === 'image')) await removeDefinition(output, definition);
-  return placesFor(output, definition);
+  const paths = definitionPaths(output, definition);
+  for (const path of [paths.xml, paths.nvram, paths.tpm]) if (path !== null) await refuseExisting(path);
+  return paths;
+}
+
+function inDefinition(place: DiskPlace): RestoredImage {
+  if (place.kind === 'device') return { path: place.path, format: 'raw', isDevice: true };
+  return { path: place.path, format: place.format, isDevice: false };
 }

@@ -222,7 +222,7 @@ const DOCUMENTS = {
   boot: bootDocument(
     {
       ...{ target: '/t', folder: '/to', point: 'point 1', state: 'started', pid: 1, command: ['qemu', '-m', '64M'] },
-      ...{ script: '/to/start-vm.sh', monitor: '/to/monitor.sock', agent: null },
+      ...{ script: '/to/start-vm.sh', monitor: '/to/monitor.sock', agent: null, domain: null },
       disks: [{ disk: 'd1', overlay: '/to/d1.qcow2', leans: true }],
     },
     [],

@@ -1,5 +1,5 @@
-import type * as v from 'valibot';
-import { document, flag, listOf, number, object, oneOf, text, textOrNull, texts, warnings } from './parts.js';
+import * as v from 'valibot';
+import { document, flag, listOf, numberOrNull, object, oneOf, text, textOrNull, texts, warnings } from './parts.js';
 
 export const bootDocumentSchema = document(
   'boot',
@@ -8,10 +8,16 @@ export const bootDocumentSchema = document(
     folder: text('Absolute path of the folder with the overlays'),
     point: text('The point that was started, in words'),
     state: oneOf(['started', 'already-running'], 'Whether this run has started it'),
-    pid: number('Process id of QEMU'),
-    commandLine: texts("QEMU's command line, the program first"),
-    script: text('The same as a script: its absolute path'),
-    monitor: text('QMP socket of the VM'),
+    domain: v.nullable(
+      object(
+        { name: text('Its name'), uuid: text('Its UUID') },
+        'The libvirt domain that runs; null for a point of a VM by QMP',
+      ),
+    ),
+    pid: numberOrNull('Process id of QEMU; null for a domain, as are commandLine, script, monitor and agent'),
+    commandLine: v.nullable(texts("QEMU's command line, the program first")),
+    script: textOrNull('The same as a script: its absolute path'),
+    monitor: textOrNull('QMP socket of the VM'),
     agent: textOrNull('Socket of the guest agent; null where it has no channel'),
     disks: listOf(
       object(

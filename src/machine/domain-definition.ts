@@ -1,20 +1,18 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { folderName } from '../../core/names.js';
-import type { DefinitionFile, Point } from '../../core/point.js';
-import { type Warn, warning } from '../../core/warning.js';
-import { messageOf, QmpBackupError } from '../../errors.js';
-import type { Unwind } from '../../flow/unwind.js';
-import { fileError } from '../../host/file-errors.js';
-import { isBehindLinks } from '../../host/is-there.js';
-import { giveTo } from '../../host/named-owner.js';
-import type { Owner } from '../../host/ownership.js';
-import { parseDomain } from '../../libvirt/domain-xml.js';
-import { mediaOf, type RecordedDomain, restoredDomain, type RestoredImage } from '../../libvirt/restored-domain.js';
-import { readKept, writeNew } from '../../repository/definition-files.js';
-import { refuseExisting } from './image-under-way.js';
-import type { DiskPlace } from './places.js';
+import { folderName } from '../core/names.js';
+import type { DefinitionFile, Point } from '../core/point.js';
+import { type Warn, warning } from '../core/warning.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import type { Unwind } from '../flow/unwind.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { isBehindLinks } from '../host/is-there.js';
+import { giveTo } from '../host/named-owner.js';
+import type { Owner } from '../host/ownership.js';
+import { parseDomain } from '../libvirt/domain-xml.js';
+import { mediaOf, type RecordedDomain, restoredDomain, type RestoredDomain } from '../libvirt/restored-domain.js';
+import { readKept, writeNew } from '../repository/definition-files.js';
 
 /**
  * The definition of a restored domain (decision 12): its XML with the new places of its disks, its UEFI variables and the
@@ -129,14 +127,11 @@ function refuseOddName(name: string): void {
 /** What is added to it shall fit into a name, too. */
 const NAME_BYTES = 240;
 
-/** Where it goes in the folder of the restored disks. Nothing may be there yet. */
-export async function placesFor(output: string, definition: DefinitionSource): Promise<DefinitionPaths> {
-  const paths = pathsIn(output, definition);
-  for (const path of [paths.xml, paths.nvram, paths.tpm]) if (path !== null) await refuseExisting(path);
-  return paths;
-}
-
-function pathsIn(output: string, { name, nvram, tpm }: DefinitionSource): DefinitionPaths {
+/** Where it goes in the folder of the disks. */
+export function definitionPaths(
+  output: string,
+  { name, nvram, tpm }: Pick<DefinitionSource, 'name' | 'nvram' | 'tpm'>,
+): DefinitionPaths {
   const base = join(output, folderName(name, NAME_BYTES));
   return {
     xml: `${base}.xml`,
@@ -146,27 +141,34 @@ function pathsIn(output: string, { name, nvram, tpm }: DefinitionSource): Defini
 }
 
 /** Takes away what a killed run has written of it. */
-export async function removeDefinition(output: string, definition: DefinitionSource): Promise<void> {
-  const { xml, nvram, tpm } = pathsIn(output, definition);
-  for (const path of [xml, nvram]) if (path !== null) await rm(path, { force: true });
+export async function removeDefinition(
+  output: string,
+  definition: DefinitionSource,
+  also: { readonly nvram: boolean } = { nvram: true },
+): Promise<void> {
+  const { xml, nvram, tpm } = definitionPaths(output, definition);
+  for (const path of [xml, also.nvram ? nvram : null]) if (path !== null) await rm(path, { force: true });
   if (tpm !== null) await rm(tpm, { recursive: true, force: true });
 }
 
-/** `disks`: where the restored disks are, by target. */
+export interface DefinitionPlaces extends Pick<RestoredDomain, 'disks' | 'unlinked'> {
+  /** To whom the files are given. */
+  readonly owner?: Owner | undefined;
+}
+
+/** Nothing may be at those paths yet. The XML comes last: where it is, all else is. */
 export async function writeDefinition(
   source: DefinitionSource,
   paths: DefinitionPaths,
-  disks: ReadonlyMap<string, DiskPlace>,
+  { disks, unlinked, owner }: DefinitionPlaces,
   undo: Unwind,
-  owner: Owner | undefined,
 ): Promise<WrittenDefinition> {
   const { name, uuid, newUuid, recorded, nvram, tpm } = source;
   const there = await Promise.all(
     mediaOf(recorded.inactive).map(async (path) => ((await isBehindLinks(path)) ? [path] : [])),
   );
   const { xml, notes } = restoredDomain(recorded, {
-    ...{ name, newUuid, nvram: paths.nvram },
-    disks: new Map([...disks].map(([device, place]) => [device, inDefinition(place)])),
+    ...{ name, newUuid, nvram: paths.nvram, disks, unlinked },
     media: new Set(there.flat()),
   });
   if (paths.nvram !== null && nvram !== null) await made(paths.nvram, nvram, undo);
@@ -179,11 +181,6 @@ export async function writeDefinition(
   if (owner) for (const path of [paths.xml, paths.nvram]) if (path !== null) await giveTo(path, owner);
   if (owner && paths.tpm !== null) await giveAllTo(paths.tpm, owner);
   return { ...paths, name, uuid: newUuid ?? uuid, notes };
-}
-
-function inDefinition(place: DiskPlace): RestoredImage {
-  if (place.kind === 'device') return { path: place.path, format: 'raw', isDevice: true };
-  return { path: place.path, format: place.format, isDevice: false };
 }
 
 async function giveAllTo(folder: string, owner: Owner): Promise<void> {

@@ -1,20 +1,20 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { TPM_STATE } from '../../backends/libvirt/definition.js';
-import { virshCommand } from '../../core/virsh-hint.js';
-import { type Warn, warning } from '../../core/warning.js';
-import { messageOf, QmpBackupError } from '../../errors.js';
-import { codeOf, fileError } from '../../host/file-errors.js';
-import { listDomains } from '../../libvirt/domain.js';
-import { VirshError } from '../../libvirt/errors.js';
-import { hostOf, requireThisHost } from '../../libvirt/host.js';
-import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
+import { virshCommand } from '../core/virsh-hint.js';
+import { type Warn, warning } from '../core/warning.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { codeOf, fileError } from '../host/file-errors.js';
+import { listDomains } from '../libvirt/domain.js';
+import { VirshError } from '../libvirt/errors.js';
+import { hostOf, requireThisHost } from '../libvirt/host.js';
+import { TPM_STATE } from '../libvirt/tpm-state.js';
+import { createVirsh, type Virsh } from '../libvirt/virsh.js';
 import {
   type DefinitionRequest,
   type DefinitionSource,
   writeTpmState,
   type WrittenDefinition,
-} from './restore-definition.js';
+} from './domain-definition.js';
 
 /** `restore --define`: the restored domain, known to libvirt. No domain that is there is touched. */
 export interface Definer {
@@ -34,12 +34,15 @@ export async function openDefiner(
 ): Promise<Definer> {
   const virsh = createVirsh(connect ?? undefined);
   requireThisHost(await hostOf(virsh), 'the definition would name images that are here');
-  await refuseTaken(virsh, source);
+  await refuseTakenDomain(virsh, source);
   return { define: (written) => define(virsh, source, written, warn) };
 }
 
 /** libvirt takes a definition with name and UUID of a domain for a change of that domain. */
-async function refuseTaken(virsh: Virsh, { name, uuid, newUuid }: DefinitionSource): Promise<void> {
+export async function refuseTakenDomain(
+  virsh: Virsh,
+  { name, uuid, newUuid }: Pick<DefinitionSource, 'name' | 'uuid' | 'newUuid'>,
+): Promise<void> {
   const domains = await listDomains(virsh);
   const hint = 'Give the restored one another name: --name NEW. It then gets a UUID and MAC addresses of its own.';
   if (domains.some((each) => each.name === name)) {
@@ -56,7 +59,7 @@ async function refuseTaken(virsh: Virsh, { name, uuid, newUuid }: DefinitionSour
 async function define(virsh: Virsh, source: DefinitionSource, written: WrittenDefinition, warn: Warn): Promise<void> {
   try {
     // Time has passed since the first look.
-    await refuseTaken(virsh, source);
+    await refuseTakenDomain(virsh, source);
     await virsh('define', ['--file', written.xml]);
   } catch (error) {
     const why = error instanceof VirshError ? error.words : messageOf(error);
@@ -70,7 +73,7 @@ async function define(virsh: Virsh, source: DefinitionSource, written: WrittenDe
 }
 
 /** The emulator finds the state of a TPM by the domain's UUID. Its owner is set by libvirt when it starts. */
-async function placeTpmState(
+export async function placeTpmState(
   { tpm }: DefinitionSource,
   { uuid, tpm: copy }: WrittenDefinition,
   warn: Warn,
