@@ -206,7 +206,18 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     await web1.lab.vm.stop();
     const to = join(web1.dir, 'lib/recovered');
     afterTest(async () => endProcess((await recordIn(to)).owner.pid, 'SIGKILL'));
-    await runPage('docs/guide/boot.md', { names: web1.names });
+    const db1 = await domain('db1');
+    await runPage('docs/guide/boot.md', {
+      names: web1.names,
+      env: env(),
+      before: {
+        'A libvirt domain': async () => {
+          for (const level of ['full', 'inc']) await db1.backup(level, '--target', join(web1.dir, 'backup/db1'));
+          await db1.domain.destroy();
+          await lab.virsh(['undefine', 'db1', '--checkpoints-metadata']);
+        },
+      },
+    });
     await endProcess((await recordIn(to)).owner.pid);
     for (const disk of ['disk1', 'disk2']) await compareImages(join(to, `${disk}.qcow2`), web1.image(disk));
   },

@@ -50,9 +50,13 @@ Ends when the VM runs (with --stream: when it needs the backup no more); the VM 
 with the same --to it finds the VM, or starts it again from its overlays. Until it leans on the backup no more, or has ended, a
 rebase of these files is refused; backups go on. The guest's first serial port goes to serial.log in that folder.
 
+A point of a libvirt domain is defined and started by libvirt, with the links of its network cards down unless --network
+as-recorded. While a domain of its name or UUID is there, it needs --name.
+
 Examples:
   qmpbackup boot --target /backup/vm --to /var/lib/recovered
   qmpbackup boot --target /backup/vm --to /var/lib/recovered --stream --rate-limit 50M
+  qmpbackup boot --target /backup/web1 --to /var/lib/libvirt/trial --name web1-trial
   qmpbackup boot --target /backup/vm --point 3 --to /tmp/trial -- -vnc :1 -nic user,model=virtio-net-pci`;
 
 /** Milliseconds between two lines of progress where there is no terminal. */

@@ -8,8 +8,9 @@ export function bootDocument(result: BootResult, warnings: readonly Warning[]): 
   const { target, folder, point, state, pid, domain, command, script, monitor, agent, disks } = result;
   return {
     ...envelope('boot'),
-    ...{ target, folder, point, state, pid, domain, script, monitor, agent },
+    ...{ target, folder, point, state, pid },
     commandLine: command && [...command],
+    ...{ script, monitor, agent, domain },
     disks: disks.map(({ disk, overlay, leans }) => ({ disk, overlay, leans })),
     warnings: warnings.map(warningPart),
   };

@@ -1,5 +1,6 @@
 import { virshCommand } from '../../core/virsh-hint.js';
-import { QmpBackupError } from '../../errors.js';
+import { warning } from '../../core/warning.js';
+import { messageOf, QmpBackupError } from '../../errors.js';
 import { replaceFile } from '../../host/durable.js';
 import { inspectProcess, judgeOwner, thisProcess } from '../../host/lock-owner.js';
 import { dumpDefinition } from '../../libvirt/domain.js';
@@ -75,11 +76,15 @@ function refuseLost({ domain, held }: DomainRecord, virsh: Virsh): void {
 }
 
 /** The domain leans on the backup no more: it is closed, and the domain is one as any other. */
-async function letGo({ folder }: BootRun, virsh: Virsh, record: DomainRecord): Promise<void> {
+async function letGo({ folder, warn }: BootRun, virsh: Virsh, record: DomainRecord): Promise<void> {
   const { held, domain, target } = record;
   if (held) await letGoOfDaemons(target, held, socketIn(folder));
   const xml = await dumpDefinition(virsh, domain.uuid, { secure: true });
   await replaceFile(definitionPaths(folder, { name: domain.name, nvram: null, tpm: [] }).xml, xml, { mode: 0o600 });
-  if (record.autostart) await virsh('autostart', [], { domain: domain.uuid });
+  if (record.autostart) {
+    await virsh('autostart', [], { domain: domain.uuid }).catch((error: unknown) => {
+      warn(warning('no-autostart', `${domain.name} does not start with the host as it did: ${messageOf(error)}`));
+    });
+  }
   await writeDomainRecord(folder, { ...record, held: null });
 }

@@ -60,7 +60,12 @@ export function boot(request: BootRequest, given: Partial<BootContext> = {}): Pr
 async function isOfDomain({ target, folder, options }: BootRun): Promise<boolean> {
   if (await readBootRecord(folder)) return false;
   const asked = options.asked ?? { point: await pointOfOverlays(folder) };
-  return (await openPoint(target, asked, { look: 'catalog' })).point.definition !== undefined;
+  const { point, name } = await openPoint(target, asked, { look: 'catalog' });
+  if (!point.definition) return false;
+  if (point.definition.files.some(({ kind }) => kind === 'domain')) return true;
+  throw new QmpBackupError('unsafe', `${name} does not have the definition of its domain`, {
+    hint: 'Restore its disks, and make a definition for them: qmpbackup restore --target DIR --output DIR',
+  });
 }
 
 function refuseDomainOptions({ options }: BootRun): void {

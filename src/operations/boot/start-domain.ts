@@ -58,9 +58,15 @@ export async function startDomain(start: DomainStart): Promise<DomainRecord> {
   const { folder, target, before } = start;
   socketIn(folder);
   if (before?.held) await letGoOfDaemons(target, before.held, socketIn(folder));
+  const { record, unknown } = await undoneOnFailure((undo) => startWith(start, undo));
+  if (unknown) throw unknown;
+  return record;
+}
+
+async function undoneOnFailure<T>(body: (undo: Unwind) => Promise<T>): Promise<T> {
   const undo = new Unwind();
   try {
-    return await startWith(start, undo);
+    return await body(undo);
   } catch (error) {
     // What the run has failed of is what counts.
     await undo.run().catch(() => undefined);
@@ -68,7 +74,13 @@ export async function startDomain(start: DomainStart): Promise<DomainRecord> {
   }
 }
 
-async function startWith(start: DomainStart, undo: Unwind): Promise<DomainRecord> {
+interface Started {
+  readonly record: DomainRecord;
+  /** libvirt may yet start it: the keeper waits for that. */
+  readonly unknown?: unknown;
+}
+
+async function startWith(start: DomainStart, undo: Unwind): Promise<Started> {
   const { virsh, target, folder, before, context } = start;
   const { signal } = context;
   const fresh = await sourceOfNew(start);
@@ -88,7 +100,7 @@ async function startWith(start: DomainStart, undo: Unwind): Promise<DomainRecord
     ...{ target: about.target, targetId: about.targetId, point: about.point, disks: [...disks], held: kept },
     connect: connect ?? before?.connect ?? null,
   };
-  const domain = await findOrDefine(start, { fresh, above, isOurs, undo }, (made) =>
+  const domain = await findOrDefine(start, { fresh, above, isOurs }, (made) =>
     writeDomainRecord(folder, { ...common, ...made }),
   );
   const record = { schema: 1 as const, ...common, ...domain };
@@ -99,11 +111,12 @@ async function startWith(start: DomainStart, undo: Unwind): Promise<DomainRecord
   try {
     await virsh('start', [], { domain: record.domain.uuid });
   } catch (error) {
-    if (isOutcomeUnknown(error)) await leave(held);
-    throw notStarted(error, start, record);
+    if (!isOutcomeUnknown(error)) throw notStarted(error, start, record);
+    await leave(held);
+    return { record, unknown: error };
   }
   await leave(held);
-  return record;
+  return { record };
 }
 
 interface HeldPoint {
@@ -175,7 +188,6 @@ interface Defining {
   readonly above: ReadonlyMap<string, DiskAbove>;
   /** The folder had overlays already: what else is in it by our names is left of a run that was killed. */
   readonly isOurs: boolean;
-  readonly undo: Unwind;
 }
 
 type Made = Pick<DomainRecord, 'domain' | 'autostart'>;
@@ -221,7 +233,7 @@ interface DefiningNew extends Omit<Defining, 'fresh'> {
 
 async function defineNew(
   start: DomainStart,
-  { source, above, isOurs, undo }: DefiningNew,
+  { source, above, isOurs }: DefiningNew,
   remember: (made: Made) => Promise<void>,
 ): Promise<Made> {
   const { virsh, folder, options, context, warn, before } = start;
@@ -236,26 +248,31 @@ async function defineNew(
       { path: image, format: 'qcow2', isDevice: false, below },
     ]),
   );
-  const written = await writeDefinition(
-    keepsNvram ? { ...source, nvram: null } : source,
-    paths,
-    { disks, unlinked: options.network === 'none' },
-    undo,
-  );
-  written.notes.forEach((what) => context.report({ kind: 'differs', what }));
-  const made = {
-    domain: { uuid: written.uuid, name: written.name },
-    autostart: (source.autostart ?? false) && source.newUuid === null,
-  };
-  await remember(made);
-  try {
-    await virsh('define', ['--file', written.xml]);
-  } catch (error) {
-    const why = error instanceof VirshError ? error.words : messageOf(error);
-    throw new QmpBackupError('failed', `libvirt does not define the domain ${written.name}: ${why}`, { cause: error });
-  }
-  if (source.tpm.length > 0) await placeTpmState(source, written, warn);
-  return made;
+  // They stay once it is defined, whatever becomes of its start.
+  return undoneOnFailure(async (undo) => {
+    const written = await writeDefinition(
+      keepsNvram ? { ...source, nvram: null } : source,
+      paths,
+      { disks, unlinked: options.network === 'none' },
+      undo,
+    );
+    written.notes.forEach((what) => context.report({ kind: 'differs', what }));
+    const made = {
+      domain: { uuid: written.uuid, name: written.name },
+      autostart: (source.autostart ?? false) && source.newUuid === null,
+    };
+    await remember(made);
+    try {
+      await virsh('define', ['--file', written.xml]);
+    } catch (error) {
+      const why = error instanceof VirshError ? error.words : messageOf(error);
+      throw new QmpBackupError('failed', `libvirt does not define the domain ${written.name}: ${why}`, {
+        cause: error,
+      });
+    }
+    if (source.tpm.length > 0) await placeTpmState(source, written, warn);
+    return made;
+  });
 }
 
 async function refuseOthers(path: string): Promise<void> {
@@ -267,11 +284,6 @@ async function sourceOf(
   { target, options, warn, before }: DomainStart,
   { point, name: called }: OpenPoint,
 ): Promise<DefinitionSource> {
-  if (!point.definition?.files.some(({ kind }) => kind === 'domain')) {
-    throw new QmpBackupError('unsafe', `${called} does not have the definition of its domain`, {
-      hint: 'Restore its disks, and make a definition for them: qmpbackup restore --target DIR --output DIR',
-    });
-  }
   const name = before?.domain.name ?? options.name;
   const source = await readDefinition(
     target,

@@ -281,3 +281,30 @@ describe('disks that the definition does not have', () => {
 it('media are what the guest only reads', () => {
   expect(mediaOf(RICH)).toEqual(['/images/shared.img', '/iso/there.iso', '/dev/sr7']);
 });
+
+describe('a domain without a network', () => {
+  const cards = `<interface type='bridge'><source bridge='br0'/><link state='up'/></interface>
+    <interface type='hostdev'><source/></interface>
+    <interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface>
+    <hostdev mode='subsystem' type='pci'/>
+    <tpm model`;
+  const { xml, notes } = restoredDomain(
+    { inactive: RICH.replace('<tpm model', cards), live: null },
+    { ...SAME, unlinked: true },
+  );
+
+  it('keeps its cards with their links down, and has none whose link would be up', () => {
+    expect(xml.match(/<interface /g)).toHaveLength(2);
+    expect(xml.match(/<link state='down'\/>/g)).toHaveLength(2);
+    expect(xml).not.toContain("state='up'");
+    expect(xml).toContain("<mac address='52:54:00:12:34:56'/>");
+    for (const gone of ['hostdev', 'vdpa', 'qemu:arg']) expect(xml).not.toContain(gone);
+    const said = notes.filter((note) => note.endsWith('is left out, for it may be a link to a network'));
+    expect(said.map((note) => note.split(' is left out')[0])).toEqual([
+      'a network card of type hostdev',
+      'a network card of type vdpa',
+      'a device of the host',
+      'what QEMU was given by arguments of its own',
+    ]);
+  });
+});

@@ -8,17 +8,17 @@ export const bootDocumentSchema = document(
     folder: text('Absolute path of the folder with the overlays'),
     point: text('The point that was started, in words'),
     state: oneOf(['started', 'already-running'], 'Whether this run has started it'),
+    pid: numberOrNull('Process id of QEMU; null for a domain, as are commandLine, script, monitor and agent'),
+    commandLine: v.nullable(texts("QEMU's command line, the program first")),
+    script: textOrNull('The same as a script: its absolute path'),
+    monitor: textOrNull('QMP socket of the VM'),
+    agent: textOrNull('Socket of the guest agent; null where it has no channel'),
     domain: v.nullable(
       object(
         { name: text('Its name'), uuid: text('Its UUID') },
         'The libvirt domain that runs; null for a point of a VM by QMP',
       ),
     ),
-    pid: numberOrNull('Process id of QEMU; null for a domain, as are commandLine, script, monitor and agent'),
-    commandLine: v.nullable(texts("QEMU's command line, the program first")),
-    script: textOrNull('The same as a script: its absolute path'),
-    monitor: textOrNull('QMP socket of the VM'),
-    agent: textOrNull('Socket of the guest agent; null where it has no channel'),
     disks: listOf(
       object(
         {
