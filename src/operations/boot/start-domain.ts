@@ -77,7 +77,7 @@ async function undoneOnFailure<T>(body: (undo: Unwind) => Promise<T>): Promise<T
 interface Started {
   readonly record: DomainRecord;
   /** libvirt may yet start it: the keeper waits for that. */
-  readonly unknown?: unknown;
+  readonly unknown?: Error;
 }
 
 async function startWith(start: DomainStart, undo: Unwind): Promise<Started> {
@@ -113,7 +113,7 @@ async function startWith(start: DomainStart, undo: Unwind): Promise<Started> {
   } catch (error) {
     if (!isOutcomeUnknown(error)) throw notStarted(error, start, record);
     await leave(held);
-    return { record, unknown: error };
+    return { record, unknown: error as Error };
   }
   await leave(held);
   return { record };
