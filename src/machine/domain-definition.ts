@@ -6,7 +6,7 @@ import type { DefinitionFile, Point } from '../core/point.js';
 import { type Warn, warning } from '../core/warning.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { Unwind } from '../flow/unwind.js';
-import { codeOf, fileError } from '../host/file-errors.js';
+import { fileError } from '../host/file-errors.js';
 import { isBehindLinks } from '../host/is-there.js';
 import { giveTo } from '../host/named-owner.js';
 import type { Owner } from '../host/ownership.js';

@@ -4,8 +4,9 @@ import { knownDisks } from '../core/chain.js';
 import { filesOf } from '../core/journal-parts.js';
 import { syncFolder } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
+import { isThere } from '../host/is-there.js';
 import { keepCatalogCopy, replaceCatalog, writeCatalog } from './catalog-file.js';
-import { diskFolder, isThere, pathIn, verifiedPath } from './layout.js';
+import { diskFolder, pathIn, verifiedPath } from './layout.js';
 import { removePieceList } from './piece-list.js';
 import { readMemory, writeMemory } from './verified-file.js';
 

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { virshCommand } from '../../core/virsh-hint.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { Unwind } from '../../flow/unwind.js';
+import { isThere } from '../../host/is-there.js';
 import { fileError } from '../../host/file-errors.js';
 import { isSocketPath } from '../../core/socket-path.js';
 import { type DiskAbove, withBelow } from '../../libvirt/disk-above.js';
@@ -20,7 +21,6 @@ import {
   removeDefinition,
   writeDefinition,
 } from '../../machine/domain-definition.js';
-import { isThere } from '../../repository/layout.js';
 import { openForLong } from '../../repository/open-for-long.js';
 import { type OpenPoint, openPoint } from '../../repository/open-point.js';
 import { pointOfOverlays, prepareOverlays } from '../../repository/overlays.js';
