@@ -64,18 +64,26 @@ export interface Ext4Options {
   readonly label: string;
   /** A folder whose files the new file system starts with. */
   readonly contents?: string;
+  /** On the only partition of the image, from `PARTITION_START` on: the guest mounts it only when it is told to. */
+  readonly onPartition?: boolean;
 }
+
+/** Bytes. */
+export const PARTITION_START = MIB;
 
 /** An image with an ext4 file system. Nothing is left for the kernel to initialise later, so an idle guest is idle. */
 export async function makeExt4(options: Ext4Options): Promise<void> {
-  const { size, label, contents } = options;
+  const { size, label, contents, onPartition = false } = options;
+  const start = onPartition ? PARTITION_START : 0;
   await viaRaw(options, async (raw) => {
     await truncateNew(raw, size);
+    if (onPartition) await run('sh', ['-c', `echo start=${start / 512} | sfdisk --quiet --label dos "$0"`, raw]);
     await run('mke2fs', [
       ...['-q', '-F', '-t', 'ext4', '-b', '4096', '-m', '0', '-L', label],
-      ...['-E', 'lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0'],
+      ...['-E', `lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,offset=${start}`],
       ...(contents === undefined ? [] : ['-d', contents]),
       raw,
+      `${(size - start) / 1024}k`,
     ]);
   });
 }
