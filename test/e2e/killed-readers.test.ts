@@ -1,18 +1,26 @@
-import { cp, mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { expectSame, type Lab, makeDisk, makeLab, photograph, pointsOf, record, rot } from '../support/chains.js';
 import { anotherUser } from '../support/another-user.js';
+import { endProcess, isAlive, recordIn } from '../support/booted.js';
+import { MiB } from '../support/builders.js';
 import { expectCli, qmpbackup, startCli } from '../support/cli.js';
+import { changeFiles, ext4Of, NAMES, sumOf, writePartition, writeTable } from '../support/guest-disk.js';
+import { compareImages } from '../support/lab/compare.js';
+import { write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
-import { labDir } from '../support/scenario.js';
+import { mountsBelow } from '../support/mounting.js';
+import { labDir, scenario, type Scenario } from '../support/scenario.js';
 import { patient } from '../support/patience.js';
 import { startServe } from '../support/serving.js';
 import { straysOf } from '../support/target-files.js';
 
-/** `verify` and `serve`, killed at random moments of a run: never a byte of the backup changes, and the next run clears the rest. */
+/** What reads a backup, killed at random moments of a run: never a byte of the backup changes, and the next run clears the rest. */
 const MOMENTS = 20;
+/** Of what takes seconds to run; 20 of each were seen. */
+const MOMENTS_OF_LONG = 10;
 const FILES = ['FULL-100.qcow2', 'INC-101.qcow2', 'INC-102.qcow2'] as const;
 
 async function chain(): Promise<Lab> {
@@ -30,18 +38,16 @@ async function chain(): Promise<Lab> {
   return lab;
 }
 
-/** Runs it, kills it somewhere before its end, as often as there are moments, and looks each time. */
+/** Runs it, kills it somewhere before its end, `moments` times, and looks each time. */
 async function killedAtRandom(
   args: readonly string[],
   took: number,
   env: NodeJS.ProcessEnv,
+  moments: number,
   look: () => Promise<void>,
 ): Promise<void> {
-  for (let moment = 0; moment < MOMENTS; moment += 1) {
-    const child = startCli(args, { env });
-    await sleep(took * (0.1 + 0.9 * Math.random()));
-    child.kill('SIGKILL');
-    await child;
+  for (let moment = 0; moment < moments; moment += 1) {
+    await killedAfter(took * (0.1 + 0.9 * Math.random()), args, env);
     await look();
   }
 }
@@ -70,7 +76,7 @@ it('verify', async () => {
   const before = await backupIn(lab.target);
   const args = ['verify', '--target', lab.target, '--read-data'];
   const took = await timed(() => expectCli(0, args));
-  await killedAtRandom(args, took, env, async () => expect(await backupIn(lab.target)).toEqual(before));
+  await killedAtRandom(args, took, env, MOMENTS, async () => expect(await backupIn(lab.target)).toEqual(before));
   await expectCli(0, args);
   expect(straysOf(await readdir(lab.target))).toEqual([]);
   expect(await readdir(env.TMPDIR)).toEqual([]);
@@ -94,7 +100,7 @@ it('verify --repair, of a backup whose catalog is lost, with a wrong link, stray
   const repair = ['verify', '--target', lab.target, '--repair'];
   const took = await timed(() => qmpbackup(repair));
   await again();
-  await killedAtRandom(repair, took, env, async () => {
+  await killedAtRandom(repair, took, env, MOMENTS, async () => {
     await expectCli(0, repair);
     for (const [point, file] of FILES.entries()) {
       const output = join(lab.root, `out-${point}`);
@@ -131,7 +137,7 @@ it('serve, with overlays and without', async () => {
     (await run('pgrep', ['-f', `qemu-storage-daemon.*${env.TMPDIR}`], { allowed: [0, 1] })).stdout;
   const took = await timed(async () => (await startServe(plain.slice(1), env)).end());
   for (const args of [plain, [...plain, '--overlay', overlay]]) {
-    await killedAtRandom(args, took, env, async () => {
+    await killedAtRandom(args, took, env, MOMENTS, async () => {
       await expect.poll(daemons).toBe('');
       expect(await backupIn(lab.target)).toEqual(before);
     });
@@ -150,6 +156,149 @@ it('serve, with overlays and without', async () => {
   expect(straysOf(await readdir(lab.target))).toEqual([]);
   expect((await readdir(lab.target)).filter((name) => name.startsWith('open-'))).toEqual([]);
   expect(await backupIn(lab.target)).toEqual(before);
+});
+
+it('files get, which leaves whole files alone in the folder of the user', async () => {
+  const lab = await scenario([{ id: 'd1', size: 96 * MiB }]);
+  const env = await temporary();
+  const [state, image] = [join(lab.dir, 'state'), join(lab.dir, 'ext4.raw')];
+  await changeFiles(state, [1, 2, 3]);
+  await ext4Of(state, image);
+  await writeTable(lab, 'd1');
+  await writePartition(lab, 'd1', 1, image);
+  await lab.backup('full');
+  const before = await backupIn(lab.target);
+  const outputs = Array.from({ length: MOMENTS_OF_LONG + 1 }, (_, index) => join(lab.dir, `got-${index}`));
+  const get = (output: string): string[] => ['files', 'get', '--target', lab.target, '--output', output, '/data'];
+  const took = await timed(() => expectCli(0, get(outputs.pop()!), { env }));
+  for (const output of outputs) {
+    await killedAfter(took * (0.1 + 0.9 * Math.random()), get(output), env);
+    await expect.poll(() => processesWith(env.TMPDIR)).toEqual([]);
+    expect(await backupIn(lab.target)).toEqual(before);
+    const names = await readdir(join(output, 'data')).catch(() => []);
+    for (const name of names.filter((each) => NAMES.includes(each)))
+      expect(await sumOf(join(output, 'data', name))).toBe(await sumOf(join(state, 'data', name)));
+  }
+  await expectCli(0, get(join(lab.dir, 'last')), { env });
+  expect(mountsBelow(env.TMPDIR)).toEqual([]);
+  expect(await filledIn(env.TMPDIR)).toEqual([]);
+  expect((await readdir(lab.target)).filter((name) => name.startsWith('open-'))).toEqual([]);
+  expect(await backupIn(lab.target)).toEqual(before);
+});
+
+it('boot, whose VM either runs with its disks or was never started', async () => {
+  const lab = await offWithPoints();
+  const env = await temporary();
+  const before = await backupIn(lab.target);
+  const folders = Array.from({ length: MOMENTS_OF_LONG }, (_, index) => join(lab.dir, `to-${index}`));
+  const args = (to: string): string[] => ['boot', '--target', lab.target, '--to', to, '--', '-accel', 'tcg'];
+  const first = join(lab.dir, 'first');
+  const took = await timed(() => expectCli(0, args(first), { env }));
+  await endProcess((await recordIn(first)).owner.pid);
+  let [running, neverStarted] = [0, 0];
+  for (const to of folders) {
+    await killedAfter(took * (0.1 + 0.9 * Math.random()), args(to), env);
+    // What is left becomes the VM that was recorded, or ends.
+    await expect.poll(async () => (await isBooted(to)) || (await processesWith(to)).length === 0).toBe(true);
+    if (await isBooted(to)) {
+      running += 1;
+      await endProcess((await recordIn(to)).owner.pid);
+    } else neverStarted += 1;
+    await expect.poll(() => processesWith(env.TMPDIR)).toEqual([]);
+    expect(await processesWith(to)).toEqual([]);
+    expect(await backupIn(lab.target)).toEqual(before);
+  }
+  expect(running + neverStarted).toBe(MOMENTS_OF_LONG);
+  // Each folder is good for another start, and what was made in it is there.
+  const [, to = ''] = folders;
+  const overlays = (await readdir(to).catch(() => [])).filter((name) => name.endsWith('.qcow2'));
+  await expectCli(0, args(to), { env });
+  expect(await readdir(to)).toEqual(expect.arrayContaining(overlays));
+  await endProcess((await recordIn(to)).owner.pid);
+  await expectCli(0, ['rebase', '--target', lab.target, '--disk', 'd1', '--dry-run'], { env });
+  await (await startServe(['--target', lab.target], env)).end();
+  expect(await filledIn(env.TMPDIR)).toEqual([]);
+  expect((await readdir(lab.target)).filter((name) => name.startsWith('open-'))).toEqual([]);
+});
+
+it('verify --boot, whose VM goes with it', async () => {
+  const lab = await offWithPoints();
+  const env = await temporary();
+  const before = await backupIn(lab.target);
+  const args = ['verify', '--target', lab.target, '--boot', '--expect', 'running:1', '--', '-accel', 'tcg'];
+  const took = await timed(() => expectCli(0, args, { env }));
+  await killedAtRandom(args, took, env, MOMENTS_OF_LONG, async () => {
+    await expect.poll(() => processesWith(env.TMPDIR), { timeout: patient(10_000) }).toEqual([]);
+    expect(await backupIn(lab.target)).toEqual(before);
+  });
+  await expectCli(0, args, { env });
+  expect(await filledIn(env.TMPDIR)).toEqual([]);
+  expect((await readdir(lab.target)).filter((name) => /^open-|\.lock/.test(name))).toEqual([]);
+});
+
+/** A VM that is off, and a FULL and an INC of it. */
+async function offWithPoints(): Promise<Scenario> {
+  const lab = await scenario();
+  await lab.backup('full');
+  await write(lab.vm, 'd1', { offset: 0, length: MiB, pattern: 0x22 });
+  await lab.backup('inc');
+  await lab.vm.stop();
+  return lab;
+}
+
+/** The process of the record is QEMU, whose monitor is there. */
+async function isBooted(to: string): Promise<boolean> {
+  const record = await recordIn(to).catch(() => undefined);
+  if (!record || !isAlive(record.owner.pid)) return false;
+  return (await processesWith(to)).some((command) => command.startsWith('qemu-system'));
+}
+
+async function killedAfter(ms: number, args: readonly string[], env: NodeJS.ProcessEnv): Promise<void> {
+  const child = startCli(args, { env });
+  await sleep(ms);
+  child.kill('SIGKILL');
+  await child;
+}
+
+/** Command lines that name a folder: the VMs and daemons that have something there. */
+async function processesWith(folder: string): Promise<readonly string[]> {
+  const found = [];
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (command.includes(folder)) found.push(command.replaceAll('\0', ' '));
+  }
+  return found;
+}
+
+/** But for folders whose maker was killed before it had said whose they are: those go after a minute. */
+async function filledIn(folder: string): Promise<readonly string[]> {
+  const names = await readdir(folder);
+  const filled = await Promise.all(names.map(async (each) => (await readdir(join(folder, each))).length > 0));
+  return names.filter((_, index) => filled[index]);
+}
+
+it('another user boots what is his, and what he may only read, and proves that it boots', async () => {
+  const lab = await offWithPoints();
+  const nobody = await anotherUser(lab.dir);
+  for (const mine of [true, false]) {
+    await run('chown', ['-R', mine ? 'nobody:nogroup' : 'root:root', lab.target]);
+    await run('chmod', ['-R', 'a+rX', lab.target]);
+    const verify = ['verify', '--target', lab.target, '--boot', '--expect', 'running:1', '--', '-accel', 'tcg'];
+    const verified = await nobody.run(verify);
+    expect(verified, verified.stderr).toMatchObject({ exitCode: 0 });
+    expect(verified.stdout).toMatch(/point 1 boots: it ran after \d/);
+    const to = join(nobody.home, `to-${mine}`);
+    const booted = await nobody.run(['boot', '--target', lab.target, '--to', to, '--', '-accel', 'tcg']);
+    expect(booted, booted.stderr).toMatchObject({ exitCode: 0 });
+    const { pid } = (await recordIn(to)).owner;
+    expect((await stat(`/proc/${pid}`)).uid).toBe((await stat(nobody.home)).uid);
+    const { exitCode } = await nobody.run(['boot', '--target', lab.target, '--to', to, '--stream']);
+    expect(exitCode).toBe(0);
+    await endProcess(pid);
+    for (const disk of ['d1', 'd2']) await compareImages(join(to, `${disk}.qcow2`), join(lab.dir, `${disk}.qcow2`));
+    await rm(to, { recursive: true });
+  }
+  expect(await readdir(nobody.home)).toEqual([]);
 });
 
 it('another user verifies and serves what is his, and what he may only read', async () => {
