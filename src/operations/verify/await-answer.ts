@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { BootExpectation } from '../../core/boot-proof.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
@@ -6,6 +5,7 @@ import { GuestAgent } from '../../guest-agent/client.js';
 import { GuestAgentError } from '../../guest-agent/errors.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { run } from '../../qmp/commands.js';
+import { serialMatcher } from './serial-log.js';
 
 export interface Booting {
   readonly monitor: QmpClient;
@@ -27,7 +27,7 @@ const OVER = ['guest-panicked', 'internal-error', 'io-error', 'shutdown', 'watch
 /** Resolves to null when the machine has answered, else to why it has not, in words. Throws the signal's reason. */
 export async function awaitAnswer(booting: Booting): Promise<string | null> {
   const { monitor, expect, timeoutMs, since, signal } = booting;
-  const begun = performance.now();
+  const ask = questionOf(booting);
   let unanswered = 'it did not answer';
   for (;;) {
     signal.throwIfAborted();
@@ -35,27 +35,28 @@ export async function awaitAnswer(booting: Booting): Promise<string | null> {
     if (OVER.includes(status)) return `its guest is no longer at work: QEMU calls it ${status}`;
     const left = timeoutMs - (performance.now() - since);
     if (left <= 0) return `${unanswered} within ${timeoutMs / 1000} s`;
-    const answer = await ask(booting, begun, Math.min(left, AGENT_MS));
+    const answer = await ask(Math.min(left, AGENT_MS));
     if (answer === true) return null;
     unanswered = answer;
     await sleep(expect.kind === 'agent' ? 0 : Math.min(left, POLL_MS));
   }
 }
 
-async function ask(
-  { agentSocket, serialLog, expect, signal }: Booting,
-  begun: number,
-  ms: number,
-): Promise<true | string> {
+/** Whether it has answered by now, else what is missing, in words. `ms`: how long that may take. */
+type Question = (ms: number) => Promise<true | string>;
+
+function questionOf({ agentSocket, serialLog, expect, signal }: Booting): Question {
   switch (expect.kind) {
     case 'agent':
-      return askAgent(agentSocket, ms, signal);
+      return (ms) => askAgent(agentSocket, ms, signal);
     case 'serial': {
-      const text = await readFile(serialLog, 'latin1');
-      return new RegExp(expect.pattern, 'm').test(text) || `nothing on its serial port fitted ${expect.pattern}`;
+      const fits = serialMatcher(serialLog, expect.pattern);
+      return async () => (await fits()) || `nothing on its serial port fitted ${expect.pattern}`;
     }
-    case 'running':
-      return performance.now() - begun >= expect.seconds * 1000 || `it had not run for ${expect.seconds} s`;
+    case 'running': {
+      const until = performance.now() + expect.seconds * 1000;
+      return () => Promise.resolve(performance.now() >= until || `it had not run for ${expect.seconds} s`);
+    }
   }
 }
 

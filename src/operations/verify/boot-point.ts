@@ -16,9 +16,11 @@ import { WITH_PARENT } from '../../storage-daemon/daemon.js';
 import { openBytes } from '../../storage-daemon/open-bytes.js';
 import { makePrivateFolder, removePrivateFolder } from '../../storage-daemon/private-folder.js';
 import { awaitAnswer } from './await-answer.js';
-import { keepEvidence, lastWords, takePicture } from './evidence.js';
+import { keepEvidence, takePicture } from './evidence.js';
 import type { BootTrial } from './options.js';
 import type { BootedPoint, VerifyRun } from './request.js';
+import { lastWords } from './serial-log.js';
+import { refuseShortSpace, watchAppetite } from './watch-appetite.js';
 
 /** Milliseconds between the loss of a monitor and the end of its QEMU. */
 const END_MS = 2_000;
@@ -50,6 +52,7 @@ async function bootWith(target: string, trial: BootTrial, verifying: VerifyRun, 
   const { command, serialLog } = await prepare(opened, folder, trial, { what, signal, unwind });
   const expect = trial.expect ?? (command.hasAgent ? { kind: 'agent' as const } : nothingToExpect(opened));
   const sockets = socketsIn(folder);
+  await refuseShortSpace(folder, signal);
   const child = ['sh', '-c', WITH_PARENT, `${process.pid}`, command.program, ...command.args];
   const program = await startProgram('setpriv', ['--pdeathsig', 'KILL', ...child], {
     ownSession: true,
@@ -78,6 +81,8 @@ async function bootWith(target: string, trial: BootTrial, verifying: VerifyRun, 
     const monitor = await reachMachine(sockets.monitor, ended, signal);
     const { timeoutMs } = trial;
     const waiting = { agentSocket: sockets.agent, serialLog, expect, timeoutMs, since: begun, signal };
+    const answered = new AbortController();
+    const watching = AbortSignal.any([signal, answered.signal]);
     const died = ended.then((text) => `QEMU has ended${text.trim() === '' ? '' : `: ${text.trim()}`}`);
     try {
       const answer = awaitAnswer({ monitor, ...waiting }).catch(async (error: unknown) => {
@@ -86,9 +91,13 @@ async function bootWith(target: string, trial: BootTrial, verifying: VerifyRun, 
         if (!(error instanceof QmpBackupError)) throw error;
         return (await within(END_MS, died)) ?? messageOf(error);
       });
-      const failed = await Promise.race([died, answer]);
+      const appetite = watchAppetite({ folder, serialLog, signal: watching });
+      const failed = await Promise.race([died, answer, appetite]);
+      // Its disks may have failed for want of room, which is no fault of the point.
+      if (failed !== null) await refuseShortSpace(folder, signal);
       return { why: failed, picture: trial.evidence === null ? null : await takePicture(monitor, folder) };
     } finally {
+      answered.abort();
       await monitor.close();
     }
   }

@@ -1,4 +1,4 @@
-import { copyFile, readFile } from 'node:fs/promises';
+import { copyFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { Unwind } from '../../flow/unwind.js';
@@ -54,16 +54,4 @@ export async function keepEvidence(
     await keep(picture.path, `${name}${picture.path.slice(picture.path.lastIndexOf('.'))}`);
   await keep(serialLog, `${name}.serial.log`);
   return { files, missing: picture && 'why' in picture ? [picture.why] : [] };
-}
-
-const MOST_WORDS = 200;
-
-/** The last line that the guest has said on its serial port. */
-export async function lastWords(serialLog: string): Promise<string | null> {
-  const text = await readFile(serialLog, 'utf8');
-  const line = text
-    .replace(/\p{C}/gu, (each) => (each === '\n' ? each : ' '))
-    .split('\n')
-    .findLast((each) => each.trim() !== '');
-  return line?.trim().slice(-MOST_WORDS) ?? null;
 }
