@@ -1,6 +1,6 @@
 import { type ErrorCode, QmpBackupError } from '../errors.js';
 
-/** The one place that maps an error to an exit code. 130 and 143 follow from the signal. */
+/** The one place that maps an error to an exit code. 130 and 143 follow from the signal, but where damage was found. */
 const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   failed: 1,
   usage: 2,
@@ -19,6 +19,8 @@ export function exitCodeFor(code: ErrorCode): number {
 }
 
 export function exitCodeOf(error: unknown, signal: NodeJS.Signals | undefined): number {
+  // What a server finds when it is told to end is what there is to say.
+  if (error instanceof QmpBackupError && error.code === 'damaged') return exitCodeFor('damaged');
   if (signal !== undefined) return signal === 'SIGINT' ? 130 : 143;
   return error instanceof QmpBackupError ? exitCodeFor(error.code) : 1;
 }

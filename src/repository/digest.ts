@@ -138,6 +138,16 @@ function lanesFor(method: DigestMethod, { besideCopy = false }: DigestOptions): 
   return besideCopy && method === 'gmac' ? 1 : HASH_THREADS;
 }
 
+/** The digest of a part of a file that is open, made in this thread. Rejects with the error of the read. */
+export function digestOfRange(
+  handle: FileHandle,
+  { start, end }: ByteRange,
+  method: DigestMethod,
+  signal: AbortSignal,
+): Promise<string> {
+  return hasherOf(handle, signal)({ fd: handle.fd, start, length: end - start, method });
+}
+
 /** In this thread. */
 function hasherOf(handle: FileHandle, signal: AbortSignal | undefined): HashRange {
   const buffers = newBuffers();

@@ -13,7 +13,7 @@ import type { StorageDaemon } from './daemon.js';
  * @param name of this chain in the daemon
  * @param cacheBytes that each file may keep of its tables
  * @param below what the first is upon; null is nothing
- * @returns the node of the last file
+ * @returns the node of the last file, or of what is below where there are none
  * @throws QmpBackupError `failed` in QEMU's words
  */
 export async function addChain(
@@ -43,7 +43,7 @@ export async function addChain(
   );
   const options = links.filter(({ backing }) => backing !== null).toReversed();
   if (options.length > 0) await run(qmp, 'blockdev-reopen', { options }, { signal, timeoutMs: Infinity });
-  return `${name}-${nodes.length - 1}`;
+  return nodes.at(-1)?.node ?? bottom;
 }
 
 /** An image of ours above a chain, for writing. */

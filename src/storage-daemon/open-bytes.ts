@@ -1,6 +1,6 @@
-import { join } from 'node:path';
+import { resolve } from 'node:path';
 import { type BlockNodeSpec, nbdNode } from '../core/block-node.js';
-import type { NbdAddress } from '../core/nbd-address.js';
+import type { NbdAddress, NbdSource } from '../core/nbd-address.js';
 import type { Window } from '../core/sample-windows.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { mostOpenFiles } from '../host/open-files.js';
@@ -25,6 +25,8 @@ export interface ChainOfDisk {
   readonly disk: string;
   /** Absolute paths, FULL first. */
   readonly paths: readonly string[];
+  /** What they are above: a disk that somebody serves. */
+  readonly below?: NbdSource;
   /** Absolute path of an image that takes what is written; without, the disk is read-only. */
   readonly overlay?: string | undefined;
 }
@@ -32,7 +34,7 @@ export interface ChainOfDisk {
 export interface OpenBytes {
   /** Settles when a daemon has ended, with what it has said. */
   readonly ended: Promise<QmpBackupError>;
-  /** Serves every disk under its id: at this TCP port of 127.0.0.1, on a socket at this path, else on one in a private folder. */
+  /** Serves every disk under its id: at this TCP port of 127.0.0.1, or on a socket at this path, meant from a private folder. */
   readonly serveNbd: (at?: number | string | null) => Promise<NbdAddress>;
   /** Every disk as a read-only raw file, `<disk>.raw`. */
   readonly serveFuse: (mountpoint: Mountpoint) => Promise<FuseMount>;
@@ -88,13 +90,14 @@ export async function openBytes(disks: readonly ChainOfDisk[], options: BytesOpt
       const ending = new AbortController();
       for (const [index, each] of disks.entries()) {
         const isLong = address !== undefined && each.paths.length > most;
-        const node = isLong ? nbdNode({ address, exportName: each.disk }) : null;
+        const below = isLong ? { address, exportName: each.disk } : each.below;
+        const node = below ? nbdNode(below) : null;
         const newest = { ...each, paths: each.paths.slice(-most), cacheBytes };
         nodes.push(await openDisk(daemon, `disk${index}`, newest, node, signal));
       }
       return {
         ended: Promise.race([daemon.ended, ...(below ? [below.ended] : [])]),
-        serveNbd: (at) => serveNbd(daemon, nodes, at ?? join(daemon.folder, 'nbd'), signal),
+        serveNbd: (at) => serveNbd(daemon, nodes, at ?? 'nbd', signal),
         serveFuse: (mountpoint) => mountDisks(daemon, nodes, mountpoint, { signal, ending: ending.signal }),
         addWindow: (disk, window) => addWindow(daemon, nodes, disk, window, signal),
         folders: [daemon.folder, ...(below?.folders ?? [])],
@@ -154,13 +157,13 @@ async function addWindow(
 }
 
 async function serveNbd(
-  { qmp }: StorageDaemon,
+  { qmp, folder }: StorageDaemon,
   nodes: readonly OpenNode[],
   at: number | string,
   signal: AbortSignal,
 ): Promise<NbdAddress> {
   const address: NbdAddress =
-    typeof at === 'string' ? { kind: 'unix', path: at } : { kind: 'tcp', host: '127.0.0.1', port: at };
+    typeof at === 'string' ? { kind: 'unix', path: resolve(folder, at) } : { kind: 'tcp', host: '127.0.0.1', port: at };
   const addr =
     address.kind === 'unix'
       ? { type: 'unix' as const, data: { path: address.path } }

@@ -269,6 +269,8 @@ describe('mount', () => {
     for (const pid of await daemonsOf(env.TMPDIR)) process.kill(pid, 'SIGKILL');
     await expect.poll(() => mountsBelow(mine), { timeout: 10_000 }).toEqual([]);
     await expect.poll(() => readdir(env.TMPDIR), { timeout: 10_000 }).toEqual([]);
+    // What was read last is proved before it lets go of the backup.
+    await expect.poll(() => marksIn(lab.target), { timeout: 10_000 }).toEqual([]);
     await expectNothingLeft({ lab, at: mine, env });
     expect(mountsBelow(at)).toEqual([]);
   });

@@ -103,7 +103,7 @@ describe('serve', () => {
     await new Promise((resolve) => server.once('listening', resolve));
     const { port } = server.address() as { readonly port: number };
     const args = ['--target', lab.target, '--port', String(port)];
-    expect((await expectCli(1, ['serve', ...args])).stderr).toMatch(/Address already in use[^]*another port/);
+    expect((await expectCli(1, ['serve', ...args])).stderr).toMatch(/address already in use[^]*another port/);
     await new Promise((resolve) => server.close(resolve));
     const serving = await startServe(args);
     expect(serving.disks[0]?.uri).toBe(`nbd://127.0.0.1:${port}/d1`);

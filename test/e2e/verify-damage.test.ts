@@ -1,16 +1,17 @@
-import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { PointDisk } from '../../src/core/point.js';
 import { QmpBackupError } from '../../src/errors.js';
+import { filesGet } from '../../src/operations/files/get.js';
+import { mount } from '../../src/operations/mount/mount.js';
 import { restore } from '../../src/operations/restore/restore.js';
+import { serve } from '../../src/operations/serve/serve.js';
 import { readCatalog } from '../../src/repository/catalog-file.js';
-import { digestByPieces } from '../../src/repository/digest.js';
-import { replacePieceList } from '../../src/repository/piece-list.js';
-import { point } from '../support/builders.js';
-import { copyLab, describe as entryOf, expectSame, type Lab, labIn, makeDisk, record } from '../support/chains.js';
+import { MiB, point } from '../support/builders.js';
+import { copyLab, expectSame, type Lab, labIn, makeDisk, record, withPieceList } from '../support/chains.js';
 import { type CliResult, PROGRAM, qmpbackup } from '../support/cli.js';
 import { DAMAGES, FULL, INC, LAST, OLD, XML } from '../support/damages.js';
 import { run } from '../support/lab/programs.js';
@@ -31,6 +32,9 @@ interface Answer {
   }[];
 }
 
+/** On the file system that the newest chain of vda has. */
+const FILE = 'file.bin';
+
 let whole: Lab;
 /** The files of each point, by its name. */
 let points: ReadonlyMap<string, readonly PointDisk[]>;
@@ -38,18 +42,22 @@ let points: ReadonlyMap<string, readonly PointDisk[]>;
 beforeAll(async () => {
   whole = labIn(await mkdtemp(join(tmpdir(), 'qmpchain-')));
   const writes = (pattern: number, at: number): string[] => [`write -P ${pattern} ${at}M 6M`];
+  const [folder, image] = [join(whole.root, 'files'), join(whole.root, 'ext2.raw')];
+  await mkdir(folder);
+  await writeFile(join(folder, FILE), randomBytes(2 * MiB));
+  await run('mke2fs', ['-q', '-F', '-t', 'ext2', '-d', folder, image, '6M']);
   const vda = await makeDisk(whole, 'vda', [
     { file: OLD, io: writes(9, 0) },
-    { file: FULL, io: writes(1, 0) },
-    { file: INC, on: FULL, io: writes(2, 2) },
-    { file: LAST, on: INC, io: ['write -P 3 4M 1M'] },
+    { file: FULL, io: [`write -s ${image} 0 6M`] },
+    { file: INC, on: FULL, io: writes(2, 8) },
+    { file: LAST, on: INC, io: ['write -P 3 10M 1M'] },
   ]);
   const vdb = await makeDisk(whole, 'vdb', [
     { file: FULL, io: writes(4, 0) },
     { file: INC, on: FULL, io: ['write -P 5 1M 1M'] },
   ]);
-  const [old, full, inc, last] = await Promise.all(vda.map(withList));
-  const [other, more] = await Promise.all(vdb.map(withList));
+  const [old, full, inc, last] = await Promise.all(vda.map((each) => withPieceList(whole, each)));
+  const [other, more] = await Promise.all(vdb.map((each) => withPieceList(whole, each)));
   const xml = '<domain/>';
   await mkdir(whole.folder('definition'));
   await writeFile(join(whole.folder('definition'), XML), xml);
@@ -70,13 +78,6 @@ beforeAll(async () => {
 });
 
 afterAll(() => whole.remove());
-
-async function withList(entry: PointDisk): Promise<PointDisk> {
-  const path = join(whole.folder(entry.disk), entry.file);
-  const digest = await digestByPieces(path, 'gmac');
-  await replacePieceList(path, digest);
-  return { ...(await entryOf(whole, entry.disk, entry)), sha256: null, pieces: digest.pieces };
-}
 
 /** As root, or as a user to whom the target belongs and who is not. */
 async function verify(lab: Lab, asNobody: boolean, ...more: string[]): Promise<CliResult> {
@@ -103,6 +104,71 @@ async function restorable(lab: Lab): Promise<readonly string[]> {
     await rm(output, { recursive: true, force: true });
   }
   return right;
+}
+
+/**
+ * Throws where somebody reads other bytes of the newest point than were backed up, and is not told. Which verbs ended well.
+ */
+async function readers(lab: Lab): Promise<readonly string[]> {
+  const ended: string[] = [];
+  const copy = join(lab.root, 'read');
+  const asked = { target: lab.target, point: 'c1:2' };
+  const flat = lab.flat('vda', LAST);
+  const expectRead = async (verb: string, right: string, read: () => Promise<unknown>) => {
+    await rm(copy, { recursive: true, force: true });
+    try {
+      await read();
+    } catch (error) {
+      if (!(error instanceof QmpBackupError)) throw error;
+      return;
+    }
+    await run('cmp', [right, copy]);
+    ended.push(verb);
+  };
+  await expectRead('serve', flat, () =>
+    whileOpen((signal, isOpen) =>
+      serve(asked, {
+        signal,
+        report: (event) => {
+          if (event.kind === 'serving') isOpen(run('nbdcopy', [event.serving.disks[0]!.uri, copy]));
+        },
+      }),
+    ),
+  );
+  await expectRead('mount', flat, () =>
+    whileOpen((signal, isOpen) =>
+      mount(
+        { ...asked, mountpoint: join(lab.root, 'mnt') },
+        {
+          signal,
+          report: (event) => {
+            if (event.kind === 'mounted') isOpen(run('cp', [event.mounted.disks[0]!.path, copy]));
+          },
+        },
+      ),
+    ),
+  );
+  const output = join(lab.root, 'got');
+  await expectRead('files', join(lab.root, 'files', FILE), async () => {
+    await rm(output, { recursive: true, force: true });
+    await filesGet({ ...asked, output, paths: [`/${FILE}`] });
+    await rename(join(output, FILE), copy);
+  });
+  return ended;
+}
+
+/** Ends it when what is to be done while it is open has been done. What cannot be read then is an error for whoever reads. */
+async function whileOpen<T>(
+  open: (signal: AbortSignal, isOpen: (reading: Promise<unknown>) => void) => Promise<T>,
+): Promise<void> {
+  const ending = new AbortController();
+  let reading: Promise<unknown> = Promise.resolve();
+  await open(ending.signal, (begun) => {
+    reading = begun.catch((error: unknown) => new QmpBackupError('failed', 'it could not be read', { cause: error }));
+    void reading.then(() => ending.abort());
+  });
+  const failed = await reading;
+  if (failed instanceof QmpBackupError) throw failed;
 }
 
 /** Paths of all files of the target, relative to it. */
@@ -134,6 +200,7 @@ describe('verify --read-data, and then --repair', () => {
     const [target] = (JSON.parse(stdout) as Answer).targets;
     expect({ exitCode, ...target }).toMatchObject({ exitCode: 0, findings: [], lost: [], read: { files: 6 } });
     expect(await restorable(lab)).toEqual([...points.keys()]);
+    expect(await readers(lab)).toEqual(['serve', 'mount', 'files']);
   });
 
   it('knows at least 30 kinds of damage', () => {
@@ -152,6 +219,7 @@ describe('verify --read-data, and then --repair', () => {
     });
     // Whatever can be wrong has its own code; nothing else is called damaged beside it.
     for (const { file, what } of target?.findings ?? []) expect(what).toContain(file ?? '');
+    await readers(lab);
     const right = await restorable(lab);
     const before = await readCatalog(lab.target).catch(() => undefined);
     const files = await filesOf(lab);

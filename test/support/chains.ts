@@ -12,6 +12,7 @@ import { QmpBackupError } from '../../src/errors.js';
 import { writeCatalog } from '../../src/repository/catalog-file.js';
 import { digestByPieces, sha256File } from '../../src/repository/digest.js';
 import { fileState } from '../../src/repository/file-state.js';
+import { replacePieceList } from '../../src/repository/piece-list.js';
 import { catalog, entry, MiB, point } from './builders.js';
 import { run } from './lab/programs.js';
 import { afterTest } from './scenario.js';
@@ -95,6 +96,14 @@ export async function describe(
   if (known.parent === null) return entry(disk, known.file, { ...known, ...state, sha256: await sha256File(path) });
   const { pieces } = await digestByPieces(path, 'gmac');
   return entry(disk, known.file, { ...known, ...state, sha256: null, pieces });
+}
+
+/** The entry with the list of its pieces beside the file, as a backup writes it. */
+export async function withPieceList(lab: Lab, entry: PointDisk): Promise<PointDisk> {
+  const path = join(lab.folder(entry.disk), entry.file);
+  const digest = await digestByPieces(path, 'gmac');
+  await replacePieceList(path, digest);
+  return { ...(await describe(lab, entry.disk, entry)), sha256: null, pieces: digest.pieces };
 }
 
 /** One point per file, all disks side by side. */

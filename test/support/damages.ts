@@ -60,8 +60,8 @@ async function unseen(path: string, step: () => Promise<unknown>): Promise<void>
   await rm(times);
 }
 
-/** One bit of a byte is another. */
-async function flip(path: string, offset: number): Promise<void> {
+/** One bit of a byte is another, and nothing else tells. */
+export async function flip(path: string, offset: number): Promise<void> {
   await unseen(path, async () => {
     const handle = await open(path, 'r+');
     const byte = Buffer.alloc(1);

@@ -48,7 +48,7 @@ export const filesCommand: Register = (program, run) => {
 };
 
 function withCommon(command: Command): Command {
-  const { target, point, at, disks, partition, reader, breakLock } = FILES_LS_OPTIONS;
+  const { target, point, at, disks, partition, reader, verify, breakLock } = FILES_LS_OPTIONS;
   const options: readonly Option[] = [
     optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }),
     optionOf(point, POINT_HELP, { value: '<point>' }),
@@ -58,6 +58,7 @@ function withCommon(command: Command): Command {
       value: '<name>',
     }),
     optionOf(reader, 'what reads the file systems', { value: '<name>' }),
+    optionOf(verify, 'do not prove by the digests what is read'),
     optionOf(breakLock, 'take a lock that another host holds'),
   ];
   for (const option of options) command.addOption(option);
@@ -67,7 +68,8 @@ function withCommon(command: Command): Command {
 const EXAMPLES = `
 Nothing of the guest is mounted by this host, and no root is needed. ext2 to 4, NTFS and FAT on partitions are read at once (package
 sleuthkit, and fuse3 for others than root); LVM, xfs and btrfs by libguestfs (package libguestfs-tools), which starts a small VM for each command: a minute
-or two where there is no KVM. Links are not followed. What cannot be read to its end is an error.
+or two where there is no KVM. Links are not followed. What cannot be read to its end is an error,
+and what was read from a damaged part of the backup is not answered (exit code 4).
 
 Examples:
   qmpbackup files ls --target /backup/vm

@@ -11,7 +11,7 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const serveCommand: Register = (program, run) => {
-  const { target, point, at, disks, port, overlay, breakLock } = SERVE_OPTIONS;
+  const { target, point, at, disks, port, overlay, verify, breakLock } = SERVE_OPTIONS;
   program
     .command('serve')
     .description('let programs read the disks of a point over NBD, without copying them, until it is interrupted')
@@ -33,6 +33,7 @@ export const serveCommand: Register = (program, run) => {
         value: '<dir>',
       }),
     )
+    .addOption(optionOf(verify, 'do not prove by the digests what is read: faster where the storage is'))
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
     .action(run<Flags>(runServe));
@@ -41,6 +42,7 @@ export const serveCommand: Register = (program, run) => {
 const EXAMPLES = `
 Prints the NBD URI of each disk when clients are welcome, and ends with 0 when it is interrupted (Ctrl-C, SIGTERM); all that it has
 made is gone then, but for overlays. Backups into the target go on meanwhile; a rebase of these files is refused.
+What is read is proved: where it is damaged that is said at once, and it ends with 4.
 
 Examples:
   qmpbackup serve --target /backup/vm

@@ -28,6 +28,22 @@ export async function openPointForFiles(
     { target, verb: 'files', breakLock, signal, warn },
     unwind,
   );
-  const files = await openFiles(point, { signal, onSlow: () => report({ kind: 'slow' }) }, unwind);
+  const { verify } = options;
+  const files = await openFiles(point, { verify, signal, onSlow: () => report({ kind: 'slow' }) }, unwind);
   return { point, files };
+}
+
+/**
+ * What `body` makes of what it has read, as far as that was proved; what it fails of counts where nothing read is damaged.
+ *
+ * @throws QmpBackupError `damaged`, and what `body` throws
+ */
+export async function proved<T>({ prove }: OpenFiles, { signal }: FilesContext, body: () => Promise<T>): Promise<T> {
+  const result = await body().catch(async (error: unknown) => {
+    signal.throwIfAborted();
+    await prove();
+    throw error;
+  });
+  await prove();
+  return result;
 }

@@ -8,7 +8,7 @@ import type { GuestReader, LocatedFile, Volume } from '../../guest-files/reader.
 import { SEEN_BEFORE, seenFolders } from '../../guest-files/seen-folders.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
 import { realTarget } from '../../repository/real-target.js';
-import { type FilesContext, openPointForFiles } from './begin.js';
+import { type FilesContext, openPointForFiles, proved } from './begin.js';
 import { nameOfVolume, readersFor, volumesOf } from './find-path.js';
 import { filesFindOptions, type FilesFindRequest } from './options.js';
 
@@ -76,25 +76,27 @@ type FindOptions = ReturnType<typeof filesFindOptions>;
 function lookInto(options: FindOptions, context: FilesContext): Promise<SeenPoint> {
   return unwinding(async (unwind) => {
     const { point, files } = await openPointForFiles(options, context, unwind);
-    const matches = globMatcher(options.name);
-    const [found, done] = [new Map<string, Seen>(), new Set<string>()];
     const leftOut: string[] = [];
-    for await (const reader of readersFor(files, options)) {
-      for (const volume of await volumesOf(reader, options)) {
-        const name = nameOfVolume(volume);
-        if (done.has(name)) continue;
-        done.add(name);
-        const top = await reader.find(volume, options.path);
-        if (!top) continue;
-        await walk(top, {
-          ...{ reader, volume, signal: context.signal, isFirst: seenFolders(), leaveOut },
-          visit: (file) => {
-            if (matches(file.name)) found.set(`${name}\0${file.path}`, { volume, file });
-          },
-        });
+    return proved(files, context, async () => {
+      const matches = globMatcher(options.name);
+      const [found, done] = [new Map<string, Seen>(), new Set<string>()];
+      for await (const reader of readersFor(files, options)) {
+        for (const volume of await volumesOf(reader, options)) {
+          const name = nameOfVolume(volume);
+          if (done.has(name)) continue;
+          done.add(name);
+          const top = await reader.find(volume, options.path);
+          if (!top) continue;
+          await walk(top, {
+            ...{ reader, volume, signal: context.signal, isFirst: seenFolders(), leaveOut },
+            visit: (file) => {
+              if (matches(file.name)) found.set(`${name}\0${file.path}`, { volume, file });
+            },
+          });
+        }
       }
-    }
-    return { point: point.name, files: found, leftOut };
+      return { point: point.name, files: found, leftOut };
+    });
 
     function leaveOut({ path }: LocatedFile): void {
       const text = `${printable(path)} is not looked into: ${SEEN_BEFORE}`;

@@ -12,7 +12,7 @@ import { SEEN_BEFORE, seenFolders } from '../../guest-files/seen-folders.js';
 import { tarSink } from '../../guest-files/tar-sink.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
-import { type FilesContext, openPointForFiles } from './begin.js';
+import { type FilesContext, openPointForFiles, proved } from './begin.js';
 import { findPath, type FoundPath, lookingAround } from './find-path.js';
 import { filesGetOptions, type FilesGetRequest } from './options.js';
 
@@ -47,14 +47,16 @@ export function filesGet(request: FilesGetRequest, given: Partial<GetContext> = 
     const output = options.tar ? null : resolve(options.output);
     if (output !== null) await refuseBackupFolder(output);
     const { point, files: open } = await openPointForFiles(options, context, unwind);
-    const found: FoundPath[] = [];
-    const looking = lookingAround(context);
-    for (const path of options.paths) found.push(await findPath(open, path, options, looking));
     const sink = output === null ? tarSink(archive ?? (() => Promise.resolve())) : folderSink(output);
     const [files, leftOut]: [GotFile[], string[]] = [[], []];
-    const top = await topOf(found);
-    if (output !== null) await makeFolder(output, new Unwind());
-    for (const each of top) await getAll(each, sink);
+    await proved(open, context, async () => {
+      const found: FoundPath[] = [];
+      const looking = lookingAround(context);
+      for (const path of options.paths) found.push(await findPath(open, path, options, looking));
+      const top = await topOf(found);
+      if (output !== null) await makeFolder(output, new Unwind());
+      for (const each of top) await getAll(each, sink);
+    });
     await sink.end();
     return { target: point.target, point: point.name, output, files, leftOut };
 
@@ -74,6 +76,12 @@ export function filesGet(request: FilesGetRequest, given: Partial<GetContext> = 
     async function getAll({ reader, volume, file: first, isFirst }: FoundPath & Shown, into: FileSink): Promise<void> {
       await get(first, first.name);
 
+      /** It gets its name when it was proved. */
+      async function readProved(file: LocatedFile, take: (bytes: Buffer) => Promise<void>): Promise<void> {
+        await reader.read(volume, file, take);
+        await open.prove();
+      }
+
       async function get(file: LocatedFile, path: string): Promise<void> {
         context.signal.throwIfAborted();
         const why = whyNot(file, isFirst);
@@ -82,7 +90,7 @@ export function filesGet(request: FilesGetRequest, given: Partial<GetContext> = 
           return;
         }
         if (file.kind === 'link') await into.link(path, file, await reader.linkTarget(volume, file));
-        if (file.kind === 'file') await into.file(path, file, (take) => reader.read(volume, file, take));
+        if (file.kind === 'file') await into.file(path, file, (take) => readProved(file, take));
         if (file.kind === 'folder') {
           await into.folder(path, file);
           for (const child of withoutTwins(await reader.list(volume, file))) await get(child, `${path}/${child.name}`);

@@ -1,7 +1,7 @@
 import { contextOf } from '../../backends/verb-context.js';
 import { unwinding } from '../../flow/unwind.js';
 import type { LocatedFile, Volume } from '../../guest-files/reader.js';
-import { type FilesContext, openPointForFiles } from './begin.js';
+import { type FilesContext, openPointForFiles, proved } from './begin.js';
 import { findPath, lookingAround } from './find-path.js';
 import { isForSleuthkit } from './open-files.js';
 import { filesLsOptions, type FilesLsRequest } from './options.js';
@@ -28,10 +28,13 @@ export function filesLs(request: FilesLsRequest, given: Partial<FilesContext> = 
     const [options, context] = [filesLsOptions(request), contextOf(given)];
     const { point, files } = await openPointForFiles(options, context, unwind);
     const answer = { target: point.target, point: point.name };
-    if (options.path === null) return { ...answer, volumes: await volumes(), volume: null, files: [] };
-    const { reader, volume, file } = await findPath(files, options.path, options, lookingAround(context));
-    const listed = file.kind === 'folder' ? await reader.list(volume, file) : [file];
-    return { ...answer, volumes: [], volume, files: listed.toSorted((a, b) => (a.name < b.name ? -1 : 1)) };
+    return proved(files, context, async () => {
+      const { path } = options;
+      if (path === null) return { ...answer, volumes: await volumes(), volume: null, files: [] };
+      const { reader, volume, file } = await findPath(files, path, options, lookingAround(context));
+      const listed = file.kind === 'folder' ? await reader.list(volume, file) : [file];
+      return { ...answer, volumes: [], volume, files: listed.toSorted((a, b) => (a.name < b.name ? -1 : 1)) };
+    });
 
     async function volumes(): Promise<readonly ListedVolume[]> {
       const known = files.found

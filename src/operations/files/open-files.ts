@@ -3,6 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { FILE_SYSTEM_START, fileSystemOf, type FoundFileSystem } from '../../core/file-system-type.js';
+import { refuseFindings } from '../../core/point-findings.js';
 import { type Partition, readPartitions } from '../../core/partitions.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
@@ -15,8 +16,8 @@ import { type PlainVolume, sleuthkitReader } from '../../guest-files/sleuthkit.j
 import { createImage } from '../../host/empty-image.js';
 import type { OpenPoint } from '../../repository/open-point.js';
 import { chooseMountpoint, type FuseMount } from '../../storage-daemon/fuse-mount.js';
-import { openBytes, type OpenBytes } from '../../storage-daemon/open-bytes.js';
 import { makePrivateFolder, removePrivateFolder } from '../../storage-daemon/private-folder.js';
+import { openProved, type ProvedBytes } from '../proved-bytes.js';
 
 /** The file systems of a point's disks, and who reads them. */
 export interface OpenFiles {
@@ -26,6 +27,8 @@ export interface OpenFiles {
   readonly sleuthkit: (volumes: readonly FoundVolume[]) => Promise<GuestReader>;
   /** Starts its appliance, once. */
   readonly guestfs: () => Promise<GuestReader>;
+  /** That all that was read until now is what was backed up. @throws QmpBackupError `damaged` */
+  readonly prove: () => Promise<void>;
 }
 
 export interface FoundVolume extends Volume, FoundFileSystem {
@@ -36,6 +39,8 @@ export interface FoundVolume extends Volume, FoundFileSystem {
 }
 
 export interface OpenFilesOptions {
+  /** See `prove`; false: nothing is proved. */
+  readonly verify: boolean;
   readonly signal: AbortSignal;
   /** It will take a minute. */
   readonly onSlow: () => void;
@@ -53,20 +58,18 @@ export function isForSleuthkit({ type }: FoundVolume): boolean {
  */
 export async function openFiles(
   point: OpenPoint,
-  { signal, onSlow }: OpenFilesOptions,
+  { verify, signal, onSlow }: OpenFilesOptions,
   unwind: Unwind,
 ): Promise<OpenFiles> {
   const folder = await makePrivateFolder(thisProcess(`files of ${point.name}`));
   unwind.defer(() => removePrivateFolder(folder));
-  const chains = [];
+  const overlays = new Map<string, { readonly path: string }>();
   for (const [index, { disk, chain, entry }] of point.disks.entries()) {
-    const overlay = join(folder, `overlay${index}.qcow2`);
-    const paths = chain.map(({ path }) => path);
-    await createImage(overlay, { size: entry.virtualSize, backing: paths.at(-1) });
-    chains.push({ disk, paths, overlay });
+    const path = join(folder, `overlay${index}.qcow2`);
+    await createImage(path, { size: entry.virtualSize, backing: chain.at(-1)?.path });
+    overlays.set(disk, { path });
   }
-  const bytes = await openBytes(chains, { what: `files of ${point.name}`, signal });
-  unwind.defer(() => bytes.close());
+  const bytes = await openProved(point, { what: `files of ${point.name}`, overlays, verify, signal }, unwind);
   const mount = await bytes.serveFuse(await chooseMountpoint(join(folder, 'disks')));
   const found: FoundVolume[] = [];
   for (const [index, { disk, path }] of mount.files.entries()) {
@@ -81,6 +84,7 @@ export async function openFiles(
       return sleuthkitReader(plain, signal);
     },
     guestfs: () => (guestfs ??= startGuestfs()),
+    prove: async () => refuseFindings(await bytes.prove(signal)),
   };
 
   async function startGuestfs(): Promise<GuestReader> {
@@ -127,7 +131,7 @@ const CORRECTED = 3;
 
 async function placeOf(
   volume: FoundVolume,
-  bytes: OpenBytes,
+  bytes: ProvedBytes,
   mount: FuseMount,
   signal: AbortSignal,
 ): Promise<PlainVolume> {

@@ -16,6 +16,8 @@ const COMMON = {
   ...TARGET_OPTIONS,
   ...POINT_OPTIONS,
   ...LOCK_OPTIONS,
+  /** What was read is proved by its digests. */
+  verify: yesOrNo('--no-verify', true),
   /** Only on these disks, by disk id. */
   disks: names('--disk'),
   /** The number of a partition, `whole` for a disk without any, or a logical volume, `/dev/vg/lv`. */
@@ -59,6 +61,7 @@ export interface FilesOptions extends AskedPoint {
   readonly partition: string | null;
   readonly reader: 'auto' | 'sleuthkit' | 'guestfs';
   readonly breakLock: boolean;
+  readonly verify: boolean;
 }
 
 /** @throws QmpBackupError `usage` */

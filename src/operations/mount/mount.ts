@@ -10,8 +10,8 @@ import { refuseBackupFolder } from '../../repository/nesting.js';
 import { openForLong } from '../../repository/open-for-long.js';
 import { realTarget } from '../../repository/real-target.js';
 import { chooseMountpoint } from '../../storage-daemon/fuse-mount.js';
-import { openBytes } from '../../storage-daemon/open-bytes.js';
 import { sweepPrivateFolders } from '../../storage-daemon/private-folder.js';
+import { openProved, provingUntil } from '../proved-bytes.js';
 import { mountOptions, type MountRequest } from './options.js';
 
 /** The disks of a point as raw files, for as long as somebody wants them. The backup is only read. */
@@ -46,7 +46,7 @@ export type MountContext = VerbContext<MountEvent>;
  * from then on as it should, before by the signal's reason.
  *
  * @throws QmpBackupError `usage`, `no-catalog`, `locked`; `unsafe` for the folder; `unsafe` or `damaged` for what is wrong
- * with the point, by name; `failed` where the daemon cannot open or mount the files, or dies
+ * with the point, by name, or at the end where bytes were read that are not those of the backup; `failed` where the daemon cannot open or mount the files, or dies
  */
 export function mount(request: MountRequest, given: Partial<MountContext> = {}): Promise<MountResult> {
   return unwinding(async (unwind) => {
@@ -61,9 +61,8 @@ export function mount(request: MountRequest, given: Partial<MountContext> = {}):
     const { breakLock, disks } = options;
     const opening = { target, verb: 'mount', breakLock, signal, warn };
     const point = await openForLong({ point: options.point, at: options.at, disks }, opening, unwind);
-    const chains = point.disks.map(({ disk, chain }) => ({ disk, paths: chain.map(({ path }) => path) }));
-    const bytes = await openBytes(chains, { what: `mount of ${point.name} at ${mountpoint.path}`, signal });
-    unwind.defer(() => bytes.close());
+    const what = `mount of ${point.name} at ${mountpoint.path}`;
+    const bytes = await openProved(point, { what, verify: options.verify, signal }, unwind);
     const { files, unmounted } = await bytes.serveFuse(mountpoint);
     const mounted: MountResult = {
       ...{ target, point: point.name, mountpoint: mountpoint.path },
@@ -75,7 +74,7 @@ export function mount(request: MountRequest, given: Partial<MountContext> = {}):
     for (const { path, virtualSize } of mounted.disks) await checkMounted(path, virtualSize);
     signal.throwIfAborted();
     context.report({ kind: 'mounted', mounted });
-    const died = await Promise.race([bytes.ended, aborted(signal), unmounted]);
+    const died = await provingUntil(bytes, Promise.race([bytes.ended, aborted(signal), unmounted]), warn);
     if (died) throw died;
     return mounted;
   });

@@ -1,10 +1,12 @@
 import { type AskedPoint, askedPoint, LOCK_OPTIONS, POINT_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
-import { names, type OptionRules, type RequestOf, requiredWord, valuesOf } from '../../core/option-rules.js';
+import { names, type OptionRules, type RequestOf, requiredWord, valuesOf, yesOrNo } from '../../core/option-rules.js';
 
 export const MOUNT_OPTIONS = {
   ...TARGET_OPTIONS,
   ...POINT_OPTIONS,
   ...LOCK_OPTIONS,
+  /** What was read is proved by its digests. */
+  verify: yesOrNo('--no-verify', true),
   /** Only these disks, by disk id. */
   disks: names('--disk'),
   /** An empty folder, or one that is not there yet. */
@@ -18,6 +20,7 @@ export interface MountOptions extends AskedPoint {
   readonly disks: readonly string[];
   readonly mountpoint: string;
   readonly breakLock: boolean;
+  readonly verify: boolean;
 }
 
 /** @throws QmpBackupError `usage` */

@@ -9,6 +9,7 @@ import { codeOf, fileError } from '../../host/file-errors.js';
 import { describeOwner, hasEnded, inspectProcess, judgeOwner, thisProcess } from '../../host/lock-owner.js';
 import { clearDeadMounts, findMounts, type FoundMount } from '../../storage-daemon/find-mounts.js';
 import { removePrivateFolder, sweepPrivateFolders } from '../../storage-daemon/private-folder.js';
+import { verdictOf } from './verdict.js';
 import { UMOUNT_OPTIONS, type UmountRequest } from './options.js';
 
 export interface UmountResult {
@@ -24,24 +25,27 @@ export type UmountContext = VerbContext<never>;
 
 const END_MS = 90_000;
 const POLL_MS = 20;
-/** From then on it only takes back its mark. */
-const LAST_MS = 10_000;
+/** From then on it proves what was read last, and takes back its mark. */
+const LAST_MS = 60_000;
 
 /**
  * Ends a `mount`, in the background or not, or clears what a killed one has left; when it answers all is gone.
  *
- * @throws QmpBackupError `failed` where nothing of ours is mounted there, or it does not end
+ * @throws QmpBackupError `failed` where nothing of ours is mounted there, or it does not end; `damaged` where something was
+ * read there that is not what was backed up
  */
 export async function umount(request: UmountRequest, given: Partial<UmountContext> = {}): Promise<UmountResult> {
   const { signal } = contextOf(given);
   const mountpoint = await realMountpoint(valuesOf(UMOUNT_OPTIONS, request).mountpoint);
   const found = await findMounts(mountpoint);
+  let verdict: string | null = null;
   for (const each of found) {
     if (each.left) await removePrivateFolder(each.folder);
-    else await end(each, signal);
+    else verdict ??= await end(each, signal);
   }
   await sweepPrivateFolders();
   const unrecorded = await clearDeadMounts(mountpoint);
+  if (verdict !== null) throw new QmpBackupError('damaged', verdict, { hint: DAMAGED_HINT });
   const files = [...new Set([...found.flatMap((each) => each.files), ...unrecorded])];
   if (files.length > 0) return { mountpoint, files, dead: found.every(({ left }) => left) };
   throw new QmpBackupError('failed', `nothing is mounted at ${mountpoint} by this program and this user`, {
@@ -49,7 +53,10 @@ export async function umount(request: UmountRequest, given: Partial<UmountContex
   });
 }
 
-async function end({ folder, owner }: FoundMount, signal: AbortSignal): Promise<void> {
+const DAMAGED_HINT = 'All is unmounted. See what else is damaged: qmpbackup verify --target DIR --read-data';
+
+/** What it had to say at its end. */
+async function end({ folder, owner }: FoundMount, signal: AbortSignal): Promise<string | null> {
   if (!owner) throw new QmpBackupError('failed', `nobody can tell whose ${folder} is`, { hint: 'Remove that folder.' });
   if (judgeOwner(owner, thisProcess('umount'), inspectProcess) === 'elsewhere') {
     throw new QmpBackupError('locked', `it is mounted by ${describeOwner(owner)}`, { hint: 'Run it there.' });
@@ -61,6 +68,7 @@ async function end({ folder, owner }: FoundMount, signal: AbortSignal): Promise<
     if (codeOf(error) !== 'ESRCH') throw error;
   }
   const until = performance.now() + END_MS;
+  let verdict: string | null = null;
   while (existsSync(folder)) {
     signal.throwIfAborted();
     if (performance.now() > until) {
@@ -69,12 +77,14 @@ async function end({ folder, owner }: FoundMount, signal: AbortSignal): Promise<
       });
     }
     await sleep(POLL_MS);
+    verdict ??= await verdictOf(owner);
     // It may have been killed meanwhile.
     await sweepPrivateFolders();
   }
   const ended = (): boolean => hasEnded(inspectProcess(owner.pid), owner.processStartTime);
   const last = performance.now() + LAST_MS;
   while (!ended() && performance.now() < last) await sleep(POLL_MS);
+  return verdict ?? verdictOf(owner);
 }
 
 /** The folder may be gone, as may what is in it. */

@@ -8,7 +8,7 @@ import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import { openForLong } from '../../repository/open-for-long.js';
 import { realTarget } from '../../repository/real-target.js';
-import { openBytes } from '../../storage-daemon/open-bytes.js';
+import { openProved, provingUntil } from '../proved-bytes.js';
 import { serveOptions, type ServeRequest } from './options.js';
 import { type Overlay, prepareOverlays } from '../../repository/overlays.js';
 
@@ -43,7 +43,7 @@ export type ServeContext = VerbContext<ServeEvent>;
  * Reports `serving` when it serves, and ends when the signal aborts: from then on as it should, before by its reason.
  *
  * @throws QmpBackupError `usage`, `no-catalog`, `locked`; `unsafe` or `damaged` for what is wrong with the point, by name;
- * `failed` where the daemon cannot open the files, or dies
+ * `failed` where the daemon cannot open the files, or dies; `damaged` at the end where bytes were read that are not those of the backup
  */
 export function serve(request: ServeRequest, given: Partial<ServeContext> = {}): Promise<ServeResult> {
   return unwinding(async (unwind) => {
@@ -55,11 +55,9 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
     const asked = { point: options.point, at: options.at, disks: options.disks };
     const point = await openForLong(asked, { target, verb: 'serve', breakLock, signal, warn }, unwind);
     const overlays = options.overlay === null ? undefined : await overlaysIn(options.overlay);
-    const chains = point.disks.map(({ disk, chain }) => ({
-      ...{ disk, paths: chain.map(({ path }) => path), overlay: overlays?.get(disk)?.path },
-    }));
-    const bytes = await openBytes(chains, { what: `serve of ${point.name}`, signal });
-    unwind.defer(() => bytes.close());
+    const { verify } = options;
+    const opening = { what: `serve of ${point.name}`, overlays, plain: !overlays, verify, signal };
+    const bytes = await openProved(point, opening, unwind);
     const address = await bytes.serveNbd(options.port);
     const serving: ServeResult = {
       ...{ target, point: point.name },
@@ -70,7 +68,7 @@ export function serve(request: ServeRequest, given: Partial<ServeContext> = {}):
     };
     signal.throwIfAborted();
     context.report({ kind: 'serving', serving });
-    const died = await Promise.race([bytes.ended, aborted(signal)]);
+    const died = await provingUntil(bytes, Promise.race([bytes.ended, aborted(signal)]), warn);
     if (died) throw died;
     return serving;
 
