@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import type { BootProof } from '../core/boot-proof.js';
 import type { Catalog } from '../core/catalog.js';
 import { type Damage, damageInWords } from '../core/damage.js';
 import { valuesOf } from '../core/option-rules.js';
@@ -22,6 +23,8 @@ export interface ListedPoint {
   readonly damaged: readonly Damage[];
   /** Disks whose content may be wrong although all is whole, with the file that says so: see `suspect` in the catalog. */
   readonly suspect: readonly { readonly disk: string; readonly file: string; readonly why: string }[];
+  /** What came of it when `verify --boot` last started it; null where it never did. */
+  readonly booted: BootProof | null;
 }
 
 export interface ListedTarget {
@@ -42,27 +45,28 @@ export async function list(request: ListRequest): Promise<readonly ListedTarget[
 }
 
 async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
-  const points = (await openEveryPoint(target, catalog)).map(listedPoint);
+  const { warnings, boots } = await readMemory(target, catalog);
+  const points = (await openEveryPoint(target, catalog)).map((each) => listedPoint(each, boots));
   const damage = new Map(
     points.flatMap(({ point, damaged }) => (damaged.length > 0 ? [[point, damaged] as const] : [])),
   );
-  const { warnings } = await readMemory(target, catalog);
   return {
     ...{ target, vm: catalog.vm, targetId: catalog.targetId, points },
     warnings: [...warnings, ...damageInWords(catalog, damage)],
   };
 }
 
-function listedPoint({ point, disks, findings }: PointContent): ListedPoint {
+function listedPoint({ point, disks, findings }: PointContent, boots: readonly BootProof[]): ListedPoint {
   const needs = disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
   const suspect = findings.flatMap(({ code, subject, file, why }) =>
     code === 'suspect' && file !== null ? [{ disk: subject, file, why }] : [],
   );
+  const booted = boots.find((each) => each.point === point.id) ?? null;
   const ofFiles = findings.filter(isFileFinding);
   const damaged = ofFiles.map(({ subject, file, why }) => ({ disk: subject, file: `${subject}/${file}`, why }));
   const errors = findings.filter(({ level }) => level === 'error');
   const first = errors.find((each) => !isFileFinding(each)) ?? errors[0];
-  return { point, needs, notWhole: first ? inWords(first) : null, damaged, suspect };
+  return { point, needs, notWhole: first ? inWords(first) : null, damaged, suspect, booted };
 }
 
 function inWords(finding: PointFinding): string {

@@ -71,4 +71,4 @@ export interface CheckedParents {
   readonly memory: VerifyMemory;
 }
 
-const NOTHING_KNOWN: VerifyMemory = { known: new Map(), warnings: [] };
+const NOTHING_KNOWN: VerifyMemory = { known: new Map(), boots: [], warnings: [] };

@@ -25,6 +25,8 @@ const HINT = 'Without it, it is not known what was read before and found damaged
 export interface VerifyMemory {
   /** Of files of the catalog, by `<disk>/<file>`. */
   readonly known: ReadonlyMap<string, VerifiedFile>;
+  /** How points of the catalog have booted. */
+  readonly boots: readonly BootProof[];
   /** Why nothing is known although there is a file. */
   readonly warnings: readonly Warning[];
 }
@@ -32,10 +34,11 @@ export interface VerifyMemory {
 /** What is remembered of the files that `catalog` names. */
 export async function readMemory(target: string, catalog: Pick<Catalog, 'targetId' | 'points'>): Promise<VerifyMemory> {
   try {
-    return { known: knownOf(catalog, await readVerified(target, catalog.targetId)), warnings: [] };
+    const memory = await readVerified(target, catalog.targetId);
+    return { known: knownOf(catalog, memory), boots: proofsOf(catalog, memory), warnings: [] };
   } catch (error) {
     if (!(error instanceof QmpBackupError)) throw error;
-    return { known: new Map(), warnings: [warning('memory-lost', `${error.message}. ${HINT}`)] };
+    return { known: new Map(), boots: [], warnings: [warning('memory-lost', `${error.message}. ${HINT}`)] };
   }
 }
 

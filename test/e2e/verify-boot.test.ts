@@ -106,6 +106,8 @@ describe('verify --boot', () => {
       ['agent', null],
       ['serial', null],
     ]);
+    const listed = await expectCli(0, ['list', '--target', lab.target]);
+    expect(listed.stdout.match(/ \d\d:\d\d(:\d\d)? in \d+\.\d s /g)).toHaveLength(4);
     const after = Object.entries(await photograph(lab.target)).filter(([name]) => !name.endsWith('verified.json'));
     expect(Object.fromEntries(after)).toEqual(before);
 

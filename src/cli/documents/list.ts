@@ -14,12 +14,20 @@ function targetPart({ target, vm, targetId, points, warnings }: ListedTarget): T
   return { target, vm: identityPart(vm), targetId, points: points.map(pointPart), warnings: warnings.map(warningPart) };
 }
 
-function pointPart({ point, needs, notWhole, damaged, suspect }: ListedPoint): TargetDocument['points'][number] {
+function pointPart({
+  point,
+  needs,
+  notWhole,
+  damaged,
+  suspect,
+  booted,
+}: ListedPoint): TargetDocument['points'][number] {
   return {
     point: pointDocument(point),
     needs,
     notWhole,
     damaged: damaged.map(({ disk, file, why }) => ({ disk, file, why })),
     suspect: suspect.map(({ disk, file, why }) => ({ disk, file, why })),
+    booted: booted && { at: booted.at, by: booted.by, afterMs: booted.afterMs, why: booted.why },
   };
 }

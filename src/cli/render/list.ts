@@ -2,7 +2,7 @@ import { displayName } from '../../core/identity.js';
 import { printable } from '../../core/printable.js';
 import type { ListedPoint, ListedTarget } from '../../operations/list.js';
 import { table } from './table.js';
-import { formatBytes, formatTime } from './units.js';
+import { formatBytes, formatDuration, formatTime } from './units.js';
 
 /** Chains and points of targets, oldest first. */
 export function renderList(targets: readonly ListedTarget[], verbose: boolean): string {
@@ -11,18 +11,31 @@ export function renderList(targets: readonly ListedTarget[], verbose: boolean): 
 
 function renderTarget({ target, vm, points }: ListedTarget, verbose: boolean): string {
   const heading = `${printable(target)}  VM ${printable(displayName(vm) ?? 'without name')}, ${points.length} ${points.length === 1 ? 'point' : 'points'}`;
-  const noted = points.some(({ point }) => noteOf(point) !== '');
-  const ends = (last: string): readonly string[] => (noted ? [last] : []);
-  const header = ['POINT', ...(verbose ? ['ID'] : []), 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS', 'DISKS'];
-  const rows = points.map((each) => [...row(each, verbose), ...ends(noteOf(each.point))]);
-  return [heading, table([[...header, ...ends('NOTE')], ...rows])].join('\n');
+  // Columns for those who use them.
+  const withBoots = points.some(({ booted }) => booted !== null);
+  const withNotes = points.some(({ point }) => noteOf(point) !== '');
+  const header = [
+    ...['POINT', ...(verbose ? ['ID'] : []), 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS'],
+    ...[...(withBoots ? ['BOOTED'] : []), 'DISKS', ...(withNotes ? ['NOTE'] : [])],
+  ];
+  return [heading, table([header, ...points.map((each) => row(each, { verbose, withBoots, withNotes }))])].join('\n');
 }
 
 function noteOf({ pinned, note }: ListedPoint['point']): string {
   return [...(pinned ? ['pinned'] : []), ...(note === undefined ? [] : [printable(note)])].join(': ');
 }
 
-function row({ point, needs, notWhole, suspect }: ListedPoint, verbose: boolean): readonly string[] {
+/** When it was last tried, and how long it took or that it did not. */
+function bootedIn({ booted }: ListedPoint): string {
+  if (booted === null) return '-';
+  return `${formatTime(booted.at)} ${booted.afterMs === null ? 'FAILED' : `in ${formatDuration(booted.afterMs)}`}`;
+}
+
+function row(
+  listed: ListedPoint,
+  { verbose, withBoots, withNotes }: Record<'verbose' | 'withBoots' | 'withNotes', boolean>,
+): readonly string[] {
+  const { point, needs, notWhole, suspect } = listed;
   const size = point.disks.reduce((sum, { allocated, state }) => sum + (state === 'merged' ? 0 : allocated), 0);
   const disks = point.disks.map(({ disk, level, state, plaintextOfEncrypted, file }) => {
     const notes = [
@@ -44,6 +57,8 @@ function row({ point, needs, notWhole, suspect }: ListedPoint, verbose: boolean)
     point.consistency,
     formatBytes(size),
     `${needs.length} ${needs.length === 1 ? 'file' : 'files'}`,
+    ...(withBoots ? [bootedIn(listed)] : []),
     notWhole === null ? `${disks.join(' ')}${lacked}` : `${disks.join(' ')}${lacked}: NOT RESTORABLE, ${notWhole}`,
+    ...(withNotes ? [noteOf(point)] : []),
   ];
 }

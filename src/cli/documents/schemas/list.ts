@@ -1,5 +1,5 @@
-import type * as v from 'valibot';
-import { document, identitySchema, listOf, object, text, textOrNull, texts, warnings } from './parts.js';
+import * as v from 'valibot';
+import { document, identitySchema, listOf, object, oneOf, text, textOrNull, texts, warnings } from './parts.js';
 import { pointDocumentSchema } from './point.js';
 
 const listedPoint = object(
@@ -20,6 +20,23 @@ const listedPoint = object(
         'A file whose content may be wrong',
       ),
       'Files that it needs and whose content may be wrong although they are whole',
+    ),
+    booted: v.pipe(
+      v.nullable(
+        object(
+          {
+            at: text('When, ISO 8601'),
+            by: oneOf(['agent', 'serial', 'running'], 'What was to tell that it has booted'),
+            afterMs: v.pipe(
+              v.nullable(v.number()),
+              v.description('Milliseconds from the command to the answer; null where there was none'),
+            ),
+            why: textOrNull('Why it has not booted, in words; null where it has'),
+          },
+          'What came of the last `verify --boot` of it',
+        ),
+      ),
+      v.description('What came of the last `verify --boot` of it; null where it was never started'),
     ),
   },
   'A restore point and what it needs',

@@ -1,0 +1,32 @@
+import { expect, it } from 'vitest';
+import { renderList } from '../../../src/cli/render/list.js';
+import type { BootProof } from '../../../src/core/boot-proof.js';
+import type { ListedPoint, ListedTarget } from '../../../src/operations/list.js';
+import { entry, point } from '../../support/builders.js';
+
+function target(boots: readonly (Partial<BootProof> | null)[]): ListedTarget {
+  const points = boots.map((proof, number): ListedPoint => {
+    const at = '2026-11-01T12:00:00.000Z';
+    const booted = proof && { point: 'p', at, by: 'agent' as const, afterMs: null, why: null, ...proof };
+    const made = point(number, [entry('vda', `FULL-${number}.qcow2`)], { createdAt: at });
+    return { ...{ point: made, needs: ['vda/FULL'], notWhole: null, damaged: [], suspect: [] }, booted };
+  });
+  return { ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: 'a', warnings: [] }, points };
+}
+
+it('tells of each point when and how fast it booted, where one was tried', () => {
+  const lines = renderList([target([{ afterMs: 5_900 }, { why: 'no' }, null])], false).split('\n');
+  const [, header = '', ...rows] = lines;
+  const column = header.indexOf('BOOTED');
+  expect(column).toBeGreaterThan(0);
+  const cells = rows.map((row) => row.slice(column, header.indexOf('DISKS')).trim());
+  expect(cells).toEqual([
+    expect.stringMatching(/^2026-11-01 \d\d:00:00 in 5\.9 s$/),
+    expect.stringMatching(/^2026-11-01 \d\d:00:00 FAILED$/),
+    '-',
+  ]);
+});
+
+it('has no column for that where none was', () => {
+  expect(renderList([target([null, null])], false)).not.toContain('BOOTED');
+});
