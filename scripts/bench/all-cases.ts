@@ -14,7 +14,8 @@ import { full, fullMemory, fullNoDigest } from './cases/full.js';
 import { increment, incrementOfNothing } from './cases/increment.js';
 import { run500 } from './cases/long-chain.js';
 import { merge, restore, restoreCompared } from './cases/restore.js';
-import { firstByte, served } from './cases/served.js';
+import { firstByte, served, servedProved } from './cases/served.js';
+import { verifyBoot } from './cases/verify-boot.js';
 import { verifyRead } from './cases/verify-read.js';
 
 /** In the order in which they are run. */
@@ -22,7 +23,7 @@ export const ALL_CASES: readonly Case[] = [
   ...[full, fullNoDigest, fullMemory],
   ...[increment, incrementOfNothing],
   ...[restore, restoreCompared, merge],
-  ...[verifyRead, served, firstByte],
+  ...[verifyRead, served, servedProved, firstByte, verifyBoot],
   ...depths,
   compress,
   ...freezes,
