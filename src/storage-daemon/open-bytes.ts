@@ -156,14 +156,20 @@ async function addWindow(
   return node;
 }
 
+/** As `OpenBytes.serveNbd` takes it. */
+export function addressIn(folder: string, at: number | string): NbdAddress {
+  return typeof at === 'string'
+    ? { kind: 'unix', path: resolve(folder, at) }
+    : { kind: 'tcp', host: '127.0.0.1', port: at };
+}
+
 async function serveNbd(
   { qmp, folder }: StorageDaemon,
   nodes: readonly OpenNode[],
   at: number | string,
   signal: AbortSignal,
 ): Promise<NbdAddress> {
-  const address: NbdAddress =
-    typeof at === 'string' ? { kind: 'unix', path: resolve(folder, at) } : { kind: 'tcp', host: '127.0.0.1', port: at };
+  const address = addressIn(folder, at);
   const addr =
     address.kind === 'unix'
       ? { type: 'unix' as const, data: { path: address.path } }

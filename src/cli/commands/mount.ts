@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { QmpBackupError } from '../../errors.js';
 import { asShellWord } from '../../core/shell-word.js';
 import { QmpBackupError } from '../../errors.js';
 import { mount, type MountResult } from '../../operations/mount/mount.js';

@@ -17,7 +17,7 @@ import { createImage } from '../../host/empty-image.js';
 import type { OpenPoint } from '../../repository/open-point.js';
 import { chooseMountpoint, type FuseMount } from '../../storage-daemon/fuse-mount.js';
 import { makePrivateFolder, removePrivateFolder } from '../../storage-daemon/private-folder.js';
-import { openProved, type ProvedBytes } from '../proved-bytes.js';
+import { openProved, type ProvedBytes } from '../../proved-bytes/open-proved.js';
 
 /** The file systems of a point's disks, and who reads them. */
 export interface OpenFiles {

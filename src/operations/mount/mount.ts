@@ -11,7 +11,7 @@ import { openForLong } from '../../repository/open-for-long.js';
 import { realTarget } from '../../repository/real-target.js';
 import { chooseMountpoint } from '../../storage-daemon/fuse-mount.js';
 import { sweepPrivateFolders } from '../../storage-daemon/private-folder.js';
-import { openProved, provingUntil } from '../proved-bytes.js';
+import { openProved, provingUntil } from '../../proved-bytes/open-proved.js';
 import { mountOptions, type MountRequest } from './options.js';
 
 /** The disks of a point as raw files, for as long as somebody wants them. The backup is only read. */

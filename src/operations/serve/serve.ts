@@ -8,7 +8,7 @@ import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
 import { openForLong } from '../../repository/open-for-long.js';
 import { realTarget } from '../../repository/real-target.js';
-import { openProved, provingUntil } from '../proved-bytes.js';
+import { openProved, provingUntil } from '../../proved-bytes/open-proved.js';
 import { serveOptions, type ServeRequest } from './options.js';
 import { type Overlay, prepareOverlays } from '../../repository/overlays.js';
 

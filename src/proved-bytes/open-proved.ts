@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { NbdAddress } from '../core/nbd-address.js';
 import { type PointFinding, refuseFindings } from '../core/point-findings.js';
 import { TouchedRanges } from '../core/touched-ranges.js';
@@ -9,7 +8,7 @@ import { startRelay } from '../nbd/relay.js';
 import type { SeenRequest } from '../nbd/requests.js';
 import type { OpenPoint } from '../repository/open-point.js';
 import { proverOf } from '../repository/prove-reads.js';
-import { type ChainOfDisk, openBytes, type OpenBytes } from '../storage-daemon/open-bytes.js';
+import { addressIn, type ChainOfDisk, openBytes, type OpenBytes } from '../storage-daemon/open-bytes.js';
 
 /** The bytes of a point, opened for long, and a proof of what of them was read. */
 export interface ProvedBytes extends Pick<OpenBytes, 'ended' | 'serveNbd' | 'serveFuse' | 'addWindow'> {
@@ -61,11 +60,10 @@ export async function openProved(point: OpenPoint, options: ProvedOptions, unwin
   const folder = below.folders[0] ?? '';
   const { prove } = reads;
   if (plain) {
-    const serveNbd = (port: number | null = null): Promise<NbdAddress> =>
-      relayAt(port === null ? { kind: 'unix', path: join(folder, 'nbd') } : { kind: 'tcp', host: '127.0.0.1', port });
+    const serveNbd: ProvedBytes['serveNbd'] = (at) => relayAt(addressIn(folder, at ?? 'nbd'));
     return { ...below, serveNbd, prove };
   }
-  const address = await relayAt({ kind: 'unix', path: join(folder, 'nbd') });
+  const address = await relayAt(addressIn(folder, 'nbd'));
   const disks = above.map((each) => ({ ...each, paths: [], below: { address, exportName: each.disk } }));
   const top = await openBytes(disks, { what, signal });
   unwind.defer(() => top.close());
