@@ -27,7 +27,13 @@ function request(command: number, offset: number, length: number, payload: Buffe
   return Buffer.concat([bytes, payload]);
 }
 
-function extended(command: number, flags: number, offset: number, length: number, payload: Buffer = Buffer.alloc(0)): Buffer {
+function extended(
+  command: number,
+  flags: number,
+  offset: number,
+  length: number,
+  payload: Buffer = Buffer.alloc(0),
+): Buffer {
   const bytes = Buffer.alloc(32);
   bytes.writeUInt32BE(0x21e41c71, 0);
   bytes.writeUInt16BE(flags, 4);
