@@ -66,7 +66,7 @@ export type { MountRequest, UmountRequest } from './operations/mount/options.js'
 export { filesFind } from './operations/files/find.js';
 export type { FilesFindResult, FoundInPoints, FoundState } from './operations/files/find.js';
 export { filesGet } from './operations/files/get.js';
-export type { FilesGetResult, GetContext } from './operations/files/get.js';
+export type { FilesGetResult, GetContext, GotFile } from './operations/files/get.js';
 export { filesLs } from './operations/files/ls.js';
 export type { FilesLsResult, ListedVolume } from './operations/files/ls.js';
 export type { FilesContext, FilesEvent } from './operations/files/begin.js';
