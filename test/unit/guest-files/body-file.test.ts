@@ -5,7 +5,7 @@ import { isSafeName } from '../../../src/guest-files/safe-name.js';
 
 it('reads lines of fls, whatever the name', () => {
   expect(parseBodyLine('0|/a|b|1|r/rrwsr-x--t|1234|567|6|1|2|3|4', false)).toEqual({
-    ...{ name: 'a|b|1', inode: '', kind: 'file', mode: 0, uid: 0, gid: 0, size: 0, mtime: 0, changed: 0 },
+    ...{ name: 'a|b|1', inode: '', device: '', kind: 'file', mode: 0, uid: 0, gid: 0, size: 0, mtime: 0, changed: 0 },
     ...{ name: 'a|b', inode: '1', mode: 0o5751, uid: 1234, gid: 567, size: 6, mtime: 2, changed: 3 },
   });
   expect(parseBodyLine('0|/etc|12|d/drwxr-xr-x|0|0|1024|1|2|3|4', false)).toMatchObject({
@@ -28,7 +28,15 @@ it('leaves out the metadata, names and streams of NTFS', () => {
 it('reads what guestfish says of a file, and refuses what is no answer', () => {
   const text =
     'st_dev: 1\nst_ino: 7\nst_mode: 35305\nst_size: 6\nst_uid: 1\nst_gid: 2\nst_mtime_sec: 3\nst_ctime_sec: 4\n';
-  expect(parseStat(text, 'x')).toMatchObject({ kind: 'file', mode: 0o4751, size: 6, inode: '7', mtime: 3, changed: 4 });
+  expect(parseStat(text, 'x')).toMatchObject({
+    kind: 'file',
+    mode: 0o4751,
+    size: 6,
+    inode: '7',
+    device: '1',
+    mtime: 3,
+    changed: 4,
+  });
   expect(() => parseStat('none', 'x')).toThrow('guestfish said of x');
 });
 
