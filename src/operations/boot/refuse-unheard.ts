@@ -12,7 +12,7 @@ type Asked = Pick<BootOptions, 'arguments' | 'network' | 'agent'>;
 export function refuseUnheard({ args, hasAgent, owner }: BootRecord, asked: Asked): void {
   const { arguments: more, network, agent } = asked;
   const unheard = [
-    ...(endsWith(args, more) ? [] : ['what is given after --']),
+    ...(hasWords(args, more) ? [] : ['what is given after --']),
     ...(network === 'as-recorded' && isWithoutNetwork(args) ? ['--network as-recorded'] : []),
     ...(agent && !hasAgent ? ['--agent'] : []),
   ];
@@ -22,9 +22,10 @@ export function refuseUnheard({ args, hasAgent, owner }: BootRecord, asked: Aske
   });
 }
 
-/** They come last on the command line. */
-function endsWith(args: readonly string[], more: readonly string[]): boolean {
-  return more.length === 0 || args.slice(-more.length).every((word, index) => word === more[index]);
+/** In that order, next to each other. */
+function hasWords(args: readonly string[], words: readonly string[]): boolean {
+  if (words.length === 0) return true;
+  return args.some((_, start) => words.every((word, index) => word === args[start + index]));
 }
 
 function isWithoutNetwork(args: readonly string[]): boolean {
