@@ -1,22 +1,16 @@
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { QmpBackupError } from '../../errors.js';
-import { replaceFile } from '../../host/durable.js';
-import { inspectProcess, judgeOwner, type LockOwner, parseOwner, thisProcess } from '../../host/lock-owner.js';
-import { readJsonFile } from '../../host/plain-file.js';
+import { inspectProcess, judgeOwner, thisProcess } from '../../host/lock-owner.js';
+import { COMMON, ownerSchema, readRecord, writeRecord } from './record-file.js';
 
 /** `boot.json` in the folder of the overlays: the machine that was last started from them, for whoever goes on with it. */
 const NAME = 'boot.json';
-const LIMIT = 4 * 1024 * 1024;
 
 const schema = v.object({
-  schema: v.literal(1),
-  /** Absolute path. */
-  target: v.string(),
-  targetId: v.string(),
-  point: v.object({ id: v.string(), name: v.string() }),
+  ...COMMON,
   /** QEMU, by the rules of locks. */
-  owner: v.custom<LockOwner>((value) => parseOwner(JSON.stringify(value)) !== undefined),
+  owner: ownerSchema,
   program: v.string(),
   args: v.array(v.string()),
   hasAgent: v.boolean(),
@@ -37,19 +31,12 @@ const schema = v.object({
 export type BootRecord = v.InferOutput<typeof schema>;
 
 /** @throws QmpBackupError `unsafe` where there is something else by that name */
-export async function readBootRecord(folder: string): Promise<BootRecord | undefined> {
-  const path = join(folder, NAME);
-  const hint = 'Choose another folder, or remove that file if no VM runs from this folder.';
-  const value = await readJsonFile(path, LIMIT, hint);
-  if (value === undefined) return undefined;
-  const parsed = v.safeParse(schema, value);
-  if (parsed.success) return parsed.output;
-  throw new QmpBackupError('unsafe', `${path} is not understood by this version`, { hint });
+export function readBootRecord(folder: string): Promise<BootRecord | undefined> {
+  return readRecord(join(folder, NAME), schema, 'no VM runs from this folder');
 }
 
-export async function writeBootRecord(folder: string, record: Omit<BootRecord, 'schema'>): Promise<void> {
-  const text = JSON.stringify({ schema: 1, ...record }, null, 1);
-  await replaceFile(join(folder, NAME), `${text}\n`, { mode: 0o600 });
+export function writeBootRecord(folder: string, record: Omit<BootRecord, 'schema'>): Promise<void> {
+  return writeRecord(folder, NAME, record);
 }
 
 /**
