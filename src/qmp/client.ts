@@ -92,6 +92,11 @@ export class QmpClient {
       timeoutMs: options.connectTimeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
+    return QmpClient.over(socket, endpoint, options);
+  }
+
+  /** The same over a connection that is there: one that QEMU has made to us, as `endpoint` names it. */
+  static async over(socket: Socket, endpoint: Endpoint, options: QmpConnectOptions = {}): Promise<QmpClient> {
     const client = new QmpClient(socket, endpoint, options);
     try {
       await client.#open();

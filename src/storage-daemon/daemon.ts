@@ -1,11 +1,12 @@
+import { once } from 'node:events';
+import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { isSocketPath } from '../core/socket-path.js';
 import { QmpBackupError } from '../errors.js';
+import { fileError } from '../host/file-errors.js';
 import { type LockOwner, thisProcess } from '../host/lock-owner.js';
 import { type Program, type ProgramEnd, startProgram } from '../host/program.js';
-import { within } from '../host/within.js';
 import { QmpClient } from '../qmp/client.js';
-import { QmpUnreachable } from '../qmp/errors.js';
 import { makePrivateFolder, removePrivateFolder } from './private-folder.js';
 
 /**
@@ -35,12 +36,19 @@ export interface DaemonOptions {
 
 const PROGRAM = 'qemu-storage-daemon';
 const START_MS = 30_000;
-const POLL_MS = 10;
 /** It writes what overlays hold. */
 const TERM_MS = 60_000;
 const MAX_WORDS = 4000;
-/** The longest name of a socket in the folder. */
+/** Where it listens for whoever ends it later; the longest name of a socket in the folder. */
 export const SOCKET_NAME = 'monitor';
+/** Where we listen for it. */
+const OWN_SOCKET_NAME = 'own';
+
+/** As `--chardev` takes them; their ids are their names here. */
+export interface Chardevs {
+  readonly own: string;
+  readonly monitor: string;
+}
 
 export type Launched = Pick<Program, 'pid' | 'stderr' | 'ended' | 'kill'>;
 
@@ -48,8 +56,8 @@ export type Launched = Pick<Program, 'pid' | 'stderr' | 'ended' | 'kill'>;
 export interface DaemonOwner {
   /** `what`: for whoever finds what it has left. */
   readonly record: (what: string) => LockOwner;
-  /** A daemon whose monitor is this chardev. */
-  readonly launch: (chardev: string) => Launched;
+  /** A daemon with monitors on these chardevs. */
+  readonly launch: (chardevs: Chardevs) => Launched;
 }
 
 /** @throws QmpBackupError `failed` in the daemon's words; the signal's reason */
@@ -57,15 +65,23 @@ export async function startStorageDaemon({ what, owner, signal }: DaemonOptions)
   signal.throwIfAborted();
   const folder = await makePrivateFolder(owner?.record(what) ?? thisProcess(what));
   try {
-    const path = join(folder, SOCKET_NAME);
-    refuseLongPath(path);
-    const program = owner ? owner.launch(chardevAt(path)) : await launch(path);
+    refuseLongPath(join(folder, SOCKET_NAME));
+    const own = join(folder, OWN_SOCKET_NAME);
+    const server = await listenAt(own);
+    const call = awaitCall(server, signal);
     try {
-      const qmp = await connect(program, path, signal);
-      return daemonOf(program, qmp, folder);
-    } catch (error) {
-      await program.kill();
-      throw error;
+      const chardevs = chardevsIn(folder);
+      const program = owner ? owner.launch(chardevs) : await launch(chardevs);
+      try {
+        const socket = await Promise.race([call, program.ended.then((end) => Promise.reject(failed(wordsOf(end))))]);
+        const qmp = await QmpClient.over(socket, { kind: 'unix', path: own }, { signal });
+        return daemonOf(program, qmp, folder);
+      } catch (error) {
+        await program.kill();
+        throw error;
+      }
+    } finally {
+      server.close();
     }
   } catch (error) {
     await removePrivateFolder(folder);
@@ -91,31 +107,48 @@ function daemonOf(program: Launched, qmp: QmpClient, folder: string): StorageDae
  */
 export const WITH_PARENT = '[ "$PPID" = "$0" ] && exec "$@"';
 
-function chardevAt(monitor: string): string {
-  return `socket,id=monitor,path=${monitor.replaceAll(',', ',,')},server=on,wait=off`;
+/**
+ * It calls us. A client that comes to a monitor which listens, in the instant in which that is set up, is greeted twice or
+ * takes its parser in mid-work (docs/qemu-notes.md).
+ */
+function chardevsIn(folder: string): Chardevs {
+  const socket = (name: string): string => `socket,id=${name},path=${join(folder, name).replaceAll(',', ',,')}`;
+  return { own: `${socket(OWN_SOCKET_NAME)},server=off`, monitor: `${socket(SOCKET_NAME)},server=on,wait=off` };
 }
 
-function launch(monitor: string): Promise<Launched> {
-  const daemon = [PROGRAM, '--chardev', chardevAt(monitor), '--monitor', 'chardev=monitor'];
+function launch({ own, monitor }: Chardevs): Promise<Launched> {
+  const chardevs = ['--chardev', own, '--monitor', 'chardev=own', '--chardev', monitor, '--monitor', 'chardev=monitor'];
+  const daemon = [PROGRAM, ...chardevs];
   return startProgram('setpriv', ['--pdeathsig', 'TERM', 'sh', '-c', WITH_PARENT, `${process.pid}`, ...daemon], {
     ...{ ownSession: true, termMs: TERM_MS },
     onStdout: () => undefined,
   });
 }
 
-async function connect(program: Launched, path: string, signal: AbortSignal): Promise<QmpClient> {
-  const until = performance.now() + START_MS;
-  for (;;) {
-    try {
-      return await QmpClient.connect({ kind: 'unix', path }, { signal });
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!(error instanceof QmpUnreachable)) throw error;
-      const end = await within(POLL_MS, program.ended);
-      if (end) throw failed(wordsOf(end), error);
-      if (performance.now() > until) throw failed(`it did not begin to answer within ${START_MS / 1000} s`, error);
-    }
+async function listenAt(path: string): Promise<Server> {
+  const server = createServer();
+  server.listen(path);
+  try {
+    await once(server, 'listening');
+    return server;
+  } catch (error) {
+    throw fileError('listen at', path, error);
   }
+}
+
+/** The first connection. Rejects when it does not come in time, or with the signal's reason. */
+function awaitCall(server: Server, signal: AbortSignal): Promise<Socket> {
+  const late = AbortSignal.timeout(START_MS);
+  const call = once(server, 'connection', { signal: AbortSignal.any([signal, late]) }).then(
+    ([socket]) => socket as Socket,
+    (error: unknown) => {
+      signal.throwIfAborted();
+      throw late.aborted ? failed(`it did not call within ${START_MS / 1000} s`) : error;
+    },
+  );
+  // Whoever waits no more has another reason to tell.
+  call.catch(() => undefined);
+  return call;
 }
 
 function refuseLongPath(path: string): void {

@@ -53,7 +53,9 @@ keep() {
 while read -r what rest; do
   case $what in
     daemon)
-      setpriv --pdeathsig TERM sh -c '${WITH_PARENT}' $$ qemu-storage-daemon --chardev "$rest" --monitor chardev=monitor </dev/null >&2 &
+      read -r monitor
+      setpriv --pdeathsig TERM sh -c '${WITH_PARENT}' $$ qemu-storage-daemon --chardev "$rest" --monitor chardev=own \
+        --chardev "$monitor" --monitor chardev=monitor </dev/null >&2 &
       echo "$!" ;;
     become) exec sh "$rest" </dev/null >&2 ;;
     keep) keep "$rest" ;;
@@ -115,10 +117,10 @@ export async function startLauncher(log: string, command: string): Promise<Launc
       child.unref();
       for (const pipe of [child.stdin, child.stdout]) if (pipe instanceof Socket) pipe.destroy();
     },
-    launch: (chardev) => {
+    launch: ({ own, monitor }) => {
       const index = daemons;
       daemons += 1;
-      tell(`daemon ${chardev}`);
+      tell(`daemon ${own}\n${monitor}`);
       return {
         // It is told before the daemon answers.
         get pid() {

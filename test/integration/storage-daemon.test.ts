@@ -6,6 +6,7 @@ import { beginImage } from '../../src/operations/restore/image-under-way.js';
 import { copyChain, defaultCopyDeps } from '../../src/operations/restore/standalone-copy.js';
 import { nbdUri } from '../../src/core/nbd-uri.js';
 import { chooseMountpoint } from '../../src/storage-daemon/fuse-mount.js';
+import { startStorageDaemon } from '../../src/storage-daemon/daemon.js';
 import { openBytes } from '../../src/storage-daemon/open-bytes.js';
 import { makeLab } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
@@ -73,4 +74,15 @@ it('copies a chain that is too long for a view', async () => {
   const underWay = await beginImage(image, source, { what: 'a test', breakLock: false }, new Unwind());
   await copyChain(source, image, underWay, options, defaultCopyDeps);
   await run('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', `${target}.partial`, flat]);
+});
+
+it('starts each time and complains of nothing, also several at once', async () => {
+  const { signal } = new AbortController();
+  for (let round = 0; round < 25; round += 1) {
+    const starts = Array.from({ length: 4 }, () => startStorageDaemon({ what: 'a test', signal }));
+    const daemons = await Promise.all(starts);
+    const words = daemons.map((daemon) => daemon.words());
+    for (const daemon of daemons) await daemon.close();
+    expect(words).toEqual(['', '', '', '']);
+  }
 });

@@ -231,7 +231,7 @@ const CONTENTS: readonly FaultBefore[] = (
     ['the catalog is cut off', (at) => edit(join(at, 'catalog.json'), (text) => text.slice(0, text.length / 2))],
     [
       'the catalog is newer',
-      (at) => edit(join(at, 'catalog.json'), (text) => text.replace(/"schema": ?1/, '"schema":2')),
+      (at) => edit(join(at, 'catalog.json'), (text) => text.replace(/"schema": ?\d+/, '"schema":99')),
     ],
     [
       'the catalog is hostile',
