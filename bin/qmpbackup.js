@@ -1,2 +1,4 @@
 #!/usr/bin/env node
-import '../dist/bundle/main.js';
+import { runShipped } from '../dist/bundle/shipped-program.js';
+
+runShipped('main.cjs');

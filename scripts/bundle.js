@@ -1,39 +1,43 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, sep } from 'node:path';
+import { dirname, join, resolve, sep } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
 import { rolldown } from 'rolldown';
 
 /**
  * Makes one file of the program, and one of each guard's, packages included: what users run (docs/decisions/0001). All lie
- * in one folder, as the guards find each other. Works in the current folder.
+ * in one folder, as the guards find each other. The files of the program are scripts, each with the code that V8 makes of it.
+ * Works in the current folder.
  */
 const FOLDER = join('dist', 'bundle');
 const GUARDS = join('src', 'guards');
+const MAIN = join('src', 'cli', 'main.ts');
+const RUNNER = join('src', 'cli', 'shipped-program.ts');
 const programs = [
-  join('src', 'cli', 'main.ts'),
+  MAIN,
+  RUNNER,
   ...readdirSync(GUARDS)
     .filter((file) => file.endsWith('-main.ts'))
     .map((file) => join(GUARDS, file)),
 ];
 
-/**
- * A guard is one file. Of the program an increment over QMP reads `program.js` alone, not what is imported for another verb or a
- * domain; `main.js` is apart, for it awaits the end of all, and what is imported later would wait for it.
- */
+/** A guard is one file. Of the program an increment over QMP reads `program.cjs`, not what is imported for another verb or a domain. */
 const GROUPS = [
-  { name: 'program', tags: ['$initial'], test: (/** @type {string} */ id) => !id.endsWith(join('cli', 'main.ts')) },
+  { name: 'program', tags: ['$initial'] },
   { name: 'domain', test: /backends.libvirt/ },
 ];
 
 rmSync(FOLDER, { recursive: true, force: true });
 const modules = new Set();
 for (const input of programs) {
+  const isMain = input === MAIN;
   const bundle = await rolldown({ input, platform: 'node' });
   const { output } = await bundle.write({
     dir: FOLDER,
-    entryFileNames: '[name].js',
-    chunkFileNames: '[name].js',
-    format: 'esm',
-    codeSplitting: dirname(input) !== GUARDS && { groups: GROUPS },
+    entryFileNames: isMain ? '[name].cjs' : '[name].js',
+    chunkFileNames: '[name].cjs',
+    format: isMain ? 'cjs' : 'esm',
+    codeSplitting: isMain && { groups: GROUPS },
     // Half as much to parse, 9 ms of each start. Functions and classes keep their names, for stacks and for what errors are called.
     minify: { compress: true, mangle: { keepNames: true }, codegen: { removeWhitespace: true } },
     sourcemap: true,
@@ -43,6 +47,21 @@ for (const input of programs) {
   await bundle.close();
 }
 writeFileSync(join(FOLDER, 'LICENSES'), licencesOf(modules));
+await keepCode();
+
+/** Of whole files: left to itself V8 compiles a function when it is first called. */
+async function keepCode() {
+  const runner = pathToFileURL(resolve(FOLDER, 'shipped-program.js')).href;
+  const { codeFile, keptCode, scriptOf } = await import(runner);
+  for (const file of readdirSync(FOLDER).filter((each) => each.endsWith('.cjs'))) {
+    setFlagsFromString('--no-lazy');
+    const path = resolve(FOLDER, file);
+    const script = scriptOf(path);
+    // Code is of the flags that V8 has when it is written.
+    setFlagsFromString('--lazy');
+    writeFileSync(codeFile(path), keptCode(path, script.createCachedData()));
+  }
+}
 
 /** What the licences of packages ask for, where they are copied. @param {Set<string>} ids @returns {string} */
 function licencesOf(ids) {

@@ -37,18 +37,22 @@ if (isChildRun()) endWithParent();
 if (isInBackground()) endWithStarter();
 
 const opened: CommandContext[] = [];
-try {
-  const program = await buildProgram(process.argv, interrupt.signal, (context) => opened.push(context));
-  await program.parseAsync(withJsonForm(process.argv));
-  const ending = opened[0]?.ending();
-  if (ending !== undefined) process.exitCode = exitCodeFor(ending);
-  if (lostAnswer()) process.exitCode = exitCodeFor('failed');
-} catch (error) {
-  process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
-} finally {
-  await opened[0]?.log.close();
-  if (isInBackground()) hearNoStarter();
-  if (isChildRun()) await tellEnding(Number(process.exitCode ?? 0));
+void main();
+
+async function main(): Promise<void> {
+  try {
+    const program = await buildProgram(process.argv, interrupt.signal, (context) => opened.push(context));
+    await program.parseAsync(withJsonForm(process.argv));
+    const ending = opened[0]?.ending();
+    if (ending !== undefined) process.exitCode = exitCodeFor(ending);
+    if (lostAnswer()) process.exitCode = exitCodeFor('failed');
+  } catch (error) {
+    process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
+  } finally {
+    await opened[0]?.log.close();
+    if (isInBackground()) hearNoStarter();
+    if (isChildRun()) await tellEnding(Number(process.exitCode ?? 0));
+  }
 }
 
 /** commander has printed its own message, to the right stream. */

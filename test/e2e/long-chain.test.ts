@@ -30,26 +30,17 @@ it('a chain of 1500 files is restored, verified and served', { timeout: patient(
   const { paths, flat } = await makeLongTarget(root, 1500);
   const target = join(root, 'target');
   const before = await photograph(target);
-  for (const format of ['qcow2', 'raw'] as const) {
-    const output = join(root, format);
-    const { stdout } = await expectCli(0, ['restore', '--target', target, '--output', output, '--format', format]);
-    expect(stdout).toContain('from 1500 files');
-    const image = join(output, `${LONG_DISK}.${format}`);
-    await run('qemu-img', ['compare', '-f', format, '-F', 'raw', image, flat]);
-  }
+  const output = join(root, 'raw');
+  const { stdout } = await expectCli(0, ['restore', '--target', target, '--output', output, '--format', 'raw']);
+  expect(stdout).toContain('from 1500 files');
+  await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', join(output, `${LONG_DISK}.raw`), flat]);
   const serving = await startServe(['--target', target]);
   await run('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', serving.disks[0]?.uri ?? '', flat]);
   expect(await serving.end()).toBe(0);
-  const merged = await expectCli(0, [
-    'merge',
-    '--target',
-    target,
-    '--disk',
-    LONG_DISK,
-    '--targetfile',
-    join(root, 'one'),
-  ]);
+  const one = join(root, 'one');
+  const merged = await expectCli(0, ['merge', '--target', target, '--disk', LONG_DISK, '--targetfile', one]);
   expect(merged.stdout).toContain('merged 1500 files');
+  await run('qemu-img', ['compare', '-f', 'qcow2', '-F', 'raw', one, flat]);
   expect(await photograph(target)).toEqual(before);
 
   const whole = await expectCli(0, ['--json', 'verify', '--target', target, '--read-data'], {
@@ -64,7 +55,6 @@ it('a chain of 1500 files is restored, verified and served', { timeout: patient(
     `json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"${paths[700]}"}}`,
   ]);
   for (const args of [
-    ['verify', '--target', target],
     ['restore', '--target', target, '--output', join(root, 'never')],
     ['serve', '--target', target],
   ]) {

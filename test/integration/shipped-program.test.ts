@@ -1,12 +1,13 @@
-import { cp, readdir, readFile } from 'node:fs/promises';
+import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
 import { beforeAll, expect, it } from 'vitest';
+import type * as Shipped from '../../src/cli/shipped-program.js';
 import { built, ensureBuilt } from '../support/built.js';
 import { PROGRAM } from '../support/cli.js';
 import { projectRoot, withTemporaryDir } from '../support/lab/programs.js';
 
-// What users run is one file, and one for each guard, with all packages in it.
+// What users run is a few files, and one for each guard, with all packages in them.
 
 beforeAll(ensureBuilt, 180_000);
 
@@ -15,11 +16,15 @@ function after(script: string): readonly string[] {
   return ['--import', `data:text/javascript,${encodeURIComponent(script)}`, PROGRAM];
 }
 
+async function copyProgram(dir: string): Promise<void> {
+  for (const part of ['bin', join('dist', 'bundle'), 'package.json']) {
+    await cp(join(projectRoot(), part), join(dir, part), { recursive: true });
+  }
+}
+
 it('runs where no package is installed', async () => {
   await withTemporaryDir(async (dir) => {
-    for (const part of ['bin', join('dist', 'bundle'), 'package.json']) {
-      await cp(join(projectRoot(), part), join(dir, part), { recursive: true });
-    }
+    await copyProgram(dir);
     const { version } = JSON.parse(await readFile(join(dir, 'package.json'), 'utf8')) as { version: string };
     const { stdout } = await execa(process.execPath, [join(dir, 'bin', basename(PROGRAM)), '--version']);
     expect(stdout).toBe(version);
@@ -27,9 +32,51 @@ it('runs where no package is installed', async () => {
 });
 
 it('is text that V8 keeps in one byte a character', async () => {
-  const text = await readFile(await built('bundle/program.js'), 'utf8');
+  const text = await readFile(await built('bundle/main.cjs'), 'utf8');
   expect([...text].find((character) => character > '\u00ff')).toBeUndefined();
 });
+
+it('has the code that this V8 makes of each file, and takes it', async () => {
+  const folder = await built('bundle');
+  const { scriptOf } = await shippedIn(folder);
+  const files = (await readdir(folder)).filter((file) => file.endsWith('.cjs'));
+  expect(files.length).toBeGreaterThan(3);
+  for (const file of files) expect([file, scriptOf(join(folder, file)).cachedDataRejected]).toEqual([file, false]);
+});
+
+it('runs by its text without code, and where that is of another V8, of other flags, of another text or damaged', async () => {
+  await withTemporaryDir(async (dir) => {
+    await copyProgram(dir);
+    const text = join(dir, 'dist', 'bundle', 'main.cjs');
+    const code = `${text}.code`;
+    const whole = await readFile(code);
+    const { keptCode } = await shippedIn(join(projectRoot(), 'dist', 'bundle'));
+    const starts = async (...flags: string[]): Promise<string> => {
+      const program = join(dir, 'bin', basename(PROGRAM));
+      return (await execa(process.execPath, [...flags, program, '--domain', '', 'info'], { reject: false })).stderr;
+    };
+    const said = await starts();
+    expect(said).toContain('--domain');
+    expect(await starts('--no-opt')).toBe(said);
+    // V8's own sum over its version is what the code begins with, after a mark.
+    const otherVersion = Buffer.from(whole.subarray(0, -4));
+    otherVersion.writeUInt32LE(1, 4);
+    const damaged = Buffer.from(whole);
+    damaged[whole.length >> 1]! ^= 0x10;
+    for (const bytes of [keptCode(text, otherVersion), damaged, whole.subarray(0, 5000), Buffer.alloc(3), undefined]) {
+      await (bytes ? writeFile(code, bytes) : rm(code));
+      expect(await starts()).toBe(said);
+    }
+    await writeFile(code, whole);
+    const other = (await readFile(text, 'latin1')).replaceAll('has an empty value', 'has a hollow value');
+    await writeFile(text, other, 'latin1');
+    expect(await starts()).not.toBe(said);
+  });
+});
+
+async function shippedIn(folder: string): Promise<typeof Shipped> {
+  return (await import(join(folder, 'shipped-program.js'))) as typeof Shipped;
+}
 
 it('has each guard beside it, for it looks for them there', async () => {
   const guards = (await readdir(join(projectRoot(), 'src', 'guards'))).filter((file) => file.endsWith('-main.ts'));
