@@ -164,12 +164,9 @@ export async function writeDefinition(
   undo: Unwind,
 ): Promise<WrittenDefinition> {
   const { name, uuid, newUuid, recorded, nvram, tpm } = source;
-  const there = await Promise.all(
-    mediaOf(recorded.inactive).map(async (path) => ((await isBehindLinks(path)) ? [path] : [])),
-  );
   const { xml, notes } = restoredDomain(recorded, {
     ...{ name, newUuid, nvram: paths.nvram, disks, unlinked },
-    media: new Set(there.flat()),
+    media: await mediaThere(recorded),
   });
   if (paths.nvram !== null && nvram !== null) await made(paths.nvram, nvram, undo);
   if (paths.tpm !== null) {
@@ -181,6 +178,12 @@ export async function writeDefinition(
   if (owner) for (const path of [paths.xml, paths.nvram]) if (path !== null) await giveTo(path, owner);
   if (owner && paths.tpm !== null) await giveAllTo(paths.tpm, owner);
   return { ...paths, name, uuid: newUuid ?? uuid, notes };
+}
+
+/** What of the host the guest can only read, and is there. */
+export async function mediaThere({ inactive }: RecordedDomain): Promise<ReadonlySet<string>> {
+  const there = await Promise.all(mediaOf(inactive).map(async (path) => ((await isBehindLinks(path)) ? [path] : [])));
+  return new Set(there.flat());
 }
 
 async function giveAllTo(folder: string, owner: Owner): Promise<void> {

@@ -33,18 +33,6 @@ export function socketsIn(folder: string): MachineSockets {
   });
 }
 
-/** @throws QmpBackupError `unsafe` for a point of a libvirt domain, which libvirt has to start, and keeps */
-export function refuseDomain({ point, name }: OpenPoint): void {
-  if (!point.definition) return;
-  throw new QmpBackupError(
-    'unsafe',
-    `${name} is of a libvirt domain, and verify --boot starts only points of VMs by QMP`,
-    {
-      hint: 'Start it beside the original, look, and undefine it: qmpbackup boot --target DIR --to DIR --name TRIAL',
-    },
-  );
-}
-
 /** @throws QmpBackupError `usage` where what is recorded and what was given are not enough */
 export function machineOf(opened: OpenPoint, request: MachineRequest): BootCommand {
   const { folder, overlays, address, ...rest } = request;

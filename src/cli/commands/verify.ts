@@ -15,7 +15,7 @@ export const verifyCommand: Register = (program, run) => {
   const { boot, expect, timeout, agent, evidence } = VERIFY_OPTIONS;
   const command = program
     .command('verify')
-    .argument('[qemu...]', 'after --, with --boot: more arguments for QEMU')
+    .argument('[qemu...]', 'after --, with --boot: more arguments for QEMU, unless the point is of a libvirt domain')
     .description(
       'say all that is wrong with backups: catalog, files, headers and links, qemu-img check, strays, digests',
     )
@@ -45,7 +45,12 @@ export const verifyCommand: Register = (program, run) => {
         'mend what can be mended without losing a point; what is in no point is moved to a folder stray-TIME',
       ),
     )
-    .addOption(optionOf(boot, 'start the point, or the newest, without network over overlays that nobody keeps'))
+    .addOption(
+      optionOf(
+        boot,
+        'start the point, or the newest, without network over overlays that nobody keeps; of a libvirt domain by libvirt (--connect)',
+      ),
+    )
     .addOption(
       optionOf(expect, 'what tells that it has booted, instead of its guest agent: serial:REGEX, or running:SECONDS', {
         value: '<what>',

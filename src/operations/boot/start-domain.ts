@@ -1,15 +1,13 @@
-import { chmod, lchown, rm, stat } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { virshCommand } from '../../core/virsh-hint.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { Unwind } from '../../flow/unwind.js';
 import { isThere } from '../../host/is-there.js';
-import { fileError } from '../../host/file-errors.js';
 import { isSocketPath } from '../../core/socket-path.js';
 import { type DiskAbove, withBelow } from '../../libvirt/disk-above.js';
 import { dumpDefinition, listDomains } from '../../libvirt/domain.js';
 import { isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
-import { qemuOwner } from '../../libvirt/qemu-owner.js';
 import type { RestoredImage } from '../../libvirt/restored-domain.js';
 import type { Virsh } from '../../libvirt/virsh.js';
 import { attribute, parseXml } from '../../libvirt/xml.js';
@@ -21,6 +19,7 @@ import {
   removeDefinition,
   writeDefinition,
 } from '../../machine/domain-definition.js';
+import { giveToQemu } from '../../machine/give-to-qemu.js';
 import { openForLong } from '../../repository/open-for-long.js';
 import { type OpenPoint, openPoint } from '../../repository/open-point.js';
 import { pointOfOverlays, prepareOverlays } from '../../repository/overlays.js';
@@ -105,7 +104,7 @@ async function startWith(start: DomainStart, undo: Unwind): Promise<Started> {
   );
   const record = { schema: 1 as const, ...common, ...domain };
   await writeDomainRecord(folder, record);
-  if (held) await giveToQemu(start, record);
+  if (held) await giveDisks(start, record);
   signal.throwIfAborted();
   await held?.launcher.keep(socketIn(folder));
   try {
@@ -296,38 +295,12 @@ async function sourceOf(
   return { ...source, newUuid: before.domain.uuid === source.uuid ? null : before.domain.uuid };
 }
 
-// --- who may open it -------------------------------------------------------------------------------------------------
+// --- its start -------------------------------------------------------------------------------------------------------
 
-/** Its QEMU may run as another user, who has to reach the socket, and the overlays where libvirt does not see to that. */
-async function giveToQemu({ virsh, folder }: DomainStart, { domain, disks }: DomainRecord): Promise<void> {
-  const xml = await dumpDefinition(virsh, domain.uuid);
-  const owner = await qemuOwner(virsh, attribute(parseXml(xml, 'domain'), 'type') ?? 'kvm');
-  if (!owner || owner.uid === process.getuid?.()) return;
-  for (const path of [socketIn(folder), ...disks.map(({ image }) => image)]) {
-    try {
-      await lchown(path, owner.uid, owner.gid);
-    } catch (error) {
-      throw new QmpBackupError(
-        'unsafe',
-        `${path} cannot be given to the user that QEMU runs as (uid ${owner.uid}): ${messageOf(error)}`,
-        {
-          cause: error,
-          hint: 'Run it as root, or use a libvirt of your own: --connect qemu:///session',
-        },
-      );
-    }
-  }
-  await openForOthers(folder);
-}
-
-/** Who is to reach what is in it has to get through. */
-async function openForOthers(folder: string): Promise<void> {
-  try {
-    const { mode } = await stat(folder);
-    if ((mode & 0o011) !== 0o011) await chmod(folder, (mode & 0o777) | 0o011);
-  } catch (error) {
-    throw fileError('open to QEMU', folder, error);
-  }
+async function giveDisks({ virsh, folder }: DomainStart, { domain, disks }: DomainRecord): Promise<void> {
+  const type = attribute(parseXml(await dumpDefinition(virsh, domain.uuid), 'domain'), 'type') ?? 'kvm';
+  const files = [socketIn(folder), ...disks.map(({ image }) => image)];
+  await giveToQemu(virsh, { type, files, folders: [folder] });
 }
 
 function notStarted(error: unknown, { virsh }: DomainStart, { domain }: DomainRecord): Error {

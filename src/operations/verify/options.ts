@@ -43,6 +43,8 @@ export const VERIFY_OPTIONS = {
   agent: yesOrNo('--agent'),
   /** Folder for a picture of its screen, and for what it said on its serial port. */
   evidence: word('--evidence'),
+  /** URI of the libvirt that starts a point of a domain; without, as virsh. */
+  connect: word('--connect'),
   /** More arguments for its QEMU. */
   arguments: words('arguments after --'),
   /** Mends what can be mended without losing a point. */
@@ -75,6 +77,7 @@ export interface BootTrial {
   readonly timeoutMs: number;
   readonly agent: boolean;
   readonly evidence: string | null;
+  readonly connect: string | null;
   readonly more: readonly string[];
 }
 
@@ -91,6 +94,7 @@ export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
     timeout,
     agent,
     evidence,
+    connect,
     arguments: more,
     ...values
   } = valuesOf(VERIFY_OPTIONS, request);
@@ -104,7 +108,7 @@ export function verifyOptions(request: VerifyRequest): VerifyTargetOptions {
       `--expect running:${expect.seconds} takes longer than --timeout ${timeout} allows`,
     );
   }
-  const trial = boot ? { expect, timeoutMs: timeout * 1000, agent, evidence, more } : null;
+  const trial = boot ? { expect, timeoutMs: timeout * 1000, agent, evidence, connect, more } : null;
   if (vmName !== null && !values.monthly) {
     throw new QmpBackupError('usage', '--vm-name goes with --monthly', {
       hint: 'It names the folder of one VM below --target. Without it every target there is verified.',

@@ -5,7 +5,7 @@ import { QmpBackupError } from '../../errors.js';
 import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
 
 /** What a guest may say on its serial port before it has answered, in bytes. */
-const MOST_SERIAL = 64 * 1024 * 1024;
+export const MOST_SERIAL = 64 * 1024 * 1024;
 
 const POLL_MS = 100;
 

@@ -32,13 +32,21 @@ export interface DomainOptions {
   readonly uuid?: string;
   readonly disks: readonly DomainDisk[];
   /** The real guest; without it the firmware finds nothing to boot, and writes come from guest-writes. */
-  readonly guest?: { readonly workload?: readonly Workload[] } | true;
+  readonly guest?: GuestOptions | true;
   /** More elements inside of <os>. */
   readonly os?: string;
   /** More elements inside of <devices>. */
   readonly devices?: string;
   /** What becomes of the domain when its guest panics; `destroy` unless told. */
   readonly onCrash?: 'destroy' | 'preserve';
+}
+
+export interface GuestOptions {
+  readonly workload?: readonly Workload[];
+  /** Of another file than the one that all guests share. */
+  readonly kernel?: string;
+  /** More words for it. */
+  readonly append?: string;
 }
 
 export interface LabDomain extends WritableVm {
@@ -186,12 +194,13 @@ async function domainXml(options: Defined, control: string): Promise<string> {
   const { name, uuid, disks, os = '', devices = '', onCrash = 'destroy' } = options;
   const iothreads = Math.max(0, ...disks.map(({ iothread = 0 }) => iothread));
   const images = options.guest === undefined ? undefined : await ensureGuest();
-  const workload = options.guest === undefined || options.guest === true ? [] : (options.guest.workload ?? []);
+  const { workload = [], kernel, append }: GuestOptions = typeof options.guest === 'object' ? options.guest : {};
   const { stdout: emulator } = await run('sh', ['-c', 'command -v qemu-system-x86_64']);
   const words = [
     KERNEL_LINE,
     `lab.disks=${disks.length}`,
     ...(workload.length ? [`workload=${workload.join(',')}`] : []),
+    ...(append === undefined ? [] : [append]),
   ];
   return `<domain type='qemu'>
   <name>${escapeXml(name)}</name>
@@ -204,7 +213,7 @@ async function domainXml(options: Defined, control: string): Promise<string> {
       : ''
   }
   <os>
-    <type arch='x86_64' machine='pc'>hvm</type>${images ? boot(images, words.join(' ')) : os}
+    <type arch='x86_64' machine='pc'>hvm</type>${images ? boot({ ...images, ...(kernel !== undefined && { kernel }) }, words.join(' ')) : os}
   </os>
   <features><acpi/></features>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>Nehalem</model></cpu>
