@@ -35,10 +35,15 @@ const [NONE_YET_S, NONE_LEFT_S] = [120, 3];
 /**
  * Nobody else may talk to the sockets that are made. The pid of a daemon is told on stdout, and that it keeps them; all else goes
  * to the log. The kernel tells of every connection by the path that its server is bound to (03: connected), from whichever
- * process it comes. Who ends a group of processes does not mean a keeper: with it a guest would lose its disks.
+ * process it comes; all of that path, which others may begin with. Who ends a group of processes does not mean a keeper: with it a guest would lose its disks.
  */
 const PROGRAM = `
 umask 077
+connected() {
+  path=$1 awk '
+    $5 == "0001" && $6 == "03" { sub(/^([^ ]+ +){6}[^ ]+ /, ""); if ($0 == ENVIRON["path"]) { found = 1; exit } }
+    END { exit !found }' /proc/net/unix
+}
 keep() {
   trap '' INT TERM HUP
   echo keeping
@@ -46,7 +51,7 @@ keep() {
   idle=0 most=${NONE_YET_S}
   while [ "$idle" -lt "$most" ]; do
     sleep 1
-    if grep -F -- " $1" /proc/net/unix | grep -q ' 0001 03 '; then idle=0 most=${NONE_LEFT_S}; else idle=$((idle + 1)); fi
+    if connected "$1"; then idle=0 most=${NONE_LEFT_S}; else idle=$((idle + 1)); fi
   done
   exit 0
 }
