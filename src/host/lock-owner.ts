@@ -22,6 +22,8 @@ export interface LockOwner {
   readonly command: string;
   /** ISO 8601. */
   readonly since: string;
+  /** True where the lock is held for a look alone: who is to look, too, waits for its turn. */
+  readonly looks?: unknown;
 }
 
 /** `elsewhere`: on another host or in another pid namespace, where nobody here can see whether it lives. */

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { removeTemporary } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
@@ -25,6 +26,8 @@ export interface LockOptions {
   readonly breakLock: boolean;
   /** What the run does, for whoever finds the lock held. */
   readonly purpose: string;
+  /** It is held for a look alone. Others that look are waited for, until this aborts. */
+  readonly lookUntil?: AbortSignal | undefined;
 }
 
 /**
@@ -88,16 +91,32 @@ export async function targetLockedBy(
 /** How often the place may be snatched away between a look and a grasp before the run gives up. */
 const ATTEMPTS = 5;
 
+/** How long all those that look before may take together, and how often it is seen whether they have. Milliseconds. */
+const [LOOKS_MS, TURN_MS] = [60_000, 20];
+
 async function acquire(path: string, subject: string, options: LockOptions): Promise<Lock> {
-  const self = thisProcess(options.purpose);
-  for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
+  const { purpose, lookUntil } = options;
+  const self: LockOwner = { ...thisProcess(purpose), ...(lookUntil && { looks: true }) };
+  const until = performance.now() + LOOKS_MS;
+  for (let attempt = 0; attempt < ATTEMPTS;) {
     const holder = await readHolder(path);
+    if (holder && lookUntil && isLook(holder, self) && performance.now() < until) {
+      await sleep(TURN_MS, undefined, { signal: lookUntil }).catch(() => lookUntil.throwIfAborted());
+      continue;
+    }
     if (holder) await evict(path, subject, holder, self, options);
     const lock = await take(path, subject, self);
     if (lock) return lock;
+    // Many may look at the same moment, and each is faster once.
+    if (!lookUntil || performance.now() >= until) attempt += 1;
   }
   const holder = await readHolder(path);
   throw heldBy(subject, holder?.owner, 'Wait until it has ended, then run it again.');
+}
+
+/** Of a process that lives, and will be through with it soon. */
+function isLook({ owner }: Holder, self: LockOwner): boolean {
+  return owner?.looks === true && judgeOwner(owner, self, inspectProcess) === 'alive';
 }
 
 /** Frees the lock of an owner that is dead, or that the user says is; throws `locked` for any other. */

@@ -21,7 +21,8 @@ export interface OpenForLong {
 }
 
 /**
- * Opens a point whose files stay open for long. The target's lock is held for the look alone, so that backups go on; what
+ * Opens a point whose files stay open for long. The target's lock is held for the look alone, so that backups go on, and any
+ * number of others may open points at the same instant, one after the other; what
  * stays, until `unwind`, is a mark that keeps a rebase from those files. A target that takes no lock takes no mark either.
  *
  * @throws QmpBackupError what `refuseFindings` makes of the point
@@ -31,7 +32,7 @@ export async function openForLong(
   { target, verb, ownerOf, release, breakLock, signal, warn }: OpenForLong,
   unwind: Unwind,
 ): Promise<OpenPoint> {
-  const lock = await lockForReading(lockTarget, target, { breakLock, purpose: verb }, warn);
+  const lock = await lockForReading(lockTarget, target, { breakLock, purpose: verb, lookUntil: signal }, warn);
   try {
     const looking = lock ? AbortSignal.any([signal, lock.signal]) : signal;
     const point = await openPoint(target, request, { signal: looking });

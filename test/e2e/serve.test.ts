@@ -97,6 +97,22 @@ describe('serve', () => {
     expect(await readdir(env.TMPDIR)).toEqual([]);
   });
 
+  it('begins at the same instant as others do, and as files are listed', async () => {
+    const lab = await withFull();
+    await lab.backup('inc');
+    const asked = ['--target', lab.target];
+    const all = await Promise.all([0, 1, 2, 3].map(() => startServe(asked)));
+    expect(await marksIn(lab.target)).toHaveLength(4);
+    const refused = await expectCli(11, ['rebase', ...asked, '--disk', 'd1']);
+    expect(refused.stderr).toContain('is open: serve of point 1');
+    for (const serving of all) {
+      expect(await isPattern(serving.disks[0]?.uri ?? '', '0 1M', '0x11')).toBe(true);
+      expect(await serving.end()).toBe(0);
+    }
+    await Promise.all([0, 1, 2, 3].map(() => expectCli(0, ['files', 'ls', ...asked])));
+    expect(await marksIn(lab.target)).toEqual([]);
+  });
+
   it('serves at a port of the loopback; one that is taken is an error', async () => {
     const lab = await withFull();
     const server = createServer().listen(0, '127.0.0.1');

@@ -45,6 +45,34 @@ describe('a lock between processes', () => {
     expect(await readdir(key)).toEqual([]);
   });
 
+  it('of who only looks is waited for by others that look, and refused to whoever writes', async () => {
+    const target = await scratch();
+    const looking = await Promise.all(Array.from({ length: 6 }, child));
+    const writing = await child();
+    const LOOK = { looks: true, purpose: 'serve' };
+    for (const each of looking) each.send('lock', { kind: 'target', key: target, breakLock: false, ...LOOK });
+    // One after the other, whoever is first.
+    const waiting = new Map(looking.map((each) => [each, each.next()]));
+    while (waiting.size > 0) {
+      const [holder, answer] = await Promise.race(
+        [...waiting].map(async ([each, told]) => [each, await told] as const),
+      );
+      expect(answer).toEqual({ locked: true });
+      waiting.delete(holder);
+      expect(await writing.lock('target', target)).toMatchObject({ locked: false, code: 'locked' });
+      await holder.ask('release');
+    }
+    expect(await writing.lock('target', target)).toEqual({ locked: true });
+    expect(await looking[0]?.lock('target', target, LOOK)).toMatchObject({ locked: false, code: 'locked' });
+    await writing.ask('release');
+    const [killed, next] = looking;
+    await killed?.lock('target', target, LOOK);
+    await killed?.end('SIGKILL');
+    expect(await next?.lock('target', target, LOOK)).toEqual({ locked: true });
+    await next?.ask('release');
+    expect(await readdir(target)).toEqual([]);
+  });
+
   it('of an owner that was killed is taken at once', async () => {
     const target = await scratch();
     const [first, second] = [await child(), await child()];

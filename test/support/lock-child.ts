@@ -13,9 +13,9 @@ const { lockTarget, lockVm } = await import(process.argv[1]);
 const say = (message) => process.stdout.write(JSON.stringify(message) + '\\n');
 let lock;
 const commands = {
-  async lock({ kind, key, purpose, breakLock }) {
+  async lock({ kind, key, purpose, breakLock, looks }) {
     try {
-      lock = await (kind === 'vm' ? lockVm : lockTarget)(key, { purpose, breakLock });
+      lock = await (kind === 'vm' ? lockVm : lockTarget)(key, { purpose, breakLock, ...(looks && { lookUntil: new AbortController().signal }) });
       lock.signal.addEventListener('abort', () => say({ event: 'lost', message: lock.signal.reason.message }));
       return { locked: true };
     } catch (error) {
