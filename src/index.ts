@@ -92,6 +92,18 @@ export type { TargetFinding, TargetFindingCode } from './core/target-finding.js'
 export { note, pin, unpin } from './operations/pin.js';
 export type { MarkContext, MarkedPoint, NoteRequest, PinRequest, UnpinRequest } from './operations/pin.js';
 
+export { consolidate } from './operations/consolidate/consolidate.js';
+export type {
+  ConsolidateContext,
+  ConsolidatedChain,
+  ConsolidatedPoint,
+  ConsolidateEvent,
+  ConsolidateResult,
+  NewFile,
+} from './operations/consolidate/consolidate.js';
+export type { ConsolidateRequest } from './operations/consolidate/options.js';
+export type { ConsolidationEvent } from './consolidation/consolidate-points.js';
+
 export { prune } from './operations/prune/prune.js';
 export type { PruneContext, PrunedHistory, PrunedPoint, PruneResult } from './operations/prune/request.js';
 export type { PruneRequest } from './operations/prune/options.js';

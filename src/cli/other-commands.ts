@@ -1,5 +1,6 @@
 import { bootCommand } from './commands/boot.js';
 import { cleanupCommand } from './commands/cleanup.js';
+import { consolidateCommand } from './commands/consolidate.js';
 import { doctorCommand } from './commands/doctor.js';
 import { filesCommand } from './commands/files.js';
 import { importCommand } from './commands/import.js';
@@ -29,6 +30,7 @@ export const OTHER_COMMANDS: readonly Register[] = [
   filesCommand,
   bootCommand,
   pruneCommand,
+  consolidateCommand,
   pinCommand,
   unpinCommand,
   noteCommand,

@@ -22,6 +22,7 @@ const OTHERS = [
     'files',
     'boot',
     'prune',
+    'consolidate',
     'pin',
     'unpin',
     'note',

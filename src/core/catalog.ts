@@ -62,7 +62,8 @@ export function newCatalog(begun: Pick<Catalog, 'tool' | 'targetId' | 'createdAt
 /** What an earlier version would drop in silence, such as pins, is kept from it: it refuses a schema that it does not know. */
 export function schemaOf({ points, retiredFiles }: Pick<Catalog, 'points' | 'retiredFiles'>): Catalog['schema'] {
   const isMarked = points.some(({ pinned, note }) => pinned !== undefined || note !== undefined);
-  return isMarked || retiredFiles !== undefined ? CATALOG_SCHEMA : FIRST_SCHEMA;
+  const isLinked = points.some(({ disks }) => disks.some(({ link }) => link !== undefined));
+  return isMarked || isLinked || retiredFiles !== undefined ? CATALOG_SCHEMA : FIRST_SCHEMA;
 }
 
 export type CatalogReading =

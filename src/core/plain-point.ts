@@ -19,8 +19,8 @@ const isDigest: Test = (value) => typeof value === 'string' && /^[0-9a-f]{64}$/.
 const isName: Test = (value) => typeof value === 'string' && isComponent(value);
 const isLevel = oneOf('full', 'inc', 'diff', 'copy');
 
-/** A `suspect` file is rare enough to go through the schema, and so is a machine that tells of its hardware: one of a chain. */
-const DISK: Tests<Omit<PointDisk, 'suspect' | 'pieces'>> = {
+/** A `suspect` file and one with a `link` are rare enough to go through the schema, and so is a machine that tells of its hardware: one of a chain. */
+const DISK: Tests<Omit<PointDisk, 'suspect' | 'pieces' | 'link'>> = {
   disk: isName,
   level: isLevel,
   reason: isText,

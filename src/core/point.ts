@@ -16,6 +16,13 @@ export const textSchema = v.nullable(v.string());
 
 const digestSchema = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/));
 
+/** See `PieceDigest`. */
+const piecesSchema = v.object({
+  bytes: v.pipe(bytesSchema, v.minValue(65536)),
+  sha256: digestSchema,
+  method: v.optional(v.picklist(DIGEST_METHODS)),
+});
+
 export const pointDisk = v.object({
   disk: componentSchema,
   level: levelSchema,
@@ -26,6 +33,11 @@ export const pointDisk = v.object({
   file: componentSchema,
   /** The file this one builds on, in the same folder. */
   parent: v.nullable(componentSchema),
+  /**
+   * Its header names another file, which was merged into `parent`. With the digest that it has once it names `parent`; none
+   * where it has no digest, or cannot be given that link. See `settleLinks`.
+   */
+  link: v.optional(v.object({ name: componentSchema, pieces: v.optional(piecesSchema) })),
   /** Tracks what changed since this file. Only an exact match on the VM makes the file a parent. */
   bitmap: v.nullable(v.object({ name: bitmapNameSchema, persistent: v.boolean() })),
   virtualSize: bytesSchema,
@@ -37,14 +49,7 @@ export const pointDisk = v.object({
   mtimeMs: v.number(),
   /** Of the whole file: what earlier versions recorded. */
   sha256: v.nullable(digestSchema),
-  /** See `PieceDigest`. */
-  pieces: v.optional(
-    v.object({
-      bytes: v.pipe(bytesSchema, v.minValue(65536)),
-      sha256: digestSchema,
-      method: v.optional(v.picklist(DIGEST_METHODS)),
-    }),
-  ),
+  pieces: v.optional(piecesSchema),
   /** Bytes that the job copied. */
   changed: bytesSchema,
   durationMs: v.pipe(v.number(), v.minValue(0)),
@@ -150,4 +155,9 @@ export type DiskSource = PointDisk['source'];
 /** Recorded names identify a disk; they never address it. */
 export function recordedNames({ device, qdev, node, file }: DiskSource): DiskNames {
   return { device, qdev, address: node, file };
+}
+
+/** The file that the header of an image names as the one it builds on. */
+export function linkOf({ link, parent }: Pick<PointDisk, 'link' | 'parent'>): string | null {
+  return link?.name ?? parent;
 }

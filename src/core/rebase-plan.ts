@@ -230,12 +230,14 @@ export function settleRebase(
         file: plan.full.file,
         level: 'full',
         parent: null,
+        link: undefined,
         source: describedSource(line.filter((each) => each !== undefined)) ?? entry.source,
         plaintextOfEncrypted: line.some((each) => each?.plaintextOfEncrypted),
         compressed: line.some((each) => each?.compressed),
       };
     }
-    if (children.has(entry.file)) return { ...entry, ...facts.get(entry.file), parent: plan.full.file };
+    if (children.has(entry.file))
+      return { ...entry, ...facts.get(entry.file), parent: plan.full.file, link: undefined };
     if (entry.state !== 'merging') return entry;
     // The FULL file lives on as the head's. What is gone with this point is the file that the head had, so its name is
     // kept here: a crash before the files are removed must not leave one that no catalog knows.
@@ -292,7 +294,7 @@ function mapEntries(catalog: Catalog, disk: string, change: (entry: PointDisk) =
 }
 
 /** A point all of whose remaining disks are FULL files is a full point, which needs no other. */
-function withLevelOfDisks(point: Point): Point {
+export function withLevelOfDisks(point: Point): Point {
   const left = point.disks.filter(({ state }) => state !== 'merged');
   const isFull = left.length > 0 && left.every(({ level }) => level === 'full');
   return isFull && point.chain !== null ? { ...point, level: 'full' } : point;

@@ -22,6 +22,8 @@ export interface RetentionOptions {
   readonly now: number;
   readonly dropDamaged: boolean;
   readonly allowRemoveAll: boolean;
+  /** What a kept point builds on may go: its data is merged into that. */
+  readonly consolidate: boolean;
 }
 
 /** A point of a history. */
@@ -67,7 +69,7 @@ export interface PointVerdict extends HistoryPoint {
 export function retain(history: readonly HistoryPoint[], options: RetentionOptions): readonly PointVerdict[] {
   const reasons = history.map((): RetentionReason[] => []);
   const keep = (index: number, reason: RetentionReason): void => void reasons[index]?.push(reason);
-  const { rules, dropDamaged, allowRemoveAll } = options;
+  const { rules, dropDamaged, allowRemoveAll, consolidate } = options;
   const isWreck = ({ fault }: HistoryPoint): boolean => fault !== null && dropDamaged;
 
   for (const [index, each] of history.entries()) {
@@ -87,8 +89,8 @@ export function retain(history: readonly HistoryPoint[], options: RetentionOptio
     .toSorted((a, b) => b.ms - a.ms || b.index - a.index);
   for (const { index, reason } of [...keptByCounts(inTime, rules), ...keptWithin(inTime, rules)]) keep(index, reason);
 
-  keepParents(history, reasons);
-  if (!allowRemoveAll) keepLastGood(history, reasons);
+  if (!consolidate) keepParents(history, reasons);
+  if (!allowRemoveAll) keepLastGood(history, reasons, consolidate);
   return history.map((each, index) => ({ ...each, reasons: reasons[index] ?? [] }));
 }
 
@@ -227,14 +229,18 @@ function parentsIn(history: readonly HistoryPoint[]): readonly (readonly Link[])
 }
 
 /** Of a disk that no kept point can give back, the newest that can is kept. */
-function keepLastGood(history: readonly HistoryPoint[], reasons: readonly RetentionReason[][]): void {
+function keepLastGood(
+  history: readonly HistoryPoint[],
+  reasons: readonly RetentionReason[][],
+  consolidate: boolean,
+): void {
   const disks = new Set(history.flatMap(({ good }) => [...good]));
   for (const disk of [...disks].toSorted()) {
     const isKept = history.some(({ good }, index) => good.has(disk) && (reasons[index]?.length ?? 0) > 0);
     if (isKept) continue;
     const last = history.findLastIndex(({ good }) => good.has(disk));
     reasons[last]?.push({ code: 'last-good', text: `the last good point of ${disk}` });
-    keepParents(history, reasons);
+    if (!consolidate) keepParents(history, reasons);
   }
 }
 
@@ -276,4 +282,17 @@ export function onlyAsNeeded(verdicts: readonly PointVerdict[], need: number): r
 
 function timeOf(verdict: PointVerdict | undefined): number {
   return verdict ? parseISO(verdict.point.createdAt).getTime() : 0;
+}
+
+/** `--consolidate`: dropped points that cannot be merged into the one after them stay, with the reason. */
+export function keepUnmergeable(
+  verdicts: readonly PointVerdict[],
+  unmergeable: readonly { readonly target: string; readonly point: string; readonly why: string }[],
+): readonly PointVerdict[] {
+  const why = new Map(unmergeable.map((each) => [`${each.target}\n${each.point}`, each.why]));
+  return verdicts.map((each) => {
+    const text = why.get(`${each.target}\n${each.point.id}`);
+    if (text === undefined || each.reasons.length > 0) return each;
+    return { ...each, reasons: [{ code: 'needed', text: `needed, and cannot be merged: ${text}` }] };
+  });
 }

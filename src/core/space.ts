@@ -41,6 +41,11 @@ export function imageNeeded({ source, copyBitmap }: Pick<PlannedDisk, 'source' |
   return withMetadata(roundUp(Math.min(data, virtualSize), IMAGE_CLUSTER), virtualSize, copyBitmap === null);
 }
 
+/** The most that an image takes which holds so much data; `whole`: it builds on nothing. */
+export function imageWithData(data: number, virtualSize: number, whole: boolean): number {
+  return withMetadata(roundUp(data, IMAGE_CLUSTER), virtualSize, whole);
+}
+
 /** A whole copy also maps what reads as zeros; scattered changes can need a table for each of their clusters. */
 function withMetadata(data: number, virtualSize: number, whole: boolean): number {
   const tables = Math.ceil(virtualSize / PER_L2_TABLE);

@@ -46,7 +46,8 @@ function inWords({ kind, name }: LinkFault, links: readonly (string | null)[]): 
   return `builds on ${name ?? 'nothing'}, expected is ${links.map((each) => each ?? 'nothing').join(' or ')}`;
 }
 
-async function beginning(path: string, name: string): Promise<Uint8Array> {
+/** The first bytes of such a file, as many as its header may take. */
+export async function beginning(path: string, name: string): Promise<Uint8Array> {
   refuseUnlessFile(await look(() => lstat(path), name), name);
   // The flags hold also when the file is swapped for a link or a pipe between the look and this.
   const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;

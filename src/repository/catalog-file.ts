@@ -6,6 +6,7 @@ import { isThere } from '../host/is-there.js';
 import { codeOf } from '../host/file-errors.js';
 import { ownerFor } from '../host/ownership.js';
 import { readJsonFile } from '../host/plain-file.js';
+import { withLinksAsTheyAre } from './links-as-they-are.js';
 import { CATALOG_COPIES, catalogCopyPath, catalogPath } from './layout.js';
 
 /** `catalog.json` on disk: what is read is checked as if a stranger had written it; what is written is durable. */
@@ -31,7 +32,8 @@ export async function readCatalog(target: string): Promise<Catalog | undefined> 
   const path = catalogPath(target);
   const catalog = await readAt(path);
   // A run that took the folder for a new target would begin a catalog of its own beside the files of the old one.
-  if (catalog || !(await hasCopy(target))) return catalog;
+  if (catalog) return withLinksAsTheyAre(target, catalog);
+  if (!(await hasCopy(target))) return undefined;
   throw new LostCatalog('unsafe', `${path} is missing, and its copy is there`, { hint: FROM_COPY });
 }
 

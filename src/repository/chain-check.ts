@@ -1,7 +1,7 @@
 import { basename, join } from 'node:path';
 import { isFault, NO_FOLDER, type SeenFile } from '../core/file-record.js';
 import { hasDigest, type RecordedDigest } from '../core/pieces.js';
-import type { PointDisk } from '../core/point.js';
+import { linkOf, type PointDisk } from '../core/point.js';
 import { fileFinding, type PointFinding, refuseFindings } from '../core/point-findings.js';
 import { checkHeader, damagedAt, whyTouched } from './check-file.js';
 import type { DigestOptions, findDigestFault } from './digest.js';
@@ -70,7 +70,7 @@ async function checkEntry(
   const path = pathIn(folder, entry.file);
   const seen = await lookAtFile(path, entry);
   if (isFault(seen)) return seen;
-  const header = await checkHeader(path, { links: [entry.parent], virtualSize: entry.virtualSize });
+  const header = await checkHeader(path, { links: [linkOf(entry)], virtualSize: entry.virtualSize });
   return isFault(header) ? header : seen;
 }
 

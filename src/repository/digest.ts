@@ -54,7 +54,7 @@ export async function digestByPieces(
 ): Promise<DigestByPieces> {
   const { digests } = await hashPieces(path, { bytes: PIECE_BYTES, method }, options);
   const list = listOfPieces(digests);
-  return { pieces: { bytes: PIECE_BYTES, sha256: sha256Of(list), method }, digests, list };
+  return { pieces: { bytes: PIECE_BYTES, sha256: digestOfList(list), method }, digests, list };
 }
 
 /** That the bytes of a file are others than were recorded; where, if that is known. */
@@ -77,7 +77,7 @@ export async function findDigestFault(
   if (!pieces) return (await sha256File(path, options)) === sha256 ? undefined : { ranges: null };
   const { bytes } = pieces;
   const { digests, size } = await hashPieces(path, { bytes, method: methodOfPieces(pieces) }, options);
-  if (sha256Of(listOfPieces(digests)) === pieces.sha256) return undefined;
+  if (digestOfList(listOfPieces(digests)) === pieces.sha256) return undefined;
   const list = await readPieces(path, pieces, digests.length);
   return { ranges: list ? differingRanges(digests, list, { bytes, size }) : null };
 }
@@ -96,7 +96,7 @@ export async function readPieces(
       const { size } = await handle.stat();
       if (size !== lengthOfList(count, method)) return undefined;
       const list = await handle.readFile('latin1');
-      return sha256Of(list) === pieces.sha256 ? piecesInList(list, count, method) : undefined;
+      return digestOfList(list) === pieces.sha256 ? piecesInList(list, count, method) : undefined;
     } finally {
       await handle.close();
     }
@@ -236,6 +236,7 @@ async function reading<T>(
   }
 }
 
-function sha256Of(text: string): string {
+/** What the catalog has of a list of pieces. */
+export function digestOfList(text: string): string {
   return createHash('sha256').update(text).digest('hex');
 }

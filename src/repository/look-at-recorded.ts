@@ -1,6 +1,6 @@
 import { isFault, type FileFault } from '../core/file-record.js';
 import { hasDigest, pieceCount } from '../core/pieces.js';
-import type { PointDisk } from '../core/point.js';
+import { linkOf, type PointDisk } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf } from '../host/file-errors.js';
 import { QemuImgMissing } from '../qemu-tools/runner.js';
@@ -43,11 +43,11 @@ export async function lookAtRecorded(
   }
   const seen = await lookAtFile(path, entry);
   if (isFault(seen)) return { ...NOTHING, fault: seen };
-  const links = mergingInto === null ? [entry.parent] : [entry.parent, mergingInto];
+  const links = mergingInto === null ? [linkOf(entry)] : [linkOf(entry), mergingInto];
   const expected: ExpectedHeader = { links, virtualSize: entry.virtualSize };
   const header = await checkHeader(path, expected);
   if (isFault(header)) return { ...NOTHING, ...seen, fault: header };
-  const relinked = header.backingFile !== entry.parent;
+  const relinked = header.backingFile !== linkOf(entry);
   const { fault, leaks } = await checkClusters(path, signal);
   return { ...seen, relinked, fault, leaks };
 }

@@ -3,7 +3,7 @@ import { open, utimes } from 'node:fs/promises';
 import { isFault } from '../core/file-record.js';
 import { linkFault } from '../core/header-link.js';
 import { hasDigest, methodOfPieces } from '../core/pieces.js';
-import type { PointDisk } from '../core/point.js';
+import { linkOf, type PointDisk } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
 import { syncFile } from '../host/durable.js';
 import { fileError } from '../host/file-errors.js';
@@ -26,8 +26,9 @@ export async function mendLink(path: string, entry: PointDisk, options: DigestOp
   if (!hasDigest(entry) || !(await hasOtherLink(path, entry))) return false;
   const before = await headOf(path);
   try {
-    if (entry.parent === null) await removeBackingLink(path, options);
-    else await rebaseUnsafe(path, entry.parent, options);
+    const link = linkOf(entry);
+    if (link === null) await removeBackingLink(path, options);
+    else await rebaseUnsafe(path, link, options);
     const seen = await lookAtFile(path, entry);
     if (!isFault(seen) && (await whyDamaged(path, entry, options)) === undefined) {
       await syncFile(path);
@@ -46,7 +47,7 @@ async function hasOtherLink(path: string, entry: PointDisk): Promise<boolean> {
   if (isFault(await lookAtFile(path, entry))) return false;
   try {
     const header = await readHeader(path, entry.file);
-    const fault = linkFault(header, [entry.parent]);
+    const fault = linkFault(header, [linkOf(entry)]);
     return fault !== undefined && fault.kind !== 'data-file' && header.virtualSize === entry.virtualSize;
   } catch (error) {
     if (error instanceof QmpBackupError) return false;

@@ -8,6 +8,7 @@ import { isThere } from '../host/is-there.js';
 import { keepCatalogCopy, replaceCatalog, writeCatalog } from './catalog-file.js';
 import { diskFolder, pathIn, verifiedPath } from './layout.js';
 import { removePieceList } from './piece-list.js';
+import { settleLinks } from './settle-links.js';
 import { readMemory, writeMemory } from './verified-file.js';
 
 /**
@@ -30,14 +31,16 @@ export interface Tidied {
 }
 
 /**
- * Removes what the catalog has retired, also after a run that was killed over it, and forgets it. For who holds the target's
- * lock.
+ * Removes what the catalog has retired, also after a run that was killed over it, and forgets it; headers that name such a file
+ * get the link that the catalog tells first. For who holds the target's lock.
  *
  * @throws QmpBackupError where a file cannot be removed; the next run goes on with it
  */
 export async function removeRetiredFiles(target: string, catalog: Catalog): Promise<Tidied> {
-  const { retiredFiles, ...kept } = catalog;
+  const { retiredFiles, ...rest } = catalog;
   if (!retiredFiles) return { catalog, removed: [] };
+  // Before what their headers name is gone: as long as it is there, any program can open them.
+  const kept = await settleLinks(target, rest);
   const recorded = filesOf(catalog);
   const removed: string[] = [];
   for (const { folder, file } of retiredFiles) {

@@ -53,7 +53,7 @@ export function retained(
   more: Partial<RetentionOptions> = {},
 ): readonly PointVerdict[] {
   const now = Date.parse('2100-01-01T00:00:00Z');
-  return retain(history, { rules, now, dropDamaged: false, allowRemoveAll: false, ...more });
+  return retain(history, { rules, now, dropDamaged: false, allowRemoveAll: false, consolidate: false, ...more });
 }
 
 /** What is left when the dropped points are gone. */

@@ -3,6 +3,7 @@ import { prune } from '../../operations/prune/prune.js';
 import { pruneDocument } from '../documents/prune.js';
 import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
+import { createPercent } from '../render/progress.js';
 import { renderPrune } from '../render/prune.js';
 import type { CommandContext } from '../wiring.js';
 
@@ -11,7 +12,7 @@ type Flags = Readonly<Record<string, unknown>>;
 export const pruneCommand: Register = (program, run) => {
   const { target, monthly, vmName, keepLast, keepHourly, keepDaily, keepWeekly, keepMonthly, keepYearly } =
     PRUNE_OPTIONS;
-  const { keepWithin, keepFree, dropDamaged, allowRemoveAll, dryRun, breakLock } = PRUNE_OPTIONS;
+  const { keepWithin, keepFree, consolidate, dropDamaged, allowRemoveAll, dryRun, breakLock } = PRUNE_OPTIONS;
   const number = { value: '<n>' };
   program
     .command('prune')
@@ -43,6 +44,9 @@ export const pruneCommand: Register = (program, run) => {
     )
 
     .optionsGroup('What else may go:')
+    .addOption(
+      optionOf(consolidate, 'points that others build on: their data is merged into the next that stays, in new files'),
+    )
     .addOption(optionOf(dropDamaged, 'points that cannot be restored as a whole'))
     .addOption(optionOf(allowRemoveAll, 'the last good point of a disk'))
     .addHelpText('after', EXAMPLES)
@@ -50,20 +54,27 @@ export const pruneCommand: Register = (program, run) => {
 };
 
 const EXAMPLES = `
-Whatever the rules say, these stay: pinned points, what a kept point builds on, what the next increment builds on, and points whose
+Whatever the rules say, these stay: pinned points, what a kept point builds on (unless --consolidate), what the next increment builds on, and points whose
 date cannot be right. Ends with 3 where --keep-free cannot be had, or one of several VMs could not be pruned.
 
 Examples:
   qmpbackup prune --target /backup/vm --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
   qmpbackup prune --target /backup --monthly --keep-within 30d --keep-yearly 5
+  qmpbackup prune --target /backup/vm --keep-hourly 24 --keep-daily 7 --consolidate
   qmpbackup prune --target /backup/vm --keep-last 3 --keep-free 200G`;
 
 async function runPrune(flags: Flags, context: CommandContext): Promise<void> {
-  const { globals, signal, now } = context;
+  const { globals, log, signal, now } = context;
+  const percent = createPercent(log);
   const result = await prune(requestFrom(PRUNE_OPTIONS, { ...globals, ...flags }), {
     ...{ signal, now },
-    report: context.warn,
+    report: (event) => {
+      if (event.kind === 'warning') context.warn(event);
+      else if (event.kind === 'progress') percent(`merging into ${event.into}`, event.percent);
+      else log.write('debug', `merging ${event.files.join(', ')} of ${event.disk} into ${event.into}`);
+    },
   });
+  log.transient('');
   const { histories, dryRun } = result;
   if (histories.some(({ missing, failed }) => missing !== null || failed !== null)) context.endWith('partial');
   context.done(

@@ -1,6 +1,7 @@
 import type { BackupDocument } from './schemas/backup.js';
 import type { BootDocument } from './schemas/boot.js';
 import type { CleanupDocument } from './schemas/cleanup.js';
+import type { ConsolidateDocument } from './schemas/consolidate.js';
 import type { DoctorDocument } from './schemas/doctor.js';
 import type { FilesFindDocument, FilesGetDocument, FilesLsDocument } from './schemas/files.js';
 import type { ImportDocument } from './schemas/import.js';
@@ -31,6 +32,7 @@ export type AnswerDocument =
   | FilesGetDocument
   | FilesFindDocument
   | BootDocument
+  | ConsolidateDocument
   | PruneDocument
   | PinDocument
   | UnpinDocument

@@ -27,11 +27,12 @@ function historyPart({ vm, targets, points, removed, freed, missing, failed }: P
   };
 }
 
-function pointPart({ target, point, name, reasons, bytes }: PrunedPoint): HistoryPart['points'][number] {
+function pointPart({ target, point, name, reasons, mergedInto, bytes }: PrunedPoint): HistoryPart['points'][number] {
   const { id, chain, number, createdAt } = point;
   return {
     ...{ target, id, chain, number, createdAt, name, kept: reasons.length > 0 },
     reasons: reasons.map(({ code, text }) => ({ code, text })),
+    mergedInto,
     bytes,
   };
 }

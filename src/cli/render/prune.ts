@@ -26,13 +26,15 @@ function renderHistory(history: PrunedHistory, dryRun: boolean, verbose: boolean
   ].join('\n');
 }
 
-function row({ target, point, reasons, bytes }: PrunedPoint, several: boolean): readonly string[] {
+function row({ target, point, reasons, mergedInto, bytes }: PrunedPoint, several: boolean): readonly string[] {
   return [
     ...(several ? [target.slice(target.lastIndexOf('/') + 1)] : []),
     point.chain === null ? point.id : `${point.chain}:${point.number}`,
     formatTime(point.createdAt),
     formatBytes(bytes),
     reasons.length === 0 ? 'drop' : 'keep',
-    reasons.length === 0 ? 'no rule keeps it' : reasons.map(({ text }) => text).join(', '),
+    reasons.length === 0
+      ? `no rule keeps it${mergedInto.length > 0 ? '; its data is merged into the next' : ''}`
+      : reasons.map(({ text }) => text).join(', '),
   ];
 }

@@ -20,6 +20,8 @@ export const PRUNE_OPTIONS = {
   keepWithin: timeSpan('--keep-within'),
   /** Of what no rule keeps only so much goes that so many bytes are free. */
   keepFree: bytes('--keep-free', null),
+  /** Points that others build on go, too: their data is merged into the next that stays. */
+  consolidate: yesOrNo('--consolidate'),
   /** Damaged points go, too. */
   dropDamaged: yesOrNo('--drop-damaged'),
   /** The last good point of a disk may go. */
@@ -37,6 +39,7 @@ export interface PruneOptions {
   readonly rules: RetentionRules;
   /** Bytes that are to be free; null is whatever the rules free. */
   readonly keepFree: number | null;
+  readonly consolidate: boolean;
   readonly dropDamaged: boolean;
   readonly allowRemoveAll: boolean;
   readonly dryRun: boolean;
@@ -57,6 +60,11 @@ export function pruneOptions(request: PruneRequest): PruneOptions {
   if (keepWithin === null && Object.values(counts).every((each) => each === null)) {
     throw new QmpBackupError('usage', 'prune was told nothing to keep', {
       hint: 'Give a rule, such as --keep-daily 7, --keep-last 10 or --keep-within 30d; --dry-run says what would go.',
+    });
+  }
+  if (rest.consolidate && rest.keepFree !== null) {
+    throw new QmpBackupError('usage', '--consolidate and --keep-free exclude each other', {
+      hint: 'What a merge frees is known only when it is done: give rules without --keep-free.',
     });
   }
   if (vmName !== null && !monthly) {

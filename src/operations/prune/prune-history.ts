@@ -1,10 +1,20 @@
 import { join } from 'node:path';
+import { consolidatePoints, goingFiles } from '../../consolidation/consolidate-points.js';
+import { planMerges } from '../../consolidation/plan-merges.js';
+import { refuseHalfMerged } from '../../consolidation/refuse-half-merged.js';
 import type { Catalog } from '../../core/catalog.js';
+import { type MergeLine, topOf } from '../../core/consolidation.js';
 import { nameIn } from '../../core/point-name.js';
-import { bytesOfPoint, type HistoryPoint, onlyAsNeeded, retain, type PointVerdict } from '../../core/retention.js';
+import {
+  bytesOfPoint,
+  type HistoryPoint,
+  keepUnmergeable,
+  onlyAsNeeded,
+  retain,
+  type PointVerdict,
+} from '../../core/retention.js';
 import { withoutPoints } from '../../core/retire-points.js';
 import { trackedPoints } from '../../core/tracked-points.js';
-import { QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
 import { toolName } from '../../host/package-version.js';
@@ -32,24 +42,20 @@ export async function pruneHistory(history: History, given: PruneRun, unwind: Un
   };
   for (const { catalog } of targets) refuseHalfMerged(catalog);
   await tidyUp();
-  const verdicts = await decide(targets, run);
-  const points = pointsOf(verdicts);
+  const { verdicts, merges } = await decide(targets, run);
+  const points = pointsOf(verdicts, [...merges.values()].flat());
   const dropped = verdicts.filter(({ reasons }) => reasons.length === 0);
-  const before = await plannedRetirements(targets, dropped, run);
+  const changes = await plannedChanges(targets, dropped, merges, run);
+  let freed = dropped.reduce((sum, { point }) => sum + bytesOfPoint(point), 0);
   if (!dryRun) {
-    for (const { each, next } of before) {
-      run.signal.throwIfAborted();
-      await commitRetirement(each.target, next);
-      each.catalog = next;
-    }
+    for (const change of changes) freed -= await carryOut(change, run);
     await tidyUp();
     await dropEmptyMonths(targets);
   }
-  const freed = dropped.reduce((sum, { point }) => sum + bytesOfPoint(point), 0);
   const missing = await missingSpace(targets, run, dryRun ? freed : 0);
   return {
     ...{ vm: history.vm, targets: history.targets.map(({ target }) => target) },
-    ...{ points, removed, freed, missing, failed: null },
+    ...{ points, removed, freed: Math.max(0, freed), missing, failed: null },
   };
 }
 
@@ -75,16 +81,13 @@ async function lockAll(
   return { targets: locked, run: { ...given, signal: AbortSignal.any(signals) } };
 }
 
-/** Which of its files are needed is known when it is finished. */
-function refuseHalfMerged({ points }: Catalog): void {
-  const merging = points.flatMap(({ disks }) => disks).find(({ state }) => state === 'merging');
-  if (!merging) return;
-  throw new QmpBackupError('unsafe', `a rebase of ${merging.disk} was interrupted, and has to be finished first`, {
-    hint: `Finish it: qmpbackup rebase --target DIR --disk ${merging.disk}`,
-  });
+interface Decided {
+  readonly verdicts: readonly PointVerdict[];
+  /** What has to be merged so that the dropped points can go, by target. */
+  readonly merges: ReadonlyMap<string, readonly MergeLine[]>;
 }
 
-async function decide(targets: readonly LockedTarget[], run: PruneRun): Promise<readonly PointVerdict[]> {
+async function decide(targets: readonly LockedTarget[], run: PruneRun): Promise<Decided> {
   const { options } = run;
   const history: HistoryPoint[] = [];
   for (const each of targets) {
@@ -94,8 +97,45 @@ async function decide(targets: readonly LockedTarget[], run: PruneRun): Promise<
     history.push(...contents.map((content) => inHistory(each.target, content, tracked)));
   }
   const verdicts = retain(history, { ...options, now: run.now().getTime() });
-  if (options.keepFree === null) return verdicts;
-  return onlyAsNeeded(verdicts, Math.max(0, options.keepFree - (await freeOf(targets, run))));
+  if (options.consolidate) return decideMerges(targets, verdicts);
+  const merges = new Map<string, readonly MergeLine[]>();
+  if (options.keepFree === null) return { verdicts, merges };
+  return { verdicts: onlyAsNeeded(verdicts, Math.max(0, options.keepFree - (await freeOf(targets, run)))), merges };
+}
+
+/** What cannot be merged stays, and so others may have to: each round keeps one point more, or is the last. */
+async function decideMerges(targets: readonly LockedTarget[], first: readonly PointVerdict[]): Promise<Decided> {
+  for (let verdicts = first; ;) {
+    const merges = new Map<string, readonly MergeLine[]>();
+    const unmergeable: { target: string; point: string; why: string }[] = [];
+    for (const { target, catalog } of targets) {
+      const plan = await planMerges(target, catalog, droppedIn(target, verdicts));
+      merges.set(target, plan.lines);
+      unmergeable.push(...plan.unmergeable.map(({ point, why }) => ({ target, point, why })));
+      for (const line of plan.lines) {
+        const top = verdicts.find((each) => each.target === target && each.point.id === line.point);
+        if (!top || top.good.has(line.disk)) continue;
+        // Nothing is made of what is damaged.
+        for (const point of ownersOf(catalog, line))
+          unmergeable.push({ target, point, why: 'what builds on it is damaged' });
+      }
+    }
+    if (unmergeable.length === 0) return { verdicts, merges };
+    verdicts = keepUnmergeable(verdicts, unmergeable);
+  }
+}
+
+function droppedIn(target: string, verdicts: readonly PointVerdict[]): ReadonlySet<string> {
+  const dropped = verdicts.filter((each) => each.target === target && each.reasons.length === 0);
+  return new Set(dropped.map(({ point }) => point.id));
+}
+
+/** Ids of the points whose files are merged forward. */
+function ownersOf({ points }: Pick<Catalog, 'points'>, { disk, files }: MergeLine): readonly string[] {
+  const names = new Set(files.slice(0, -1).map(({ file }) => file));
+  return points
+    .filter(({ disks }) => disks.some((each) => each.disk === disk && each.state !== 'merged' && names.has(each.file)))
+    .map(({ id }) => id);
 }
 
 function inHistory(
@@ -127,26 +167,52 @@ async function missingSpace(targets: readonly LockedTarget[], run: PruneRun, pro
   return missing > 0 ? missing : null;
 }
 
-/** The catalogs without what is dropped; refuses where somebody has a file of that open, before the first of them changes. */
-async function plannedRetirements(
-  targets: readonly LockedTarget[],
-  dropped: readonly PointVerdict[],
-  { options }: PruneRun,
-): Promise<readonly { readonly each: LockedTarget; readonly next: Catalog }[]> {
-  const planned = targets.flatMap((each) => {
-    const ids = new Set(dropped.filter(({ target }) => target === each.target).map(({ point }) => point.id));
-    return ids.size === 0 ? [] : [{ each, next: { ...withoutPoints(each.catalog, ids), tool: toolName() } }];
-  });
-  for (const { each, next } of planned) {
-    const files = (next.retiredFiles ?? []).map(({ folder, file }) => `${folder}/${file}`);
-    await refuseOpenFiles(each.target, files, options);
-  }
-  return planned;
+/** What is done in one target. */
+interface Change {
+  readonly each: LockedTarget;
+  readonly dropped: ReadonlySet<string>;
+  readonly lines: readonly MergeLine[];
 }
 
-function pointsOf(verdicts: readonly PointVerdict[]): readonly PrunedPoint[] {
+/** Refuses where somebody has a file open that would go, before the first target changes. */
+async function plannedChanges(
+  targets: readonly LockedTarget[],
+  verdicts: readonly PointVerdict[],
+  merges: ReadonlyMap<string, readonly MergeLine[]>,
+  { options }: PruneRun,
+): Promise<readonly Change[]> {
+  const changes = targets.flatMap((each): Change[] => {
+    const dropped = droppedIn(each.target, verdicts);
+    return dropped.size === 0 ? [] : [{ each, dropped, lines: merges.get(each.target) ?? [] }];
+  });
+  for (const { each, dropped, lines } of changes) {
+    await refuseOpenFiles(each.target, goingFiles({ catalog: each.catalog, dropped, lines }), options);
+  }
+  return changes;
+}
+
+/** @returns bytes that new files take more than those whose place they took */
+async function carryOut({ each, dropped, lines }: Change, run: PruneRun): Promise<number> {
+  const { target, catalog } = each;
+  run.signal.throwIfAborted();
+  if (lines.length === 0) {
+    each.catalog = { ...withoutPoints(catalog, dropped), tool: toolName() };
+    await commitRetirement(target, each.catalog);
+    return 0;
+  }
+  const { catalog: next, made } = await consolidatePoints({ target, catalog, dropped, lines }, run);
+  each.catalog = next;
+  return made.reduce((sum, { line, allocated }) => sum + allocated - topOf(line).allocated, 0);
+}
+
+function pointsOf(verdicts: readonly PointVerdict[], lines: readonly MergeLine[]): readonly PrunedPoint[] {
   const all = verdicts.map(({ point }) => point);
   return verdicts.map(({ target, point, reasons }) => {
-    return { target, point, name: nameIn(point, all), reasons, bytes: bytesOfPoint(point) };
+    const mergedInto = reasons.length > 0 ? [] : takenOverBy({ points: [point] }, lines);
+    return { target, point, name: nameIn(point, all), reasons, mergedInto, bytes: bytesOfPoint(point) };
   });
+}
+
+function takenOverBy(one: Pick<Catalog, 'points'>, lines: readonly MergeLine[]): readonly string[] {
+  return [...new Set(lines.flatMap((line) => (ownersOf(one, line).length > 0 ? [line.point] : [])))];
 }

@@ -10,7 +10,8 @@ import { pruneHistory } from './prune-history.js';
 import type { PruneContext, PrunedHistory, PruneResult, PruneRun } from './request.js';
 
 /**
- * Drops the points that no rule keeps, of each VM in a folder apart. No byte of a file that is kept is written. Any step may be
+ * Drops the points that no rule keeps, of each VM in a folder apart. Without
+ * `consolidate` no byte of a file that is kept is written. Any step may be
  * the last of a run that is killed: what is in the catalog can be restored, and the next run removes the rest.
  *
  * @throws QmpBackupError `usage`, `no-catalog`; of a single VM `locked`, also where somebody has a dropped file open, and
@@ -19,11 +20,11 @@ import type { PruneContext, PrunedHistory, PruneResult, PruneRun } from './reque
 export async function prune(request: PruneRequest, given: Partial<PruneContext> = {}): Promise<PruneResult> {
   const [options, context] = [pruneOptions(request), contextOf(given)];
   const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
-  const { signal, now } = context;
+  const { signal, now, report } = context;
   signal.throwIfAborted();
   const root = resolve(options.target);
   const found = await historiesIn(options.label === null ? root : await vmFolder(root, options.label));
-  const run: PruneRun = { options, signal, now, warn };
+  const run: PruneRun = { options, signal, now, warn, onEvent: report };
   const histories: PrunedHistory[] = [];
   for (const history of found) {
     signal.throwIfAborted();

@@ -1,13 +1,16 @@
 import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
+import type { ConsolidationEvent, ConsolidationRun } from '../../consolidation/consolidate-points.js';
 import type { Catalog } from '../../core/catalog.js';
 import type { VmIdentity } from '../../core/identity.js';
 import type { Point } from '../../core/point.js';
 import type { RetentionReason } from '../../core/retention.js';
-import type { Warn } from '../../core/warning.js';
 import type { QmpBackupError } from '../../errors.js';
 import type { PruneOptions } from './options.js';
 
-export type PruneContext = VerbContext<WarningEvent>;
+/** The others only with `--consolidate`. */
+export type PruneEvent = WarningEvent | ConsolidationEvent;
+
+export type PruneContext = VerbContext<PruneEvent>;
 
 export interface PruneResult {
   readonly histories: readonly PrunedHistory[];
@@ -23,7 +26,7 @@ export interface PrunedHistory {
   readonly points: readonly PrunedPoint[];
   /** Files that were removed, absolute; also those that a run which was killed had left. */
   readonly removed: readonly string[];
-  /** Bytes that the files of dropped points took. */
+  /** Bytes that the files of dropped points took; less what new files take, which a dry run does not know. */
   readonly freed: number;
   /** Bytes that `--keep-free` asks for and that are not free now; null where it is not asked, or they are. */
   readonly missing: number | null;
@@ -38,14 +41,13 @@ export interface PrunedPoint {
   readonly name: string;
   /** Why it is kept; of a dropped point there is none. */
   readonly reasons: readonly RetentionReason[];
+  /** Ids of the points that took over the data of a dropped one, `--consolidate`. */
+  readonly mergedInto: readonly string[];
   readonly bytes: number;
 }
 
-export interface PruneRun {
+export interface PruneRun extends ConsolidationRun {
   readonly options: PruneOptions;
-  readonly signal: AbortSignal;
-  readonly now: () => Date;
-  readonly warn: Warn;
 }
 
 /** A target under its lock. */

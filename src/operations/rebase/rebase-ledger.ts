@@ -1,7 +1,7 @@
 import type { Catalog } from '../../core/catalog.js';
 import { isFault } from '../../core/file-record.js';
 import { type DigestMethod, hasDigest, methodOf, strongest } from '../../core/pieces.js';
-import type { PointDisk } from '../../core/point.js';
+import { linkOf, type PointDisk } from '../../core/point.js';
 import { fileFinding, type PointFinding, refuseFindings } from '../../core/point-findings.js';
 import {
   dropMerged,
@@ -151,7 +151,7 @@ async function verifyRecorded(
     for (const entry of entries) {
       const path = pathInDisk(folder, entry.file);
       const grownTo = entry.file === full.file ? { grownTo: virtualSize } : {};
-      refuseFault(entry, await checkHeader(path, { ...entry, ...grownTo, links: [entry.parent] }));
+      refuseFault(entry, await checkHeader(path, { ...entry, ...grownTo, links: [linkOf(entry)] }));
       if (entry.file !== full.file) refuseFault(entry, await whyAltered(path, entry, { signal: options.signal }));
     }
   } else {
@@ -177,12 +177,12 @@ async function verifyChild(
   deps: LedgerDeps,
 ): Promise<void> {
   const path = pathInDisk(folder, entry.file);
-  const links = resumes ? [head.file, full.file] : [head.file];
+  const links = resumes ? [linkOf(entry), full.file] : [linkOf(entry)];
   const header = await checkHeader(path, { ...entry, links });
   refuseFault(entry, header);
   const isRelinked = !isFault(header) && header.backingFile === full.file;
   if (isRelinked && (options.dryRun || !hasDigest(entry))) return;
-  if (isRelinked) await deps.rebaseUnsafe(path, head.file);
+  if (isRelinked) await deps.rebaseUnsafe(path, linkOf(entry) ?? head.file);
   refuseFault(entry, await whyAltered(path, entry, { signal: options.signal }));
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describeCatalog, isOlderThan } from '../../core/catalog-copy.js';
 import type { Catalog } from '../../core/catalog.js';
 import { recordedFiles } from '../../core/damage.js';
-import type { PointDisk } from '../../core/point.js';
+import { linkOf, type PointDisk } from '../../core/point.js';
 import type { StrayKind } from '../../core/strays.js';
 import { fileKey } from '../../core/verified.js';
 import { QmpBackupError } from '../../errors.js';
@@ -29,7 +29,7 @@ import { findStrays, type Stray } from './strays.js';
 export async function repairTarget(run: VerifyRun, target: string, told: ToldByTarget): Promise<readonly string[]> {
   const aside = new StrayFolder(target, run.now());
   const copy = await copyToTake(target, told);
-  const catalog = copy ?? told.catalog;
+  let catalog = copy ?? told.catalog;
   // Nothing tells what of the files is a backup.
   if (!catalog) return [];
   const recorded = recordedFiles(catalog).map(fileKey);
@@ -40,8 +40,9 @@ export async function repairTarget(run: VerifyRun, target: string, told: ToldByT
     done.push(...(await moveStrays(target, { ...told, catalog }, aside, ALL)));
     done.push(...(await replaceCatalog(target, copy, aside)));
   } else {
-    const { removed } = await removeRetiredFiles(target, catalog);
-    done.push(...removed.map((file) => `removed ${file}, whose point was pruned`));
+    const tidied = await removeRetiredFiles(target, catalog);
+    ({ catalog } = tidied);
+    done.push(...tidied.removed.map((file) => `removed ${file}, whose point was pruned or merged`));
     done.push(...(await removeRetired(target, { ...told, catalog })));
     done.push(...(await moveStrays(target, { ...told, catalog }, aside, ['stray', 'partial'])));
   }
@@ -178,7 +179,7 @@ async function mendFile(
 ): Promise<readonly string[]> {
   const done: string[] = [];
   const name = `${entry.disk}/${entry.file}`;
-  if (await mendLink(path, entry, how)) done.push(`gave ${name} its link to ${entry.parent ?? 'nothing'} again`);
+  if (await mendLink(path, entry, how)) done.push(`gave ${name} its link to ${linkOf(entry) ?? 'nothing'} again`);
   if ((await whyNoPieceList(path, entry)) === undefined) return done;
   if (await mendPieceList(path, entry, how)) done.push(`made the list of pieces of ${name} again`);
   return done;

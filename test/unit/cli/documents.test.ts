@@ -11,6 +11,7 @@ import { filesFindDocument, filesGetDocument, filesLsDocument } from '../../../s
 import type { LocatedFile } from '../../../src/guest-files/reader.js';
 import { mountDocument, umountDocument } from '../../../src/cli/documents/mount.js';
 import { noteDocument, pinDocument, unpinDocument } from '../../../src/cli/documents/pin.js';
+import { consolidateDocument } from '../../../src/cli/documents/consolidate.js';
 import { pruneDocument } from '../../../src/cli/documents/prune.js';
 import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
@@ -125,6 +126,21 @@ const DOCUMENTS = {
     },
     'jobs',
   ),
+  consolidate: consolidateDocument(
+    {
+      chains: [
+        {
+          ...{ vm: { uuid: null, name: 'vm', label: null }, target: '/t', freed: 1, removed: ['/t/d1/x'] },
+          head: { point: POINT, name: 'point 1' },
+          merged: [{ point: POINT, name: 'point 1' }],
+          files: [{ disk: 'd1', file: 'FULL-1.qcow2', from: ['FULL-0.qcow2'] }],
+          failed: new QmpBackupError('locked', 'w', { hint: 'h' }),
+        },
+      ],
+      dryRun: false,
+    },
+    [],
+  ),
   prune: pruneDocument(
     {
       histories: [
@@ -138,7 +154,7 @@ const DOCUMENTS = {
           },
           points: [
             {
-              ...{ target: '/t', point: POINT, name: 'point 1', bytes: 3 },
+              ...{ target: '/t', point: POINT, name: 'point 1', mergedInto: ['i'], bytes: 3 },
               reasons: [{ code: 'last', text: 'last 1' }],
             },
           ],

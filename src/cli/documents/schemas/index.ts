@@ -10,6 +10,7 @@ import { listDocumentSchema } from './list.js';
 import { mergeDocumentSchema } from './merge.js';
 import { mountDocumentSchema } from './mount.js';
 import { noteDocumentSchema, pinDocumentSchema, unpinDocumentSchema } from './pin.js';
+import { consolidateDocumentSchema } from './consolidate.js';
 import { pruneDocumentSchema } from './prune.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
@@ -37,6 +38,7 @@ export const DOCUMENT_SCHEMAS = {
   'files-find': filesFindDocumentSchema,
   boot: bootDocumentSchema,
   prune: pruneDocumentSchema,
+  consolidate: consolidateDocumentSchema,
   pin: pinDocumentSchema,
   unpin: unpinDocumentSchema,
   note: noteDocumentSchema,

@@ -52,6 +52,7 @@ const point = object(
     name: text('The point in words'),
     kept: flag('It stays'),
     reasons: listOf(reason, 'Why it stays; empty where it does not'),
+    mergedInto: texts('Of one that does not stay: ids of the points that take its data over (--consolidate)'),
     bytes: count('Bytes that its files take'),
   },
   'A point, as it was before',
@@ -63,7 +64,9 @@ const history = object(
     targets: texts('Absolute paths; of --monthly the months of one VM, the oldest first'),
     points: listOf(point, 'Its points, in the order in which they were made'),
     removed: texts('Files that were removed, absolute'),
-    freed: count('Bytes that the files of dropped points took'),
+    freed: count(
+      'Bytes that the files of dropped points took; less what new files take, which a dry run does not know',
+    ),
     missing: countOrNull(
       'Bytes that --keep-free asks for and that are not free; null where that is not asked, or they are',
     ),

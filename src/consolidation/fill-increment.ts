@@ -1,0 +1,116 @@
+import { fileNode, qcow2Node } from '../core/block-node.js';
+import { type Range, type Span, totalLength } from '../core/extents.js';
+import { IMAGE_CLUSTER } from '../core/image-cluster.js';
+import { syncFile } from '../host/durable.js';
+import { NbdClient } from '../nbd/client.js';
+import { NbdConnectionLost } from '../nbd/errors.js';
+import { pull, sinkOf } from '../nbd/pull.js';
+import type { MapExtent } from '../qemu-tools/image-info.js';
+import { nodeOf, viewOf } from '../qemu-tools/image-view.js';
+import { type QemuNbd, startQemuNbd } from '../qemu-tools/qemu-nbd.js';
+import { compare, map } from '../qemu-tools/steps.js';
+import { type FillOptions, type ImageToFill, slicesOf, wrongResult } from './image-to-fill.js';
+
+/**
+ * What several increments hold together, in one: of each cluster what the newest says that has it, zeros too, which hide what is
+ * below. What they build on is not opened, so that the work is that of their own data.
+ *
+ * @throws QmpBackupError `failed`, in the words of the programs
+ */
+export async function fillIncrement(image: ImageToFill, { signal, onProgress }: FillOptions): Promise<void> {
+  const { dir, partial, files } = image;
+  const path = `${dir}/${partial}`;
+  const long = { cwd: dir, signal };
+  const own = viewOf([partial]);
+  const sizes = new Set(files.map(({ virtualSize }) => virtualSize));
+  const slices = slicesOf(files.map(({ file }) => file));
+  for (const [index, slice] of slices.entries()) {
+    const before = index === 0 ? [] : held(await map(own, long));
+    const extents = await map(viewOf(slice), long);
+    const ranges = rangesIn(extents);
+    refuseParts(partial, ranges, sizes);
+    await copyRanges(image, slice, ranges, signal, (percent) => onProgress((index * 100 + percent) / slices.length));
+    await syncFile(path);
+    // Bytes, and which clusters there are: in zeros that hide nothing a comparison sees no difference.
+    const after = held(await map(own, long));
+    if (!isSame(after, joined([...before, ...held(extents)]))) {
+      throw wrongResult(partial, 'it does not hold the clusters that were merged');
+    }
+    if (!(await compare(viewOf([partial, ...slice]), own, long))) {
+      throw wrongResult(partial, `it does not hold what ${slice.at(-1)} does`);
+    }
+  }
+}
+
+async function copyRanges(
+  { dir, partial, compress }: ImageToFill,
+  files: readonly string[],
+  ranges: readonly Range[],
+  signal: AbortSignal,
+  onProgress: (percent: number) => void,
+): Promise<void> {
+  const total = totalLength(ranges);
+  if (total === 0) return;
+  const image = qcow2Node(fileNode(`${dir}/${partial}`), null);
+  const node = compress ? { driver: 'compress', file: image } : image;
+  await serving({ node: nodeOf(files.map((file) => `${dir}/${file}`)), readOnly: true, signal }, (from) =>
+    serving({ node, detectZeroes: true, signal }, (into) =>
+      pull(from, ranges, sinkOf(into), { signal, onProgress: ({ done }) => onProgress((done / total) * 100) }),
+    ),
+  );
+}
+
+/** Hands `use` a client of an image that is served meanwhile; when this resolves, it is closed and written. */
+async function serving(
+  options: Parameters<typeof startQemuNbd>[0] & { readonly signal: AbortSignal },
+  use: (client: NbdClient) => Promise<void>,
+): Promise<void> {
+  const server: QemuNbd = await startQemuNbd(options);
+  try {
+    const client = await NbdClient.connect({ kind: 'unix', path: server.socketPath }, { signal: options.signal });
+    try {
+      await use(client);
+    } finally {
+      await client.close();
+    }
+    await server.ended();
+  } catch (error) {
+    throw error instanceof NbdConnectionLost ? await server.explain(error) : error;
+  } finally {
+    await server.kill();
+  }
+}
+
+function rangesIn(extents: readonly MapExtent[]): readonly Range[] {
+  return extents
+    .filter(({ present }) => present)
+    .map(({ start, length, data, zero }) => ({ kind: data && !zero ? 'data' : 'zero', offset: start, length }));
+}
+
+/** A part of a cluster of the new image would hide what is below the rest of it. */
+function refuseParts(partial: string, ranges: readonly Range[], sizes: ReadonlySet<number>): void {
+  const ends = (at: number): boolean => at % IMAGE_CLUSTER === 0 || sizes.has(at);
+  const odd = ranges.find(({ offset, length }) => !ends(offset) || !ends(offset + length));
+  if (odd) throw wrongResult(partial, `a part of a cluster was to be written, at byte ${odd.offset}`);
+}
+
+/** Where an image has clusters, in order. */
+function held(extents: readonly MapExtent[]): readonly Span[] {
+  return joined(extents.filter(({ present }) => present).map(({ start, length }) => ({ offset: start, length })));
+}
+
+function joined(spans: readonly Span[]): readonly Span[] {
+  const all: { offset: number; length: number }[] = [];
+  for (const { offset, length } of spans.toSorted((a, b) => a.offset - b.offset)) {
+    const last = all.at(-1);
+    if (!last || last.offset + last.length < offset) all.push({ offset, length });
+    else last.length = Math.max(last.offset + last.length, offset + length) - last.offset;
+  }
+  return all;
+}
+
+function isSame(a: readonly Span[], b: readonly Span[]): boolean {
+  return (
+    a.length === b.length && a.every(({ offset, length }, at) => b[at]?.offset === offset && b[at].length === length)
+  );
+}

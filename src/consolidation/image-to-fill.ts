@@ -1,0 +1,34 @@
+import type { PointDisk } from '../core/point.js';
+import { QmpBackupError } from '../errors.js';
+
+/** A new image that is there, empty, and what it is filled with. */
+export interface ImageToFill {
+  /** The folder of the disk, absolute. */
+  readonly dir: string;
+  /** Its name there, while it is made. */
+  readonly partial: string;
+  /** FULL or oldest first; each builds on the one before. */
+  readonly files: readonly PointDisk[];
+  readonly compress: boolean;
+}
+
+export interface FillOptions {
+  readonly signal: AbortSignal;
+  /** 0 to 100. */
+  readonly onProgress: (percent: number) => void;
+}
+
+/** Files that are opened at once: more of them take long. */
+const AT_ONCE = 100;
+
+export function slicesOf<T>(all: readonly T[]): readonly (readonly T[])[] {
+  return Array.from({ length: Math.ceil(all.length / AT_ONCE) }, (_, index) =>
+    all.slice(index * AT_ONCE, (index + 1) * AT_ONCE),
+  );
+}
+
+export function wrongResult(partial: string, why: string): QmpBackupError {
+  return new QmpBackupError('failed', `the merge into ${partial} went wrong: ${why}`, {
+    hint: 'Nothing was changed. Check the storage of the target, then run it again.',
+  });
+}
