@@ -105,7 +105,7 @@ export type { ConsolidateRequest } from './operations/consolidate/options.js';
 export type { ConsolidationEvent } from './consolidation/consolidate-points.js';
 
 export { prune } from './operations/prune/prune.js';
-export type { PruneContext, PrunedHistory, PrunedPoint, PruneResult } from './operations/prune/request.js';
+export type { PruneContext, PruneEvent, PruneResult, PrunedHistory, PrunedPoint } from './operations/prune/request.js';
 export type { PruneRequest } from './operations/prune/options.js';
 export type { CountRule, RetentionReason } from './core/retention.js';
 

@@ -38,6 +38,7 @@ import { Staging } from '../repository/staging.js';
 import { takenNames } from '../repository/target.js';
 import { fillFull } from './fill-full.js';
 import { fillIncrement } from './fill-increment.js';
+import { MOST_AT_ONCE } from './image-to-fill.js';
 
 /** The dropped points of one target, and what becomes of their data: see docs/decisions/0031-consolidation.md. */
 export interface Consolidation {
@@ -218,9 +219,7 @@ async function makeFile(
   const { disk, files } = line;
   const { signal, onEvent } = run;
   const { virtualSize } = topOf(line);
-  // A filter that compresses takes whole clusters only.
-  const isPlain = base !== null && (!files.every((each) => each.compressed) || virtualSize % IMAGE_CLUSTER !== 0);
-  const compress = !isPlain && files[0]?.compressed === true;
+  const compress = base === null ? files[0]?.compressed === true : compressesIncrement(files, virtualSize);
   onEvent({ kind: 'merging', disk, files: files.map((each) => each.file), into: file });
   const path = await staging.reserve(disk, file);
   const { compressionType } = await readHeader(filePath(target, disk, topOf(line).file), topOf(line).file);
@@ -241,6 +240,12 @@ async function makeFile(
     { digests, signal },
   );
   return { line, file, compressed: compress, ...sealed };
+}
+
+/** The filter that does it takes whole clusters only, and writes none twice. */
+function compressesIncrement(files: readonly PointDisk[], virtualSize: number): boolean {
+  const all = files.every(({ compressed }) => compressed);
+  return all && virtualSize % IMAGE_CLUSTER === 0 && files.length <= MOST_AT_ONCE;
 }
 
 /** What is to be said of the headers that name a file which is replaced. */

@@ -11,10 +11,10 @@ import { type FillOptions, type ImageToFill, slicesOf, wrongResult } from './ima
  *
  * @throws QmpBackupError `failed`, in qemu-img's own words
  */
-export async function fillFull(image: ImageToFill, { signal, onProgress }: FillOptions): Promise<void> {
+export async function fillFull(image: ImageToFill, { signal, onProgress, atOnce }: FillOptions): Promise<void> {
   const { dir, partial, files, compress } = image;
   const path = `${dir}/${partial}`;
-  const slices = slicesOf(files.map(({ file }) => file));
+  const slices = slicesOf(files, atOnce);
   const own = viewOf([partial]);
   for (const [index, slice] of slices.entries()) {
     const half = (part: 0 | 1) => (percent: number) =>

@@ -17,13 +17,13 @@ import { type FillOptions, type ImageToFill, slicesOf, wrongResult } from './ima
  *
  * @throws QmpBackupError `failed`, in the words of the programs
  */
-export async function fillIncrement(image: ImageToFill, { signal, onProgress }: FillOptions): Promise<void> {
+export async function fillIncrement(image: ImageToFill, { signal, onProgress, atOnce }: FillOptions): Promise<void> {
   const { dir, partial, files } = image;
   const path = `${dir}/${partial}`;
   const long = { cwd: dir, signal };
   const own = viewOf([partial]);
   const sizes = new Set(files.map(({ virtualSize }) => virtualSize));
-  const slices = slicesOf(files.map(({ file }) => file));
+  const slices = slicesOf(files, atOnce);
   for (const [index, slice] of slices.entries()) {
     const before = index === 0 ? [] : held(await map(own, long));
     const extents = await map(viewOf(slice), long);

@@ -16,14 +16,15 @@ export interface FillOptions {
   readonly signal: AbortSignal;
   /** 0 to 100. */
   readonly onProgress: (percent: number) => void;
+  /** Files that are opened at once: more of them take long. */
+  readonly atOnce?: number;
 }
 
-/** Files that are opened at once: more of them take long. */
-const AT_ONCE = 100;
+export const MOST_AT_ONCE = 100;
 
-export function slicesOf<T>(all: readonly T[]): readonly (readonly T[])[] {
-  return Array.from({ length: Math.ceil(all.length / AT_ONCE) }, (_, index) =>
-    all.slice(index * AT_ONCE, (index + 1) * AT_ONCE),
+export function slicesOf(files: ImageToFill['files'], atOnce = MOST_AT_ONCE): readonly (readonly string[])[] {
+  return Array.from({ length: Math.ceil(files.length / atOnce) }, (_, index) =>
+    files.slice(index * atOnce, (index + 1) * atOnce).map(({ file }) => file),
   );
 }
 
