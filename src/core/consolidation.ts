@@ -91,6 +91,11 @@ export interface MadeFile {
   readonly pieces?: PieceDigest | undefined;
 }
 
+/** Bytes that new files take more than those whose place they took. */
+export function moreThanBefore(made: readonly Pick<MadeFile, 'line' | 'allocated'>[]): number {
+  return made.reduce((sum, { line, allocated }) => sum + allocated - topOf(line).allocated, 0);
+}
+
 /** What a file says of its header from now on, by `<disk>/<file>`: those that build on a file which goes. */
 export type Links = ReadonlyMap<string, NonNullable<PointDisk['link']>>;
 

@@ -3,10 +3,11 @@
  * with us. So it ends however we die.
  */
 import { randomBytes } from 'node:crypto';
-import { type ProgramEnd, startProgram } from '../host/program.js';
+import { asShellWord } from '../core/shell-word.js';
+import type { ProgramEnd } from '../host/program.js';
 import { within } from '../host/within.js';
 import { virshFailure, VirshMissing, VirshTimeout } from './errors.js';
-import { virshEnv } from './virsh-env.js';
+import { echoOnBoth, printedMark, startFedVirsh } from './fed-virsh.js';
 
 export interface HeldDomain {
   /** Settles when that connection is lost before us, with the words for it: the domain may go, or stay. Never rejects. */
@@ -26,12 +27,10 @@ export async function createHeld(uri: string | undefined, file: string, signal: 
   signal.throwIfAborted();
   const said = answerOf(randomBytes(8).toString('hex'));
   const connect = uri === undefined ? [] : ['--connect', uri];
-  const program = await startProgram('setpriv', ['--pdeathsig', 'KILL', 'virsh', ...connect], {
-    // Its stdin ends with us, and it then ends, too.
-    ...{ stdin: 'pipe', ownSession: true, env: { ...virshEnv(), TERM: 'dumb', INPUTRC: '/dev/null' }, signal },
-    ...{ onStdout: said.onStdout, onStderr: said.onStderr },
-  });
-  program.tell(`create --autodestroy ${asVirshWord(file)}\n${said.ask}`);
+  const { ask, onStdout, onStderr } = said;
+  const program = await startFedVirsh(connect, { onStdout, onStderr, signal });
+  // It reads words as a shell does.
+  program.tell(`create --autodestroy ${asShellWord(file)}\n${ask}`);
   const answer = await within(CREATE_MS, Promise.race([said.answered, program.ended]));
   const complaint = typeof answer === 'string' ? answer : answer && wordsOf(answer);
   if (complaint === '') return { lost: Promise.race([said.more, program.ended.then(wordsOf)]), close: program.kill };
@@ -49,8 +48,7 @@ function wordsOf({ failure, stderr, signal, exitCode }: ProgramEnd): string {
 
 /** What a virsh that is fed says on stderr to the lines before a mark, and afterwards. */
 function answerOf(mark: string) {
-  // It repeats what it reads, and the mark comes out otherwise.
-  const printed = `&lt;${mark}`;
+  const printed = printedMark(mark);
   let [stdout, stderr] = ['', ''];
   let answer: (words: string) => void = () => undefined;
   let tellMore: (words: string) => void = () => undefined;
@@ -63,7 +61,7 @@ function answerOf(mark: string) {
     if (after.trim() !== '') tellMore(after.trim());
   };
   return {
-    ask: `echo --xml <${mark}\necho --err --xml <${mark}\n`,
+    ask: `${echoOnBoth(mark)}\n`,
     ...{ answered, more },
     onStdout: (text: string): void => {
       stdout += text;
@@ -74,8 +72,4 @@ function answerOf(mark: string) {
       hear();
     },
   };
-}
-
-function asVirshWord(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`;
 }

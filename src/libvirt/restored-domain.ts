@@ -174,12 +174,17 @@ function nvramAt(nvram: XmlElement, path: string): XmlElement {
 
 // --- beside the original ---------------------------------------------------------------------------------------------
 
-function asAnotherDomain(original: XmlElement, uuid: string, notes: string[]): XmlElement {
-  let domain = editAt(original, ['uuid'], (old) => withText(old, uuid));
-  // libvirt refuses a domain whose firmware tables tell another UUID.
-  domain = editAt(domain, ['sysinfo', 'system', 'entry'], (entry) =>
-    attribute(entry, 'name') === 'uuid' ? withText(entry, uuid) : entry,
+/** libvirt refuses a domain whose firmware tables tell another UUID. */
+export function withUuid(domain: XmlElement, uuid: string): XmlElement {
+  return editAt(
+    editAt(domain, ['uuid'], (old) => withText(old, uuid)),
+    ['sysinfo', 'system', 'entry'],
+    (entry) => (attribute(entry, 'name') === 'uuid' ? withText(entry, uuid) : entry),
   );
+}
+
+function asAnotherDomain(original: XmlElement, uuid: string, notes: string[]): XmlElement {
+  let domain = withUuid(original, uuid);
   // libvirt draws new addresses for interfaces without one.
   domain = editAt(domain, ['devices', 'interface', 'mac'], () => null);
   // The default place of the state is named by the UUID.

@@ -2,16 +2,8 @@
  * The definition of a domain that is started to see whether it runs, and ended again, maybe beside the original: with the
  * guest's own devices, and without all that is the host's, somebody else's, or for people to look at.
  */
-import {
-  append,
-  editAt,
-  editChildren,
-  element,
-  removeChildren,
-  withAttributes,
-  withText,
-  writeXml,
-} from './xml-edit.js';
+import { withUuid } from './restored-domain.js';
+import { append, editAt, editChildren, element, removeChildren, withAttributes, writeXml } from './xml-edit.js';
 import { attribute, find, findAll, parseXml, type XmlElement } from './xml.js';
 
 export interface Throwaway {
@@ -41,15 +33,8 @@ export function throwawayDomain(xml: string, throwaway: Throwaway): ThrowawayDef
   const recorded = parseXml(xml, 'domain');
   const had = findAll(find(recorded, 'devices'), 'channel').some((each) => portOf(each) === AGENT);
   const added = agent && !had ? [channel(AGENT)] : [];
-  const edited = editChildren(removeChildren(recorded, OF_THE_HOST), (child) => {
+  const edited = editChildren(withUuid(removeChildren(recorded, OF_THE_HOST), uuid), (child) => {
     switch (child.name) {
-      case 'uuid':
-        return withText(child, uuid);
-      case 'sysinfo':
-        // libvirt refuses a domain whose firmware tables tell another UUID.
-        return editAt(child, ['system', 'entry'], (entry) =>
-          attribute(entry, 'name') === 'uuid' ? withText(entry, uuid) : entry,
-        );
       case 'vcpu':
         return withAttributes(child, { cpuset: null });
       case 'cpu':
@@ -84,18 +69,8 @@ const OF_THE_HOST = [
 
 /** What reaches out of the guest, and is no disk, network card or port. */
 const REACHING_OUT = [
-  ...[
-    'hostdev',
-    'redirdev',
-    'redirfilter',
-    'smartcard',
-    'filesystem',
-    'shmem',
-    'lease',
-    'vsock',
-    'graphics',
-    'console',
-  ],
+  ...['hostdev', 'redirdev', 'redirfilter', 'smartcard', 'filesystem'],
+  ...['shmem', 'lease', 'vsock', 'graphics', 'console'],
 ];
 
 /** As the guest sees it, with nothing behind it; null where that cannot be. */

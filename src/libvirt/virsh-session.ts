@@ -4,9 +4,9 @@
  * answer is asked again by a virsh of its own, whose exit code and words count (docs/decisions/0001).
  */
 import { randomBytes } from 'node:crypto';
-import { type Program, startProgram } from '../host/program.js';
+import type { Program } from '../host/program.js';
 import { within } from '../host/within.js';
-import { virshEnv } from './virsh-env.js';
+import { echoOnBoth, printedMark, startFedVirsh } from './fed-virsh.js';
 
 /** What a question came to: what virsh printed, or its words on stderr alone; null where that is not plain. */
 export type SessionAnswer = { readonly printed: string } | { readonly complaint: string } | null;
@@ -67,11 +67,7 @@ export function virshSession(connect: readonly string[]): VirshSession {
     idle();
   };
   const start = async (): Promise<Program> => {
-    // The kernel ends it with us: at the end of its input it would write what it was asked into the user's history.
-    const started = await startProgram('setpriv', ['--pdeathsig', 'KILL', 'virsh', ...connect], {
-      stdin: 'pipe',
-      ownSession: true,
-      env: { ...virshEnv(), TERM: 'dumb', INPUTRC: '/dev/null' },
+    const started = await startFedVirsh(connect, {
       onStdout: (text) => {
         stdout += text;
         hear();
@@ -98,9 +94,9 @@ export function virshSession(connect: readonly string[]): VirshSession {
       const lines: string[] = [];
       const answers = questions.map((question) => {
         const name = `${secret}.${count++}`;
-        lines.push(`${echo(name + BEGUN)}; ${question}; ${echo(name + ENDED)}`, echo(name + PASSED));
+        lines.push(`${echoOnBoth(name + BEGUN)}; ${question}; ${echoOnBoth(name + ENDED)}`, echoOnBoth(name + PASSED));
         return new Promise<SessionAnswer>((resolve, reject) => {
-          const asked = { mark: `&lt;${name}`, resolve, late: () => reject(late()) };
+          const asked = { mark: printedMark(name), resolve, late: () => reject(late()) };
           waiting = [...waiting, asked];
         });
       });
@@ -119,14 +115,6 @@ const BEGUN = '.begun.';
 const ENDED = '.ended.';
 /** Comes also where virsh could not read the line before, and said nothing of its marks. */
 const PASSED = '.passed.';
-
-/**
- * On both streams, what is on stderr last: virsh prints all before that. It repeats what it reads, and a mark comes out
- * otherwise than it went in.
- */
-function echo(mark: string): string {
-  return `echo --xml <${mark}; echo --err --xml <${mark}`;
-}
 
 function answerIn(stdout: string, stderr: string, mark: string): SessionAnswer {
   const [printed, complaint] = [marked(stdout, mark), marked(stderr, mark)];

@@ -8,12 +8,20 @@ import { filePath } from './layout.js';
  * Of a file that is to get another link (`settleLinks`) the header tells whether it has it already: whoever reads the catalog then sees
  * the link and the digest that the file has now, whichever step was the last of a run that was killed.
  */
-export async function withLinksAsTheyAre(target: string, catalog: Catalog): Promise<Catalog> {
+export function withLinksAsTheyAre(target: string, catalog: Catalog): Promise<Catalog> {
+  return changeLinked(catalog, (entry) => asItIs(target, entry));
+}
+
+/** A catalog whose entries with a `link` are changed; most have none. */
+export async function changeLinked<C extends Pick<Catalog, 'points'>>(
+  catalog: C,
+  change: (entry: PointDisk) => Promise<PointDisk>,
+): Promise<C> {
   if (!catalog.points.some(({ disks }) => disks.some(({ link }) => link))) return catalog;
   const points: Catalog['points'] = [];
   for (const point of catalog.points) {
     const disks: PointDisk[] = [];
-    for (const entry of point.disks) disks.push(await asItIs(target, entry));
+    for (const entry of point.disks) disks.push(entry.link ? await change(entry) : entry);
     points.push({ ...point, disks });
   }
   return { ...catalog, points };

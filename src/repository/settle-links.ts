@@ -12,6 +12,7 @@ import { damagedAt } from './check-file.js';
 import { digestByPieces, digestOfList, type DigestOptions, findDigestFault, readPieces } from './digest.js';
 import { fileState } from './file-state.js';
 import { filePath } from './layout.js';
+import { changeLinked } from './links-as-they-are.js';
 import { mendPieceList } from './mend-file.js';
 import { replacePieceList } from './piece-list.js';
 
@@ -83,15 +84,8 @@ async function firstPiece(path: string, { bytes }: HeaderPatch): Promise<Buffer>
 }
 
 /** Gives the files their links. For who holds the target's lock; done again it goes on where it was. */
-export async function settleLinks<C extends Pick<Catalog, 'points'>>(target: string, catalog: C): Promise<C> {
-  if (!catalog.points.some(({ disks }) => disks.some(({ link }) => link))) return catalog;
-  const points: Catalog['points'] = [];
-  for (const point of catalog.points) {
-    const disks: PointDisk[] = [];
-    for (const entry of point.disks) disks.push(await settled(target, entry));
-    points.push({ ...point, disks });
-  }
-  return { ...catalog, points };
+export function settleLinks<C extends Pick<Catalog, 'points'>>(target: string, catalog: C): Promise<C> {
+  return changeLinked(catalog, (entry) => settled(target, entry));
 }
 
 async function settled(target: string, entry: PointDisk): Promise<PointDisk> {

@@ -3,7 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { isSocketPath } from '../core/socket-path.js';
 import { QmpBackupError } from '../errors.js';
-import { fileError } from '../host/file-errors.js';
+import { listenAt } from '../host/listen-at.js';
 import { type LockOwner, thisProcess } from '../host/lock-owner.js';
 import { type Program, type ProgramEnd, startProgram } from '../host/program.js';
 import { QmpClient } from '../qmp/client.js';
@@ -67,7 +67,8 @@ export async function startStorageDaemon({ what, owner, signal }: DaemonOptions)
   try {
     refuseLongPath(join(folder, SOCKET_NAME));
     const own = join(folder, OWN_SOCKET_NAME);
-    const server = await listenAt(own);
+    const server = createServer();
+    await listenAt(server, own);
     const call = awaitCall(server, signal);
     try {
       const chardevs = chardevsIn(folder);
@@ -123,17 +124,6 @@ function launch({ own, monitor }: Chardevs): Promise<Launched> {
     ...{ ownSession: true, termMs: TERM_MS },
     onStdout: () => undefined,
   });
-}
-
-async function listenAt(path: string): Promise<Server> {
-  const server = createServer();
-  server.listen(path);
-  try {
-    await once(server, 'listening');
-    return server;
-  } catch (error) {
-    throw fileError('listen at', path, error);
-  }
 }
 
 /** The first connection. Rejects when it does not come in time, or with the signal's reason. */

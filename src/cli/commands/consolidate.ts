@@ -5,7 +5,7 @@ import { consolidateDocument } from '../documents/consolidate.js';
 import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { renderConsolidate } from '../render/consolidate.js';
-import { createPercent } from '../render/progress.js';
+import { mergeReport } from '../render/merge-report.js';
 import type { CommandContext } from '../wiring.js';
 
 type Flags = Readonly<Record<string, unknown>>;
@@ -39,22 +39,9 @@ Examples:
 
 async function runConsolidate(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, log, signal, now } = context;
-  const percent = createPercent(log);
   const result = await consolidate(requestFrom(CONSOLIDATE_OPTIONS, { ...globals, ...flags }), {
     ...{ signal, now },
-    report: (event) => {
-      switch (event.kind) {
-        case 'warning':
-          context.warn(event);
-          return;
-        case 'merging':
-          log.write('debug', `merging ${event.files.join(', ')} of ${event.disk} into ${event.into}`);
-          return;
-        case 'progress':
-          percent(`merging into ${event.into}`, event.percent);
-          return;
-      }
-    },
+    report: mergeReport(context),
   });
   log.transient('');
   const { chains, dryRun } = result;

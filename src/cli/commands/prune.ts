@@ -3,7 +3,7 @@ import { prune } from '../../operations/prune/prune.js';
 import { pruneDocument } from '../documents/prune.js';
 import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
-import { createPercent } from '../render/progress.js';
+import { mergeReport } from '../render/merge-report.js';
 import { renderPrune } from '../render/prune.js';
 import type { CommandContext } from '../wiring.js';
 
@@ -65,14 +65,9 @@ Examples:
 
 async function runPrune(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, log, signal, now } = context;
-  const percent = createPercent(log);
   const result = await prune(requestFrom(PRUNE_OPTIONS, { ...globals, ...flags }), {
     ...{ signal, now },
-    report: (event) => {
-      if (event.kind === 'warning') context.warn(event);
-      else if (event.kind === 'progress') percent(`merging into ${event.into}`, event.percent);
-      else log.write('debug', `merging ${event.files.join(', ')} of ${event.disk} into ${event.into}`);
-    },
+    report: mergeReport(context),
   });
   log.transient('');
   const { histories, dryRun } = result;

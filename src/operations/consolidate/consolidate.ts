@@ -10,7 +10,7 @@ import { planMerges } from '../../consolidation/plan-merges.js';
 import { refuseHalfMerged } from '../../consolidation/refuse-half-merged.js';
 import type { Catalog } from '../../core/catalog.js';
 import { pointsOfChain } from '../../core/chain.js';
-import { type MadeFile, type MergeLine, topOf } from '../../core/consolidation.js';
+import { type MergeLine, moreThanBefore } from '../../core/consolidation.js';
 import type { VmIdentity } from '../../core/identity.js';
 import { nameIn, pointNamed } from '../../core/point-name.js';
 import type { Point } from '../../core/point.js';
@@ -151,13 +151,8 @@ async function consolidateHistory(history: History, given: Run, unwind: Unwind):
     head: named(head),
     files: made.map(({ line, file }) => ({ disk: line.disk, file, from: namesOf(line) })),
     removed: [...removed, ...tidied.removed.map((file) => join(target, file))],
-    freed: Math.max(0, before + made.reduce((sum, each) => sum + savedBy(each), 0)),
+    freed: Math.max(0, before - moreThanBefore(made)),
   };
-}
-
-/** What the file of the point that stays took before, against what it takes now. */
-function savedBy({ line, allocated }: MadeFile): number {
-  return topOf(line).allocated - allocated;
 }
 
 function namesOf({ files }: MergeLine): readonly string[] {

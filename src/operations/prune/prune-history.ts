@@ -3,7 +3,7 @@ import { consolidatePoints, goingFiles } from '../../consolidation/consolidate-p
 import { planMerges } from '../../consolidation/plan-merges.js';
 import { refuseHalfMerged } from '../../consolidation/refuse-half-merged.js';
 import type { Catalog } from '../../core/catalog.js';
-import { type MergeLine, topOf } from '../../core/consolidation.js';
+import { type MergeLine, moreThanBefore } from '../../core/consolidation.js';
 import { nameIn } from '../../core/point-name.js';
 import {
   bytesOfPoint,
@@ -202,7 +202,7 @@ async function carryOut({ each, dropped, lines }: Change, run: PruneRun): Promis
   }
   const { catalog: next, made } = await consolidatePoints({ target, catalog, dropped, lines }, run);
   each.catalog = next;
-  return made.reduce((sum, { line, allocated }) => sum + allocated - topOf(line).allocated, 0);
+  return moreThanBefore(made);
 }
 
 function pointsOf(verdicts: readonly PointVerdict[], lines: readonly MergeLine[]): readonly PrunedPoint[] {

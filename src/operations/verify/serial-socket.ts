@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { createServer } from 'node:net';
 import type { Unwind } from '../../flow/unwind.js';
-import { fileError } from '../../host/file-errors.js';
+import { listenAt } from '../../host/listen-at.js';
 
 /**
  * Listens for a guest's serial port, and appends what it says to a file, up to so many bytes. libvirt's own log of a port
@@ -38,10 +38,5 @@ export async function logSerialPort(
     file.end();
     await once(file, 'close');
   });
-  server.listen(socket);
-  try {
-    await once(server, 'listening');
-  } catch (error) {
-    throw fileError('listen at', socket, error);
-  }
+  await listenAt(server, socket);
 }
