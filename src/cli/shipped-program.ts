@@ -55,7 +55,7 @@ function sumOf(text: Buffer, code: Buffer): number {
 export function scriptOf(filename: string): Script {
   const text = readFileSync(filename);
   const cachedData = codeOf(filename, text);
-  return new Script(`(function(exports,require,module,__filename,__dirname){\n${text.toString('latin1')}\n})`, {
+  return new Script(`(function(exports,require,module,__filename,__dirname){\n${text.toString()}\n})`, {
     ...{ filename, lineOffset: -1 },
     ...(cachedData ? { cachedData } : {}),
   });

@@ -78,6 +78,16 @@ async function shippedIn(folder: string): Promise<typeof Shipped> {
   return (await import(join(folder, 'shipped-program.js'))) as typeof Shipped;
 }
 
+it('has its text read as UTF-8', async () => {
+  await withTemporaryDir(async (dir) => {
+    await copyProgram(dir);
+    const folder = join(dir, 'dist', 'bundle');
+    await writeFile(join(folder, 'mark.cjs'), "exports.mark = 'U\u00aa';\n");
+    const { runShipped } = await shippedIn(folder);
+    expect(runShipped('mark.cjs')).toEqual({ mark: 'U\xaa' });
+  });
+});
+
 it('has each guard beside it, for it looks for them there', async () => {
   const guards = (await readdir(join(projectRoot(), 'src', 'guards'))).filter((file) => file.endsWith('-main.ts'));
   const there = await readdir(await built('bundle'));
