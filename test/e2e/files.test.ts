@@ -7,7 +7,7 @@ import { photograph } from '../support/chains.js';
 import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { changeFiles, ext4Of, NAMES, sumOf, writePartition, writeTable } from '../support/guest-disk.js';
 import { run } from '../support/lab/programs.js';
-import { daemonsOf, mountsBelow } from '../support/mounting.js';
+import { daemonsOf, killDaemonsOf, mountsBelow } from '../support/mounting.js';
 import { asNobody, openTo } from '../support/nobody.js';
 import { labDir, scenario, type Scenario } from '../support/scenario.js';
 import { MiB } from '../support/builders.js';
@@ -294,7 +294,7 @@ describe('files', () => {
     for (let round = 0; round < 20; round += 1) {
       const child = startCli(['files', 'ls', ...args, '/data'], { env });
       await sleep(100 + Math.random() * 900);
-      if (round % 4 === 3) for (const pid of await daemonsOf(env.TMPDIR)) process.kill(pid, 'SIGKILL');
+      if (round % 4 === 3) await killDaemonsOf(env.TMPDIR);
       child.kill(round % 4 === 2 ? 'SIGINT' : 'SIGKILL');
       await child;
       await expect.poll(() => daemonsOf(env.TMPDIR)).toEqual([]);

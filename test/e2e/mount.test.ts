@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { photograph, rot } from '../support/chains.js';
 import { expectCli, PROGRAM, qmpbackup, startCli } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
-import { daemonsOf, type MountAnswer, mountsBelow, startMount } from '../support/mounting.js';
+import { daemonsOf, killDaemonsOf, type MountAnswer, mountsBelow, startMount } from '../support/mounting.js';
 import { asNobody, openTo, runAsNobody } from '../support/nobody.js';
 import { afterTest, labDir, type Scenario, withFull, writeBoth } from '../support/scenario.js';
 import { imagesIn } from '../support/target-files.js';
@@ -183,7 +183,7 @@ describe('mount', () => {
     for (let round = 0; round < 20; round += 1) {
       const child = startCli(['mount', '--target', lab.target, at], { env });
       await sleep(200 + Math.random() * 1500);
-      if (round % 3 === 2) for (const pid of await daemonsOf(env.TMPDIR)) process.kill(pid, 'SIGKILL');
+      if (round % 3 === 2) await killDaemonsOf(env.TMPDIR);
       // Sometimes both.
       if (round % 6 !== 2) child.kill('SIGKILL');
       else child.kill('SIGTERM');

@@ -55,6 +55,17 @@ export function mountsBelow(folder: string): readonly string[] {
     .filter((point) => point.startsWith(`${folder}/`));
 }
 
+/** Kills the daemons of a run that goes on, each of which may end by itself before. */
+export async function killDaemonsOf(folder: string): Promise<void> {
+  for (const pid of await daemonsOf(folder)) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
+  }
+}
+
 /** Storage daemons whose sockets are below `folder`. */
 export async function daemonsOf(folder: string): Promise<readonly number[]> {
   const found: number[] = [];
