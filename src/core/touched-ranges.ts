@@ -5,20 +5,22 @@ const UNIT = 64 * 1024;
 
 /** Which parts of a disk somebody has touched, to the unit, each told once. */
 export class TouchedRanges {
-  readonly #units: number;
+  readonly #size: number;
   /** A bit for each unit that was ever touched. */
   readonly #touched: Uint8Array;
   #waiting: { start: number; end: number }[] = [];
 
   /** @param size of the disk, in bytes */
   constructor(size: number) {
-    this.#units = Math.ceil(size / UNIT);
-    this.#touched = new Uint8Array(Math.ceil(this.#units / 8));
+    this.#size = size;
+    this.#touched = new Uint8Array(Math.ceil(Math.ceil(size / UNIT) / 8));
   }
 
-  /** Beyond the end of the disk there is nothing. */
-  add({ start, end }: ByteRange): void {
-    const last = Math.min(Math.ceil(end / UNIT), this.#units);
+  /** Beyond the end of the disk there is nothing, and an empty range touches nothing. */
+  add({ start, end: asked }: ByteRange): void {
+    const end = Math.min(asked, this.#size);
+    if (end <= start) return;
+    const last = Math.ceil(end / UNIT);
     for (let unit = Math.floor(start / UNIT); unit < last; unit += 1) {
       const [index, bit] = [unit >> 3, 1 << (unit & 7)];
       const had = this.#touched[index] ?? 0;

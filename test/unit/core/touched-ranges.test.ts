@@ -20,6 +20,13 @@ it('tells all that was touched, to the next 64 KiB, once', () => {
   expect(touched.take()).toEqual([]);
 });
 
+it('is touched by no empty range, and by none beyond the end of the disk', () => {
+  const touched = new TouchedRanges(SIZE);
+  touched.add({ start: 1, end: 1 });
+  touched.add({ start: SIZE, end: SIZE + 1 });
+  expect(touched.take()).toEqual([]);
+});
+
 it('tells each byte that was touched in one answer and no other', () => {
   const range = fc.tuple(fc.nat(SIZE), fc.nat(200 * KiB)).map(([start, length]) => ({ start, end: start + length }));
   fc.assert(
@@ -30,8 +37,9 @@ it('tells each byte that was touched in one answer and no other', () => {
       for (const ranges of rounds) {
         for (const each of ranges) {
           touched.add(each);
-          for (let at = each.start; at < Math.min(each.end, SIZE); at += 1024) wanted[Math.floor(at / (64 * KiB))] = 1;
-          if (each.end > each.start) wanted[Math.floor((Math.min(each.end, SIZE) - 1) / (64 * KiB))] = 1;
+          const end = Math.min(each.end, SIZE);
+          for (let at = each.start; at < end; at += KiB) wanted[Math.floor(at / (64 * KiB))] = 1;
+          if (end > each.start) wanted[Math.floor((end - 1) / (64 * KiB))] = 1;
         }
         for (const { start, end } of touched.take())
           for (let unit = start / (64 * KiB); unit < end / (64 * KiB); unit += 1) told[unit] = (told[unit] ?? 0) + 1;
