@@ -51,5 +51,10 @@ export default tseslint.config(
     files: ['eslint.config.js', 'vitest.config.ts', 'bin/qmpbackup.js', 'scripts/*.js'],
     ...tseslint.configs.disableTypeChecked,
   },
+  {
+    files: ['bin/qmpbackup.js'],
+    languageOptions: { sourceType: 'commonjs' },
+    rules: { '@typescript-eslint/no-require-imports': 'off' },
+  },
   { files: ['eslint.config.js', 'vitest.config.ts'], rules: { 'no-restricted-syntax': 'off' } },
 );

@@ -1,4 +1,4 @@
 #!/usr/bin/env node
-import { runShipped } from '../dist/bundle/shipped-program.js';
+const { runShipped } = require('../dist/bundle/shipped-program.cjs');
 
 runShipped('main.cjs');

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join, resolve, sep } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
 import { rolldown } from 'rolldown';
 
@@ -31,12 +31,14 @@ rmSync(FOLDER, { recursive: true, force: true });
 const modules = new Set();
 for (const input of programs) {
   const isMain = input === MAIN;
+  // A script starts without the loader of modules: 8 million instructions less.
+  const isScript = isMain || input === RUNNER;
   const bundle = await rolldown({ input, platform: 'node' });
   const { output } = await bundle.write({
     dir: FOLDER,
-    entryFileNames: isMain ? '[name].cjs' : '[name].js',
+    entryFileNames: isScript ? '[name].cjs' : '[name].js',
     chunkFileNames: '[name].cjs',
-    format: isMain ? 'cjs' : 'esm',
+    format: isScript ? 'cjs' : 'esm',
     codeSplitting: isMain && { groups: GROUPS },
     // Half as much to parse, 9 ms of each start. Functions and classes keep their names, for stacks and for what errors are called.
     minify: { compress: true, mangle: { keepNames: true }, codegen: { removeWhitespace: true } },
@@ -51,11 +53,11 @@ await keepCode();
 
 /** Of whole files: left to itself V8 compiles a function when it is first called. */
 async function keepCode() {
-  const runner = pathToFileURL(resolve(FOLDER, 'shipped-program.js')).href;
-  const { codeFile, keptCode, scriptOf } = await import(runner);
-  for (const file of readdirSync(FOLDER).filter((each) => each.endsWith('.cjs'))) {
+  const runner = resolve(FOLDER, 'shipped-program.cjs');
+  const { codeFile, keptCode, scriptOf } = createRequire(import.meta.url)(runner);
+  const files = readdirSync(FOLDER).map((file) => resolve(FOLDER, file));
+  for (const path of files.filter((each) => each.endsWith('.cjs') && each !== runner)) {
     setFlagsFromString('--no-lazy');
-    const path = resolve(FOLDER, file);
     const script = scriptOf(path);
     // Code is of the flags that V8 has when it is written.
     setFlagsFromString('--lazy');
