@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { parseDeviceTree, type TreeDevice } from './device-tree.js';
 import type { GuestDevice } from './guest-devices.js';
+import type { ReadOnly } from './read-only.js';
 
 const textSchema = v.nullable(v.string());
 
@@ -55,8 +56,8 @@ export const hardwareSchema = v.object({
   others: v.array(v.string()),
 });
 
-export type Hardware = v.InferOutput<typeof hardwareSchema>;
-export type HardwareDevice = v.InferOutput<typeof hardwareDevice>;
+export type Hardware = ReadOnly<v.InferOutput<typeof hardwareSchema>>;
+export type HardwareDevice = ReadOnly<v.InferOutput<typeof hardwareDevice>>;
 
 /** A medium of the VM, as QEMU's devices name it. */
 export interface Medium {
@@ -147,8 +148,8 @@ function devicesOf(
     if (driver.startsWith('cfi.pflash')) continue;
     if (medium) {
       const disk = made('disk', [...PLACE, ...DISK]);
-      if (medium.bootIndex !== null) disk.properties.bootindex = `${medium.bootIndex}`;
-      devices.push({ ...disk, disk: medium.disk });
+      const boot: Record<string, string> = medium.bootIndex === null ? {} : { bootindex: `${medium.bootIndex}` };
+      devices.push({ ...disk, properties: { ...disk.properties, ...boot }, disk: medium.disk });
     } else if (told.has('netdev') && told.has('mac')) {
       devices.push({ ...made('network', [...PLACE, 'mac']), peer: peerOf(told.get('netdev') ?? '', network) });
     } else if (/^(VGA|Display) controller$/.test(device.pciClass ?? '')) {

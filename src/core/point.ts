@@ -5,6 +5,7 @@ import { levelSchema } from './level.js';
 import { isComponent } from './names.js';
 import { isNote } from './note.js';
 import { DIGEST_METHODS } from './pieces.js';
+import type { ReadOnly } from './read-only.js';
 
 export const componentSchema = v.pipe(v.string(), v.check(isComponent, 'is not a plain file name'));
 
@@ -23,6 +24,7 @@ const piecesSchema = v.object({
   method: v.optional(v.picklist(DIGEST_METHODS)),
 });
 
+/** In the order in which they are written, as `isPlainLine` has it. */
 export const pointDisk = v.object({
   disk: componentSchema,
   level: levelSchema,
@@ -41,6 +43,17 @@ export const pointDisk = v.object({
   /** Tracks what changed since this file. Only an exact match on the VM makes the file a parent. */
   bitmap: v.nullable(v.object({ name: bitmapNameSchema, persistent: v.boolean() })),
   virtualSize: bytesSchema,
+  /** The source was encrypted and this copy is not. */
+  plaintextOfEncrypted: v.boolean(),
+  source: v.object({
+    device: textSchema,
+    qdev: textSchema,
+    node: textSchema,
+    file: v.string(),
+    format: v.string(),
+    /** QEMU's own description of the image; null for a file that builds on another, whose line has it: see `describedSource`. */
+    image: v.unknown(),
+  }),
   /** Length of the file in bytes. */
   size: bytesSchema,
   /** Bytes the file takes on disk. */
@@ -53,20 +66,9 @@ export const pointDisk = v.object({
   /** Bytes that the job copied. */
   changed: bytesSchema,
   durationMs: v.pipe(v.number(), v.minValue(0)),
-  /** The source was encrypted and this copy is not. */
-  plaintextOfEncrypted: v.boolean(),
   compressed: v.boolean(),
   /** Why its content may be wrong although the file is whole: imported from a tool that loses something. */
   suspect: v.optional(v.string()),
-  source: v.object({
-    device: textSchema,
-    qdev: textSchema,
-    node: textSchema,
-    file: v.string(),
-    format: v.string(),
-    /** QEMU's own description of the image; null for a file that builds on another, whose line has it: see `describedSource`. */
-    image: v.unknown(),
-  }),
 });
 
 /** A path of plain names, `tpm2/tpm2-00.permall`. */
@@ -104,7 +106,7 @@ export const lackedDisk = v.object({
   kind: v.picklist(['rule', 'failed', 'request']),
 });
 
-/** Every field of a point and what it may be; `isPlainPoint` is the same, quicker. */
+/** Every field of a point and what it may be; `isPlainLine` is the same, quicker. */
 export const pointSchema = v.object({
   /** Attempt id of the run that made it; unique. */
   id: v.string(),
@@ -138,15 +140,15 @@ export const pointSchema = v.object({
   note: v.optional(v.pipe(v.string(), v.check(isNote, 'is no note'))),
 });
 
-export type Point = v.InferOutput<typeof pointSchema>;
+export type Point = ReadOnly<v.InferOutput<typeof pointSchema>>;
 
-export type PointDisk = v.InferOutput<typeof pointDisk>;
+export type PointDisk = ReadOnly<v.InferOutput<typeof pointDisk>>;
 
-export type LackedDisk = v.InferOutput<typeof lackedDisk>;
+export type LackedDisk = ReadOnly<v.InferOutput<typeof lackedDisk>>;
 
-export type PointDefinition = v.InferOutput<typeof definition>;
+export type PointDefinition = ReadOnly<v.InferOutput<typeof definition>>;
 
-export type DefinitionFile = v.InferOutput<typeof definitionFile>;
+export type DefinitionFile = ReadOnly<v.InferOutput<typeof definitionFile>>;
 
 export type Consistency = Point['consistency'];
 

@@ -35,12 +35,23 @@ export async function readPlainFile(path: string, limit: number, hint: string): 
 }
 
 /** What `readPlainFile` finds, as JSON; undefined when there is no file. Text that is no JSON is `unsafe` too. */
-export async function readJsonFile(path: string, limit: number, hint: string): Promise<unknown> {
+export function readJsonFile(path: string, limit: number, hint: string): Promise<unknown> {
+  return readParsed<unknown>(path, limit, hint, JSON.parse);
+}
+
+/** What `parse`, which throws a SyntaxError for what is no JSON, makes of the text that `readPlainFile` finds. */
+export async function readParsed<T>(
+  path: string,
+  limit: number,
+  hint: string,
+  parse: (text: string) => T,
+): Promise<T | undefined> {
   const text = await readPlainFile(path, limit, hint);
   if (text === undefined) return undefined;
   try {
-    return JSON.parse(text);
+    return parse(text);
   } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
     throw new QmpBackupError('unsafe', `${path} is damaged: ${messageOf(error)}`, { hint, cause: error });
   }
 }

@@ -1,11 +1,11 @@
 import { readFile, rename } from 'node:fs/promises';
-import { type Catalog, readCatalogValue, schemaOf } from '../core/catalog.js';
+import { type Catalog, catalogText, readCatalogText, readCatalogValue, schemaOf } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
 import { isThere } from '../host/is-there.js';
 import { codeOf } from '../host/file-errors.js';
 import { ownerFor } from '../host/ownership.js';
-import { readJsonFile } from '../host/plain-file.js';
+import { readParsed } from '../host/plain-file.js';
 import { withLinksAsTheyAre } from './links-as-they-are.js';
 import { CATALOG_COPIES, catalogCopyPath, catalogPath } from './layout.js';
 
@@ -40,9 +40,8 @@ export async function readCatalog(target: string): Promise<Catalog | undefined> 
 const FROM_COPY = 'Take the catalog from its copy: qmpbackup verify --repair --target DIR';
 
 async function readAt(path: string): Promise<Catalog | undefined> {
-  const value = await readJsonFile(path, LIMIT, DAMAGED_HINT);
-  if (value === undefined) return undefined;
-  const reading = readCatalogValue(value);
+  const reading = await readParsed(path, LIMIT, DAMAGED_HINT, readCatalogText);
+  if (reading === undefined) return undefined;
   if (reading.ok) return reading.catalog;
   if (reading.newer) {
     throw new NewerCatalog('unsafe', `${path} was written by a newer qmpbackup: ${reading.why}`, {
@@ -76,7 +75,7 @@ export async function replaceCatalog(target: string, catalog: Catalog): Promise<
   const path = catalogPath(target);
   const checked = readCatalogValue({ ...catalog, schema: schemaOf(catalog) });
   if (!checked.ok) throw new QmpBackupError('failed', `refused to write a wrong catalog to ${path}: ${checked.why}`);
-  await replaceFile(path, textOf(checked.catalog), { mode: 0o600, owner: await ownerFor(target) });
+  await replaceFile(path, catalogText(checked.catalog), { mode: 0o600, owner: await ownerFor(target) });
 }
 
 /** As `replaceCatalog`, its copy included. */
@@ -104,7 +103,7 @@ export async function keepCatalogCopy(target: string): Promise<void> {
 
 /** Puts a copy in the place of the catalog. It is a copy of it again, too. */
 export async function takeCatalogFromCopy(target: string, catalog: Catalog): Promise<void> {
-  const [text, how] = [textOf(catalog), { mode: 0o600, owner: await ownerFor(target) }];
+  const [text, how] = [catalogText(catalog), { mode: 0o600, owner: await ownerFor(target) }];
   await replaceFile(catalogPath(target), text, how);
   await replaceFile(catalogCopyPath(target, 1), text, how);
 }
@@ -122,10 +121,4 @@ async function readCopy(path: string): Promise<Catalog | undefined> {
     if (error instanceof QmpBackupError) return undefined;
     throw error;
   }
-}
-
-/** A line for each point: quick to write at any length, and `diff` shows what a run added. */
-function textOf({ points, ...rest }: Catalog): string {
-  const lines = points.map((point) => JSON.stringify(point)).join(',\n');
-  return `${JSON.stringify(rest).slice(0, -1)},"points":[\n${lines}\n]}\n`;
 }

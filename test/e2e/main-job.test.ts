@@ -1,4 +1,7 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { isPlainLine } from '../../src/core/plain-line.js';
 import { MiB } from '../support/builders.js';
 import { discard, write, writeZeroes } from '../support/lab/guest-writes.js';
 import { scenario } from '../support/scenario.js';
@@ -25,6 +28,15 @@ describe('full, incremental, restore', () => {
     await lab.backup('auto');
     await lab.expectChainEqualsDisks();
     await lab.expectNothingLeft(2);
+  });
+
+  it('the line of an increment is one that is read without the schema', async () => {
+    const lab = await scenario();
+    await lab.backup('full');
+    await lab.backup('inc');
+    await lab.backup('diff');
+    const lines = (await readFile(join(lab.target, 'catalog.json'), 'utf8')).split(/,?\n/).slice(1, 4);
+    expect(lines.map(isPlainLine)).toEqual([false, true, true]);
   });
 
   it('zeroed and discarded areas read as zeros from the INC', async () => {

@@ -186,8 +186,9 @@ describe('prune', () => {
       [1, 2, 3].map((n) => ({ file: `FULL-${n}.qcow2`, io: [`write -P ${n} 0 1M`] })),
     );
     const other = await makeDisk(lab, 'gone', [{ file: 'FULL-1.qcow2', io: [] }]);
-    const made = entries.map((each, index) => point(index, [each, ...other.slice(index)], { createdAt: at(index) }));
-    made[1]!.removed = ['gone'];
+    const made = entries.map((each, index) =>
+      point(index, [each, ...other.slice(index)], { createdAt: at(index), removed: index === 1 ? ['gone'] : [] }),
+    );
     await record(lab, made);
     await run(lab.target, { keepLast: 1, allowRemoveAll: true });
     const left = await requireCatalog(lab.target);

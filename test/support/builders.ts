@@ -54,14 +54,7 @@ export function entry(disk: string, file: string, more: Partial<PointDisk> = {})
     parent: null,
     bitmap: { name: `qmpbackup-${TARGET_ID}-${disk}-${file}`, persistent: true },
     virtualSize: 64 * MiB,
-    size: MiB,
-    allocated: MiB,
-    mtimeMs: 1,
-    sha256: 'a'.repeat(64),
-    changed: MiB,
-    durationMs: 1,
     plaintextOfEncrypted: false,
-    compressed: false,
     source: {
       device: from.device,
       qdev: from.qdev,
@@ -70,6 +63,13 @@ export function entry(disk: string, file: string, more: Partial<PointDisk> = {})
       format: 'qcow2',
       image: {},
     },
+    size: MiB,
+    allocated: MiB,
+    mtimeMs: 1,
+    sha256: 'a'.repeat(64),
+    changed: MiB,
+    durationMs: 1,
+    compressed: false,
     ...more,
   };
 }

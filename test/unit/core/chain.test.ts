@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { readCatalogValue } from '../../../src/core/catalog.js';
+import { catalogText, readCatalogText, readCatalogValue } from '../../../src/core/catalog.js';
 import {
   describedSource,
   latestFile,
@@ -9,6 +9,7 @@ import {
   backingChainOf,
   neededBitmaps,
 } from '../../../src/core/chain.js';
+import type { Point } from '../../../src/core/point.js';
 import { nextNumber, numberInName } from '../../../src/core/names.js';
 import { catalog, entry, point } from '../../support/builders.js';
 
@@ -66,10 +67,43 @@ describe('the parent of a disk', () => {
 
 describe('a catalog', () => {
   const good = catalog([point(0, [entry('a', 'FULL-1.qcow2')])]);
+  const increment = (number: number): Point =>
+    point(number, [{ ...entry('a', `INC-${number}.qcow2`), source: { ...entry('a', '').source, image: null } }]);
   const withFile = (file: string): unknown => catalog([point(0, [{ ...entry('a', 'FULL-1.qcow2'), file }])]);
 
   it('that is whole is read as it was written', () => {
     expect(readCatalogValue(JSON.parse(JSON.stringify(good)))).toEqual({ ok: true, catalog: good });
+  });
+
+  it.each([
+    ['without a point', catalog([])],
+    ['with a FULL', good],
+    ['with increments', catalog([...good.points, increment(1), increment(2)])],
+    ['with a note', catalog([{ ...increment(1), note: 'before the upgrade' }, increment(2)], { schema: 2 })],
+  ])('%s is the same as text, and its text the same when it is read', (_, value) => {
+    const reading = readCatalogText(catalogText(value));
+    expect(reading).toEqual({ ok: true, catalog: value });
+    expect(reading.ok && catalogText(reading.catalog)).toBe(catalogText(value));
+  });
+
+  it('is the same in whatever way its text is laid out', () => {
+    const value = catalog([...good.points, increment(1)]);
+    for (const text of [
+      JSON.stringify(value),
+      JSON.stringify(value, null, 2),
+      catalogText(value).replace(/\n$/, ' \n'),
+    ])
+      expect(readCatalogText(text)).toEqual({ ok: true, catalog: value });
+  });
+
+  it('has each point checked in each line, and no text that is no JSON', () => {
+    const text = catalogText(catalog([...good.points, increment(1), increment(2)]));
+    expect(readCatalogText(text.replace('"INC-2.qcow2"', '"../INC-2.qcow2"'))).toMatchObject({ ok: false });
+    expect(readCatalogText(text.replace('"number":2', '"number":2.5'))).toMatchObject({ ok: false });
+    expect(readCatalogText(text.replace('INC-2.qcow2', 'INC-1.qcow2'))).toMatchObject({ ok: false });
+    expect(() => readCatalogText(text.replace('"number":2', '"number":02'))).toThrow(SyntaxError);
+    expect(() => readCatalogText(text.slice(0, -20))).toThrow(SyntaxError);
+    expect(() => readCatalogText(text.replace(']}\n', ',\n]}\n'))).toThrow(SyntaxError);
   });
 
   it.each(['/etc/passwd', '../FULL-1.qcow2', '..', '.', 'a/b', '-x', '', 'a\0b', 'a\nb'])(

@@ -16,6 +16,16 @@ function chain(parents: readonly (number | null)[], more: Partial<PointDisk> = {
   );
 }
 
+/** With another first disk of one point. */
+function withFirstEntry(before: Catalog, at: number, more: Partial<PointDisk>): Catalog {
+  const points = before.points.map((each, index) =>
+    index === at
+      ? { ...each, disks: each.disks.map((disk, place) => (place === 0 ? { ...disk, ...more } : disk)) }
+      : each,
+  );
+  return { ...before, points };
+}
+
 const idOf = (number: number): string => `${number}`.padStart(12, '0');
 const dropping = (...numbers: number[]): ReadonlySet<string> => new Set(numbers.map(idOf));
 const facts = { compressed: false, size: 1, allocated: 1, mtimeMs: 2, sha256: null };
@@ -45,17 +55,15 @@ describe('planConsolidation', () => {
       ...{ point: idOf(1), disk: 'd1', file: 'INC-1.qcow2' },
       why: 'INC-2.qcow2 and INC-3.qcow2 build on it',
     });
-    const shrunk = chain([null, 0]);
-    shrunk.points[0]!.disks[0]!.virtualSize = 2 * MiB;
+    const shrunk = withFirstEntry(chain([null, 0]), 0, { virtualSize: 2 * MiB });
     expect(planConsolidation(shrunk, dropping(0)).unmergeable).toHaveLength(1);
   });
 });
 
 describe('consolidated', () => {
   it('has the new file in the place of the old one, with all that went before handed on', () => {
-    const before = chain([null, 0, 1, 2]);
-    before.points[1]!.disks[0]!.plaintextOfEncrypted = true;
-    before.points[0]!.disks[0]!.suspect = 'a reason';
+    const plaintext = withFirstEntry(chain([null, 0, 1, 2]), 1, { plaintextOfEncrypted: true });
+    const before = withFirstEntry(plaintext, 0, { suspect: 'a reason' });
     const next = after(before, dropping(0, 1));
     expect(next.points.map(({ number, level }) => [number, level])).toEqual([
       [2, 'full'],

@@ -78,8 +78,8 @@ describe('planRestore', () => {
     expect(at('2026-11-20 10:30+01:00')).toBe('000000000000');
     expect(at('2099-01-01')).toBe('000000000002');
     expect(at(new Date('2026-11-20T23:59:59.999Z'))).toBe('000000000001');
-    const merged = { ...timed, points: [timed.points[0]!, point(1, [{ ...a1, state: 'merged' }], { createdAt: 'x' })] };
-    merged.points[1]!.createdAt = '2026-11-20T10:00:00.000Z';
+    const later = point(1, [{ ...a1, state: 'merged' }], { createdAt: '2026-11-20T10:00:00.000Z' });
+    const merged = { ...timed, points: [timed.points[0]!, later] };
     expect(refusal(() => plan(merged, { at: asked('2026-11-20 11:00Z') })).message).toContain('a was merged');
     expect(refusal(() => plan(timed, { at: asked('2026-11-19') })).hint).toContain('point 0, of 2026-11-20T09:00');
   });
