@@ -99,6 +99,6 @@ async function mark(
 
 function render({ point, name, target, changed }: MarkedPoint): string {
   const state = point.pinned ? 'pinned' : 'not pinned';
-  const noted = point.note === undefined ? '' : `: ${point.note}`;
+  const noted = point.note === undefined ? '' : `; its note is: ${point.note}`;
   return `${name} of ${target} is ${changed ? '' : 'already '}${state}${noted}`;
 }

@@ -5,6 +5,7 @@ import { REBASE_OPTIONS } from '../../operations/rebase/options.js';
 import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
 import { createPercent } from '../render/progress.js';
+import { formatNames } from '../render/units.js';
 import type { CommandContext } from '../wiring.js';
 
 type Flags = Readonly<Record<string, unknown>>;
@@ -76,14 +77,14 @@ async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
 
 function render({ full, head, merged, lost, relinked, removed, dryRun }: RebaseResult): string {
   if (merged.length === 0) {
-    const done = removed.length > 0 ? `; removed ${removed.join(', ')}` : '';
+    const done = removed.length > 0 ? `; removed ${formatNames(removed)}` : '';
     return `nothing to merge: ${full} has no increments${done}`;
   }
   const lines = dryRun
-    ? [`would merge ${merged.join(', ')} into ${full}, which then is the state of ${head}`]
-    : [`merged ${merged.join(', ')} into ${full}, which now is the state of ${head}`];
+    ? [`would merge ${formatNames(merged)} into ${full}, which then is the state of ${head}`]
+    : [`merged ${formatNames(merged)} into ${full}, which now is the state of ${head}`];
   const verb = dryRun ? 'would be' : 'were';
-  if (lost.length > 0) lines.push(`older states of other branches ${verb} lost: ${lost.join(', ')}`);
-  if (relinked.length > 0) lines.push(`${relinked.join(', ')} ${verb} linked to ${full}`);
+  if (lost.length > 0) lines.push(`older states of other branches ${verb} lost: ${formatNames(lost)}`);
+  if (relinked.length > 0) lines.push(`${formatNames(relinked)} ${verb} linked to ${full}`);
   return lines.join('\n');
 }

@@ -11,6 +11,12 @@ export function formatDuration(ms: number): string {
   return hours > 0 ? `${hours}:${two(minutes)}:${two(seconds % 60)} h` : `${minutes}:${two(seconds % 60)} min`;
 }
 
+/** Names one after the other; of more than can be read only the first, the last and their number. */
+export function formatNames(names: readonly string[]): string {
+  if (names.length <= 6) return names.join(', ');
+  return `${names[0]} to ${names.at(-1)} (${names.length})`;
+}
+
 /** `2026-11-21 12:00:03` in local time. */
 export function formatTime(iso: string): string {
   const date = new Date(iso);

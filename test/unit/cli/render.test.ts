@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { progressText } from '../../../src/cli/render/progress.js';
 import { table } from '../../../src/cli/render/table.js';
-import { formatBytes, formatDuration } from '../../../src/cli/render/units.js';
+import { formatBytes, formatDuration, formatNames } from '../../../src/cli/render/units.js';
 import { MiB } from '../../support/builders.js';
 
 it.each([
@@ -38,3 +38,9 @@ it('a table is aligned, without spaces at the end of a line', () => {
     ]),
   ).toBe('A    LONG  C\naaa  b');
 });
+
+it.each([
+  [['a'], 'a'],
+  [['a', 'b', 'c', 'd', 'e', 'f'], 'a, b, c, d, e, f'],
+  [['a', 'b', 'c', 'd', 'e', 'f', 'g'], 'a to g (7)'],
+])('the names %j read %s', (names, text) => expect(formatNames(names)).toBe(text));
