@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { isPlainLine } from './plain-line.js';
+import type { ReadOnly } from './read-only.js';
 import { bitmapNameSchema, componentSchema, type Point, pointSchema, textSchema } from './point.js';
 
 /**
@@ -46,7 +47,7 @@ const catalog = v.pipe(
   }),
 );
 
-export type Catalog = Omit<v.InferOutput<typeof catalog>, 'points'> & { points: Point[] };
+export type Catalog = ReadOnly<Omit<v.InferOutput<typeof catalog>, 'points'>> & { readonly points: readonly Point[] };
 
 export type RetiredFile = NonNullable<Catalog['retiredFiles']>[number];
 

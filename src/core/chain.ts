@@ -1,4 +1,5 @@
 import type { Catalog } from './catalog.js';
+import { perCatalog } from './per-catalog.js';
 import type { DiskSource, Point, PointDisk } from './point.js';
 
 /**
@@ -70,22 +71,32 @@ export function backingChainOf(
   catalog: Catalog,
   entry: PointDisk,
 ): { readonly files: readonly PointDisk[] } | { readonly missing: string } {
-  const entries = new Map<string, PointDisk>();
-  for (const each of catalog.points.flatMap((point) => point.disks)) {
-    if (each.disk === entry.disk && each.state !== 'merged') entries.set(each.file, each);
-  }
+  const entries = entriesByDisk(catalog).get(entry.disk);
   const files: PointDisk[] = [entry];
-  entries.delete(entry.file);
+  const names = new Set([entry.file]);
   for (let parent = entry.parent; parent !== null;) {
-    const found = entries.get(parent);
-    if (!found) return { missing: parent };
-    files.push(found);
+    const found = entries?.get(parent);
     // A file that is met again is a loop.
-    entries.delete(parent);
+    if (!found || names.has(parent)) return { missing: parent };
+    files.push(found);
+    names.add(parent);
     parent = found.parent;
   }
   return { files: files.reverse() };
 }
+
+/** The files that are there by the catalog, by disk and file. */
+const entriesByDisk = perCatalog(({ points }) => {
+  const found = new Map<string, Map<string, PointDisk>>();
+  for (const { disks } of points) {
+    for (const entry of disks) {
+      if (entry.state === 'merged') continue;
+      const files = found.get(entry.disk) ?? new Map<string, PointDisk>();
+      found.set(entry.disk, files.set(entry.file, entry));
+    }
+  }
+  return found;
+});
 
 /** Why the catalog alone says that a file's state cannot be had. */
 export interface ChainFault {
@@ -138,13 +149,17 @@ export function describedSource(files: readonly PointDisk[]): DiskSource | undef
 
 /** All disks the catalog ever saw, with the newest entry of each. */
 export function knownDisks(catalog: Catalog | undefined): ReadonlyMap<string, PointDisk> {
-  const disks = new Map<string, PointDisk>();
-  for (const entry of catalog?.points.flatMap((point) => point.disks) ?? []) disks.set(entry.disk, entry);
-  return disks;
+  return catalog ? disksIn(catalog) : new Map();
 }
 
+const disksIn = perCatalog(({ points }): ReadonlyMap<string, PointDisk> => {
+  const found = new Map<string, PointDisk>();
+  for (const { disks } of points) for (const entry of disks) found.set(entry.disk, entry);
+  return found;
+});
+
 /** Names of the bitmaps that go on being needed: per disk those of its latest file that has one, and of its latest FULL. */
-export function neededBitmaps(catalog: Catalog): ReadonlySet<string> {
+export const neededBitmaps = perCatalog((catalog): ReadonlySet<string> => {
   const names = new Set<string>();
   for (const disk of knownDisks(catalog).keys()) {
     for (const entry of [latestTracked(catalog, disk), latestFull(catalog, disk)]) {
@@ -152,14 +167,14 @@ export function neededBitmaps(catalog: Catalog): ReadonlySet<string> {
     }
   }
   return names;
-}
+});
 
 /** Every bitmap name that this catalog ever recorded. */
-export function recordedBitmaps(catalog: Catalog): ReadonlySet<string> {
-  const names = new Set(catalog.retired);
-  for (const entry of catalog.points.flatMap((point) => point.disks)) if (entry.bitmap) names.add(entry.bitmap.name);
+export const recordedBitmaps = perCatalog(({ points, retired }): ReadonlySet<string> => {
+  const names = new Set(retired);
+  for (const { disks } of points) for (const { bitmap } of disks) if (bitmap) names.add(bitmap.name);
   return names;
-}
+});
 
 /** The catalog with other modification times (ms) for some files, by `<disk>/<file>`. */
 export function withModificationTimes(catalog: Catalog, times: ReadonlyMap<string, number>): Catalog {

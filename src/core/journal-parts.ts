@@ -2,6 +2,7 @@ import type { Catalog } from './catalog.js';
 import type { Journal } from './journal.js';
 import { recordedBitmaps } from './chain.js';
 import { DEFINITION_FOLDER } from './names.js';
+import { perCatalog } from './per-catalog.js';
 
 /** What the journal names and the catalog does not: all of a run that was not sealed, else what belongs to disks that failed in it. */
 export function unsealedOf(journal: Journal, catalog: Catalog | undefined): Journal {
@@ -18,12 +19,17 @@ export function withUnrecordedBitmap({ disks }: Journal, catalog: Catalog | unde
 
 /** What the catalog names, by `<folder>/<file>`. */
 export function filesOf(catalog: Catalog | undefined): ReadonlySet<string> {
-  const files = catalog?.points.flatMap((point) => [
-    ...point.disks.map(({ disk, file }) => `${disk}/${file}`),
-    ...(point.definition?.files.map(({ file }) => `${DEFINITION_FOLDER}/${file}`) ?? []),
-  ]);
-  return new Set(files);
+  return catalog ? filesIn(catalog) : new Set();
 }
+
+const filesIn = perCatalog(({ points }): ReadonlySet<string> => {
+  const names = new Set<string>();
+  for (const { disks, definition } of points) {
+    for (const { disk, file } of disks) names.add(`${disk}/${file}`);
+    for (const { file } of definition?.files ?? []) names.add(`${DEFINITION_FOLDER}/${file}`);
+  }
+  return names;
+});
 
 /** The journal's word for some of its disks. */
 export function partOf(journal: Journal, has: (disk: Journal['disks'][number]) => boolean): Journal {

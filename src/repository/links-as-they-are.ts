@@ -1,5 +1,5 @@
 import type { Catalog } from '../core/catalog.js';
-import type { PointDisk } from '../core/point.js';
+import type { Point, PointDisk } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
 import { readHeader } from '../qemu-tools/examine.js';
 import { filePath } from './layout.js';
@@ -18,7 +18,7 @@ export async function changeLinked<C extends Pick<Catalog, 'points'>>(
   change: (entry: PointDisk) => Promise<PointDisk>,
 ): Promise<C> {
   if (!catalog.points.some(({ disks }) => disks.some(({ link }) => link))) return catalog;
-  const points: Catalog['points'] = [];
+  const points: Point[] = [];
   for (const point of catalog.points) {
     const disks: PointDisk[] = [];
     for (const entry of point.disks) disks.push(entry.link ? await change(entry) : entry);
