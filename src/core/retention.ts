@@ -4,6 +4,7 @@ import { parseISO } from 'date-fns/parseISO';
 import { subDays } from 'date-fns/subDays';
 import { toDate } from 'date-fns/toDate';
 import type { Point } from './point.js';
+import { bytesOfPoint, parentsIn } from './point-space.js';
 
 /** Which points of a history are kept, and why: see docs/decisions/0030-retention.md. Local time is that of the process. */
 export const COUNT_RULES = ['last', 'hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const;
@@ -204,30 +205,6 @@ function keepParents(history: readonly HistoryPoint[], reasons: readonly Retenti
   }
 }
 
-interface Link {
-  /** Index of the point that is built on. */
-  readonly parent: number;
-  /** The file that builds on it. */
-  readonly file: string;
-}
-
-/** Of each point the points that its files build on. */
-function parentsIn(history: readonly HistoryPoint[]): readonly (readonly Link[])[] {
-  const owners = new Map<string, number>();
-  for (const [index, { target, point }] of history.entries()) {
-    for (const { disk, file, state } of point.disks) {
-      if (state !== 'merged') owners.set(`${target}\n${disk}/${file}`, index);
-    }
-  }
-  return history.map(({ target, point }, index) =>
-    point.disks.flatMap(({ disk, file, parent, state }): Link[] => {
-      if (parent === null || state === 'merged') return [];
-      const owner = owners.get(`${target}\n${disk}/${parent}`);
-      return owner === undefined || owner === index ? [] : [{ parent: owner, file }];
-    }),
-  );
-}
-
 /** Of a disk that no kept point can give back, the newest that can is kept. */
 function keepLastGood(
   history: readonly HistoryPoint[],
@@ -247,12 +224,6 @@ function keepLastGood(
 /** The file of its first disk, by which people know it. */
 function fileOf({ point }: HistoryPoint): string {
   return point.disks[0]?.file ?? point.id;
-}
-
-/** Bytes that the files of a point take. */
-export function bytesOfPoint({ disks, definition }: Point): number {
-  const images = disks.reduce((sum, { state, allocated }) => sum + (state === 'merged' ? 0 : allocated), 0);
-  return (definition?.files ?? []).reduce((sum, { size }) => sum + size, images);
 }
 
 /**

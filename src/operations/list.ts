@@ -5,6 +5,7 @@ import { type Damage, damageInWords } from '../core/damage.js';
 import { valuesOf } from '../core/option-rules.js';
 import type { Point } from '../core/point.js';
 import { isFileFinding, type PointFinding } from '../core/point-findings.js';
+import { type FreedAlone, freedAlone } from '../core/point-space.js';
 import type { Warning } from '../core/warning.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
@@ -25,6 +26,8 @@ export interface ListedPoint {
   readonly suspect: readonly { readonly disk: string; readonly file: string; readonly why: string }[];
   /** What came of it when `verify --boot` last started it; null where it never did. */
   readonly booted: BootProof | null;
+  /** What its removal alone would free. */
+  readonly freed: FreedAlone;
 }
 
 export interface ListedTarget {
@@ -46,7 +49,8 @@ export async function list(request: ListRequest): Promise<readonly ListedTarget[
 
 async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
   const { warnings, boots } = await readMemory(target, catalog);
-  const points = (await openEveryPoint(target, catalog)).map((each) => listedPoint(each, boots));
+  const freed = freedAlone(catalog.points);
+  const points = (await openEveryPoint(target, catalog)).map((each) => listedPoint(each, boots, freed));
   const damage = new Map(
     points.flatMap(({ point, damaged }) => (damaged.length > 0 ? [[point, damaged] as const] : [])),
   );
@@ -56,7 +60,11 @@ async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
   };
 }
 
-function listedPoint({ point, disks, findings }: PointContent, boots: readonly BootProof[]): ListedPoint {
+function listedPoint(
+  { point, disks, findings }: PointContent,
+  boots: readonly BootProof[],
+  freed: (point: Point) => FreedAlone,
+): ListedPoint {
   const needs = disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
   const suspect = findings.flatMap(({ code, subject, file, why }) =>
     code === 'suspect' && file !== null ? [{ disk: subject, file, why }] : [],
@@ -66,7 +74,7 @@ function listedPoint({ point, disks, findings }: PointContent, boots: readonly B
   const damaged = ofFiles.map(({ subject, file, why }) => ({ disk: subject, file: `${subject}/${file}`, why }));
   const errors = findings.filter(({ level }) => level === 'error');
   const first = errors.find((each) => !isFileFinding(each)) ?? errors[0];
-  return { point, needs, notWhole: first ? inWords(first) : null, damaged, suspect, booted };
+  return { point, needs, notWhole: first ? inWords(first) : null, damaged, suspect, booted, freed: freed(point) };
 }
 
 function inWords(finding: PointFinding): string {

@@ -148,8 +148,20 @@ describe('info and list', () => {
     expect(stdout).toContain(inc.target);
     expect(stdout).toMatch(/:1 .* INC .* crash .* 2 files/);
     const json = (await expectCli(0, ['--json', 'list', '--target', inc.target])).json<{
-      targets: { points: { needs: string[]; notWhole: string | null }[] }[];
+      targets: {
+        points: {
+          point: { id: string };
+          needs: string[];
+          frees: number;
+          neededBy: string[];
+          notWhole: string | null;
+        }[];
+      }[];
     }>();
+    expect(stdout).toMatch(/:0 .* 0 \(1 builds on it\) {2}d1/);
+    const [full, last] = json.targets[0]!.points;
+    expect(full).toMatchObject({ frees: 0, neededBy: [last!.point.id] });
+    expect(last!.frees).toBeGreaterThanOrEqual(MiB);
     expect(json.targets[0]!.points[1]).toMatchObject({ notWhole: null });
     expect(json.targets[0]!.points[1]!.needs).toHaveLength(2);
     await expectCli(10, ['list', '--target', lab.dir + '/vm']);

@@ -9,7 +9,7 @@ import type { CommandContext } from '../wiring.js';
 export const listCommand: Register = (program, run) => {
   program
     .command('list')
-    .description('show the chains and points of a target: size, consistency, what each needs')
+    .description('show the chains and points of a target: size, consistency, what each needs, and what it would free')
     .addOption(
       optionOf(LIST_OPTIONS.target, 'folder of the backups, or the one above several (--monthly)', {
         short: '-t',
@@ -21,6 +21,8 @@ export const listCommand: Register = (program, run) => {
 };
 
 const EXAMPLES = `
+FREES is what would be free if that point alone went; nothing where others build on it, and then how many do so directly.
+
 Points that need a file which is gone, or has another size than the catalog says, are NOT RESTORABLE, and a warning names the
 file. The bytes of the files are not read. Ends with 0 all the same: what was asked for, the list, is there.
 

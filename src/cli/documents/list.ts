@@ -21,10 +21,13 @@ function pointPart({
   damaged,
   suspect,
   booted,
+  freed,
 }: ListedPoint): TargetDocument['points'][number] {
   return {
     point: pointDocument(point),
     needs,
+    frees: freed.bytes,
+    neededBy: freed.neededBy,
     notWhole,
     damaged: damaged.map(({ disk, file, why }) => ({ disk, file, why })),
     suspect: suspect.map(({ disk, file, why }) => ({ disk, file, why })),

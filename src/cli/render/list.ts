@@ -15,7 +15,7 @@ function renderTarget({ target, vm, points }: ListedTarget, verbose: boolean): s
   const withBoots = points.some(({ booted }) => booted !== null);
   const withNotes = points.some(({ point }) => noteOf(point) !== '');
   const header = [
-    ...['POINT', ...(verbose ? ['ID'] : []), 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS'],
+    ...['POINT', ...(verbose ? ['ID'] : []), 'TAKEN', 'LEVEL', 'CONSISTENCY', 'SIZE', 'NEEDS', 'FREES'],
     ...[...(withBoots ? ['BOOTED'] : []), 'DISKS', ...(withNotes ? ['NOTE'] : [])],
   ];
   return [heading, table([header, ...points.map((each) => row(each, { verbose, withBoots, withNotes }))])].join('\n');
@@ -29,6 +29,12 @@ function noteOf({ pinned, note }: ListedPoint['point']): string {
 function bootedIn({ booted }: ListedPoint): string {
   if (booted === null) return '-';
   return `${formatTime(booted.at)} ${booted.afterMs === null ? 'FAILED' : `in ${formatDuration(booted.afterMs)}`}`;
+}
+
+/** What its removal alone would free, or how many points forbid it. */
+function freesInWords({ freed: { bytes, neededBy } }: ListedPoint): string {
+  if (neededBy.length === 0) return formatBytes(bytes);
+  return `0 (${neededBy.length} ${neededBy.length === 1 ? 'builds' : 'build'} on it)`;
 }
 
 function row(
@@ -57,6 +63,7 @@ function row(
     point.consistency,
     formatBytes(size),
     `${needs.length} ${needs.length === 1 ? 'file' : 'files'}`,
+    freesInWords(listed),
     ...(withBoots ? [bootedIn(listed)] : []),
     notWhole === null ? `${disks.join(' ')}${lacked}` : `${disks.join(' ')}${lacked}: NOT RESTORABLE, ${notWhole}`,
     ...(withNotes ? [noteOf(point)] : []),

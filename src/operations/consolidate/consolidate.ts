@@ -14,7 +14,7 @@ import { type MergeLine, moreThanBefore } from '../../core/consolidation.js';
 import type { VmIdentity } from '../../core/identity.js';
 import { nameIn, pointNamed } from '../../core/point-name.js';
 import type { Point } from '../../core/point.js';
-import { bytesOfPoint } from '../../core/retention.js';
+import { bytesOfPoint } from '../../core/point-space.js';
 import type { Warn } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding, type Unwind } from '../../flow/unwind.js';

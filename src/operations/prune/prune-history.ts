@@ -5,8 +5,8 @@ import { refuseHalfMerged } from '../../consolidation/refuse-half-merged.js';
 import type { Catalog } from '../../core/catalog.js';
 import { type MergeLine, moreThanBefore } from '../../core/consolidation.js';
 import { nameIn } from '../../core/point-name.js';
+import { bytesOfPoint } from '../../core/point-space.js';
 import {
-  bytesOfPoint,
   type HistoryPoint,
   keepUnmergeable,
   onlyAsNeeded,

@@ -112,6 +112,7 @@ const DOCUMENTS = {
           damaged: [{ disk: 'd1', file: 'd1/x', why: 'it is missing' }],
           suspect: [{ disk: 'd1', file: 'x', why: 'w' }],
           booted: { point: 'a', at: '2026-11-01T00:00:00.000Z', by: 'agent', afterMs: 1, why: null },
+          freed: { bytes: 0, neededBy: ['000000000002'] },
         },
       ],
     },

@@ -9,7 +9,8 @@ function target(boots: readonly (Partial<BootProof> | null)[]): ListedTarget {
     const at = '2026-11-01T12:00:00.000Z';
     const booted = proof && { point: 'p', at, by: 'agent' as const, afterMs: null, why: null, ...proof };
     const made = point(number, [entry('vda', `FULL-${number}.qcow2`)], { createdAt: at });
-    return { ...{ point: made, needs: ['vda/FULL'], notWhole: null, damaged: [], suspect: [] }, booted };
+    const freed = { bytes: 1536 * number, neededBy: ['a', 'b'].slice(number) };
+    return { ...{ point: made, needs: ['vda/FULL'], notWhole: null, damaged: [], suspect: [] }, booted, freed };
   });
   return { ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: 'a', warnings: [] }, points };
 }
@@ -29,4 +30,11 @@ it('tells of each point when and how fast it booted, where one was tried', () =>
 
 it('has no column for that where none was', () => {
   expect(renderList([target([null, null])], false)).not.toContain('BOOTED');
+});
+
+it('tells what the removal of a point would free, or how many build on it', () => {
+  const [, header = '', ...rows] = renderList([target([null, null, null])], false).split('\n');
+  const column = header.indexOf('FREES');
+  const cells = rows.map((row) => row.slice(column, header.indexOf('DISKS')).trim());
+  expect(cells).toEqual(['0 (2 build on it)', '0 (1 builds on it)', '3.0 KiB']);
 });

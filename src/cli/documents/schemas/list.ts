@@ -1,11 +1,13 @@
 import * as v from 'valibot';
-import { document, identitySchema, listOf, object, oneOf, text, textOrNull, texts, warnings } from './parts.js';
+import { count, document, identitySchema, listOf, object, oneOf, text, textOrNull, texts, warnings } from './parts.js';
 import { pointDocumentSchema } from './point.js';
 
 const listedPoint = object(
   {
     point: pointDocumentSchema,
     needs: texts('Files that the point needs, `<disk>/<file>`, itself included'),
+    frees: count('Bytes that are free when this point alone is removed, as by `prune`; 0 where others build on it'),
+    neededBy: texts('Ids of the points whose files build on its own, without those that do so by way of another'),
     notWhole: textOrNull('Why it cannot be restored as a whole, or null'),
     damaged: listOf(
       object(
