@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { chainLimitsIn, limitsOfChain } from '../core/chain-limits.js';
 import type { FleeceMode } from '../core/fleece-choice.js';
 import { noteText } from '../core/note.js';
 import {
@@ -39,6 +40,8 @@ const POINT = {
   ...LOCK_OPTIONS,
   /** `auto`: incremental where that is safe, full where not. */
   level: choice('--level', ['full', 'inc', 'diff', 'auto', 'copy'], 'auto'),
+  /** With `level: 'auto'`: a new chain begins where the newest is so old (`30d`), has so many points (`100`), or increments that take so much of its FULL (`150%`). */
+  autoFullAfter: limitsOfChain('--auto-full-after'),
   /** Says what would be done, and why. */
   dryRun: yesOrNo('--dry-run'),
   /** Is kept with the point. */
@@ -158,8 +161,13 @@ export interface BackupOptions extends PlanRequest {
 /** @throws QmpBackupError `usage` */
 export function backupOptions(request: BackupRequest): BackupOptions {
   const { socket, domain, connect, agentSocket, offline, vmName, ...values } = valuesOf(BACKUP_OPTIONS, request);
-  const { skipFailedDisks, digest, sha256, quiesce, verify, ...rest } = values;
+  const { skipFailedDisks, autoFullAfter, digest, sha256, quiesce, verify, ...rest } = values;
   const { freezeTimeout, freezeLimit, cbwTimeout, stallTimeout, progressInterval, ...others } = rest;
+  if (autoFullAfter.length > 0 && rest.level !== 'auto') {
+    throw new QmpBackupError('usage', `--auto-full-after goes with --level auto, not with --level ${rest.level}`, {
+      hint: 'Leave one of them out.',
+    });
+  }
   const vm = sourceOf({ ...others, socket, domain, connect, agentSocket, offline });
   return {
     ...others,
@@ -167,6 +175,7 @@ export function backupOptions(request: BackupRequest): BackupOptions {
     agent: agentOf({ agentSocket }),
     label: vmName,
     skipFailed: skipFailedDisks,
+    chainLimits: chainLimitsIn(autoFullAfter),
     digests: digestsOf({ digest, sha256 }),
     quiesce: quiesce === true ? 'try' : quiesce || 'no',
     verify: verify === true ? 'all' : verify || null,

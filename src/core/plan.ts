@@ -1,5 +1,6 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog } from './catalog.js';
+import { type ChainLimit, whyLongEnough } from './chain-limits.js';
 import { currentChain, knownDisks, latestFile, latestFull, latestTracked, pointsOfChain } from './chain.js';
 import { chooseDisks, type DiskRequest, refuseDecryption } from './choose-disks.js';
 import type { LeftOut, SourceDisk, VmState } from './disk.js';
@@ -20,6 +21,8 @@ export type RequestedLevel = Level | 'auto';
 export interface PlanRequest extends DiskRequest {
   readonly level: RequestedLevel;
   readonly compress: boolean;
+  /** At level `auto` a chain that has reached any of them is followed by another. */
+  readonly chainLimits: readonly ChainLimit[];
 }
 
 export interface PlannedDisk {
@@ -40,6 +43,8 @@ export interface BackupPlan {
   readonly level: Level;
   readonly chain: string | null;
   readonly number: number;
+  /** A FULL of all was asked for, or is due: a chain begins, whatever disks the point lacks. */
+  readonly beginsChain: boolean;
   readonly disks: readonly PlannedDisk[];
   readonly leftOut: readonly Pick<LeftOut, 'name' | 'reason' | 'kind'>[];
   readonly removed: readonly string[];
@@ -71,15 +76,19 @@ export function planBackup(input: PlanInput): BackupPlan {
   refuseDecryption(request, chosen);
 
   const chain = currentChain(catalog);
-  const decisions = chosen.map((disk) => ({ ...disk, ...decide(input, chain, disk) }));
+  const due = whyFullIsDue(input, chain);
+  const decisions = chosen.map((disk) => ({ ...disk, ...decide(input, chain, disk, due) }));
   refuseWhereUnsafe(request, decisions);
 
   const disks = decisions.map((decision): PlannedDisk => planned(input, decision));
   const missing = input.known.filter((disk) => !chosen.includes(disk)).map(({ id }) => id);
-  const place = placeOf(input, disks, missing);
+  const { attempt } = input;
+  const beginsChain = request.level === 'full' || due !== undefined;
+  const place = placeOf({ catalog, attempt, beginsChain }, disks, missing);
   const remarks = remarksOn({ catalog, chain: place.chain, disks, leftOut, off: input.bitmapName === null });
   return {
     ...place,
+    beginsChain,
     disks,
     leftOut: leftOut.map(({ name, reason, kind }) => ({ name, reason, kind })),
     removed: removedDisks(input),
@@ -89,8 +98,7 @@ export function planBackup(input: PlanInput): BackupPlan {
 }
 
 /** What a plan is of, as far as its point's place hangs on it. */
-interface Placed {
-  readonly request: { readonly level: RequestedLevel };
+interface Placed extends Pick<BackupPlan, 'beginsChain'> {
   readonly catalog: Catalog | undefined;
   readonly attempt: string;
 }
@@ -99,20 +107,24 @@ interface Placed {
  * The plan without disks whose copies have failed. They keep the files and bitmaps that they had: where one could go on from
  * there in the newest chain, the point does not begin another.
  */
-export function withoutFailed(plan: BackupPlan, failed: readonly FailedCopy[], input: Placed): BackupPlan {
+export function withoutFailed(
+  plan: BackupPlan,
+  failed: readonly FailedCopy[],
+  { catalog, attempt }: Omit<Placed, 'beginsChain'>,
+): BackupPlan {
   const lacked = failed.map(({ disk, why }) => ({
     ...{ name: disk, reason: `its copy failed: ${why}`, kind: 'failed' as const },
     instead: 'No change of it is lost: the next run copies it all.',
   }));
   const disks = plan.disks.filter(({ disk }) => !failed.some((each) => each.disk === disk));
   const names = failed.map(({ disk }) => disk);
-  const { level, chain, number } = placeOf(input, disks, names);
+  const { level, chain, number } = placeOf({ catalog, attempt, beginsChain: plan.beginsChain }, disks, names);
   const said = lacked.map(remarkOnFailed);
   return {
     ...plan,
     level,
     // A chain that is gone on with stays the one, whatever is left.
-    ...(plan.chain === input.attempt ? { chain, number } : {}),
+    ...(plan.chain === attempt ? { chain, number } : {}),
     disks,
     leftOut: [...plan.leftOut, ...lacked.map(({ name, reason, kind }) => ({ name, reason, kind }))],
     remarks: [...plan.remarks, ...said],
@@ -122,25 +134,18 @@ export function withoutFailed(plan: BackupPlan, failed: readonly FailedCopy[], i
 
 /** `missing`: ids of disks that the point lacks. */
 function placeOf(
-  input: Placed,
+  { catalog, attempt, beginsChain }: Placed,
   disks: readonly Pick<PlannedDisk, 'level'>[],
   missing: readonly string[],
 ): Pick<BackupPlan, 'level' | 'chain' | 'number'> {
-  const { request, catalog, attempt } = input;
   const level = pointLevel(disks.map((disk) => disk.level));
-  if (request.level === 'copy') return { level, chain: null, number: 0 };
+  if (level === 'copy') return { level, chain: null, number: 0 };
   const chain = currentChain(catalog);
   if (!catalog || chain === undefined) return { level, chain: attempt, number: 0 };
-  if (level === 'full' && startsChain(request, catalog, chain, missing)) return { level, chain: attempt, number: 0 };
+  // One of FULL files only goes on with a chain where a disk that it lacks could go on incrementally there.
+  const couldGoOn = missing.some((id) => latestFile(catalog, id, chain));
+  if (level === 'full' && (beginsChain || !couldGoOn)) return { level, chain: attempt, number: 0 };
   return { level, chain, number: nextPointNumber(catalog, chain) };
-}
-
-/**
- * Whether a point of FULL files only begins a chain: not where a disk that it lacks has a file in the newest chain and
- * could go on incrementally there.
- */
-function startsChain(request: Placed['request'], catalog: Catalog, chain: string, missing: readonly string[]): boolean {
-  return request.level === 'full' || !missing.some((id) => latestFile(catalog, id, chain));
 }
 
 /** A point is as incremental as its most incremental disk. */
@@ -172,10 +177,17 @@ interface Decision {
   readonly fellBack: boolean;
 }
 
-function decide(input: PlanInput, chain: string | undefined, disk: KnownSource): Decision {
+/** A FULL of a VM that is off has no bitmap, so that another would follow: where one is due, it waits for the VM to run. */
+function whyFullIsDue({ request, catalog, bitmapName, nowSeconds }: PlanInput, chain?: string): string | undefined {
+  if (request.level !== 'auto' || !catalog || chain === undefined || bitmapName === null) return undefined;
+  return whyLongEnough(catalog, chain, request.chainLimits, nowSeconds * 1000);
+}
+
+function decide(input: PlanInput, chain: string | undefined, disk: KnownSource, due: string | undefined): Decision {
   const { level } = input.request;
   if (level === 'copy') return { level, reason: 'a copy was asked for', parent: null, fellBack: false };
   if (level === 'full') return { level, reason: 'a full backup was asked for', parent: null, fellBack: false };
+  if (due !== undefined) return { level: 'full', reason: due, parent: null, fellBack: false };
   const wanted = level === 'diff' ? 'diff' : 'inc';
   const of = wanted === 'diff' ? latestFull : latestParent;
   const parent = input.catalog && chain !== undefined ? of(input.catalog, disk.id, chain) : undefined;

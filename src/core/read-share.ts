@@ -40,25 +40,6 @@ function shareOf(text: unknown): ReadShare | undefined {
   return percent > 0 && percent <= 100 ? { kind: 'percent', percent } : undefined;
 }
 
-/** A span of time in days, also as text: `30d`, `12h`, `2w`. */
-export function timeSpan(flag: string): OptionRule<number | string, number | null> {
-  const DAYS: Readonly<Record<string, number>> = { h: 1 / 24, d: 1, w: 7 };
-  return {
-    flag,
-    fallback: null,
-    read: (given) => {
-      const [, count, unit] = /^(\d{1,6}(?:\.\d+)?)([hdw])$/.exec(String(given)) ?? [];
-      const named = count !== undefined && unit !== undefined ? Number(count) * (DAYS[unit] ?? NaN) : NaN;
-      const days = typeof given === 'number' ? given : named;
-      if (days > 0 && days < MOST_DAYS) return days;
-      throw new QmpBackupError('usage', 'give a time such as 30d, 12h or 2w.');
-    },
-  };
-}
-
-/** More is before there were computers. */
-const MOST_DAYS = 36_500;
-
 export interface ReadRequest {
   /** Null is none. */
   readonly share: ReadShare | null;

@@ -92,6 +92,11 @@ describe('a running domain', () => {
       ...['backup', '--level', 'auto', '--dry-run', '--target', scenario.target],
     ]);
     expect(stdout).toContain('INC');
+    const due = await expectCli(0, [
+      ...scenario.vm,
+      ...['backup', '--auto-full-after', '1', '--dry-run', '--target', scenario.target],
+    ]);
+    expect(due.stdout + due.stderr).toMatch(/vda.* FULL.*the chain has 1 point/);
     expect(await readFile(join(scenario.target, 'catalog.json'), 'utf8')).toBe(catalog);
     expect(await scenario.checkpoints()).toEqual(checkpoints);
   });

@@ -18,7 +18,8 @@ interface Flags {
 }
 
 export const backupCommand: Register = (program, run) => {
-  const { level, target, monthly, dryRun, note, include, exclude, excludeRaw, allowPlaintext } = BACKUP_OPTIONS;
+  const { level, target, monthly, autoFullAfter, dryRun, note, include, exclude, excludeRaw, allowPlaintext } =
+    BACKUP_OPTIONS;
   const { skipFailedDisks, quiesce, freezeTimeout, freezeLimit, fleece, fleeceDir, cbwTimeout } = BACKUP_OPTIONS;
   const { compress, verify, digest, sha256, vmName, speedLimit, reserve, force, stallTimeout } = BACKUP_OPTIONS;
   const { progressInterval, breakLock, offline, startPaused, method, killJob } = BACKUP_OPTIONS;
@@ -32,6 +33,15 @@ export const backupCommand: Register = (program, run) => {
     )
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
     .addOption(optionOf(monthly, 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>'))
+    .addOption(
+      optionOf(
+        autoFullAfter,
+        'begin a new chain at this age (30d), number of points (100) or size of the increments against the FULL (150%); repeatable',
+        {
+          value: '<limit>',
+        },
+      ),
+    )
     .addOption(optionOf(dryRun, 'say what would be done, and why'))
     .addOption(optionOf(note, 'a note that is kept with the point', { value: '<text>' }))
 
@@ -112,6 +122,7 @@ const EXAMPLES = `
 Examples:
   qmpbackup --socket /run/vm.qmp backup --monthly --target /backup
   qmpbackup --socket /run/vm.qmp --agent-socket /run/vm.qga backup --level inc --quiesce --target /backup/vm
+  qmpbackup --socket /run/vm.qmp backup --auto-full-after 30d --auto-full-after 200% --target /backup/vm
   qmpbackup --socket tcp:127.0.0.1:4444 backup --level full --include disk1 --speed-limit 50M --target /backup/vm
   qmpbackup --socket /run/vm.qmp backup --fleece always --verify --target /mnt/nfs/vm
   qmpbackup --socket /run/vm.qmp backup --dry-run --target /backup/vm

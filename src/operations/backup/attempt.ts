@@ -89,12 +89,12 @@ function stageImages(
 
 /** What is left of the plan when the disks are set aside whose copies have failed. Says so, and changes nothing. */
 function planWithout(
-  { options: request, attempt, warn }: BackupRun,
+  { attempt, warn }: BackupRun,
   { plan, catalog }: Planned,
   failed: readonly FailedCopy[],
 ): Planned['plan'] {
   if (failed.length === 0) return plan;
-  const left = withoutFailed(plan, failed, { request, catalog, attempt });
+  const left = withoutFailed(plan, failed, { catalog, attempt });
   left.remarks.slice(plan.remarks.length).forEach(({ code, text }) => warn({ code, text }));
   return left;
 }

@@ -1,7 +1,7 @@
 import { LOCK_OPTIONS, NAMED_VM_OPTIONS, TARGET_OPTIONS } from '../../backends/vm-options.js';
 import { bytes, type OptionRules, type RequestOf, valuesOf, wholeNumber, yesOrNo } from '../../core/option-rules.js';
-import { timeSpan } from '../../core/read-share.js';
 import type { RetentionRules } from '../../core/retention.js';
+import { timeSpan } from '../../core/time-span.js';
 import { QmpBackupError } from '../../errors.js';
 
 export const PRUNE_OPTIONS = {

@@ -17,7 +17,8 @@ import {
   yesOrNo,
 } from '../../core/option-rules.js';
 import type { PointRequest } from '../../core/restore-plan.js';
-import { type ReadShare, readShare, timeSpan } from '../../core/read-share.js';
+import { type ReadShare, readShare } from '../../core/read-share.js';
+import { timeSpan } from '../../core/time-span.js';
 import { QmpBackupError } from '../../errors.js';
 import { refuseWordsForQemu } from '../../machine/words-for-qemu.js';
 

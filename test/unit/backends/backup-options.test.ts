@@ -32,6 +32,16 @@ describe('a backup', () => {
       { skipFailed: true, digests: null, label: 'web' },
     ],
     [{ sha256: true }, { digests: 'sha256' }],
+    [{}, { chainLimits: [] }],
+    [
+      { autoFullAfter: ['30d', 100] },
+      {
+        chainLimits: [
+          { kind: 'age', days: 30 },
+          { kind: 'points', points: 100 },
+        ],
+      },
+    ],
     [{ agentSocket: 'tcp:h:1' }, { agent: { kind: 'tcp', host: 'h', port: 1 } }],
   ])('%o', (request, options) => {
     expect(backupOptions({ ...SOCKET, ...request })).toMatchObject(options);
@@ -57,6 +67,12 @@ describe('a backup', () => {
     [{ ...SOCKET, offline: { d1: '/a' } }, '--offline names the disks'],
     [{ target: '/b', offline: { d1: '/a', d2: 'raw:/a' } }, 'd1=/a was given before'],
     [{ ...SOCKET, sha256: true, digest: false }, '--sha256 and --no-digest contradict each other'],
+    [{ ...SOCKET, autoFullAfter: '0d' }, '--auto-full-after: give an age such as 30d'],
+    [
+      { ...SOCKET, autoFullAfter: '30d', level: 'inc' },
+      '--auto-full-after goes with --level auto, not with --level inc',
+    ],
+    [{ ...SOCKET, autoFullAfter: '30d', level: 'full' }, '--auto-full-after goes with --level auto'],
     [{ ...SOCKET, connect: 'qemu:///system' }, '--connect chooses the libvirt'],
   ])('%o is refused', (request, words) => {
     const usage = expect.objectContaining({

@@ -62,7 +62,7 @@ const DOCUMENTS = {
   backup: backupDocument({
     target: '/t',
     plan: {
-      ...{ level: 'inc', chain: 'c1', number: 1, removed: ['d3'], remarks: [], warnings: [] },
+      ...{ level: 'inc', chain: 'c1', number: 1, beginsChain: false, removed: ['d3'], remarks: [], warnings: [] },
       leftOut: [{ name: 'd2', reason: 'r', kind: 'failed' }],
       disks: [
         {

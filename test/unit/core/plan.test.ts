@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type PlanRequest, planBackup } from '../../../src/core/plan.js';
+import { type PlanRequest, planBackup, withoutFailed } from '../../../src/core/plan.js';
 import type { QmpBackupError } from '../../../src/errors.js';
 import { bitmap, catalog, entry, MiB, planInput, point, request, source, vmState } from '../../support/builders.js';
 
@@ -118,6 +118,44 @@ describe('the chain', () => {
 
   it('begins anew when every disk needs a FULL', () => {
     expect(planBackup(planInput('auto', [source('a')], chain))).toMatchObject({ number: 0, chain: 'abcdefabcdef' });
+  });
+
+  const disks = [source('a', { bitmaps: tracked }), source('b')];
+  const due = (more: Partial<PlanRequest> = {}) => ({
+    request: request('auto', { chainLimits: [{ kind: 'points', points: 2 }], ...more }),
+  });
+
+  it('begins anew for all disks where it is long enough, and says why', () => {
+    const plan = planBackup(planInput('auto', disks, chain, due()));
+    expect(plan).toMatchObject({ level: 'full', chain: 'abcdefabcdef', number: 0 });
+    expect(plan.disks.map(({ level, reason, parent, copyBitmap }) => [level, reason, parent, copyBitmap])).toEqual([
+      ['full', 'the chain has 2 points', null, null],
+      ['full', 'the chain has 2 points', null, null],
+    ]);
+    const later = due({ chainLimits: [{ kind: 'points', points: 3 }] });
+    expect(planBackup(planInput('auto', disks, chain, later))).toMatchObject({ level: 'inc', chain: 'c1', number: 2 });
+  });
+
+  it('begins anew then also without disks that are left out or fail, or it would be so at every run', () => {
+    const anew = { chain: 'abcdefabcdef', number: 0 };
+    const input = planInput('auto', disks, chain, due({ exclude: ['a'] }));
+    expect(planBackup(input)).toMatchObject(anew);
+    const all = planInput('auto', disks, chain, due());
+    expect(withoutFailed(planBackup(all), [{ disk: 'a', why: 'I/O' }], all)).toMatchObject(anew);
+  });
+
+  it('goes on meanwhile while the VM is off, whose FULL would be followed by another', () => {
+    const plan = planBackup(planInput('auto', disks.slice(0, 1), chain, { ...due(), bitmapName: null }));
+    expect(plan).toMatchObject({ level: 'inc', chain: 'c1', number: 2 });
+  });
+
+  it('is old by the time of the run', () => {
+    const nowSeconds = Date.parse('2026-11-22T12:00:00Z') / 1000;
+    const of = (days: number) => ({ nowSeconds, ...due({ chainLimits: [{ kind: 'age', days }] }) });
+    expect(planBackup(planInput('auto', disks, chain, of(1))).disks[0]).toMatchObject({
+      reason: 'the chain is 24 hours old',
+    });
+    expect(planBackup(planInput('auto', disks, chain, of(1.1)))).toMatchObject({ level: 'inc' });
   });
 
   it('notes a disk that the VM no longer has', () => {

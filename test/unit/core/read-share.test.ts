@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { filesToRead, type ReadShare, readShare, timeSpan } from '../../../src/core/read-share.js';
+import { filesToRead, type ReadShare, readShare } from '../../../src/core/read-share.js';
 import { fileKey } from '../../../src/core/verified.js';
 import { entry, MiB } from '../../support/builders.js';
 
@@ -56,15 +56,5 @@ describe('the share of files that is read', () => {
     const without = entry('d1', 'FULL-1.qcow2', { sha256: null });
     expect(filesToRead([without], { share: { kind: 'all' }, notSince: null }, never)).toEqual([]);
     expect(filesToRead(files, { share: null, notSince: null }, never)).toEqual([]);
-  });
-});
-
-describe('a span of time', () => {
-  const { read } = timeSpan('--outdated-after');
-  it('is hours, days or weeks', () => {
-    expect([read('12h'), read('30d'), read('2w'), read('1.5d'), read(7)]).toEqual([0.5, 30, 14, 1.5, 7]);
-  });
-  it.each(['30', '0d', 'd', '-1d', '30 d', '30y', 0, -1, 1e9])('is no %s', (given) => {
-    expect(() => read(given)).toThrow(/such as 30d/);
   });
 });
