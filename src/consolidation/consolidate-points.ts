@@ -139,11 +139,15 @@ interface Committed {
 
 /** What is merged gets another digest, by which damage would look right from then on. */
 async function prove({ target, catalog, lines }: Consolidation, signal: AbortSignal): Promise<void> {
-  for (const line of lines) {
+  const seen = new Set<PointDisk>();
+  // The newest first: those of the others are in its chain, and are looked at once.
+  for (const line of lines.toReversed()) {
+    if (seen.has(topOf(line))) continue;
     const { files, fault } = chainOf(catalog, topOf(line));
     if (fault) throw new QmpBackupError('unsafe', `${line.disk}: ${fault.why}`, { hint: HINT });
     const { findings } = await checkChain(target, files, { signal });
     refuseFindings(findings, { hint: HINT });
+    for (const each of files) seen.add(each);
   }
   for (const { disk, files } of lines) {
     await refuseDamage(diskFolder(target, disk), files, { signal }, { findDigestFault });
@@ -189,12 +193,12 @@ async function nameAll({ target, catalog, lines }: Consolidation, now: Date): Pr
     { target, catalog },
     lines.map(({ disk }) => disk),
   );
-  const used = new Map([...taken].map(([disk, files]) => [disk, [...files]]));
+  const used = new Map<string, readonly string[]>(taken);
   return lines.map((line) => {
-    const files = used.get(line.disk) ?? [];
     const level = line.files[0]?.parent === null ? 'full' : topOf(line).level;
-    const file = pointFileName(level, nextNumber(Math.floor(now.getTime() / 1000), files));
-    used.set(line.disk, [...files, file]);
+    const file = pointFileName(level, nextNumber(Math.floor(now.getTime() / 1000), used.get(line.disk) ?? []));
+    // Its number is the highest.
+    used.set(line.disk, [file]);
     return { line, file };
   });
 }

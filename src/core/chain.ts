@@ -115,27 +115,35 @@ export interface ChainFault {
   readonly why: string;
 }
 
-/** The files that `entry` needs, as `backingChainOf` (empty where they are not known), and why its state cannot be had. */
+/**
+ * The files that `entry` needs, as `backingChainOf` (empty where they are not known), and why its state cannot be had. Of many
+ * files, ask `chainsIn`.
+ */
 export function chainOf(
   catalog: Catalog,
   entry: PointDisk,
 ): { readonly files: readonly PointDisk[]; readonly fault: ChainFault | null } {
-  const { file, state } = entry;
-  if (state === 'merged') {
-    return { files: [], fault: { code: 'merged', file, why: 'was merged into a later point' } };
-  }
-  const chain = backingChainOf(catalog, entry);
-  if ('missing' in chain) {
-    return { files: [], fault: { code: 'gap', file: chain.missing, why: `${chain.missing} is missing` } };
-  }
+  const chain = entry.state === 'merged' ? { files: [] } : backingChainOf(catalog, entry);
+  if ('missing' in chain) return { files: [], fault: faultIn(entry, chain) };
   const { files } = chain;
-  if (state === 'merging') {
-    return { files, fault: { code: 'merging', file, why: 'is being merged into a later point' } };
-  }
-  const merging = files.find((each) => each.state === 'merging');
-  if (!merging) return { files, fault: null };
-  const why = `a merge into ${files[0]?.file} was interrupted`;
-  return { files, fault: { code: 'half-merged', file: merging.file, why } };
+  return { files, fault: faultIn(entry, { full: files[0], merging: files.find(({ state }) => state === 'merging') }) };
+}
+
+/** What was found on the way from a file down to its FULL. */
+export interface FoundBelow {
+  /** The file that the catalog does not hold; null where it holds all. */
+  readonly missing?: string | null;
+  readonly full?: PointDisk | undefined;
+  /** The oldest that a rebase was moving. */
+  readonly merging?: PointDisk | undefined;
+}
+
+export function faultIn({ file, state }: PointDisk, { missing = null, full, merging }: FoundBelow): ChainFault | null {
+  if (state === 'merged') return { code: 'merged', file, why: 'was merged into a later point' };
+  if (missing !== null) return { code: 'gap', file: missing, why: `${missing} is missing` };
+  if (state === 'merging') return { code: 'merging', file, why: 'is being merged into a later point' };
+  if (!merging) return null;
+  return { code: 'half-merged', file: merging.file, why: `a merge into ${full?.file} was interrupted` };
 }
 
 /**

@@ -39,19 +39,19 @@ export function planConsolidation(catalog: Pick<Catalog, 'points'>, dropped: Rea
     if (dropped.has(point.id)) continue;
     for (const entry of point.disks) {
       if (entry.state === 'merged') continue;
-      const files = [entry];
+      const files = new Set([entry]);
       for (let top = entry; top.parent !== null;) {
         const key = `${top.disk}/${top.parent}`;
         const below = owners.get(key);
-        if (!below || !dropped.has(below.point) || files.includes(below.entry)) break;
+        if (!below || !dropped.has(below.point) || files.has(below.entry)) break;
         const fault = whyNotMerged(below.entry, top, children.get(key));
         if (fault !== null)
           unmergeable.push({ point: below.point, disk: top.disk, file: below.entry.file, why: fault });
         children.set(key, top.file);
-        files.unshift(below.entry);
+        files.add(below.entry);
         top = below.entry;
       }
-      if (files.length > 1) lines.push({ disk: entry.disk, files, point: point.id });
+      if (files.size > 1) lines.push({ disk: entry.disk, files: [...files].reverse(), point: point.id });
     }
   }
   return { lines, unmergeable };

@@ -1,11 +1,11 @@
 import type { Catalog } from './catalog.js';
-import { chainOf } from './chain.js';
 import type { FileFault } from './file-record.js';
 import { listNames } from './listed-names.js';
 import { DEFINITION_FOLDER } from './names.js';
-import type { Point } from './point.js';
+import type { Point, PointDisk } from './point.js';
 import { nameOf } from './restore-plan.js';
 import { type Warning, warning } from './warning.js';
+import { chainsIn } from './whole-chains.js';
 
 /** What files that are gone or altered cost: which points, and of which disks. */
 
@@ -38,12 +38,16 @@ export function damageOf(
 ): ReadonlyMap<Point, readonly Damage[]> {
   const damaged = new Map<Point, readonly Damage[]>();
   if (amiss.size === 0) return damaged;
+  const damageIn = ({ disk, file }: Pick<PointDisk, 'disk' | 'file'>): Damage[] => {
+    const fault = amiss.get(`${disk}/${file}`);
+    return fault ? [{ disk, file: `${disk}/${file}`, why: fault.why }] : [];
+  };
+  const chainTo = chainsIn(catalog, damageIn);
   for (const point of catalog.points) {
-    const needed = [...point.disks.flatMap((entry) => chainOf(catalog, entry).files), ...definitionFilesOf(point)];
-    const found = needed.flatMap(({ disk, file }): Damage[] => {
-      const fault = amiss.get(`${disk}/${file}`);
-      return fault ? [{ disk, file: `${disk}/${file}`, why: fault.why }] : [];
-    });
+    const found = [
+      ...point.disks.flatMap((entry) => chainTo(entry).found),
+      ...definitionFilesOf(point).flatMap(damageIn),
+    ];
     if (found.length > 0) damaged.set(point, found);
   }
   return damaged;

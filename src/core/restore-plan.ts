@@ -9,6 +9,7 @@ import { listNames } from './listed-names.js';
 import type { PointFinding } from './point-findings.js';
 import { inTime, nameIn, pointAt, pointNamed } from './point-name.js';
 import { type Point, type PointDisk, recordedNames } from './point.js';
+import { chainsIn } from './whole-chains.js';
 
 /** Which point is restored, which disks of it, and which files that takes; and how people name points and files. */
 export interface PointRequest extends DiskChoice {
@@ -64,49 +65,43 @@ export function planRestore(catalog: Catalog, request: PointRequest): RestorePla
 }
 
 /** One disk of a point: the files that it takes, and what the catalog alone says against it. */
-export function planDisk(
-  catalog: Catalog,
-  point: Point,
-  entry: PointDisk,
-  restorable: () => readonly Point[] = () => wholePoints(catalog),
-): RestoreDisk {
+export function planDisk(catalog: Catalog, point: Point, entry: PointDisk): RestoreDisk {
   const { files, fault } = chainOf(catalog, entry);
-  const { disk } = entry;
-  const suspect = files.flatMap(({ file, suspect: why }): PointFinding[] => {
-    if (why === undefined) return [];
-    return [
-      {
-        level: 'warning',
-        code: 'suspect',
-        subject: disk,
-        file,
-        why,
-        what: `${disk} is suspect: ${file} was ${why}`,
-        todo: null,
-      },
-    ];
-  });
+  const suspect = files.flatMap(suspectFindings);
   if (!fault) return { entry, chain: files, findings: suspect };
+  const name = nameOf(point, catalog);
+  return {
+    entry,
+    chain: files,
+    findings: [chainFinding(entry, fault, { name, todo: otherPoints(catalog) }), ...suspect],
+  };
+}
+
+/** That the content of a file may be wrong although it is whole. */
+export function suspectFindings({ disk, file, suspect: why }: PointDisk): readonly PointFinding[] {
+  if (why === undefined) return [];
+  const what = `${disk} is suspect: ${file} was ${why}`;
+  return [{ level: 'warning', code: 'suspect', subject: disk, file, why, what, todo: null }];
+}
+
+/** That the state of `entry` cannot be had. `name` is that of its point, and `todo` as of `otherPoints`. */
+export function chainFinding(
+  { disk }: PointDisk,
+  fault: ChainFault,
+  { name, todo }: { readonly name: string; readonly todo: string },
+): PointFinding {
   const { code, file } = fault;
   const why = chainFaultInWords(disk, fault);
-  const what = `${nameOf(point, catalog)} cannot be restored: ${why}`;
-  const finding: PointFinding = {
-    level: 'error',
-    code,
-    subject: disk,
-    file,
-    why,
-    what,
-    todo: wayOn(catalog, restorable()),
-  };
-  return { entry, chain: files, findings: [finding, ...suspect] };
+  return { level: 'error', code, subject: disk, file, why, what: `${name} cannot be restored: ${why}`, todo };
 }
 
 function chainFaultInWords(disk: string, { code, why }: ChainFault): string {
   return code === 'merged' || code === 'merging' ? `${disk} ${why}` : `${disk}: ${why}`;
 }
 
-function wayOn(catalog: Catalog, restorable: readonly Point[]): string {
+/** What else can be restored, by the catalog. */
+export function otherPoints(catalog: Catalog): string {
+  const restorable = catalog.points.filter(wholeIn(catalog));
   const has =
     restorable.length > 0
       ? `Restorable are: ${listNames(restorable.map((each) => nameOf(each, catalog)))}`
@@ -114,9 +109,10 @@ function wayOn(catalog: Catalog, restorable: readonly Point[]): string {
   return `${has}. An interrupted merge is finished by: qmpbackup rebase --dir TARGET/DISK`;
 }
 
-/** Points that can be restored as a whole, by the catalog. */
-export function wholePoints(catalog: Catalog): readonly Point[] {
-  return catalog.points.filter((each) => isWhole(catalog, each));
+/** Whether a point can be restored as a whole, by the catalog. */
+function wholeIn(catalog: Catalog): (point: Point) => boolean {
+  const chainTo = chainsIn(catalog);
+  return ({ disks }) => disks.every((entry) => chainTo(entry).fault === null);
 }
 
 /** `point 3`, with its chain where that is not the newest. */
@@ -129,7 +125,7 @@ function choosePoint(catalog: Catalog, { point, at, until }: PointRequest): Poin
   if (at !== undefined) return pointOf(catalog, at);
   if (until !== undefined) return pointWithFile(catalog, until);
   if (point !== undefined) return pointNamed(catalog.points, point);
-  const newest = catalog.points.findLast((each) => isWhole(catalog, each));
+  const newest = catalog.points.findLast(wholeIn(catalog));
   if (newest) return newest;
   throw new QmpBackupError('unsafe', 'there is no point that can be restored as a whole', {
     hint: 'See: qmpbackup list --target DIR. Single disks can be restored with --point and --disk.',
@@ -143,10 +139,6 @@ export function refuseTwo({ point, at, until }: Omit<PointRequest, keyof DiskCho
   }
   if (at === undefined || (point === undefined && until === undefined)) return;
   throw new QmpBackupError('usage', `give a time or a ${point === undefined ? 'file' : 'point'}, not both`);
-}
-
-function isWhole(catalog: Catalog, point: Point): boolean {
-  return point.disks.every((entry) => chainOf(catalog, entry).fault === null);
 }
 
 /** Not an older one where it cannot be restored: who asks for a time hears of that. */

@@ -1,6 +1,7 @@
 import type { Catalog } from './catalog.js';
+import { type ChainFault, faultIn, type FoundBelow } from './chain.js';
+import { nameIn } from './point-name.js';
 import type { Point, PointDisk } from './point.js';
-import { nameOf } from './restore-plan.js';
 import { fileKey } from './verified.js';
 
 /** Over all chains of a target, each file once: what the catalog itself lacks, and what files that are bad cost. */
@@ -53,5 +54,76 @@ export function lostPoints(catalog: Catalog, points: readonly Point[], bad: Read
     for (const each of way) known.set(each, lost);
     return lost;
   };
-  return points.filter(({ disks }) => disks.some(isLost)).map((point) => nameOf(point, catalog));
+  return points.filter(({ disks }) => disks.some(isLost)).map((point) => nameIn(point, catalog.points));
+}
+
+/** The chain of a file, without a list of its files. */
+export interface ChainSummary<Found> {
+  /** How many they are; 0 where that is not known. */
+  readonly files: number;
+  /** They, FULL first; listed when asked for. */
+  readonly list: () => readonly PointDisk[];
+  readonly fault: ChainFault | null;
+  /** What was found of each, FULL first; empty where they are not known. */
+  readonly found: readonly Found[];
+}
+
+/**
+ * `chainOf` for every file of a catalog: the lists of all files would grow with the square of their number, this takes as many
+ * steps as there are files. `own` tells what there is to say of one.
+ */
+export function chainsIn<Found = never>(
+  catalog: Catalog,
+  own: (entry: PointDisk) => readonly Found[] = () => [],
+): (entry: PointDisk) => ChainSummary<Found> {
+  const { parentOf } = linksOf(catalog);
+  const known = new Map<PointDisk, Walked<Found>>();
+  const walk = (entry: PointDisk): Walked<Found> | undefined => {
+    const way: PointDisk[] = [];
+    const met = new Set<PointDisk>();
+    let at: PointDisk | undefined = entry;
+    for (; at && !known.has(at) && !met.has(at); at = parentOf(at)) {
+      way.push(at);
+      met.add(at);
+    }
+    // Files that build on each other: each of them is missing below itself.
+    const loop = at && met.has(at) ? way.splice(way.indexOf(at)) : [];
+    for (const each of loop) known.set(each, { files: 0, found: [], missing: each.file });
+    let below = at && known.get(at);
+    for (const each of way.toReversed()) {
+      below = withOwn(each, below, own(each));
+      known.set(each, below);
+    }
+    return known.get(entry);
+  };
+  return (entry) => {
+    const walked = entry.state === 'merged' ? undefined : walk(entry);
+    const fault = faultIn(entry, walked ?? {});
+    if (walked?.missing !== null) return { files: 0, list: () => [], found: [], fault };
+    return { files: walked.files, list: () => listTo(entry, parentOf), found: walked.found, fault };
+  };
+}
+
+function listTo(entry: PointDisk, parentOf: Links['parentOf']): readonly PointDisk[] {
+  const files: PointDisk[] = [];
+  for (let at: PointDisk | undefined = entry; at; at = parentOf(at)) files.push(at);
+  return files.reverse();
+}
+
+interface Walked<Found> extends FoundBelow {
+  readonly files: number;
+  readonly found: readonly Found[];
+  readonly missing: string | null;
+}
+
+/** `below` is what is known of the file that `entry` builds on. A list that nothing is added to is shared. */
+function withOwn<Found>(entry: PointDisk, below: Walked<Found> | undefined, own: readonly Found[]): Walked<Found> {
+  const found = below?.found ?? [];
+  return {
+    files: (below?.files ?? 0) + 1,
+    found: own.length === 0 ? found : [...found, ...own],
+    missing: below ? below.missing : entry.parent,
+    full: below?.full ?? entry,
+    merging: below?.merging ?? (entry.state === 'merging' ? entry : undefined),
+  };
 }

@@ -6,17 +6,20 @@ import { valuesOf } from '../core/option-rules.js';
 import type { Point } from '../core/point.js';
 import { isFileFinding, type PointFinding } from '../core/point-findings.js';
 import { type FreedAlone, freedAlone } from '../core/point-space.js';
+import { fileKey } from '../core/verified.js';
 import type { Warning } from '../core/warning.js';
 import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
 import { catalogsBelow } from '../repository/layout.js';
-import { openEveryPoint, type PointContent } from '../repository/open-point.js';
+import { openEveryPoint, type PointState } from '../repository/open-point.js';
 import { readMemory } from '../repository/verified-file.js';
 import { LIST_OPTIONS, type ListRequest } from './options.js';
 
 /** What a target holds: chains and points, the size of each and what it needs. Reads the catalog, and looks at the files. */
 export interface ListedPoint {
   readonly point: Point;
-  /** Files that the point needs, `<disk>/<file>`, itself included. */
+  /** How many files the point needs, itself included. */
+  readonly files: number;
+  /** They, `<disk>/<file>`; made when asked for, since those of all points of a chain grow with the square of its length. */
   readonly needs: readonly string[];
   /** Why it cannot be restored as a whole, or null. */
   readonly notWhole: string | null;
@@ -50,7 +53,8 @@ export async function list(request: ListRequest): Promise<readonly ListedTarget[
 async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
   const { warnings, boots } = await readMemory(target, catalog);
   const freed = freedAlone(catalog.points);
-  const points = (await openEveryPoint(target, catalog)).map((each) => listedPoint(each, boots, freed));
+  const proofs = new Map(boots.map((each) => [each.point, each]));
+  const points = (await openEveryPoint(target, catalog)).map((each) => listedPoint(each, proofs, freed));
   const damage = new Map(
     points.flatMap(({ point, damaged }) => (damaged.length > 0 ? [[point, damaged] as const] : [])),
   );
@@ -61,20 +65,29 @@ async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
 }
 
 function listedPoint(
-  { point, disks, findings }: PointContent,
-  boots: readonly BootProof[],
+  { point, disks, findings }: PointState,
+  boots: ReadonlyMap<string, BootProof>,
   freed: (point: Point) => FreedAlone,
 ): ListedPoint {
-  const needs = disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
   const suspect = findings.flatMap(({ code, subject, file, why }) =>
     code === 'suspect' && file !== null ? [{ disk: subject, file, why }] : [],
   );
-  const booted = boots.find((each) => each.point === point.id) ?? null;
   const ofFiles = findings.filter(isFileFinding);
   const damaged = ofFiles.map(({ subject, file, why }) => ({ disk: subject, file: `${subject}/${file}`, why }));
   const errors = findings.filter(({ level }) => level === 'error');
   const first = errors.find((each) => !isFileFinding(each)) ?? errors[0];
-  return { point, needs, notWhole: first ? inWords(first) : null, damaged, suspect, booted, freed: freed(point) };
+  return {
+    point,
+    files: disks.reduce((sum, { files }) => sum + files, 0),
+    get needs() {
+      return disks.flatMap(({ list: files }) => files().map(fileKey));
+    },
+    notWhole: first ? inWords(first) : null,
+    damaged,
+    suspect,
+    booted: boots.get(point.id) ?? null,
+    freed: freed(point),
+  };
 }
 
 function inWords(finding: PointFinding): string {

@@ -6,14 +6,17 @@ import { DEFINITION_FOLDER } from '../core/names.js';
 import type { Point, PointDisk } from '../core/point.js';
 import { fileFinding, type PointFinding } from '../core/point-findings.js';
 import {
+  chainFinding,
   nameOf,
   planDisk,
   planRestore,
   type RestoreDisk,
   type PointRequest,
-  wholePoints,
+  suspectFindings,
+  otherPoints,
 } from '../core/restore-plan.js';
 import { rememberedDamage } from '../core/verified.js';
+import { chainsIn, type ChainSummary } from '../core/whole-chains.js';
 import { QmpBackupError } from '../errors.js';
 import { requireCatalog } from './catalog-file.js';
 import { checkChain } from './chain-check.js';
@@ -25,16 +28,13 @@ import { unsealedRun, unsealedRunFinding } from './unsealed-run.js';
 import { readMemory } from './verified-file.js';
 
 /** A point of a target as it is on disk, for whoever reads it: a plain value, and nothing of it is held open. */
-export interface OpenPoint extends PointContent {
+export interface OpenPoint {
   readonly target: string;
   readonly catalog: Catalog;
   /** Disks that the point has and that were not asked for. */
   readonly leftOut: readonly LeftOut[];
   /** Disks that have files in other points, were there at the time, and are not in this one. */
   readonly absent: readonly string[];
-}
-
-export interface PointContent {
   readonly point: Point;
   /** In words: `point 3`, `copy 0123456789ab`. */
   readonly name: string;
@@ -59,6 +59,14 @@ export interface OpenFile {
   readonly path: string;
   readonly entry: PointDisk;
 }
+
+/** A point among all of a target. */
+export interface PointState extends Pick<OpenPoint, 'point' | 'name' | 'findings'> {
+  readonly disks: readonly DiskState[];
+}
+
+/** As `OpenDisk`, without the files of its chain, unless they are asked for. */
+export interface DiskState extends Pick<OpenDisk, 'disk' | 'findings'>, Pick<ChainSummary<never>, 'files' | 'list'> {}
 
 export interface OpenOptions extends DigestOptions {
   /**
@@ -118,20 +126,23 @@ export async function openDisk(
 
 /**
  * Every point of a target with all its disks, each as by `openPoint` with `look: 'stat'`, but each file is looked at
- * once. What a dead run left is no finding here, for a run may be under way.
+ * once, and no chain is followed twice. What a dead run left is no finding here, for a run may be under way.
  */
-export async function openEveryPoint(target: string, catalog: Catalog): Promise<readonly PointContent[]> {
+export async function openEveryPoint(target: string, catalog: Catalog): Promise<readonly PointState[]> {
   const found = await remembered(target, catalog);
   const amiss = new Map([...found, ...(await filesAmiss(target, recordedFiles(catalog)))]);
-  let whole: readonly Point[] | undefined;
-  const restorable = (): readonly Point[] => (whole ??= wholePoints(catalog));
+  const chainTo = chainsIn(catalog, (entry) => [...suspectFindings(entry), ...amissFindings(entry, amiss)]);
+  let told: string | undefined;
+  const todo = (): string => (told ??= otherPoints(catalog));
   return catalog.points.map((point) => {
-    const disks = point.disks.map((entry) => {
-      const opened = opening(target, planDisk(catalog, point, entry, restorable));
-      return withFindings(opened, amissFindings(opened, amiss));
+    const name = nameOf(point, catalog);
+    const disks = point.disks.map((entry): DiskState => {
+      const { files, list, fault, found: ofFiles } = chainTo(entry);
+      const findings = fault ? [chainFinding(entry, fault, { name, todo: todo() }), ...ofFiles] : ofFiles;
+      return { disk: entry.disk, files, list, findings };
     });
     const findings = [...disks.flatMap((each) => each.findings), ...definitionFindings(point, amiss)];
-    return { point, name: nameOf(point, catalog), disks, findings };
+    return { point, name, disks, findings };
   });
 }
 
@@ -155,7 +166,8 @@ async function openPlanned(
   const files = planned.chain.filter(({ state }) => state === 'whole');
   if (look === 'stat') {
     const amiss = new Map([...found, ...(await filesAmiss(target, files))]);
-    return withFindings(opened, amissFindings(opened, amiss));
+    const findings = planned.chain.flatMap((each) => amissFindings(each, amiss));
+    return withFindings(opened, findings);
   }
   // While a merge is half done its files differ from the catalog, and rightly so.
   if (look === 'catalog' || files.length < planned.chain.length) return opened;
@@ -185,11 +197,9 @@ function withFindings(opened: OpenDisk, more: readonly PointFinding[]): OpenDisk
   return more.length === 0 ? opened : { ...opened, findings: [...opened.findings, ...more] };
 }
 
-function amissFindings({ chain }: OpenDisk, amiss: ReadonlyMap<string, FileFault>): PointFinding[] {
-  return chain.flatMap(({ entry: { disk, file } }) => {
-    const fault = amiss.get(`${disk}/${file}`);
-    return fault ? [fileFinding(disk, file, fault)] : [];
-  });
+function amissFindings({ disk, file }: PointDisk, amiss: ReadonlyMap<string, FileFault>): PointFinding[] {
+  const fault = amiss.get(`${disk}/${file}`);
+  return fault ? [fileFinding(disk, file, fault)] : [];
 }
 
 /** The disks can be restored without it, so it is a warning; who wants the definition reads it by its digests. */

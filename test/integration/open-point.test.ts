@@ -1,4 +1,4 @@
-import { link, open, rename, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, rename, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe as suite, expect, it } from 'vitest';
 import type { PointDisk } from '../../src/core/point.js';
@@ -7,8 +7,9 @@ import { requireCatalog } from '../../src/repository/catalog-file.js';
 import { findDamage } from '../../src/repository/chain-check.js';
 import { findDigestFault } from '../../src/repository/digest.js';
 import { openEveryPoint, type OpenOptions, openPoint } from '../../src/repository/open-point.js';
-import { MiB } from '../support/builders.js';
+import { catalog, MiB } from '../support/builders.js';
 import { type Lab, makeDisk, makeLab, photograph, pointsOf, record, refusal, rot } from '../support/chains.js';
+import { countedPoints } from '../support/counted-points.js';
 import { run } from '../support/lab/programs.js';
 
 /** Points of real images, each harmed in one way. */
@@ -255,6 +256,19 @@ suite('openPoint', () => {
     expect(await refusal(openPoint(from.lab.target))).toMatchObject({ code: 'unsafe' });
     const all = await openEveryPoint(from.lab.target, await requireCatalog(from.lab.target));
     expect(all.map(({ findings: each }) => each.map((one) => one.code))).toEqual([[more.state], [code], [code]]);
+  });
+
+  it('looks at each file of a long chain as often as at one of a short chain, where all points are opened', async () => {
+    const looksOf = async (count: number): Promise<number> => {
+      const { target, folder } = await makeLab();
+      const { points, looks } = countedPoints(count, { size: 0 });
+      await mkdir(folder('a'), { recursive: true });
+      for (const { file } of points.flatMap(({ disks }) => disks)) await writeFile(join(folder('a'), file), '');
+      const all = await openEveryPoint(target, catalog(points));
+      expect(all.at(-1)).toMatchObject({ findings: [], disks: [{ files: count }] });
+      return looks();
+    };
+    expect(await looksOf(500)).toBeLessThan((await looksOf(50)) * 10.1);
   });
 
   it('warns of a suspect file, a lost definition and a journal that it cannot read, and refuses for none', async () => {

@@ -41,7 +41,7 @@ function row(
   listed: ListedPoint,
   { verbose, withBoots, withNotes }: Record<'verbose' | 'withBoots' | 'withNotes', boolean>,
 ): readonly string[] {
-  const { point, needs, notWhole, suspect } = listed;
+  const { point, files, notWhole, suspect } = listed;
   const size = point.disks.reduce((sum, { allocated, state }) => sum + (state === 'merged' ? 0 : allocated), 0);
   const disks = point.disks.map(({ disk, level, state, plaintextOfEncrypted, file }) => {
     const notes = [
@@ -62,7 +62,7 @@ function row(
     point.level.toUpperCase(),
     point.consistency,
     formatBytes(size),
-    `${needs.length} ${needs.length === 1 ? 'file' : 'files'}`,
+    `${files} ${files === 1 ? 'file' : 'files'}`,
     freesInWords(listed),
     ...(withBoots ? [bootedIn(listed)] : []),
     notWhole === null ? `${disks.join(' ')}${lacked}` : `${disks.join(' ')}${lacked}: NOT RESTORABLE, ${notWhole}`,

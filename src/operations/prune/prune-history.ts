@@ -2,17 +2,11 @@ import { join } from 'node:path';
 import { consolidatePoints, goingFiles } from '../../consolidation/consolidate-points.js';
 import { planMerges } from '../../consolidation/plan-merges.js';
 import { refuseHalfMerged } from '../../consolidation/refuse-half-merged.js';
-import type { Catalog } from '../../core/catalog.js';
 import { type MergeLine, moreThanBefore } from '../../core/consolidation.js';
 import { nameIn } from '../../core/point-name.js';
+import type { Point } from '../../core/point.js';
 import { bytesOfPoint } from '../../core/point-space.js';
-import {
-  type HistoryPoint,
-  keepUnmergeable,
-  onlyAsNeeded,
-  retain,
-  type PointVerdict,
-} from '../../core/retention.js';
+import { type HistoryPoint, keepUnmergeable, onlyAsNeeded, retain, type PointVerdict } from '../../core/retention.js';
 import { withoutPoints } from '../../core/retire-points.js';
 import { trackedPoints } from '../../core/tracked-points.js';
 import type { Unwind } from '../../flow/unwind.js';
@@ -23,7 +17,7 @@ import { lockForReading } from '../../repository/disk-folder.js';
 import type { History } from '../../repository/histories.js';
 import { lockTarget } from '../../repository/lock.js';
 import { refuseOpenFiles } from '../../repository/open-mark.js';
-import { openEveryPoint, type PointContent } from '../../repository/open-point.js';
+import { openEveryPoint, type PointState } from '../../repository/open-point.js';
 import { commitRetirement, removeRetiredFiles } from '../../repository/retired-files.js';
 import { dropEmptyMonths } from './empty-months.js';
 import type { LockedTarget, PrunedHistory, PrunedPoint, PruneRun } from './request.js';
@@ -43,7 +37,7 @@ export async function pruneHistory(history: History, given: PruneRun, unwind: Un
   for (const { catalog } of targets) refuseHalfMerged(catalog);
   await tidyUp();
   const { verdicts, merges } = await decide(targets, run);
-  const points = pointsOf(verdicts, [...merges.values()].flat());
+  const points = pointsOf(verdicts, merges);
   const dropped = verdicts.filter(({ reasons }) => reasons.length === 0);
   const changes = await plannedChanges(targets, dropped, merges, run);
   let freed = dropped.reduce((sum, { point }) => sum + bytesOfPoint(point), 0);
@@ -112,13 +106,13 @@ async function decideMerges(targets: readonly LockedTarget[], first: readonly Po
       const plan = await planMerges(target, catalog, droppedIn(target, verdicts));
       merges.set(target, plan.lines);
       unmergeable.push(...plan.unmergeable.map(({ point, why }) => ({ target, point, why })));
-      for (const line of plan.lines) {
-        const top = verdicts.find((each) => each.target === target && each.point.id === line.point);
-        if (!top || top.good.has(line.disk)) continue;
-        // Nothing is made of what is damaged.
-        for (const point of ownersOf(catalog, line))
-          unmergeable.push({ target, point, why: 'what builds on it is damaged' });
-      }
+      const here = verdicts.filter((each) => each.target === target);
+      const good = new Map(here.map((each) => [each.point.id, each.good]));
+      // Nothing is made of what is damaged.
+      const bad = takersOf(plan.lines.filter(({ disk, point }) => good.get(point)?.has(disk) === false));
+      for (const { point } of here)
+        if (takenOverBy(point, bad).length > 0)
+          unmergeable.push({ target, point: point.id, why: 'what builds on it is damaged' });
     }
     if (unmergeable.length === 0) return { verdicts, merges };
     verdicts = keepUnmergeable(verdicts, unmergeable);
@@ -130,21 +124,12 @@ function droppedIn(target: string, verdicts: readonly PointVerdict[]): ReadonlyS
   return new Set(dropped.map(({ point }) => point.id));
 }
 
-/** Ids of the points whose files are merged forward. */
-function ownersOf({ points }: Pick<Catalog, 'points'>, { disk, files }: MergeLine): readonly string[] {
-  const names = new Set(files.slice(0, -1).map(({ file }) => file));
-  return points
-    .filter(({ disks }) => disks.some((each) => each.disk === disk && each.state !== 'merged' && names.has(each.file)))
-    .map(({ id }) => id);
-}
-
 function inHistory(
   target: string,
-  { point, disks, findings }: PointContent,
+  { point, disks, findings }: PointState,
   tracked: ReturnType<typeof trackedPoints>,
 ): HistoryPoint {
-  const isGood = (each: PointContent['disks'][number]): boolean =>
-    each.findings.every(({ level }) => level !== 'error');
+  const isGood = (each: PointState['disks'][number]): boolean => each.findings.every(({ level }) => level !== 'error');
   const fault = findings.find(({ level }) => level === 'error');
   const good = new Set(disks.filter(isGood).map(({ disk }) => disk));
   return {
@@ -205,14 +190,28 @@ async function carryOut({ each, dropped, lines }: Change, run: PruneRun): Promis
   return moreThanBefore(made);
 }
 
-function pointsOf(verdicts: readonly PointVerdict[], lines: readonly MergeLine[]): readonly PrunedPoint[] {
+function pointsOf(
+  verdicts: readonly PointVerdict[],
+  merges: ReadonlyMap<string, readonly MergeLine[]>,
+): readonly PrunedPoint[] {
   const all = verdicts.map(({ point }) => point);
+  const takers = new Map([...merges].map(([target, lines]) => [target, takersOf(lines)]));
   return verdicts.map(({ target, point, reasons }) => {
-    const mergedInto = reasons.length > 0 ? [] : takenOverBy({ points: [point] }, lines);
+    const mergedInto = reasons.length > 0 ? [] : takenOverBy(point, takers.get(target) ?? new Map());
     return { target, point, name: nameIn(point, all), reasons, mergedInto, bytes: bytesOfPoint(point) };
   });
 }
 
-function takenOverBy(one: Pick<Catalog, 'points'>, lines: readonly MergeLine[]): readonly string[] {
-  return [...new Set(lines.flatMap((line) => (ownersOf(one, line).length > 0 ? [line.point] : [])))];
+/** Ids of the points that take over the data of files, by `<disk>/<file>`. */
+function takersOf(lines: readonly MergeLine[]): ReadonlyMap<string, string> {
+  return new Map(
+    lines.flatMap(({ disk, files, point }) =>
+      files.slice(0, -1).map(({ file }) => [`${disk}/${file}`, point] as const),
+    ),
+  );
+}
+
+function takenOverBy({ disks }: Point, takers: ReadonlyMap<string, string>): readonly string[] {
+  const own = disks.filter(({ state }) => state !== 'merged');
+  return [...new Set(own.flatMap(({ disk, file }) => takers.get(`${disk}/${file}`) ?? []))];
 }

@@ -108,7 +108,7 @@ const DOCUMENTS = {
       ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: TARGET_ID, warnings: [] },
       points: [
         {
-          ...{ point: POINT, needs: ['d1/x'], notWhole: null },
+          ...{ point: POINT, files: 1, needs: ['d1/x'], notWhole: null },
           damaged: [{ disk: 'd1', file: 'd1/x', why: 'it is missing' }],
           suspect: [{ disk: 'd1', file: 'x', why: 'w' }],
           booted: { point: 'a', at: '2026-11-01T00:00:00.000Z', by: 'agent', afterMs: 1, why: null },

@@ -10,7 +10,11 @@ function target(boots: readonly (Partial<BootProof> | null)[]): ListedTarget {
     const booted = proof && { point: 'p', at, by: 'agent' as const, afterMs: null, why: null, ...proof };
     const made = point(number, [entry('vda', `FULL-${number}.qcow2`)], { createdAt: at });
     const freed = { bytes: 1536 * number, neededBy: ['a', 'b'].slice(number) };
-    return { ...{ point: made, needs: ['vda/FULL'], notWhole: null, damaged: [], suspect: [] }, booted, freed };
+    return {
+      ...{ point: made, files: 1, needs: ['vda/FULL'], notWhole: null, damaged: [], suspect: [] },
+      booted,
+      freed,
+    };
   });
   return { ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: 'a', warnings: [] }, points };
 }

@@ -1,6 +1,10 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { gapsIn, lostPoints } from '../../../src/core/whole-chains.js';
+import { chainOf } from '../../../src/core/chain.js';
+import type { Point, PointDisk } from '../../../src/core/point.js';
+import { chainsIn, gapsIn, lostPoints } from '../../../src/core/whole-chains.js';
 import { catalog, entry, point } from '../../support/builders.js';
+import { countedPoints } from '../../support/counted-points.js';
 
 const full = entry('a', 'FULL-1.qcow2');
 const inc = entry('a', 'INC-2.qcow2', { parent: full.file });
@@ -35,5 +39,47 @@ describe('points that are lost', () => {
     );
     const long = catalog(files.map((each, index) => point(index, [each])));
     expect(lostPoints(long, long.points, new Set(['a/INC-4000.qcow2']))).toHaveLength(1000);
+  });
+});
+
+describe('all chains of a catalog', () => {
+  const STATES = ['whole', 'whole', 'whole', 'merging', 'merged'] as const;
+  /** Files of one disk that build on any other, on themselves, or on what is not there. */
+  const POINTS = fc
+    .array(fc.tuple(fc.option(fc.nat(10)), fc.constantFrom(...STATES)), { minLength: 1, maxLength: 10 })
+    .map((specs) =>
+      specs.map(([on, state], index): Point => {
+        const parent = on === null ? null : `F-${on}.qcow2`;
+        return point(index, [entry('a', `F-${index}.qcow2`, { parent, state })]);
+      }),
+    );
+
+  it('are those of each file by itself', () => {
+    fc.assert(
+      fc.property(POINTS, (points) => {
+        const of = catalog(points);
+        const chainTo = chainsIn(of, ({ file }) => (file.endsWith('3.qcow2') ? [] : [file]));
+        for (const each of points.flatMap(({ disks }) => disks)) {
+          const { files, fault } = chainOf(of, each);
+          const summary = chainTo(each);
+          expect({ ...summary, list: summary.list() }).toEqual({
+            ...{ files: files.length, fault, list: files },
+            found: files.map(({ file }) => file).filter((file) => !file.endsWith('3.qcow2')),
+          });
+        }
+      }),
+    );
+  });
+
+  it('take as many looks at each file, however long they are', () => {
+    const looksOf = (count: number): number => {
+      const { points, looks } = countedPoints(count);
+      const chainTo = chainsIn(catalog(points), ({ file }: PointDisk) => (file.startsWith('FULL') ? [file] : []));
+      const last = points.at(-1)?.disks[0];
+      for (const { disks } of points) for (const each of disks) chainTo(each);
+      expect(last && chainTo(last)).toMatchObject({ files: count, fault: null, found: ['FULL-0.qcow2'] });
+      return looks();
+    };
+    expect(looksOf(2000)).toBeLessThan(looksOf(200) * 10.1);
   });
 });
