@@ -77,7 +77,7 @@ export interface Consolidated {
 export async function consolidatePoints(task: Consolidation, run: ConsolidationRun): Promise<Consolidated> {
   const { target, catalog } = task;
   const { signal } = run;
-  await prove(task, signal);
+  await checkFiles(task, signal);
   await requireSpace(task, signal);
   const named = await nameAll(task, run.now());
   signal.throwIfAborted();
@@ -87,8 +87,12 @@ export async function consolidatePoints(task: Consolidation, run: ConsolidationR
   try {
     await writeCatalog(target, begun);
     const names = newNames(named);
-    const made: MadeFile[] = [];
-    for (const each of named) made.push(await makeFile(each, baseOf(each.line, names), { staging, target, run }));
+    const made = await whileProving(task, signal, async (stillGood) => {
+      const files: MadeFile[] = [];
+      const making = { staging, target, run: { ...run, signal: stillGood } };
+      for (const each of named) files.push(await makeFile(each, baseOf(each.line, names), making));
+      return files;
+    });
     const links = await linksAfter(task, made, signal);
     const next = { ...consolidated(catalog, { dropped: task.dropped, made, links }), tool: toolName() };
     signal.throwIfAborted();
@@ -137,8 +141,8 @@ interface Committed {
   readonly failure: unknown;
 }
 
-/** What is merged gets another digest, by which damage would look right from then on. */
-async function prove({ target, catalog, lines }: Consolidation, signal: AbortSignal): Promise<void> {
+/** That the files which are merged are there, and whole by what is seen of them. */
+async function checkFiles({ target, catalog, lines }: Consolidation, signal: AbortSignal): Promise<void> {
   const seen = new Set<PointDisk>();
   // The newest first: those of the others are in its chain, and are looked at once.
   for (const line of lines.toReversed()) {
@@ -149,9 +153,33 @@ async function prove({ target, catalog, lines }: Consolidation, signal: AbortSig
     refuseFindings(findings, { hint: HINT });
     for (const each of files) seen.add(each);
   }
-  for (const { disk, files } of lines) {
-    await refuseDamage(diskFolder(target, disk), files, { signal }, { findDigestFault });
-  }
+}
+
+/**
+ * What is merged gets another digest, by which damage would look right from then on: it is proved by its own while `make` reads it
+ * as well. Where it is damaged, that is what is told, whatever else went wrong for it.
+ */
+async function whileProving<T>(
+  { target, lines }: Consolidation,
+  signal: AbortSignal,
+  make: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const damage = new AbortController();
+  const prove = async (): Promise<void> => {
+    try {
+      for (const { disk, files } of lines) {
+        const options = { signal, besideCopy: true };
+        await refuseDamage(diskFolder(target, disk), files, options, { findDigestFault });
+      }
+    } catch (error) {
+      damage.abort(error);
+      throw error;
+    }
+  };
+  const [proved, made] = await Promise.allSettled([prove(), make(AbortSignal.any([signal, damage.signal]))]);
+  if (proved.status === 'rejected') throw proved.reason;
+  if (made.status === 'rejected') throw made.reason;
+  return made.value;
 }
 
 const HINT = 'Nothing was merged. See what else is wrong: qmpbackup verify --target DIR';
@@ -236,12 +264,12 @@ async function makeFile(
     last = Math.floor(percent);
     onEvent({ kind: 'progress', into: file, percent: last });
   };
-  await (base === null ? fillFull : fillIncrement)(image, { signal, onProgress });
+  const prove = await (base === null ? fillFull : fillIncrement)(image, { signal, onProgress });
   const digests = strongest(files.map(methodOf));
   const sealed = await sealFile(
     staging,
     { disk, file, path: partialPath(target, disk, file), empty: null },
-    { digests, signal },
+    { digests, signal, prove },
   );
   return { line, file, compressed: compress, ...sealed };
 }

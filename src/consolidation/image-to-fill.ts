@@ -20,6 +20,9 @@ export interface FillOptions {
   readonly atOnce?: number;
 }
 
+/** Reads the image once more, and throws where it is not what it was made of. May go on beside whatever else reads it. */
+export type Proof = () => Promise<void>;
+
 export const MOST_AT_ONCE = 100;
 
 export function slicesOf(files: ImageToFill['files'], atOnce = MOST_AT_ONCE): readonly (readonly string[])[] {

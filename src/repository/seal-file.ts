@@ -26,15 +26,24 @@ interface PartialImage {
   readonly empty: EmptyQcow2 | null;
 }
 
+export interface SealOptions {
+  /** Null is none. */
+  readonly digests: DigestMethod | null;
+  readonly signal: AbortSignal;
+  /** What else must be proved of the image, while it is read anyway. */
+  readonly prove?: () => Promise<void>;
+}
+
 /** Flushes and checks the partial image at `path`, takes its digest where wanted, and gives it its name. */
 export async function sealFile(
   staging: Staging,
   { disk, file, path, empty }: PartialImage,
-  { digests, signal }: { readonly digests: DigestMethod | null; readonly signal: AbortSignal },
+  { digests, signal, prove }: SealOptions,
 ): Promise<SealedFile> {
   const [damage, digest] = await allOf([
     damageIn(path, empty, signal),
     digests && digestByPieces(path, digests, { signal }),
+    prove?.(),
     // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
     syncFile(path),
   ]).catch(async (error: unknown) => {

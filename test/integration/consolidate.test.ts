@@ -286,11 +286,15 @@ describe('the bytes of a line', () => {
     const dir = lab.folder('d1');
     const size = files.at(-1)!.virtualSize;
     await createImage(join(dir, 'whole.qcow2'), { size });
-    await fillFull({ dir, partial: 'whole.qcow2', files, compress }, { ...options, atOnce });
+    await (
+      await fillFull({ dir, partial: 'whole.qcow2', files, compress }, { ...options, atOnce })
+    )();
     await expectSame(join(dir, 'whole.qcow2'), lab.flat('d1', files.at(-1)!.file));
     const [, second, ...increments] = files;
     await createImage(join(dir, 'part.qcow2'), { size, backing: second!.file });
-    await fillIncrement({ dir, partial: 'part.qcow2', files: increments, compress }, { ...options, atOnce });
+    await (
+      await fillIncrement({ dir, partial: 'part.qcow2', files: increments, compress }, { ...options, atOnce })
+    )();
     await expectSame(join(dir, 'part.qcow2'), lab.flat('d1', files.at(-1)!.file));
     // No more than the increments: the rest is still below.
     expect(await allocatedIn(join(dir, 'part.qcow2'))).toBeLessThan(await allocatedIn(join(dir, 'whole.qcow2')));
