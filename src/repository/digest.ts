@@ -127,7 +127,7 @@ async function hashPieces(
       });
     const digests =
       size < FOR_THREADS || !mayHaveThreads()
-        ? await hashAll(1, hasherOf(handle, options.signal))
+        ? await hashAll(1, hasherOf(handle, options.signal, size))
         : await withHashThreads((hash) => hashAll(lanesFor(method, options), hash));
     return { digests, size };
   });
@@ -148,9 +148,9 @@ export function digestOfRange(
   return hasherOf(handle, signal)({ fd: handle.fd, start, length: end - start, method });
 }
 
-/** In this thread. */
-function hasherOf(handle: FileHandle, signal: AbortSignal | undefined): HashRange {
-  const buffers = newBuffers();
+/** In this thread. `longest`: bytes of the longest part, for thousands of small files are hashed one after the other. */
+function hasherOf(handle: FileHandle, signal: AbortSignal | undefined, longest = CHUNK): HashRange {
+  const buffers = newBuffers(longest);
   return async ({ start, length, method }) => {
     const hash = createHasher(method);
     for await (const chunk of chunksOf(handle, { start, length }, buffers)) {
@@ -176,8 +176,9 @@ export async function sha256File(path: string, options: DigestOptions = {}): Pro
 
 type Buffers = readonly [Buffer, Buffer];
 
-function newBuffers(): Buffers {
-  return [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
+function newBuffers(longest = CHUNK): Buffers {
+  const bytes = Math.min(CHUNK, longest);
+  return [Buffer.allocUnsafeSlow(bytes), Buffer.allocUnsafeSlow(bytes)];
 }
 
 /** Two buffers take turns: one is read into while the other is used, which is until the next chunk is asked for. */
@@ -188,7 +189,8 @@ async function* chunksOf(
 ): AsyncGenerator<Buffer> {
   let [reading, using] = buffers;
   let [at, left] = [start, length];
-  const read = (): Promise<{ readonly bytesRead: number }> => handle.read(reading, 0, Math.min(CHUNK, left), at);
+  const read = (): Promise<{ readonly bytesRead: number }> =>
+    handle.read(reading, 0, Math.min(reading.length, left), at);
   let { bytesRead } = await read();
   while (bytesRead > 0) {
     [reading, using] = [using, reading];
