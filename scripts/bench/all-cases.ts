@@ -1,5 +1,6 @@
 import type { Case } from './case.js';
 import { compress } from './cases/compress.js';
+import { consolidateCopied, consolidateReflinked } from './cases/consolidate.js';
 import {
   domainFull,
   domainFullNoDigest,
@@ -13,6 +14,7 @@ import { freezes } from './cases/freeze.js';
 import { full, fullMemory, fullNoDigest } from './cases/full.js';
 import { increment, incrementOfNothing } from './cases/increment.js';
 import { run500 } from './cases/long-chain.js';
+import { prune700 } from './cases/prune.js';
 import { merge, restore, restoreCompared } from './cases/restore.js';
 import { firstByte, served, servedProved } from './cases/served.js';
 import { verifyBoot } from './cases/verify-boot.js';
@@ -25,6 +27,7 @@ export const ALL_CASES: readonly Case[] = [
   ...[restore, restoreCompared, merge],
   ...[verifyRead, served, servedProved, firstByte, verifyBoot],
   ...depths,
+  ...[consolidateCopied, consolidateReflinked, prune700],
   compress,
   ...freezes,
   eightDisks,

@@ -37,7 +37,7 @@ it('opens a chain that is too long for one daemon, and each of its bytes is righ
 });
 
 it('does not grow with the disk: many files share what they may keep of their tables', async () => {
-  const { paths, flat } = await makeLongChain((await makeLab()).root, 300, 2 ** 42);
+  const { paths, flat } = await makeLongChain((await makeLab()).root, 300, { size: 2 ** 42 });
   const { signal } = new AbortController();
   const bytes = await openBytes([{ disk: 'd1', paths }], { what: 'a test', signal });
   try {

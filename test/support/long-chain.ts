@@ -18,12 +18,21 @@ export interface LongChain {
 export const LONG_DISK = 'd1';
 export const LONG_SIZE = 16 * MiB;
 
-/** So many files apart the disk is written to; the files between hold nothing. */
-const WRITTEN = 100;
+export interface LongChainOptions {
+  /** Bytes. */
+  readonly size?: number;
+  /** So many files apart the disk is written to; the files between hold nothing. */
+  readonly writtenEvery?: number;
+}
+
 const CLUSTER = 65_536;
 
 /** In `<root>/target/d1` and `<root>/all.raw`: the links are written into copies of one header. */
-export async function makeLongChain(root: string, files: number, size = LONG_SIZE): Promise<LongChain> {
+export async function makeLongChain(
+  root: string,
+  files: number,
+  { size = LONG_SIZE, writtenEvery = 100 }: LongChainOptions = {},
+): Promise<LongChain> {
   const folder = join(root, 'target', LONG_DISK);
   await mkdir(folder, { recursive: true });
   const name = (index: number): string => `${index === 0 ? 'FULL' : 'INC-'}-${10_000 + index}.qcow2`.replace('--', '-');
@@ -37,8 +46,8 @@ export async function makeLongChain(root: string, files: number, size = LONG_SIZ
   for (const [index, path] of paths.entries())
     if (index > 1) await writeFile(path, linked(empty, name, index), 'latin1');
   await write(paths[0] ?? '', flat, ['write -P 7 0 1M']);
-  const written = [...Array.from({ length: Math.ceil(files / WRITTEN) }, (_, turn) => turn * WRITTEN + 1), files - 1];
-  for (const index of written.filter((each) => each > 0 && each < files)) {
+  const turns = Array.from({ length: Math.ceil(files / writtenEvery) }, (_, turn) => turn * writtenEvery + 1);
+  for (const index of new Set([...turns, files - 1].filter((each) => each > 0 && each < files))) {
     // Each has a cluster of its own, and one that the next one hides.
     const own = 2 * MiB + (index % 200) * CLUSTER;
     await write(paths[index] ?? '', flat, [
@@ -77,8 +86,9 @@ async function write(image: string, flat: string, commands: readonly string[]): 
 }
 
 /** The same with a catalog: every file is a point of `<root>/target`. */
-export async function makeLongTarget(root: string, files: number): Promise<LongChain> {
-  const chain = await makeLongChain(root, files);
+export async function makeLongTarget(root: string, files: number, options: LongChainOptions = {}): Promise<LongChain> {
+  const chain = await makeLongChain(root, files, options);
+  const { size = LONG_SIZE } = options;
   const entries: PointDisk[] = [];
   for (const path of chain.paths) {
     const state = await fileState(path);
@@ -86,7 +96,7 @@ export async function makeLongTarget(root: string, files: number): Promise<LongC
     const parent = entries.at(-1)?.file ?? null;
     const { pieces } = await digestByPieces(path, 'gmac');
     const file = path.slice(path.lastIndexOf('/') + 1);
-    entries.push(entry(LONG_DISK, file, { parent, virtualSize: LONG_SIZE, ...state, sha256: null, pieces }));
+    entries.push(entry(LONG_DISK, file, { parent, virtualSize: size, ...state, sha256: null, pieces }));
   }
   await writeCatalog(
     join(root, 'target'),
