@@ -1,6 +1,8 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { projectRoot } from '../test/support/lab/project-root.js';
+import type { Library } from '../test/support/retention-soak.js';
 import type { Pair, SoakSample } from '../test/support/soak.js';
 
 /**
@@ -11,12 +13,18 @@ import type { Pair, SoakSample } from '../test/support/soak.js';
  * `npm run soak -- --iothreads --runs 2000`: fleeced runs, and a third as many that are not, on VMs whose disks are in
  * iothreads and whose guest writes; fails when QEMU dies or hangs, and when a chain is not the disk. `--shape virtio-scsi` (`throttled`,
  * `one iothread`, `an iothread each`, and on QEMU 10 `mapped queues`) is one kind of such VMs; all in turn unless told.
+ *
+ * `npm run soak -- --retention --runs 720`: a backup an hour (told, not waited for), and `prune --keep-hourly 24 --keep-daily 7
+ * --consolidate` after each; fails where the time of a run, the open files, or the files and the catalog for each point that is kept
+ * (at run 50 these are fewer: there are no seven days yet) are in the end more than 1.2 times those of run 50, when a file is not
+ * whole, and when the newest point is not the disk.
  */
 const { values: flags } = parseArgs({
   options: {
     runs: { type: 'string', default: '500' },
     qemu: { type: 'string', default: '7' },
     iothreads: { type: 'boolean', default: false },
+    retention: { type: 'boolean', default: false },
     shape: { type: 'string' },
   },
 });
@@ -32,7 +40,11 @@ const { makeLabDir } = await import('../test/support/lab/programs.js');
 const { growth, inPairs, median, soak } = await import('../test/support/soak.js');
 
 const dir = await makeLabDir();
+const line = (cells: readonly (string | number)[]): void => {
+  process.stdout.write(`${cells.map((cell) => String(cell).padStart(15)).join('')}\n`);
+};
 if (flags.iothreads) await ofIothreads();
+else if (flags.retention) await ofRetention();
 else await ofGrowth();
 
 /** In VMs that live for a few dozen runs: a new one for each shape in turn. */
@@ -67,10 +79,6 @@ async function ofIothreads(): Promise<void> {
 
 async function ofGrowth(): Promise<void> {
   const samples: SoakSample[] = [];
-  const line = (cells: readonly (string | number)[]): void => {
-    process.stdout.write(`${cells.map((cell) => String(cell).padStart(15)).join('')}\n`);
-  };
-
   try {
     const result = await soak({
       dir,
@@ -95,6 +103,30 @@ async function ofGrowth(): Promise<void> {
     for (const problem of problems) process.stderr.write(`grew: ${problem}\n`);
     if (problems.length === 0) process.stdout.write('nothing grew, and the chain equals the disks\n');
     process.exitCode = problems.length === 0 ? 0 : 1;
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+async function ofRetention(): Promise<void> {
+  const { RETENTION_GROWTH, retentionGrowth, soakRetention } = await import('../test/support/retention-soak.js');
+  const library = (await import(join(projectRoot(), 'dist', 'index.js'))) as Library;
+  const [EARLY, DAY] = [50, 24];
+  if (Number(flags.runs) < EARLY + DAY) throw new Error(`--runs is at least ${EARLY + DAY}`);
+  try {
+    line(['run', 'run ms', 'points', 'files', 'open files', 'catalog bytes']);
+    const samples = await soakRetention({
+      ...{ library, dir, runs: Number(flags.runs), hours: 1, rules: { keepHourly: 24, keepDaily: 7 } },
+      onRun: ({ run, runMs, points, files, openFiles, catalog }) => {
+        if (run % LINE_EVERY === 0) line([run, runMs.toFixed(0), points, files, openFiles, catalog]);
+      },
+    });
+    for (const { what, before, after, isBound } of retentionGrowth(samples, { early: EARLY, day: DAY })) {
+      const grew = isBound && after > before * RETENTION_GROWTH;
+      const words = `${what}: ${before.toFixed(1)} at run ${EARLY}, ${after.toFixed(1)} at run ${samples.length}`;
+      process.stdout.write(`${words}: ${(after / before).toFixed(2)} times${grew ? ', which is too much' : ''}\n`);
+      if (grew) process.exitCode = 1;
+    }
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
