@@ -9,7 +9,7 @@ import { startLibvirt } from '../test/support/lab/libvirt.js';
 import { projectRoot } from '../test/support/lab/programs.js';
 import { patient } from '../test/support/patience.js';
 import { cellInWords, runKillMatrix } from '../test/support/torture/kill-matrix.js';
-import { KNOWN_BUGS, makeMutant } from '../test/support/torture/mutant.js';
+import { KNOWN_BUGS, KNOWN_BUGS_OF_DOMAINS, makeMutant } from '../test/support/torture/mutant.js';
 import { type Outcome, torture, tortureDomain, type TortureOptions } from '../test/support/torture/torture.js';
 
 /**
@@ -124,7 +124,7 @@ async function lead(): Promise<void> {
   const program = flags.bug === undefined ? undefined : await mutant(flags.bug, join(dir, 'mutant'));
   const begun = performance.now();
   const seconds = (): number => (performance.now() - begun) / 1000;
-  const totals = { done: 0, runs: 0, faults: 0, compared: 0, ms: 0 };
+  const totals = { done: 0, runs: 0, upkeeps: 0, faults: 0, compared: 0, ms: 0 };
   const failures: Outcome[] = [];
   let next = 0;
   let stopped: NodeJS.Signals | undefined;
@@ -135,6 +135,7 @@ async function lead(): Promise<void> {
     if (outcome.ok) {
       const { report } = outcome;
       totals.runs += report.runs;
+      totals.upkeeps += report.upkeeps;
       totals.faults += report.faults;
       totals.compared += report.compared;
       totals.ms += report.ms;
@@ -150,7 +151,7 @@ async function lead(): Promise<void> {
     const mean = totals.ms / Math.max(1, totals.done - failures.length) / 1000;
     process.stdout.write(
       `${totals.done} of ${runs} sequences from seed ${first} in ${seconds().toFixed(0)} s (${mean.toFixed(1)} s each): ` +
-        `${totals.runs} backups, ${totals.faults} faults, ${totals.compared} images compared, ${failures.length} failed\n`,
+        `${totals.runs} backups, ${totals.upkeeps} prunes, merges, pins and looks, ${totals.faults} faults, ${totals.compared} images compared, ${failures.length} failed\n`,
     );
   };
   const drive = (worker: ChildProcess): Promise<void> =>
@@ -208,8 +209,9 @@ async function lead(): Promise<void> {
 }
 
 async function mutant(name: string, dir: string): Promise<string> {
-  const bug = KNOWN_BUGS.find((each) => each.name.includes(name));
-  if (!bug) throw new Error(`no known bug is called ${name}: ${KNOWN_BUGS.map((each) => each.name).join(', ')}`);
+  const bugs = flags.domain ? KNOWN_BUGS_OF_DOMAINS : KNOWN_BUGS;
+  const bug = bugs.find((each) => each.name.includes(name));
+  if (!bug) throw new Error(`no known bug is called ${name}: ${bugs.map((each) => each.name).join(', ')}`);
   return makeMutant(bug, dir);
 }
 

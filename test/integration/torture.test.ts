@@ -9,7 +9,7 @@ import { runSequence } from '../support/torture/sequence.js';
 import type { RunStep } from '../support/torture/steps.js';
 import { torture } from '../support/torture/torture.js';
 
-// The torture is worth what it finds: five bugs that other tools have, each put into a copy of this one. Any seed does
+// The torture is worth what it finds: bugs that other tools have, each put into a copy of this one. Any seed does
 // it (npm run torture -- --runs 50 --bug NAME); those here begin shortly before a sequence that shows the bug.
 
 const MiB = 1024 * 1024;
@@ -17,6 +17,8 @@ const WITHIN = 50;
 const FIRST_SEEDS: Readonly<Record<string, number>> = {
   'clears the bitmap at the start': 5000,
   'takes the recorded node instead of the top one': 4000,
+  'prunes what a kept point builds on': 1004,
+  'swaps a new FULL in before it is compared': 1023,
 };
 const OTHER_FIRST_SEED = 1000;
 

@@ -1,4 +1,4 @@
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -10,10 +10,12 @@ import type { LibvirtLab } from '../lab/libvirt.js';
 import { run } from '../lab/programs.js';
 import { patient } from '../patience.js';
 import { type DomainFault, type DomainRunStep, type DomainStep, KILLED } from './domain-steps.js';
-import { readCatalogOf } from './leftovers.js';
+import { TrackedDisks } from './tracked-disks.js';
+import { readCatalogOf, strayFiles } from './leftovers.js';
 import type { SequenceReport } from './sequence.js';
 import type { Write } from './steps.js';
-import { straysOf } from '../target-files.js';
+import { keepUp } from './upkeep.js';
+import type { UpkeepStep } from './upkeep-steps.js';
 
 export interface DomainSequenceOptions {
   readonly lab: LibvirtLab;
@@ -27,6 +29,8 @@ interface SeenPoint {
   readonly id: string;
   readonly copies: ReadonlyMap<string, string>;
 }
+
+type DefineAnew = Extract<DomainStep, { kind: 'define-anew' }>;
 
 const DISKS = ['vda', 'vdb'] as const;
 const SECTOR = 512;
@@ -63,13 +67,20 @@ async function told(where: string, action: () => Promise<void>): Promise<void> {
   }
 }
 
+async function forgetCopies({ copies }: SeenPoint): Promise<void> {
+  for (const copy of copies.values()) await rm(copy, { force: true });
+}
+
 class DomainLife {
-  readonly counts = { runs: 0, faults: 0, compared: 0 };
+  readonly counts = { runs: 0, upkeeps: 0, faults: 0, compared: 0 };
   readonly #lab: LibvirtLab;
   readonly #program: string;
   readonly #scenario: DomainScenario;
   readonly #targets: readonly string[];
-  readonly #points: SeenPoint[] = [];
+  /** Of each target, ids of its points that are pinned. */
+  readonly #pinned = [new Set<string>(), new Set<string>()] as const;
+  #points: readonly SeenPoint[] = [];
+  readonly #tracked = new TrackedDisks();
   #copies = 0;
   #snapshots = 0;
   #everSnapshot = false;
@@ -96,14 +107,16 @@ class DomainLife {
       case 'power-cut':
         if (!running) return;
         await domain.kill();
+        this.#tracked.forget();
         return domain.start();
       case 'define-anew':
-        return this.#defineAnew(step.start);
+        return this.#defineAnew(step);
       case 'snapshot':
         // A third one would add nothing but time.
         if (!running || this.#snapshots === 2) return;
         this.#snapshots += 1;
         this.#everSnapshot = true;
+        this.#tracked.forget();
         await this.#virsh(
           'snapshot-create-as',
           `snapshot-${this.#snapshots}-${Date.now()}`,
@@ -115,8 +128,10 @@ class DomainLife {
         if (!running || this.#snapshots === 0) return;
         for (const disk of DISKS) await this.#virsh('blockcommit', disk, '--active', '--pivot', '--wait');
         this.#snapshots = 0;
+        this.#tracked.forget();
         return;
       case 'grow':
+        this.#tracked.forget();
         if (running)
           await this.#virsh('blockresize', DISKS[step.disk], `${(await this.#sizeOf(DISKS[step.disk])) + step.bytes}B`);
         return;
@@ -127,6 +142,39 @@ class DomainLife {
         return this.#cleanup();
       case 'recover':
         await this.#tool([...this.#scenario.vm, 'recover', '--target', this.#targets[step.target]!], [0, NO_TARGET]);
+        return;
+      case 'upkeep':
+        return this.#keepUp(step);
+    }
+  }
+
+  async #keepUp(step: UpkeepStep): Promise<void> {
+    const dir = this.#targets[step.target]!;
+    const look = (mayGo: ReadonlySet<string>): Promise<void> => this.#lookAt(dir, mayGo);
+    const target = { dir, pinned: this.#pinned[step.target], look };
+    const how = await keepUp(step, target, { program: this.#program, dir: this.#lab.dir });
+    if (how !== false) this.counts.upkeeps += 1;
+    if (how === 'faulted') this.counts.faults += 1;
+  }
+
+  /** Every point that a catalog names, opened as the chain that it is; `mayGo` are ids of those that it need not name. */
+  async #lookAt(target: string, mayGo: ReadonlySet<string>): Promise<void> {
+    const points = (await readCatalogOf(target))?.points ?? [];
+    const ids = new Set(points.map(({ id }) => id));
+    const gone = this.#points.filter((each) => each.target === target && !ids.has(each.id));
+    for (const each of gone) {
+      if (!mayGo.has(each.id)) throw new Error(`the point ${each.id} is gone from ${target}`);
+      await forgetCopies(each);
+    }
+    this.#points = this.#points.filter((each) => !gone.includes(each));
+    for (const { id, disks } of points) {
+      const seen = this.#points.find((each) => each.target === target && each.id === id);
+      if (!seen) throw new Error(`the point ${id} of ${target} is new`);
+      for (const { disk, file } of disks) {
+        const copy = seen.copies.get(disk) ?? '';
+        await told(`${disk} of the point ${id}`, () => compareImages(join(target, disk, file), copy));
+        this.counts.compared += 1;
+      }
     }
   }
 
@@ -148,7 +196,7 @@ class DomainLife {
     domain.forget();
     await this.#lab.virsh(['destroy', domain.uuid], { allowed: [0, 1] });
     await this.#lab.virsh(['undefine', domain.uuid, '--checkpoints-metadata'], { allowed: [0, 1] });
-    for (const { copies } of this.#points) for (const copy of copies.values()) await rm(copy, { force: true });
+    for (const point of this.#points) await forgetCopies(point);
   }
 
   async #run(
@@ -173,14 +221,17 @@ class DomainLife {
     this.counts.runs += 1;
     if (fault.kind !== 'none') this.counts.faults += 1;
     const killed = await this.#runTool(args, fault, { running, refused });
-    const made = [...(await this.#pointsOf(target))].filter(([id]) => !before.has(id));
+    const catalog = (await readCatalogOf(target))?.points ?? [];
+    const made = catalog.filter(({ id }) => !before.has(id));
     if (made.length > 1) throw new Error(`one run made ${made.length} points`);
-    for (const [id, disks] of made) {
-      const wanted = new Map([...copies].filter(([disk]) => disks.includes(disk)));
+    for (const { id, disks } of made) {
+      const wanted = new Map([...copies].filter(([disk]) => disks.some((each) => each.disk === disk)));
       const point = { target, id, copies: wanted };
       await this.#compare(point);
-      this.#points.push(point);
+      this.#points = [...this.#points, point];
     }
+    if (running) this.#tracked.judge(target, catalog, made, step.level);
+    else this.#tracked.forget();
     if (!killed && made.length > 0) await this.#expectNothingLeft(target, state);
   }
 
@@ -221,15 +272,28 @@ class DomainLife {
       await this.#tool([...this.#scenario.vm, 'cleanup', '--remove-bitmaps', '--stale', ...known], [0]);
   }
 
-  async #defineAnew(start: boolean): Promise<void> {
+  async #defineAnew({ killed, copied, start }: DefineAnew): Promise<void> {
     const { domain } = this.#scenario;
-    if (!(await this.#isOff())) await domain.destroy();
+    if (!(await this.#isOff())) {
+      if (killed) this.#tracked.forget();
+      await (killed ? domain.kill() : domain.destroy());
+    }
+    // Of one with a snapshot the images below have to stay what they are.
+    if (copied !== null && this.#snapshots === 0) await this.#copyAside(DISKS[copied]);
     const { stdout: xml } = await this.#lab.virsh(['dumpxml', '--inactive', domain.uuid]);
     const file = join(this.#lab.dir, `${domain.name}-anew.xml`);
     await writeFile(file, xml);
     await this.#virsh('undefine', '--checkpoints-metadata');
     await this.#lab.virsh(['define', file]);
     if (start) await domain.start();
+  }
+
+  /** The disk goes on in a copy of its image, by the same name. */
+  async #copyAside(disk: (typeof DISKS)[number]): Promise<void> {
+    const image = await this.#imageOf(disk);
+    await run('qemu-img', ['convert', '-O', 'qcow2', image, `${image}.copy`]);
+    await rename(`${image}.copy`, image);
+    this.#tracked.forget(disk);
   }
 
   async #write(writes: readonly Write[]): Promise<void> {
@@ -270,7 +334,7 @@ class DomainLife {
 
   async #expectNothingLeft(target: string, before: string): Promise<void> {
     const { domain } = this.#scenario;
-    const stray = straysOf(await readdir(target, { recursive: true }));
+    const stray = await strayFiles(target);
     if (stray.length > 0) throw new Error(`files are left: ${stray.join(', ')}`);
     const state = await domain.state();
     // One that a killed run has started is ended by the next one into the same target.
@@ -280,9 +344,8 @@ class DomainLife {
     if (ours.length > MOST_CHECKPOINTS) throw new Error(`checkpoints are left: ${ours.join(', ')}`);
   }
 
-  async #pointsOf(target: string): Promise<ReadonlyMap<string, readonly string[]>> {
-    const catalog = await readCatalogOf(target);
-    return new Map(catalog?.points.map(({ id, disks }) => [id, disks.map(({ disk }) => disk)]));
+  async #pointsOf(target: string): Promise<ReadonlySet<string>> {
+    return new Set((await readCatalogOf(target))?.points.map(({ id }) => id));
   }
 
   /** Names the folder of its run; empty without a job. */

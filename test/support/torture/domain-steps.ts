@@ -1,7 +1,8 @@
 /** What a domain of libvirt and its backups go through in a random sequence. It has two disks, and two targets. */
 import fc from 'fast-check';
 import type { CrashPoint } from '../crash-point.js';
-import { is, sectors, type Write, writes } from './steps.js';
+import { closeWrites, is, sectors, type Write, writes } from './steps.js';
+import { upkeep, upkeepInWords, type UpkeepStep } from './upkeep-steps.js';
 
 export type DomainFault =
   | { readonly kind: 'none' }
@@ -31,8 +32,11 @@ export type DomainStep =
   | { readonly kind: 'power' }
   /** SIGKILL of its QEMU, and a start. */
   | { readonly kind: 'power-cut' }
-  /** Undefined, by which libvirt forgets its checkpoints, and defined again. */
-  | { readonly kind: 'define-anew'; readonly start: boolean }
+  /**
+   * Undefined, by which libvirt forgets its checkpoints, and defined again. `killed`: its QEMU, which then stores no bitmap. One
+   * disk may be `copied` meanwhile, into an image without bitmaps.
+   */
+  | { readonly kind: 'define-anew'; readonly killed: boolean; readonly copied: 0 | 1 | null; readonly start: boolean }
   /** An external snapshot of both disks. */
   | { readonly kind: 'snapshot' }
   /** Of all external snapshots, into the images that were there first. */
@@ -41,7 +45,8 @@ export type DomainStep =
   /** Of somebody else. */
   | { readonly kind: 'checkpoint' }
   | { readonly kind: 'cleanup' }
-  | { readonly kind: 'recover'; readonly target: 0 | 1 };
+  | { readonly kind: 'recover'; readonly target: 0 | 1 }
+  | UpkeepStep;
 
 export const KILLED: readonly CrashPoint[] = [
   { when: 'after', call: 'rename', matches: /run\.json$/ },
@@ -86,26 +91,46 @@ const run: fc.Arbitrary<DomainRunStep> = fc.record({
   fault,
 });
 
+const defineAnew = fc.record({
+  ...{ kind: is('define-anew'), killed: seldom, copied: fc.constantFrom(0, 1, null, null), start: fc.boolean() },
+});
+
 const step: fc.Arbitrary<DomainStep> = fc.oneof(
-  { weight: 6, arbitrary: fc.record({ kind: is('writes'), writes }) },
+  { weight: 2, arbitrary: fc.record({ kind: is('writes'), writes }) },
+  { weight: 5, arbitrary: fc.record({ kind: is('writes'), writes: closeWrites }) },
   { weight: 14, arbitrary: run },
   { weight: 2, arbitrary: fc.record({ kind: is('power') }) },
   { weight: 1, arbitrary: fc.record({ kind: is('power-cut') }) },
-  { weight: 2, arbitrary: fc.record({ kind: is('define-anew'), start: fc.boolean() }) },
+  { weight: 2, arbitrary: defineAnew },
   { weight: 1, arbitrary: fc.record({ kind: is('snapshot') }) },
   { weight: 1, arbitrary: fc.record({ kind: is('commit') }) },
   { weight: 1, arbitrary: fc.record({ kind: is('grow'), disk: side, bytes: sectors(1, 16_384) }) },
   { weight: 1, arbitrary: fc.record({ kind: is('checkpoint') }) },
   { weight: 1, arbitrary: fc.record({ kind: is('cleanup') }) },
   { weight: 1, arbitrary: fc.record({ kind: is('recover'), target: side }) },
+  { weight: 5, arbitrary: upkeep },
 );
 
+/** At either end of both disks. */
+const DATA_TO_MEET: DomainStep = {
+  kind: 'writes',
+  writes: [0, 1].flatMap((disk) =>
+    [0, 1].map((at): Write => ({ kind: 'write', disk, at, length: 1024 * 1024, pattern: 0xdd })),
+  ),
+};
+
+/** The first run is one that nothing happens to: it makes the chain that the rest is about. */
+const firstRun = run.map((each): DomainRunStep => {
+  return { ...each, target: 0, level: 'auto', exclude: null, fault: { kind: 'none' } };
+});
+
 export const domainSequence: fc.Arbitrary<readonly DomainStep[]> = fc
-  .tuple(fc.record({ kind: is('writes'), writes }), fc.array(step, { minLength: 12, maxLength: 20 }))
-  .map(([first, others]) => [first, ...others]);
+  .tuple(firstRun, fc.array(step, { minLength: 12, maxLength: 20 }))
+  .map(([first, others]) => [DATA_TO_MEET, first, ...others]);
 
 export function domainSequenceInWords(steps: readonly DomainStep[]): string {
   const words = (each: DomainStep): string => {
+    if (each.kind === 'upkeep') return `- ${upkeepInWords(each)}`;
     const { kind, ...more } = each;
     const killed = each.kind === 'run' && each.fault.kind === 'kill' ? KILLED[each.fault.at] : undefined;
     const where = killed ? `, killed ${killed.when} ${killed.call} ${killed.matches.source}` : '';

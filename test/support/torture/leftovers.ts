@@ -41,16 +41,31 @@ export async function expectNothingLeft({ control, target, status }: Expected): 
 
 const FLEECING = ['copy-before-write', 'snapshot-access'];
 
-async function strayFiles(target: string): Promise<readonly string[]> {
+/** Of a target: what no run that has ended may leave, and images that the catalog neither names nor is about to remove. */
+export async function strayFiles(target: string): Promise<readonly string[]> {
   const files = await readdir(target, { recursive: true }).catch(() => []);
-  return [...straysOf(files), ...files.filter((file) => /scratch|fleece/.test(file))];
+  const catalog = await readCatalogOf(target);
+  const retired = (catalog?.retiredFiles ?? []).map(({ folder, file }) => `${folder}/${file}`);
+  const named = (catalog?.points ?? []).flatMap(({ disks }) => disks.map(({ disk, file }) => `${disk}/${file}`));
+  const known = new Set([...named, ...retired]);
+  const unnamed = files.filter((file) => file.endsWith('.qcow2') && !known.has(file));
+  return [...straysOf(files), ...files.filter((file) => /scratch|fleece/.test(file)), ...unnamed];
 }
 
 /** The part of a catalog that the tests read, in words of their own: what checks the tool must not share its faults. */
 export interface CatalogPoint {
   readonly id: string;
   readonly chain: string | null;
+  /** ISO 8601. */
+  readonly createdAt: string;
+  readonly pinned?: true;
   readonly disks: readonly CatalogEntry[];
+}
+
+export interface CatalogParts {
+  readonly targetId: string;
+  readonly points: readonly CatalogPoint[];
+  readonly retiredFiles?: readonly { readonly folder: string; readonly file: string }[];
 }
 
 export interface CatalogEntry {
@@ -62,14 +77,12 @@ export interface CatalogEntry {
 }
 
 /** Undefined where there is none yet. */
-export async function readCatalogOf(
-  target: string,
-): Promise<{ readonly targetId: string; readonly points: readonly CatalogPoint[] } | undefined> {
+export async function readCatalogOf(target: string): Promise<CatalogParts | undefined> {
   const text = await readFile(join(target, 'catalog.json'), 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined;
     throw error;
   });
-  return text === undefined ? undefined : (JSON.parse(text) as { targetId: string; points: CatalogPoint[] });
+  return text === undefined ? undefined : (JSON.parse(text) as CatalogParts);
 }
 
 /** The bitmaps that a disk goes on needing: that of its newest file and that of its newest FULL. */

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { upkeep, upkeepInWords, type UpkeepStep } from './upkeep-steps.js';
 
 /**
  * What a torture sequence is made of, as plain values: a VM and its disks, then steps. They are drawn without knowledge
@@ -81,7 +82,8 @@ export type Step =
   | { readonly kind: 'power-cut' }
   | { readonly kind: 'grow'; readonly disk: number; readonly bytes: number }
   | { readonly kind: 'snapshot'; readonly disk: number }
-  | { readonly kind: 'migrate' };
+  | { readonly kind: 'migrate' }
+  | UpkeepStep;
 
 export interface Sequence {
   readonly vm: VmShape;
@@ -176,9 +178,9 @@ const diskShape = fc.record({
 });
 
 /** Without faults in it the first run makes the chain that everything else is about. */
-const firstRun = run.map((each): RunStep => {
+function calm(each: RunStep): RunStep {
   return { ...each, target: 0, level: 'auto', include: null, fault: { kind: 'none' } };
-});
+}
 
 /** Migrations are drawn apart, after all else: with and without them a seed stands for the same sequence. */
 interface Move {
@@ -201,6 +203,57 @@ function withMoves(steps: readonly Step[], drawn: readonly Move[]): Step[] {
     return here.some((move) => move.during === null) ? [{ kind: 'migrate' }, step] : [step];
   });
 }
+
+/** Upkeep is drawn apart for the same reason. */
+interface Care {
+  /** The step before which it comes; beyond the last one it comes after that. */
+  readonly at: number;
+  readonly step: UpkeepStep;
+}
+const care: fc.Arbitrary<Care> = fc.record({ at: fc.integer({ min: 3, max: 13 }), step: upkeep });
+const cares = fc.oneof(fc.constant([]), fc.array(care, { minLength: 1, maxLength: 2 }));
+
+function withCares(steps: readonly Step[], drawn: readonly Care[]): Step[] {
+  const before = (index: number): Step[] => drawn.flatMap(({ at, step }) => (at === index ? [step] : []));
+  const after = drawn.filter(({ at }) => at >= steps.length).toSorted((a, b) => a.at - b.at);
+  return [...steps.flatMap((each, index) => [...before(index), each]), ...after.map(({ step }) => step)];
+}
+
+const calmRun = run.map((each): RunStep => ({ ...calm(each), slow: false }));
+
+/** Close to the beginning of the disks, so that they meet what was written there before. */
+const closeWrite: fc.Arbitrary<Write> = fc.record({
+  kind: fc.constantFrom<Write['kind']>('write', 'zero', 'discard'),
+  disk: diskNumber,
+  at: fc.nat({ max: 40 }),
+  length: clusters(1, 8),
+  pattern: fc.integer({ min: 1, max: 255 }),
+});
+export const closeWrites = fc.array(closeWrite, { minLength: 1, maxLength: 4 });
+const DATA_TO_MEET: Step = {
+  kind: 'writes',
+  writes: [0, 1, 2].map((disk): Write => ({ kind: 'write', disk, at: 0, length: MiB, pattern: 0xdd })),
+};
+/** So that points after it can be merged which are no FULL. */
+const PIN_NEWEST: UpkeepStep = {
+  ...{ kind: 'upkeep', target: 0, action: { verb: 'pin', point: -1 }, fault: { kind: 'none' }, again: true },
+};
+
+/** More points, and then what makes fewer of them. */
+const manyPoints: fc.Arbitrary<readonly Step[]> = fc
+  .record({
+    first: calmRun,
+    isPinned: fc.constantFrom(true, true, false),
+    rounds: fc.array(fc.tuple(fc.record({ kind: is('writes'), writes: closeWrites }), calmRun), {
+      ...{ minLength: 2, maxLength: 3 },
+    }),
+    upkeeps: fc.array(upkeep, { minLength: 1, maxLength: 3 }),
+  })
+  .map(({ first, isPinned, rounds, upkeeps }) => [
+    ...[DATA_TO_MEET, first, ...(isPinned ? [PIN_NEWEST] : []), ...rounds.flat()],
+    ...upkeeps.map((each): UpkeepStep => ({ ...each, target: 0 })),
+  ]);
+const endings = fc.oneof({ weight: 1, arbitrary: fc.constant([]) }, { weight: 2, arbitrary: manyPoints });
 
 /** What is between the guest's devices and the disks. */
 const behind: fc.Arbitrary<Pick<VmShape, 'iothreads' | 'oneGroup'>> = fc.oneof(
@@ -227,7 +280,7 @@ const drawnSequence = fc.record({
   steps: fc
     .tuple(
       fc.record({ kind: is('writes'), writes }),
-      fc.oneof({ weight: 3, arbitrary: firstRun }, { weight: 1, arbitrary: step }),
+      fc.oneof({ weight: 3, arbitrary: run.map(calm) }, { weight: 1, arbitrary: step }),
       fc.array(step, { minLength: 4, maxLength: 8 }),
     )
     .map(([first, second, others]): Step[] => [first, second, ...others]),
@@ -235,13 +288,16 @@ const drawnSequence = fc.record({
   // Drawn last, so that a seed goes on standing for the rest of its sequence.
   moves,
   behind,
+  cares,
+  endings,
 });
 
-export const sequence: fc.Arbitrary<Sequence> = drawnSequence.map(({ moves: drawn, behind, vm, steps, ...rest }) => ({
-  ...rest,
-  vm: { ...vm, ...behind },
-  steps: withMoves(behind.iothreads !== undefined ? steps.map(withoutForeignJob) : steps, drawn),
-}));
+export const sequence: fc.Arbitrary<Sequence> = drawnSequence.map(
+  ({ moves: drawn, behind, cares: upkeeps, endings: last, vm, steps, ...rest }) => {
+    const possible = behind.iothreads === undefined ? steps : steps.map(withoutForeignJob);
+    return { ...rest, vm: { ...vm, ...behind }, steps: [...withCares(withMoves(possible, drawn), upkeeps), ...last] };
+  },
+);
 
 // --- in words ----------------------------------------------------------------------------------------------------------
 
@@ -269,6 +325,8 @@ export function stepInWords(each: Step): string {
       return 'the VM is migrated to another QEMU';
     case 'snapshot':
       return `disk ${each.disk} gets an external snapshot`;
+    case 'upkeep':
+      return upkeepInWords(each);
     case 'run': {
       const options = [each.slow ? 'slow' : '', each.compress ? 'compressed' : '', `fleece ${each.fleece}`].filter(
         Boolean,
