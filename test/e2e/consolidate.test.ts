@@ -1,5 +1,7 @@
-import { cp, readdir } from 'node:fs/promises';
+import { cp, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { consolidate } from '../../src/operations/consolidate/consolidate.js';
 import { prune } from '../../src/operations/prune/prune.js';
@@ -16,14 +18,16 @@ import {
   record,
   withPieceList,
 } from '../support/chains.js';
-import { expectCli } from '../support/cli.js';
-import { type CrashPoint, crashCli } from '../support/crash-point.js';
+import { expectCli, PROGRAM } from '../support/cli.js';
+import { crashArguments, type CrashPoint, crashCli } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { discard, flush, write, writeZeroes } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import type { Disk } from '../support/lab/qemu.js';
-import { type Scenario, scenario } from '../support/scenario.js';
+import { type HangingTarget, mountHanging } from '../support/mounts.js';
+import { patient } from '../support/patience.js';
+import { labDir, type Scenario, scenario } from '../support/scenario.js';
 import { straysOf } from '../support/target-files.js';
 
 describe('consolidate, of a VM that runs', () => {
@@ -153,9 +157,18 @@ async function expectBytes(lab: Lab, flat: ReadonlyMap<string, string>): Promise
   return points.map(({ number }) => number);
 }
 
-/** `merge` is killed at each of `steps`, and run again. */
-async function killAtEach(
-  steps: readonly CrashPoint[],
+/** How a run is cut off at a step, in the target of a lab of its own. */
+interface Cut {
+  readonly step: CrashPoint;
+  readonly place: (start: Lab) => Promise<Lab>;
+  readonly run: (step: CrashPoint, args: readonly string[]) => Promise<void>;
+}
+
+const killed = (step: CrashPoint): Cut => ({ step, place: copyLab, run: crashCli });
+
+/** Cut off in each of these ways, and run again. */
+async function cutAtEach(
+  cuts: readonly Cut[],
   args: readonly string[],
   again: (target: string) => Promise<unknown>,
   left: readonly number[],
@@ -167,9 +180,9 @@ async function killAtEach(
     ),
   );
   const outcomes = new Set<string>();
-  for (const [index, step] of steps.entries()) {
-    const lab = await copyLab(start);
-    await crashCli(step, [args[0]!, '-t', lab.target, ...args.slice(1)]);
+  for (const [index, { step, place, run: cut }] of cuts.entries()) {
+    const lab = await place(start);
+    await cut(step, [args[0]!, '-t', lab.target, ...args.slice(1)]);
     outcomes.add((await expectBytes(lab, flat)).join());
     await again(lab.target);
     const [found] = (await verify({ target: lab.target, readData: true })).targets;
@@ -203,7 +216,7 @@ describe('killed at any step, what the catalog names is whole, and the next run 
       ...COMMITTED,
     ];
     const again = (target: string) => consolidate({ target, keep: 2 });
-    await killAtEach(steps, ['consolidate', '--keep', '2'], again, [2, 3]);
+    await cutAtEach(steps.map(killed), ['consolidate', '--keep', '2'], again, [2, 3]);
   });
 
   it('prune --consolidate', async () => {
@@ -215,6 +228,63 @@ describe('killed at any step, what the catalog names is whole, and the next run 
       ...COMMITTED.slice(1, 3),
     ];
     const again = (target: string) => prune({ target, keepLast: 2, consolidate: true });
-    await killAtEach(steps, ['prune', '--keep-last', '2', '--consolidate'], again, [0, 2, 3]);
+    await cutAtEach(steps.map(killed), ['prune', '--keep-last', '2', '--consolidate'], again, [0, 2, 3]);
+  });
+});
+
+describe('a target that hangs in the middle: what the catalog names is whole when it answers, and the next run ends where one would have:', () => {
+  type EndingOfHang = 'answers' | 'SIGTERM' | 'SIGKILL';
+
+  /** From `step` on the target hangs; the run goes on when it answers again, or has been told to end meanwhile. */
+  async function hang(
+    target: HangingTarget,
+    step: CrashPoint,
+    ending: EndingOfHang,
+    args: readonly string[],
+  ): Promise<void> {
+    const child = execa(process.execPath, [...crashArguments({ ...step, stops: target.server }), PROGRAM, ...args], {
+      ...{ reject: false, detached: true, timeout: patient(120_000), env: { NO_COLOR: '1' } },
+    });
+    const whole = child.then((result) => ({ result }));
+    let over = false;
+    void whole.then(() => (over = true));
+    while (!(await isStopped(target.server))) {
+      if (over) throw new Error(`it did not come to this: ${step.matches.source}\n${(await whole).result.stderr}`);
+      await sleep(20);
+    }
+    // To all of its group: what a kernel holds in a call that is under way, not even SIGKILL ends.
+    if (ending !== 'answers') process.kill(-child.pid!, ending);
+    target.answer();
+    const { exitCode, signal, stderr } = (await whole).result;
+    const allowed = { answers: [0], SIGTERM: [0, 143], SIGKILL: ['SIGKILL'] }[ending];
+    expect(allowed, stderr).toContain(exitCode ?? signal);
+  }
+
+  async function isStopped(pid: number): Promise<boolean> {
+    return /^State:\s+T/m.test(await readFile(`/proc/${pid}/status`, 'utf8'));
+  }
+
+  /** Runs that hang at a step, and end so, on one file system. */
+  async function cutsAt(hangs: readonly (readonly [EndingOfHang, CrashPoint])[]): Promise<readonly Cut[]> {
+    const folder = join(await labDir(), 'nfs');
+    const mounted = await mountHanging(folder);
+    let count = 0;
+    const place = async (start: Lab): Promise<Lab> => {
+      count += 1;
+      const target = join(folder, `${count}`);
+      await cp(start.target, target, { recursive: true, preserveTimestamps: true });
+      return { ...start, target, folder: (disk) => join(target, disk), remove: () => Promise.resolve() };
+    };
+    return hangs.map(([ending, step]) => ({ step, place, run: (at, args) => hang(mounted, at, ending, args) }));
+  }
+
+  it('prune --consolidate', async () => {
+    const cuts = await cutsAt([
+      ['SIGTERM', { when: 'after', call: 'rename', matches: /catalog\.json$/ }],
+      ['SIGKILL', { when: 'before', call: 'spawn', matches: /qemu-nbd/, nth: 2 }],
+      ['SIGKILL', { when: 'after', call: 'rename', matches: /catalog\.json$/, nth: 2 }],
+    ]);
+    const again = (target: string) => prune({ target, keepLast: 2, consolidate: true });
+    await cutAtEach(cuts, ['prune', '--keep-last', '2', '--consolidate'], again, [0, 2, 3]);
   });
 });

@@ -4,7 +4,7 @@ import { patient } from './patience.js';
 
 /**
  * Ends the program under test by SIGKILL at an exact step of its own: just before or just after a call to the file
- * system or a message to QEMU. A small module that node loads first watches the program's calls.
+ * system or a message to QEMU; or stops another process there. A small module that node loads first watches the program's calls.
  */
 export interface CrashPoint {
   readonly when: 'before' | 'after';
@@ -19,14 +19,16 @@ export interface CrashPoint {
   readonly nth?: number;
   /** What becomes of its guards, which are in groups of their own: they do their work, or die with it. */
   readonly guards?: 'act' | 'die';
+  /** Pid of a process that is stopped (SIGSTOP) in its place, as one that serves a file system, which then hangs. */
+  readonly stops?: number;
 }
 
 /**
  * For node, before the program: it then dies at `point`, with every process of its group, since a run may have two of
  * them. So it has to be started in a group of its own (`detached`).
  */
-export function crashArguments({ when, call, matches, nth = 1, guards = 'act' }: CrashPoint): string[] {
-  const point = JSON.stringify({ when, call, matches: matches.source, nth, guards });
+export function crashArguments({ when, call, matches, nth = 1, guards = 'act', stops }: CrashPoint): string[] {
+  const point = JSON.stringify({ when, call, matches: matches.source, nth, guards, stops });
   return ['--import', `data:text/javascript,${encodeURIComponent(`const point = ${point};${PRELOAD}`)}`];
 }
 
@@ -53,6 +55,7 @@ let matched = 0;
 const isIt = (text) => pattern.test(text) && ++matched === point.nth;
 const guards = [];
 const die = () => {
+  if (point.stops) return process.kill(point.stops, 'SIGSTOP');
   for (const guard of guards) guard.kill('SIGKILL');
   process.kill(0, 'SIGKILL');
 };

@@ -64,6 +64,8 @@ export interface HangingTarget {
   /** From now on whatever touches the target hangs. */
   hang(): void;
   answer(): void;
+  /** Pid of the process that does: by SIGSTOP to it the target hangs as by `hang`. */
+  readonly server: number;
 }
 
 /**
@@ -82,7 +84,7 @@ export async function mountHanging(folder: string): Promise<HangingTarget> {
     afterTest(() => Promise.resolve(answer()));
     lower.kill('SIGSTOP');
   };
-  return { hang, answer };
+  return { hang, answer, server: lower.pid! };
 }
 
 async function mountFolder(from: string, to: string): Promise<ChildProcess> {
