@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
-import { messageOf } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { isLocal } from '../host/mounts.js';
 import { put } from './output.js';
 
@@ -59,6 +59,33 @@ export async function hasRunAsChild(target: string): Promise<boolean> {
   if (isChildRun() || isLocal(target)) return false;
   process.exitCode = await runApart();
   return true;
+}
+
+/** How long what was told to end may take to do so, in milliseconds. */
+const ENOUGH_MS = 10_000;
+
+/**
+ * For a run that loses nothing whenever it is killed, and so needs no deadline of its own: told to end, it is given up where the
+ * target keeps it from doing so.
+ *
+ * @throws QmpBackupError `interrupted`
+ */
+export function endsWhenTold<T>(run: Promise<T>, signal: AbortSignal): Promise<T> {
+  if (!isChildRun()) return run;
+  return new Promise((resolve, reject) => {
+    const giveUp = (): void =>
+      reject(
+        new QmpBackupError(
+          'interrupted',
+          `the target does not answer: ended without it, ${ENOUGH_MS / 1000} s after the signal`,
+          {
+            hint: 'Nothing that counts is lost. Run it again when the target answers: it finishes what was begun.',
+          },
+        ),
+      );
+    signal.addEventListener('abort', () => void setTimeout(giveUp, ENOUGH_MS).unref());
+    run.then(resolve, reject);
+  });
 }
 
 /** Starts this program again, with the same arguments, and gives its exit code. */

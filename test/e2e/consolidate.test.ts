@@ -233,7 +233,7 @@ describe('killed at any step, what the catalog names is whole, and the next run 
 });
 
 describe('a target that hangs in the middle: what the catalog names is whole when it answers, and the next run ends where one would have:', () => {
-  type EndingOfHang = 'answers' | 'SIGTERM' | 'SIGKILL';
+  type EndingOfHang = 'answers' | 'SIGTERM' | 'SIGTERM alone' | 'SIGKILL';
 
   /** From `step` on the target hangs; the run goes on when it answers again, or has been told to end meanwhile. */
   async function hang(
@@ -252,12 +252,35 @@ describe('a target that hangs in the middle: what the catalog names is whole whe
       if (over) throw new Error(`it did not come to this: ${step.matches.source}\n${(await whole).result.stderr}`);
       await sleep(20);
     }
+    if (ending === 'SIGTERM alone') {
+      // Not by execa, which would kill it 5 s later.
+      process.kill(child.pid!, 'SIGTERM');
+      const { exitCode, stderr } = (await whole).result;
+      expect([exitCode, stderr]).toEqual([
+        143,
+        expect.stringContaining('the target does not answer: ended without it'),
+      ]);
+      target.answer();
+      // What the kernel still held has ended by now, or does so.
+      await expect.poll(() => groupIsGone(child.pid!), { timeout: patient(30_000) }).toBe(true);
+      return;
+    }
     // To all of its group: what a kernel holds in a call that is under way, not even SIGKILL ends.
     if (ending !== 'answers') process.kill(-child.pid!, ending);
     target.answer();
     const { exitCode, signal, stderr } = (await whole).result;
     const allowed = { answers: [0], SIGTERM: [0, 143], SIGKILL: ['SIGKILL'] }[ending];
     expect(allowed, stderr).toContain(exitCode ?? signal);
+  }
+
+  function groupIsGone(leader: number): boolean {
+    try {
+      process.kill(-leader, 0);
+      return false;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return true;
+      throw error;
+    }
   }
 
   async function isStopped(pid: number): Promise<boolean> {
@@ -286,5 +309,15 @@ describe('a target that hangs in the middle: what the catalog names is whole whe
     ]);
     const again = (target: string) => prune({ target, keepLast: 2, consolidate: true });
     await cutAtEach(cuts, ['prune', '--keep-last', '2', '--consolidate'], again, [0, 2, 3]);
+  });
+
+  it('consolidate', async () => {
+    const cuts = await cutsAt([
+      ['SIGTERM alone', { when: 'after', call: 'rename', matches: /catalog\.json$/ }],
+      ['SIGTERM', { when: 'after', call: 'spawn', matches: /^qemu-img check/ }],
+      ['SIGTERM alone', { when: 'after', call: 'rename', matches: /catalog\.json$/, nth: 2 }],
+    ]);
+    const again = (target: string) => consolidate({ target, keep: 2 });
+    await cutAtEach(cuts, ['consolidate', '--keep', '2'], again, [2, 3]);
   });
 });

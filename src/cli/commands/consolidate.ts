@@ -1,6 +1,7 @@
 import { POINT_FORMS } from '../../core/point-name.js';
 import { consolidate } from '../../operations/consolidate/consolidate.js';
 import { CONSOLIDATE_OPTIONS } from '../../operations/consolidate/options.js';
+import { endsWhenTold, hasRunAsChild } from '../child-run.js';
 import { consolidateDocument } from '../documents/consolidate.js';
 import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
@@ -8,7 +9,9 @@ import { renderConsolidate } from '../render/consolidate.js';
 import { mergeReport } from '../render/merge-report.js';
 import type { CommandContext } from '../wiring.js';
 
-type Flags = Readonly<Record<string, unknown>>;
+interface Flags {
+  readonly target: string;
+}
 
 export const consolidateCommand: Register = (program, run) => {
   const { target, monthly, vmName, keep, until, allowRemoveAll, dryRun, breakLock } = CONSOLIDATE_OPTIONS;
@@ -39,10 +42,12 @@ Examples:
 
 async function runConsolidate(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, log, signal, now } = context;
-  const result = await consolidate(requestFrom(CONSOLIDATE_OPTIONS, { ...globals, ...flags }), {
+  if (await hasRunAsChild(flags.target)) return;
+  const run = consolidate(requestFrom(CONSOLIDATE_OPTIONS, { ...globals, ...flags }), {
     ...{ signal, now },
     report: mergeReport(context),
   });
+  const result = await endsWhenTold(run, signal);
   log.transient('');
   const { chains, dryRun } = result;
   if (chains.some(({ failed }) => failed !== null)) context.endWith('partial');

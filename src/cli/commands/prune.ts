@@ -1,5 +1,6 @@
 import { PRUNE_OPTIONS } from '../../operations/prune/options.js';
 import { prune } from '../../operations/prune/prune.js';
+import { endsWhenTold, hasRunAsChild } from '../child-run.js';
 import { pruneDocument } from '../documents/prune.js';
 import { optionOf, requestFrom } from '../options.js';
 import type { Register } from '../register.js';
@@ -7,7 +8,9 @@ import { mergeReport } from '../render/merge-report.js';
 import { renderPrune } from '../render/prune.js';
 import type { CommandContext } from '../wiring.js';
 
-type Flags = Readonly<Record<string, unknown>>;
+interface Flags {
+  readonly target: string;
+}
 
 export const pruneCommand: Register = (program, run) => {
   const { target, monthly, vmName, keepLast, keepHourly, keepDaily, keepWeekly, keepMonthly, keepYearly } =
@@ -65,10 +68,12 @@ Examples:
 
 async function runPrune(flags: Flags, context: CommandContext): Promise<void> {
   const { globals, log, signal, now } = context;
-  const result = await prune(requestFrom(PRUNE_OPTIONS, { ...globals, ...flags }), {
+  if (await hasRunAsChild(flags.target)) return;
+  const run = prune(requestFrom(PRUNE_OPTIONS, { ...globals, ...flags }), {
     ...{ signal, now },
     report: mergeReport(context),
   });
+  const result = await endsWhenTold(run, signal);
   log.transient('');
   const { histories, dryRun } = result;
   if (histories.some(({ missing, failed }) => missing !== null || failed !== null)) context.endWith('partial');

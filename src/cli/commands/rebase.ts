@@ -1,5 +1,6 @@
 import type { RebaseResult } from '../../operations/rebase/rebase.js';
 import { rebase } from '../../operations/rebase/rebase.js';
+import { endsWhenTold, hasRunAsChild } from '../child-run.js';
 import { rebaseDocument } from '../documents/rebase.js';
 import { REBASE_OPTIONS } from '../../operations/rebase/options.js';
 import { optionOf, requestFrom } from '../options.js';
@@ -8,7 +9,10 @@ import { createPercent } from '../render/progress.js';
 import { formatNames } from '../render/units.js';
 import type { CommandContext } from '../wiring.js';
 
-type Flags = Readonly<Record<string, unknown>>;
+interface Flags {
+  readonly dir?: string;
+  readonly target?: string;
+}
 
 export const rebaseCommand: Register = (program, run) => {
   const { target, disk, dir, until, dryRun, skipCheck, rateLimit, breakLock } = REBASE_OPTIONS;
@@ -35,8 +39,10 @@ Examples:
 
 async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal } = context;
+  const folder = flags.dir ?? flags.target;
+  if (folder !== undefined && (await hasRunAsChild(folder))) return;
   const percent = createPercent(log);
-  const result = await rebase(requestFrom(REBASE_OPTIONS, flags), {
+  const run = rebase(requestFrom(REBASE_OPTIONS, { ...flags }), {
     signal,
     report: (event) => {
       switch (event.kind) {
@@ -67,6 +73,7 @@ async function runRebase(flags: Flags, context: CommandContext): Promise<void> {
       }
     },
   });
+  const result = await endsWhenTold(run, signal);
   log.transient('');
   context.done(
     (warnings) => rebaseDocument(result, warnings),
