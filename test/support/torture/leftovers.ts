@@ -8,7 +8,11 @@ export interface NodeRow {
   readonly 'node-name': string;
   readonly drv: string;
   readonly file: string;
-  readonly 'dirty-bitmaps'?: readonly { readonly name?: string; readonly inconsistent?: boolean }[];
+  readonly 'dirty-bitmaps'?: readonly {
+    readonly name?: string;
+    readonly inconsistent?: boolean;
+    readonly busy?: boolean;
+  }[];
 }
 
 export async function blockNodes(control: QmpClient): Promise<readonly NodeRow[]> {
