@@ -1,6 +1,7 @@
 import type { Catalog } from './catalog.js';
 import { perCatalog } from './per-catalog.js';
 import type { DiskSource, Point, PointDisk } from './point.js';
+import { fileKey } from './verified.js';
 
 /**
  * Questions about chains, answered from the catalog alone. A chain is a FULL point and the points that build on it;
@@ -71,32 +72,31 @@ export function backingChainOf(
   catalog: Catalog,
   entry: PointDisk,
 ): { readonly files: readonly PointDisk[] } | { readonly missing: string } {
-  const entries = entriesByDisk(catalog).get(entry.disk);
+  const parentOf = parentFileIn(catalog);
   const files: PointDisk[] = [entry];
   const names = new Set([entry.file]);
-  for (let parent = entry.parent; parent !== null;) {
-    const found = entries?.get(parent);
+  for (let at = entry; at.parent !== null;) {
+    const found = parentOf(at);
     // A file that is met again is a loop.
-    if (!found || names.has(parent)) return { missing: parent };
+    if (!found || names.has(at.parent)) return { missing: at.parent };
     files.push(found);
-    names.add(parent);
-    parent = found.parent;
+    names.add(at.parent);
+    at = found;
   }
   return { files: files.reverse() };
 }
 
-/** The files that are there by the catalog, by disk and file. */
-const entriesByDisk = perCatalog(({ points }) => {
-  const found = new Map<string, Map<string, PointDisk>>();
-  for (const { disks } of points) {
-    for (const entry of disks) {
-      if (entry.state === 'merged') continue;
-      const files = found.get(entry.disk) ?? new Map<string, PointDisk>();
-      found.set(entry.disk, files.set(entry.file, entry));
-    }
-  }
-  return found;
+/** The files that are there by the catalog, by `<disk>/<file>`. */
+export const filesThere = perCatalog(({ points }): ReadonlyMap<string, PointDisk> => {
+  const there = points.flatMap(({ disks }) => disks).filter(({ state }) => state !== 'merged');
+  return new Map(there.map((each) => [fileKey(each), each]));
 });
+
+/** Tells of a file which one it builds on; undefined where that is none, or the catalog does not hold it. */
+export function parentFileIn(catalog: Catalog): (entry: PointDisk) => PointDisk | undefined {
+  const there = filesThere(catalog);
+  return ({ disk, parent }) => (parent === null ? undefined : there.get(fileKey({ disk, file: parent })));
+}
 
 /** Why the catalog alone says that a file's state cannot be had. */
 export interface ChainFault {

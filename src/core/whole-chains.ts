@@ -1,30 +1,17 @@
 import type { Catalog } from './catalog.js';
-import { type ChainFault, faultIn, type FoundBelow } from './chain.js';
+import { type ChainFault, faultIn, filesThere, type FoundBelow, parentFileIn } from './chain.js';
 import { nameIn } from './point-name.js';
 import type { Point, PointDisk } from './point.js';
 import { fileKey } from './verified.js';
 
 /** Over all chains of a target, each file once: what the catalog itself lacks, and what files that are bad cost. */
-interface Links {
-  /** Files that are there by the catalog, by `<disk>/<file>`. */
-  readonly entries: ReadonlyMap<string, PointDisk>;
-  readonly parentOf: (entry: PointDisk) => PointDisk | undefined;
-}
-
-function linksOf(catalog: Catalog): Links {
-  const there = catalog.points.flatMap(({ disks }) => disks).filter(({ state }) => state !== 'merged');
-  const entries = new Map(there.map((each) => [fileKey(each), each]));
-  const parentOf = ({ disk, parent }: PointDisk): PointDisk | undefined =>
-    parent === null ? undefined : entries.get(fileKey({ disk, file: parent }));
-  return { entries, parentOf };
-}
 
 /** Files whose parent the catalog does not hold, or that build on themselves in the end. */
 export function gapsIn(catalog: Catalog): readonly PointDisk[] {
-  const { entries, parentOf } = linksOf(catalog);
+  const parentOf = parentFileIn(catalog);
   const rooted = new Set<PointDisk>();
   const gaps = new Set<PointDisk>();
-  for (const entry of entries.values()) {
+  for (const entry of filesThere(catalog).values()) {
     const way = new Set<PointDisk>();
     let at: PointDisk | undefined = entry;
     for (; at && !rooted.has(at) && !way.has(at); at = parentOf(at)) {
@@ -39,7 +26,7 @@ export function gapsIn(catalog: Catalog): readonly PointDisk[] {
 
 /** Names of the points, of those in question, that need a file of `bad` or build on a gap: they cannot be restored as a whole. */
 export function lostPoints(catalog: Catalog, points: readonly Point[], bad: ReadonlySet<string>): readonly string[] {
-  const { parentOf } = linksOf(catalog);
+  const parentOf = parentFileIn(catalog);
   const known = new Map<PointDisk, boolean>();
   for (const gap of gapsIn(catalog)) known.set(gap, true);
   const isLost = (entry: PointDisk): boolean => {
@@ -76,7 +63,7 @@ export function chainsIn<Found = never>(
   catalog: Catalog,
   own: (entry: PointDisk) => readonly Found[] = () => [],
 ): (entry: PointDisk) => ChainSummary<Found> {
-  const { parentOf } = linksOf(catalog);
+  const parentOf = parentFileIn(catalog);
   const known = new Map<PointDisk, Walked<Found>>();
   const walk = (entry: PointDisk): Walked<Found> | undefined => {
     const way: PointDisk[] = [];
@@ -104,7 +91,7 @@ export function chainsIn<Found = never>(
   };
 }
 
-function listTo(entry: PointDisk, parentOf: Links['parentOf']): readonly PointDisk[] {
+function listTo(entry: PointDisk, parentOf: ReturnType<typeof parentFileIn>): readonly PointDisk[] {
   const files: PointDisk[] = [];
   for (let at: PointDisk | undefined = entry; at; at = parentOf(at)) files.push(at);
   return files.reverse();
