@@ -83,7 +83,9 @@ export function endsWhenTold<T>(run: Promise<T>, signal: AbortSignal): Promise<T
           },
         ),
       );
-    signal.addEventListener('abort', () => void setTimeout(giveUp, ENOUGH_MS).unref());
+    const giveUpSoon = (): void => void setTimeout(giveUp, ENOUGH_MS).unref();
+    if (signal.aborted) giveUpSoon();
+    else signal.addEventListener('abort', giveUpSoon);
     run.then(resolve, reject);
   });
 }
