@@ -1,6 +1,7 @@
 import { nbdNode } from './block-node.js';
 import type { Hardware, HardwareDevice } from './hardware.js';
 import type { Machine } from './disk.js';
+import { flashByHand } from './flash-by-hand.js';
 import { refusedOf } from './foreign-machine.js';
 import type { NbdSource } from './nbd-address.js';
 import { asShellWord } from './shell-word.js';
@@ -52,7 +53,8 @@ export interface BootCommand {
 
 /** How QEMU is started for the machine of a point. */
 export function commandToBoot(plan: BootPlan): BootCommand {
-  const { machine, hardware, disks, sockets, serialLog, more } = plan;
+  const { machine, disks, sockets, serialLog, more } = plan;
+  const hardware = plan.hardware && withoutFlash(plan.hardware, flashByHand(more));
   const isGiven: IsGiven = (...options) => optionsIn(more).some((name) => options.includes(name));
   const nodes = nodeNames(disks);
   const flash = pflash(hardware, nodes);
@@ -81,15 +83,19 @@ export function commandToBoot(plan: BootPlan): BootCommand {
   return {
     ...{ program: `qemu-system-${hardware?.arch ?? 'x86_64'}`, args, nodes, hasAgent: attached.hasAgent },
     differs: [...asked.differs, ...flash.differs, ...attached.differs, ...network.differs],
-    refused: refusedMachine(plan, isGiven) ?? asked.refused ?? network.refused,
+    refused: refusedMachine({ machine, hardware }, isGiven) ?? asked.refused ?? network.refused,
   };
 }
 
-function refusedMachine({ machine, hardware }: BootPlan, isGiven: IsGiven): Refused {
+function withoutFlash(hardware: Hardware, isByHand: (unit: number) => boolean): Hardware {
+  return { ...hardware, pflash: hardware.pflash.filter(({ unit }) => !isByHand(unit)) };
+}
+
+function refusedMachine({ machine, hardware }: Pick<BootPlan, 'machine' | 'hardware'>, isGiven: IsGiven): Refused {
   const why = refusedOf(machine, hardware, isGiven);
   if (why === null) return null;
   const hint =
-    'Give such files after --, as in: -- -kernel FILE -initrd FILE (or -bios FILE); or restore the disks, and start a VM with them.';
+    'Give such files after --, as in: -- -kernel FILE -initrd FILE (or -bios FILE; -drive if=pflash,unit=0,readonly=on,format=raw,file=FILE); or restore the disks, and start a VM with them.';
   return { why, hint };
 }
 
@@ -135,7 +141,7 @@ function memoryAndCpus(
       ...(model === null || isGiven('cpu') ? [] : ['-cpu', model]),
     ],
     differs: [
-      ...(type === null
+      ...(type === null && !isGiven('machine', 'M')
         ? ['the machine type is not recorded: it is the default of QEMU (else: -- -machine TYPE)']
         : []),
       ...(smp === null && !isGiven('smp') ? ['the number of CPUs is not recorded: it is 1 (else: -- -smp N)'] : []),
@@ -241,7 +247,9 @@ function devices(plan: BootPlan, nodes: ReadonlyMap<string, NodeNames>): Attache
   const { hardware, disks, agent, sockets, more } = plan;
   const [args, differs]: [string[], string[]] = [[], []];
   const byHand = new Set(more.flatMap((word) => /(?:^|,)drive=([^,]+)/.exec(word)?.[1] ?? []));
-  const flash = new Set(hardware?.pflash.map(({ disk }) => disk));
+  // Also where another flash was given in its place: it is no disk of the guest's.
+  const flash = new Map(hardware?.pflash.map(({ disk, unit }) => [disk, unit]));
+  const isFlashGiven = flashByHand(more);
   const recorded = hardware?.devices ?? [];
   const hasRecorded = recorded.some(({ use }) => use === 'agent');
   if (hasRecorded || agent) {
@@ -266,6 +274,11 @@ function devices(plan: BootPlan, nodes: ReadonlyMap<string, NodeNames>): Attache
     const driver = /^ide\d/.test(called ?? '') ? 'ide-hd' : 'virtio-blk-pci';
     args.push('-device', `${driver},drive=${node}`);
     differs.push(`the device of ${disk} is not recorded: it is ${driver} (else: -- -device DRIVER,drive=${node})`);
+  }
+  for (const { disk } of disks) {
+    const [unit, node] = [flash.get(disk), nodes.get(disk)?.top ?? disk];
+    if (unit === undefined || !isFlashGiven(unit) || more.some((word) => word.includes(`=${node}`))) continue;
+    differs.push(`${disk} is left out: flash was given in its place (else: -- -machine pflash${unit}=${node})`);
   }
   if (agent && !hasRecorded) {
     args.push('-device', 'virtio-serial-pci,id=qmpbackup-serial');

@@ -139,11 +139,13 @@ function devicesOf(
   const others: string[] = [];
   for (const device of tree.filter((each) => !isPartOfAnother(each))) {
     const all = [device, ...tree.filter((each) => isPartOf(each, device))];
-    const told = new Map(all.flatMap(({ properties }) => [...properties]));
+    const told = propertiesOf(all);
+    // Of the disk within a usb-storage only the medium is the device's: it takes no place on a SCSI bus.
+    const own = propertiesOf(all.filter((each) => each === device || each.bus === 'virtio-bus'));
     const medium = mediumOf(told, media);
     const { driver, id, bus } = device;
     const made = (use: HardwareDevice['use'], names: readonly string[]): HardwareDevice => ({
-      ...{ driver, id, bus, properties: chosen(told, names), use },
+      ...{ driver, id, bus, properties: chosen(own, names), use },
     });
     if (driver.startsWith('cfi.pflash')) continue;
     if (medium) {
@@ -164,6 +166,10 @@ function devicesOf(
     }
   }
   return { devices, others };
+}
+
+function propertiesOf(devices: readonly TreeDevice[]): ReadonlyMap<string, string> {
+  return new Map(devices.flatMap(({ properties }) => [...properties]));
 }
 
 /** `virtio-blk-device` on the bus of `virtio-blk-pci` alone; the disk that QEMU itself makes for a `usb-storage`. */

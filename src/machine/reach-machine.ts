@@ -42,7 +42,8 @@ function notStarted(words: string, cause: unknown): QmpBackupError {
 }
 
 function hintFor(said: string): string {
-  if (/not found|No such file.*qemu-system/.test(said)) return 'Install it: apt install qemu-system';
+  // The words of the shell that was to become QEMU; a device or a property may be "not found", too.
+  if (/exec: qemu-system[\w-]*: not found/.test(said)) return 'Install it: apt install qemu-system';
   if (/requires KVM|kvm/i.test(said)) return 'Without KVM it takes: -- -accel tcg -cpu max';
   return 'What is given after -- comes last on its command line, which is in the script start-vm.sh.';
 }

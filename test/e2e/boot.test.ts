@@ -105,6 +105,41 @@ describe('boot', () => {
     expect(elsewhere.stderr).toContain(`the overlays in ${to} are of point`);
   });
 
+  it('starts a machine with a disk on USB, and with firmware that only the person can say where it is', async () => {
+    const dir = await labDir();
+    const code = join(dir, 'code.fd');
+    await writeFile(code, Buffer.alloc(MiB));
+    const flash = ['-drive', `if=pflash,unit=0,readonly=on,format=raw,file=${code}`];
+    const lab = await scenario(
+      [
+        { id: 'stick', interface: 'usb' },
+        { id: 'vars', interface: 'pflash', size: MiB, options: { unit: '1' } },
+      ],
+      {
+        args: ['-machine', 'q35', ...flash],
+      },
+    );
+    await lab.backup('full');
+    await lab.vm.stop();
+    const asked = ['--target', lab.target, '--to', join(lab.dir, 'to')];
+    const refused = await expectCli(2, ['boot', ...asked]);
+    expect(refused.stderr).toContain(`it was started with ${code}, and a backup does not say`);
+    const unknown = await expectCli(1, ['boot', ...asked, '--', '-accel', 'tcg', ...flash, '-device', 'VGA,odd=1']);
+    expect(unknown.stderr).toMatch(/'\.?VGA\.odd' not found|Property 'VGA\.odd' not found/);
+    expect(unknown.stderr).not.toContain('apt install');
+    const vm = await boot(asked, flash);
+    const again = join(lab.dir, 'again');
+    await expectCli(0, ['--socket', vm.monitor, 'backup', '--level', 'full', '--target', again]);
+    const [was, is] = [await hardwareIn(lab.target), await hardwareIn(again)];
+    expect(is.devices).toEqual(
+      (was.devices as { use: string }[]).filter(({ use }) => use === 'disk' || use === 'controller'),
+    );
+    expect(is.pflash).toMatchObject([
+      { unit: 0, disk: null, file: code, readOnly: true },
+      { unit: 1, disk: 'vars' },
+    ]);
+  });
+
   it('keeps the disks of the VM when the tool is killed, and goes on streaming where it was', async () => {
     const lab = await withPoints();
     const to = join(lab.dir, 'to');

@@ -9,7 +9,7 @@ export interface Disk {
   /** qcow2 unless told. */
   readonly format?: ImageFormat;
   /** virtio unless told; `pflash` is always via `if`. */
-  readonly interface?: 'virtio' | 'scsi' | 'ide' | 'pflash';
+  readonly interface?: 'virtio' | 'scsi' | 'ide' | 'usb' | 'pflash';
   /**
    * How the command line says it: `-drive if=none` with `-device` (the default), `-blockdev` with `-device`, or the
    * old `-drive if=virtio` and so on, whose guest device has no id.
@@ -86,6 +86,11 @@ export function scsiController(disks: readonly Disk[]): readonly string[] {
   return scsi.length === 0 ? [] : ['-device', `virtio-scsi-pci,id=lab-scsi${served}`];
 }
 
+/** The controller of USB disks; nothing where there are none. */
+export function usbController(disks: readonly Disk[]): readonly string[] {
+  return disks.some((disk) => disk.interface === 'usb') ? ['-device', 'qemu-xhci,id=lab-usb'] : [];
+}
+
 export function iothreadArguments(disks: readonly Disk[]): readonly string[] {
   const ids = new Set(disks.flatMap(({ iothread }) => iothread ?? []));
   return [...ids].flatMap((id) => ['-object', `iothread,id=${id}`]);
@@ -100,6 +105,8 @@ function deviceModel(disk: Disk, iothread: string | undefined): string {
       return `scsi-${type},bus=lab-scsi.0`;
     case 'ide':
       return `ide-${type}`;
+    case 'usb':
+      return 'usb-storage,bus=lab-usb.0';
     case 'pflash':
       throw new Error('pflash is no guest device');
   }

@@ -7,7 +7,15 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { QmpClient } from '../../../src/qmp/client.js';
 import { patient } from '../patience.js';
-import { type Disk, driveArguments, iothreadArguments, type LabDisk, scsiController, sharedGroups } from './disks.js';
+import {
+  type Disk,
+  driveArguments,
+  iothreadArguments,
+  type LabDisk,
+  scsiController,
+  sharedGroups,
+  usbController,
+} from './disks.js';
 import { ensureGuest, Guest, type Workload } from './guest.js';
 import { isJsonObject } from './line-socket.js';
 import { connectMonitor } from './monitor.js';
@@ -105,6 +113,7 @@ export async function startQemu(options: QemuOptions): Promise<Vm | GuestVm> {
     ...(guestOptions || options.silentAgent ? ['-device', 'virtio-serial-pci'] : []),
     ...(guestOptions || options.silentAgent ? portArguments('org.qemu.guest_agent.0', sockets.agent) : []),
     ...scsiController(options.disks),
+    ...usbController(options.disks),
     ...iothreadArguments(options.disks),
     ...sharedGroups(options.disks),
     ...[...disks.values()].flatMap((disk) => disk.args),

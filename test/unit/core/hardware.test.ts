@@ -51,6 +51,24 @@ const TREE = `bus: main-system-bus
           dev: virtio-net-device, id ""
             mac = "52:54:00:12:34:56"
             netdev = "#net038"
+      dev: qemu-xhci, id "usb"
+        addr = 06.0
+        bus: usb.0
+          type usb-bus
+          dev: usb-storage, id "stick"
+            drive = ""
+            removable = true
+            port = "2"
+            serial = ""
+            bus: scsi.0
+              type SCSI
+              dev: scsi-hd, id ""
+                drive = "n3"
+                vendor = "QEMU"
+                serial = ""
+                channel = 0 (0x0)
+                scsi-id = 0 (0x0)
+                lun = 0 (0x0)
       dev: VGA, id ""
         vgamem_mb = 16 (0x10)
         addr = 01.0
@@ -89,11 +107,13 @@ const ANSWERS: HardwareAnswers = {
   given: [
     anon(0, 'ich9-ahci'),
     anon(1, 'virtio-serial-pci'),
+    { name: 'usb', path: '/machine/peripheral/usb', type: 'qemu-xhci' },
     { name: 'ctl', path: '/machine/peripheral/ctl', type: 'virtio-scsi-pci' },
   ],
   media: [
     medium('n2', 'disk1', { bootIndex: 2 }),
     medium('ide0-hd0', 'ide0-hd0'),
+    medium('n3', 'disk3'),
     medium('pflash1', 'vars'),
     medium('cd', null),
   ],
@@ -107,6 +127,9 @@ it('reads who sits on what from the tree of devices, the oldest first', () => {
     ['ich9-ahci', 'pcie.0', 'q35-pcihost'],
     ['ide-hd', 'ide.0', 'ich9-ahci'],
     ['VGA', 'pcie.0', 'q35-pcihost'],
+    ['qemu-xhci', 'pcie.0', 'q35-pcihost'],
+    ['usb-storage', 'usb.0', 'qemu-xhci'],
+    ['scsi-hd', 'scsi.0', 'usb-storage'],
     ['virtio-net-pci', 'pcie.0', 'q35-pcihost'],
     ['virtio-net-device', 'virtio-bus', 'virtio-net-pci'],
     ['virtio-scsi-pci', 'pcie.0', 'q35-pcihost'],
@@ -128,6 +151,8 @@ describe('the record of a machine', () => {
     expect(devices.map(({ driver, use }) => `${use} ${driver}`)).toEqual([
       'disk ide-hd',
       'display VGA',
+      'controller qemu-xhci',
+      'disk usb-storage',
       'network virtio-net-pci',
       'controller virtio-scsi-pci',
       'disk scsi-hd',
@@ -139,6 +164,11 @@ describe('the record of a machine', () => {
     expect(devices.find(({ id }) => id === 'sd1')).toEqual({
       ...{ driver: 'scsi-hd', id: 'sd1', bus: 'ctl.0', use: 'disk', disk: 'disk1' },
       properties: { channel: '0', 'scsi-id': '0', lun: '3', serial: 'a,b', logical_block_size: '4096', bootindex: '2' },
+    });
+    // The disk that QEMU makes within it has places of its own, which are not those of the stick.
+    expect(devices.find(({ id }) => id === 'stick')).toEqual({
+      ...{ driver: 'usb-storage', id: 'stick', bus: 'usb.0', use: 'disk', disk: 'disk3' },
+      properties: { port: '2', removable: 'true' },
     });
     expect(devices.find(({ driver }) => driver === 'ich9-ahci')?.properties).toEqual({ addr: '05.0' });
   });
