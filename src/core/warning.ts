@@ -36,7 +36,7 @@ export const WARNING_CODES = {
   unproven: 'there is no catalog: nothing proves what belongs together',
   'file-ignored': 'a file in the folder belongs to no backup',
   'file-left-out': 'a file of a guest is not written, being of a kind or name that cannot be, or in another place, too',
-  'not-looked-at': 'a file system was not looked at, which may hold what was looked for, too',
+  'not-looked-at': 'a file system or a point was not looked at, which may hold what was looked for, too',
   'older-state': 'of a disk an older state is restored',
   'vm-unknown': 'nothing tells which VM a backup is of',
   'dead-run': 'a run died in the target: its files are left alone',

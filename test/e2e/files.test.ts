@@ -1,15 +1,17 @@
-import { chmod, mkdir, readdir, readFile, readlink, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { chmod, mkdir, readdir, readFile, readlink, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
-import { photograph } from '../support/chains.js';
+import { photograph, rot } from '../support/chains.js';
 import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { changeFiles, ext4Of, NAMES, sumOf, writePartition, writeTable } from '../support/guest-disk.js';
+import { writeFile as writeRange } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { daemonsOf, killDaemonsOf, mountsBelow } from '../support/mounting.js';
 import { asNobody, openTo } from '../support/nobody.js';
-import { labDir, scenario, type Scenario } from '../support/scenario.js';
+import { type BackupAnswer, labDir, scenario, type Scenario } from '../support/scenario.js';
 import { MiB } from '../support/builders.js';
 
 /** What `files` reads with sleuthkit, against the files that the file systems were made of. */
@@ -35,6 +37,11 @@ async function expectNothingLeft({ lab, env }: Place): Promise<void> {
 
 async function sums(folder: string): Promise<readonly string[]> {
   return Promise.all(NAMES.map((name) => sumOf(join(folder, 'data', name))));
+}
+
+/** Of d1. */
+function fileOf({ point }: BackupAnswer): string {
+  return point.disks.find(({ disk }) => disk === 'd1')?.file ?? '';
 }
 
 describe('files', () => {
@@ -103,6 +110,61 @@ describe('files', () => {
     expect(changed['/data/file-3.bin']).toContain('point 1');
     expect(await photograph(lab.target)).toEqual(before);
     await expectNothingLeft(here);
+  });
+
+  it('finds a file in the points that are whole, and says which are not', async () => {
+    const lab = await scenario([
+      { id: 'd1', size: 8 * MiB },
+      { id: 'd2', size: 8 * MiB },
+    ]);
+    const [state, image] = [join(lab.dir, 'state'), join(lab.dir, 'ext2.raw')];
+    await mkdir(state);
+    const change = async (bytes: number | null): Promise<void> => {
+      if (bytes === null) await rm(join(state, 'file'));
+      else await writeFile(join(state, 'file'), randomBytes(bytes));
+      await rm(image, { force: true });
+      await run('mke2fs', ['-q', '-t', 'ext2', '-d', state, image, '2M']);
+      await writeRange(lab.vm, 'd1', { offset: 0, length: 2 * MiB, file: image });
+    };
+    await change(1000);
+    const files = [fileOf(await lab.backup('full'))];
+    await change(2000);
+    files.push(fileOf(await lab.backup('inc')));
+    await lab.backup('inc', '--exclude', 'd1');
+    await change(null);
+    files.push(fileOf(await lab.backup('inc')));
+    const find = async (exitCode: number) => {
+      const asked = ['--json', 'files', 'find', '--target', lab.target, '--name', 'file'];
+      const { points, found, skipped } = (await expectCli(exitCode, asked)).json<{
+        points: string[];
+        found: { states: { point: string; state: string }[] }[];
+        skipped: { point: string; damaged: boolean }[];
+      }>();
+      const states = found.flatMap((each) => each.states.map(({ point, state }) => `${point} ${state}`));
+      return { points, states, skipped: skipped.map(({ point, damaged }) => [point, damaged]) };
+    };
+    // Point 2 does not have the disk: nothing is gone there.
+    expect(await find(0)).toEqual({
+      ...{ points: ['point 0', 'point 1', 'point 2', 'point 3'], skipped: [] },
+      states: ['point 0 first', 'point 1 changed', 'point 3 gone'],
+    });
+    const path = (index: number): string => join(lab.target, 'd1', files[index] ?? '');
+    await rot(path(2));
+    expect(await find(4)).toEqual({
+      ...{ points: ['point 0', 'point 1', 'point 2'], skipped: [['point 3', true]] },
+      states: ['point 0 first', 'point 1 changed'],
+    });
+    await rm(path(1));
+    expect(await find(3)).toEqual({
+      ...{ points: ['point 0', 'point 2'], states: ['point 0 first'] },
+      skipped: [
+        ['point 1', false],
+        ['point 3', false],
+      ],
+    });
+    await rm(path(0));
+    await rm(join(lab.target, 'd2'), { recursive: true });
+    await expectCli(13, ['files', 'find', '--target', lab.target, '--name', 'file']);
   });
 
   it('reads FAT and NTFS, says where a path is when it is on several, and lists what there is', async () => {

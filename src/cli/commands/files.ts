@@ -132,7 +132,8 @@ function refuseStdout({ globals }: CommandContext): void {
 async function runFind(path: string | undefined, flags: Flags, context: CommandContext): Promise<void> {
   const request = { ...requestFrom(FILES_FIND_OPTIONS, { ...context.globals, ...flags }), path };
   const found = await filesFind(request, { signal: context.signal, report: reporter(context) });
-  if (found.leftOut.length > 0) context.endWith('partial');
+  if (found.skipped.some(({ damaged }) => damaged)) context.endWith('damaged');
+  else if (found.leftOut.length > 0 || found.skipped.length > 0) context.endWith('partial');
   context.answer(
     (warnings) => filesFindDocument(found, warnings),
     () => renderFound(found),

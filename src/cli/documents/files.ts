@@ -29,10 +29,11 @@ export function filesGetDocument(got: FilesGetResult, warnings: readonly Warning
 }
 
 export function filesFindDocument(result: FilesFindResult, warnings: readonly Warning[]): FilesFindDocument {
-  const { target, points, found, leftOut } = result;
+  const { target, points, found, skipped, leftOut } = result;
   return {
     ...envelope('files-find'),
     ...{ target, points, leftOut },
+    skipped: skipped.map(({ point, why, damaged }) => ({ point, why, damaged })),
     found: found.map(({ volume, disk, partition, path, states }) => ({
       ...{ volume, disk, partition, path },
       states: states.map(({ point, state, size, mtime }) => ({ point, state, size, mtime })),

@@ -3,10 +3,12 @@ import type { AskedPoint } from '../../backends/vm-options.js';
 import { globMatcher } from '../../core/glob.js';
 import { printable } from '../../core/printable.js';
 import { warning } from '../../core/warning.js';
+import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
 import type { GuestReader, LocatedFile, Volume } from '../../guest-files/reader.js';
 import { SEEN_BEFORE, seenFolders } from '../../guest-files/seen-folders.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
+import { openPoint } from '../../repository/open-point.js';
 import { realTarget } from '../../repository/real-target.js';
 import { type FilesContext, openPointForFiles, proved } from './begin.js';
 import { nameOfVolume, readersFor, volumesOf } from './find-path.js';
@@ -15,7 +17,7 @@ import { filesFindOptions, type FilesFindRequest } from './options.js';
 export interface FoundState {
   /** The point in words. */
   readonly point: string;
-  /** Against the point before that was looked at. */
+  /** Against the point before that was looked at and has the disk. */
   readonly state: 'first' | 'new' | 'changed' | 'same' | 'gone';
   /** Bytes, and seconds since 1970; null where it is gone. */
   readonly size: number | null;
@@ -37,8 +39,18 @@ export interface FilesFindResult {
   /** The points that were looked at, in words, oldest first. */
   readonly points: readonly string[];
   readonly found: readonly FoundInPoints[];
+  /** The points that could not be looked at. */
+  readonly skipped: readonly SkippedPoint[];
   /** Folders that were not looked into, being in another place, too: the file system is damaged. */
   readonly leftOut: readonly string[];
+}
+
+export interface SkippedPoint {
+  /** In words. */
+  readonly point: string;
+  readonly why: string;
+  /** What was read of it is not what was backed up. */
+  readonly damaged: boolean;
 }
 
 interface Seen {
@@ -48,15 +60,18 @@ interface Seen {
 
 interface SeenPoint {
   readonly point: string;
+  /** Ids of those that it has. */
+  readonly disks: ReadonlySet<string>;
   readonly files: ReadonlyMap<string, Seen>;
   readonly leftOut: readonly string[];
 }
 
 /**
  * Files by name, in every point of the newest chain, or in one. A file has changed where its size, its time, the time of its
- * entry (ctime) or its inode is another; its bytes are not compared.
+ * entry (ctime) or its inode is another; its bytes are not compared. Of a chain what is wrong with single points is told,
+ * and the others are looked at.
  *
- * @throws QmpBackupError as `filesLs`
+ * @throws QmpBackupError as `filesLs`, also where no point can be looked at
  */
 export async function filesFind(
   request: FilesFindRequest,
@@ -64,11 +79,30 @@ export async function filesFind(
 ): Promise<FilesFindResult> {
   const [options, context] = [filesFindOptions(request), contextOf(given)];
   const target = await realTarget(options.target);
-  const seen: SeenPoint[] = [];
-  for (const point of await pointsToLookAt(target, options))
-    seen.push(await lookInto({ ...options, ...point }, context));
+  const [seen, skipped]: [SeenPoint[], SkippedPoint[]] = [[], []];
+  const points = await pointsToLookAt(target, options);
+  let first: QmpBackupError | undefined;
+  for (const point of points) {
+    try {
+      seen.push(await lookInto({ ...options, ...point }, context));
+    } catch (error) {
+      if (!isOfThePoint(error)) throw error;
+      first ??= error;
+      const { name } = await openPoint(target, point, { look: 'catalog' });
+      skipped.push({ point: name, why: error.message, damaged: error.code === 'damaged' });
+    }
+  }
+  if (first && seen.length === 0) throw first;
+  for (const { point, why } of skipped) {
+    context.report({ kind: 'warning', ...warning('not-looked-at', `${point} was not looked at: ${why}`) });
+  }
   const leftOut = [...new Set(seen.flatMap((each) => each.leftOut))];
-  return { target, points: seen.map(({ point }) => point), found: statesOf(seen), leftOut };
+  return { target, points: seen.map(({ point }) => point), found: statesOf(seen), skipped, leftOut };
+}
+
+/** Something is wrong with its files: others may be whole. */
+function isOfThePoint(error: unknown): error is QmpBackupError {
+  return error instanceof QmpBackupError && (error.code === 'unsafe' || error.code === 'damaged');
 }
 
 type FindOptions = ReturnType<typeof filesFindOptions>;
@@ -95,7 +129,8 @@ function lookInto(options: FindOptions, context: FilesContext): Promise<SeenPoin
           });
         }
       }
-      return { point: point.name, files: found, leftOut };
+      const disks = new Set(point.disks.map(({ disk }) => disk));
+      return { point: point.name, disks, files: found, leftOut };
     });
 
     function leaveOut({ path }: LocatedFile): void {
@@ -134,15 +169,26 @@ async function pointsToLookAt(target: string, { point: named, at }: AskedPoint):
 
 function statesOf(seen: readonly SeenPoint[]): readonly FoundInPoints[] {
   const keys = [...new Set(seen.flatMap(({ files }) => [...files.keys()]))].toSorted();
+  const everyDisk = new Set(seen.flatMap(({ disks }) => [...disks]));
   return keys.flatMap((key) => {
     const first = seen.find(({ files }) => files.has(key))?.files.get(key);
-    const states = seen.flatMap(({ point, files }, index): readonly FoundState[] => {
-      const [now, before] = [files.get(key)?.file, seen[index - 1]?.files.get(key)?.file];
-      if (!now) return before ? [{ point, state: 'gone', size: null, mtime: null }] : [];
-      const state = index === 0 ? 'first' : !before ? 'new' : isSame(before, now) ? 'same' : 'changed';
-      return [{ point, state, size: now.size, mtime: now.mtime }];
-    });
-    return first ? [{ ...placeOf(first.volume), path: first.file.path, states }] : [];
+    if (!first) return [];
+    // A logical volume may lie on any of the disks.
+    const disks = first.volume.disk === null ? [...everyDisk] : [first.volume.disk];
+    const states: FoundState[] = [];
+    let before: LocatedFile | undefined;
+    for (const [index, { point, disks: its, files }] of seen.entries()) {
+      const now = files.get(key)?.file;
+      if (now) {
+        const state = index === 0 ? 'first' : !before ? 'new' : isSame(before, now) ? 'same' : 'changed';
+        states.push({ point, state, size: now.size, mtime: now.mtime });
+        before = now;
+      } else if (before && disks.every((disk) => its.has(disk))) {
+        states.push({ point, state: 'gone', size: null, mtime: null });
+        before = undefined;
+      }
+    }
+    return [{ ...placeOf(first.volume), path: first.file.path, states }];
   });
 }
 

@@ -225,6 +225,7 @@ const DOCUMENTS = {
   'files-find': filesFindDocument(
     {
       ...{ target: '/t', points: ['point 0'], leftOut: ['/twice'] },
+      skipped: [{ point: 'point 1', why: 'it is missing', damaged: false }],
       found: [
         {
           volume: 'd1',

@@ -3,6 +3,7 @@ import {
   count,
   countOrNull,
   document,
+  flag,
   listOf,
   number,
   numberOrNull,
@@ -89,7 +90,7 @@ export const filesFindDocumentSchema = document(
             object(
               {
                 point: text('The point, in words'),
-                state: oneOf(['first', 'new', 'changed', 'same', 'gone'], 'Against the point before'),
+                state: oneOf(['first', 'new', 'changed', 'same', 'gone'], 'Against the point before that has the disk'),
                 size: countOrNull('Bytes; null where it is gone'),
                 mtime: numberOrNull('When it was written, in seconds since 1970'),
               },
@@ -101,6 +102,17 @@ export const filesFindDocumentSchema = document(
         'A file with such a name',
       ),
       'Files with such a name',
+    ),
+    skipped: listOf(
+      object(
+        {
+          point: text('The point, in words'),
+          why: text('What is wrong with it'),
+          damaged: flag('What was read of it is not what was backed up'),
+        },
+        'A point that could not be looked at',
+      ),
+      'Points that could not be looked at',
     ),
     leftOut: texts('Folders that were not looked into: a damaged file system has them in another place, too'),
     warnings: warnings(),
