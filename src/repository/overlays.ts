@@ -16,7 +16,13 @@ import type { OpenDisk, OpenPoint } from './open-point.js';
  */
 const RECORD = 'overlay.json';
 const LIMIT = 64 * 1024;
-const recordSchema = v.object({ schema: v.literal(1), targetId: v.string(), point: v.string() });
+const recordSchema = v.object({
+  schema: v.literal(1),
+  targetId: v.string(),
+  point: v.string(),
+  /** The link that each was made with, by disk id: an overlay with this link is still above its point, whose files may be others by now. */
+  links: v.optional(v.record(v.string(), v.string())),
+});
 
 export interface Overlay {
   readonly path: string;
@@ -39,44 +45,48 @@ export async function prepareOverlays(
   { catalog, point, disks, name }: OpenPoint,
   { mayStandAlone = false }: OverlayOptions = {},
 ): Promise<ReadonlyMap<string, Overlay>> {
-  const record = { schema: 1, targetId: catalog.targetId, point: point.id };
   const found = await readRecord(folder);
+  const record = { schema: 1, targetId: catalog.targetId, point: point.id };
   if (found && (found.targetId !== record.targetId || found.point !== record.point)) {
     const other = found.targetId === record.targetId ? `point ${found.point}` : `the backup ${found.targetId}`;
     throw new QmpBackupError('unsafe', `the overlays in ${folder} are of ${other}, not of ${name}`, {
       hint: 'Choose another folder, or the point that they belong to: --point',
     });
   }
-  if (!found) await replaceFile(join(folder, RECORD), `${JSON.stringify(record, null, 1)}\n`, { mode: 0o600 });
+  const links = { ...found?.links };
+  for (const { disk, chain } of disks) {
+    const path = overlayPath(folder, disk);
+    if (!(await isThere(path))) links[disk] = belowOf(chain);
+    else if (!found) throw noOverlay(path, disk, 'it was not made by a serve or boot');
+  }
+  if (JSON.stringify(found?.links) !== JSON.stringify(links)) {
+    await replaceFile(join(folder, RECORD), `${JSON.stringify({ ...record, links }, null, 1)}\n`, { mode: 0o600 });
+  }
   const overlays = new Map<string, Overlay>();
   for (const each of disks) {
-    const made = await prepareOverlay(folder, each, { goesOn: found !== undefined, mayStandAlone });
-    overlays.set(each.disk, made);
+    const below = belowOf(each.chain);
+    const allowed = [below, links[each.disk] ?? below, ...(mayStandAlone ? [null] : [])];
+    overlays.set(each.disk, await prepareOverlay(overlayPath(folder, each.disk), each, allowed));
   }
   return overlays;
 }
 
+/** @param links what an overlay that is there may be above, by its header */
 async function prepareOverlay(
-  folder: string,
+  path: string,
   { disk, chain, entry }: OpenDisk,
-  { goesOn, mayStandAlone }: Required<OverlayOptions> & { readonly goesOn: boolean },
+  links: readonly (string | null)[],
 ): Promise<Overlay> {
-  const path = resolve(folder, `${disk}.qcow2`);
-  const below = chain.at(-1)?.path ?? '';
   if (await isThere(path)) {
-    const links = mayStandAlone ? [below, null] : [below];
-    const why = goesOn ? await checkHeader(path, { links, virtualSize: entry.virtualSize }) : null;
-    if (why !== null && !isFault(why)) return { path, standsAlone: why.backingFile === null };
-    const words = why === null ? 'it was not made by a serve or boot' : why.why;
-    throw new QmpBackupError('unsafe', `${path} cannot be the overlay of ${disk}: ${words}`, {
-      hint: 'Choose another folder, or move that file away.',
-    });
+    const seen = await checkHeader(path, { links: [...new Set(links)], virtualSize: entry.virtualSize });
+    if (isFault(seen)) throw noOverlay(path, disk, seen.why);
+    return { path, standsAlone: seen.backingFile === null };
   }
   const fresh = `${path}.tmp`;
   try {
     await rm(fresh, { force: true });
     // The link is for people and other programs: here the chain is named file by file.
-    await createImage(fresh, { size: entry.virtualSize, backing: below });
+    await createImage(fresh, { size: entry.virtualSize, backing: belowOf(chain) });
     await syncFile(fresh);
     await renameDurably(fresh, path);
   } catch (error) {
@@ -84,6 +94,20 @@ async function prepareOverlay(
     throw error;
   }
   return { path, standsAlone: false };
+}
+
+function belowOf(chain: OpenDisk['chain']): string {
+  return chain.at(-1)?.path ?? '';
+}
+
+function noOverlay(path: string, disk: string, why: string): QmpBackupError {
+  return new QmpBackupError('unsafe', `${path} cannot be the overlay of ${disk}: ${why}`, {
+    hint: 'Choose another folder, or move that file away.',
+  });
+}
+
+function overlayPath(folder: string, disk: string): string {
+  return resolve(folder, `${disk}.qcow2`);
 }
 
 /** The id of the point that the overlays in a folder are above; undefined where there are none. */

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -153,6 +153,35 @@ describe('serve', () => {
     expect(await photograph(lab.target)).toEqual(before);
     const { stderr } = await expectCli(13, ['serve', '--target', lab.target, '--overlay', '/proc/none/there']);
     expect(stderr).toContain('the folder /proc/none/there cannot be made');
+  });
+
+  it('goes on with overlays when the files of their point are others, or lie elsewhere, and with no other image', async () => {
+    const lab = await withIncrements();
+    const overlay = join(lab.dir, 'overlays');
+    const made = ['--target', lab.target, '--overlay', overlay];
+    const first = await startServe([...made, '--point', '2']);
+    await write(first.disks[0]!.uri, '9M 64k', '0x99');
+    expect(await first.end()).toBe(0);
+    const restored = join(lab.dir, 'restored');
+    await expectCli(0, ['restore', '--target', lab.target, '--point', '2', '--output', restored]);
+    await run('qemu-io', ['-c', 'write -P 0x99 9M 64k', join(restored, 'd1.qcow2')]);
+    await expectCli(0, ['consolidate', '--target', lab.target, '--keep', '1']);
+    const moved = join(lab.dir, 'moved');
+    await rename(lab.target, moved);
+    const again = await startServe(['--target', moved, '--overlay', overlay, '--point', '2']);
+    for (const { disk, uri } of again.disks)
+      await run('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', uri, join(restored, `${disk}.qcow2`)]);
+    expect(await again.end()).toBe(0);
+    // Whoever gave it another image below it has changed what it is above.
+    const other = join(lab.dir, 'other.qcow2');
+    const args = ['serve', '--target', moved, '--overlay', overlay, '--point', '2'];
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', other, '64M']);
+    await run('qemu-img', ['rebase', '-u', '-F', 'qcow2', '-b', other, join(overlay, 'd1.qcow2')]);
+    expect((await expectCli(13, args)).stderr).toContain(`cannot be the overlay of d1: its backing file is ${other}`);
+    // What nobody of ours has made is refused each time.
+    await rm(join(overlay, 'overlay.json'));
+    for (let run = 0; run < 2; run += 1)
+      expect((await expectCli(13, args)).stderr).toContain('it was not made by a serve or boot');
   });
 
   it('serves from a folder that takes no lock and no mark, and says so', async () => {
