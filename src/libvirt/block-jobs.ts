@@ -53,8 +53,13 @@ export async function startBlockPull(virsh: Virsh, uuid: string, target: string,
   await virsh('blockpull', ['--path', target, ...limitedTo(rate)], { domain: uuid });
 }
 
+/** It may end meanwhile: then nothing is limited. */
 export async function limitBlockJob(virsh: Virsh, uuid: string, target: string, rate: number): Promise<void> {
-  await virsh('blockjob', ['--path', target, ...limitedTo(rate)], { domain: uuid });
+  try {
+    await virsh('blockjob', ['--path', target, ...limitedTo(rate)], { domain: uuid });
+  } catch (error) {
+    if ((await blockJobOf(virsh, uuid, target)) !== null) throw error;
+  }
 }
 
 function limitedTo(rate: number): readonly string[] {

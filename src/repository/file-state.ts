@@ -42,6 +42,22 @@ export async function allocatedBy(folder: string, files: readonly { readonly fil
   return states.reduce((sum, state) => sum + (state?.allocated ?? 0), 0);
 }
 
+export interface FilesToCopy {
+  readonly dir: string;
+  readonly line: readonly {
+    readonly file: string;
+    readonly virtualSize: number;
+    readonly compressed?: boolean | undefined;
+  }[];
+}
+
+/** The most that the copy of a line can take, in bytes. */
+export async function mostOfCopy({ dir, line }: FilesToCopy): Promise<number> {
+  const whole = line.at(-1)?.virtualSize ?? 0;
+  if (line.some(({ compressed }) => compressed)) return whole;
+  return Math.min(whole, await allocatedBy(dir, line));
+}
+
 /**
  * Whether every file of a line, which is of one disk, is there with the size and the modification time that the catalog says. Its header is not
  * read: that is for who reads the backup (decision 7). Every run of a backup asks, so it has to be quick: for 1000 files

@@ -12,6 +12,7 @@ import { makeExt4 } from '../support/lab/disk-images.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import type { LabDomain } from '../support/lab/libvirt-domain.js';
 import { run } from '../support/lab/programs.js';
+import { MOMENTS_OF_LONG } from '../support/moments.js';
 import { patient } from '../support/patience.js';
 import { afterTest } from '../support/scenario.js';
 import { useLibvirt } from '../support/use-libvirt.js';
@@ -156,6 +157,9 @@ describe('boot of a point of a domain', () => {
     expect(isAlive(keeper)).toBe(true);
     await write(domain, 'vda', { offset: 2 * MiB, length: MiB, pattern: 0x44 });
     expect(await folder.boot()).toMatchObject({ state: 'already-running', disks: [{ leans: true }, { leans: true }] });
+    const unheard = async () => (await expectCli(2, folder.args('--network', 'as-recorded'))).stderr;
+    const words = `the domain ${domain.name} is defined already, without --network as-recorded`;
+    expect(await unheard()).toContain(words);
     const freed = await folder.boot('--stream');
     expect(freed).toMatchObject({ state: 'already-running', disks: [{ leans: false }, { leans: false }] });
     await folder.expectNothingOpen();
@@ -167,6 +171,7 @@ describe('boot of a point of a domain', () => {
     await domain.destroy();
     await domain.start();
     await domain.destroy();
+    expect(await unheard()).toContain(words);
     for (const [offset, pattern] of [
       [1, 0x33],
       [2, 0x44],
@@ -193,7 +198,7 @@ describe('boot of a point of a domain', () => {
     await until(() => !isAlive(first), 'the end of the keeper');
     await expectCli(0, ['rebase', '--target', target, '--disk', 'vda', '--dry-run']);
 
-    const again = await folder.boot();
+    const again = await folder.boot('--network', 'as-recorded');
     expect(again).toMatchObject({ state: 'started', domain: { uuid: domain.uuid } });
     const second = await folder.keeper();
     expect(second).not.toBe(first);
@@ -240,6 +245,50 @@ describe('boot of a point of a domain', () => {
     await scenario.expectChainEqualsDisks();
   });
 });
+
+it(
+  'killed at any moment it is gone on with by the next boot, and nothing is left of it',
+  { timeout: patient(600_000) },
+  async () => {
+    const scenario = await withPoints();
+    const { domain, target } = scenario;
+    await lose(scenario);
+    const before = await filesOf(target);
+    const first = await folderFor(target);
+    const begun = performance.now();
+    await first.boot('--stream');
+    const took = performance.now() - begun;
+    await domain.destroy();
+    await undefine(domain.uuid);
+    for (let moment = 0; moment < MOMENTS_OF_LONG; moment += 1) {
+      const folder = await folderFor(target);
+      const child = startCli(folder.args('--stream'), { env: folder.env });
+      await sleep(took * (0.1 + 0.9 * Math.random()));
+      child.kill('SIGKILL');
+      await child;
+      const made = (await readdir(folder.to).catch(() => [])).filter((name) => name.endsWith('.qcow2'));
+      const booted = await folder.boot('--stream');
+      expect(booted).toMatchObject({ domain: { uuid: domain.uuid }, disks: [{ leans: false }, { leans: false }] });
+      expect(await readdir(folder.to)).toEqual(expect.arrayContaining(made));
+      await folder.expectNothingOpen();
+      expect(await keepersOf(folder.to)).toEqual([]);
+      expect(await filesOf(target)).toEqual(before);
+      await domain.destroy();
+      await undefine(domain.uuid);
+      for (const disk of ['vda', 'vdb']) await compareImages(join(folder.to, `${disk}.qcow2`), scenario.fileOf(disk));
+    }
+  },
+);
+
+/** Command lines of our processes that name a folder, but for those of libvirt's QEMU. */
+async function keepersOf(folder: string): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (command.includes(folder) && !command.includes('qemu-system')) found.push(command.replaceAll('\0', ' '));
+  }
+  return found;
+}
 
 it('a guest that writes all the time is freed from its backup, although the tool is killed', async () => {
   const dir = join(lab.dir, 'images');

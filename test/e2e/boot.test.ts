@@ -10,6 +10,7 @@ import { compareImages } from '../support/lab/compare.js';
 import { write } from '../support/lab/guest-writes.js';
 import { hmp } from '../support/lab/monitor.js';
 import { run } from '../support/lab/programs.js';
+import { mountSmall } from '../support/mounts.js';
 import { afterTest, labDir, type Scenario, scenario } from '../support/scenario.js';
 
 /** Disks on three buses, one of them with a place of its own, a machine that is not the default, and a FULL and an INC of it. */
@@ -176,6 +177,26 @@ describe('boot', () => {
     expect(alone.disks.map(({ leans }) => leans)).toEqual([false, false, false]);
     expect(await readdir(env.TMPDIR)).toEqual([]);
     await endProcess(alone.pid);
+  });
+
+  it('says that its folder may not take what is copied, and goes on when there is space', async () => {
+    const lab = await withPoints();
+    const to = join(lab.dir, 'to');
+    await mountSmall(to, 8 * MiB);
+    const asked = ['--target', lab.target, '--to', to];
+    const short = await expectCli(1, ['boot', ...asked, '--stream', '--', '-accel', 'tcg']);
+    const { pid } = (await recordIn(to)).owner;
+    afterTest(() => endProcess(pid, 'SIGKILL'));
+    expect(short.stderr).toMatch(/to has \d.* free, and what is copied of point 1 may take up to 2\d\.\d MiB/);
+    expect(short.stderr).toMatch(/d1 could not be copied: No space left on device[^]*The VM runs on/);
+    expect((await boot(asked)).disks.map(({ leans }) => leans)).toContain(true);
+    await run('mount', ['-o', 'remount,size=200M', to]);
+    const freed = await boot([...asked, '--stream']);
+    expect(freed).toMatchObject({ state: 'already-running', pid });
+    expect(freed.disks.map(({ leans }) => leans)).toEqual([false, false, false]);
+    await endProcess(pid);
+    for (const disk of ['d1', 'd2', 'ide0-hd0'])
+      await compareImages(join(to, `${disk}.qcow2`), join(lab.dir, `${disk}.qcow2`));
   });
 
   it('starts a VM that was killed again from its overlays, with what it had written', async () => {

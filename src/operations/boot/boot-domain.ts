@@ -12,9 +12,11 @@ import { type DomainRecord, writeDomainRecord } from './domain-record.js';
 import { leaningDomainDisks, liveXml } from './leaning-disks.js';
 import { letGoOfDaemons } from './let-go.js';
 import { refuseOther } from './refuse-other.js';
+import { refuseUnlinked } from './refuse-unheard.js';
 import type { BootResult } from './request.js';
 import { socketIn, startDomain } from './start-domain.js';
 import { streamDomain } from './stream-domain.js';
+import { warnOfStreamSpace } from './stream-space.js';
 
 /** Starts the domain of a point, or finds that it runs, and with `stream` frees it from the backup. It is libvirt's from then on. */
 export async function bootDomain(run: BootRun, before: DomainRecord | undefined): Promise<BootResult> {
@@ -26,13 +28,17 @@ export async function bootDomain(run: BootRun, before: DomainRecord | undefined)
   requireThisHost(await hostOf(virsh), 'the domain would read its disks from files that are here');
   refuseElsewhere(run, before);
   const running = before && (await liveXml(virsh, before.domain.uuid)) !== null ? before : undefined;
-  if (running) await refuseOther({ ...running, as: `the domain ${running.domain.name}` }, target, options.asked);
+  if (running) {
+    await refuseOther({ ...running, as: `the domain ${running.domain.name}` }, target, options.asked);
+    refuseUnlinked(running, options, virsh.uri ?? null);
+  }
   const record = running ?? (await startDomain({ ...run, virsh, before }));
   const { domain } = record;
   const afterMs = Math.round(performance.now() - begun);
   context.report({ kind: 'running', as: domain.name, again: running !== undefined, afterMs });
 
   if (running && (await leaningDomainDisks(virsh, running)).length > 0) refuseLost(running, virsh);
+  if (options.stream) await warnOfStreamSpace(run, record);
   if (options.stream) await streamDomain(virsh, record, options.rateLimit, context);
   const leaning = await leaningDomainDisks(virsh, record);
   if (leaning.length === 0 && record.held) await letGo(run, virsh, record);

@@ -25,6 +25,7 @@ import type { BootContext, BootResult } from './request.js';
 import { refuseUnheard } from './refuse-unheard.js';
 import { SCRIPT, startMachine, writeScript } from './start-machine.js';
 import { leaningDisks, streamDisks } from './stream.js';
+import { warnOfStreamSpace } from './stream-space.js';
 
 /**
  * Starts the VM of a point from the backup, or finds that it runs, and with `stream` frees it from the backup. It is a
@@ -93,6 +94,7 @@ async function bootMachine(run: BootRun): Promise<BootResult> {
   const monitor = await reachMachine(socket, new Promise(() => undefined), context.signal);
   run.unwind.defer(() => monitor.close());
   if (options.stream) {
+    await warnOfStreamSpace(run, record);
     await streamDisks(monitor, record, options.rateLimit, context);
     await letGo(folder, record);
   }

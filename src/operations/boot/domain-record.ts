@@ -12,6 +12,8 @@ const schema = v.object({
   connect: v.nullable(v.string()),
   /** It shall start with the host, once it stands alone. */
   autostart: v.boolean(),
+  /** It was defined with the links of its network cards down, or without such cards; unknown in records of before. */
+  unlinked: v.optional(v.boolean()),
   disks: v.array(
     v.object({
       disk: v.string(),

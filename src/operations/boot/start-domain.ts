@@ -28,6 +28,7 @@ import { type OpenBytes, openBytes } from '../../storage-daemon/open-bytes.js';
 import type { BootRun } from './boot-run.js';
 import { type DomainRecord, writeDomainRecord } from './domain-record.js';
 import { letGoOfDaemons } from './let-go.js';
+import { refuseUnlinked } from './refuse-unheard.js';
 import { leansByHeader } from './stands-alone.js';
 
 /** Where the backup is served for the domain: a place that its definition can go on naming. */
@@ -83,6 +84,7 @@ async function startWith(start: DomainStart, undo: Unwind): Promise<Started> {
   const { virsh, target, folder, before, context } = start;
   const { signal } = context;
   const fresh = await sourceOfNew(start);
+  if (before && fresh === null) refuseUnlinked(before, start.options, virsh.uri ?? null);
   const isOurs = before !== undefined || (await pointOfOverlays(folder)) !== undefined;
   const alone = before !== undefined && (await leaning(before.disks)).size === 0;
   const held = alone ? null : await holdPoint(start, undo);
@@ -189,7 +191,7 @@ interface Defining {
   readonly isOurs: boolean;
 }
 
-type Made = Pick<DomainRecord, 'domain' | 'autostart'>;
+type Made = Pick<DomainRecord, 'domain' | 'autostart' | 'unlinked'>;
 
 /**
  * What the domain is defined by, read before anything is made; null where it is defined already.
@@ -214,7 +216,7 @@ async function findOrDefine(
   const { virsh, before, folder } = start;
   if (fresh) return defineNew(start, { ...defining, source: fresh }, remember);
   if (!before) throw new Error('only a domain that was recorded can be defined already');
-  const { domain, autostart } = before;
+  const { domain, autostart, unlinked } = before;
   const edited = withBelow(await dumpDefinition(virsh, domain.uuid, { secure: true }), defining.above);
   if (edited.others.length > 0) {
     const words = `the domain ${domain.name} does not have the disks in ${folder}: ${edited.others.join(', ')}`;
@@ -223,7 +225,7 @@ async function findOrDefine(
     });
   }
   if (edited.changed) await virsh('define', [], { documents: { '--file': edited.xml } });
-  return { domain, autostart };
+  return { domain, autostart, unlinked };
 }
 
 interface DefiningNew extends Omit<Defining, 'fresh'> {
@@ -259,6 +261,7 @@ async function defineNew(
     const made = {
       domain: { uuid: written.uuid, name: written.name },
       autostart: (source.autostart ?? false) && source.newUuid === null,
+      unlinked: options.network === 'none',
     };
     await remember(made);
     try {

@@ -11,6 +11,8 @@ type Disk = BootRecord['disks'][number];
 
 const POLL_MS = 250;
 const PREFIX = 'qmpbackup-stream-';
+/** States of a job that does nothing more. */
+const ENDING = ['waiting', 'pending', 'aborting', 'concluded', 'null'];
 
 /**
  * Copies into each overlay what it does not have, by a job of the VM's QEMU, which goes on when we end. What is done is
@@ -51,8 +53,8 @@ async function streamDisk(client: QmpClient, disk: Disk, streaming: Streaming): 
   if (!found && !(await leansInQemu(client, disk))) return;
   if (!found) {
     await run(client, 'block-stream', { 'job-id': id, device: disk.top, speed: rateLimit, 'auto-dismiss': false });
-  } else if (found.status !== 'concluded') {
-    await run(client, 'block-job-set-speed', { device: id, speed: rateLimit });
+  } else {
+    await limitJob(client, id, rateLimit);
   }
   for (;;) {
     signal.throwIfAborted();
@@ -68,6 +70,16 @@ async function streamDisk(client: QmpClient, disk: Disk, streaming: Streaming): 
       });
     }
     await sleep(POLL_MS, undefined, { signal }).catch(() => signal.throwIfAborted());
+  }
+}
+
+/** It may end meanwhile, and takes no speed then. */
+async function limitJob(client: QmpClient, id: string, speed: number): Promise<void> {
+  try {
+    await run(client, 'block-job-set-speed', { device: id, speed });
+  } catch (error) {
+    const job = await jobOf(client, id);
+    if (job && !ENDING.includes(job.status)) throw error;
   }
 }
 

@@ -14,20 +14,14 @@ import { readLegacyFolder } from '../../import/legacy-folder.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 import type { ChainFile } from '../../repository/chain-check.js';
 import { type DiskFolder, locateDisk, lockForReading } from '../../repository/disk-folder.js';
+import { mostOfCopy } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
 import { openDisk } from '../../repository/open-point.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseUnsealedFiles } from '../../repository/unsealed-run.js';
 import { beginImage, type ImageToMake, refuseTaken } from './image-under-way.js';
 import { mergeOptions, type MergeRequest } from './merge-options.js';
-import {
-  copyChain,
-  type CopyDeps,
-  defaultCopyDeps,
-  mostOfCopy,
-  promoteCopy,
-  undoneOnFailure,
-} from './standalone-copy.js';
+import { copyChain, type CopyDeps, defaultCopyDeps, promoteCopy, undoneOnFailure } from './standalone-copy.js';
 
 /** Writes the state of one disk into a new standalone image. The backup is only read. */
 export type MergeEvent =

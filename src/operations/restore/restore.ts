@@ -20,6 +20,7 @@ import {
 } from '../../machine/domain-definition.js';
 import { readCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
+import { mostOfCopy } from '../../repository/file-state.js';
 import { lockTarget } from '../../repository/lock.js';
 import { makeFolder } from '../../repository/make-folder.js';
 import { refuseBackupFolder } from '../../repository/nesting.js';
@@ -30,7 +31,7 @@ import { type DiskPlace, findPlaces } from './places.js';
 import { sizeOf } from './read-chain.js';
 import type { RestoreContext, RestoredDisk, RestoreDeps, RestoreResult } from './request.js';
 import { legacySource, recordedSource, type RestoreRun, type RestoreSource } from './restore-source.js';
-import { defaultCopyDeps, mostOfCopy, undoneOnFailure } from './standalone-copy.js';
+import { defaultCopyDeps, undoneOnFailure } from './standalone-copy.js';
 import { beginDisks, type DiskUnderWay, finishDisks, writeDisks } from './write-disks.js';
 
 export const defaultRestoreDeps: RestoreDeps = {

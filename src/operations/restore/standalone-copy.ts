@@ -16,7 +16,7 @@ import { readHeader } from '../../qemu-tools/examine.js';
 import { compare, convert } from '../../qemu-tools/steps.js';
 import { refuseDamage } from '../../repository/chain-check.js';
 import { findDigestFault } from '../../repository/digest.js';
-import { allocatedBy, fileState } from '../../repository/file-state.js';
+import { fileState } from '../../repository/file-state.js';
 import { type ImageToMake, type ImageUnderWay, partialOf, refuseExisting } from './image-under-way.js';
 import { deviceNode } from './places.js';
 import { type ChainSource, readingChain, sizeOf } from './read-chain.js';
@@ -232,13 +232,6 @@ async function refuseOtherSize(source: ChainSource, partial: string, { path, for
 
 async function rawHeader(path: string): Promise<{ readonly virtualSize: number; readonly backingFile: null }> {
   return { virtualSize: (await fileState(path))?.size ?? 0, backingFile: null };
-}
-
-/** The most that the copy of a line can take, in bytes. */
-export async function mostOfCopy({ dir, line }: ChainSource): Promise<number> {
-  const whole = line.at(-1)?.virtualSize ?? 0;
-  if (line.some(({ compressed }) => compressed)) return whole;
-  return Math.min(whole, await allocatedBy(dir, line));
 }
 
 /** Gives a finished partial image its name. */
