@@ -258,7 +258,10 @@ describe('mount', () => {
     const without = await nobody(args, { without: '/usr/bin/fusermount3' });
     expect(without).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('apt install fuse3') as string });
     await expect(readdir(mine)).rejects.toThrow('ENOENT');
-    expect(await nobody(args)).toMatchObject({ exitCode: 0 });
+    const mounted = await nobody(args);
+    expect(mounted).toMatchObject({ exitCode: 0 });
+    expect(mounted.stdout).toContain('partitions, for root alone, who may read these files where /etc/fuse.conf');
+    await run('head', ['-c', '1', join(mine, 'd1.raw')], { allowed: [1] });
     const output = join(base, 'restored');
     expect(await nobody(['restore', '--target', lab.target, '--output', output])).toMatchObject({ exitCode: 0 });
     await run('qemu-img', ['convert', '-O', 'raw', join(output, 'd1.qcow2'), join(output, 'd1.raw')]);

@@ -47,7 +47,7 @@ What is read is proved: where it is damaged that is said at once, and it ends wi
 Examples:
   qmpbackup mount --target /backup/vm /mnt/vm
   qmpbackup mount --target /backup/vm --point 3 --disk disk1 --background /mnt/vm
-  losetup --read-only --partscan --find --show /mnt/vm/disk1.raw     (as root: its partitions as /dev/loopNpM)
+  losetup --read-only --partscan --find --show /mnt/vm/disk1.raw     (mounted as root: its partitions as /dev/loopNpM)
   guestmount --add /mnt/vm/disk1.raw --format=raw --ro -i /mnt/guest (its file systems, without root)
   qmpbackup umount /mnt/vm`;
 
@@ -96,10 +96,15 @@ function answer(mounted: MountResult, background: boolean, context: CommandConte
 function render({ point, mountpoint, disks }: MountResult): string {
   const rows = disks.map(({ disk, virtualSize, path }) => [`  ${disk}`, formatBytes(virtualSize), path]);
   const first = asShellWord(disks[0]?.path ?? '');
+  // What one user has mounted nobody else may read, root neither.
+  const forRoot =
+    process.getuid?.() === 0
+      ? ''
+      : ', for root alone, who may read these files where /etc/fuse.conf has user_allow_other';
   return [
     `mounted ${point} at ${mountpoint}`,
     table(rows),
-    `partitions, as root: losetup --read-only --partscan --find --show ${first}`,
+    `partitions${forRoot}: losetup --read-only --partscan --find --show ${first}`,
     `file systems: guestmount --add ${first} --format=raw --ro -i DIR; single files: qmpbackup files`,
   ].join('\n');
 }
