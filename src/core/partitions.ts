@@ -7,23 +7,40 @@ export interface Partition {
   readonly length: number;
 }
 
+export interface PartitionTable {
+  /** Bytes of the sectors that it counts in. */
+  readonly sector: number;
+  readonly partitions: readonly Partition[];
+}
+
 export type ReadAt = (offset: number, length: number) => Promise<Uint8Array>;
 
 const SECTOR = 512;
+/** A disk of the guest's has sectors of one of these sizes. */
+const SECTORS = [SECTOR, 4096] as const;
 const GPT_ENTRIES = 128;
 const MAX_LOGICAL = 128;
 const EXTENDED = new Set([0x05, 0x0f, 0x85]);
 const PROTECTIVE = 0xee;
 
-/** None where there is no table: the whole disk may be a file system. */
-export async function readPartitions(read: ReadAt, size: number): Promise<readonly Partition[]> {
-  if (size < 2 * SECTOR) return [];
+/**
+ * None where there is no table: the whole disk may be a file system. A GPT tells by its place how large its sectors are, and an MBR
+ * does not: it is taken for one of 512 bytes.
+ */
+export async function readPartitions(read: ReadAt, size: number): Promise<PartitionTable> {
+  if (size < 2 * SECTOR) return { sector: SECTOR, partitions: [] };
   const mbr = entriesOf(await read(0, SECTOR));
   // What a table says may be any number, and no file has such a place.
   const within: ReadAt = async (offset, length) =>
     offset + length <= size ? await read(offset, length) : new Uint8Array(0);
-  const found = mbr.some(({ type }) => type === PROTECTIVE) ? await readGpt(within) : await readMbr(within, mbr);
-  return found.filter(({ offset, length }) => offset > 0 && length > 0 && offset + length <= size);
+  const isGpt = mbr.some(({ type }) => type === PROTECTIVE);
+  const { sector, partitions } = isGpt
+    ? await readGpt(within)
+    : { sector: SECTOR, partitions: await readMbr(within, mbr) };
+  return {
+    sector,
+    partitions: partitions.filter(({ offset, length }) => offset > 0 && length > 0 && offset + length <= size),
+  };
 }
 
 interface Entry {
@@ -73,25 +90,32 @@ async function readLogical(read: ReadAt, first: number): Promise<readonly Partit
   return found;
 }
 
-async function readGpt(read: ReadAt): Promise<readonly Partition[]> {
-  const header = viewOf(await read(SECTOR, SECTOR));
-  if (header.byteLength < SECTOR || header.getBigUint64(0, false) !== 0x4546492050415254n) return [];
+async function readGpt(read: ReadAt): Promise<PartitionTable> {
+  for (const sector of SECTORS) {
+    const header = viewOf(await read(sector, SECTOR));
+    const isHeader = header.byteLength === SECTOR && header.getBigUint64(0, false) === 0x4546492050415254n;
+    if (isHeader) return { sector, partitions: await readGptEntries(read, header, sector) };
+  }
+  return { sector: SECTOR, partitions: [] };
+}
+
+async function readGptEntries(read: ReadAt, header: DataView, sector: number): Promise<readonly Partition[]> {
   const [at, count, length] = [header.getBigUint64(72, true), header.getUint32(80, true), header.getUint32(84, true)];
   if (length < 128 || length > 4096) return [];
   const entries = Math.min(count, GPT_ENTRIES);
-  const table = viewOf(await read(Number(at) * SECTOR, entries * length));
+  const table = viewOf(await read(Number(at) * sector, entries * length));
   const found: Partition[] = [];
   for (let index = 0; (index + 1) * length <= table.byteLength; index += 1) {
     const entry = index * length;
     const type = table.getBigUint64(entry, true) | table.getBigUint64(entry + 8, true);
     const [first, last] = [table.getBigUint64(entry + 32, true), table.getBigUint64(entry + 40, true)];
-    if (type !== 0n && last >= first) found.push(partition(index + 1, Number(first), Number(last - first) + 1));
+    if (type !== 0n && last >= first) found.push(partition(index + 1, Number(first), Number(last - first) + 1, sector));
   }
   return found;
 }
 
-function partition(number: number, start: number, count: number): Partition {
-  return { number, offset: start * SECTOR, length: count * SECTOR };
+function partition(number: number, start: number, count: number, sector: number = SECTOR): Partition {
+  return { number, offset: start * sector, length: count * sector };
 }
 
 function viewOf(bytes: Uint8Array): DataView {

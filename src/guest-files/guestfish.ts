@@ -14,9 +14,16 @@ export interface GuestfishSession {
   readonly close: () => Promise<void>;
 }
 
+/** A raw file that is a disk to the appliance. */
+export interface GuestDisk {
+  readonly path: string;
+  /** Bytes of its sectors, in which the kernel reads its partition table. */
+  readonly sector: number;
+}
+
 export interface GuestfishOptions {
-  /** Raw files, in the order of `/dev/sda`, `/dev/sdb`, … Nothing is written to them. */
-  readonly images: readonly string[];
+  /** In the order of `/dev/sda`, `/dev/sdb`, … Nothing is written to them. */
+  readonly images: readonly GuestDisk[];
   /** For what it makes for itself. */
   readonly folder: string;
   readonly signal: AbortSignal;
@@ -32,7 +39,7 @@ const MAX_WORDS = 2_000;
 export async function startGuestfish({ images, folder, signal }: GuestfishOptions): Promise<GuestfishSession> {
   let pending = '';
   let heard = (): void => undefined;
-  const drives = images.flatMap((image) => ['--add', image]);
+  const drives = images.flatMap(({ path, sector }) => [`--blocksize=${sector}`, '--add', path]);
   const program = await startProgram('guestfish', ['--ro', '--format=raw', ...drives], {
     ...{ stdin: 'pipe', ownSession: true },
     // A backend of its own: libvirt, which may be the default, would need rights to the files.

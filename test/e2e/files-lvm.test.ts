@@ -114,3 +114,26 @@ it(
   },
   patient(600_000),
 );
+
+it('both readers find the partitions of a disk with sectors of 4096 bytes', { timeout: patient(300_000) }, async () => {
+  const lab = await scenario([{ id: 'd1', size: 64 * MiB }]);
+  const env = { ...appliance, TMPDIR: await labDir() };
+  const [disk, state, image] = ['disk.raw', 'state', 'ext4.raw'].map((name) => join(lab.dir, name)) as [
+    string,
+    string,
+    string,
+  ];
+  await run('truncate', ['-s', String(64 * MiB), disk]);
+  await run('sh', ['-c', `printf 'g\\nn\\n1\\n512\\n8703\\nw\\n' | fdisk --sector-size 4096 "$0"`, disk]);
+  await changeFiles(state, [1]);
+  await run('mke2fs', ['-q', '-t', 'ext4', '-b', '4096', '-d', state, image, '32M']);
+  await run('dd', [`if=${image}`, `of=${disk}`, 'bs=2M', 'seek=1', 'conv=notrunc', 'status=none']);
+  await writeRange(lab.vm, 'd1', { offset: 0, length: 64 * MiB, file: disk });
+  await lab.backup('full');
+  for (const reader of ['sleuthkit', 'guestfs']) {
+    const output = join(lab.dir, reader);
+    const args = ['--target', lab.target, '--partition', '1', '--reader', reader, '-o', output, '/data/file-1.bin'];
+    await expectCli(0, ['files', 'get', ...args], { env, timeout: patient(300_000) });
+    expect(await sumOf(join(output, 'file-1.bin'))).toBe(await sumOf(join(state, 'data/file-1.bin')));
+  }
+});

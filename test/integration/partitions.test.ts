@@ -11,20 +11,21 @@ afterAll(() => rmSync(dir, { recursive: true }));
 const MiB = 1024 * 1024;
 const SIZE = 32 * MiB;
 
-function partitionsOf(bytes: Uint8Array) {
+async function partitionsOf(bytes: Uint8Array) {
   const read = (offset: number, length: number) => {
     // As a file refuses it.
     if (!Number.isSafeInteger(offset)) throw new RangeError(`there is no place ${offset}`);
     return Promise.resolve(bytes.subarray(offset, offset + length));
   };
-  return readPartitions(read, bytes.length);
+  return (await readPartitions(read, bytes.length)).partitions;
 }
 
-function tableOf(script: string): Uint8Array {
+function tableOf(script: string, program: readonly string[] = ['sfdisk', '--quiet']): Uint8Array {
   const file = join(dir, 'table');
   writeFileSync(file, '');
   truncateSync(file, SIZE);
-  execFileSync('/usr/sbin/sfdisk', ['--quiet', file], { input: script });
+  const [name, ...args] = program;
+  execFileSync(`/usr/sbin/${name}`, [...args, file], { input: script });
   return readFileSync(file);
 }
 
@@ -40,6 +41,17 @@ it('reads GPT and MBR as sfdisk writes them, with gaps in the numbers and logica
     { number: 5, offset: 5 * MiB, length: MiB },
     { number: 6, offset: 7 * MiB, length: MiB },
   ]);
+});
+
+it('reads GPT with sectors of 4096 bytes', async () => {
+  const gpt = tableOf('g\nn\n1\n256\n767\nn\n3\n1024\n1279\nw\n', ['fdisk', '--sector-size', '4096']);
+  expect(await partitionsOf(gpt)).toEqual([
+    { number: 1, offset: MiB, length: 2 * MiB },
+    { number: 3, offset: 4 * MiB, length: MiB },
+  ]);
+  expect((await readPartitions((at, length) => Promise.resolve(gpt.subarray(at, at + length)), SIZE)).sector).toBe(
+    4096,
+  );
 });
 
 it('finds nothing where a table says that it is beyond the end of all numbers', async () => {

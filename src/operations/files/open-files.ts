@@ -9,7 +9,7 @@ import { messageOf, QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { thisProcess } from '../../host/lock-owner.js';
 import { runProgram } from '../../host/program.js';
-import { startGuestfish } from '../../guest-files/guestfish.js';
+import { type GuestDisk, startGuestfish } from '../../guest-files/guestfish.js';
 import { guestfsReader } from '../../guest-files/guestfs.js';
 import type { GuestReader, Volume } from '../../guest-files/reader.js';
 import { type PlainVolume, sleuthkitReader } from '../../guest-files/sleuthkit.js';
@@ -72,8 +72,11 @@ export async function openFiles(
   const bytes = await openProved(point, { what: `files of ${point.name}`, overlays, verify, signal }, unwind);
   const mount = await bytes.serveFuse(await chooseMountpoint(join(folder, 'disks')));
   const found: FoundVolume[] = [];
+  const images: GuestDisk[] = [];
   for (const [index, { disk, path }] of mount.files.entries()) {
-    found.push(...(await findVolumes(disk, path, point.disks[index]?.entry.virtualSize ?? 0)));
+    const { sector, volumes } = await findVolumes(disk, path, point.disks[index]?.entry.virtualSize ?? 0);
+    found.push(...volumes);
+    images.push({ path, sector });
   }
   let guestfs: Promise<GuestReader> | undefined;
   return {
@@ -91,7 +94,7 @@ export async function openFiles(
     onSlow();
     const scratch = join(folder, 'guestfs');
     await mkdir(scratch);
-    const session = await startGuestfish({ images: mount.files.map(({ path }) => path), folder: scratch, signal });
+    const session = await startGuestfish({ images, folder: scratch, signal });
     unwind.defer(() => session.close());
     return guestfsReader(
       session,
@@ -102,14 +105,20 @@ export async function openFiles(
   }
 }
 
-async function findVolumes(disk: string, path: string, size: number): Promise<readonly FoundVolume[]> {
+interface FoundVolumes {
+  /** Bytes of the sectors of the disk. */
+  readonly sector: number;
+  readonly volumes: readonly FoundVolume[];
+}
+
+async function findVolumes(disk: string, path: string, size: number): Promise<FoundVolumes> {
   const fd = await promisify(open)(path, 'r');
   try {
     const readAt = async (offset: number, length: number): Promise<Uint8Array> => {
       const { bytesRead, buffer } = await promisify(read)(fd, Buffer.alloc(length), 0, length, offset);
       return buffer.subarray(0, bytesRead);
     };
-    const partitions = await readPartitions(readAt, size);
+    const { sector, partitions } = await readPartitions(readAt, size);
     const places: readonly (Omit<Partition, 'number'> & { readonly name: string })[] =
       partitions.length === 0
         ? [{ name: 'whole', offset: 0, length: size }]
@@ -119,7 +128,7 @@ async function findVolumes(disk: string, path: string, size: number): Promise<re
       const start = await readAt(offset, Math.min(FILE_SYSTEM_START, length));
       found.push({ disk, name, offset, size: length, ...fileSystemOf(start) });
     }
-    return found;
+    return { sector, volumes: found };
   } finally {
     await promisify(close)(fd);
   }
