@@ -21,6 +21,7 @@ export type TargetFindingCode =
   | 'other-catalog'
   /** Level `warning`: `verified.json` is damaged or another target's, so that nothing is known of earlier reading. */
   | 'bad-memory'
+  | 'memory-not-kept'
   /** Level `warning`: space is wasted in an image, and nothing else. */
   | 'leaked'
   /** Level `warning`: the list of a file's pieces is missing or altered; the file itself is proved without it. */

@@ -2,7 +2,7 @@ import { lstat, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { isComponent } from '../core/names.js';
 import { type OptionRules, word, type ValuesOf } from '../core/option-rules.js';
-import { type Warn, warning } from '../core/warning.js';
+import { type Warn, type Warning, warning } from '../core/warning.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import type { Lock, LockOptions } from './lock.js';
 
@@ -62,8 +62,8 @@ export function pathInDisk(folder: DiskFolder, file: string): string {
 type LockTarget = (target: string, options: LockOptions) => Promise<Lock>;
 
 /**
- * The target's lock for a command that only reads: nobody may merge meanwhile. Where the folder cannot be written, no
- * rebase of this user can run in it either, so reading goes on without a lock and says so.
+ * The target's lock for a command that only reads: nobody may merge meanwhile. Where the folder cannot be written, or its file
+ * system is full, no rebase of this user can begin in it either, so reading goes on without a lock and says so.
  */
 export async function lockForReading(
   lockTarget: LockTarget,
@@ -74,21 +74,24 @@ export async function lockForReading(
   try {
     return await lockTarget(target, options);
   } catch (error) {
-    if (!isReadOnly(error)) throw error;
-    warn(
-      warning(
-        'not-locked',
-        `${target} cannot be locked (${messageOf(error)}); make sure that no rebase runs in it meanwhile`,
-      ),
-    );
+    if (!takesNothing(error)) throw error;
+    warn(withoutLock(target, error));
     return undefined;
   }
 }
 
-/** Whether an error, or one below it, is that a folder cannot be written. */
-function isReadOnly(error: unknown): boolean {
+/** What is said where files are read that others may change meanwhile. */
+export function withoutLock(target: string, why: unknown): Warning {
+  const text = `${target} cannot be locked (${messageOf(why)}); make sure that no rebase runs in it meanwhile`;
+  return warning('not-locked', text);
+}
+
+const TAKES_NOTHING = ['EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT'];
+
+/** Whether an error, or one below it, is that nothing can be written into a folder. */
+export function takesNothing(error: unknown): boolean {
   for (let each = error; each instanceof Error; each = each.cause) {
-    if ('code' in each && ['EROFS', 'EACCES', 'EPERM'].includes(String(each.code))) return true;
+    if ('code' in each && TAKES_NOTHING.includes(String(each.code))) return true;
   }
   return false;
 }

@@ -3,7 +3,7 @@ import { refuseFindings } from '../core/point-findings.js';
 import { type Warn, warning } from '../core/warning.js';
 import type { Unwind } from '../flow/unwind.js';
 import type { LockOwner } from '../host/lock-owner.js';
-import { lockForReading } from './disk-folder.js';
+import { lockForReading, takesNothing, withoutLock } from './disk-folder.js';
 import { lockTarget } from './lock.js';
 import { clearDeadMarks, leaveMark } from './open-mark.js';
 import { type OpenPoint, openPoint } from './open-point.js';
@@ -42,7 +42,13 @@ export async function openForLong(
     await clearDeadMarks(target);
     const what = `${verb} of ${point.name}`;
     const files = point.disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
-    unwind.defer(await leaveMark(target, what, files, ownerOf?.(what), release?.(point)));
+    try {
+      unwind.defer(await leaveMark(target, what, files, ownerOf?.(what), release?.(point)));
+    } catch (error) {
+      // There was room for the lock, and is none for the mark.
+      if (!takesNothing(error)) throw error;
+      warn(withoutLock(target, error));
+    }
     looking.throwIfAborted();
     return point;
   } finally {

@@ -7,6 +7,7 @@ import { planRestore } from '../../core/restore-plan.js';
 import { type TargetFinding, targetFinding } from '../../core/target-finding.js';
 import { afterLook, fileKey, type FileVerdict } from '../../core/verified.js';
 import { gapsIn, lostPoints } from '../../core/whole-chains.js';
+import { QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { CATALOG_NAME, VERIFIED_NAME } from '../../repository/layout.js';
@@ -145,11 +146,19 @@ async function lookAndRemember(
   const memory = new Map(known);
   let changed = false;
   let kept = performance.now();
+  const notKept: { why: string | null } = { why: null };
+  // What was found counts, also where the target has no room for it.
   const keep = async (): Promise<void> => {
     if (!changed || !canWrite) return;
-    await writeMemory(target, catalog, memory.values());
-    changed = false;
     kept = performance.now();
+    try {
+      await writeMemory(target, catalog, memory.values());
+      changed = false;
+      notKept.why = null;
+    } catch (error) {
+      if (!(error instanceof QmpBackupError)) throw error;
+      notKept.why = error.message;
+    }
   };
   const onVerdict = async (verdict: FileVerdict): Promise<void> => {
     const key = fileKey(verdict.entry);
@@ -164,10 +173,23 @@ async function lookAndRemember(
   try {
     const request = { share, notSince };
     const looked = await lookAtFiles(run, { target, catalog, entries, request, known, onVerdict });
-    return { looked, memory: warnings.map(({ text }) => badMemory(text)) };
+    await keep();
+    const unkept = notKept.why === null ? [] : [memoryNotKept(notKept.why)];
+    return { looked, memory: [...warnings.map(({ text }) => badMemory(text)), ...unkept] };
   } finally {
     await keep();
   }
+}
+
+function memoryNotKept(why: string): TargetFinding {
+  const told = { level: 'warning', subject: 'target', code: 'memory-not-kept', file: VERIFIED_NAME } as const;
+  const what = `what was found is not remembered: ${why}`;
+  return {
+    ...told,
+    why: what,
+    what,
+    todo: 'The next backup may build on a damaged file. Make room, and run it again.',
+  };
 }
 
 function badMemory(why: string): TargetFinding {

@@ -5,6 +5,7 @@ const CODES = [
   ...['no-folder', 'missing', 'not-a-file', 'unreadable', 'other-size', 'no-image', 'other-link', 'other-disk-size'],
   ...['altered', 'damaged', 'corrupt', 'merged', 'merging', 'half-merged', 'gap', 'suspect'],
   ...['unsealed-run', 'unreadable-journal', 'no-catalog', 'bad-catalog', 'old-catalog', 'other-catalog', 'bad-memory'],
+  'memory-not-kept',
   ...['leaked', 'no-piece-list', 'stray', 'partial', 'left-over', 'foreign', 'no-digest', 'no-boot', 'locked'],
 ] as const;
 
