@@ -21,9 +21,9 @@ import { imageWithData } from '../core/space.js';
 import { formatBytes } from '../core/bytes.js';
 import { type Warn, warning } from '../core/warning.js';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { canShareBlocks } from '../host/copy-file.js';
 import { createImage } from '../host/empty-image.js';
 import { ANSWER_MS, freeSpace } from '../host/free-space.js';
-import { isLocal, mountedType } from '../host/mounts.js';
 import { ownerFor } from '../host/ownership.js';
 import { toolName } from '../host/package-version.js';
 import { readHeader } from '../qemu-tools/examine.js';
@@ -32,13 +32,15 @@ import { checkChain, refuseDamage } from '../repository/chain-check.js';
 import { findDigestFault } from '../repository/digest.js';
 import { diskFolder, filePath, partialPath } from '../repository/layout.js';
 import { commitRetirement } from '../repository/retired-files.js';
-import { sealFile } from '../repository/seal-file.js';
+import { sealFile, type SealedFile, type SealOptions } from '../repository/seal-file.js';
 import { linkTo } from '../repository/settle-links.js';
 import { Staging } from '../repository/staging.js';
 import { takenNames } from '../repository/target.js';
 import { fillFull } from './fill-full.js';
 import { fillIncrement } from './fill-increment.js';
 import { MOST_AT_ONCE } from './image-to-fill.js';
+import { type MovableFull, movableFull } from './movable-full.js';
+import { moveFull } from './move-full.js';
 
 /** The dropped points of one target, and what becomes of their data: see docs/decisions/0031-consolidation.md. */
 export interface Consolidation {
@@ -79,7 +81,7 @@ export async function consolidatePoints(task: Consolidation, run: ConsolidationR
   const { signal } = run;
   await checkFiles(task, signal);
   await requireSpace(task, signal);
-  const named = await nameAll(task, run.now());
+  const named = await nameAll(task, run);
   signal.throwIfAborted();
   const staging = new Staging(target, { owner: await ownerFor(target) });
   const begun: Catalog = { ...catalog, retiredFiles: [...(catalog.retiredFiles ?? []), ...named.flatMap(stagedNames)] };
@@ -87,7 +89,7 @@ export async function consolidatePoints(task: Consolidation, run: ConsolidationR
   try {
     await writeCatalog(target, begun);
     const names = newNames(named);
-    const made = await whileProving(task, signal, async (stillGood) => {
+    const made = await whileProving({ target, named }, signal, async (stillGood) => {
       const files: MadeFile[] = [];
       const making = { staging, target, run: { ...run, signal: stillGood } };
       for (const each of named) files.push(await makeFile(each, baseOf(each.line, names), making));
@@ -157,19 +159,23 @@ async function checkFiles({ target, catalog, lines }: Consolidation, signal: Abo
 
 /**
  * What is merged gets another digest, by which damage would look right from then on: it is proved by its own while `make` reads it
- * as well. Where it is damaged, that is what is told, whatever else went wrong for it.
+ * as well. Where it is damaged, that is what is told, whatever else went wrong for it. Of a FULL that is moved that is proved which
+ * was copied or changes.
  */
 async function whileProving<T>(
-  { target, lines }: Consolidation,
+  { target, named }: { readonly target: string; readonly named: readonly NamedLine[] },
   signal: AbortSignal,
   make: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const damage = new AbortController();
   const prove = async (): Promise<void> => {
     try {
-      for (const { disk, files } of lines) {
+      for (const {
+        line: { disk, files },
+        moved,
+      } of named) {
         const options = { signal, besideCopy: true };
-        await refuseDamage(diskFolder(target, disk), files, options, { findDigestFault });
+        await refuseDamage(diskFolder(target, disk), moved ? files.slice(1) : files, options, { findDigestFault });
       }
     } catch (error) {
       damage.abort(error);
@@ -184,11 +190,8 @@ async function whileProving<T>(
 
 const HINT = 'Nothing was merged. See what else is wrong: qmpbackup verify --target DIR';
 
-/** On these the copy of a file shares its blocks with it. */
-const WITH_REFLINK: ReadonlySet<string | undefined> = new Set(['btrfs', 'xfs', 'bcachefs']);
-
 async function requireSpace({ target, lines }: Consolidation, signal: AbortSignal): Promise<void> {
-  const shares = isLocal(target) && WITH_REFLINK.has(mountedType(target));
+  const shares = canShareBlocks(target);
   const need = lines.reduce((sum, line) => sum + mostOf(line, shares), 0);
   const { free } = await freeSpace(target, { timeoutMs: ANSWER_MS, signal });
   if (need <= free) return;
@@ -214,21 +217,30 @@ function mostOf({ files }: MergeLine, shares: boolean): number {
 interface NamedLine {
   readonly line: MergeLine;
   readonly file: string;
+  /** The FULL that it begins with, where that can be moved. */
+  readonly moved: MovableFull | undefined;
 }
 
-async function nameAll({ target, catalog, lines }: Consolidation, now: Date): Promise<readonly NamedLine[]> {
+async function nameAll(
+  { target, catalog, lines }: Consolidation,
+  { now, signal }: ConsolidationRun,
+): Promise<readonly NamedLine[]> {
   const taken = await takenNames(
     { target, catalog },
     lines.map(({ disk }) => disk),
   );
   const used = new Map<string, readonly string[]>(taken);
-  return lines.map((line) => {
-    const level = line.files[0]?.parent === null ? 'full' : topOf(line).level;
-    const file = pointFileName(level, nextNumber(Math.floor(now.getTime() / 1000), used.get(line.disk) ?? []));
+  const named: NamedLine[] = [];
+  for (const line of lines) {
+    const { disk, files } = line;
+    const isFull = files[0]?.parent === null;
+    const level = isFull ? 'full' : topOf(line).level;
+    const file = pointFileName(level, nextNumber(Math.floor(now().getTime() / 1000), used.get(disk) ?? []));
     // Its number is the highest.
-    used.set(line.disk, [file]);
-    return { line, file };
-  });
+    used.set(disk, [file]);
+    named.push({ line, file, moved: isFull ? await movableFull(diskFolder(target, disk), files, signal) : undefined });
+  }
+  return named;
 }
 
 /** All that is there of a file at one time or another. */
@@ -244,7 +256,7 @@ interface Making {
 }
 
 async function makeFile(
-  { line, file }: NamedLine,
+  { line, file, moved }: NamedLine,
   base: string | null,
   { staging, target, run }: Making,
 ): Promise<MadeFile> {
@@ -254,9 +266,6 @@ async function makeFile(
   const compress = base === null ? files[0]?.compressed === true : compressesIncrement(files, virtualSize);
   onEvent({ kind: 'merging', disk, files: files.map((each) => each.file), into: file });
   const path = await staging.reserve(disk, file);
-  const { compressionType } = await readHeader(filePath(target, disk, topOf(line).file), topOf(line).file);
-  const type = compress && compressionType === 'zstd' ? { compressionType } : {};
-  await createImage(path, { size: virtualSize, backing: base ?? undefined, ...type });
   const image = { dir: dirname(path), partial: `${file}${PARTIAL_SUFFIX}`, files, compress };
   let last = -1;
   const onProgress = (percent: number): void => {
@@ -264,14 +273,18 @@ async function makeFile(
     last = Math.floor(percent);
     onEvent({ kind: 'progress', into: file, percent: last });
   };
-  const prove = await (base === null ? fillFull : fillIncrement)(image, { signal, onProgress });
-  const digests = strongest(files.map(methodOf));
-  const sealed = await sealFile(
-    staging,
-    { disk, file, path: partialPath(target, disk, file), empty: null },
-    { digests, signal, prove },
-  );
-  return { line, file, compressed: compress, ...sealed };
+  const filling = { signal, onProgress };
+  const seal = (how: Pick<SealOptions, 'prove' | 'known'>): Promise<SealedFile> => {
+    const partial = { disk, file, path: partialPath(target, disk, file), empty: null };
+    return sealFile(staging, partial, { digests: strongest(files.map(methodOf)), signal, ...how });
+  };
+  const about = { line, file, compressed: compress };
+  if (moved) return { ...about, ...(await seal({ known: await moveFull(image, moved, filling) })) };
+  const { compressionType } = await readHeader(filePath(target, disk, topOf(line).file), topOf(line).file);
+  const type = compress && compressionType === 'zstd' ? { compressionType } : {};
+  await createImage(path, { size: virtualSize, backing: base ?? undefined, ...type });
+  const prove = await (base === null ? fillFull : fillIncrement)(image, filling);
+  return { ...about, ...(await seal({ prove })) };
 }
 
 /** The filter that does it takes whole clusters only, and writes none twice. */

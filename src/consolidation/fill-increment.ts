@@ -9,7 +9,7 @@ import type { MapExtent } from '../qemu-tools/image-info.js';
 import { nodeOf, viewOf } from '../qemu-tools/image-view.js';
 import { type QemuNbd, startQemuNbd } from '../qemu-tools/qemu-nbd.js';
 import { compare, map } from '../qemu-tools/steps.js';
-import { type FillOptions, type ImageToFill, type Proof, slicesOf, wrongResult } from './image-to-fill.js';
+import { type FillOptions, type ImageToFill, type Proof, rangesIn, slicesOf, wrongResult } from './image-to-fill.js';
 
 /**
  * What several increments hold together, in one: of each cluster what the newest says that has it, zeros too, which hide what is
@@ -83,12 +83,6 @@ async function serving(
   } finally {
     await server.kill();
   }
-}
-
-function rangesIn(extents: readonly MapExtent[]): readonly Range[] {
-  return extents
-    .filter(({ present }) => present)
-    .map(({ start, length, data, zero }) => ({ kind: data && !zero ? 'data' : 'zero', offset: start, length }));
 }
 
 /** A part of a cluster of the new image would hide what is below the rest of it. */

@@ -1,5 +1,7 @@
+import type { Range } from '../core/extents.js';
 import type { PointDisk } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
+import type { MapExtent } from '../qemu-tools/image-info.js';
 
 /** A new image that is there, empty, and what it is filled with. */
 export interface ImageToFill {
@@ -29,6 +31,13 @@ export function slicesOf(files: ImageToFill['files'], atOnce = MOST_AT_ONCE): re
   return Array.from({ length: Math.ceil(files.length / atOnce) }, (_, index) =>
     files.slice(index * atOnce, (index + 1) * atOnce).map(({ file }) => file),
   );
+}
+
+/** What an image has, by its map, with what it says of zeros. */
+export function rangesIn(extents: readonly MapExtent[]): readonly Range[] {
+  return extents
+    .filter(({ present }) => present)
+    .map(({ start, length, data, zero }) => ({ kind: data && !zero ? 'data' : 'zero', offset: start, length }));
 }
 
 export function wrongResult(partial: string, why: string): QmpBackupError {

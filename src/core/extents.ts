@@ -42,6 +42,25 @@ export function rangesOfFull(zero: readonly Span[], shape: ImageShape): readonly
   return complement(roundIn(zero, shape), shape.size).map((span): Range => ({ ...span, kind: 'data' }));
 }
 
+/** What of the ranges, which are in order, is not in `spans`. */
+export function rangesWithout(ranges: readonly Range[], spans: readonly Span[]): readonly Range[] {
+  const last = ranges.at(-1);
+  const rest = complement(spans, last ? last.offset + last.length : 0);
+  const cut = (kind: Range['kind']): readonly Range[] => {
+    const ofKind = ranges.filter((range) => range.kind === kind);
+    return intersection(ofKind, rest).map((span): Range => ({ ...span, kind }));
+  };
+  return [...cut('data'), ...cut('zero')].sort((a, b) => a.offset - b.offset);
+}
+
+/** In order, disjoint and joined where they touch, of spans in any order. */
+export function joinSpans(spans: readonly Span[]): readonly Span[] {
+  const joined: Span[] = [];
+  for (const { offset, length } of spans.toSorted((a, b) => a.offset - b.offset))
+    append(joined, offset, offset + length);
+  return joined;
+}
+
 export function totalLength(spans: readonly Span[]): number {
   return spans.reduce((sum, { length }) => sum + length, 0);
 }

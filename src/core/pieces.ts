@@ -39,6 +39,14 @@ export function pieceCount(size: number, bytes: number): number {
   return Math.ceil(size / bytes);
 }
 
+/** `bytes`: of a piece; `size`: of the file. */
+export function rangeOfPiece(
+  index: number,
+  { bytes, size }: { readonly bytes: number; readonly size: number },
+): ByteRange {
+  return { start: index * bytes, end: Math.min((index + 1) * bytes, size) };
+}
+
 /** Line by line, in hexadecimal. */
 export function listOfPieces(digests: readonly string[]): string {
   return digests.map((each) => `${each}\n`).join('');
@@ -93,7 +101,7 @@ export function differingRanges(
   const ranges: ByteRange[] = [];
   for (const [index, digest] of found.entries()) {
     if (digest === recorded[index]) continue;
-    const [start, end] = [index * bytes, Math.min((index + 1) * bytes, size)];
+    const { start, end } = rangeOfPiece(index, { bytes, size });
     const last = ranges.at(-1);
     if (last?.end === start) ranges[ranges.length - 1] = { start: last.start, end };
     else ranges.push({ start, end });

@@ -21,6 +21,8 @@ export interface Qcow2Header {
   readonly externalDataFileName: string | null;
   /** The whole field: bit 0 dirty, 1 corrupt, 2 data file, 3 compression type, 4 extended L2. */
   readonly incompatibleFeatures: bigint;
+  /** What programs that do not know of it may drop: bit 0 dirty bitmaps in the image. */
+  readonly autoclearFeatures: bigint;
   /** Refcounts may be behind (lazy refcounts, not closed). */
   readonly dirty: boolean;
   readonly corrupt: boolean;
@@ -90,6 +92,7 @@ export function parseQcow2Header(bytes: Uint8Array): Qcow2Header {
     dataFile: (incompatibleFeatures & 4n) !== 0n,
     externalDataFileName: extensions.get(DATA_FILE_EXTENSION) ?? null,
     incompatibleFeatures,
+    autoclearFeatures: version === 2 ? 0n : view.getBigUint64(88),
     dirty: (incompatibleFeatures & 1n) !== 0n,
     corrupt: (incompatibleFeatures & 2n) !== 0n,
     compressionType: compressionType(view, incompatibleFeatures, headerLength),

@@ -53,6 +53,7 @@ export interface CommandArguments {
     readonly disabled?: boolean;
   };
   'block-dirty-bitmap-remove': { readonly node: string; readonly name: string };
+  'block-dirty-bitmap-disable': { readonly node: string; readonly name: string };
   'blockdev-add': { readonly driver: string; readonly 'node-name': string } & Readonly<Record<string, unknown>>;
   'blockdev-reopen': { readonly options: readonly Readonly<Record<string, unknown>>[] };
   'blockdev-del': { readonly 'node-name': string };
@@ -71,7 +72,8 @@ export interface CommandArguments {
   };
   'nbd-server-stop': NoArguments;
   'block-export-add': { readonly id: string; readonly 'node-name': string; readonly writable: boolean } & (
-    { readonly type: 'nbd'; readonly name: string } | { readonly type: 'fuse'; readonly mountpoint: string }
+    | { readonly type: 'nbd'; readonly name: string; readonly bitmaps?: readonly string[] }
+    | { readonly type: 'fuse'; readonly mountpoint: string }
   );
   'block-export-del': { readonly id: string; readonly mode: 'safe' | 'hard' };
   'human-monitor-command': { readonly 'command-line': string };
@@ -111,6 +113,7 @@ const REPLIES = {
   'block-job-set-speed': replies.anyReply,
   'block-dirty-bitmap-add': replies.anyReply,
   'block-dirty-bitmap-remove': replies.anyReply,
+  'block-dirty-bitmap-disable': replies.anyReply,
   'blockdev-add': replies.anyReply,
   'blockdev-reopen': replies.anyReply,
   'blockdev-del': replies.anyReply,
@@ -169,6 +172,7 @@ export const DEADLINES_MS: Readonly<Record<CommandName, number>> = {
   'block-dirty-bitmap-add': STORAGE_MS,
   // Taking a stored bitmap out of an image rewrites its header.
   'block-dirty-bitmap-remove': STORAGE_MS,
+  'block-dirty-bitmap-disable': QUERY_MS,
   'blockdev-add': STORAGE_MS,
   'blockdev-reopen': STORAGE_MS,
   'blockdev-del': STORAGE_MS,

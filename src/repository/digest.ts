@@ -12,6 +12,7 @@ import {
   methodOfPieces,
   PIECE_BYTES,
   pieceCount,
+  rangeOfPiece,
   type PieceDigest,
   PIECES_SUFFIX,
   piecesInList,
@@ -53,8 +54,16 @@ export async function digestByPieces(
   options: DigestOptions = {},
 ): Promise<DigestByPieces> {
   const { digests } = await hashPieces(path, { bytes: PIECE_BYTES, method }, options);
+  return digestOfPieces(digests, { bytes: PIECE_BYTES, method });
+}
+
+/** Of a file whose pieces have these digests. */
+export function digestOfPieces(
+  digests: readonly string[],
+  { bytes, method }: Required<Pick<PieceDigest, 'bytes' | 'method'>>,
+): DigestByPieces {
   const list = listOfPieces(digests);
-  return { pieces: { bytes: PIECE_BYTES, sha256: digestOfList(list), method }, digests, list };
+  return { pieces: { bytes, sha256: digestOfList(list), method }, digests, list };
 }
 
 /** That the bytes of a file are others than were recorded; where, if that is known. */
@@ -115,22 +124,39 @@ async function hashPieces(
 ): Promise<{ readonly digests: readonly string[]; readonly size: number }> {
   return reading(path, options, async (handle) => {
     const { size } = await handle.stat();
-    const starts = Array.from({ length: pieceCount(size, bytes) }, (_, index) => index * bytes);
-    const pace = paceOf(options);
-    // Ends when all have ended: none may read from a file that is closed, and whose number may be another file's.
-    const hashAll = (lanes: number, hash: HashRange): Promise<readonly string[]> =>
-      inLanes(starts, lanes, async (start) => {
-        const length = Math.min(bytes, size - start);
-        const digest = await hash({ fd: handle.fd, start, length, method });
-        await pace(length);
-        return digest;
-      });
-    const digests =
-      size < FOR_THREADS || !mayHaveThreads()
-        ? await hashAll(1, hasherOf(handle, options.signal, size))
-        : await withHashThreads((hash) => hashAll(lanesFor(method, options), hash));
-    return { digests, size };
+    const pieces = Array.from({ length: pieceCount(size, bytes) }, (_, index) => rangeOfPiece(index, { bytes, size }));
+    return { digests: await hashRanges(handle, pieces, method, options), size };
   });
+}
+
+/** The digests of parts of a file, each as of a piece. @throws as `digestByPieces` */
+export function digestsOf(
+  path: string,
+  ranges: readonly ByteRange[],
+  method: DigestMethod,
+  options: DigestOptions,
+): Promise<readonly string[]> {
+  return reading(path, options, (handle) => hashRanges(handle, ranges, method, options));
+}
+
+async function hashRanges(
+  handle: FileHandle,
+  ranges: readonly ByteRange[],
+  method: DigestMethod,
+  options: DigestOptions,
+): Promise<readonly string[]> {
+  const pace = paceOf(options);
+  const all = ranges.reduce((sum, { start, end }) => sum + end - start, 0);
+  // Ends when all have ended: none may read from a file that is closed, and whose number may be another file's.
+  const hashAll = (lanes: number, hash: HashRange): Promise<readonly string[]> =>
+    inLanes(ranges, lanes, async ({ start, end }) => {
+      const digest = await hash({ fd: handle.fd, start, length: end - start, method });
+      await pace(end - start);
+      return digest;
+    });
+  return all < FOR_THREADS || !mayHaveThreads()
+    ? hashAll(1, hasherOf(handle, options.signal, all))
+    : withHashThreads((hash) => hashAll(lanesFor(method, options), hash));
 }
 
 /** One thread makes GMAC of more than any program copies meanwhile, and a second one would only slow the copy. */

@@ -10,7 +10,7 @@ import { isEmptyImage } from '../host/empty-image.js';
 import type { CheckReport } from '../qemu-tools/image-info.js';
 import { check } from '../qemu-tools/steps.js';
 import { readCatalog, replaceCatalog } from './catalog-file.js';
-import { digestByPieces } from './digest.js';
+import { type DigestByPieces, digestByPieces } from './digest.js';
 import { fileState } from './file-state.js';
 import { keepPieceList } from './piece-list.js';
 import type { Staging } from './staging.js';
@@ -31,18 +31,26 @@ export interface SealOptions {
   readonly digests: DigestMethod | null;
   readonly signal: AbortSignal;
   /** What else must be proved of the image, while it is read anyway. */
-  readonly prove?: () => Promise<void>;
+  readonly prove?: (() => Promise<void>) | undefined;
+  /** What its writer has found out already; it is not read then. */
+  readonly known?: KnownImage | undefined;
+}
+
+/** Of an image that was flushed, checked and proved by who has made it. */
+export interface KnownImage {
+  readonly report: CheckReport;
+  readonly digest: DigestByPieces;
 }
 
 /** Flushes and checks the partial image at `path`, takes its digest where wanted, and gives it its name. */
 export async function sealFile(
   staging: Staging,
   { disk, file, path, empty }: PartialImage,
-  { digests, signal, prove }: SealOptions,
+  { digests, signal, prove, known }: SealOptions,
 ): Promise<SealedFile> {
   const [damage, digest] = await allOf([
-    damageIn(path, empty, signal),
-    digests && digestByPieces(path, digests, { signal }),
+    damageIn(path, { empty, known }, signal),
+    known?.digest ?? (digests && digestByPieces(path, digests, { signal })),
     prove?.(),
     // QEMU with cache=unsafe never flushes; fsync by another descriptor writes its pages out as well.
     syncFile(path),
@@ -75,9 +83,13 @@ function vanished(disk: string, path: string, cause?: unknown): QmpBackupError {
 }
 
 /** An image that is byte for byte what we made needs no qemu-img to say so, whose start would be a tenth of an empty increment. */
-async function damageIn(path: string, empty: EmptyQcow2 | null, signal: AbortSignal): Promise<string | null> {
+async function damageIn(
+  path: string,
+  { empty, known }: Pick<PartialImage, 'empty'> & Pick<SealOptions, 'known'>,
+  signal: AbortSignal,
+): Promise<string | null> {
   if (empty && (await isEmptyImage(path, empty))) return null;
-  const [report, { size }] = await allOf([check(path, { signal }), stat(path)]);
+  const [report, { size }] = await allOf([known?.report ?? check(path, { signal }), stat(path)]);
   return damageOf(report, size);
 }
 

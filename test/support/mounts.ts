@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, rm, statfs, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { run } from './lab/programs.js';
@@ -105,4 +105,15 @@ async function mountFolder(from: string, to: string): Promise<ChildProcess> {
     await sleep(20);
   }
   return server;
+}
+
+/** A file system of so many bytes whose files can share blocks, in a file beside it. */
+export async function mountReflinked(folder: string, size: number): Promise<void> {
+  await mkdir(folder);
+  const image = `${folder}.xfs`;
+  await writeFile(image, '');
+  await truncate(image, size);
+  await run('mkfs.xfs', ['-q', '-m', 'reflink=1', image]);
+  await run('mount', ['-o', 'loop', image, folder]);
+  afterTest(() => run('umount', ['-l', folder]));
 }

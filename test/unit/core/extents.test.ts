@@ -1,6 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Range, rangesOfFull, rangesOfIncrement, type Span, totalLength } from '../../../src/core/extents.js';
+import {
+  joinSpans,
+  type Range,
+  rangesOfFull,
+  rangesOfIncrement,
+  rangesWithout,
+  type Span,
+  totalLength,
+} from '../../../src/core/extents.js';
 
 /** One disk told byte by byte, and its spans as a server may split them. */
 interface Disk {
@@ -111,6 +119,34 @@ describe('the ranges of a whole disk', () => {
         const expected = modelOf(all).map((kind) => (kind === 'zero' ? 'clean' : kind));
         expect(painted(ranges, disk.size)).toEqual(expected);
         expect(totalLength(ranges)).toBe(expected.filter((kind) => kind === 'data').length);
+      }),
+    );
+  });
+});
+
+describe('rangesWithout', () => {
+  it('are the bytes that are in no span, of the kind that they were', () => {
+    fc.assert(
+      fc.property(disks, runs(120), ({ size, clusterSize, dirty, zero, cuts }, taken) => {
+        const shape = { size, clusterSize };
+        const ranges = rangesOfIncrement({ dirty: spansOf(dirty, cuts), zero: spansOf(zero, cuts) }, shape);
+        const before = painted(ranges, size);
+        const left = painted(rangesWithout(ranges, spansOf(taken, [])), size);
+        expect(left).toEqual(before.map((kind, at) => (taken[at] ? 'clean' : kind)));
+      }),
+    );
+  });
+});
+
+describe('joinSpans', () => {
+  it('has every byte once, in order', () => {
+    const span = fc.record({ offset: fc.nat(50), length: fc.integer({ min: 1, max: 9 }) });
+    fc.assert(
+      fc.property(fc.array(span), (all) => {
+        const has = Array.from({ length: 60 }, (_, at) =>
+          all.some(({ offset, length }) => at >= offset && at < offset + length),
+        );
+        expect(joinSpans(all)).toEqual(spansOf(has, []));
       }),
     );
   });

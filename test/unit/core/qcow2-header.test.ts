@@ -60,6 +60,7 @@ describe('parseQcow2Header', () => {
       dataFile: false,
       externalDataFileName: null,
       incompatibleFeatures: 0n,
+      autoclearFeatures: 0n,
       dirty: false,
       corrupt: false,
       compressionType: 'zlib',

@@ -1,0 +1,73 @@
+import { join } from 'node:path';
+import { joinSpans, type Range, rangesWithout, type Span } from '../core/extents.js';
+import { IMAGE_CLUSTER } from '../core/image-cluster.js';
+import { type DigestMethod, methodOf, methodOfPieces, pieceCount, strongest } from '../core/pieces.js';
+import type { PointDisk } from '../core/point.js';
+import { tablesOf } from '../core/qcow2-tables.js';
+import { parseQcow2Header, type Qcow2Header } from '../core/qcow2-header.js';
+import { beginning } from '../qemu-tools/examine.js';
+import { viewOf } from '../qemu-tools/image-view.js';
+import { map } from '../qemu-tools/steps.js';
+import { readPieces } from '../repository/digest.js';
+import { rangesIn, slicesOf } from './image-to-fill.js';
+
+/** A FULL into a copy of whose file the increments above it can be written, so that the work is that of the increments. */
+export interface MovableFull {
+  readonly full: PointDisk;
+  readonly pieces: {
+    /** Length of each but the last, in bytes. */
+    readonly bytes: number;
+    readonly method: DigestMethod;
+    readonly digests: readonly string[];
+  };
+  /** What is to be written: of each cluster what the newest has that has it. */
+  readonly slices: readonly MergeSlice[];
+}
+
+/** Increments that are opened at once. */
+export interface MergeSlice {
+  /** Oldest first. */
+  readonly files: readonly string[];
+  readonly ranges: readonly Range[];
+}
+
+/**
+ * Undefined where the new FULL has to be made from the beginning: one that has no list of its pieces or a weaker digest than an
+ * increment, is compressed, or is another disk; of images of other tools those whose clusters are others than ours.
+ */
+export async function movableFull(
+  dir: string,
+  files: readonly PointDisk[],
+  signal: AbortSignal,
+): Promise<MovableFull | undefined> {
+  const [full, ...increments] = files;
+  if (!full?.pieces || full.compressed || full.virtualSize !== files.at(-1)?.virtualSize) return undefined;
+  const method = methodOfPieces(full.pieces);
+  if (strongest(files.map(methodOf)) !== method) return undefined;
+  const path = join(dir, full.file);
+  const start = await beginning(path, full.file);
+  if (!isOrdinary(parseQcow2Header(start)) || !tablesOf(start)) return undefined;
+  const { bytes } = full.pieces;
+  const count = pieceCount(full.size, bytes);
+  const digests = count > 1 ? await readPieces(path, full.pieces, count) : undefined;
+  if (!digests) return undefined;
+  const slices: MergeSlice[] = [];
+  let newer: readonly Span[] = [];
+  for (const slice of slicesOf(increments).toReversed()) {
+    const ranges = rangesIn(await map(viewOf(slice), { cwd: dir, signal }));
+    if (!ranges.every((range) => isWhole(range, full.virtualSize))) return undefined;
+    slices.unshift({ files: slice, ranges: rangesWithout(ranges, newer) });
+    newer = joinSpans([...newer, ...ranges]);
+  }
+  return { full, pieces: { bytes, method, digests }, slices };
+}
+
+function isOrdinary({ version, clusterSize, snapshots, autoclearFeatures, dirty, corrupt }: Qcow2Header): boolean {
+  const usual = version === 3 && clusterSize === IMAGE_CLUSTER && snapshots === 0 && autoclearFeatures === 0n;
+  return usual && !dirty && !corrupt;
+}
+
+function isWhole({ offset, length }: Span, size: number): boolean {
+  const ends = (at: number): boolean => at % IMAGE_CLUSTER === 0 || at === size;
+  return ends(offset) && ends(offset + length);
+}
