@@ -11,6 +11,7 @@ import type { KnownImage } from '../../src/repository/seal-file.js';
 import {
   copyLab,
   expectSame,
+  fakeProgram,
   type Lab,
   labIn,
   makeDisk,
@@ -135,6 +136,16 @@ describe.each(['copied', 'shared'] as const)('a FULL that is moved, its file %s'
     const now = await digestByPieces(join(lab.folder('d1'), PARTIAL), 'gmac');
     expect(now.digests.flatMap((each, index) => (each === digest.digests[index] ? [] : [index]))).toEqual([2]);
   });
+});
+
+it('is refused where the storage has kept other bytes than were copied', async () => {
+  const lab = await makeLab();
+  const files = await line(lab, [FULL, { size: 32, io: ['write -P 7 1M 1M'] }]);
+  const dd = (await run('which', ['dd'])).stdout.trim();
+  const wrong = `printf x | ${dd} "$2" bs=1 seek=9000000 conv=notrunc status=none`;
+  await fakeProgram(lab, 'dd', `${dd} "$@" || exit\ncase $2 in of=*) ${wrong} ;; esac`);
+  const error = await refusal(move(lab, files));
+  expect([error.code, error.message]).toEqual(['failed', expect.stringContaining('it is no copy of FULL-10.qcow2')]);
 });
 
 describe('a FULL is made from the beginning', () => {

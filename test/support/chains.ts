@@ -174,19 +174,24 @@ export async function refusal(promise: Promise<unknown>): Promise<QmpBackupError
   return outcome.error;
 }
 
-/** A program named qemu-img that only notes that it was called; `calls` are its arguments so far. */
-export async function fakeQemuImg(lab: Lab): Promise<{ readonly calls: () => Promise<string>; restore(): void }> {
+/** A program of that name, a shell script, comes first in PATH. */
+export async function fakeProgram(lab: Lab, name: string, script: string): Promise<{ restore(): void }> {
   const bin = join(lab.root, 'bin');
-  const log = join(lab.root, 'calls');
   await mkdir(bin, { recursive: true });
-  await writeFile(join(bin, 'qemu-img'), `#!/bin/sh\necho "$@" >> ${log}\nexit 1\n`, { mode: 0o755 });
-  await writeFile(log, '');
+  await writeFile(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   const before = process.env.PATH;
   process.env.PATH = `${bin}:${before}`;
-  return {
-    calls: () => readFile(log, 'utf8'),
-    restore: () => {
-      process.env.PATH = before;
-    },
+  const restore = (): void => {
+    process.env.PATH = before;
   };
+  afterTest(() => Promise.resolve(restore()));
+  return { restore };
+}
+
+/** A program named qemu-img that only notes that it was called; `calls` are its arguments so far. */
+export async function fakeQemuImg(lab: Lab): Promise<{ readonly calls: () => Promise<string>; restore(): void }> {
+  const log = join(lab.root, 'calls');
+  await writeFile(log, '');
+  const { restore } = await fakeProgram(lab, 'qemu-img', `echo "$@" >> ${log}\nexit 1`);
+  return { calls: () => readFile(log, 'utf8'), restore };
 }
