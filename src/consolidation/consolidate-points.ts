@@ -279,7 +279,15 @@ async function makeFile(
     return sealFile(staging, partial, { digests: strongest(files.map(methodOf)), signal, ...how });
   };
   const about = { line, file, compressed: compress };
-  if (moved) return { ...about, ...(await seal({ known: await moveFull(image, moved, filling) })) };
+  if (moved) {
+    const known = await moveFull(image, moved, filling).catch(async (error: unknown) => {
+      // Of a FULL that is damaged it says what came of that.
+      signal.throwIfAborted();
+      await refuseDamage(image.dir, [moved.full], { signal }, { findDigestFault });
+      throw error;
+    });
+    return { ...about, ...(await seal({ known })) };
+  }
   const { compressionType } = await readHeader(filePath(target, disk, topOf(line).file), topOf(line).file);
   const type = compress && compressionType === 'zstd' ? { compressionType } : {};
   await createImage(path, { size: virtualSize, backing: base ?? undefined, ...type });

@@ -1,6 +1,7 @@
 import { stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Span, totalLength } from '../core/extents.js';
+import { allOf } from '../flow/all-of.js';
 import { unwinding } from '../flow/unwind.js';
 import { inLanes } from '../flow/lanes.js';
 import { cloneFile, copyRange } from '../host/copy-file.js';
@@ -41,8 +42,7 @@ export async function moveFull(
     unwind.defer(() => daemon.close());
     await writeSlices(daemon, moved, { signal, onProgress: part(shared ? 0 : 40, 60) });
     const merged = await daemon.finish();
-    const written = await writtenSpans(merged, signal);
-    const report = await cutToEnd(path, signal);
+    const [written, report] = await allOf([writtenSpans(merged, signal), cutToEnd(path, signal)]);
     await syncFile(path);
     // What the storage has is proved, and not what is still in memory of its writing.
     await dropFromCache(path);

@@ -6,11 +6,11 @@ import { type ByteRange, differingRanges, pieceCount, rangeOfPiece } from '../co
 import { fileFinding, refuseFindings } from '../core/point-findings.js';
 import { l2OffsetOf, type TablesPlace, tablesOf } from '../core/qcow2-tables.js';
 import { QCOW2_HEADER_BYTES } from '../core/qcow2-header.js';
-import { allOf } from '../flow/all-of.js';
+import { allOf, endingTogether } from '../flow/all-of.js';
 import { fileError } from '../host/file-errors.js';
 import { findDifference } from '../nbd/compare.js';
 import { damagedAt } from '../repository/check-file.js';
-import { digestOfPieces, type DigestByPieces, digestsOf } from '../repository/digest.js';
+import { digestOfPieces, type DigestByPieces, digestsOfRanges } from '../repository/digest.js';
 import { type FillOptions, wrongResult } from './image-to-fill.js';
 import type { MovableFull } from './movable-full.js';
 import { withClient } from './with-client.js';
@@ -54,10 +54,18 @@ export async function proveMoved(
   try {
     const size = (await files.after.stat()).size;
     const changed = piecesWritten(image.written, { bytes: pieces.bytes, before: full.size, after: size });
-    const digests = await provePieces(moved, image, { changed, size, signal });
-    await proveRest(files, image, { changed, size: Math.min(size, full.size), bytes: pieces.bytes, signal });
-    const zeroed = await proveTables(files, moved, image, signal);
-    await proveMerged(moved, image, zeroed, { signal, onProgress });
+    const { signal: together, step } = endingTogether(signal);
+    const proveBytes = async (): Promise<void> => {
+      const rest = { changed, size: Math.min(size, full.size), bytes: pieces.bytes, signal: together };
+      await proveRest(files, image, rest);
+      const zeroed = await proveTables(files, moved, image, together);
+      await proveMerged(moved, image, zeroed, { signal: together, onProgress });
+    };
+    // Threads make the digests meanwhile.
+    const [digests] = await allOf([
+      step(provePieces(moved, image, { changed, size, signal: together })),
+      step(proveBytes()),
+    ]);
     return digestOfPieces(digests, pieces);
   } finally {
     await allOf([files.before.close(), files.after.close()]);
@@ -102,7 +110,7 @@ async function provePieces(
   const rangesOf = (indexes: readonly number[], length: number): readonly ByteRange[] =>
     indexes.map((index) => rangeOfPiece(index, { bytes, size: length }));
   const refuseOld = async (indexes: readonly number[]): Promise<void> => {
-    const found = await digestsOf(old, rangesOf(indexes, full.size), method, { signal });
+    const found = await digestsOfRanges(old, rangesOf(indexes, full.size), method, { signal });
     const now = new Map(indexes.map((index, at) => [index, found[at] ?? '']));
     const digests = pieces.digests.map((digest, index) => now.get(index) ?? digest);
     const ranges = differingRanges(digests, pieces.digests, { bytes, size: full.size });
@@ -110,7 +118,7 @@ async function provePieces(
   };
   await refuseOld(all.filter((index) => changed.has(index) && index < pieces.digests.length));
   const toRead = shared ? all.filter((index) => changed.has(index)) : all;
-  const found = await digestsOf(path, rangesOf(toRead, size), method, { signal });
+  const found = await digestsOfRanges(path, rangesOf(toRead, size), method, { signal });
   const read = new Map(toRead.map((index, at) => [index, found[at] ?? '']));
   const wrong = toRead.filter((index) => !changed.has(index) && read.get(index) !== pieces.digests[index]);
   if (wrong.length > 0) {

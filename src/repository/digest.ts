@@ -130,7 +130,7 @@ async function hashPieces(
 }
 
 /** The digests of parts of a file, each as of a piece. @throws as `digestByPieces` */
-export function digestsOf(
+export function digestsOfRanges(
   path: string,
   ranges: readonly ByteRange[],
   method: DigestMethod,

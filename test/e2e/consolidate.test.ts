@@ -210,7 +210,11 @@ describe('killed at any step, what the catalog names is whole, and the next run 
   it('consolidate', async () => {
     const steps: readonly CrashPoint[] = [
       { when: 'after', call: 'rename', matches: /catalog\.json$/ },
-      { when: 'after', call: 'spawn', matches: /^qemu-img convert/ },
+      // The copy of the FULL, and what is written into it.
+      { when: 'after', call: 'spawn', matches: /^dd .*of=/ },
+      { when: 'before', call: 'spawn', matches: /qemu-storage-daemon/ },
+      { when: 'after', call: 'send', matches: /block-export-del/ },
+      { when: 'before', call: 'send', matches: /"merged"/, nth: 2 },
       { when: 'after', call: 'rename', matches: /FULL-\d+\.qcow2\.pieces\.partial\n/ },
       { when: 'before', call: 'spawn', matches: /^qemu-img check/, nth: 2 },
       ...COMMITTED,

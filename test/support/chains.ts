@@ -151,13 +151,13 @@ export async function filesIn(folder: string): Promise<readonly string[]> {
   return (await readdir(folder)).toSorted();
 }
 
-/** Another byte at the end of the file, with its times as before: as a faulty disk does it. */
-export async function rot(image: string): Promise<void> {
+/** Another byte, near the end of the file unless told where, with its times as before: as a faulty disk does it. */
+export async function rot(image: string, at?: number): Promise<void> {
   const times = `${image}.times`;
   await run('cp', ['--attributes-only', '--preserve=timestamps', image, times]);
   const { size } = await stat(image);
   const handle = await open(image, 'r+');
-  await handle.write(Buffer.from([0x55]), 0, 1, size - 100);
+  await handle.write(Buffer.from([0x55]), 0, 1, at ?? size - 100);
   await handle.close();
   await run('touch', ['--reference', times, image]);
   await rm(times);
@@ -175,7 +175,7 @@ export async function refusal(promise: Promise<unknown>): Promise<QmpBackupError
 }
 
 /** A program of that name, a shell script, comes first in PATH. */
-export async function fakeProgram(lab: Lab, name: string, script: string): Promise<{ restore(): void }> {
+export async function fakeProgram(lab: Lab, name: string, script: string): Promise<{ readonly restore: () => void }> {
   const bin = join(lab.root, 'bin');
   await mkdir(bin, { recursive: true });
   await writeFile(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
