@@ -1,14 +1,22 @@
 import { join } from 'node:path';
 import { joinSpans, type Range, rangesWithout, type Span } from '../core/extents.js';
 import { IMAGE_CLUSTER } from '../core/image-cluster.js';
-import { type DigestMethod, methodOf, methodOfPieces, pieceCount, strongest } from '../core/pieces.js';
+import {
+  type DigestMethod,
+  listOfPieces,
+  methodOf,
+  methodOfPieces,
+  pieceCount,
+  type PieceDigest,
+  strongest,
+} from '../core/pieces.js';
 import type { PointDisk } from '../core/point.js';
 import { tablesOf } from '../core/qcow2-tables.js';
 import { parseQcow2Header, type Qcow2Header } from '../core/qcow2-header.js';
 import { beginning } from '../qemu-tools/examine.js';
 import { viewOf } from '../qemu-tools/image-view.js';
 import { map } from '../qemu-tools/steps.js';
-import { readPieces } from '../repository/digest.js';
+import { digestOfList, digestsOfRanges, readPieces } from '../repository/digest.js';
 import { rangesIn, slicesOf } from './image-to-fill.js';
 
 /** A FULL into a copy of whose file the increments above it can be written, so that the work is that of the increments. */
@@ -48,8 +56,7 @@ export async function movableFull(
   const start = await beginning(path, full.file);
   if (!isOrdinary(parseQcow2Header(start)) || !tablesOf(start)) return undefined;
   const { bytes } = full.pieces;
-  const count = pieceCount(full.size, bytes);
-  const digests = count > 1 ? await readPieces(path, full.pieces, count) : undefined;
+  const digests = await piecesOf(path, full, full.pieces, signal);
   if (!digests) return undefined;
   const slices: MergeSlice[] = [];
   let newer: readonly Span[] = [];
@@ -60,6 +67,19 @@ export async function movableFull(
     newer = joinSpans([...newer, ...ranges]);
   }
   return { full, pieces: { bytes, method, digests }, slices };
+}
+
+/** Of a single piece there is no list: it is read. */
+async function piecesOf(
+  path: string,
+  { size }: PointDisk,
+  pieces: PieceDigest,
+  signal: AbortSignal,
+): Promise<readonly string[] | undefined> {
+  const count = pieceCount(size, pieces.bytes);
+  if (count > 1) return readPieces(path, pieces, count);
+  const digests = await digestsOfRanges(path, [{ start: 0, end: size }], methodOfPieces(pieces), { signal });
+  return digestOfList(listOfPieces(digests)) === pieces.sha256 ? digests : undefined;
 }
 
 function isOrdinary({ version, clusterSize, snapshots, autoclearFeatures, dirty, corrupt }: Qcow2Header): boolean {

@@ -97,6 +97,17 @@ describe.each(['copied', 'shared'] as const)('a FULL that is moved, its file %s'
     }
   });
 
+  it('has a single piece, of which there is no list', async () => {
+    const lab = await labOf(where);
+    const files = await line(lab, [
+      { size: 32, io: ['write -P 1 0 1M'] },
+      { size: 32, io: ['write -P 7 512k 2M', 'write -z 0 256k'] },
+    ]);
+    await expectMoved(lab, files);
+    await rotAt(lab, files[0]!.file, MiB);
+    expect(await movableFull(lab.folder('d1'), files, options.signal)).toBeUndefined();
+  });
+
   it('has been moved before', async () => {
     const lab = await labOf(where);
     const files = await line(lab, [

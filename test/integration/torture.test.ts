@@ -18,7 +18,7 @@ const FIRST_SEEDS: Readonly<Record<string, number>> = {
   'clears the bitmap at the start': 5000,
   'takes the recorded node instead of the top one': 4000,
   'prunes what a kept point builds on': 1004,
-  'swaps a new FULL in before it is compared': 1023,
+  'swaps a new FULL in before it is proved': 1023,
 };
 const OTHER_FIRST_SEED = 1000;
 

@@ -230,20 +230,24 @@ const SECTOR = 512;
 
 /**
  * A PATH with a qemu-img that writes over the first sector of a new image when it is filled: after the `convert` that makes a
- * FULL, before the `map` by which an increment is looked at. In the sector are two values; a write of the torture has but one.
+ * FULL, or the `check` of one that was moved, before the `map` by which an increment is looked at. In the sector are two values; a
+ * write of the torture has but one.
  */
 async function wrongStorage(dir: string): Promise<string> {
   const [bin, sector] = [join(dir, 'bin'), join(dir, 'sector')];
   await mkdir(bin);
   await writeFile(sector, Buffer.alloc(SECTOR, 'ab'));
-  const spoil = `qemu-io -f qcow2 -c 'write -s ${sector} 0 ${SECTOR}' "$image" >/dev/null && touch ${dir}/spoiled`;
+  // A daemon may have it open: storage asks nobody either.
+  const open = `--image-opts driver=qcow2,file.driver=file,file.locking=off,file.filename="$image"`;
+  const spoil = `qemu-io -c 'write -s ${sector} 0 ${SECTOR}' ${open} >/dev/null && touch ${dir}/spoiled`;
   const script = [
     '#!/bin/bash',
     `PATH=\${PATH#${bin}:}`,
-    `spoil() { for image in *.partial; do ${spoil}; done; }`,
-    'if [[ $1 = map && $* = *.partial* ]]; then spoil; fi',
+    `spoil() { for image; do ${spoil}; done; }`,
+    'if [[ $1 = map && $* = *.partial* ]]; then spoil *.partial; fi',
     'qemu-img "$@" || exit',
-    'if [[ $1 = convert ]]; then spoil; fi',
+    'if [[ $1 = convert ]]; then spoil *.partial; fi',
+    `if [[ $1 = check && ! -e ${dir}/spoiled && $* =~ /[^\\"]*/FULL-[^\\"]*partial ]]; then spoil "\${BASH_REMATCH[0]}"; fi`,
   ];
   await writeFile(join(bin, 'qemu-img'), `${script.join('\n')}\n`);
   await chmod(join(bin, 'qemu-img'), 0o755);
