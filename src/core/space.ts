@@ -93,15 +93,25 @@ export function tooLittleSpace(
   { where, force }: { readonly where: string; readonly force: boolean },
 ): string | undefined {
   if (!isTight({ need, free, reserve })) return undefined;
-  const numbers = `the backup can need ${formatBytes(need)}, ${formatBytes(free)} are free and ${formatBytes(reserve)} of them stay in reserve`;
+  const numbers = `the backup can need ${spaceInWords({ need, free, reserve })}`;
   const floor = floorOf({ free, reserve });
-  if (force && free > floor) return `${where} may be too small: ${numbers}; going on because of --force`;
+  if (!isRefused({ need, free, reserve }, { force }))
+    return `${where} may be too small: ${numbers}; going on because of --force`;
   const short = formatBytes(need - (free - reserve));
   throw new QmpBackupError('unsafe', `there is too little space on ${where}: ${numbers}`, {
     hint: force
       ? `Nothing was changed. Free ${short} there. --force does not help: with less than ${formatBytes(floor)} left, the guest's own writes could fail.`
       : `Nothing was changed. Free ${short} there, keep less with --reserve BYTES, or go on with --force: the run then ends by itself before the space is used up.`,
   });
+}
+
+/** Whether `tooLittleSpace` refuses it. */
+export function isRefused(space: SpaceNeed, { force }: { readonly force: boolean }): boolean {
+  return isTight(space) && !(force && space.free > floorOf(space));
+}
+
+export function spaceInWords({ need, free, reserve }: SpaceNeed): string {
+  return `${formatBytes(need)}, ${formatBytes(free)} are free and ${formatBytes(reserve)} of them stay in reserve`;
 }
 
 /** Whether the run can need more than there is above the floor, as `--force` allows. */

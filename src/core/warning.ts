@@ -12,6 +12,7 @@ export const WARNING_CODES = {
   'not-locked': 'no lock keeps others from changing what is read',
   'no-guard': 'no process guards the run: should it be killed, the next one has to tidy up',
   'target-may-hang': 'should the target hang, the guest may hang with it',
+  'full-postponed': 'a FULL that is due by `--auto-full-after` does not fit: the chain goes on',
   'space-short': 'the space may be too little',
   'guest-paused': 'the guest was paused by a write that failed',
   'guest-frozen': 'an earlier run may have left the guest frozen',

@@ -2,7 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { write } from '../support/lab/guest-writes.js';
-import { type BackupAnswer, scenario, writeBoth } from '../support/scenario.js';
+import { mountSmall } from '../support/mounts.js';
+import { expectRefused, leavingNoTrace } from '../support/refusal.js';
+import { type BackupAnswer, scenario, textsOf, writeBoth } from '../support/scenario.js';
 
 const reasonsOf = ({ point }: BackupAnswer): readonly (readonly [string, string])[] =>
   point.disks.map(({ level, reason }) => [level, reason]);
@@ -58,5 +60,42 @@ describe('--auto-full-after', () => {
 
     expect((await expectCli(2, [...args, '--auto-full-after', '0%'])).stderr).toContain('such as 150%');
     expect((await expectCli(2, [...args, ...limits, '--level', 'inc'])).stderr).toContain('goes with --level auto');
+  });
+
+  it('waits where there is no space for the FULL, and goes on with an increment that has it', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    const target = await mountSmall(lab.target, 96 * MiB);
+    const limits = ['--auto-full-after', '2', '--reserve', '4M'];
+    await write(lab.vm, 'd1', { offset: 0, length: 40 * MiB, pattern: 0x11 });
+    await lab.backup('auto', ...limits);
+    await write(lab.vm, 'd1', { offset: 0, length: 4 * MiB, pattern: 0x12 });
+    await lab.backup('auto', ...limits);
+    await target.fillBut(24 * MiB);
+
+    const args = ['--socket', lab.vm.socket, 'backup', '--target', lab.target, ...limits];
+    const words =
+      /a FULL is due \(the chain has 2 points\) and there is too little space for it: it can need 40\.\d MiB, 2\d\.\d MiB are free and 4\.0 MiB of them stay in reserve\. The chain goes on/;
+    await write(lab.vm, 'd1', { offset: 8 * MiB, length: 4 * MiB, pattern: 0x13 });
+    expect((await expectCli(0, [...args, '--dry-run'])).stderr).toMatch(words);
+    const third = await lab.backup('auto', ...limits);
+    expect(third.point).toMatchObject({ level: 'inc', number: 2 });
+    expect(third.warnings.map(({ code }) => code)).toEqual(['full-postponed']);
+    expect(textsOf(third.warnings).join()).toMatch(words);
+    await lab.expectChainEqualsDisks();
+    await lab.expectNothingLeft(2);
+    await expectCli(5, [...args, '--strict', '--dry-run']);
+
+    // No space for the increment either, or none to be had: the FULL is refused as it would have been.
+    await write(lab.vm, 'd1', { offset: 12 * MiB, length: 24 * MiB, pattern: 0x14 });
+    await leavingNoTrace(lab, () => expectRefused(13, args, /the backup can need 40\.\d MiB/));
+    for (const name of Object.values(await lab.bitmaps()).flat())
+      await lab.vm.control.execute('block-dirty-bitmap-remove', { node: 'd1', name });
+    await expectRefused(13, args, /the backup can need 40\.\d MiB/);
+
+    await target.empty();
+    const fourth = await lab.backup('auto', ...limits);
+    expect(fourth.point).toMatchObject({ level: 'full', number: 0 });
+    expect(fourth.warnings).toEqual([]);
+    await lab.expectChainEqualsDisks();
   });
 });

@@ -10,12 +10,20 @@ import { freeSpace } from '../../host/free-space.js';
  * @throws QmpBackupError `unsafe` where that is too little and `--force` was not given or cannot help
  */
 export async function checkSpace(run: BackupRun, plan: BackupPlan): Promise<SpaceNeed & { readonly network: boolean }> {
-  const { reserve, force, stallTimeoutMs } = run.options;
-  const { free, total, network } = await freeSpace(run.target, { timeoutMs: stallTimeoutMs, signal: run.signal });
-  const space = { need: spaceNeeded(plan.disks), free, reserve: reserve ?? defaultReserve({ total }) };
-  const short = tooLittleSpace(space, { where: targetInWords(run.target), force });
+  const space = await measureSpace(run, plan);
+  const short = tooLittleSpace(space, { where: targetInWords(run.target), force: run.options.force });
   if (short !== undefined) run.warn(warning('space-short', short));
-  return { ...space, network };
+  return space;
+}
+
+/** What the plan can need, and what the target has. */
+export async function measureSpace(
+  { target, options, signal }: BackupRun,
+  plan: BackupPlan,
+): Promise<SpaceNeed & { readonly network: boolean }> {
+  const { reserve, stallTimeoutMs } = options;
+  const { free, total, network } = await freeSpace(target, { timeoutMs: stallTimeoutMs, signal });
+  return { need: spaceNeeded(plan.disks), free, reserve: reserve ?? defaultReserve({ total }), network };
 }
 
 export function targetInWords(target: string): string {

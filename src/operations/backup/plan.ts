@@ -4,11 +4,13 @@ import type { BackupRun, Planned } from '../../backends/backup-run.js';
 import type { CopyMethod } from '../../backends/copy-method.js';
 import type { VmState } from '../../core/disk.js';
 import { withAskedFor } from '../../core/choose-disks.js';
-import { isShort } from '../../core/space.js';
+import type { BackupPlan } from '../../core/plan.js';
+import { isRefused, isShort, type SpaceNeed, spaceInWords } from '../../core/space.js';
+import { warning } from '../../core/warning.js';
 import { damageIn } from '../../repository/check-parents.js';
-import { planInto } from '../../repository/plan-into.js';
+import { planInto, type PlanOptions } from '../../repository/plan-into.js';
 import type { TargetState } from '../../repository/target.js';
-import { checkSpace } from './check-space.js';
+import { checkSpace, measureSpace } from './check-space.js';
 
 export interface PlannedRun extends Pick<Planned, 'plan' | 'space'> {
   /** With the disks that were asked for. */
@@ -22,9 +24,15 @@ export async function planRun(run: BackupRun, ready: ReadyVm, state: TargetState
   const vm = withAskedFor(ready.vm, options);
   const { bitmapName } = ready;
   const targetId = state.catalog?.targetId ?? randomBytes(8).toString('hex');
-  const { plan, parents } = await planInto(state, {
+  const into: PlanOptions = {
     ...{ request: options, vm, attempt, now: context.now() },
     bitmapName: bitmapName && ((disk) => bitmapName(targetId, disk, attempt)),
+  };
+  const due = await planInto(state, into);
+  const { parents } = due;
+  const plan = await planWithSpace(run, due.plan, async () => {
+    const goesOn = await planInto(state, { ...into, request: { ...options, chainLimits: [] }, parents });
+    return goesOn.plan;
   });
   const { catalog } = parents;
   if (catalog) (await damageIn(target, catalog, parents)).forEach(run.warn);
@@ -37,4 +45,26 @@ export async function planRun(run: BackupRun, ready: ReadyVm, state: TargetState
   const method = await ready.prepare(run, planned, { network, spaceIsShort: isShort(space) });
   context.report({ kind: 'planned', target, plan, fleecing: method.fleecing });
   return { vm, plan, space, method };
+}
+
+/**
+ * A FULL that is due by `--auto-full-after`, and has no space, waits where the chain can go on by an increment: nobody may be there to make
+ * space, and a longer chain is worth more than no point. Where the increment has no space either, or is a FULL itself, the one
+ * that is due is refused.
+ */
+async function planWithSpace(
+  run: BackupRun,
+  due: BackupPlan,
+  planToGoOn: () => Promise<BackupPlan>,
+): Promise<BackupPlan> {
+  if (run.options.level !== 'auto' || !due.beginsChain) return due;
+  const isTooLarge = (space: SpaceNeed): boolean => isRefused(space, run.options);
+  const space = await measureSpace(run, due);
+  if (!isTooLarge(space)) return due;
+  const goesOn = await planToGoOn();
+  if (goesOn.level !== 'inc' || isTooLarge(await measureSpace(run, goesOn))) return due;
+  const why = due.disks[0]?.reason ?? 'the chain is long enough';
+  const words = `a FULL is due (${why}) and there is too little space for it: it can need ${spaceInWords(space)}`;
+  run.warn(warning('full-postponed', `${words}. The chain goes on with an increment until there is`));
+  return goesOn;
 }
