@@ -97,10 +97,7 @@ export async function redefineCheckpoint(
   checkpoint: NewCheckpoint & Pick<Checkpoint, 'creationTime'>,
   options: { readonly validate: boolean },
 ): Promise<void> {
-  await virsh('checkpoint-create', ['--redefine', ...(options.validate ? ['--redefine-validate'] : [])], {
-    domain: uuid,
-    documents: { '--xmlfile': checkpointXml(checkpoint) },
-  });
+  await redefine(virsh, uuid, checkpointXml(checkpoint), options);
 }
 
 /**
@@ -110,9 +107,18 @@ export async function redefineCheckpoint(
  * @throws VirshError `bitmap-broken`
  */
 export async function validateCheckpoint(virsh: Virsh, uuid: string, name: string): Promise<void> {
-  await virsh('checkpoint-create', ['--redefine', '--redefine-validate'], {
+  await redefine(virsh, uuid, await dumpCheckpoint(virsh, uuid, name), { validate: true });
+}
+
+async function redefine(
+  virsh: Virsh,
+  uuid: string,
+  xml: string,
+  { validate }: { readonly validate: boolean },
+): Promise<void> {
+  await virsh('checkpoint-create', ['--redefine', ...(validate ? ['--redefine-validate'] : [])], {
     domain: uuid,
-    documents: { '--xmlfile': await dumpCheckpoint(virsh, uuid, name) },
+    documents: { '--xmlfile': xml },
   });
 }
 

@@ -12,6 +12,7 @@ import {
   freeze,
   redefineCheckpoint,
   thaw,
+  validateCheckpoint,
 } from '../../src/libvirt/backup.js';
 import type { NewCheckpoint } from '../../src/libvirt/checkpoint-xml.js';
 import { askAgent, askConnection, listSnapshots } from '../../src/libvirt/connection.js';
@@ -494,6 +495,11 @@ describe('checkpoints', () => {
     await domain.start();
     const [half] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
     expect(half?.disks.map(({ changedBytes }) => changedBytes)).toEqual([3 * MIB, null]);
+    const whole = { ...checkpoint('qmpbackup-p1'), creationTime: half!.creationTime };
+    await expect(redefineCheckpoint(virsh, domain.uuid, whole, { validate: true })).rejects.toMatchObject({
+      reason: 'bitmap-broken',
+      brokenBitmap: { checkpoint: 'qmpbackup-p1', target: 'vdb' },
+    });
     await expect(
       beginBackup(virsh, domain.uuid, pull({ vda: 'qmpbackup-p1', vdb: 'qmpbackup-p1' })),
     ).rejects.toMatchObject({
@@ -520,6 +526,9 @@ describe('checkpoints', () => {
     await domain.start();
     const [broken] = await listCheckpoints(virsh, domain.uuid, { sizes: true });
     expect(broken?.disks.map(({ changedBytes }) => changedBytes)).toEqual([null, null]);
+    await expect(validateCheckpoint(virsh, domain.uuid, 'qmpbackup-k1')).rejects.toMatchObject({
+      reason: 'bitmap-broken',
+    });
     await expect(beginBackup(virsh, domain.uuid, pull({ vda: 'qmpbackup-k1' }))).rejects.toMatchObject({
       reason: 'bitmap-broken',
     });

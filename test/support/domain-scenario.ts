@@ -79,14 +79,18 @@ export async function domainScenario(lab: LibvirtLab, more: Partial<DomainOption
     expectNoStrayBitmaps: async () => {
       const known = await self.checkpoints();
       for (const { file = '' } of disks) {
-        const { stdout } = await run('qemu-img', ['info', '--output=json', file]);
-        const found = [...stdout.matchAll(/"name": "(qmpbackup-[^"]+)"/g)].map(([, name = '']) => name);
-        const stray = found.filter((each) => !known.includes(each));
+        const stray = (await ourBitmapsIn(file)).filter((each) => !known.includes(each));
         if (stray.length > 0) throw new Error(`bitmaps without a checkpoint in ${file}: ${stray.join(', ')}`);
       }
     },
   };
   return self;
+}
+
+/** Of an image that no QEMU has open. */
+export async function ourBitmapsIn(image: string): Promise<readonly string[]> {
+  const { stdout } = await run('qemu-img', ['info', '--output=json', image]);
+  return [...stdout.matchAll(/"name": "(qmpbackup-[^"]+)"/g)].map(([, name = '']) => name);
 }
 
 async function emptyDisks(dir: string, name: string): Promise<readonly DomainDisk[]> {

@@ -1,15 +1,16 @@
-import { rename, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { copyFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { crashArguments } from '../crash-point.js';
-import { type DomainScenario, domainScenario } from '../domain-scenario.js';
+import { type DomainScenario, domainScenario, ourBitmapsIn } from '../domain-scenario.js';
 import { compareImages } from '../lab/compare.js';
 import { discard, flush, write, writeZeroes } from '../lab/guest-writes.js';
 import type { LibvirtLab } from '../lab/libvirt.js';
 import { run } from '../lab/programs.js';
 import { patient } from '../patience.js';
-import { type DomainFault, type DomainRunStep, type DomainStep, KILLED } from './domain-steps.js';
+import { type DomainFault, type DomainRunStep, type DomainStep, type ImageChange, KILLED } from './domain-steps.js';
 import { TrackedDisks } from './tracked-disks.js';
 import { readCatalogOf, strayFiles } from './leftovers.js';
 import type { SequenceReport } from './sequence.js';
@@ -30,7 +31,8 @@ interface SeenPoint {
   readonly copies: ReadonlyMap<string, string>;
 }
 
-type DefineAnew = Extract<DomainStep, { kind: 'define-anew' }>;
+type WhileOff = Extract<DomainStep, { kind: 'while-off' }>;
+type Libvirtd = Extract<DomainStep, { kind: 'libvirtd' }>;
 
 const DISKS = ['vda', 'vdb'] as const;
 const SECTOR = 512;
@@ -83,7 +85,7 @@ class DomainLife {
   readonly #tracked = new TrackedDisks();
   #copies = 0;
   #snapshots = 0;
-  #everSnapshot = false;
+  #bitmapsMayStay = false;
 
   constructor(lab: LibvirtLab, program: string, scenario: DomainScenario) {
     this.#lab = lab;
@@ -109,13 +111,16 @@ class DomainLife {
         await domain.kill();
         this.#tracked.forget();
         return domain.start();
-      case 'define-anew':
-        return this.#defineAnew(step);
+      case 'while-off':
+        return this.#whileOff(step);
+      case 'libvirtd':
+        return this.#restartLibvirtd(step);
       case 'snapshot':
         // A third one would add nothing but time.
         if (!running || this.#snapshots === 2) return;
         this.#snapshots += 1;
-        this.#everSnapshot = true;
+        // A commit brings back bitmaps of the images below, of which nobody knows then.
+        this.#bitmapsMayStay = true;
         this.#tracked.forget();
         await this.#virsh(
           'snapshot-create-as',
@@ -132,9 +137,7 @@ class DomainLife {
         return;
       case 'grow':
         this.#tracked.forget();
-        if (running)
-          await this.#virsh('blockresize', DISKS[step.disk], `${(await this.#sizeOf(DISKS[step.disk])) + step.bytes}B`);
-        return;
+        return running ? this.#grow(DISKS[step.disk], step.bytes) : undefined;
       case 'checkpoint':
         if (running) await this.#virsh('checkpoint-create-as', `theirs-${Date.now()}`);
         return;
@@ -187,8 +190,7 @@ class DomainLife {
     }
     for (const point of this.#points) await this.#compare(point);
     if (!(await this.#isOff())) await this.#scenario.domain.destroy();
-    // A commit brings back bitmaps of the images below, of which nobody knows then.
-    if (!this.#everSnapshot) await this.#scenario.expectNoStrayBitmaps();
+    if (!this.#bitmapsMayStay) await this.#scenario.expectNoStrayBitmaps();
   }
 
   async forget(): Promise<void> {
@@ -272,28 +274,60 @@ class DomainLife {
       await this.#tool([...this.#scenario.vm, 'cleanup', '--remove-bitmaps', '--stale', ...known], [0]);
   }
 
-  async #defineAnew({ killed, copied, start }: DefineAnew): Promise<void> {
+  async #whileOff({ killed, anew, image, start }: WhileOff): Promise<void> {
     const { domain } = this.#scenario;
     if (!(await this.#isOff())) {
       if (killed) this.#tracked.forget();
       await (killed ? domain.kill() : domain.destroy());
     }
-    // Of one with a snapshot the images below have to stay what they are.
-    if (copied !== null && this.#snapshots === 0) await this.#copyAside(DISKS[copied]);
-    const { stdout: xml } = await this.#lab.virsh(['dumpxml', '--inactive', domain.uuid]);
-    const file = join(this.#lab.dir, `${domain.name}-anew.xml`);
-    await writeFile(file, xml);
-    await this.#virsh('undefine', '--checkpoints-metadata');
-    await this.#lab.virsh(['define', file]);
+    if (image !== null) await this.#change(image);
+    if (anew) {
+      const { stdout: xml } = await this.#lab.virsh(['dumpxml', '--inactive', domain.uuid]);
+      const file = join(this.#lab.dir, `${domain.name}-anew.xml`);
+      await writeFile(file, xml);
+      await this.#virsh('undefine', '--checkpoints-metadata');
+      await this.#lab.virsh(['define', file]);
+    }
     if (start) await domain.start();
   }
 
-  /** The disk goes on in a copy of its image, by the same name. */
-  async #copyAside(disk: (typeof DISKS)[number]): Promise<void> {
+  /** The disk goes on in an image by the same name. */
+  async #change({ disk: number, how }: ImageChange): Promise<void> {
+    const disk = DISKS[number];
     const image = await this.#imageOf(disk);
-    await run('qemu-img', ['convert', '-O', 'qcow2', image, `${image}.copy`]);
-    await rename(`${image}.copy`, image);
+    if (how === 'removed') {
+      for (const name of await ourBitmapsIn(image)) await run('qemu-img', ['bitmap', '--remove', image, name]);
+    } else {
+      // Of one with a snapshot the images below have to stay what they are.
+      if (this.#snapshots > 0) return;
+      const earlier = `${image}.earlier`;
+      if (how === 'copied') await run('qemu-img', ['convert', '-O', 'qcow2', image, `${image}.copy`]);
+      else if (existsSync(earlier)) await rename(earlier, `${image}.copy`);
+      else return copyFile(image, earlier);
+      await rename(`${image}.copy`, image);
+      // Its bitmaps may be some that have been dropped since.
+      if (how === 'put-back') this.#bitmapsMayStay = true;
+    }
     this.#tracked.forget(disk);
+  }
+
+  async #restartLibvirtd({ killed, forgets }: Libvirtd): Promise<void> {
+    const runs = !(await this.#isOff());
+    await this.#lab.stopDaemon(killed ? 'kill' : 'graceful');
+    const checkpoints = join(this.#lab.dir, 'var/lib/libvirt/qemu/checkpoint', this.#scenario.domain.name);
+    if (forgets) {
+      await rm(checkpoints, { recursive: true, force: true });
+      // Nothing tells of those that a QEMU has made since it began to run.
+      if (runs) this.#bitmapsMayStay = true;
+    }
+    await this.#lab.startDaemon();
+  }
+
+  async #grow(disk: string, bytes: number): Promise<void> {
+    const resize = ['blockresize', this.#scenario.domain.uuid, disk, `${(await this.#sizeOf(disk)) + bytes}B`];
+    const { exitCode, stderr } = await this.#lab.virsh(resize, { allowed: [0, 1] });
+    // QEMU was killed, and no backup has dropped the bitmap since.
+    if (exitCode !== 0 && !stderr.includes('is inconsistent and cannot be used')) throw new Error(stderr);
   }
 
   async #write(writes: readonly Write[]): Promise<void> {

@@ -113,14 +113,19 @@ export const KNOWN_BUGS: readonly KnownBug[] = [
 /** For the torture of domains. */
 export const KNOWN_BUGS_OF_DOMAINS: readonly KnownBug[] = [
   {
-    name: 'redefines checkpoints without validation',
+    name: 'takes the bitmap of every checkpoint for whole',
     edits: [
       {
-        file: 'backends/libvirt/repair.ts',
-        text: '{ name, creationTime, disks, without }, { validate: true }',
-        by: '{ name, creationTime, disks, without }, { validate: false }',
+        file: 'backends/libvirt/session.ts',
+        text: 'inconsistent: domain.active && changedBytes === null && unmeasured === undefined,',
+        by: 'inconsistent: false,',
       },
     ],
+  },
+  {
+    // It shows where libvirt cannot measure a checkpoint, and nothing else tells that a bitmap is broken: docs/libvirt-notes.md.
+    name: 'redefines checkpoints without validation',
+    edits: [{ file: 'libvirt/backup.ts', text: "...(validate ? ['--redefine-validate'] : [])", by: '' }],
   },
   {
     name: 'does not write the zeros of an increment',
