@@ -9,6 +9,7 @@ import {
   domainScenario,
   domainWithFull,
   guardsOf,
+  ourBitmapsIn,
   writeBothDisks,
 } from '../support/domain-scenario.js';
 import { onceBefore } from '../support/first-in-path.js';
@@ -71,7 +72,10 @@ describe('SIGKILL at a step', () => {
 });
 
 describe('a run that was killed, whose domain was defined anew', () => {
-  it('leaves no bitmap that records for ever', async () => {
+  it.each([
+    ['and runs again', false],
+    ['and is looked after while it is off', true],
+  ])('%s, leaves no bitmap that records for ever', async (_, whileOff) => {
     const scenario = await domainWithFull(lab);
     const { domain, vm, target } = scenario;
     await writeBothDisks(scenario, 20, 0x31);
@@ -80,6 +84,12 @@ describe('a run that was killed, whose domain was defined anew', () => {
     await domain.destroy();
     await lab.virsh(['undefine', domain.uuid, '--checkpoints-metadata']);
     await lab.virsh(['define', join(lab.dir, `${domain.uuid}.xml`)]);
+    if (whileOff) {
+      const recover = [...vm, 'recover', '--target', target];
+      expect((await expectCli(0, [...recover, '--dry-run'])).stdout).toContain('made by a run that died');
+      await expectCli(0, recover);
+      expect(await ourBitmapsIn(scenario.fileOf('vda'))).toHaveLength(1);
+    }
     await domain.start();
     await writeBothDisks(scenario, 22, 0x32);
     expect((await scenario.backup('inc')).point).toMatchObject({ number: 1, level: 'inc' });

@@ -18,7 +18,10 @@ import { orphanBitmaps, redefineOrphan } from './orphan-bitmaps.js';
 import { type DomainSession, stateOf } from './session.js';
 import { endStarted } from './start-paused.js';
 
-/** What a dead run left, and the checkpoints that libvirt forgot: only a running domain can say if their bitmaps are whole. */
+/**
+ * What a dead run left, and the checkpoints that libvirt forgot. Of those that go on only a running domain can say if their bitmaps are
+ * whole; those that are to go are looked for in the images of one that is off, too.
+ */
 export async function observeDomainRepairs(
   { domain }: Pick<DomainSession, 'domain'>,
   target: TargetState,
@@ -26,9 +29,9 @@ export async function observeDomainRepairs(
 ): Promise<readonly RepairAction[]> {
   const actions = await observeRepairs(target, vm);
   const gone = new Set(actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : [])));
-  const runsOn = domain.active && !actions.some(({ kind }) => kind === 'end-domain');
-  const lost = runsOn ? lostCheckpoints(target.catalog, vm.disks) : [];
-  const orphans = runsOn ? await orphansOfDead(domain, target, vm) : [];
+  const staysAsItIs = !actions.some(({ kind }) => kind === 'end-domain');
+  const lost = domain.active && staysAsItIs ? lostCheckpoints(target.catalog, vm.disks) : [];
+  const orphans = staysAsItIs ? await orphansOfDead(domain, target, vm) : [];
   // The guest goes on first, and the journal goes last.
   const first = actions.findIndex(({ kind }) => !GUEST_FIRST.includes(kind));
   const before = first < 0 ? actions.length : first;
