@@ -17,6 +17,12 @@ export function mountedType(path: string): string | undefined {
   return table === undefined ? undefined : mountOf(parseMounts(table), resolve(path))?.type;
 }
 
+/** `major:minor` of it, as `mountedType`. */
+export function mountedDevice(path: string): string | undefined {
+  const table = mountTable();
+  return table === undefined ? undefined : mountOf(parseMounts(table), resolve(path))?.device;
+}
+
 export interface Mount {
   readonly point: string;
   readonly type: string;

@@ -1,6 +1,7 @@
 import { basename, dirname } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import type { VmIdentity } from '../core/identity.js';
+import { QmpBackupError } from '../errors.js';
 import { readCatalog, requireCatalog } from './catalog-file.js';
 import { catalogsBelow, isMonth } from './layout.js';
 
@@ -11,23 +12,58 @@ export interface History {
   readonly targets: readonly { readonly target: string; readonly catalog: Catalog }[];
 }
 
+/** A target whose catalog cannot be read: nothing tells which history it is of. */
+export interface UnreadTarget {
+  readonly target: string;
+  readonly error: QmpBackupError;
+}
+
 /**
  * The histories in a folder: it is a target, or has several below.
  *
  * @throws QmpBackupError as `requireCatalog`
  */
 export async function historiesIn(root: string): Promise<readonly History[]> {
+  const { histories, unread } = await readHistories(root);
+  if (unread[0]) throw unread[0].error;
+  return histories;
+}
+
+/** As `historiesIn`; of several targets those that cannot be read hold the others up only where they may be months of the same VM. */
+export async function readHistories(
+  root: string,
+): Promise<{ readonly histories: readonly History[]; readonly unread: readonly UnreadTarget[] }> {
   const folders = (await readCatalog(root)) ? [root] : await catalogsBelow(root);
   if (folders.length === 0) await requireCatalog(root);
-  const targets = await Promise.all(folders.map(async (target) => ({ target, catalog: await requireCatalog(target) })));
+  const unread: UnreadTarget[] = [];
   const histories = new Map<string, History>();
-  for (const each of targets) {
+  const found = await Promise.all(folders.map((target) => readTargetOf(target)));
+  for (const each of found) {
+    if ('error' in each) {
+      unread.push(each);
+      continue;
+    }
     const key = historyOf(each.target, each.catalog);
     const before = histories.get(key)?.targets ?? [];
     // The newest month tells best which VM it is.
     histories.set(key, { vm: each.catalog.vm, targets: [...before, each] });
   }
-  return [...histories.values()];
+  return { histories: [...histories.values()], unread };
+}
+
+async function readTargetOf(target: string): Promise<History['targets'][number] | UnreadTarget> {
+  try {
+    return { target, catalog: await requireCatalog(target) };
+  } catch (error) {
+    if (error instanceof QmpBackupError && error.code !== 'interrupted') return { target, error };
+    throw error;
+  }
+}
+
+/** One of `unread` that may be a month of this history. */
+export function missingMonth({ targets }: History, unread: readonly UnreadTarget[]): UnreadTarget | undefined {
+  const folders = new Set(targets.flatMap(({ target }) => (isMonth(basename(target)) ? [dirname(target)] : [])));
+  return unread.find(({ target }) => isMonth(basename(target)) && folders.has(dirname(target)));
 }
 
 /** Earlier versions had VMs with similar names meet in one folder. */

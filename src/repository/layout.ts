@@ -118,10 +118,13 @@ function component(name: string): string {
   });
 }
 
+/** The file system's own, which only root may read. */
+export const LOST_AND_FOUND = 'lost+found';
+
 async function foldersIn(folder: string): Promise<readonly string[]> {
   try {
     const entries = await readdir(folder, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+    return entries.filter((entry) => entry.isDirectory() && entry.name !== LOST_AND_FOUND).map(({ name }) => name);
   } catch (error) {
     if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return [];
     throw fileError('read', folder, error);

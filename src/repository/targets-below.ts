@@ -5,7 +5,7 @@ import { isBackupFile, isStrayFolder } from '../core/strays.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { isThere } from '../host/is-there.js';
-import { catalogCopyPath, catalogPath, journalPath, verifiedPath } from './layout.js';
+import { catalogCopyPath, catalogPath, journalPath, LOST_AND_FOUND, verifiedPath } from './layout.js';
 
 export interface TargetsIn {
   readonly targets: readonly string[];
@@ -65,9 +65,6 @@ export async function diskFoldersIn(target: string): Promise<readonly string[]> 
     entry.isDirectory() && !entry.name.startsWith('.') && !isStrayFolder(entry.name) && entry.name !== LOST_AND_FOUND;
   return (await entriesOf(target)).filter(isDiskFolder).map(({ name }) => name);
 }
-
-/** The file system's own, which only root may read. */
-const LOST_AND_FOUND = 'lost+found';
 
 /**
  * What is in a folder; nothing where it is not there or is none.

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -13,7 +13,7 @@ import { verify } from '../../src/operations/verify/verify.js';
 import { requireCatalog, writeCatalog } from '../../src/repository/catalog-file.js';
 import { lockTarget } from '../../src/repository/lock.js';
 import { leaveMark } from '../../src/repository/open-mark.js';
-import { catalog, entry, point } from '../support/builders.js';
+import { catalog, entry, MiB, point } from '../support/builders.js';
 import {
   copyLab,
   expectSame,
@@ -27,6 +27,7 @@ import {
   refusal,
   rot,
 } from '../support/chains.js';
+import { mountSmall } from '../support/mounts.js';
 import { labDir } from '../support/scenario.js';
 
 /** `prune` on real chains, beside which lies a copy of the disk at each point. */
@@ -235,6 +236,91 @@ describe('prune', () => {
     const never = await run(lab.target, { keepLast: 1, keepFree: '4096T' });
     expect(never.histories[0]?.missing).toBeGreaterThan(2 ** 50);
     expect(indexes(never, true)).toEqual([5, 6, 8, 9, 10]);
+    await expectWhole(lab);
+  });
+
+  it('sees in a dry run, too, what it would have freed of the VMs before, and tells at the end what is missing', async () => {
+    const root = join(await labDir(), 'backups');
+    await mountSmall(root, 16 * MiB);
+    for (const vm of ['one', 'two']) {
+      const target = join(root, vm);
+      await mkdir(join(target, 'd1'), { recursive: true });
+      const points: Point[] = [];
+      for (const number of [0, 1, 2]) {
+        const file = `FULL-${number}.qcow2`;
+        await writeFile(join(target, 'd1', file), Buffer.alloc(MiB));
+        const of = entry('d1', file, { size: MiB, allocated: MiB });
+        points.push(
+          point(0, [of], { createdAt: at(number), id: `${vm}${number}`.padEnd(12, 'x'), chain: `c${number}` }),
+        );
+      }
+      await writeCatalog(target, catalog(points));
+    }
+    const ofEach = async (free: number, dryRun: boolean): Promise<unknown> => {
+      const { histories } = await run(root, { keepLast: 1, keepFree: free, dryRun });
+      return histories.map(({ points, missing }) => [
+        points.filter(({ reasons }) => reasons.length === 0).length,
+        missing === null,
+      ]);
+    };
+    const { bavail, bsize } = await statfs(root);
+    // What the first one cannot free the second one does.
+    const enough = bavail * bsize + 2.5 * MiB;
+    const expected = [
+      [2, true],
+      [1, true],
+    ];
+    expect(await ofEach(enough, true)).toEqual(expected);
+    expect(await ofEach(bavail * bsize + 5 * MiB, true)).toEqual([
+      [2, false],
+      [2, false],
+    ]);
+    expect(await ofEach(enough, false)).toEqual(expected);
+  });
+
+  it('is not held up by the catalog of another VM; a month of its own holds it up', async () => {
+    const root = await labDir();
+    for (const folder of ['alone', 'vm/2025-11', 'vm/2025-12', 'broken']) {
+      const target = join(root, folder);
+      await mkdir(join(target, 'd1'), { recursive: true });
+      await writeFile(join(target, 'd1', 'FULL-1.qcow2'), 'x');
+      await writeFile(join(target, 'd1', 'FULL-2.qcow2'), 'x');
+      const points = [1, 2].map((n) =>
+        point(0, [entry('d1', `FULL-${n}.qcow2`, { size: 1 })], {
+          ...{ createdAt: at(n), id: `${n}`.padEnd(12, 'x'), chain: `c${n}` },
+        }),
+      );
+      await writeCatalog(target, catalog(points));
+    }
+    for (const folder of ['broken', 'vm/2025-11']) await writeFile(join(root, folder, 'catalog.json'), '{');
+    const { histories } = await run(root, { keepLast: 1 });
+    expect(histories.map(({ targets, points, failed }) => [targets.length, points.length, failed?.code])).toEqual([
+      [1, 0, 'unsafe'],
+      [1, 2, undefined],
+      [1, 0, 'unsafe'],
+    ]);
+    expect((await requireCatalog(join(root, 'alone'))).points).toHaveLength(1);
+    expect((await requireCatalog(join(root, 'vm/2025-12'))).points).toHaveLength(2);
+    for (const one of ['vm', 'broken'])
+      expect((await refusal(run(join(root, one), { keepLast: 1 }))).message).toContain('catalog.json is damaged');
+  });
+
+  it('says that the points are gone where one of their files cannot be removed, and the next run goes on', async () => {
+    const lab = await chains();
+    const file = join(lab.folder('d1'), 'FULL-10.qcow2');
+    await rm(file);
+    await mkdir(join(file, 'in the way'), { recursive: true });
+    const before = (await requireCatalog(lab.target)).points.length;
+    expect(await refusal(run(lab.target, { keepLast: 1, dropDamaged: true }))).toMatchObject({
+      code: 'failed',
+      message: expect.stringContaining(
+        'the points are dropped, and files of theirs are still there: cannot remove',
+      ) as string,
+      hint: expect.stringContaining('The next prune or backup removes what is left.') as string,
+    });
+    expect((await requireCatalog(lab.target)).points.length).toBeLessThan(before);
+    await rm(file, { recursive: true });
+    await run(lab.target, { keepLast: 1, dropDamaged: true });
     await expectWhole(lab);
   });
 

@@ -1,5 +1,7 @@
 /** Numbers as people read them. */
 
+import { printable } from '../../core/printable.js';
+
 export { formatBytes } from '../../core/bytes.js';
 
 export function formatDuration(ms: number): string {
@@ -17,9 +19,10 @@ export function formatNames(names: readonly string[]): string {
   return `${names[0]} to ${names.at(-1)} (${names.length})`;
 }
 
-/** `2026-11-21 12:00:03` in local time. */
+/** `2026-11-21 12:00:03` in local time; what is no time, as it is. */
 export function formatTime(iso: string): string {
   const date = new Date(iso);
+  if (Number.isNaN(date.getTime())) return printable(iso);
   const two = (value: number): string => String(value).padStart(2, '0');
   const day = [date.getFullYear(), two(date.getMonth() + 1), two(date.getDate())].join('-');
   return `${day} ${[date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(':')}`;

@@ -9,8 +9,8 @@ import { bytesOfPoint } from '../../core/point-space.js';
 import { type HistoryPoint, keepUnmergeable, onlyAsNeeded, retain, type PointVerdict } from '../../core/retention.js';
 import { withoutPoints } from '../../core/retire-points.js';
 import { trackedPoints } from '../../core/tracked-points.js';
+import { QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
-import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
 import { toolName } from '../../host/package-version.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
@@ -43,14 +43,24 @@ export async function pruneHistory(history: History, given: PruneRun, unwind: Un
   let freed = dropped.reduce((sum, { point }) => sum + bytesOfPoint(point), 0);
   if (!dryRun) {
     for (const change of changes) freed -= await carryOut(change, run);
-    await tidyUp();
+    await tidyUp().catch((error: unknown) => {
+      throw changes.length === 0 ? error : filesStay(error);
+    });
     await dropEmptyMonths(targets);
   }
-  const missing = await missingSpace(targets, run, dryRun ? freed : 0);
   return {
     ...{ vm: history.vm, targets: history.targets.map(({ target }) => target) },
-    ...{ points, removed, freed: Math.max(0, freed), missing, failed: null },
+    ...{ points, removed, freed: Math.max(0, freed), missing: null, failed: null },
   };
+}
+
+/** The points are gone all the same. */
+function filesStay(error: unknown): unknown {
+  if (!(error instanceof QmpBackupError) || error.code === 'interrupted') return error;
+  return new QmpBackupError('failed', `the points are dropped, and files of theirs are still there: ${error.message}`, {
+    hint: `${error.hint ?? ''} The next prune or backup removes what is left.`.trimStart(),
+    cause: error,
+  });
 }
 
 async function lockAll(
@@ -82,7 +92,7 @@ interface Decided {
 }
 
 async function decide(targets: readonly LockedTarget[], run: PruneRun): Promise<Decided> {
-  const { options } = run;
+  const { options, space } = run;
   const history: HistoryPoint[] = [];
   for (const each of targets) {
     // Nothing builds on an older month.
@@ -94,7 +104,8 @@ async function decide(targets: readonly LockedTarget[], run: PruneRun): Promise<
   if (options.consolidate) return decideMerges(targets, verdicts);
   const merges = new Map<string, readonly MergeLine[]>();
   if (options.keepFree === null) return { verdicts, merges };
-  return { verdicts: onlyAsNeeded(verdicts, Math.max(0, options.keepFree - (await freeOf(targets, run)))), merges };
+  const free = await space.free(targets.map(({ target }) => target));
+  return { verdicts: onlyAsNeeded(verdicts, Math.max(0, options.keepFree - free)), merges };
 }
 
 /** What cannot be merged stays, and so others may have to: each round keeps one point more, or is the last. */
@@ -137,19 +148,6 @@ function inHistory(
     fault: fault ? `${fault.subject}/${fault.file ?? ''}: ${fault.why}` : null,
     tracked: tracked.some(({ id, disk }) => id === point.id && good.has(disk)),
   };
-}
-
-async function freeOf(targets: readonly LockedTarget[], { signal }: PruneRun): Promise<number> {
-  const { free } = await freeSpace(targets.at(-1)?.target ?? '/', { timeoutMs: ANSWER_MS, signal });
-  return free;
-}
-
-/** `promised`: what a dry run would have freed. */
-async function missingSpace(targets: readonly LockedTarget[], run: PruneRun, promised: number): Promise<number | null> {
-  const { keepFree } = run.options;
-  if (keepFree === null) return null;
-  const missing = keepFree - (await freeOf(targets, run)) - promised;
-  return missing > 0 ? missing : null;
 }
 
 /** What is done in one target. */

@@ -3,9 +3,10 @@ import { contextOf } from '../../backends/verb-context.js';
 import type { Warn } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
-import { historiesIn, type History } from '../../repository/histories.js';
+import { type History, missingMonth, readHistories } from '../../repository/histories.js';
 import { vmFolder } from '../../repository/vm-folder.js';
-import { pruneOptions, type PruneRequest } from './options.js';
+import { FreeSpaceOfTargets } from './keep-free.js';
+import { type PruneOptions, pruneOptions, type PruneRequest } from './options.js';
 import { pruneHistory } from './prune-history.js';
 import type { PruneContext, PrunedHistory, PruneResult, PruneRun } from './request.js';
 
@@ -23,22 +24,48 @@ export async function prune(request: PruneRequest, given: Partial<PruneContext> 
   const { signal, now, report } = context;
   signal.throwIfAborted();
   const root = resolve(options.target);
-  const found = await historiesIn(options.label === null ? root : await vmFolder(root, options.label));
-  const run: PruneRun = { options, signal, now, warn, onEvent: report };
-  const histories: PrunedHistory[] = [];
+  const { histories: found, unread } = await readHistories(
+    options.label === null ? root : await vmFolder(root, options.label),
+  );
+  const lacking = new Map(found.map((history) => [history, missingMonth(history, unread)]));
+  const strays = unread.filter((each) => ![...lacking.values()].includes(each));
+  const alone = found.length + strays.length === 1;
+  if (alone && strays[0]) throw strays[0].error;
+
+  const histories: PrunedHistory[] = strays.map(({ target, error }) => notPruned([target], NOBODY, error));
+  const space = new FreeSpaceOfTargets(signal);
   for (const history of found) {
     signal.throwIfAborted();
-    const one = unwinding((unwind) => pruneHistory(history, run, unwind));
-    histories.push(await (found.length === 1 ? one : one.catch((error: unknown) => notPruned(history, error))));
+    const targets = history.targets.map(({ target }) => target);
+    const run: PruneRun = { options, signal, now, warn, onEvent: report, space };
+    const month = lacking.get(history);
+    const one = month ? Promise.reject(month.error) : unwinding((unwind) => pruneHistory(history, run, unwind));
+    const pruned = await (alone ? one : one.catch((error: unknown) => notPruned(targets, history.vm, error)));
+    if (options.dryRun) space.promise(targets, pruned.freed);
+    histories.push(pruned);
   }
-  return { histories, dryRun: options.dryRun };
+  return { histories: await withMissing(histories, options, space), dryRun: options.dryRun };
 }
 
+/** What one VM could not free the next one may have freed: it is told when all are done. */
+function withMissing(
+  histories: readonly PrunedHistory[],
+  { keepFree }: PruneOptions,
+  space: FreeSpaceOfTargets,
+): Promise<readonly PrunedHistory[]> {
+  return Promise.all(
+    histories.map(async (history) => {
+      if (keepFree === null || history.failed) return history;
+      const missing = keepFree - (await space.free(history.targets));
+      return missing > 0 ? { ...history, missing } : history;
+    }),
+  );
+}
+
+const NOBODY = { uuid: null, name: null, label: null } as const;
+
 /** One that another run has, or that is not as it should be, holds no other up. */
-function notPruned({ vm, targets }: History, error: unknown): PrunedHistory {
+function notPruned(targets: readonly string[], vm: History['vm'], error: unknown): PrunedHistory {
   if (!(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
-  return {
-    ...{ vm, targets: targets.map(({ target }) => target), points: [], removed: [], freed: 0, missing: null },
-    failed: error,
-  };
+  return { ...{ vm, targets, points: [], removed: [], freed: 0, missing: null }, failed: error };
 }

@@ -5,6 +5,7 @@ import type { VmIdentity } from '../../core/identity.js';
 import type { Point } from '../../core/point.js';
 import type { RetentionReason } from '../../core/retention.js';
 import type { QmpBackupError } from '../../errors.js';
+import type { FreeSpaceOfTargets } from './keep-free.js';
 import type { PruneOptions } from './options.js';
 
 /** The others only with `--consolidate`. */
@@ -48,6 +49,7 @@ export interface PrunedPoint {
 
 export interface PruneRun extends ConsolidationRun {
   readonly options: PruneOptions;
+  readonly space: FreeSpaceOfTargets;
 }
 
 /** A target under its lock. */

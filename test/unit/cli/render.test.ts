@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { progressText } from '../../../src/cli/render/progress.js';
 import { table } from '../../../src/cli/render/table.js';
-import { formatBytes, formatDuration, formatNames } from '../../../src/cli/render/units.js';
+import { formatBytes, formatDuration, formatNames, formatTime } from '../../../src/cli/render/units.js';
 import { MiB } from '../../support/builders.js';
 
 it.each([
@@ -18,6 +18,11 @@ it.each([
   [65_000, '1:05 min'],
   [3_725_000, '1:02:05 h'],
 ])('%i ms read %s', (ms, text) => expect(formatDuration(ms)).toBe(text));
+
+it('a time that nobody can read is told as it is', () => {
+  expect(formatTime('yester\u001bday')).toBe('yester?day');
+  expect(formatTime('2026-11-21T12:00:03.000Z')).toMatch(/^2026-11-2\d \d\d:00:03$/);
+});
 
 describe('progress', () => {
   it('has percent, rate and time left', () => {

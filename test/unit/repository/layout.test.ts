@@ -84,6 +84,8 @@ describe('catalogsBelow', () => {
     const direct = await month(root, 'web');
     const monthly = await month(join(root, 'db'), '2026-05');
     await month(join(root, 'deep', 'er'), '2026-05');
+    // Of a file system that is mounted there, and for root alone.
+    await month(root, 'lost+found');
     expect(await catalogsBelow(root)).toEqual([monthly, direct]);
     expect(await catalogsBelow(join(root, 'nothing'))).toEqual([]);
   });
