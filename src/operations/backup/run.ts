@@ -159,8 +159,10 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   const { catalog, plan, begun } = done;
   const disks = afterTransaction(vm.disks, begun);
   const { olderMonths } = state;
-  // Where a bitmap was lost there is a FULL instead, and only then is it worth to look into the images.
-  const anew = plan.disks.some(({ level }) => level === 'full') && state.catalog !== undefined;
+  // Where a bitmap was lost there is a FULL instead, and those of points that were dropped may be lost, too: else it is not worth to
+  // look into the images.
+  const mayBeLost = plan.disks.some(({ level }) => level === 'full') || (state.catalog?.retired.length ?? 0) > 0;
+  const lookInside = state.catalog !== undefined && mayBeLost;
   const { fleece, why } = done.fleecing;
   // Not the catalog, which is in the target and longer with each point.
   const { point, freeze, pausedMs, transactionMs } = done;
@@ -169,7 +171,7 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
     outcome: { target, plan, repairs, fleecing, space, point, freeze, pausedMs, transactionMs },
     tidyUp: async () => {
       const retire = async (): Promise<void> => {
-        const sources = anew ? await ready.withOrphanBitmaps(disks) : disks;
+        const sources = lookInside ? await ready.withOrphanBitmaps(disks) : disks;
         // Per disk the bitmaps of its latest file and of its latest FULL stay.
         const actions = afterSeal({ catalog, olderMonths, sources, journal: await readJournal(target) });
         (await ready.retire(plan, actions, run.attempt)).forEach(run.warn);

@@ -97,7 +97,13 @@ export async function startLibvirt(): Promise<LibvirtLab> {
     },
     startDaemon: async () => {
       const inside = ['--target', String(await labPid()), '--mount', '--pid'];
-      await run('nsenter', [...inside, 'libvirtd', '--daemon', '--pid-file', join(dir, 'libvirtd.pid')]);
+      const start = ['libvirtd', '--daemon', '--pid-file', join(dir, 'libvirtd.pid')];
+      // A child that one which was killed has just made may hold that file a moment longer.
+      for (const until = Date.now() + START_MS; ; await sleep(200)) {
+        const { exitCode, stderr } = await run('nsenter', [...inside, ...start], { allowed: [0, 1] });
+        if (exitCode === 0) break;
+        if (Date.now() > until) throw new Error(`libvirtd does not start: ${stderr}`);
+      }
       await answers();
     },
     close: async () => {
