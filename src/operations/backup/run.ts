@@ -159,9 +159,10 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   const { catalog, plan, begun } = done;
   const disks = afterTransaction(vm.disks, begun);
   const { olderMonths } = state;
-  // Where a bitmap was lost there is a FULL instead, and those of points that were dropped may be lost, too: else it is not worth to
-  // look into the images.
-  const mayBeLost = plan.disks.some(({ level }) => level === 'full') || (state.catalog?.retired.length ?? 0) > 0;
+  // Where a bitmap was lost there is a FULL instead. Those of dropped points may be lost, too, and those that a run which died had still
+  // to remove: else it is not worth to look into the images.
+  const toBeRemoved = state.journal !== undefined || (state.catalog?.retired.length ?? 0) > 0;
+  const mayBeLost = toBeRemoved || plan.disks.some(({ level }) => level === 'full');
   const lookInside = state.catalog !== undefined && mayBeLost;
   const { fleece, why } = done.fleecing;
   // Not the catalog, which is in the target and longer with each point.
