@@ -10,6 +10,7 @@ import { checkFs, fileChecksums } from '../support/lab/compare.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { makeLabDir, run } from '../support/lab/programs.js';
 import { type GuestVm, startQemu } from '../support/lab/qemu.js';
+import { IS_LONG } from '../support/moments.js';
 import { patient } from '../support/patience.js';
 import type { BackupAnswer } from '../support/scenario.js';
 
@@ -17,7 +18,7 @@ import type { BackupAnswer } from '../support/scenario.js';
  * A chain of a real guest that writes, deletes and trims, with a disk that grows, one that comes and one that goes; and
  * then points are merged away at random. What is kept is what it was, bit for bit, and the guest's next backup is an increment.
  */
-const [INCREMENTS, MERGES] = process.env.QMPBACKUP_TEST_LONG === '1' ? [30, 20] : [8, 5];
+const [INCREMENTS, MERGES] = IS_LONG ? [30, 20] : [8, 5];
 const SEED = Number(process.env.QMPBACKUP_TEST_SEED ?? 1);
 const PLACES = ['d1', 'd2', 'd3'] as const;
 type Place = (typeof PLACES)[number];

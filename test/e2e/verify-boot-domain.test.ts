@@ -1,4 +1,4 @@
-import { copyFile, mkdir, open, readdir, readFile, stat } from 'node:fs/promises';
+import { copyFile, mkdir, open, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, expect, it } from 'vitest';
@@ -9,6 +9,7 @@ import { makeExt4 } from '../support/lab/disk-images.js';
 import { ensureGuest } from '../support/lab/guest.js';
 import { write } from '../support/lab/guest-writes.js';
 import type { LabDomain } from '../support/lab/libvirt-domain.js';
+import { MOMENTS_OF_LONG } from '../support/moments.js';
 import { patient } from '../support/patience.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 
@@ -179,6 +180,36 @@ it('has a VM that ends with the tool, or is ended by the next run where libvirt 
     expect(booted).toMatchObject({ by: sign.split(':')[0], why: null });
   }
 });
+
+it(
+  'killed at any moment it leaves nothing that the next run does not clear',
+  { timeout: patient(600_000) },
+  async () => {
+    const before = await filesOf(target);
+    const soon = ['--point', '1', '--expect', 'running:1'];
+    const begun = performance.now();
+    await verify(0, ...soon);
+    const took = performance.now() - begun;
+    for (let moment = 0; moment < MOMENTS_OF_LONG; moment += 1) {
+      const child = startCli(asked(...soon), { env: { TMPDIR } });
+      await sleep(took * (0.1 + 0.9 * Math.random()));
+      child.kill('SIGKILL');
+      await child;
+      // libvirt may be starting it yet.
+      await until(async () => (await domains()).length === 1, 'the end of its VM');
+      await expectCli(0, asked(...soon), { env: { TMPDIR, NO_COLOR: '1' }, timeout: patient(200_000) });
+      expect(await domains()).toEqual([domain.name]);
+      expect((await readdir(target)).filter((name) => name.startsWith('open-'))).toEqual([]);
+      expect(await filesOf(target)).toEqual(before);
+    }
+    expect(await domain.state()).toBe('running');
+    // But for folders whose maker was killed before it had said whose they are: those go after a minute.
+    for (const folder of await readdir(TMPDIR)) {
+      expect(await readdir(join(TMPDIR, folder))).toEqual([]);
+      await rm(join(TMPDIR, folder), { recursive: true });
+    }
+  },
+);
 
 it('says nothing of a point whose VM libvirt does not start or loses, and refuses what it cannot be given', async () => {
   const words = await expectCli(2, asked('--', '-m', '64'));
