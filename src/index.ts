@@ -65,7 +65,7 @@ export { umount } from './operations/mount/umount.js';
 export type { UmountContext, UmountResult } from './operations/mount/umount.js';
 export type { MountRequest, UmountRequest } from './operations/mount/options.js';
 export { filesFind } from './operations/files/find.js';
-export type { FilesFindResult, FoundInPoints, FoundState } from './operations/files/find.js';
+export type { FilesFindResult, FoundInPoints, FoundState, SkippedPoint } from './operations/files/find.js';
 export { filesGet } from './operations/files/get.js';
 export type { FilesGetResult, GetContext, GotFile } from './operations/files/get.js';
 export { filesLs } from './operations/files/ls.js';
