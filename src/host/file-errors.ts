@@ -9,6 +9,17 @@ export function codeOf(error: unknown): string | undefined {
   return typeof code === 'string' ? code : undefined;
 }
 
+/** Whether it, or an error below it, has one of these codes. */
+export function isCausedBy(error: unknown, codes: readonly string[]): boolean {
+  for (let each = error; each instanceof Error; each = each.cause) {
+    if (codes.includes(codeOf(each) ?? '')) return true;
+  }
+  return false;
+}
+
+/** What is thrown where a file system is full, or what its user may take of it is taken. */
+export const NO_ROOM: readonly string[] = ['ENOSPC', 'EDQUOT'];
+
 /**
  * `action` is a verb in the infinitive ("write"). The code is `unsafe` where somebody has to change the path or its
  * rights, else `failed`; an error that is ours already is returned as it is.

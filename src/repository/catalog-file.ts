@@ -1,4 +1,4 @@
-import { readFile, rename } from 'node:fs/promises';
+import { readFile, rename, rm } from 'node:fs/promises';
 import { type Catalog, catalogText, readCatalogText, readCatalogValue, schemaOf } from '../core/catalog.js';
 import { QmpBackupError } from '../errors.js';
 import { replaceFile } from '../host/durable.js';
@@ -7,7 +7,7 @@ import { codeOf } from '../host/file-errors.js';
 import { ownerFor } from '../host/ownership.js';
 import { readParsed } from '../host/plain-file.js';
 import { withLinksAsTheyAre } from './links-as-they-are.js';
-import { CATALOG_COPIES, catalogCopyPath, catalogPath } from './layout.js';
+import { CATALOG_COPIES, type CatalogCopy, catalogCopyPath, catalogPath } from './layout.js';
 
 /** `catalog.json` on disk: what is read is checked as if a stranger had written it; what is written is durable. */
 
@@ -87,8 +87,9 @@ export async function writeCatalog(target: string, catalog: Catalog): Promise<vo
 /**
  * Keeps the catalog as it is now, and the copy before that, in files of their own, for what happens to one shall not happen to
  * all. What counts is written: a copy that cannot be kept fails nothing, and the one before it is as it was.
+ * Resolves to whether it could.
  */
-export async function keepCatalogCopy(target: string): Promise<void> {
+export async function keepCatalogCopy(target: string): Promise<boolean> {
   const [copy, before] = [catalogCopyPath(target, 1), catalogCopyPath(target, 2)];
   try {
     const content = await readFile(catalogPath(target));
@@ -96,8 +97,21 @@ export async function keepCatalogCopy(target: string): Promise<void> {
       if (codeOf(error) !== 'ENOENT') throw error;
     });
     await replaceFile(copy, content, { mode: 0o600, owner: await ownerFor(target) });
+    return true;
   } catch (error) {
     if (!(error instanceof QmpBackupError) && codeOf(error) === undefined) throw error;
+    return false;
+  }
+}
+
+/** For who knows that the catalog itself is whole. One that cannot be removed is as it was, and fails nothing. */
+export async function removeCatalogCopies(target: string, copies: readonly CatalogCopy[]): Promise<void> {
+  for (const copy of copies) {
+    try {
+      await rm(catalogCopyPath(target, copy), { force: true });
+    } catch (error) {
+      if (codeOf(error) === undefined) throw error;
+    }
   }
 }
 

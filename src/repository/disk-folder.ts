@@ -4,6 +4,7 @@ import { isComponent } from '../core/names.js';
 import { type OptionRules, word, type ValuesOf } from '../core/option-rules.js';
 import { type Warn, type Warning, warning } from '../core/warning.js';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { isCausedBy, NO_ROOM } from '../host/file-errors.js';
 import type { Lock, LockOptions } from './lock.js';
 
 /** The folder of one disk inside its target, as `--dir` names it. */
@@ -86,12 +87,7 @@ export function withoutLock(target: string, why: unknown): Warning {
   return warning('not-locked', text);
 }
 
-const TAKES_NOTHING = ['EROFS', 'EACCES', 'EPERM', 'ENOSPC', 'EDQUOT'];
-
 /** Whether an error, or one below it, is that nothing can be written into a folder. */
 export function takesNothing(error: unknown): boolean {
-  for (let each = error; each instanceof Error; each = each.cause) {
-    if ('code' in each && TAKES_NOTHING.includes(String(each.code))) return true;
-  }
-  return false;
+  return isCausedBy(error, ['EROFS', 'EACCES', 'EPERM', ...NO_ROOM]);
 }

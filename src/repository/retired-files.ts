@@ -5,8 +5,9 @@ import { filesOf } from '../core/journal-parts.js';
 import { syncFolder } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { isThere } from '../host/is-there.js';
-import { keepCatalogCopy, replaceCatalog, writeCatalog } from './catalog-file.js';
-import { diskFolder, pathIn, verifiedPath } from './layout.js';
+import { keepCatalogCopy, removeCatalogCopies, replaceCatalog, writeCatalog } from './catalog-file.js';
+import { CATALOG_COPIES, diskFolder, pathIn, verifiedPath } from './layout.js';
+import { makingRoom } from './making-room.js';
 import { removePieceList } from './piece-list.js';
 import { settleLinks } from './settle-links.js';
 import { readMemory, writeMemory } from './verified-file.js';
@@ -18,9 +19,9 @@ import { readMemory, writeMemory } from './verified-file.js';
  * @throws QmpBackupError as `replaceCatalog`; after an error, what counts is what `readCatalog` says
  */
 export async function commitRetirement(target: string, catalog: Catalog): Promise<void> {
-  await replaceCatalog(target, catalog);
-  await keepCatalogCopy(target);
-  await keepCatalogCopy(target);
+  await makingRoom(target, () => replaceCatalog(target, catalog));
+  const kept = [await keepCatalogCopy(target), await keepCatalogCopy(target)];
+  if (kept.includes(false)) await removeCatalogCopies(target, CATALOG_COPIES);
 }
 
 export interface Tidied {
@@ -51,8 +52,8 @@ export async function removeRetiredFiles(target: string, catalog: Catalog): Prom
     await removePieceList(path);
   }
   for (const folder of new Set(retiredFiles.map((each) => each.folder))) await leaveFolder(target, folder, kept);
-  await forget(target, kept);
-  await writeCatalog(target, kept);
+  await makingRoom(target, () => forget(target, kept));
+  await makingRoom(target, () => writeCatalog(target, kept));
   return { catalog: kept, removed };
 }
 

@@ -8,7 +8,9 @@ import { startMount } from '../support/mounting.js';
 import { mountSmall } from '../support/mounts.js';
 import { patient } from '../support/patience.js';
 import { startServe } from '../support/serving.js';
-import { straysOf } from '../support/target-files.js';
+import { imagesIn, straysOf } from '../support/target-files.js';
+import { writeCatalog } from '../../src/repository/catalog-file.js';
+import { point } from '../support/builders.js';
 
 /** A page: what a file takes at least. */
 const PAGE = 4096;
@@ -68,5 +70,33 @@ it('a target whose file system is full is read as any other', { timeout: patient
     await expectCli(4, ['restore', '--target', target, '--output', join(lab.root, 'none')]);
     await space.empty();
     await rm(join(target, 'verified.json'), { force: true });
+  }
+});
+
+it('a target whose file system is full gets space again by prune', { timeout: patient(240_000) }, async () => {
+  const lab = await makeLab();
+  const files = ['FULL-100.qcow2', 'FULL-101.qcow2', 'FULL-102.qcow2'];
+  const steps = files.map((file, at) => ({ file, io: [`write -P ${at + 1} 0 2M`] }));
+  const points = (await makeDisk(lab, 'vda', steps)).map((each, at) =>
+    point(0, [each], { chain: `chain${at}`, id: `${at}`.padEnd(12, 'b') }),
+  );
+  // As every backup does it: with both copies.
+  const catalog = await record(lab, points.slice(0, 2));
+  await writeCatalog(lab.target, { ...catalog, points });
+  const small = join(lab.root, 'small');
+  const target = join(small, 'target');
+  const space = await mountSmall(small, 16 * 1024 * 1024);
+  for (const pages of [0, 1, 2, 3]) {
+    await run('cp', ['-a', lab.target, target]);
+    await space.fillBut(pages * PAGE);
+    await expectCli(0, ['prune', '--target', target, '--keep-last', '1']);
+    expect(await imagesIn(join(target, 'vda'))).toEqual(files.slice(2));
+    expect(straysOf(await readdir(target))).toEqual([]);
+    expect(await readdir(target)).toContain('catalog-copy-1.json');
+    const output = join(lab.root, `restored-${pages}`);
+    await expectCli(0, ['restore', '--target', target, '--output', output]);
+    await expectSame(join(output, 'vda.qcow2'), lab.flat('vda', files[2]!));
+    await rm(target, { recursive: true });
+    await space.empty();
   }
 });

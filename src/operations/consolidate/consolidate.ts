@@ -22,6 +22,7 @@ import { requireCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { historiesIn, type History } from '../../repository/histories.js';
 import { lockTarget } from '../../repository/lock.js';
+import { lockToRemove } from '../../repository/making-room.js';
 import { refuseOpenFiles } from '../../repository/open-mark.js';
 import { removeRetiredFiles } from '../../repository/retired-files.js';
 import { vmFolder } from '../../repository/vm-folder.js';
@@ -116,7 +117,7 @@ async function consolidateHistory(history: History, given: Run, unwind: Unwind):
   const locking = { breakLock, purpose: `consolidation of ${target}` };
   const lock = dryRun
     ? await lockForReading(lockTarget, target, locking, given.warn)
-    : await lockTarget(target, locking);
+    : await lockToRemove(target, locking);
   if (lock) unwind.defer(() => lock.release());
   const run: Run = { ...given, signal: lock ? AbortSignal.any([given.signal, lock.signal]) : given.signal };
 

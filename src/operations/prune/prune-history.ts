@@ -16,6 +16,7 @@ import { requireCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import type { History } from '../../repository/histories.js';
 import { lockTarget } from '../../repository/lock.js';
+import { lockToRemove } from '../../repository/making-room.js';
 import { refuseOpenFiles } from '../../repository/open-mark.js';
 import { openEveryPoint, type PointState } from '../../repository/open-point.js';
 import { commitRetirement, removeRetiredFiles } from '../../repository/retired-files.js';
@@ -75,7 +76,7 @@ async function lockAll(
     const locking = { breakLock, purpose: `prune of ${target}` };
     const lock = dryRun
       ? await lockForReading(lockTarget, target, locking, given.warn)
-      : await lockTarget(target, locking);
+      : await lockToRemove(target, locking);
     const release = async (): Promise<void> => lock?.release();
     unwind.defer(release);
     if (lock) signals.push(lock.signal);

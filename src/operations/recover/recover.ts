@@ -17,6 +17,7 @@ import { describeEndpoint, type Endpoint } from '../../qmp/endpoint.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { filePath, monthsWithJournal } from '../../repository/layout.js';
 import { lockTarget } from '../../repository/lock.js';
+import { lockToRemove } from '../../repository/making-room.js';
 import { listFiles, readTarget, refuseOtherVm, type TargetState } from '../../repository/target.js';
 import { vmFolder } from '../../repository/vm-folder.js';
 import { openForRepair, type VmInRepair } from './open-for-repair.js';
@@ -168,7 +169,7 @@ function withAgent(state: TargetState, agent: Endpoint | null): TargetState {
 
 async function lock(folder: string, { breakLock, dryRun, warn }: Run, unwind: Unwind): Promise<void> {
   const request = { breakLock, purpose: `recover of ${folder}` };
-  const held = dryRun ? await lockForReading(lockTarget, folder, request, warn) : await lockTarget(folder, request);
+  const held = dryRun ? await lockForReading(lockTarget, folder, request, warn) : await lockToRemove(folder, request);
   if (held) unwind.defer(() => held.release());
 }
 

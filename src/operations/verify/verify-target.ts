@@ -12,6 +12,7 @@ import type { Unwind } from '../../flow/unwind.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { CATALOG_NAME, VERIFIED_NAME } from '../../repository/layout.js';
 import { lockTarget } from '../../repository/lock.js';
+import { lockToRemove } from '../../repository/making-room.js';
 import { readMemory, writeMemory } from '../../repository/verified-file.js';
 import { lookAtDefinitions } from './definitions.js';
 import { type FilesLooked, lookAtFiles } from './look-at-files.js';
@@ -26,7 +27,7 @@ export async function verifyTarget(target: string, given: VerifyRun, unwind: Unw
   const { breakLock, repair } = given.options;
   const locking = { breakLock, purpose: `verify of ${target}` };
   const lock = repair
-    ? await lockTarget(target, locking)
+    ? await lockToRemove(target, locking)
     : await lockForReading(lockTarget, target, locking, given.warn);
   if (lock) unwind.defer(() => lock.release());
   const run = lock ? { ...given, signal: AbortSignal.any([given.signal, lock.signal]) } : given;
