@@ -1,4 +1,4 @@
-import { copyFile, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -147,6 +147,15 @@ describe.each(['copied', 'shared'] as const)('a FULL that is moved, its file %s'
     const now = await digestByPieces(join(lab.folder('d1'), PARTIAL), 'gmac');
     expect(now.digests.flatMap((each, index) => (each === digest.digests[index] ? [] : [index]))).toEqual([2]);
   });
+});
+
+it('is moved wherever it lies, and of more increments than are opened at once', async () => {
+  const lab = await makeLab();
+  const odd = join(lab.root, `-a, "b' %s=\\ c`);
+  await mkdir(odd);
+  const there: Lab = { ...labIn(odd), root: lab.root, remove: lab.remove };
+  const increments = Array.from({ length: 103 }, (_, n) => ({ size: 32, io: [`write -P ${n + 3} ${n * 256}k 512k`] }));
+  await expectMoved(there, await line(there, [FULL, ...increments]));
 });
 
 it('is refused where the storage has kept other bytes than were copied', async () => {
