@@ -1,11 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import { type BoundedFolder, mountBounded } from '../support/mounts.js';
+import { patient } from '../support/patience.js';
 import { type RunningBackup, startBackup, untilConcluded, untilCopying, untilJobs } from '../support/running-backup.js';
 import { scenario, type Scenario } from '../support/scenario.js';
 
@@ -53,7 +55,11 @@ async function failTarget({ lab, target }: Lab, run: RunningBackup): Promise<voi
   const id = await jobOf(lab, run, 'd1');
   await lab.vm.control.execute('block-job-set-speed', { device: id, speed: 4 * MiB });
   await untilJobs(lab.vm, run, (jobs) => jobs.some((job) => job.id === id && job['current-progress'] > 2 * BOUND));
+  // A write that is under way would be cut short, which QEMU takes for a full file system.
+  await lab.vm.control.execute('block-job-set-speed', { device: id, speed: 1 });
+  await sleep(patient(1_000));
   await target.bound(BOUND);
+  await lab.vm.control.execute('block-job-set-speed', { device: id, speed: 4 * MiB });
 }
 
 async function jobOf({ vm }: Scenario, run: RunningBackup, id: string): Promise<string> {
