@@ -1,8 +1,8 @@
 import { fileNode, qcow2Node } from '../core/block-node.js';
-import { type Range, type Span, totalLength } from '../core/extents.js';
+import { joinSpans, type Range, type Span, totalLength } from '../core/extents.js';
 import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import { syncFile } from '../host/durable.js';
-import { NbdClient } from '../nbd/client.js';
+import type { NbdClient } from '../nbd/client.js';
 import { NbdConnectionLost } from '../nbd/errors.js';
 import { pull, sinkOf } from '../nbd/pull.js';
 import type { MapExtent } from '../qemu-tools/image-info.js';
@@ -10,6 +10,7 @@ import { nodeOf, viewOf } from '../qemu-tools/image-view.js';
 import { type QemuNbd, startQemuNbd } from '../qemu-tools/qemu-nbd.js';
 import { compare, map } from '../qemu-tools/steps.js';
 import { type FillOptions, type ImageToFill, type Proof, rangesIn, slicesOf, wrongResult } from './image-to-fill.js';
+import { withClient } from './with-client.js';
 
 /**
  * What several increments hold together, in one: of each cluster what the newest says that has it, zeros too, which hide what is
@@ -35,7 +36,7 @@ export async function fillIncrement(image: ImageToFill, { signal, onProgress, at
     await syncFile(path);
     // Bytes, and which clusters there are: in zeros that hide nothing a comparison sees no difference.
     const after = held(await map(own, long));
-    if (!isSame(after, joined([...before, ...held(extents)]))) {
+    if (!isSame(after, joinSpans([...before, ...held(extents)]))) {
       throw wrongResult(partial, 'it does not hold the clusters that were merged');
     }
     prove = async () => {
@@ -71,12 +72,7 @@ async function serving(
 ): Promise<void> {
   const server: QemuNbd = await startQemuNbd(options);
   try {
-    const client = await NbdClient.connect({ kind: 'unix', path: server.socketPath }, { signal: options.signal });
-    try {
-      await use(client);
-    } finally {
-      await client.close();
-    }
+    await withClient({ address: { kind: 'unix', path: server.socketPath }, exportName: '' }, {}, options.signal, use);
     await server.ended();
   } catch (error) {
     throw error instanceof NbdConnectionLost ? await server.explain(error) : error;
@@ -94,17 +90,7 @@ function refuseParts(partial: string, ranges: readonly Range[], sizes: ReadonlyS
 
 /** Where an image has clusters, in order. */
 function held(extents: readonly MapExtent[]): readonly Span[] {
-  return joined(extents.filter(({ present }) => present).map(({ start, length }) => ({ offset: start, length })));
-}
-
-function joined(spans: readonly Span[]): readonly Span[] {
-  const all: { offset: number; length: number }[] = [];
-  for (const { offset, length } of spans.toSorted((a, b) => a.offset - b.offset)) {
-    const last = all.at(-1);
-    if (!last || last.offset + last.length < offset) all.push({ offset, length });
-    else last.length = Math.max(last.offset + last.length, offset + length) - last.offset;
-  }
-  return all;
+  return joinSpans(extents.filter(({ present }) => present).map(({ start, length }) => ({ offset: start, length })));
 }
 
 function isSame(a: readonly Span[], b: readonly Span[]): boolean {
