@@ -16,7 +16,7 @@ export type { CleanupContext, CleanupResult, JudgedBitmap } from './operations/c
 export { info } from './operations/info.js';
 export type { InfoContext, VmInfo } from './operations/info.js';
 export { list } from './operations/list.js';
-export type { ListedPoint, ListedTarget } from './operations/list.js';
+export type { ListedPoint, ListedTarget, ListResult } from './operations/list.js';
 export type { FreedAlone } from './core/point-space.js';
 export type { CleanupRequest, InfoRequest, ListRequest } from './operations/options.js';
 export type { Damage } from './core/damage.js';

@@ -6,6 +6,9 @@ import { asShellWord } from './shell-word.js';
 /** Which VM a target belongs to: its UUID, else its name, else the bitmaps and image paths that it carries. */
 export type VmIdentity = Catalog['vm'];
 
+/** Where nothing tells which one it is. */
+export const UNKNOWN_VM: VmIdentity = { uuid: null, name: null, label: null };
+
 /** `label` is `--vm-name`; it stands in for a name. */
 export function identityOf(machine: Machine, label: string | null): VmIdentity {
   return { uuid: machine.uuid, name: machine.name, label };

@@ -8,8 +8,7 @@ import { isFileFinding, type PointFinding } from '../core/point-findings.js';
 import { type FreedAlone, freedAlone } from '../core/point-space.js';
 import { fileKey } from '../core/verified.js';
 import type { Warning } from '../core/warning.js';
-import { readCatalog, requireCatalog } from '../repository/catalog-file.js';
-import { catalogsBelow } from '../repository/layout.js';
+import { readTargets, type UnreadTarget } from '../repository/histories.js';
 import { openEveryPoint, type PointState } from '../repository/open-point.js';
 import { readMemory } from '../repository/verified-file.js';
 import { LIST_OPTIONS, type ListRequest } from './options.js';
@@ -42,12 +41,21 @@ export interface ListedTarget {
   readonly warnings: readonly Warning[];
 }
 
-/** The target itself, or every target in the folders below it (as `--monthly` makes them). */
-export async function list(request: ListRequest): Promise<readonly ListedTarget[]> {
-  const root = resolve(valuesOf(LIST_OPTIONS, request).target);
-  const folders = (await readCatalog(root)) ? [root] : await catalogsBelow(root);
-  if (folders.length === 0) await requireCatalog(root);
-  return Promise.all(folders.map(async (folder) => listed(folder, await requireCatalog(folder))));
+export interface ListResult {
+  readonly targets: readonly ListedTarget[];
+  /** Of several targets those whose catalog cannot be read: they hide no other. */
+  readonly unread: readonly UnreadTarget[];
+}
+
+/**
+ * The target itself, or every target in the folders below it (as `--monthly` makes them).
+ *
+ * @throws QmpBackupError `no-catalog`, and of a single target what is wrong with its catalog
+ */
+export async function list(request: ListRequest): Promise<ListResult> {
+  const { targets, unread } = await readTargets(resolve(valuesOf(LIST_OPTIONS, request).target));
+  if (targets.length === 0 && unread[0]) throw unread[0].error;
+  return { targets: await Promise.all(targets.map(({ target, catalog }) => listed(target, catalog))), unread };
 }
 
 async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {

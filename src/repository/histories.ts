@@ -29,26 +29,59 @@ export async function historiesIn(root: string): Promise<readonly History[]> {
   return histories;
 }
 
-/** As `historiesIn`; of several targets those that cannot be read hold the others up only where they may be months of the same VM. */
-export async function readHistories(
+/** What a verb works on that goes through several VMs and is held up by none of them. */
+export interface EachHistory {
+  /** Each with why it has to be left as it is: a month that may be its own cannot be read. */
+  readonly histories: readonly { readonly history: History; readonly error: QmpBackupError | null }[];
+  /** The other targets that cannot be read. */
+  readonly strays: readonly UnreadTarget[];
+  /** There is one of all these: what is wrong with it is an error of the verb. */
+  readonly alone: boolean;
+}
+
+/** @throws QmpBackupError as `requireCatalog`, where there is a single target */
+export async function eachHistory(root: string): Promise<EachHistory> {
+  const { histories: found, unread } = await readHistories(root);
+  const histories = found.map((history) => ({ history, month: missingMonth(history, unread) }));
+  const strays = unread.filter((each) => !histories.some(({ month }) => month === each));
+  const alone = histories.length + strays.length === 1;
+  if (alone && strays[0]) throw strays[0].error;
+  return {
+    histories: histories.map(({ history, month }) => ({ history, error: month?.error ?? null })),
+    strays,
+    alone,
+  };
+}
+
+async function readHistories(
   root: string,
 ): Promise<{ readonly histories: readonly History[]; readonly unread: readonly UnreadTarget[] }> {
-  const folders = (await readCatalog(root)) ? [root] : await catalogsBelow(root);
-  if (folders.length === 0) await requireCatalog(root);
-  const unread: UnreadTarget[] = [];
+  const { targets, unread } = await readTargets(root);
   const histories = new Map<string, History>();
-  const found = await Promise.all(folders.map((target) => readTargetOf(target)));
-  for (const each of found) {
-    if ('error' in each) {
-      unread.push(each);
-      continue;
-    }
+  for (const each of targets) {
     const key = historyOf(each.target, each.catalog);
     const before = histories.get(key)?.targets ?? [];
     // The newest month tells best which VM it is.
     histories.set(key, { vm: each.catalog.vm, targets: [...before, each] });
   }
   return { histories: [...histories.values()], unread };
+}
+
+/**
+ * The targets in a folder, by name: it is one, or has several below.
+ *
+ * @throws QmpBackupError `no-catalog` where there is none
+ */
+export async function readTargets(
+  root: string,
+): Promise<{ readonly targets: History['targets']; readonly unread: readonly UnreadTarget[] }> {
+  const folders = (await readCatalog(root)) ? [root] : await catalogsBelow(root);
+  if (folders.length === 0) await requireCatalog(root);
+  const found = await Promise.all(folders.map((target) => readTargetOf(target)));
+  return {
+    targets: found.flatMap((each) => ('error' in each ? [] : [each])),
+    unread: found.flatMap((each) => ('error' in each ? [each] : [])),
+  };
 }
 
 async function readTargetOf(target: string): Promise<History['targets'][number] | UnreadTarget> {
@@ -61,7 +94,7 @@ async function readTargetOf(target: string): Promise<History['targets'][number] 
 }
 
 /** One of `unread` that may be a month of this history. */
-export function missingMonth({ targets }: History, unread: readonly UnreadTarget[]): UnreadTarget | undefined {
+function missingMonth({ targets }: History, unread: readonly UnreadTarget[]): UnreadTarget | undefined {
   const folders = new Set(targets.flatMap(({ target }) => (isMonth(basename(target)) ? [dirname(target)] : [])));
   return unread.find(({ target }) => isMonth(basename(target)) && folders.has(dirname(target)));
 }

@@ -24,17 +24,19 @@ const EXAMPLES = `
 FREES is what would be free if that point alone went; nothing where others build on it, and then how many do so directly.
 
 Points that need a file which is gone, or has another size than the catalog says, are NOT RESTORABLE, and a warning names the
-file. The bytes of the files are not read. Ends with 0 all the same: what was asked for, the list, is there.
+file. The bytes of the files are not read. Ends with 0 all the same: what was asked for, the list, is there. Ends with 3 where one of
+several targets has a catalog that cannot be read.
 
 Examples:
   qmpbackup list --target /backup/vm
   qmpbackup list --json --target /backup`;
 
 async function runList({ target }: { readonly target: string }, context: CommandContext): Promise<void> {
-  const targets = await list({ target });
-  for (const { warnings } of targets) warnings.forEach(context.warn);
+  const result = await list({ target });
+  for (const { warnings } of result.targets) warnings.forEach(context.warn);
+  if (result.unread.length > 0) context.endWith('partial');
   context.answer(
-    () => listDocument(targets),
-    () => renderList(targets, context.globals.verbose ?? false),
+    () => listDocument(result),
+    () => renderList(result, context.globals.verbose ?? false),
   );
 }

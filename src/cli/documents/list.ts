@@ -1,4 +1,4 @@
-import type { ListedPoint, ListedTarget } from '../../operations/list.js';
+import type { ListedPoint, ListedTarget, ListResult } from '../../operations/list.js';
 import { envelope } from './envelope.js';
 import { identityPart, warningPart } from './parts.js';
 import { pointDocument } from './point.js';
@@ -6,8 +6,12 @@ import type { ListDocument } from './schemas/list.js';
 
 type TargetDocument = ListDocument['targets'][number];
 
-export function listDocument(targets: readonly ListedTarget[]): ListDocument {
-  return { ...envelope('list'), targets: targets.map(targetPart) };
+export function listDocument({ targets, unread }: ListResult): ListDocument {
+  return {
+    ...envelope('list'),
+    targets: targets.map(targetPart),
+    unread: unread.map(({ target, error }) => ({ target, why: error.message, hint: error.hint ?? null })),
+  };
 }
 
 function targetPart({ target, vm, targetId, points, warnings }: ListedTarget): TargetDocument {

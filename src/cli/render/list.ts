@@ -1,12 +1,15 @@
 import { displayName } from '../../core/identity.js';
 import { printable } from '../../core/printable.js';
-import type { ListedPoint, ListedTarget } from '../../operations/list.js';
+import type { ListedPoint, ListedTarget, ListResult } from '../../operations/list.js';
 import { table } from './table.js';
 import { formatBytes, formatDuration, formatTime } from './units.js';
 
 /** Chains and points of targets, oldest first. */
-export function renderList(targets: readonly ListedTarget[], verbose: boolean): string {
-  return targets.map((target) => renderTarget(target, verbose)).join('\n\n');
+export function renderList({ targets, unread }: ListResult, verbose: boolean): string {
+  return [
+    ...targets.map((target) => renderTarget(target, verbose)),
+    ...unread.map(({ target, error }) => `${printable(target)}  NOT LISTED, ${printable(error.message)}`),
+  ].join('\n\n');
 }
 
 function renderTarget({ target, vm, points }: ListedTarget, verbose: boolean): string {

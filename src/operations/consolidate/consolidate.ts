@@ -11,7 +11,7 @@ import { refuseHalfMerged } from '../../consolidation/refuse-half-merged.js';
 import type { Catalog } from '../../core/catalog.js';
 import { pointsOfChain } from '../../core/chain.js';
 import { type MergeLine, moreThanBefore } from '../../core/consolidation.js';
-import type { VmIdentity } from '../../core/identity.js';
+import { UNKNOWN_VM, type VmIdentity } from '../../core/identity.js';
 import { nameIn, pointNamed } from '../../core/point-name.js';
 import type { Point } from '../../core/point.js';
 import { bytesOfPoint } from '../../core/point-space.js';
@@ -20,7 +20,7 @@ import { QmpBackupError } from '../../errors.js';
 import { unwinding, type Unwind } from '../../flow/unwind.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
-import { historiesIn, type History } from '../../repository/histories.js';
+import { eachHistory, type History } from '../../repository/histories.js';
 import { lockTarget } from '../../repository/lock.js';
 import { lockToRemove } from '../../repository/making-room.js';
 import { refuseOpenFiles } from '../../repository/open-mark.js';
@@ -83,19 +83,21 @@ export async function consolidate(
   const { signal, now, report } = context;
   signal.throwIfAborted();
   const root = resolve(options.target);
-  const found = await historiesIn(options.label === null ? root : await vmFolder(root, options.label));
-  if ('until' in options.head && found.length > 1) {
-    throw new QmpBackupError('usage', `${root} has backups of ${found.length} VMs, and a point is of one`, {
+  const found = await eachHistory(options.label === null ? root : await vmFolder(root, options.label));
+  if ('until' in options.head && !found.alone) {
+    const vms = found.histories.length + found.strays.length;
+    throw new QmpBackupError('usage', `${root} has backups of ${vms} VMs, and a point is of one`, {
       hint: 'Give the folder of one, or --monthly with --vm-name: see qmpbackup list --target DIR',
     });
   }
   const warn: Warn = (said) => report({ kind: 'warning', ...said });
   const run: Run = { options, signal, now, warn, onEvent: report };
-  const chains: ConsolidatedChain[] = [];
-  for (const history of found) {
+  const chains = found.strays.map(({ target, error }) => leftAsItIs(UNKNOWN_VM, target, error));
+  for (const { history, error: held } of found.histories) {
     signal.throwIfAborted();
-    const one = unwinding((unwind) => consolidateHistory(history, run, unwind));
-    chains.push(await (found.length === 1 ? one : one.catch((error: unknown) => leftAsItIs(history, error))));
+    const one = held ? Promise.reject(held) : unwinding((unwind) => consolidateHistory(history, run, unwind));
+    const target = history.targets.at(-1)?.target ?? '';
+    chains.push(await (found.alone ? one : one.catch((error: unknown) => leftAsItIs(history.vm, target, error))));
   }
   return { chains, dryRun: options.dryRun };
 }
@@ -104,9 +106,8 @@ interface Run extends ConsolidationRun {
   readonly options: ConsolidateOptions;
 }
 
-function leftAsItIs({ vm, targets }: History, error: unknown): ConsolidatedChain {
+function leftAsItIs(vm: VmIdentity, target: string, error: unknown): ConsolidatedChain {
   if (!(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
-  const target = targets.at(-1)?.target ?? '';
   return { vm, target, head: null, merged: [], files: [], removed: [], freed: 0, failed: error };
 }
 

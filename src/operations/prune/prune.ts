@@ -1,9 +1,10 @@
 import { resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
+import { UNKNOWN_VM } from '../../core/identity.js';
 import type { Warn } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
-import { type History, missingMonth, readHistories } from '../../repository/histories.js';
+import { eachHistory, type History } from '../../repository/histories.js';
 import { vmFolder } from '../../repository/vm-folder.js';
 import { FreeSpaceOfTargets } from './keep-free.js';
 import { type PruneOptions, pruneOptions, type PruneRequest } from './options.js';
@@ -24,23 +25,16 @@ export async function prune(request: PruneRequest, given: Partial<PruneContext> 
   const { signal, now, report } = context;
   signal.throwIfAborted();
   const root = resolve(options.target);
-  const { histories: found, unread } = await readHistories(
-    options.label === null ? root : await vmFolder(root, options.label),
-  );
-  const lacking = new Map(found.map((history) => [history, missingMonth(history, unread)]));
-  const strays = unread.filter((each) => ![...lacking.values()].includes(each));
-  const alone = found.length + strays.length === 1;
-  if (alone && strays[0]) throw strays[0].error;
+  const found = await eachHistory(options.label === null ? root : await vmFolder(root, options.label));
 
-  const histories: PrunedHistory[] = strays.map(({ target, error }) => notPruned([target], NOBODY, error));
+  const histories = found.strays.map(({ target, error }) => notPruned([target], UNKNOWN_VM, error));
   const space = new FreeSpaceOfTargets(signal);
-  for (const history of found) {
+  for (const { history, error: held } of found.histories) {
     signal.throwIfAborted();
     const targets = history.targets.map(({ target }) => target);
     const run: PruneRun = { options, signal, now, warn, onEvent: report, space };
-    const month = lacking.get(history);
-    const one = month ? Promise.reject(month.error) : unwinding((unwind) => pruneHistory(history, run, unwind));
-    const pruned = await (alone ? one : one.catch((error: unknown) => notPruned(targets, history.vm, error)));
+    const one = held ? Promise.reject(held) : unwinding((unwind) => pruneHistory(history, run, unwind));
+    const pruned = await (found.alone ? one : one.catch((error: unknown) => notPruned(targets, history.vm, error)));
     if (options.dryRun) space.promise(targets, pruned.freed);
     histories.push(pruned);
   }
@@ -61,8 +55,6 @@ function withMissing(
     }),
   );
 }
-
-const NOBODY = { uuid: null, name: null, label: null } as const;
 
 /** One that another run has, or that is not as it should be, holds no other up. */
 function notPruned(targets: readonly string[], vm: History['vm'], error: unknown): PrunedHistory {

@@ -103,20 +103,23 @@ const DOCUMENTS = {
     },
     [{ code: 'not-locked', text: 'w' }],
   ),
-  list: listDocument([
-    {
-      ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: TARGET_ID, warnings: [] },
-      points: [
-        {
-          ...{ point: POINT, files: 1, needs: ['d1/x'], notWhole: null },
-          damaged: [{ disk: 'd1', file: 'd1/x', why: 'it is missing' }],
-          suspect: [{ disk: 'd1', file: 'x', why: 'w' }],
-          booted: { point: 'a', at: '2026-11-01T00:00:00.000Z', by: 'agent', afterMs: 1, why: null },
-          freed: { bytes: 0, neededBy: ['000000000002'] },
-        },
-      ],
-    },
-  ]),
+  list: listDocument({
+    targets: [
+      {
+        ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: TARGET_ID, warnings: [] },
+        points: [
+          {
+            ...{ point: POINT, files: 1, needs: ['d1/x'], notWhole: null },
+            damaged: [{ disk: 'd1', file: 'd1/x', why: 'it is missing' }],
+            suspect: [{ disk: 'd1', file: 'x', why: 'w' }],
+            booted: { point: 'a', at: '2026-11-01T00:00:00.000Z', by: 'agent', afterMs: 1, why: null },
+            freed: { bytes: 0, neededBy: ['000000000002'] },
+          },
+        ],
+      },
+    ],
+    unread: [{ target: '/t/broken', error: new QmpBackupError('unsafe', 'w', { hint: 'h' }) }],
+  }),
   info: infoDocument(
     {
       vm: vmState([source('d1', { bitmaps: [bitmap('b')], heldBy: { type: 'mirror', id: 'j' } })], {

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { renderList } from '../../../src/cli/render/list.js';
 import type { BootProof } from '../../../src/core/boot-proof.js';
-import type { ListedPoint, ListedTarget } from '../../../src/operations/list.js';
+import type { ListedPoint, ListedTarget, ListResult } from '../../../src/operations/list.js';
 import { entry, point } from '../../support/builders.js';
 
 function target(boots: readonly (Partial<BootProof> | null)[]): ListedTarget {
@@ -19,8 +19,12 @@ function target(boots: readonly (Partial<BootProof> | null)[]): ListedTarget {
   return { ...{ target: '/t', vm: { uuid: null, name: 'vm', label: null }, targetId: 'a', warnings: [] }, points };
 }
 
+function listed(...targets: readonly ListedTarget[]): ListResult {
+  return { targets, unread: [] };
+}
+
 it('tells of each point when and how fast it booted, where one was tried', () => {
-  const lines = renderList([target([{ afterMs: 5_900 }, { why: 'no' }, null])], false).split('\n');
+  const lines = renderList(listed(target([{ afterMs: 5_900 }, { why: 'no' }, null])), false).split('\n');
   const [, header = '', ...rows] = lines;
   const column = header.indexOf('BOOTED');
   expect(column).toBeGreaterThan(0);
@@ -33,11 +37,11 @@ it('tells of each point when and how fast it booted, where one was tried', () =>
 });
 
 it('has no column for that where none was', () => {
-  expect(renderList([target([null, null])], false)).not.toContain('BOOTED');
+  expect(renderList(listed(target([null, null])), false)).not.toContain('BOOTED');
 });
 
 it('tells what the removal of a point would free, or how many build on it', () => {
-  const [, header = '', ...rows] = renderList([target([null, null, null])], false).split('\n');
+  const [, header = '', ...rows] = renderList(listed(target([null, null, null])), false).split('\n');
   const column = header.indexOf('FREES');
   const cells = rows.map((row) => row.slice(column, header.indexOf('DISKS')).trim());
   expect(cells).toEqual(['0 (2 build on it)', '0 (1 builds on it)', '3.0 KiB']);

@@ -60,6 +60,17 @@ export const listDocumentSchema = document(
       ),
       'The target, or each one in the folders below',
     ),
+    unread: listOf(
+      object(
+        {
+          target: text('Absolute path of the target'),
+          why: text('What is wrong with its catalog, in words'),
+          hint: textOrNull('What to do about it'),
+        },
+        'A target that cannot be listed',
+      ),
+      'Of several targets those whose catalog cannot be read',
+    ),
   },
   'The answer of `qmpbackup list`',
 );
