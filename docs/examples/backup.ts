@@ -18,7 +18,7 @@ try {
   const { point } = await backup({ socket, target, level: 'full' }, { report, signal });
   console.log(`${point?.disks.length ?? 0} disks, ${point?.consistency ?? 'none'}`);
 
-  for (const { points } of await list({ target })) {
+  for (const { points } of (await list({ target })).targets) {
     for (const { point: each, notWhole } of points) console.log(`${each.number} ${each.createdAt} ${notWhole ?? 'ok'}`);
   }
 
