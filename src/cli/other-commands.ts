@@ -1,8 +1,10 @@
 import { bootCommand } from './commands/boot.js';
 import { cleanupCommand } from './commands/cleanup.js';
+import { completeWordsCommand } from './commands/complete-words.js';
 import { consolidateCommand } from './commands/consolidate.js';
 import { doctorCommand } from './commands/doctor.js';
 import { filesCommand } from './commands/files.js';
+import { generateCommand } from './commands/generate.js';
 import { importCommand } from './commands/import.js';
 import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
@@ -40,4 +42,6 @@ export const OTHER_COMMANDS: readonly Register[] = [
   cleanupCommand,
   recoverCommand,
   doctorCommand,
+  generateCommand,
+  completeWordsCommand,
 ];

@@ -33,6 +33,8 @@ const OTHERS = [
     'cleanup',
     'recover',
     'doctor',
+    'generate',
+    'complete-words',
   ],
   ...['help', '--help', '-h'],
 ];
