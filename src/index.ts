@@ -38,7 +38,11 @@ export type {
   VmFacts,
 } from './doctor/facts.js';
 
-export { importStreams } from './operations/import/import.js';
+export { exportPoints } from './operations/export/export.js';
+export type { ExportContext, ExportEvent, ExportResult } from './operations/export/export.js';
+export type { ExportPointsRequest } from './operations/export/options.js';
+
+export { importPoints } from './operations/import/import.js';
 export type {
   ImportContext,
   ImportedDisk,

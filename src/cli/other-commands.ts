@@ -3,6 +3,7 @@ import { cleanupCommand } from './commands/cleanup.js';
 import { completeWordsCommand } from './commands/complete-words.js';
 import { consolidateCommand } from './commands/consolidate.js';
 import { doctorCommand } from './commands/doctor.js';
+import { exportCommand } from './commands/export.js';
 import { filesCommand } from './commands/files.js';
 import { generateCommand } from './commands/generate.js';
 import { importCommand } from './commands/import.js';
@@ -38,6 +39,7 @@ export const OTHER_COMMANDS: readonly Register[] = [
   noteCommand,
   rebaseCommand,
   mergeCommand,
+  exportCommand,
   importCommand,
   cleanupCommand,
   recoverCommand,

@@ -34,9 +34,16 @@ function keeps(fd: number): boolean {
 /** Whether a part of what was asked for could not be written. */
 let answerLost: Error | null = null;
 
-/** Writes to stdout, and keeps in mind where that fails: such a run does not end with 0. */
+let answerStream: Output = process.stdout;
+
+/** From now on stdout has data, and the answer, or the error in its place, goes to stderr. */
+export function answerOnStderr(): void {
+  answerStream = process.stderr;
+}
+
+/** Writes the answer, and keeps in mind where that fails: such a run does not end with 0. */
 export function putAnswer(text: string): Error | null {
-  const error = put(process.stdout, text);
+  const error = put(answerStream, text);
   answerLost ??= error;
   return error;
 }

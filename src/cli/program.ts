@@ -29,6 +29,7 @@ const OTHERS = [
     'rebase',
     'commit',
     'merge',
+    'export',
     'import',
     'cleanup',
     'recover',

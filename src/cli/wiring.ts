@@ -2,12 +2,12 @@ import { Chalk } from 'chalk';
 import type { Trace } from '../backends/verb-context.js';
 import { printableJson, printableLines } from '../core/printable.js';
 import { countsWhereStrict, type Warn, type Warning } from '../core/warning.js';
-import { type ErrorCode, messageOf } from '../errors.js';
+import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
 import type { AnswerDocument } from './documents/document.js';
 import type { JsonForm } from './json-form.js';
 import { createJsonLines } from './json-lines.js';
 import { createLog, type Log } from './log.js';
-import { putAnswer } from './output.js';
+import { answerOnStderr, putAnswer } from './output.js';
 import type { LogLevel } from './record.js';
 
 /** The only composition root: global options, clock, signals and printers become what a command needs. */
@@ -40,6 +40,12 @@ export interface CommandContext {
   readonly answer: (document: MakesDocument, text: () => string) => boolean;
   /** The same for what was done, which is for the record, too. `outcome`: what stands although nobody can be told, "the point is sealed". */
   readonly done: (document: MakesDocument, text: () => string, outcome: string) => void;
+  /**
+   * stdout is for the data that `flag` asks for: the answer goes to stderr.
+   *
+   * @throws QmpBackupError `usage` for a terminal, which takes no data, and for `--json=lines`, which wants stdout itself
+   */
+  readonly stdoutIsData: (flag: string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
   readonly endWith: (code: ErrorCode) => void;
   /** What `endWith` was told, or what warnings make of it with `--strict`. */
@@ -99,6 +105,17 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
         () => words,
         () => `${outcome}\n${words}`,
       );
+    },
+    stdoutIsData: (flag) => {
+      const why = lines ? '--json=lines and it both want stdout' : process.stdout.isTTY ? 'stdout is a terminal' : null;
+      if (why !== null) {
+        throw new QmpBackupError('usage', `${flag} writes data to stdout, and ${why}`, {
+          hint: lines
+            ? 'Use --json: its answer goes to stderr then.'
+            : 'Send it to a file or a program: … | ssh HOST …',
+        });
+      }
+      answerOnStderr();
     },
     endWith: (code) => {
       ending = code;

@@ -20,7 +20,7 @@ import {
 } from '../core/pieces.js';
 import { inLanes } from '../flow/lanes.js';
 import { codeOf, fileError } from '../host/file-errors.js';
-import { createHasher } from '../host/hasher.js';
+import { createHasher, type Hasher } from '../host/hasher.js';
 import { HASH_THREADS, type HashRange, type HashTask, mayHaveThreads, withHashThreads } from '../host/hash-threads.js';
 
 /** Bytes hashed in one go: a millisecond or two, so that timers (the locks' refresh among them) get their turn. */
@@ -64,6 +64,42 @@ export function digestOfPieces(
 ): DigestByPieces {
   const list = listOfPieces(digests);
   return { pieces: { bytes, sha256: digestOfList(list), method }, digests, list };
+}
+
+/** The digest of a file whose bytes come one after the other, cut wherever. */
+export class PieceHasher {
+  readonly #of: Required<Pick<PieceDigest, 'bytes' | 'method'>>;
+  readonly #digests: string[] = [];
+  #hasher: Hasher | undefined;
+  #left = 0;
+
+  constructor(of: Required<Pick<PieceDigest, 'bytes' | 'method'>>) {
+    this.#of = of;
+  }
+
+  update(chunk: Uint8Array): void {
+    for (let at = 0; at < chunk.length;) {
+      if (!this.#hasher) {
+        this.#hasher = createHasher(this.#of.method);
+        this.#left = this.#of.bytes;
+      }
+      const part = chunk.subarray(at, at + this.#left);
+      this.#hasher.update(part);
+      at += part.length;
+      this.#left -= part.length;
+      if (this.#left === 0) this.#endPiece();
+    }
+  }
+
+  digest(): DigestByPieces {
+    this.#endPiece();
+    return digestOfPieces(this.#digests, this.#of);
+  }
+
+  #endPiece(): void {
+    if (this.#hasher) this.#digests.push(this.#hasher.digest());
+    this.#hasher = undefined;
+  }
 }
 
 /** That the bytes of a file are others than were recorded; where, if that is known. */
@@ -205,6 +241,11 @@ type Buffers = readonly [Buffer, Buffer];
 function newBuffers(longest = CHUNK): Buffers {
   const bytes = Math.min(CHUNK, longest);
   return [Buffer.allocUnsafeSlow(bytes), Buffer.allocUnsafeSlow(bytes)];
+}
+
+/** The first `length` bytes of a file; each chunk is valid until the next is asked for. */
+export function chunksIn(handle: FileHandle, length: number): AsyncGenerator<Buffer> {
+  return chunksOf(handle, { start: 0, length }, newBuffers(length));
 }
 
 /** Two buffers take turns: one is read into while the other is used, which is until the next chunk is asked for. */

@@ -39,19 +39,38 @@ export async function openForLong(
     refuseFindings(point.findings);
     for (const { code, what } of point.findings) if (code === 'suspect') warn(warning('suspect', what));
     if (!lock) return point;
-    await clearDeadMarks(target);
     const what = `${verb} of ${point.name}`;
     const files = point.disks.flatMap(({ disk, chain }) => chain.map(({ entry }) => `${disk}/${entry.file}`));
-    try {
-      unwind.defer(await leaveMark(target, what, files, ownerOf?.(what), release?.(point)));
-    } catch (error) {
-      // There was room for the lock, and is none for the mark.
-      if (!takesNothing(error)) throw error;
-      warn(withoutLock(target, error));
-    }
+    await markOpenFiles(target, { what, files, owner: ownerOf?.(what), release: release?.(point), warn }, unwind);
     looking.throwIfAborted();
     return point;
   } finally {
     await lock?.release();
+  }
+}
+
+interface FilesToMark {
+  /** What has them open, for people. */
+  readonly what: string;
+  /** `<disk>/<file>` */
+  readonly files: readonly string[];
+  readonly owner?: LockOwner | undefined;
+  readonly release?: string | undefined;
+  readonly warn: Warn;
+}
+
+/** Until `unwind` files are open, and neither merged nor removed. For who holds the target's lock. */
+export async function markOpenFiles(
+  target: string,
+  { what, files, owner, release, warn }: FilesToMark,
+  unwind: Unwind,
+): Promise<void> {
+  await clearDeadMarks(target);
+  try {
+    unwind.defer(await leaveMark(target, what, files, owner, release));
+  } catch (error) {
+    // There was room for the lock, and is none for the mark.
+    if (!takesNothing(error)) throw error;
+    warn(withoutLock(target, error));
   }
 }

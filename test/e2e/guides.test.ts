@@ -222,6 +222,18 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     for (const disk of ['disk1', 'disk2']) await compareImages(join(to, `${disk}.qcow2`), web1.image(disk));
   },
 
+  'docs/guide/copies.md': async () => {
+    const web1 = await machine();
+    await web1.backup();
+    await web1.backup();
+    await runPage('docs/guide/copies.md', { names: web1.names });
+    await expectNewestEquals(
+      join(web1.dir, 'backup/web1'),
+      { disk1: web1.image('disk1'), disk2: web1.image('disk2') },
+      web1.dir,
+    );
+  },
+
   'docs/guide/retention.md': async () => {
     const web1 = await machine();
     await web1.backup();

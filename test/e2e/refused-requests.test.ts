@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { backup, cleanup, importStreams, info, list, merge, rebase, restore } from '../../src/index.js';
+import { backup, cleanup, importPoints, info, list, merge, rebase, restore } from '../../src/index.js';
 import { doctor } from '../../src/operations/doctor/doctor.js';
 import { expectCli } from '../support/cli.js';
 
@@ -48,7 +48,7 @@ it.each<[string, readonly string[], () => Promise<unknown>]>([
     () => merge({ target: T, disk: '..', targetFile: '/x' }),
   ],
   ['--output', ['restore', '-t', T], () => restore(told({ target: T }))],
-  ['--from', ['import', '/x', '-t', T], () => importStreams(told({ source: '/x', target: T }))],
+  ['--from', ['import', '/x', '-t', T], () => importPoints(told({ source: '/x', target: T }))],
   ['--target', ['list'], () => list(told({}))],
 ])('%s: %j is refused on the command line and as a call', async (words, args, call) => {
   expect((await expectCli(2, args)).stderr).toContain(words);

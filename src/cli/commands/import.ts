@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import type { ImportResult } from '../../operations/import/import-run.js';
-import { importStreams } from '../../operations/import/import.js';
+import { importPoints } from '../../operations/import/import.js';
 import { importDocument } from '../documents/import.js';
 import { IMPORT_OPTIONS } from '../../operations/import/options.js';
 import { optionOf, requestFrom } from '../options.js';
@@ -16,18 +16,23 @@ export const importCommand: Register = (program, run) => {
   const { from, target, vmName, digest, sha256, dryRun, breakLock } = IMPORT_OPTIONS;
   program
     .command('import')
-    .description('turn the backups of another tool into a chain of a new target; they are not touched')
-    .argument('<dir>', 'the folder that the other tool wrote')
-    .addOption(optionOf(from, 'the other tool', { value: '<tool>' }))
-    .addOption(optionOf(target, 'a folder for the chain, without any backup yet', { short: '-t', value: '<dir>' }))
+    .description('take in backups of another tool, or points that were exported; they are not touched')
+    .argument('<source>', 'the folder that the other tool wrote; the archive of an export, or - for stdin')
+    .addOption(optionOf(from, 'the other tool, or export', { value: '<kind>' }))
+    .addOption(
+      optionOf(target, 'a folder without any backup yet; of an export, also one that has the points before', {
+        short: '-t',
+        value: '<dir>',
+      }),
+    )
     .addOption(optionOf(vmName, 'what the VM is called, where the folder does not tell', { value: '<name>' }))
     .addOption(optionOf(digest, 'do not record a digest of each file'))
     .addOption(optionOf(sha256, 'record SHA-256, which also shows what was altered on purpose; slower'))
     .addOption(optionOf(dryRun, 'say what would be made'))
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
-    .action((dir: string, flags: Flags, command: Command) =>
-      run<Flags>((_, context) => runImport(dir, flags, context))(flags, command),
+    .action((source: string, flags: Flags, command: Command) =>
+      run<Flags>((_, context) => runImport(source, flags, context))(flags, command),
     );
 };
 
@@ -36,18 +41,23 @@ Every backup in the folder becomes a point; its streams are read to the end and 
 once or none. An increment whose tool may have left out areas that were zeroed (virtnbdbackup 2.21 and later) is said
 to be suspect.
 
+Of an export only those points are taken in that the target does not have; one that goes its own way already is refused. What was cut or
+damaged on its way leaves nothing. The next backup of the VM may go into the copy: it is incremental there.
+
 Examples:
   qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported --dry-run
-  qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported`;
+  qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported
+  ssh host qmpbackup export --target /backup/vm --output - | qmpbackup import --from export - --target /copies/vm`;
 
-async function runImport(dir: string, flags: Flags, context: CommandContext): Promise<void> {
+async function runImport(source: string, flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, now } = context;
   const percent = createPercent(log);
-  const result = await importStreams(
-    { ...requestFrom(IMPORT_OPTIONS, flags), source: dir },
+  const result = await importPoints(
+    { ...requestFrom(IMPORT_OPTIONS, flags), source },
     {
       signal,
       now,
+      input: process.stdin,
       report: (event) => {
         switch (event.kind) {
           case 'warning':
@@ -86,7 +96,11 @@ function render({ points, source, target, dryRun }: ImportResult): string {
   const suspect = points.flatMap(({ disks }) => disks).filter((disk) => disk.suspect !== null).length;
   const count = `${points.length} ${points.length === 1 ? 'point' : 'points'}`;
   return [
-    dryRun ? `${source} would become ${count} of ${target}:` : `imported ${count} of ${source} into ${target}:`,
+    points.length === 0
+      ? `${target} has all points of ${source} already`
+      : dryRun
+        ? `${source} would become ${count} of ${target}:`
+        : `imported ${count} of ${source} into ${target}:`,
     table(rows),
     ...(suspect === 0
       ? []

@@ -3,6 +3,7 @@ import type { BootDocument } from './schemas/boot.js';
 import type { CleanupDocument } from './schemas/cleanup.js';
 import type { ConsolidateDocument } from './schemas/consolidate.js';
 import type { DoctorDocument } from './schemas/doctor.js';
+import type { ExportDocument } from './schemas/export.js';
 import type { FilesFindDocument, FilesGetDocument, FilesLsDocument } from './schemas/files.js';
 import type { ImportDocument } from './schemas/import.js';
 import type { InfoDocument } from './schemas/info.js';
@@ -39,6 +40,7 @@ export type AnswerDocument =
   | NoteDocument
   | RebaseDocument
   | MergeDocument
+  | ExportDocument
   | ImportDocument
   | CleanupDocument
   | RecoverDocument

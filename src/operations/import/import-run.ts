@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
+import type { Readable } from 'node:stream';
 import type { VerbContext, WarningEvent } from '../../backends/verb-context.js';
 import { type Catalog, newCatalog } from '../../core/catalog.js';
 import type { VmIdentity } from '../../core/identity.js';
@@ -19,7 +20,10 @@ export type ImportEvent =
   /** `percent` of 0 to 100, of this stream. */
   | { readonly kind: 'progress'; readonly file: string; readonly percent: number };
 
-export type ImportContext = VerbContext<ImportEvent>;
+export interface ImportContext extends VerbContext<ImportEvent> {
+  /** What `-` means: an archive as it comes. */
+  readonly input: Readable;
+}
 
 export interface ImportedDisk {
   readonly disk: string;
@@ -53,7 +57,7 @@ export interface ImportResult {
 
 export interface ImportRun {
   readonly options: ImportOptions;
-  readonly context: ImportContext;
+  readonly context: VerbContext<ImportEvent>;
   readonly plan: ImportPlan;
   readonly vm: VmIdentity;
   readonly target: string;

@@ -3,11 +3,12 @@ import {
   requiredChoice,
   type OptionRules,
   type RequestOf,
-  requiredWord,
   word,
+  words,
   valuesOf,
   yesOrNo,
 } from '../../core/option-rules.js';
+import { QmpBackupError } from '../../errors.js';
 import type { DigestMethod } from '../../core/pieces.js';
 import { toolName } from '../../host/package-version.js';
 import { DIGEST_OPTIONS, digestsOf } from '../../repository/digest-options.js';
@@ -15,10 +16,10 @@ import { DIGEST_OPTIONS, digestsOf } from '../../repository/digest-options.js';
 export const IMPORT_OPTIONS = {
   ...TARGET_OPTIONS,
   ...LOCK_OPTIONS,
-  /** The tool that wrote the folder. */
-  from: requiredChoice('--from', ['virtnbdbackup']),
-  /** The folder that the other tool wrote. */
-  source: requiredWord('<dir>'),
+  /** What is taken in: the folder of another tool, or an export of this one. */
+  from: requiredChoice('--from', ['virtnbdbackup', 'export']),
+  /** The folder that the other tool wrote; the archive, or `-`: see `ImportContext`. */
+  source: words('<source>'),
   /** What the VM is called, where the folder does not tell. */
   vmName: word('--vm-name'),
   ...DIGEST_OPTIONS,
@@ -29,8 +30,9 @@ export const IMPORT_OPTIONS = {
 export type ImportRequest = RequestOf<typeof IMPORT_OPTIONS>;
 
 export interface ImportOptions {
+  readonly from: 'virtnbdbackup' | 'export';
   readonly source: string;
-  /** A target without a catalog. */
+  /** A target without a catalog; or one that an export goes on from. */
   readonly target: string;
   /** `--vm-name`. */
   readonly label: string | null;
@@ -44,6 +46,25 @@ export interface ImportOptions {
 
 /** @throws QmpBackupError `usage` */
 export function importOptions(request: ImportRequest): ImportOptions {
-  const { source, target, vmName, digest, sha256, dryRun, breakLock } = valuesOf(IMPORT_OPTIONS, request);
-  return { source, target, label: vmName, digests: digestsOf({ digest, sha256 }), dryRun, breakLock, tool: toolName() };
+  const {
+    from,
+    source: sources,
+    target,
+    vmName,
+    digest,
+    sha256,
+    dryRun,
+    breakLock,
+  } = valuesOf(IMPORT_OPTIONS, request);
+  const [source, ...others] = sources;
+  if (source === undefined || others.length > 0) {
+    throw new QmpBackupError('usage', `--from ${from} takes one source, and ${sources.length} were given`);
+  }
+  const digests = digestsOf({ digest, sha256 });
+  if (from === 'export' && (vmName !== null || digests !== 'gmac')) {
+    throw new QmpBackupError('usage', 'an export says what its VM is called, and has the digests of its files', {
+      hint: 'Leave out --vm-name, --no-digest and --sha256.',
+    });
+  }
+  return { from, source, target, label: vmName, digests, dryRun, breakLock, tool: toolName() };
 }

@@ -2,6 +2,7 @@ import { backupDocumentSchema } from './backup.js';
 import { cleanupDocumentSchema } from './cleanup.js';
 import { doctorDocumentSchema } from './doctor.js';
 import { errorDocumentSchema } from './error.js';
+import { exportDocumentSchema } from './export.js';
 import { filesFindDocumentSchema, filesGetDocumentSchema, filesLsDocumentSchema } from './files.js';
 import { importDocumentSchema } from './import.js';
 import { infoDocumentSchema } from './info.js';
@@ -36,6 +37,7 @@ export const DOCUMENT_SCHEMAS = {
   'files-ls': filesLsDocumentSchema,
   'files-get': filesGetDocumentSchema,
   'files-find': filesFindDocumentSchema,
+  export: exportDocumentSchema,
   boot: bootDocumentSchema,
   prune: pruneDocumentSchema,
   consolidate: consolidateDocumentSchema,
