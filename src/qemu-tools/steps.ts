@@ -100,6 +100,18 @@ export async function convert(view: string, target: string, options: ConvertOpti
 }
 
 /**
+ * Copies what the top image of a view holds itself, zeros included, into `target`, an image that is there, empty, and builds on `base`.
+ * What is below both has to be the same disk.
+ */
+export async function convertLayer(
+  view: string,
+  { target, base }: { readonly target: string; readonly base: string },
+  options: LongStepOptions,
+): Promise<void> {
+  await runLong(['convert', '-p', '-n', '-B', base, '-F', 'qcow2', '-O', 'qcow2', view, target], options);
+}
+
+/**
  * Writes what the view holds above `base` into `base`, which must be spelled as in the view and grows where the view is
  * larger. Nothing else is written, so that a run that was killed can be run again.
  */

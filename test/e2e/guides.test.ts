@@ -384,9 +384,18 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     ]);
     await run('qemu-img', ['rebase', '-u', '-b', '', join(python.folder('disk1'), 'INC-101-disk1.qcow2')]);
     await writeFile(join(python.target, 'uuid'), 'abc');
-    const names = { '/backup/old': old.folder, '/backup/python': python.target };
+    const overlays = join(web1.dir, 'old');
+    await mkdir(overlays);
+    const base = join(overlays, 'base.raw');
+    await run('qemu-img', ['create', '-q', '-f', 'raw', base, '8M']);
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', join(overlays, 'monday.qcow2')]);
+    await run('qemu-io', ['-c', 'write -P 3 1M 1M', join(overlays, 'monday.qcow2')]);
+    const monday = ['-b', join(overlays, 'monday.qcow2'), '-F', 'qcow2'];
+    await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...monday, join(overlays, 'tuesday.qcow2')]);
+    const names = { '/backup/old': old.folder, '/backup/python': python.target, '/old': overlays };
     await runPage('docs/guide/other-tools.md', { names: () => ({ ...web1.names(), ...names }) });
     await expectNewestEquals(join(web1.dir, 'backup/imported'), { vda: newest }, web1.dir);
+    await compareImages(join(web1.dir, 'lib/monday/vda.qcow2'), join(overlays, 'monday.qcow2'));
     await compareImages(join(web1.dir, 'lib/disk1.qcow2'), python.flat('disk1', 'INC-101-disk1.qcow2'));
   },
 };

@@ -13,12 +13,12 @@ import type { CommandContext } from '../wiring.js';
 type Flags = Readonly<Record<string, unknown>>;
 
 export const importCommand: Register = (program, run) => {
-  const { from, target, vmName, digest, sha256, dryRun, breakLock } = IMPORT_OPTIONS;
+  const { from, target, vmName, disk, digest, sha256, dryRun, breakLock } = IMPORT_OPTIONS;
   program
     .command('import')
     .description('take in backups of another tool, or points that were exported; they are not touched')
-    .argument('<source>', 'the folder that the other tool wrote; the archive of an export, or - for stdin')
-    .addOption(optionOf(from, 'the other tool, or export', { value: '<kind>' }))
+    .argument('<source...>', 'the folder that the other tool wrote; images; the archive of an export, or - for stdin')
+    .addOption(optionOf(from, 'the other tool, images, or export', { value: '<kind>' }))
     .addOption(
       optionOf(target, 'a folder without any backup yet; of an export, also one that has the points before', {
         short: '-t',
@@ -26,12 +26,13 @@ export const importCommand: Register = (program, run) => {
       }),
     )
     .addOption(optionOf(vmName, 'what the VM is called, where the folder does not tell', { value: '<name>' }))
+    .addOption(optionOf(disk, 'of images: the id of their disk (libvirt: its target, such as vda)', { value: '<id>' }))
     .addOption(optionOf(digest, 'do not record a digest of each file'))
     .addOption(optionOf(sha256, 'record SHA-256, which also shows what was altered on purpose; slower'))
     .addOption(optionOf(dryRun, 'say what would be made'))
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))
     .addHelpText('after', EXAMPLES)
-    .action((source: string, flags: Flags, command: Command) =>
+    .action((source: readonly string[], flags: Flags, command: Command) =>
       run<Flags>((_, context) => runImport(source, flags, context))(flags, command),
     );
 };
@@ -41,15 +42,19 @@ Every backup in the folder becomes a point; its streams are read to the end and 
 once or none. An increment whose tool may have left out areas that were zeroed (virtnbdbackup 2.21 and later) is said
 to be suspect.
 
+Images that build on one another, as external snapshots and scripts around them leave them, become a chain, each a point: in any order,
+from any folder, with a base of any format. They must be at rest.
+
 Of an export only those points are taken in that the target does not have; one that goes its own way already is refused. What was cut or
 damaged on its way leaves nothing. The next backup of the VM may go into the copy: it is incremental there.
 
 Examples:
   qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported --dry-run
   qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported
+  qmpbackup import --from images /old/base.raw /old/snap1.qcow2 /old/snap2.qcow2 --disk vda --vm-name vm1 --target /backup/vm1
   ssh host qmpbackup export --target /backup/vm --output - | qmpbackup import --from export - --target /copies/vm`;
 
-async function runImport(source: string, flags: Flags, context: CommandContext): Promise<void> {
+async function runImport(source: readonly string[], flags: Flags, context: CommandContext): Promise<void> {
   const { log, signal, now } = context;
   const percent = createPercent(log);
   const result = await importPoints(

@@ -10,7 +10,7 @@ import type { Point, PointDisk } from '../../core/point.js';
 import { QmpBackupError } from '../../errors.js';
 import type { ImportPlan, ImportPoint } from '../../import/import-plan.js';
 import { listFiles } from '../../repository/target.js';
-import type { ImportFile } from './import-stream.js';
+import type { ImportFile, ImportKind } from './import-file.js';
 import type { ImportOptions } from './options.js';
 
 /** What an import reports, and how the points that it makes are named and written down. */
@@ -60,6 +60,9 @@ export interface ImportRun {
   readonly context: VerbContext<ImportEvent>;
   readonly plan: ImportPlan;
   readonly vm: VmIdentity;
+  readonly kind: ImportKind;
+  /** Bytes that it may take. */
+  readonly need: number;
   readonly target: string;
   /** Id of the chain and of its first point too. */
   readonly attempt: string;
@@ -120,13 +123,13 @@ export function randomId(): string {
   return randomBytes(6).toString('hex');
 }
 
-export function journalOf({ attempt, context, vm }: ImportRun, points: readonly NamedPoint[]): Journal {
+export function journalOf({ attempt, context, vm, kind }: ImportRun, points: readonly NamedPoint[]): Journal {
   const files = points.flatMap((point) => point.files);
   return {
     schema: JOURNAL_SCHEMA,
     attempt,
     startedAt: context.now().toISOString(),
-    what: 'import from virtnbdbackup',
+    what: `import from ${kind.name}`,
     owner: { kind: 'none' },
     vm,
     disks: files.map(({ disk, file }) => ({ disk, bitmap: null, job: '', file })),

@@ -1,29 +1,24 @@
 import { realpath } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { contextOf } from '../../backends/verb-context.js';
-import type { PointDisk } from '../../core/point.js';
-import { type Warning, warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
-import { eachDisk, endingTogether } from '../../flow/all-of.js';
-import { warnOfSpace } from '../../host/warn-of-space.js';
-import { planImport } from '../../import/import-plan.js';
-import { readStreamFolder } from '../../import/stream-folder.js';
+import { type ImportPlan, planImport } from '../../import/import-plan.js';
+import { readRaw, readStream } from '../../import/stream-file.js';
+import { inFile, readStreamFolder } from '../../import/stream-folder.js';
+import { nodeOf } from '../../qemu-tools/image-view.js';
+import { type DiskSink, openSink } from '../../qemu-tools/image-writer.js';
+import { diskFolder } from '../../repository/layout.js';
 import { refuseDiskFolder } from '../../repository/nesting.js';
-import type { Staging } from '../../repository/staging.js';
-import { readTarget } from '../../repository/target.js';
+import { carryOutImport, warnIn } from './carry-out.js';
 import {
-  catalogOf,
-  type ImportContext,
-  type ImportResult,
-  type ImportRun,
-  journalOf,
-  nameAll,
-  type NamedPoint,
-  randomId,
-  resultOf,
-} from './import-run.js';
-import { type ImportFile, importStream } from './import-stream.js';
-import { intoTarget, refuseUsedTarget } from './into-target.js';
+  ancestorsOf,
+  type ImportFile,
+  type ImportFileOptions,
+  type ImportKind,
+  type WrittenData,
+} from './import-file.js';
+import { type ImportContext, type ImportResult, type ImportRun, randomId } from './import-run.js';
 import type { ImportOptions } from './options.js';
 
 /**
@@ -38,81 +33,15 @@ export async function importStreams(options: ImportOptions, given: Partial<Impor
   const folder = await readStreamFolder(options.source);
   const plan = planImport(folder.files, folder.runs);
   const vm = { uuid: folder.vm?.uuid ?? null, name: folder.vm?.name ?? null, label: options.label };
-  const run: ImportRun = { options, context, plan, vm, target: resolve(options.target), attempt: randomId() };
+  const run: ImportRun = {
+    ...{ options, context, plan, vm, kind: STREAMS, need: spaceOf(plan) },
+    ...{ target: resolve(options.target), attempt: randomId() },
+  };
   await refuseSameFolder(options.source, run.target);
   await refuseDiskFolder(run.target);
-  for (const each of [...folder.warnings, ...plan.warnings]) warn(run, each);
-  if (vm.name === null && vm.label === null) {
-    warn(
-      run,
-      warning(
-        'vm-unknown',
-        'nothing in the folder tells which VM it is of, and a backup into the target has to know: give --vm-name',
-      ),
-    );
-  }
-  return options.dryRun ? dryRun(run) : perform(run);
+  for (const each of [...folder.warnings, ...plan.warnings]) warnIn(run, each);
+  return carryOutImport(run);
 }
-
-function warn({ context }: ImportRun, said: Warning): void {
-  context.report({ kind: 'warning', ...said });
-}
-
-async function dryRun(run: ImportRun): Promise<ImportResult> {
-  refuseUsedTarget(await readTarget(run.target, false));
-  return resultOf(run, await nameAll(run), new Map());
-}
-
-function perform(run: ImportRun): Promise<ImportResult> {
-  const { target, options, context } = run;
-  const { breakLock, source } = options;
-  const tell = (said: Warning): void => warn(run, said);
-  const place = { target, breakLock, purpose: `import of ${source}`, signal: context.signal, warn: tell };
-  return intoTarget(place, async ({ state, signal, seal }) => {
-    refuseUsedTarget(state);
-    await warnOfSpace(target, { need: spaceOf(run), what: 'the import' }, { signal, warn: tell });
-    const points = await nameAll(run);
-    let entries: ReadonlyMap<ImportFile, PointDisk> = new Map();
-    await seal(journalOf(run, points), async (staging) => {
-      entries = await writeAll(run, points, staging, signal);
-      return catalogOf(run, points, entries);
-    });
-    return resultOf(run, points, entries);
-  });
-}
-
-/** Point by point, since each builds on the one before; the disks of a point side by side. */
-async function writeAll(
-  run: ImportRun,
-  points: readonly NamedPoint[],
-  staging: Staging,
-  outer: AbortSignal,
-): Promise<ReadonlyMap<ImportFile, PointDisk>> {
-  const { options, context, target } = run;
-  const entries = new Map<ImportFile, PointDisk>();
-  const { signal, step } = endingTogether(outer);
-  for (const [index, { files }] of points.entries()) {
-    await eachDisk(files, async (file) => {
-      const { name } = file.from;
-      context.report({ kind: 'importing', point: index + 1, of: points.length, file: name });
-      const streamOptions = {
-        source: resolve(options.source),
-        target,
-        digests: options.digests,
-        signal,
-        onProgress: (percent: number) => context.report({ kind: 'progress', file: name, percent }),
-      };
-      const entry = await step(importStream(staging, file, streamOptions));
-      if (entry.suspect !== undefined) {
-        warn(run, warning('suspect', `${name} is suspect: ${entry.suspect}`));
-      }
-      entries.set(file, entry);
-    });
-  }
-  return entries;
-}
-
-// --- the target ----------------------------------------------------------------------------------------------------------
 
 async function refuseSameFolder(source: string, target: string): Promise<void> {
   const real = await realpath(target).catch(() => target);
@@ -122,7 +51,67 @@ async function refuseSameFolder(source: string, target: string): Promise<void> {
   });
 }
 
-function spaceOf({ plan }: ImportRun): number {
+function spaceOf(plan: ImportPlan): number {
   const disks = plan.points.flatMap((point) => point.disks);
   return disks.reduce((sum, { source }) => sum + (source.meta?.dataSize ?? 0), 0);
+}
+
+// --- a stream --------------------------------------------------------------------------------------------------------
+
+const STREAMS: ImportKind = {
+  name: 'virtnbdbackup',
+  copy: (file, options) =>
+    copyStream(file, options).catch((error: unknown) => {
+      throw inFile(file.from.name, error);
+    }),
+  sourceOf: ({ disk, from }) => ({
+    // By libvirt's name for it the disk is known again.
+    ...{ device: disk, qdev: null, node: null, file: '' },
+    ...{ format: from.meta?.format ?? 'raw', image: null },
+  }),
+};
+
+async function copyStream(file: ImportFile, options: ImportFileOptions): Promise<WrittenData> {
+  const { from, disk } = file;
+  const cwd = diskFolder(options.target, disk);
+  const line = [...ancestorsOf(file).map((each) => each.file), `${file.file}.partial`];
+  const sink = await openSink({ ...nodeOf(line), 'detect-zeroes': 'on' }, { cwd, signal: options.signal });
+  try {
+    const written = await writeEvents(file, sink, options, join(options.source, from.name));
+    await sink.finish();
+    return written;
+  } finally {
+    await sink.close();
+  }
+}
+
+async function writeEvents(
+  { parent, from, virtualSize }: ImportFile,
+  sink: DiskSink,
+  { signal, onProgress }: ImportFileOptions,
+  path: string,
+): Promise<WrittenData> {
+  let [bytes, zeroRecords, percent] = [0, 0, 0];
+  const total = from.meta?.dataSize ?? virtualSize;
+  for await (const event of from.meta ? readStream(path, signal) : readRaw(path, signal)) {
+    switch (event.kind) {
+      case 'data':
+        await sink.write(event.offset, event.bytes);
+        bytes += event.bytes.length;
+        break;
+      case 'zero':
+        // Nothing is below a whole backup, and what nobody wrote is zeros.
+        if (parent) await sink.zero(event.offset, event.length);
+        break;
+      case 'end':
+        ({ zeroRecords } = event);
+        break;
+      case 'meta':
+        if (!isDeepStrictEqual(event.meta, from.meta)) throw new QmpBackupError('unsafe', 'it was changed meanwhile');
+        break;
+    }
+    const now = Math.floor((bytes / Math.max(1, total)) * 100);
+    if (now !== percent) onProgress((percent = now));
+  }
+  return { bytes, zeroRecords };
 }

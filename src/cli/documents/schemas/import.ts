@@ -4,7 +4,7 @@ import { count, document, flag, identitySchema, level, listOf, object, text, tex
 const importedDisk = object(
   {
     disk: text('Disk id'),
-    from: text('The stream in the folder of the other tool, or the file in the archive'),
+    from: text('The stream in the folder of the other tool, the path of the image, or the file in the archive'),
     file: text('Name of the file in the folder of the disk'),
     parent: textOrNull('The file that it builds on'),
     virtualSize: count('Size of the disk in bytes'),
@@ -16,7 +16,9 @@ const importedDisk = object(
 export const importDocumentSchema = document(
   'import',
   {
-    source: text('Absolute path of what was taken in: the folder of the other tool, or an archive; - is stdin'),
+    source: text(
+      'Absolute path of what was taken in: the folder of the other tool, the newest of the images, or an archive; - is stdin',
+    ),
     target: text('Absolute path of the target'),
     vm: identitySchema,
     chain: textOrNull('Id of the chain; null where there are copies only'),
