@@ -1,6 +1,7 @@
 import { bootCommand } from './commands/boot.js';
 import { cleanupCommand } from './commands/cleanup.js';
 import { completeWordsCommand } from './commands/complete-words.js';
+import { configCommand } from './commands/config.js';
 import { consolidateCommand } from './commands/consolidate.js';
 import { doctorCommand } from './commands/doctor.js';
 import { exportCommand } from './commands/export.js';
@@ -16,6 +17,7 @@ import { pruneCommand } from './commands/prune.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
+import { runCommand } from './commands/run.js';
 import { serveCommand } from './commands/serve.js';
 import { umountCommand } from './commands/umount.js';
 import { verifyCommand } from './commands/verify.js';
@@ -46,4 +48,6 @@ export const OTHER_COMMANDS: readonly Register[] = [
   doctorCommand,
   generateCommand,
   completeWordsCommand,
+  runCommand,
+  configCommand,
 ];

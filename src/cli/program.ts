@@ -36,6 +36,9 @@ const OTHERS = [
     'doctor',
     'generate',
     'complete-words',
+    'run',
+    'status',
+    'config',
   ],
   ...['help', '--help', '-h'],
 ];

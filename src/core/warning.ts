@@ -41,6 +41,11 @@ export const WARNING_CODES = {
   'older-state': 'of a disk an older state is restored',
   'vm-unknown': 'nothing tells which VM a backup is of',
   'dead-run': 'a run died in the target: its files are left alone',
+  'vm-failed': '`run` could not back up, prune or check a VM, or not all of it',
+  'vm-warned': '`run` was warned of something when it backed up, pruned or checked a VM',
+  'vm-not-begun': '`run` did not begin with a VM, as it was too late',
+  'not-discovered': 'VMs could not be looked for: there may be more of them',
+  'history-lost': 'how a run went is not remembered',
   'clusters-leaked': 'an image has clusters that waste space',
 } as const;
 

@@ -33,7 +33,7 @@ export const verifyCommand: Register = (program, run) => {
     .addOption(
       optionOf(
         readData,
-        'read every byte and compare it with the digests; =3/7: of the third of seven parts; =10%: of what was not read for the longest',
+        'read every byte and compare it with the digests; =3/7: of the third of seven parts; =10%: of what was not read for the longest; =30d: what is due today where all is to be read in 30 days (=30d/12h: by two runs a day)',
         { value: '[share]' },
       ),
     )
@@ -77,6 +77,7 @@ Examples:
   qmpbackup verify --target /backup/vm
   qmpbackup verify --target /backup --read-data
   qmpbackup verify --target /backup --read-data=10% --outdated-after 30d --rate-limit 100M
+  qmpbackup verify --target /backup --read-data=30d
   qmpbackup verify --target /backup/vm --boot --evidence /var/lib/proofs
   qmpbackup verify --target /backup/vm --boot --point 3 --expect 'serial:login:' --timeout 120 -- -accel tcg`;
 

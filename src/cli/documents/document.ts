@@ -1,6 +1,7 @@
 import type { BackupDocument } from './schemas/backup.js';
 import type { BootDocument } from './schemas/boot.js';
 import type { CleanupDocument } from './schemas/cleanup.js';
+import type { ConfigCheckDocument, ConfigExampleDocument, ConfigShowDocument } from './schemas/config.js';
 import type { ConsolidateDocument } from './schemas/consolidate.js';
 import type { DoctorDocument } from './schemas/doctor.js';
 import type { ExportDocument } from './schemas/export.js';
@@ -15,6 +16,7 @@ import type { PruneDocument } from './schemas/prune.js';
 import type { RebaseDocument } from './schemas/rebase.js';
 import type { RecoverDocument } from './schemas/recover.js';
 import type { RestoreDocument } from './schemas/restore.js';
+import type { RunDocument } from './schemas/run.js';
 import type { ServeDocument } from './schemas/serve.js';
 import type { UmountDocument } from './schemas/umount.js';
 import type { VerifyDocument } from './schemas/verify.js';
@@ -44,4 +46,8 @@ export type AnswerDocument =
   | ImportDocument
   | CleanupDocument
   | RecoverDocument
-  | DoctorDocument;
+  | DoctorDocument
+  | RunDocument
+  | ConfigCheckDocument
+  | ConfigShowDocument
+  | ConfigExampleDocument;

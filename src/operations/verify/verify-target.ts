@@ -170,9 +170,10 @@ async function lookAndRemember(
     changed = true;
     if (performance.now() - kept > KEEP_MS) await keep();
   };
-  const notSince = outdatedAfter === null ? null : new Date(run.now().getTime() - outdatedAfter * DAY_MS).toISOString();
+  const nowMs = run.now().getTime();
+  const notSince = outdatedAfter === null ? null : new Date(nowMs - outdatedAfter * DAY_MS).toISOString();
   try {
-    const request = { share, notSince };
+    const request = { share, notSince, nowMs };
     const looked = await lookAtFiles(run, { target, catalog, entries, request, known, onVerdict });
     await keep();
     const unkept = notKept.why === null ? [] : [memoryNotKept(notKept.why)];

@@ -12,11 +12,13 @@ import { mergeDocumentSchema } from './merge.js';
 import { mountDocumentSchema } from './mount.js';
 import { noteDocumentSchema, pinDocumentSchema, unpinDocumentSchema } from './pin.js';
 import { consolidateDocumentSchema } from './consolidate.js';
+import { configCheckDocumentSchema, configExampleDocumentSchema, configShowDocumentSchema } from './config.js';
 import { pruneDocumentSchema } from './prune.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
 import { restoreDocumentSchema } from './restore.js';
 import { bootDocumentSchema } from './boot.js';
+import { runDocumentSchema } from './run.js';
 import { serveDocumentSchema } from './serve.js';
 import { umountDocumentSchema } from './umount.js';
 import { verifyDocumentSchema } from './verify.js';
@@ -50,6 +52,10 @@ export const DOCUMENT_SCHEMAS = {
   cleanup: cleanupDocumentSchema,
   recover: recoverDocumentSchema,
   doctor: doctorDocumentSchema,
+  run: runDocumentSchema,
+  'config-check': configCheckDocumentSchema,
+  'config-show': configShowDocumentSchema,
+  'config-example': configExampleDocumentSchema,
   error: errorDocumentSchema,
   line: lineSchema,
 } as const;

@@ -1,0 +1,130 @@
+import type { Command } from 'commander';
+import { RUN_RULES } from '../config/run-settings.js';
+import { SECTIONS, SETTINGS } from '../config/settings.js';
+import { RUN_WORDS, wordsFor } from './config-words.js';
+
+/**
+ * A configuration with every key: what most have is set, all else stands there as a comment with a value that it may have.
+ * @param program whose help has the words for the options
+ */
+export function configExample(program: Command): string {
+  const words = wordsFor(program);
+  const lineOf = (path: string, name: string, indent: string): string =>
+    entry({ name, indent, value: sampleOf(path), isSet: SET.has(path), words: words(path) });
+  const paths = [...SETTINGS.keys()];
+  const own = paths.filter((path) => !path.includes('.') && !ONE_VM.includes(path));
+  const section = (name: string): readonly string[] => [
+    `  ${name}:`,
+    ...paths
+      .filter((path) => path.startsWith(`${name}.`))
+      .map((path) => lineOf(path, path.slice(name.length + 1), '    ')),
+  ];
+  const run = Object.keys(RUN_RULES) as (keyof typeof RUN_RULES)[];
+  return [
+    HEADING,
+    'defaults:',
+    ...own.map((path) => lineOf(path, path, '  ')),
+    ...SECTIONS.flatMap(section),
+    VMS,
+    'run:',
+    ...run.map((name) =>
+      entry({ name, indent: '  ', value: RUN_SAMPLES[name], isSet: name === 'parallel', words: RUN_WORDS[name] }),
+    ),
+    '',
+  ].join('\n');
+}
+
+interface Entry {
+  readonly name: string;
+  readonly indent: string;
+  readonly value: string;
+  readonly isSet: boolean;
+  readonly words: string | undefined;
+}
+
+function entry({ name, indent, value, isSet, words }: Entry): string {
+  return `${indent}${isSet ? '' : '# '}${name}: ${value}${words === undefined ? '' : `  # ${words}`}`;
+}
+
+/** What names one VM is no default. */
+const ONE_VM = ['socket', 'domain', 'agent-socket', 'offline'];
+
+const SET = new Set([
+  'target',
+  'quiesce',
+  'max-age',
+  'keep.last',
+  'keep.daily',
+  'keep.weekly',
+  'keep.monthly',
+  'verify.read-data-within',
+]);
+
+function sampleOf(path: string): string {
+  const sample = SAMPLES[path];
+  if (sample !== undefined) return sample;
+  const fallback = SETTINGS.get(path)?.rule.fallback;
+  if (typeof fallback === 'boolean') return String(!fallback);
+  if (typeof fallback === 'string' || typeof fallback === 'number') return String(fallback);
+  throw new Error(`the example has no value for ${path}`);
+}
+
+/** Where the default tells nothing. */
+const SAMPLES: Readonly<Record<string, string>> = {
+  target: '/backup/{vm}',
+  'vm-name': '"{vm}"',
+  connect: 'qemu:///system',
+  'auto-full-after': '[90d, 150%]',
+  note: 'nightly',
+  include: '[vda]',
+  exclude: '[vdb, vdc]',
+  'fleece-dir': '/var/lib/qmpbackup/scratch',
+  'speed-limit': '100M',
+  reserve: '20G',
+  'max-age': '26h',
+  'keep.last': '3',
+  'keep.hourly': '24',
+  'keep.daily': '7',
+  'keep.weekly': '4',
+  'keep.monthly': '12',
+  'keep.yearly': '5',
+  'keep.within': '30d',
+  'keep.free': '200G',
+  'verify.rate-limit': '100M',
+  'verify.expect': '"serial:login:"',
+  'verify.evidence': '"/var/lib/qmpbackup/proofs/{vm}"',
+  'verify.every': '1d',
+  'verify.read-data-within': '30d',
+  'verify.boot-every': '7d',
+  'verify.at-backup': 'sample',
+  'verify.qemu-arguments': '["-accel", "tcg"]',
+};
+
+const RUN_SAMPLES: Readonly<Record<keyof typeof RUN_RULES, string>> = {
+  parallel: '2',
+  'max-per-target': '1',
+  jitter: '10m',
+  'not-after': '"06:00"',
+  retries: '2',
+  'retry-after': '60s',
+};
+
+const HEADING = `# Configuration of qmpbackup, /etc/qmpbackup/config.yaml. Prove it: qmpbackup config check
+# What is said of a VM below vms comes before defaults. A key without a value (~) is as if it were not given.`;
+
+const VMS = `
+vms:
+  web1:  # a VM by its QMP monitor; every key of defaults may stand here, too
+    socket: /run/web1.qmp
+    agent-socket: /run/web1.qga
+    # offline: { disk1: /var/lib/vm/web1.qcow2 }  # its images, read while it is off
+  db:  # a libvirt domain
+    domain: db
+    exclude: [vdc]
+    keep: { daily: 14, monthly: ~ }
+
+# VMs that are found at each run; what is below vms already is not taken twice.
+discover:
+  # - { domains: "*", connect: "qemu:///system", exclude: ["scratch-*", db] }
+  # - { sockets: "/var/run/qemu-server/*.qmp", agent-socket: "/var/run/qemu-server/{vm}.qga", exclude: ["9*"] }
+`;

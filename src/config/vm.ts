@@ -1,0 +1,190 @@
+import { type BackupRequest, backupOptions } from '../backends/backup-options.js';
+import type { OptionRule } from '../core/option-rules.js';
+import { messageOf, QmpBackupError } from '../errors.js';
+import { pruneOptions, type PruneRequest } from '../operations/prune/options.js';
+import { verifyOptions, type VerifyRequest } from '../operations/verify/options.js';
+import type { Config, Given, Place, Setting, Settings } from './config.js';
+import { IF_OFF, SETTINGS, type Verb } from './settings.js';
+
+/** A VM with all that is said of it: its own values before those of what found it, and these before the defaults. */
+export interface Vm {
+  readonly name: string;
+  /** Where it is named: `vms`, or the entry of `discover` that found it. */
+  readonly place: Place;
+  /** By key, only what is given; without nulls. */
+  readonly values: ReadonlyMap<string, VmValue>;
+}
+
+export interface VmValue {
+  readonly given: Given;
+  readonly from: Origin;
+}
+
+export interface Origin {
+  readonly kind: 'vms' | 'discover' | 'defaults';
+  readonly place: Place;
+}
+
+/** What `discover` has found of a VM. */
+export interface FoundVm {
+  readonly name: string;
+  readonly place: Place;
+  readonly settings: Settings;
+}
+
+export function vmFrom({ defaults }: Config, kind: 'vms' | 'discover', { name, place, settings }: FoundVm): Vm {
+  const values = new Map<string, VmValue>();
+  for (const path of SETTINGS.keys()) {
+    const own = settings.get(path);
+    const setting = own ?? defaults.get(path);
+    if (!setting || setting.given === null) continue;
+    values.set(path, {
+      given: withName(setting.given, name),
+      from: { kind: own ? kind : 'defaults', place: setting.place },
+    });
+  }
+  return { name, place, values };
+}
+
+/** A setting that was found and stands in no file. */
+export function foundSetting(given: Given, place: Place): Setting {
+  return { given, place };
+}
+
+/** `{vm}` in any text. */
+function withName(given: Given, name: string): Given {
+  const put = (text: string): string => text.replaceAll('{vm}', name);
+  if (typeof given === 'string') return put(given);
+  if (typeof given === 'boolean') return given;
+  if (Array.isArray(given)) return (given as readonly string[]).map(put);
+  return Object.fromEntries(Object.entries(given).map(([key, text]) => [key, put(text)]));
+}
+
+/** What a setting comes to by its rule: the value given, or the one built in. */
+export function valueOf<Value>(vm: Vm, path: string, rule: OptionRule<never, Value>): Value | undefined {
+  const found = vm.values.get(path);
+  return found ? rule.read(found.given as never) : rule.fallback;
+}
+
+export function settingAt(vm: Vm, path: string): string | null {
+  const given = vm.values.get(path)?.given;
+  return typeof given === 'string' ? given : null;
+}
+
+export function ifOff(vm: Vm): (typeof IF_OFF)[number] {
+  const given = settingAt(vm, 'if-off');
+  return IF_OFF.find((each) => each === given) ?? 'offline';
+}
+
+/** The VM's own target; it is proved to be there. */
+export function targetOf(vm: Vm): string {
+  const target = settingAt(vm, 'target');
+  if (target === null) throw new QmpBackupError('usage', `${vm.name} has no target`);
+  return target;
+}
+
+/** Whether it runs or is off, as far as that decides which of its disks are read how. */
+export type Power = 'running' | 'off';
+
+/** Keys of a VM that is reached by its monitor, which do not go with the images of one that is off. */
+const OF_A_MONITOR = ['socket', 'agent-socket', 'domain', 'connect', 'quiesce', 'freeze-timeout', 'freeze-limit'];
+
+/** What of the VM's values a verb is asked. `power`: a VM whose images are named has them read only while it is off. */
+export function optionsFor(vm: Vm, verb: Verb, power: Power = 'running'): readonly VerbValue[] {
+  const images = power === 'off' && vm.values.has('offline');
+  const left = images ? OF_A_MONITOR : vm.values.has('socket') || vm.values.has('domain') ? ['offline'] : [];
+  return [...vm.values].flatMap(([path, { given }]) => {
+    if (verb === 'backup' && left.includes(path)) return [];
+    const option = SETTINGS.get(path)?.options.find((each) => each.verb === verb);
+    return option ? [{ ...option, given }] : [];
+  });
+}
+
+export interface VerbValue {
+  readonly name: string;
+  readonly rule: OptionRule<never, unknown>;
+  readonly given: Given;
+}
+
+/** Whether anything is said of which points are kept: without, nothing is pruned. */
+export function isPruned(vm: Vm): boolean {
+  return [...vm.values.keys()].some((path) => path.startsWith('keep.'));
+}
+
+/**
+ * What is wrong with a VM as a whole: options that are missing, or exclude each other.
+ *
+ * @throws QmpBackupError `usage`, without the place
+ */
+export function refuseWrong(vm: Vm): void {
+  const { name, values } = vm;
+  if (!values.has('target'))
+    throw usage(`${name} has no target`, 'Give it one, or give one in defaults: target: /backup/{vm}');
+  if (!['socket', 'domain', 'offline'].some((path) => values.has(path))) {
+    throw usage(
+      `nothing says how ${name} is reached`,
+      'Give it a socket or a domain, or images of a VM that is off (offline).',
+    );
+  }
+  if (values.has('monthly') && !values.has('vm-name')) {
+    throw usage(
+      `${name} is monthly and has no vm-name`,
+      'prune and verify look for the folder <target>/<vm name>: give that name, in defaults vm-name: "{vm}"',
+    );
+  }
+  const requested = (verb: Verb, power?: Power): object =>
+    Object.fromEntries(optionsFor(vm, verb, power).map(({ name: key, given }) => [key, given]));
+  backupOptions(requested('backup') as BackupRequest);
+  if (values.has('offline')) backupOptions(requested('backup', 'off') as BackupRequest);
+  if (isPruned(vm)) pruneOptions(requested('prune') as PruneRequest);
+  const boot = values.has('verify.boot-every');
+  verifyOptions({ ...requested('verify'), boot } as VerifyRequest);
+}
+
+function usage(words: string, hint: string): QmpBackupError {
+  return new QmpBackupError('usage', words, { hint });
+}
+
+/**
+ * Proves all VMs, each by itself and beside the others.
+ *
+ * @throws QmpBackupError `usage`, of all that are wrong
+ */
+export function refuseWrongVms({ file }: Pick<Config, 'file'>, vms: readonly Vm[]): void {
+  const wrong: { readonly place: Place; readonly why: string }[] = [];
+  const owners = new Map<string, string>();
+  for (const vm of vms) {
+    try {
+      refuseWrong(vm);
+      for (const [what, key] of ownedBy(vm)) {
+        const other = owners.get(key);
+        if (other !== undefined) throw new QmpBackupError('usage', `${vm.name} and ${other} have the same ${what}`);
+        owners.set(key, vm.name);
+      }
+    } catch (error) {
+      if (!(error instanceof QmpBackupError)) throw error;
+      const hint = error.hint === undefined ? '' : ` (${error.hint})`;
+      wrong.push({ place: vm.place, why: `${prefixOf(vm, error)}${messageOf(error)}${hint}` });
+    }
+  }
+  if (wrong.length === 0) return;
+  const told = wrong.map(({ place, why }) => `${file}:${place.line}:${place.column}: ${why}`);
+  throw new QmpBackupError('usage', told.join('\n'), {
+    hint: 'qmpbackup config show VM tells where each value comes from.',
+  });
+}
+
+function prefixOf({ name }: Vm, error: QmpBackupError): string {
+  return error.message.includes(name) ? '' : `${name}: `;
+}
+
+/** What two VMs cannot share: one would be taken for the other. */
+function ownedBy(vm: Vm): readonly (readonly [string, string])[] {
+  const [target, socket, domain] = ['target', 'socket', 'domain'].map((path) => settingAt(vm, path));
+  const folder = vm.values.get('monthly')?.given === true ? `${target}/${settingAt(vm, 'vm-name')}` : target;
+  return [
+    ['target', `target ${folder}`],
+    ...(typeof socket === 'string' ? [['socket', `socket ${socket}`] as const] : []),
+    ...(typeof domain === 'string' ? [['domain', `domain ${settingAt(vm, 'connect') ?? ''} ${domain}`] as const] : []),
+  ];
+}

@@ -1,0 +1,137 @@
+import { createHash } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, isAbsolute, join } from 'node:path';
+import * as v from 'valibot';
+import { QmpBackupError } from '../errors.js';
+import { replaceFile } from '../host/durable.js';
+import { fileError } from '../host/file-errors.js';
+import { readJsonFile } from '../host/plain-file.js';
+
+/**
+ * What is remembered of the runs of one configuration, `history.json` in a folder of its own: how the last run of each VM went, and
+ * when each check was made. Truth about points stays in the targets; without this file nothing is lost but that knowledge.
+ */
+const HISTORY_SCHEMA = 1;
+
+const time = v.string();
+const texts = v.pipe(v.array(v.string()), v.readonly());
+
+export const RESULTS = ['ok', 'warnings', 'failed', 'skipped'] as const;
+export type VmResult = (typeof RESULTS)[number];
+
+const step = v.object({
+  verb: v.picklist(['backup', 'prune', 'verify', 'boot']),
+  at: time,
+  durationMs: v.number(),
+  exitCode: v.number(),
+  result: v.picklist(RESULTS),
+  /** What failed and why, what was found, or why it was left out; null where it is simply done. */
+  why: v.nullable(v.string()),
+  hint: v.nullable(v.string()),
+  warnings: texts,
+  /** What was done, in a line. */
+  summary: v.nullable(v.string()),
+});
+
+const vmRun = v.object({
+  /** When it was begun and ended for this VM. */
+  at: time,
+  endedAt: time,
+  result: v.picklist(RESULTS),
+  steps: v.pipe(v.array(step), v.readonly()),
+});
+
+const point = v.object({
+  at: time,
+  name: v.string(),
+  level: v.string(),
+  bytes: v.number(),
+  durationMs: v.number(),
+  frozenMs: v.nullable(v.number()),
+  pausedMs: v.nullable(v.number()),
+});
+
+const vmHistory = v.object({
+  vm: v.string(),
+  /** Absolute; of `--monthly` the folder above. */
+  target: v.string(),
+  /** The folder of the last point; null before the first. */
+  folder: v.nullable(v.string()),
+  /** The last run. */
+  run: vmRun,
+  /** The last backup that succeeded. */
+  backup: v.nullable(point),
+  /** Since which run it has failed each time; null where the last did not. */
+  failingSince: v.nullable(time),
+  /** When a check was last made, whatever came of it. */
+  checks: v.object({ verify: v.nullable(time), boot: v.nullable(time) }),
+});
+
+const history = v.object({
+  schema: v.literal(HISTORY_SCHEMA),
+  config: v.string(),
+  vms: v.pipe(v.array(vmHistory), v.readonly()),
+});
+
+export type StepRecord = v.InferOutput<typeof step>;
+export type VmHistory = v.InferOutput<typeof vmHistory>;
+export type RunHistory = v.InferOutput<typeof history>;
+
+/** Bytes. */
+const LIMIT = 256 * 1024 * 1024;
+
+/** Where the history of a configuration is kept. `env`: `STATE_DIRECTORY` is what systemd gives a unit. */
+export function historyFolder(config: string, env: NodeJS.ProcessEnv = process.env): string {
+  const digest = createHash('sha256').update(config).digest('hex').slice(0, 12);
+  return join(stateFolder(env), `${basename(config).replace(/[^\w.-]/g, '_')}-${digest}`);
+}
+
+function stateFolder(env: NodeJS.ProcessEnv): string {
+  const ofUnit = env['STATE_DIRECTORY']?.split(':')[0];
+  if (ofUnit) return ofUnit;
+  if (process.getuid?.() === 0) return '/var/lib/qmpbackup';
+  const ofUser = env['XDG_STATE_HOME'];
+  return join(ofUser !== undefined && isAbsolute(ofUser) ? ofUser : join(homedir(), '.local', 'state'), 'qmpbackup');
+}
+
+/** @throws QmpBackupError where it cannot be made */
+export async function makeHistoryFolder(config: string): Promise<string> {
+  const folder = historyFolder(config);
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    return folder;
+  } catch (error) {
+    throw fileError('make', folder, error);
+  }
+}
+
+export function historyPath(folder: string): string {
+  return join(folder, 'history.json');
+}
+
+/** @throws QmpBackupError `unsafe` where it is damaged */
+export async function readHistory(config: string): Promise<RunHistory> {
+  const path = historyPath(historyFolder(config));
+  const hint = `Move it away: what is lost is how earlier runs went, and when checks were made last.`;
+  const value = await readJsonFile(path, LIMIT, hint);
+  if (value === undefined) return { schema: HISTORY_SCHEMA, config, vms: [] };
+  const result = v.safeParse(history, value);
+  if (result.success) return result.output;
+  throw new QmpBackupError('unsafe', `${path} is damaged, or of another version`, { hint });
+}
+
+/** With what came of one VM, durably. For who holds the lock of the configuration. */
+export async function writeHistory(folder: string, { config, vms }: RunHistory): Promise<void> {
+  const lines = vms.map((each) => JSON.stringify(each)).join(',\n');
+  const text = `{"schema":${HISTORY_SCHEMA},"config":${JSON.stringify(config)},"vms":[\n${lines}\n]}\n`;
+  await replaceFile(historyPath(folder), text, { mode: 0o600 });
+}
+
+export function historyOf({ vms }: RunHistory, name: string): VmHistory | undefined {
+  return vms.find(({ vm }) => vm === name);
+}
+
+export function withVm(known: RunHistory, latest: VmHistory): RunHistory {
+  return { ...known, vms: [...known.vms.filter(({ vm }) => vm !== latest.vm), latest] };
+}

@@ -1,0 +1,108 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Config } from '../config/config.js';
+import type { RunSettings } from '../config/run-settings.js';
+import { targetOf, type Vm } from '../config/vm.js';
+import { messageOf } from '../errors.js';
+import { mountedDevice } from '../host/mounts.js';
+import { lockFolder } from '../repository/lock.js';
+import { makeHistoryFolder, historyOf, readHistory, type VmHistory, withVm, writeHistory } from './history.js';
+import { runVm, type VmContext, type VmEvent } from './run-vm.js';
+import { inTurns } from './turns.js';
+
+/** A run of many VMs, one configuration at a time. */
+export interface RunContext extends Omit<VmContext, 'report' | 'isLate'> {
+  readonly report: (event: RunEvent) => void;
+  /** From 0 to 1. */
+  readonly random: () => number;
+}
+
+export type RunEvent =
+  | VmEvent
+  | { readonly kind: 'waiting'; readonly ms: number }
+  | { readonly kind: 'not-begun'; readonly vm: string; readonly why: string }
+  /** How it went is not remembered. */
+  | { readonly kind: 'not-kept'; readonly why: string };
+
+export interface RunResult {
+  /** Those that were begun, in the order in which they ended. */
+  readonly ended: readonly VmHistory[];
+  /** Names of those that were not begun, as it was too late or the run was ended. */
+  readonly notBegun: readonly string[];
+}
+
+/**
+ * Backs up, prunes and checks `vms`, and remembers of each how that went. A dry run changes nothing, and is held up by none.
+ *
+ * @throws QmpBackupError `locked` where a run of the same configuration is at work
+ */
+export async function runAll(config: Config, vms: readonly Vm[], context: RunContext): Promise<RunResult> {
+  // Counted from before the jitter, which would else take it to the next day.
+  const deadline = deadlineOf(config.run, context.now());
+  const isLate = (): boolean => deadline !== null && context.now() > deadline;
+  if (context.dryRun) return runEach(config, vms, { ...context, isLate }, null);
+  const folder = await makeHistoryFolder(config.file);
+  const lock = await lockFolder(folder, { breakLock: false, purpose: `run of ${config.file}` });
+  try {
+    const signal = AbortSignal.any([context.signal, lock.signal]);
+    await waitJitter(config.run, context, signal);
+    return await runEach(config, vms, { ...context, signal, isLate }, folder);
+  } finally {
+    await lock.release();
+  }
+}
+
+/** `folder`: where the history is kept; null is nowhere. */
+async function runEach(
+  { file, run: settings }: Config,
+  vms: readonly Vm[],
+  context: RunContext & Pick<VmContext, 'isLate'>,
+  folder: string | null,
+): Promise<RunResult> {
+  const { signal, isLate, report } = context;
+  let history = await readHistory(file);
+  const ended: VmHistory[] = [];
+  const notBegun: string[] = [];
+  let kept = Promise.resolve();
+  const keep = async (): Promise<void> => {
+    if (folder === null) return;
+    // One at a time, each with all that is known by then.
+    kept = kept
+      .then(() => writeHistory(folder, history))
+      .catch((error: unknown) => report({ kind: 'not-kept', why: messageOf(error) }));
+    await kept;
+  };
+  const waiting = vms.map((vm) => ({ of: mountedDevice(targetOf(vm)) ?? '', vm }));
+  await inTurns(waiting, { most: settings.parallel, mostOfOne: settings.maxPerTarget }, async ({ vm }) => {
+    if (signal.aborted || isLate()) {
+      notBegun.push(vm.name);
+      report({ kind: 'not-begun', vm: vm.name, why: signal.aborted ? 'the run was ended' : 'it is too late' });
+      return;
+    }
+    const latest = await runVm(vm, historyOf(history, vm.name), settings, context);
+    ended.push(latest);
+    history = withVm(history, latest);
+    await keep();
+  });
+  signal.throwIfAborted();
+  return { ended, notBegun };
+}
+
+async function waitJitter(
+  { jitterMs }: RunSettings,
+  { random, report }: RunContext,
+  signal: AbortSignal,
+): Promise<void> {
+  const ms = Math.round(jitterMs * random());
+  if (ms === 0) return;
+  report({ kind: 'waiting', ms });
+  await sleep(ms, undefined, { signal }).catch(() => signal.throwIfAborted());
+}
+
+/** The next moment at which the clock shows that time, counted from the start of the run. */
+function deadlineOf({ notAfter }: RunSettings, begun: Date): Date | null {
+  if (notAfter === null) return null;
+  const deadline = new Date(begun);
+  deadline.setHours(Math.floor(notAfter / 60), notAfter % 60, 0, 0);
+  if (deadline <= begun) deadline.setDate(deadline.getDate() + 1);
+  return deadline;
+}
