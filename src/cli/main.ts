@@ -45,6 +45,7 @@ async function main(): Promise<void> {
     await program.parseAsync(withJsonForm(process.argv));
     const ending = opened[0]?.ending();
     if (ending !== undefined) process.exitCode = exitCodeFor(ending);
+    process.exitCode = opened[0]?.exitCode() ?? process.exitCode;
     if (lostAnswer()) process.exitCode = exitCodeFor('failed');
   } catch (error) {
     process.exitCode = error instanceof CommanderError ? reportUsage(error) : report(error);
@@ -59,13 +60,15 @@ async function main(): Promise<void> {
 function reportUsage({ exitCode, message }: CommanderError): number {
   if (exitCode === 0) return lostAnswer() ? exitCodeFor('failed') : 0;
   const hint = 'Run it with --help for all options.';
-  printError({ code: 'usage', exitCode: 2, message: message.replace(/^error: /, ''), hint });
-  return 2;
+  // commander's own is 1; a command that has codes of its own says its own.
+  const told = exitCode === 1 ? exitCodeFor('usage') : exitCode;
+  printError({ code: 'usage', exitCode: told, message: message.replace(/^error: /, ''), hint });
+  return told;
 }
 
 /** Says what failed and what to do next; returns the exit code. */
 function report(error: unknown): number {
-  const exitCode = exitCodeOf(error, interrupt.signal.aborted ? caught : undefined);
+  const exitCode = opened[0]?.exitCode() ?? exitCodeOf(error, interrupt.signal.aborted ? caught : undefined);
   const told = ofFileSystem(error);
   const known = told instanceof QmpBackupError;
   const lines = [

@@ -19,6 +19,7 @@ import { recoverCommand } from './commands/recover.js';
 import { restoreCommand } from './commands/restore.js';
 import { runCommand } from './commands/run.js';
 import { serveCommand } from './commands/serve.js';
+import { statusCommand } from './commands/status.js';
 import { umountCommand } from './commands/umount.js';
 import { verifyCommand } from './commands/verify.js';
 import type { Register } from './register.js';
@@ -49,5 +50,6 @@ export const OTHER_COMMANDS: readonly Register[] = [
   generateCommand,
   completeWordsCommand,
   runCommand,
+  statusCommand,
   configCommand,
 ];

@@ -48,6 +48,10 @@ export interface CommandContext {
   readonly stdoutIsData: (flag: string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
   readonly endWith: (code: ErrorCode) => void;
+  /** An exit code that is none of the others', whether the command answers or fails. */
+  readonly exitWith: (exitCode: number) => void;
+  /** What `exitWith` was told. */
+  readonly exitCode: () => number | undefined;
   /** What `endWith` was told, or what warnings make of it with `--strict`. */
   readonly ending: () => ErrorCode | undefined;
   /** Whether an answer was printed: a run that goes on after it tells its end on stderr and by its exit code alone. */
@@ -70,6 +74,7 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
     now,
   });
   let ending: ErrorCode | undefined;
+  let exitCode: number | undefined;
   const warnings: Warning[] = [];
   let strictly = false;
   let answered = false;
@@ -120,6 +125,10 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
     endWith: (code) => {
       ending = code;
     },
+    exitWith: (code) => {
+      exitCode = code;
+    },
+    exitCode: () => exitCode,
     // Done in part says more than that there were warnings.
     ending: () => ending ?? (globals.strict && strictly ? 'warnings' : undefined),
     answered: () => answered,

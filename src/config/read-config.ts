@@ -28,7 +28,8 @@ export function readConfig(text: string, file: string): Config {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, stringKeys: true });
   const reader = new Reader(file, lines);
-  for (const { pos, message } of document.errors) {
+  // What follows the first is mostly for its sake.
+  for (const { pos, message } of document.errors.slice(0, 1)) {
     // Its own words go on with the place and a picture of it.
     reader.complainAt(pos[0], message.split(' at line ')[0]?.replace(/\.$/, '') ?? message);
   }

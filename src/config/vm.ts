@@ -36,7 +36,9 @@ export function vmFrom({ defaults }: Config, kind: 'vms' | 'discover', { name, p
   const values = new Map<string, VmValue>();
   for (const path of SETTINGS.keys()) {
     const own = settings.get(path);
-    const setting = own ?? defaults.get(path);
+    // A default that is for domains alone says nothing of another VM.
+    const other = OF_DOMAINS.includes(path) && !settings.has('domain') ? undefined : defaults.get(path);
+    const setting = own ?? other;
     if (!setting || setting.given === null) continue;
     values.set(path, {
       given: withName(setting.given, name),
@@ -45,6 +47,8 @@ export function vmFrom({ defaults }: Config, kind: 'vms' | 'discover', { name, p
   }
   return { name, place, values };
 }
+
+const OF_DOMAINS = ['connect', 'start-paused', 'method', 'kill-job'];
 
 /** A setting that was found and stands in no file. */
 export function foundSetting(given: Given, place: Place): Setting {
@@ -95,6 +99,8 @@ export function optionsFor(vm: Vm, verb: Verb, power: Power = 'running'): readon
   const left = images ? OF_A_MONITOR : vm.values.has('socket') || vm.values.has('domain') ? ['offline'] : [];
   return [...vm.values].flatMap(([path, { given }]) => {
     if (verb === 'backup' && left.includes(path)) return [];
+    // Elsewhere it is the name of a folder alone, which is there with `monthly`.
+    if (verb !== 'backup' && path === 'vm-name' && vm.values.get('monthly')?.given !== true) return [];
     const option = SETTINGS.get(path)?.options.find((each) => each.verb === verb);
     return option ? [{ ...option, given }] : [];
   });
@@ -126,7 +132,7 @@ export function refuseWrong(vm: Vm): void {
       'Give it a socket or a domain, or images of a VM that is off (offline).',
     );
   }
-  if (values.has('monthly') && !values.has('vm-name')) {
+  if (values.get('monthly')?.given === true && !values.has('vm-name')) {
     throw usage(
       `${name} is monthly and has no vm-name`,
       'prune and verify look for the folder <target>/<vm name>: give that name, in defaults vm-name: "{vm}"',
@@ -175,7 +181,7 @@ export function refuseWrongVms({ file }: Pick<Config, 'file'>, vms: readonly Vm[
 }
 
 function prefixOf({ name }: Vm, error: QmpBackupError): string {
-  return error.message.includes(name) ? '' : `${name}: `;
+  return error.message.startsWith(`${name} `) ? '' : `${name}: `;
 }
 
 /** What two VMs cannot share: one would be taken for the other. */

@@ -7,7 +7,7 @@ import { expectCli, repositoryRoot } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { domainScenario, type DomainScenario, writeBothDisks } from '../support/domain-scenario.js';
 import { ext4Of } from '../support/guest-disk.js';
-import { isRun, readBlocks, runPage } from '../support/guide.js';
+import { isRun, named, readBlocks, runPage } from '../support/guide.js';
 import { compareImages } from '../support/lab/compare.js';
 import { createImage, makeExt4 } from '../support/lab/disk-images.js';
 import { flush, write, writeFile as writeDisk } from '../support/lab/guest-writes.js';
@@ -238,6 +238,15 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     const web1 = await machine();
     await web1.backup();
     await runPage('docs/guide/retention.md', { names: web1.names });
+  },
+
+  'docs/guide/many-vms.md': async () => {
+    const web1 = await machine();
+    const [config] = (await readBlocks('docs/guide/many-vms.md')).filter(({ language }) => language === 'yaml');
+    await mkdir(join(web1.dir, 'qmpbackup'));
+    await writeFile(join(web1.dir, 'qmpbackup/config.yaml'), named(config!.text, web1.names()));
+    const env = { XDG_CONFIG_HOME: web1.dir, STATE_DIRECTORY: join(web1.dir, 'state') };
+    await runPage('docs/guide/many-vms.md', { names: web1.names, env });
   },
 
   'docs/guide/offline.md': async () => {

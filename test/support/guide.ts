@@ -9,7 +9,7 @@ import { PROGRAM, repositoryRoot } from './cli.js';
  * - `sh`: a command a line (with `\` at its end it goes on), which ends with 0 or with the code of its comment `# exit code N`;
  * - `cron`, `ini`: the command of a cron table (for root), and of `ExecStart=` of a systemd unit, run like those;
  * - `text` right behind one of these: lines of what its commands print, in order; numbers may be others;
- * - `text` elsewhere, and `xml`: not run.
+ * - `text` elsewhere, `yaml` and `xml`: not run.
  */
 export interface Block {
   readonly language: string;
@@ -35,7 +35,7 @@ export interface Example {
   readonly before?: Readonly<Record<string, () => Promise<unknown>>>;
 }
 
-const LANGUAGES = new Set(['sh', 'cron', 'ini', 'text', 'xml', 'json']);
+const LANGUAGES = new Set(['sh', 'cron', 'ini', 'text', 'xml', 'json', 'yaml']);
 
 export async function readBlocks(page: string): Promise<Block[]> {
   const lines = (await readFile(join(repositoryRoot, page), 'utf8')).split('\n');
@@ -124,7 +124,7 @@ async function runCommand(
 }
 
 /** `text` with the names of the lab; or with `instead` of each, to see which others it has. */
-function named(text: string, names: Readonly<Record<string, string>>, instead?: string): string {
+export function named(text: string, names: Readonly<Record<string, string>>, instead?: string): string {
   const longestFirst = Object.keys(names).sort((a, b) => b.length - a.length);
   const pattern = new RegExp(longestFirst.map((name) => name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|'), 'g');
   return text.replace(pattern, (name) => instead ?? names[name] ?? name);

@@ -44,7 +44,7 @@ export const configCommand: Register = (program, run) => {
       run((_, context) => {
         const text = configExample(program);
         context.answer(
-          () => configExampleDocument(text),
+          (warnings) => configExampleDocument(text, warnings),
           () => text.trimEnd(),
         );
         return Promise.resolve();

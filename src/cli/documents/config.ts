@@ -43,6 +43,6 @@ export function configShowDocument(
   };
 }
 
-export function configExampleDocument(example: string): ConfigExampleDocument {
-  return { ...envelope('config-example'), example };
+export function configExampleDocument(example: string, warnings: readonly Warning[]): ConfigExampleDocument {
+  return { ...envelope('config-example'), example, warnings: warnings.map(warningPart) };
 }

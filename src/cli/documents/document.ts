@@ -18,6 +18,7 @@ import type { RecoverDocument } from './schemas/recover.js';
 import type { RestoreDocument } from './schemas/restore.js';
 import type { RunDocument } from './schemas/run.js';
 import type { ServeDocument } from './schemas/serve.js';
+import type { StatusDocument } from './schemas/status.js';
 import type { UmountDocument } from './schemas/umount.js';
 import type { VerifyDocument } from './schemas/verify.js';
 
@@ -48,6 +49,7 @@ export type AnswerDocument =
   | RecoverDocument
   | DoctorDocument
   | RunDocument
+  | StatusDocument
   | ConfigCheckDocument
   | ConfigShowDocument
   | ConfigExampleDocument;

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { backupDocument } from '../../../src/cli/documents/backup.js';
+import { configCheckDocument, configExampleDocument, configShowDocument } from '../../../src/cli/documents/config.js';
 import { cleanupDocument } from '../../../src/cli/documents/cleanup.js';
 import { errorDocument } from '../../../src/cli/documents/error.js';
 import { importDocument } from '../../../src/cli/documents/import.js';
@@ -8,6 +9,7 @@ import { infoDocument } from '../../../src/cli/documents/info.js';
 import { listDocument } from '../../../src/cli/documents/list.js';
 import { mergeDocument } from '../../../src/cli/documents/merge.js';
 import { filesFindDocument, filesGetDocument, filesLsDocument } from '../../../src/cli/documents/files.js';
+import type { ListedPoint } from '../../../src/operations/list.js';
 import type { LocatedFile } from '../../../src/guest-files/reader.js';
 import { mountDocument, umountDocument } from '../../../src/cli/documents/mount.js';
 import { noteDocument, pinDocument, unpinDocument } from '../../../src/cli/documents/pin.js';
@@ -17,6 +19,13 @@ import { rebaseDocument } from '../../../src/cli/documents/rebase.js';
 import { recoverDocument } from '../../../src/cli/documents/recover.js';
 import { restoreDocument } from '../../../src/cli/documents/restore.js';
 import { bootDocument } from '../../../src/cli/documents/boot.js';
+import { runDocument } from '../../../src/cli/documents/run.js';
+import { statusDocument } from '../../../src/cli/documents/status.js';
+import { readConfig } from '../../../src/config/read-config.js';
+import { shownSettings } from '../../../src/config/shown-settings.js';
+import { type Vm, vmFrom } from '../../../src/config/vm.js';
+import type { VmStatus } from '../../../src/report/status.js';
+import type { VmHistory } from '../../../src/run/history.js';
 import { serveDocument } from '../../../src/cli/documents/serve.js';
 import { verifyDocument } from '../../../src/cli/documents/verify.js';
 import type { DirtyBitmap } from '../../../src/core/disk.js';
@@ -25,6 +34,21 @@ import { QmpBackupError } from '../../../src/errors.js';
 import { bitmap, entry, point, source, TARGET_ID, vmState } from '../../support/builders.js';
 import { checkedAnswer } from '../../support/json-answer.js';
 
+const CONFIG = readConfig('defaults: { target: "/b/{vm}" }\nvms: { web1: { domain: d, exclude: [vdc] } }', '/c.yaml');
+const CONFIGURED: Vm = vmFrom(CONFIG, 'vms', { name: 'web1', ...CONFIG.vms.get('web1')! });
+const HISTORY: VmHistory = {
+  ...{ vm: 'web1', target: '/b', folder: '/b', failingSince: 't', checks: { verify: 'v', boot: null } },
+  run: {
+    ...{ at: 't', endedAt: 'u', result: 'failed' },
+    steps: [
+      {
+        ...{ verb: 'backup', at: 't', durationMs: 1.5, exitCode: 1, result: 'failed', why: 'w', hint: 'h' },
+        ...{ warnings: ['x'], summary: null },
+      },
+    ],
+  },
+  backup: { at: 't', name: 'c:1', level: 'inc', bytes: 1, durationMs: 2, frozenMs: 3.5, pausedMs: null },
+};
 const REPAIRS: readonly RepairAction[] = [
   { kind: 'thaw', guest: { kind: 'agent', endpoint: '/run/vm.qga' } },
   { kind: 'thaw', guest: { kind: 'domain', uuid: 'd-1' } },
@@ -57,6 +81,15 @@ const POINT = point(1, [INC], {
     missing: [],
   },
 });
+const LISTED: ListedPoint = {
+  ...{ point: POINT, files: 1, needs: [], notWhole: null, damaged: [], suspect: [], freed: { bytes: 0, neededBy: [] } },
+  booted: { point: POINT.id, at: 't', by: 'agent', afterMs: 1, why: null },
+};
+const STATUS: VmStatus = {
+  ...{ vm: 'web1', target: '/b', level: 'critical', reasons: [{ level: 'critical', text: 'r' }], history: HISTORY },
+  ...{ lastGood: LISTED, ageMs: 1, maxAgeMs: 2, chainPoints: 1, damaged: 0 },
+  facts: { vm: 'web1', points: [LISTED], allocated: 5, oldestProofAt: 'o' },
+};
 
 const DOCUMENTS = {
   backup: backupDocument({
@@ -213,6 +246,13 @@ const DOCUMENTS = {
     },
     [],
   ),
+  run: runDocument({ ended: [HISTORY], notBegun: ['db'] }, { config: '/c.yaml', dryRun: false }, [
+    { code: 'vm-failed', text: 'w' },
+  ]),
+  status: statusDocument({ level: 'critical', vms: [STATUS] }, { config: '/c.yaml', at: new Date(0) }, []),
+  'config-check': configCheckDocument(CONFIG, [CONFIGURED], []),
+  'config-show': configShowDocument(CONFIG, CONFIGURED, shownSettings(CONFIGURED).slice(0, 14), []),
+  'config-example': configExampleDocument('vms:\n', []),
   umount: umountDocument({ mountpoint: '/m', files: ['/m/d1.raw'], dead: true }, []),
   'files-ls': filesLsDocument(
     {

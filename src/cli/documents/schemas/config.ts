@@ -64,7 +64,7 @@ export type ConfigShowDocument = v.InferOutput<typeof configShowDocumentSchema>;
 
 export const configExampleDocumentSchema = document(
   'config-example',
-  { example: text('A configuration in YAML') },
+  { example: text('A configuration in YAML'), warnings: warnings() },
   'The answer of `qmpbackup config example`',
 );
 

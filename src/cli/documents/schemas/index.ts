@@ -20,6 +20,7 @@ import { restoreDocumentSchema } from './restore.js';
 import { bootDocumentSchema } from './boot.js';
 import { runDocumentSchema } from './run.js';
 import { serveDocumentSchema } from './serve.js';
+import { statusDocumentSchema } from './status.js';
 import { umountDocumentSchema } from './umount.js';
 import { verifyDocumentSchema } from './verify.js';
 
@@ -53,6 +54,7 @@ export const DOCUMENT_SCHEMAS = {
   recover: recoverDocumentSchema,
   doctor: doctorDocumentSchema,
   run: runDocumentSchema,
+  status: statusDocumentSchema,
   'config-check': configCheckDocumentSchema,
   'config-show': configShowDocumentSchema,
   'config-example': configExampleDocumentSchema,

@@ -1,0 +1,154 @@
+import { readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { describe, expect, it } from 'vitest';
+import { expectCli, qmpbackup } from '../support/cli.js';
+import { fleet, type Fleet, vmsSection } from '../support/fleet.js';
+import { imagesIn } from '../support/target-files.js';
+import { labDir } from '../support/scenario.js';
+
+// Whether all is well, from the targets and from how the last runs went; with exit codes of its own.
+
+interface Answer {
+  readonly level: string;
+  readonly vms: readonly {
+    readonly vm: string;
+    readonly level: string;
+    readonly reasons: readonly { readonly level: string; readonly text: string }[];
+    readonly points: number | null;
+    readonly chainPoints: number | null;
+    readonly allocated: number | null;
+    readonly lastGood: { readonly number: number } | null;
+    readonly backup: { readonly bytes: number } | null;
+  }[];
+}
+
+async function statusOf(
+  lab: Fleet,
+  exitCode: number,
+  ...more: readonly string[]
+): Promise<Record<string, Answer['vms'][number]>> {
+  const answer = (await lab.cli(exitCode, 'status', '--json', ...more)).json<Answer>();
+  return Object.fromEntries(answer.vms.map((each) => [each.vm, each]));
+}
+
+describe('status', () => {
+  it('follows the runs of a configuration: nothing yet, well, too old, failed, damaged, gone', async () => {
+    const lab = await fleet(['web1', 'db']);
+    const config = (vms: string): string => `
+defaults: { target: "${lab.backups}/{vm}", max-age: 26h }
+${vms}
+`;
+    await lab.configure(config(vmsSection(lab)));
+    const before = await statusOf(lab, 2);
+    expect(before['web1']?.reasons[0]?.text).toMatch(/no catalog|no backup|not there/i);
+
+    for (let time = 0; time < 2; time += 1) {
+      await lab.writeAll();
+      await lab.cli(0, 'run');
+    }
+    const well = await statusOf(lab, 0);
+    expect(well['web1']).toMatchObject({
+      level: 'ok',
+      reasons: [],
+      points: 2,
+      chainPoints: 2,
+      lastGood: { number: 1 },
+    });
+    expect(well['web1']?.backup?.bytes).toBe(1024 * 1024);
+    const text = (await lab.cli(0, 'status')).stdout;
+    expect(text).toMatch(/web1 +ok +.* 2 +2 /);
+    const plugin = (await lab.cli(0, 'status', '--plugin')).stdout;
+    expect(plugin).toMatch(
+      /^QMPBACKUP OK - 2 VMs \| vms=2 ok=2 warning=0 critical=0 'age web1'=\d+s;93600 'age db'=\d+s;93600$/,
+    );
+
+    await lab.configure(config(vmsSection(lab)).replace('26h', '0.0001h'));
+    expect((await statusOf(lab, 1))['db']).toMatchObject({
+      level: 'warning',
+      reasons: [{ text: expect.stringMatching(/are allowed/) as string }],
+    });
+
+    await lab.configure(config(vmsSection(lab)));
+    await lab.vms.get('db')!.stop();
+    await lab.cli(3, 'run');
+    const failed = await statusOf(lab, 2);
+    expect(failed['web1']?.level).toBe('ok');
+    expect(failed['db']).toMatchObject({ level: 'critical', points: 2 });
+    expect(failed['db']?.reasons[0]?.text).toMatch(/^backup failed: cannot connect/);
+    expect((await lab.cli(2, 'status', '--plugin')).stdout).toMatch(
+      /^QMPBACKUP CRITICAL - 1 of 2 VMs: db: backup failed/,
+    );
+
+    const [newest] = (await imagesIn(join(lab.backups, 'web1')))
+      .filter((name) => /INC/.test(name))
+      .toSorted()
+      .toReversed();
+    await truncate(join(lab.backups, 'web1', newest!), 1024);
+    expect((await statusOf(lab, 2))['web1']).toMatchObject({
+      level: 'warning',
+      reasons: [{ text: '1 point cannot be restored' }],
+      lastGood: { number: 1 },
+    });
+
+    await lab.configure(config(`vms: { web1: { socket: ${lab.vms.get('web1')!.socket} } }`));
+    expect((await statusOf(lab, 2))['db']?.reasons[0]?.text).toMatch(/no longer found/);
+    await rm(join(lab.backups, 'db'), { recursive: true });
+    expect(Object.keys(await statusOf(lab, 1))).toEqual(['web1']);
+  });
+
+  it('of targets judges their age where it was told how old is too old', async () => {
+    const lab = await fleet(['web1']);
+    await lab.configure(`defaults: { target: "${lab.backups}/{vm}" }\n${vmsSection(lab)}`);
+    await lab.cli(0, 'run');
+    const ask = ['status', '--target', lab.backups];
+    expect((await expectCli(0, ask)).stdout).toMatch(/web1 +ok/);
+    await expectCli(1, [...ask, '--max-age', '0.0001h']);
+    await expectCli(2, [...ask, '--target', join(lab.dir, 'nothing-here')]);
+  });
+
+  it('writes metrics that promtool takes, whole and readable by the collector', async () => {
+    const lab = await fleet(['web1']);
+    await lab.configure(
+      `defaults: { target: "${lab.backups}/{vm}", keep: { last: 1 }, verify: { every: 1d }, max-age: 1d }\n${vmsSection(lab)}`,
+    );
+    await lab.cli(0, 'run');
+    const file = join(lab.dir, 'qmpbackup.prom');
+    await lab.cli(0, 'status', '--prometheus', file);
+    const text = await readFile(file, 'utf8');
+    const checked = await execa('promtool', ['check', 'metrics'], { input: text, reject: false });
+    expect(`${checked.stdout}${checked.stderr}`).toBe('');
+    expect(checked.exitCode).toBe(0);
+    expect(text).toMatch(/^qmpbackup_step_success\{vm="web1",target=".*",verb="verify"\} 1$/m);
+    expect(text).toMatch(/^qmpbackup_last_good_point_timestamp_seconds\{.*\} \d{10}(\.\d+)?$/m);
+    const { stdout } = await lab.cli(0, 'status', '--prometheus', '-');
+    expect(stdout.split('\n').filter((line) => line.startsWith('# TYPE'))).toEqual(
+      text.split('\n').filter((line) => line.startsWith('# TYPE')),
+    );
+  });
+
+  it('ends with 3 where it cannot be asked', async () => {
+    const dir = await labDir();
+    const config = join(dir, 'config.yaml');
+    await writeFile(config, 'vmz: 1');
+    for (const args of [
+      ['--bogus'],
+      ['--config', config],
+      ['--config', join(dir, 'none')],
+      ['--max-age', 'x'],
+      ['--config', config, '--target', dir],
+    ]) {
+      expect((await qmpbackup(['status', ...args])).exitCode).toBe(3);
+    }
+    expect((await qmpbackup(['status', '--plugin', '--config', config])).stdout).toMatch(
+      /^QMPBACKUP UNKNOWN - .*vmz is no key/,
+    );
+    const error = (await qmpbackup(['status', '--json', '--config', config])).json<{
+      error: { exitCode: number; code: string };
+    }>();
+    expect(error.error).toMatchObject({ exitCode: 3, code: 'usage' });
+    expect((await qmpbackup(['status', '--help'])).exitCode).toBe(0);
+    // All others have the codes that they had.
+    expect((await qmpbackup(['list', '--bogus'])).exitCode).toBe(2);
+  });
+});
