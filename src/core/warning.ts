@@ -45,7 +45,7 @@ export const WARNING_CODES = {
   'vm-warned': '`run` was warned of something when it backed up, pruned or checked a VM',
   'vm-not-begun': '`run` did not begin with a VM, as it was too late',
   'not-discovered': 'VMs could not be looked for: there may be more of them',
-  'history-lost': 'how a run went is not remembered',
+  'history-lost': 'how runs went is not known, or not remembered',
   'clusters-leaked': 'an image has clusters that waste space',
 } as const;
 

@@ -1,10 +1,11 @@
 import { basename } from 'node:path';
-import type { Config } from '../config/config.js';
 import { settingAt, targetOf, type Vm } from '../config/vm.js';
 import type { Judgement, RunFacts, StatusLevel } from '../core/status.js';
 import { judgeStatus, worstLevel } from '../core/status.js';
 import { daysIn } from '../core/time-span.js';
+import { ANSWER_MS } from '../host/free-space.js';
 import { isThere } from '../host/is-there.js';
+import { within } from '../host/within.js';
 import type { ListedPoint } from '../operations/list.js';
 import { vmFolder } from '../repository/vm-folder.js';
 import { historyOf, type RunHistory, type VmHistory } from '../run/history.js';
@@ -35,7 +36,6 @@ const DAY_MS = 86_400_000;
 
 /** Of the VMs of a configuration, and of those that its runs knew and nothing knows any more while their targets are there. */
 export async function statusOfConfig(
-  { file }: Config,
   vms: readonly Vm[],
   history: RunHistory,
   { now, maxAgeMs }: { readonly now: Date; readonly maxAgeMs: number | null },
@@ -50,13 +50,16 @@ export async function statusOfConfig(
       });
     }),
   );
-  const gone: VmStatus[] = [];
-  for (const each of history.vms) {
-    if (history.config !== file || vms.some(({ name }) => name === each.vm) || !(await isThere(each.target))) continue;
-    const asked = { vm: each.vm, target: each.folder ?? each.target, label: null, isGone: true, now, maxAgeMs: null };
-    gone.push(await statusOf({ ...asked, history: each }));
-  }
-  const all = [...known, ...gone];
+  const left = history.vms.filter((each) => !vms.some(({ name }) => name === each.vm));
+  const gone = await Promise.all(
+    left.map(async (each) => {
+      // What does not answer may be there.
+      if ((await within(ANSWER_MS, isThere(each.target))) === false) return [];
+      const asked = { vm: each.vm, target: each.folder ?? each.target, label: null, isGone: true, now, maxAgeMs: null };
+      return [await statusOf({ ...asked, history: each })];
+    }),
+  );
+  const all = [...known, ...gone.flat()];
   return { level: worstLevel(all.map(({ level }) => level)), vms: all };
 }
 

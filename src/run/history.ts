@@ -110,15 +110,26 @@ export function historyPath(folder: string): string {
   return join(folder, 'history.json');
 }
 
-/** @throws QmpBackupError `unsafe` where it is damaged */
-export async function readHistory(config: string): Promise<RunHistory> {
-  const path = historyPath(historyFolder(config));
-  const hint = `Move it away: what is lost is how earlier runs went, and when checks were made last.`;
-  const value = await readJsonFile(path, LIMIT, hint);
-  if (value === undefined) return { schema: HISTORY_SCHEMA, config, vms: [] };
-  const result = v.safeParse(history, value);
-  if (result.success) return result.output;
-  throw new QmpBackupError('unsafe', `${path} is damaged, or of another version`, { hint });
+export interface KnownHistory {
+  readonly history: RunHistory;
+  /** Why nothing is known although there is a file; null where that is not so. */
+  readonly lost: string | null;
+}
+
+/** What is remembered. A file that cannot be used holds up no run: it is begun anew. */
+export async function readHistory(config: string): Promise<KnownHistory> {
+  const none = { schema: HISTORY_SCHEMA, config, vms: [] } as const;
+  try {
+    const path = historyPath(historyFolder(config));
+    const value = await readJsonFile(path, LIMIT, 'It is begun anew.');
+    if (value === undefined) return { history: none, lost: null };
+    const result = v.safeParse(history, value);
+    if (result.success) return { history: result.output, lost: null };
+    return { history: none, lost: `${path} is damaged, or of another version` };
+  } catch (error) {
+    if (!(error instanceof QmpBackupError)) throw error;
+    return { history: none, lost: error.message };
+  }
 }
 
 /** With what came of one VM, durably. For who holds the lock of the configuration. */

@@ -20,6 +20,8 @@ export type RunEvent =
   | VmEvent
   | { readonly kind: 'waiting'; readonly ms: number }
   | { readonly kind: 'not-begun'; readonly vm: string; readonly why: string }
+  /** What earlier runs did is not known. */
+  | { readonly kind: 'lost'; readonly why: string }
   /** How it went is not remembered. */
   | { readonly kind: 'not-kept'; readonly why: string };
 
@@ -59,7 +61,9 @@ async function runEach(
   folder: string | null,
 ): Promise<RunResult> {
   const { signal, isLate, report } = context;
-  let history = await readHistory(file);
+  const known = await readHistory(file);
+  if (known.lost !== null) report({ kind: 'lost', why: known.lost });
+  let history = known.history;
   const ended: VmHistory[] = [];
   const notBegun: string[] = [];
   let kept = Promise.resolve();

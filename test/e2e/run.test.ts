@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
@@ -64,6 +64,12 @@ run: { parallel: 2 }
       const looked: Record<string, string> = time === 0 ? { verify: 'ok' } : {};
       expect(stepsOf(answer, 'web1')).toEqual({ backup: 'ok', prune: 'ok', ...looked });
     }
+    // What was remembered is no condition of a backup.
+    const [folder = ''] = await readdir(join(lab.dir, 'state'));
+    await writeFile(join(lab.dir, 'state', folder, 'history.json'), 'no history');
+    const anew = (await lab.cli(0, 'run', '--json')).json<Answer>();
+    expect(anew.warnings.map(({ code }) => code)).toEqual(['history-lost']);
+    expect((await history(lab)).vms).toHaveLength(2);
     for (const name of ['web1', 'db']) {
       const listed = await expectCli(0, ['--json', 'list', '--target', join(lab.backups, name)]);
       expect(listed.json<{ targets: { points: unknown[] }[] }>().targets[0]!.points).toHaveLength(2);

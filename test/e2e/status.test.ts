@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { expectCli, qmpbackup } from '../support/cli.js';
 import { fleet, type Fleet, vmsSection } from '../support/fleet.js';
 import { imagesIn } from '../support/target-files.js';
+import { mountHanging } from '../support/mounts.js';
 import { labDir } from '../support/scenario.js';
 
 // Whether all is well, from the targets and from how the last runs went; with exit codes of its own.
@@ -125,6 +126,19 @@ ${vms}
     expect(stdout.split('\n').filter((line) => line.startsWith('# TYPE'))).toEqual(
       text.split('\n').filter((line) => line.startsWith('# TYPE')),
     );
+  });
+
+  it('tells of a target that hangs, and of the others', async () => {
+    const lab = await fleet(['web1', 'web2']);
+    const target = await mountHanging(join(lab.backups, 'web2'));
+    await lab.configure(`defaults: { target: "${lab.backups}/{vm}" }\n${vmsSection(lab)}`);
+    await lab.cli(0, 'run');
+    target.hang();
+    const found = await statusOf(lab, 2);
+    expect(found['web1']?.level).toBe('ok');
+    expect(found['web2']?.reasons[0]?.text).toMatch(/does not answer/);
+    target.answer();
+    await statusOf(lab, 0);
   });
 
   it('ends with 3 where it cannot be asked', async () => {

@@ -18,6 +18,8 @@ export interface Fleet {
   configure(text: string): Promise<void>;
   /** `qmpbackup … --config FILE`, which must end with `exitCode`. */
   cli(exitCode: number, ...args: readonly string[]): Promise<CliResult>;
+  /** The same at another time: all that is run believes that it is then. */
+  at(ms: number): Pick<Fleet, 'cli'>;
   /** Writes a MiB to each VM that runs, at a place of its own each time. */
   writeAll(): Promise<void>;
 }
@@ -36,22 +38,36 @@ export async function fleet(names: readonly string[]): Promise<Fleet> {
     vms.set(name, vm);
   }
   let writes = 0;
-  return {
-    ...{ dir, config, backups, vms, env },
-    configure: (text) => writeFile(config, text),
-    cli: async (exitCode, ...args) => {
-      const result = await qmpbackup([...args, '--config', config], { env });
+  const cliWith =
+    (clock: Readonly<Record<string, string>>): Fleet['cli'] =>
+    async (exitCode, ...args) => {
+      const result = await qmpbackup([...args, '--config', config], { env: { ...env, ...clock } });
       if (result.exitCode === exitCode) return result;
       throw new Error(
         `${args.join(' ')} ended with ${result.exitCode}, not ${exitCode}:\n${result.stdout}\n${result.stderr}`,
       );
-    },
+    };
+  return {
+    ...{ dir, config, backups, vms, env },
+    configure: (text) => writeFile(config, text),
+    cli: cliWith({}),
+    at: (ms) => ({ cli: cliWith(clockOf(ms)) }),
     writeAll: async () => {
       writes += 1;
       for (const vm of vms.values()) {
         await write(vm, 'd1', { offset: (writes % 60) * MiB, length: MiB, pattern: writes % 251 });
       }
     },
+  };
+}
+
+/** What makes programs believe in another time: the library of faketime. Waits, and times of files, are as they are. */
+function clockOf(ms: number): Readonly<Record<string, string>> {
+  return {
+    LD_PRELOAD: '/usr/$LIB/faketime/libfaketimeMT.so.1',
+    FAKETIME: `${ms < Date.now() ? '' : '+'}${(ms - Date.now()) / 1000}`,
+    FAKETIME_DONT_FAKE_MONOTONIC: '1',
+    NO_FAKE_STAT: '1',
   };
 }
 

@@ -105,6 +105,9 @@ function tell(event: RunEvent, context: CommandContext, { progress, dryRun }: Te
     case 'not-begun':
       context.warn(warning('vm-not-begun', `${event.vm}: not begun, ${event.why}`));
       return;
+    case 'lost':
+      context.warn(warning('history-lost', `how earlier runs went is not known: ${event.why}`));
+      return;
     case 'not-kept':
       context.warn(warning('history-lost', `what came of this run is not remembered: ${event.why}`));
       return;

@@ -5,7 +5,7 @@ import { vmsOf } from '../../config/discover.js';
 import { refuseWrongVms, targetOf } from '../../config/vm.js';
 import { type OptionRules, words } from '../../core/option-rules.js';
 import { timeSpan } from '../../core/time-span.js';
-import { warning } from '../../core/warning.js';
+import { type Warning, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { replaceFile } from '../../host/durable.js';
 import { isLocal } from '../../host/mounts.js';
@@ -86,7 +86,7 @@ async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
     const asked = await whatIsAsked(flags);
     const apart = asked.targets.find((target) => !isLocal(target));
     if (apart !== undefined && (await hasRunAsChild(apart))) return;
-    for (const why of asked.failures) context.warn(warning('not-discovered', why));
+    asked.warnings.forEach(context.warn);
     const now = context.now();
     const status = await asked.read(now);
     if (prometheus === '-') putAnswer(prometheusText(status, now));
@@ -120,7 +120,7 @@ interface Asked {
   /** Absolute path; null where targets were named. */
   readonly config: string | null;
   readonly targets: readonly string[];
-  readonly failures: readonly string[];
+  readonly warnings: readonly Warning[];
   readonly read: (now: Date) => Promise<Status>;
 }
 
@@ -128,18 +128,22 @@ async function whatIsAsked({ config: named, target, maxAge }: Flags): Promise<As
   const maxAgeMs = maxAge === undefined ? null : maxAge * DAY_MS;
   if (target !== undefined) {
     const targets = target.map((each) => resolve(each));
-    return { config: null, targets, failures: [], read: (now) => statusOfTargets(targets, { now, maxAgeMs }) };
+    return { config: null, targets, warnings: [], read: (now) => statusOfTargets(targets, { now, maxAgeMs }) };
   }
   const config = await loadConfig(named);
   const { vms, failures } = await vmsOf(config);
   refuseWrongVms(config, vms);
-  const history = await readHistory(config.file);
+  const { history, lost } = await readHistory(config.file);
+  const warnings = [
+    ...failures.map((why) => warning('not-discovered', why)),
+    ...(lost === null ? [] : [warning('history-lost', `how earlier runs went is not known: ${lost}`)]),
+  ];
   const targets = [...vms.map(targetOf), ...history.vms.map((each) => each.target)];
   return {
     config: config.file,
     targets,
-    failures,
-    read: (now) => statusOfConfig(config, vms, history, { now, maxAgeMs }),
+    warnings,
+    read: (now) => statusOfConfig(vms, history, { now, maxAgeMs }),
   };
 }
 
