@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, realpath } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { isAbsolute, join, resolve } from 'node:path';
 import { QmpBackupError } from '../errors.js';
@@ -8,21 +8,19 @@ import type { Config } from './config.js';
 import { readConfig } from './read-config.js';
 
 /** The file of this host, or that of this user. */
-export const SYSTEM_CONFIG = '/etc/qmpbackup/config.yaml';
+const SYSTEM_CONFIG = '/etc/qmpbackup/config.yaml';
 
 /** Reads the configuration: the file that was named, that of the user, or that of the host. @throws QmpBackupError `usage` */
 export async function loadConfig(named: string | undefined): Promise<Config> {
-  const file = resolve(named ?? (await usualFile()));
-  return readConfig(await textOf(file), file);
-}
-
-async function textOf(file: string): Promise<string> {
+  const path = resolve(named ?? (await usualFile()));
   try {
-    return await readFile(file, 'utf8');
+    // However it is called: one run at a time, and one history.
+    const file = await realpath(path);
+    return readConfig(await readFile(file, 'utf8'), file);
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw fileError('read the configuration', file, error);
-    throw new QmpBackupError('usage', `there is no configuration ${file}`, {
-      hint: `Make one: qmpbackup config example >${file}`,
+    if (codeOf(error) !== 'ENOENT') throw fileError('read the configuration', path, error);
+    throw new QmpBackupError('usage', `there is no configuration ${path}`, {
+      hint: `Make one: qmpbackup config example >${path}`,
       cause: error,
     });
   }

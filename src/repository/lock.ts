@@ -72,9 +72,22 @@ export async function lockFolder(folder: string, options: LockOptions): Promise<
  *
  * @throws QmpBackupError as `lockTarget`
  */
-export async function lockVm(key: string, options: LockOptions): Promise<Lock> {
+export function lockVm(key: string, options: LockOptions): Promise<Lock> {
+  return lockByName(key, `the VM at ${key}`, options);
+}
+
+/**
+ * Locks a configuration, by its absolute path: beside the locks of VMs, and not where any file system may be full.
+ *
+ * @throws QmpBackupError as `lockTarget`
+ */
+export function lockConfig(file: string, options: LockOptions): Promise<Lock> {
+  return lockByName(`config ${file}`, `the configuration ${file}`, options);
+}
+
+async function lockByName(key: string, subject: string, options: LockOptions): Promise<Lock> {
   const name = createHash('sha256').update(key).digest('hex').slice(0, 32);
-  return acquire(join(await vmLockFolder(), name), `the VM at ${key}`, options);
+  return acquire(join(await vmLockFolder(), name), subject, options);
 }
 
 /** Who holds the lock of a target and may still be at work; null for none, or one whose owner is dead. */

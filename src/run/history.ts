@@ -95,17 +95,6 @@ function stateFolder(env: NodeJS.ProcessEnv): string {
   return join(ofUser !== undefined && isAbsolute(ofUser) ? ofUser : join(homedir(), '.local', 'state'), 'qmpbackup');
 }
 
-/** @throws QmpBackupError where it cannot be made */
-export async function makeHistoryFolder(config: string): Promise<string> {
-  const folder = historyFolder(config);
-  try {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-    return folder;
-  } catch (error) {
-    throw fileError('make', folder, error);
-  }
-}
-
 export function historyPath(folder: string): string {
   return join(folder, 'history.json');
 }
@@ -133,7 +122,13 @@ export async function readHistory(config: string): Promise<KnownHistory> {
 }
 
 /** With what came of one VM, durably. For who holds the lock of the configuration. */
-export async function writeHistory(folder: string, { config, vms }: RunHistory): Promise<void> {
+export async function writeHistory({ config, vms }: RunHistory): Promise<void> {
+  const folder = historyFolder(config);
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw fileError('make', folder, error);
+  }
   const lines = vms.map((each) => JSON.stringify(each)).join(',\n');
   const text = `{"schema":${HISTORY_SCHEMA},"config":${JSON.stringify(config)},"vms":[\n${lines}\n]}\n`;
   await replaceFile(historyPath(folder), text, { mode: 0o600 });

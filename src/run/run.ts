@@ -4,8 +4,8 @@ import type { RunSettings } from '../config/run-settings.js';
 import { targetOf, type Vm } from '../config/vm.js';
 import { messageOf } from '../errors.js';
 import { mountedDevice } from '../host/mounts.js';
-import { lockFolder } from '../repository/lock.js';
-import { makeHistoryFolder, historyOf, readHistory, type VmHistory, withVm, writeHistory } from './history.js';
+import { lockConfig } from '../repository/lock.js';
+import { historyOf, readHistory, type VmHistory, withVm, writeHistory } from './history.js';
 import { runVm, type VmContext, type VmEvent } from './run-vm.js';
 import { inTurns } from './turns.js';
 
@@ -41,24 +41,21 @@ export async function runAll(config: Config, vms: readonly Vm[], context: RunCon
   // Counted from before the jitter, which would else take it to the next day.
   const deadline = deadlineOf(config.run, context.now());
   const isLate = (): boolean => deadline !== null && context.now() > deadline;
-  if (context.dryRun) return runEach(config, vms, { ...context, isLate }, null);
-  const folder = await makeHistoryFolder(config.file);
-  const lock = await lockFolder(folder, { breakLock: false, purpose: `run of ${config.file}` });
+  if (context.dryRun) return runEach(config, vms, { ...context, isLate });
+  const lock = await lockConfig(config.file, { breakLock: false, purpose: `run of ${config.file}` });
   try {
     const signal = AbortSignal.any([context.signal, lock.signal]);
     await waitJitter(config.run, context, signal);
-    return await runEach(config, vms, { ...context, signal, isLate }, folder);
+    return await runEach(config, vms, { ...context, signal, isLate });
   } finally {
     await lock.release();
   }
 }
 
-/** `folder`: where the history is kept; null is nowhere. */
 async function runEach(
   { file, run: settings }: Config,
   vms: readonly Vm[],
   context: RunContext & Pick<VmContext, 'isLate'>,
-  folder: string | null,
 ): Promise<RunResult> {
   const { signal, isLate, report } = context;
   const known = await readHistory(file);
@@ -68,10 +65,10 @@ async function runEach(
   const notBegun: string[] = [];
   let kept = Promise.resolve();
   const keep = async (): Promise<void> => {
-    if (folder === null) return;
+    if (context.dryRun) return;
     // One at a time, each with all that is known by then.
     kept = kept
-      .then(() => writeHistory(folder, history))
+      .then(() => writeHistory(history))
       .catch((error: unknown) => report({ kind: 'not-kept', why: messageOf(error) }));
     await kept;
   };

@@ -77,8 +77,8 @@ run: { parallel: 2 }
     }
   });
 
-  it('goes on where VMs are gone, locked or have no room, and says of each why', async () => {
-    const lab = await fleet(['fine', 'locked', 'full']);
+  it('goes on where VMs are gone, hang, are locked, have no room or a broken agent, and says of each why', async () => {
+    const lab = await fleet(['fine', 'locked', 'full', 'hung', 'agent']);
     const small = join(lab.backups, 'full');
     const space = await mountSmall(small, 512 * 1024);
     await mkdir(join(lab.backups, 'locked'));
@@ -87,26 +87,37 @@ run: { parallel: 2 }
     expect(await holder.lock('target', join(lab.backups, 'locked'))).toMatchObject({ locked: true });
     await lab.configure(`
 defaults: { target: "${lab.backups}/{vm}" }
-${vmsSection(lab)}
+${vmsSection(lab).replace(/( {2}agent: .*) \}/, `$1, agent-socket: ${lab.dir}/no-such.qga, quiesce: true }`)}
   gone: { socket: ${lab.dir}/no-such.qmp }
   skipped: { socket: ${lab.dir}/no-such-either.qmp, if-off: skip }
 run: { parallel: 2, retries: 1, retry-after: 1s }
 `);
     await lab.writeAll();
     await space.fill();
+    const hung = lab.vms.get('hung')!.pid;
+    process.kill(hung, 'SIGSTOP');
+    afterTest(() => Promise.resolve(process.kill(hung, 'SIGCONT')));
     const result = await lab.cli(3, 'run', '--json');
     const answer = result.json<Answer>();
     expect(Object.fromEntries(answer.vms.map(({ vm, run }) => [vm, run.result]))).toEqual({
       ...{ fine: 'ok', locked: 'failed', full: 'failed', gone: 'failed', skipped: 'skipped' },
+      ...{ hung: 'failed', agent: 'warnings' },
     });
     const why = (vm: string): string => answer.vms.find((each) => each.vm === vm)?.run.steps[0]?.why ?? '';
     expect(why('locked')).toMatch(/is locked by/);
     expect(why('full')).toMatch(/space|No space/i);
+    expect(why('hung')).toMatch(/hung\/qmp\.sock/);
     expect(why('gone')).toMatch(/no-such\.qmp/);
     expect(why('skipped')).toBe('it is off');
     expect(result.stderr).toMatch(/locked: backup is tried again in 1 s/);
     expect(result.stderr).not.toMatch(/gone: backup is tried again/);
     await expectPointEqualsDisk(lab, 'fine');
+    const status = (await lab.cli(2, 'status')).stdout;
+    for (const vm of ['locked', 'full', 'hung', 'gone']) {
+      expect(status).toMatch(new RegExp(`critical: ${vm}: backup failed: `));
+    }
+    expect(status).toMatch(/fine +ok .*\n/);
+    expect(status).toMatch(/warning: agent: backup: /);
 
     await holder.ask('release');
     await space.empty();

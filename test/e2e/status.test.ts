@@ -81,11 +81,11 @@ ${vms}
       /^QMPBACKUP CRITICAL - 1 of 2 VMs: db: backup failed/,
     );
 
-    const [newest] = (await imagesIn(join(lab.backups, 'web1')))
+    const [newest] = (await imagesIn(join(lab.backups, 'web1/d1')))
       .filter((name) => /INC/.test(name))
       .toSorted()
       .toReversed();
-    await truncate(join(lab.backups, 'web1', newest!), 1024);
+    await truncate(join(lab.backups, 'web1/d1', newest!), 1024);
     expect((await statusOf(lab, 2))['web1']).toMatchObject({
       level: 'warning',
       reasons: [{ text: '1 point cannot be restored' }],

@@ -3,11 +3,11 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import { vmsOf } from '../../../src/config/discover.js';
-import { readConfig } from '../../../src/config/read-config.js';
-import { settingAt } from '../../../src/config/vm.js';
-import { LibvirtUnreachable } from '../../../src/libvirt/errors.js';
-import type { Virsh } from '../../../src/libvirt/virsh.js';
+import { vmsOf } from '../../src/config/discover.js';
+import { readConfig } from '../../src/config/read-config.js';
+import { settingAt } from '../../src/config/vm.js';
+import { LibvirtUnreachable } from '../../src/libvirt/errors.js';
+import type { Virsh } from '../../src/libvirt/virsh.js';
 
 it('finds domains by their names, but those that are left out or named already', async () => {
   const asked: (string | null)[] = [];

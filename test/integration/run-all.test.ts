@@ -1,0 +1,112 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { readConfig } from '../../src/config/read-config.js';
+import { vmFrom } from '../../src/config/vm.js';
+import { historyFolder, historyPath } from '../../src/run/history.js';
+import { type RunContext, type RunEvent, runAll, type RunResult } from '../../src/run/run.js';
+import type { StepEnd } from '../../src/run/step.js';
+
+// A run of many VMs with its lock and its history, and without the program that does the steps.
+
+let dir: string;
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'qmpbackup-'));
+  vi.stubEnv('STATE_DIRECTORY', join(dir, 'state'));
+});
+afterEach(async () => {
+  vi.unstubAllEnvs();
+  await rm(dir, { recursive: true });
+});
+
+const DONE: StepEnd = { exitCode: 0, error: null, findings: [], warnings: [], summary: 'done', point: null };
+const BEGIN = new Date(2026, 10, 30, 23, 0, 0);
+
+interface Ran extends RunResult {
+  readonly events: readonly RunEvent[];
+}
+
+async function run(settings: string, given: Partial<RunContext> = {}, names = ['a', 'b', 'c']): Promise<Ran> {
+  const vms = names.map((name) => `  ${name}: { socket: /s/${name}, target: /b/${name} }`).join('\n');
+  const config = readConfig(`vms:\n${vms}\nrun: { ${settings} }`, join(dir, 'config.yaml'));
+  const events: RunEvent[] = [];
+  const result = await runAll(
+    config,
+    [...config.vms].map(([name, vm]) => vmFrom(config, 'vms', { name, ...vm })),
+    {
+      signal: new AbortController().signal,
+      now: () => BEGIN,
+      random: () => 0.5,
+      dryRun: false,
+      powerOf: () => Promise.resolve('running'),
+      runVerb: () => Promise.resolve(DONE),
+      report: (event) => events.push(event),
+      ...given,
+    },
+  );
+  return { ...result, events };
+}
+
+it('begins nothing after the time that not-after names, which may be that of tomorrow', async () => {
+  let now = BEGIN;
+  const hours = (count: number): Partial<RunContext> => ({
+    now: () => now,
+    runVerb: () => {
+      now = new Date(now.getTime() + count * 3_600_000);
+      return Promise.resolve(DONE);
+    },
+  });
+  const late = await run('not-after: "06:00"', hours(4));
+  expect(late.ended.map(({ vm }) => vm)).toEqual(['a', 'b']);
+  expect(late.notBegun).toEqual(['c']);
+  expect(late.events).toContainEqual({ kind: 'not-begun', vm: 'c', why: 'it is too late' });
+  now = BEGIN;
+  expect((await run('not-after: "06:00"', hours(2))).notBegun).toEqual([]);
+  now = BEGIN;
+  expect((await run('', hours(24))).notBegun).toEqual([]);
+});
+
+it('keeps what was done by then, also of a run that is ended', async () => {
+  const end = new AbortController();
+  const ending = run('parallel: 1', {
+    signal: end.signal,
+    runVerb: (args) => {
+      if (args.includes('--target=/b/b')) end.abort(new Error('ended'));
+      return Promise.resolve(DONE);
+    },
+  });
+  await expect(ending).rejects.toThrow('ended');
+  const kept = JSON.parse(await readFile(historyPath(historyFolder(join(dir, 'config.yaml'))), 'utf8')) as {
+    vms: { vm: string }[];
+  };
+  expect(kept.vms.map(({ vm }) => vm)).toEqual(['a', 'b']);
+});
+
+it('is one at a time, and a dry run is held up by none and keeps nothing', async () => {
+  let inside: Promise<unknown> | undefined;
+  await run('', {
+    runVerb: async () => {
+      inside ??= run('');
+      await expect(inside).rejects.toMatchObject({
+        code: 'locked',
+        message: expect.stringContaining('run of ') as string,
+      });
+      expect((await run('', { dryRun: true })).ended).toHaveLength(3);
+      return DONE;
+    },
+  });
+  expect((await run('')).ended).toHaveLength(3);
+});
+
+it('goes on where the history cannot be kept, and says so', async () => {
+  await writeFile(join(dir, 'state'), 'no folder');
+  const { ended, events } = await run('');
+  expect(ended).toHaveLength(3);
+  expect(events.filter(({ kind }) => kind === 'not-kept')).toHaveLength(3);
+});
+
+it('waits for a part of the jitter', async () => {
+  const { events } = await run('jitter: 1s', { random: () => 0.001 });
+  expect(events[0]).toEqual({ kind: 'waiting', ms: 1 });
+});
