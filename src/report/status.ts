@@ -73,7 +73,12 @@ export async function statusOfTargets(
       const read = await orWhy(readTargetSummaries(target));
       const asked = { target, isGone: false, now, maxAgeMs, history: null };
       if ('why' in read) return [judged({ ...asked, vm: basename(target) }, null, read.why)];
-      return read.map((facts) => judged({ ...asked, vm: facts.vm ?? basename(target) }, facts, null));
+      return [
+        ...read.summaries.map((facts) => judged({ ...asked, vm: facts.vm ?? basename(target) }, facts, null)),
+        ...read.unread.map((each) =>
+          judged({ ...asked, vm: basename(each.target), target: each.target }, null, each.error.message),
+        ),
+      ];
     }),
   );
   const vms = found.flat();
@@ -102,7 +107,10 @@ async function statusOf(asked: Asked & { readonly label: string | null }): Promi
 }
 
 async function factsAt(target: string, label: string | null): Promise<TargetSummary> {
-  const found = await readTargetSummaries(label === null ? target : await vmFolder(target, label));
+  const { summaries: found, unread } = await readTargetSummaries(
+    label === null ? target : await vmFolder(target, label),
+  );
+  if (unread[0]) throw unread[0].error;
   const [first, ...others] = found;
   const points = found.flatMap((each) => each.points);
   if (!first || others.length === 0) return first ?? { vm: null, points, allocated: 0, oldestProofAt: null };

@@ -3,7 +3,7 @@ import { displayName } from '../core/identity.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { ANSWER_MS, FileSystemHangs } from '../host/free-space.js';
 import { within } from '../host/within.js';
-import { list, type ListedPoint, type ListedTarget } from '../operations/list.js';
+import { list, type ListedPoint, type ListedTarget, type ListResult } from '../operations/list.js';
 import { readMemory } from '../repository/verified-file.js';
 
 /** What a target tells of one VM. */
@@ -18,25 +18,32 @@ export interface TargetSummary {
   readonly oldestProofAt: string | null;
 }
 
+export interface TargetSummaries {
+  readonly summaries: readonly TargetSummary[];
+  /** Of several targets those that cannot be read. */
+  readonly unread: ListResult['unread'];
+}
+
 /**
  * Of each VM in a target, or in the folders below it: the months of one together.
  *
  * @throws QmpBackupError where it cannot be read, or does not answer
  */
-export async function readTargetSummaries(target: string): Promise<readonly TargetSummary[]> {
+export async function readTargetSummaries(target: string): Promise<TargetSummaries> {
   const root = resolve(target);
   const read = await within(ANSWER_MS, readAll(root));
   if (read) return read;
   throw new FileSystemHangs(root, ANSWER_MS);
 }
 
-async function readAll(root: string): Promise<readonly TargetSummary[]> {
+async function readAll(root: string): Promise<TargetSummaries> {
+  const { targets, unread } = await list({ target: root });
   const ofVm = new Map<string, ListedTarget[]>();
-  for (const each of await list({ target: root })) {
+  for (const each of targets) {
     const key = displayName(each.vm) ?? each.target;
     ofVm.set(key, [...(ofVm.get(key) ?? []), each]);
   }
-  return Promise.all([...ofVm.values()].map(factsOf));
+  return { summaries: await Promise.all([...ofVm.values()].map(factsOf)), unread };
 }
 
 async function factsOf(targets: readonly ListedTarget[]): Promise<TargetSummary> {

@@ -6,7 +6,7 @@ import { makeDisk, makeLab, pointsOf, record } from '../support/chains.js';
 import { expectCli } from '../support/cli.js';
 import { labDir } from '../support/scenario.js';
 
-it('a VM whose catalog is damaged is named by list, prune and consolidate, and hides and holds up no other', async () => {
+it('a VM whose catalog is damaged is named by list, prune, consolidate and status, and hides and holds up no other', async () => {
   const lab = await makeLab();
   const steps = [0, 1, 2].map((n) => ({
     ...{ file: n === 0 ? 'FULL-10.qcow2' : `INC-1${n}.qcow2`, size: 4, io: [`write -P ${n + 1} ${n}M 64k`] },
@@ -41,4 +41,13 @@ it('a VM whose catalog is damaged is named by list, prune and consolidate, and h
   const pruned = await expectCli(3, ['prune', '-t', root, '--keep-last', '1', '--consolidate']);
   expect(pruned.stdout).toMatch(/broken .*: not pruned, .*catalog\.json is damaged/);
   await expectCli(3, ['list', '-t', root]);
+
+  interface Judged {
+    readonly vms: readonly { readonly target: string; readonly level: string }[];
+  }
+  const status = (await expectCli(2, ['--json', 'status', '-t', root])).json<Judged>();
+  expect(status.vms.map((each) => `${each.target.slice(root.length)} ${each.level}`).toSorted()).toEqual([
+    ' ok',
+    '/broken critical',
+  ]);
 });
