@@ -1,6 +1,7 @@
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { MiB } from '../support/builders.js';
 import { expectCli, startCli } from '../support/cli.js';
 import { type Fleet, fleet, vmsSection } from '../support/fleet.js';
 import { compareImages } from '../support/lab/compare.js';
@@ -134,6 +135,27 @@ run: { parallel: 2, retries: 1, retry-after: 1s }
     expect(gone?.failingSince).toBe((await history(lab)).vms.find(({ vm }) => vm === 'gone')?.failingSince);
     expect(new Date(gone!.failingSince!).getTime()).toBeLessThan(Date.now() - 1_000);
     await lab.cli(1, 'run', 'gone');
+  });
+
+  it('prunes also after a backup that found no room, so that the next has some', async () => {
+    const lab = await fleet(['web1']);
+    const space = await mountSmall(join(lab.backups, 'web1'), 600 * MiB);
+    const configure = (keep: string): Promise<void> =>
+      lab.configure(`
+defaults: { target: "${lab.backups}/{vm}", level: full, force: true, reserve: 1M${keep} }
+${vmsSection(lab)}
+`);
+    await configure('');
+    for (let time = 0; time < 4; time += 1) {
+      for (let each = 0; each < 4; each += 1) await lab.writeAll();
+      await lab.cli(0, 'run');
+    }
+    await space.fillBut(4 * MiB);
+    await configure(', keep: { last: 1 }');
+    const full = (await lab.cli(1, 'run', '--json')).json<Answer>();
+    expect(stepsOf(full, 'web1')).toEqual({ backup: 'failed', prune: 'ok' });
+    expect(stepsOf((await lab.cli(0, 'run', '--json')).json<Answer>(), 'web1')).toEqual({ backup: 'ok', prune: 'ok' });
+    await expectPointEqualsDisk(lab, 'web1');
   });
 
   it('says what it would do, and changes nothing', async () => {
