@@ -12,6 +12,12 @@ export type { Remark } from './core/remarks.js';
 export type { SpaceNeed } from './core/space.js';
 
 export { cleanup } from './operations/cleanup.js';
+export { consolidateSource } from './operations/consolidate-source.js';
+export type {
+  ConsolidateSourceContext,
+  ConsolidateSourceRequest,
+  ConsolidateSourceResult,
+} from './operations/consolidate-source.js';
 export type { CleanupContext, CleanupResult, JudgedBitmap } from './operations/cleanup.js';
 export { info } from './operations/info.js';
 export type { InfoContext, VmInfo } from './operations/info.js';

@@ -103,8 +103,12 @@ const OFF = {
 };
 
 const LIBVIRT = {
-  /** Who writes the images of a libvirt domain: this process, or QEMU. */
-  method: choice('--method', ['auto', 'pull', 'push'], 'auto'),
+  /** How the disks of a libvirt domain are copied: by a backup job, written by this process or by QEMU, or from below an overlay. */
+  method: choice('--method', ['auto', 'pull', 'push', 'overlay'], 'auto'),
+  /** With `method: 'overlay'`: the overlay stays, and is the record of what changes until the next run. */
+  track: choice('--track', ['none', 'overlay'], 'none'),
+  /** Folder of the overlays; without, beside each disk's image. */
+  overlayDir: word('--overlay-dir'),
   /** Ends a backup job of somebody else that runs on a libvirt domain. */
   killJob: yesOrNo('--kill-job'),
 };
@@ -129,6 +133,8 @@ export interface BackupOptions extends PlanRequest {
   readonly vm: BackupSource;
   readonly breakLock: boolean;
   readonly method: Values['method'];
+  readonly track: Values['track'];
+  readonly overlayDir: string | null;
   readonly killJob: boolean;
   readonly startPaused: boolean;
   readonly target: string;
@@ -168,6 +174,7 @@ export function backupOptions(request: BackupRequest): BackupOptions {
       hint: 'Leave one of them out.',
     });
   }
+  refuseOverlayOptions({ ...rest, ...others });
   const vm = sourceOf({ ...others, socket, domain, connect, agentSocket, offline });
   return {
     ...others,
@@ -188,6 +195,30 @@ export function backupOptions(request: BackupRequest): BackupOptions {
   };
 }
 
+/** What goes together with `--method overlay`, and what does not. */
+function refuseOverlayOptions({ method, track, overlayDir, level, fleece, fleeceDir }: Overlaid): void {
+  const refuse = (words: string, hint: string): never => {
+    throw new QmpBackupError('usage', words, { hint });
+  };
+  if (method !== 'overlay') {
+    const option = track === 'overlay' ? '--track overlay' : overlayDir === null ? null : '--overlay-dir';
+    if (option !== null) refuse(`${option} goes with --method overlay`, 'Give both, or leave it out.');
+    return;
+  }
+  if (fleece !== 'auto' || fleeceDir !== null) {
+    refuse('--fleece and --fleece-dir have no meaning with --method overlay', 'The overlays lie in --overlay-dir.');
+  }
+  if (track === 'none' && level !== 'copy' && level !== 'full') {
+    const hint = 'Give --level full or copy, or have the overlay record what changes: --track overlay.';
+    refuse(`--method overlay makes no increments by itself (--level ${level})`, hint);
+  }
+  if (track === 'overlay' && (level === 'copy' || level === 'diff')) {
+    refuse(`--track overlay goes with --level full, inc or auto, not with --level ${level}`, 'Leave one of them out.');
+  }
+}
+
+type Overlaid = Pick<Values, 'method' | 'track' | 'overlayDir' | 'level' | 'fleece' | 'fleeceDir'>;
+
 /** However seldom progress is told: what has ended shall not wait for it. */
 const LONGEST_POLL_MS = 1_000;
 
@@ -195,13 +226,18 @@ function inMs(given: number): number {
   return Math.round(given * 1000);
 }
 
-type Sources = Pick<Values, keyof typeof VM_OPTIONS | keyof typeof OFF | keyof typeof LIBVIRT | 'agentSocket'>;
+type Sources = Pick<Values, keyof typeof VM_OPTIONS | keyof typeof OFF | 'method' | 'killJob' | 'agentSocket'>;
 
 function sourceOf({ offline, startPaused, method, killJob, ...named }: Sources): BackupSource {
   const { socket, domain } = named;
   if (startPaused && domain === null) {
     throw new QmpBackupError('usage', '--start-paused starts a libvirt domain, and none was given', {
       hint: 'Name it with --domain.',
+    });
+  }
+  if (startPaused && method === 'overlay') {
+    throw new QmpBackupError('usage', '--start-paused goes with --method pull', {
+      hint: 'A domain that is off needs no overlay: leave --start-paused out.',
     });
   }
   if (startPaused && method === 'push') {
@@ -216,7 +252,7 @@ function sourceOf({ offline, startPaused, method, killJob, ...named }: Sources):
     });
   }
   const vm: BackupSource = images.length > 0 ? { kind: 'images', images } : requireVm(named);
-  const option = killJob ? '--kill-job' : method === 'push' ? '--method push' : null;
+  const option = killJob ? '--kill-job' : method === 'push' || method === 'overlay' ? `--method ${method}` : null;
   if (vm.kind === 'domain' || option === null) return vm;
   throw new QmpBackupError('usage', `${option} is for libvirt domains`, {
     hint: killJob

@@ -28,7 +28,7 @@ export interface CopyAttempt {
   /** As it is carried out. */
   readonly planned: Planned;
   readonly fleecing: FleeceChoice;
-  /** What it may leave behind in the VM, in the target and elsewhere; written before anything of that is there. */
+  /** What it may leave behind in the VM, in the target and elsewhere, as far as it has come; written before anything of that is there. */
   readonly journal: Journal;
   /**
    * What it may leave frozen or stopped, null where nothing. In the journal for the instant only: a later run must not

@@ -72,6 +72,8 @@ export async function carryOutInTarget(target: string, action: RepairAction, war
     case 'remove-node':
     case 'remove-bitmap':
     case 'redefine-checkpoint':
+    case 'merge-overlay':
+    case 'delete-overlay':
     case 'end-domain':
       return;
   }

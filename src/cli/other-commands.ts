@@ -3,6 +3,7 @@ import { cleanupCommand } from './commands/cleanup.js';
 import { completeWordsCommand } from './commands/complete-words.js';
 import { configCommand } from './commands/config.js';
 import { consolidateCommand } from './commands/consolidate.js';
+import { consolidateSourceCommand } from './commands/consolidate-source.js';
 import { doctorCommand } from './commands/doctor.js';
 import { exportCommand } from './commands/export.js';
 import { filesCommand } from './commands/files.js';
@@ -45,6 +46,7 @@ export const OTHER_COMMANDS: readonly Register[] = [
   exportCommand,
   importCommand,
   cleanupCommand,
+  consolidateSourceCommand,
   recoverCommand,
   doctorCommand,
   generateCommand,

@@ -23,6 +23,7 @@ const OTHERS = [
     'boot',
     'prune',
     'consolidate',
+    'consolidate-source',
     'pin',
     'unpin',
     'note',

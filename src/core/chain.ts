@@ -1,4 +1,5 @@
 import type { Catalog } from './catalog.js';
+import { isTrackingOverlay } from './overlay-names.js';
 import { perCatalog } from './per-catalog.js';
 import type { DiskSource, Point, PointDisk } from './point.js';
 import { fileKey } from './verified.js';
@@ -170,9 +171,11 @@ const disksIn = perCatalog(({ points }): ReadonlyMap<string, PointDisk> => {
 export const neededBitmaps = perCatalog((catalog): ReadonlySet<string> => {
   const names = new Set<string>();
   for (const disk of knownDisks(catalog).keys()) {
-    for (const entry of [latestTracked(catalog, disk), latestFull(catalog, disk)]) {
-      if (entry?.bitmap) names.add(entry.bitmap.name);
-    }
+    const tracked = latestTracked(catalog, disk);
+    const full = latestFull(catalog, disk);
+    if (tracked?.bitmap) names.add(tracked.bitmap.name);
+    // No DIFF is made of an overlay, and each that stays makes the disk's own chain longer.
+    if (full?.bitmap && !isTrackingOverlay(full.bitmap.name)) names.add(full.bitmap.name);
   }
   return names;
 });

@@ -1,4 +1,5 @@
 import type { NodeRole } from './names.js';
+import type { OverlayLayer } from './overlay-layers.js';
 
 /**
  * What a running VM has, as plain data. `qemu/inspect` makes these from QMP replies; everything in the domain decides
@@ -57,6 +58,10 @@ export interface SourceDisk {
   /** Why the way to this VM cannot track the disk's changes, whatever its image can hold; null where it can. */
   readonly cannotTrack: string | null;
   readonly bitmaps: readonly DirtyBitmap[];
+  /** Overlays of ours above the image, the uppermost first; those that track changes are among the `bitmaps`, too. */
+  readonly overlays?: readonly OverlayLayer[];
+  /** What is to record the disk's changes after this run; a bitmap unless told. */
+  readonly tracking?: 'overlay';
   /** QEMU's own description of the image, kept in the point for a stranger. */
   readonly image: unknown;
   /** Why the image of a VM that is off cannot be read, and what to do; absent where it can. */

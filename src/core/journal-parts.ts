@@ -43,7 +43,16 @@ export function partOf(journal: Journal, has: (disk: Journal['disks'][number]) =
 
 /** A journal of which nothing is left to be done but to remove these bitmaps. */
 export function onlyBitmaps(journal: Journal, disks: Journal['disks']): Journal {
-  return { ...journal, madeFolders: [], freezes: null, stops: false, scratch: [], servesNbd: false, disks };
+  return {
+    ...journal,
+    madeFolders: [],
+    freezes: null,
+    stops: false,
+    scratch: [],
+    servesNbd: false,
+    disks,
+    overlays: undefined,
+  };
 }
 
 /** The journal's word for the bitmaps of a run that died before its point was sealed, or of disks that failed in it. */

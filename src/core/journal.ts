@@ -45,6 +45,19 @@ const written = v.object({
   servesNbd: v.optional(v.boolean(), false),
   /** The libvirt domain (UUID) that the run starts, paused, and ends again. */
   starts: v.optional(v.string()),
+  /** Overlays above the disks of a domain that the run makes, or that it merges down once its point is sealed. */
+  overlays: v.optional(
+    v.array(
+      v.object({
+        /** Target of the disk. */
+        target: v.string(),
+        /** Absolute. */
+        path: v.string(),
+        /** It was in the chain of its disk: where it no longer is, it was merged. */
+        taken: v.boolean(),
+      }),
+    ),
+  ),
 });
 
 type Written = v.InferOutput<typeof written>;

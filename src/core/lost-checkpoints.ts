@@ -1,6 +1,7 @@
 import type { Catalog } from './catalog.js';
 import { neededBitmaps } from './chain.js';
 import type { SourceDisk } from './disk.js';
+import { isTrackingOverlay } from './overlay-names.js';
 import type { RedefineCheckpoint } from './reconcile.js';
 
 /** Checkpoints that the newest files of `catalog` need and that no disk of the domain shows: libvirt forgets them with a domain. */
@@ -11,7 +12,7 @@ export function lostCheckpoints(
   if (!catalog) return [];
   const shown = new Set(sources.flatMap(({ bitmaps }) => bitmaps.map(({ name }) => name)));
   return [...neededBitmaps(catalog)]
-    .filter((name) => !shown.has(name))
+    .filter((name) => !shown.has(name) && !isTrackingOverlay(name))
     .flatMap((name): RedefineCheckpoint[] => {
       const point = catalog.points.find(({ disks }) => disks.some(({ bitmap }) => bitmap?.name === name));
       const targets =

@@ -80,7 +80,7 @@ export function probeNodeName(random: string): string {
 export type FleecePart = 'scratch' | 'filter' | 'snapshot';
 
 /** What a node of ours is for. */
-export type NodeRole = FleecePart | 'probe' | 'guard';
+export type NodeRole = FleecePart | 'probe' | 'guard' | 'overlay';
 
 const PART_TAGS: Readonly<Record<FleecePart, string>> = { scratch: 'tmp', filter: 'cbw', snapshot: 'snp' };
 const FLEECE_NODE = /^qmpbackup-[0-9a-f]{12}-(tmp|cbw|snp)\d{1,4}$/;

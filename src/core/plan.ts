@@ -9,6 +9,7 @@ import type { Level } from './level.js';
 import type { KnownSource } from './match-disks.js';
 import { jobId, nextNumber, pointFileName } from './names.js';
 import { setAside } from './obstacles.js';
+import { isTrackingOverlay } from './overlay-names.js';
 import type { PointDisk } from './point.js';
 import { type Remark, remarkOnFailed, remarksOn, whyUntrackable } from './remarks.js';
 
@@ -216,7 +217,13 @@ function whyNoParent(input: PlanInput, { source }: KnownSource, parent: PointDis
   if (untrackable) return untrackable;
   if (!parent.bitmap) return `${parent.file} was taken without a bitmap`;
   const { name } = parent.bitmap;
+  const byOverlay = isTrackingOverlay(name);
+  if (byOverlay !== (source.tracking === 'overlay')) {
+    return `what changed since ${parent.file} is recorded by ${byOverlay ? 'an overlay' : 'a bitmap'} (${byOverlay ? 'with' : 'without'} --track overlay it goes on)`;
+  }
   const bitmap = source.bitmaps.find((each) => each.name === name);
+  if (!bitmap && byOverlay)
+    return `the overlay above ${parent.file} is gone: it was merged, or the disk has another image`;
   if (!bitmap) return `the bitmap of ${parent.file} is gone${likelyCause(source, parent)}`;
   if (bitmap.inconsistent && bitmap.unsure) {
     return `the bitmap of ${parent.file} is missing or inconsistent: QEMU was killed, or the image was replaced or rolled back`;
@@ -268,7 +275,10 @@ function planned(input: PlanInput, decision: KnownSource & Decision): PlannedDis
     file: pointFileName(level, nextNumber(input.nowSeconds, input.files.get(id) ?? [])),
     parent,
     copyBitmap: parent?.bitmap?.name ?? null,
-    newBitmap: tracked && bitmapName ? { name: bitmapName(id), persistent: source.format === 'qcow2' } : null,
+    newBitmap:
+      tracked && bitmapName
+        ? { name: bitmapName(id), persistent: source.tracking === 'overlay' || source.format === 'qcow2' }
+        : null,
     job: jobId(input.attempt, id),
   };
 }

@@ -4,6 +4,7 @@ import type { DirtyBitmap, JobState, OwnNode, SourceDisk, VmState } from './disk
 import { filesOf, unsealedOf, withUnrecordedBitmap } from './journal-parts.js';
 import type { FrozenGuest, Journal } from './journal.js';
 import { isOurBitmap, isOurJob, isScratchFolder, type NodeRole, PARTIAL_SUFFIX } from './names.js';
+import { isOverlayOf } from './overlay-names.js';
 import { PIECES_SUFFIX } from './pieces.js';
 
 /**
@@ -41,6 +42,10 @@ export type RepairAction =
   | RedefineCheckpoint
   | { readonly kind: 'delete-file'; readonly disk: string; readonly file: string }
   | { readonly kind: 'delete-folder'; readonly disk: string }
+  /** What the guest has written above the image of a disk (its target) goes down into it, and the overlay goes. */
+  | { readonly kind: 'merge-overlay'; readonly target: string; readonly overlay: string }
+  /** Absolute path of an overlay that was merged, or never was in the chain of a disk. */
+  | { readonly kind: 'delete-overlay'; readonly path: string; readonly merged: boolean }
   /** A libvirt domain (UUID) that the run had started paused. */
   | { readonly kind: 'end-domain'; readonly domain: string }
   | { readonly kind: 'remove-journal' };
@@ -67,6 +72,7 @@ export function reconcile(observed: Observed): readonly RepairAction[] {
     // What a run that died after its seal had left to do. Without a journal that is for the next seal: a run that is
     // refused changes nothing.
     ...(journal ? retire(observed) : []),
+    ...(journal ? deleteOverlays(observed, journal) : []),
     ...releaseVm(observed),
     // When libvirt has no more to do in it, and while the journal still says so.
     ...(journal?.starts !== undefined && observed.status === 'paused'
@@ -139,6 +145,9 @@ export function dismantle({
     ),
     ...all('filter').map(remove),
     ...all('scratch').map(remove),
+    ...all('overlay').flatMap(({ node: overlay, qdev: target }): RepairAction[] =>
+      target === null ? [] : [{ kind: 'merge-overlay', target, overlay }],
+    ),
     ...all('probe').map(remove),
     ...[...new Set(folders)].map((folder): RepairAction => ({ kind: 'delete-scratch', folder })),
   ];
@@ -149,6 +158,14 @@ export function releaseVm({ ownNodes }: Pick<Observed, 'ownNodes'>): RepairActio
   return ownNodes
     .filter(({ role }) => role === 'guard')
     .map(({ node }): RepairAction => ({ kind: 'remove-node', node }));
+}
+
+/** Those of a run that are above no disk any more, or never were. */
+function deleteOverlays({ sources }: Pick<Observed, 'sources'>, { overlays = [] }: Journal): RepairAction[] {
+  const above = new Set(sources.flatMap((source) => source.overlays?.map(({ path }) => path) ?? []));
+  return overlays
+    .filter(({ path }) => !above.has(path))
+    .map(({ path, taken }): RepairAction => ({ kind: 'delete-overlay', path, merged: taken }));
 }
 
 function scratchFolderOf(file: string | null): readonly string[] {
@@ -211,6 +228,7 @@ export function retire({
     return bitmapsWhere([source], (name) => {
       if (needed.has(name)) return null;
       if (recorded.has(name)) return 'a newer point has its own';
+      if (isOverlayOf(catalog.targetId, name)) return 'no point was made with it';
       return older.has(name) && carriesThisMonth ? 'this month has its own' : null;
     });
   });

@@ -111,6 +111,7 @@ function standingOf(
 
 /** Why no bitmap can track the disk, whoever asks; undefined where one can. */
 export function whyUntrackable(source: SourceDisk): string | undefined {
+  if (source.tracking === 'overlay') return undefined;
   if (source.cannotTrack !== null) return source.cannotTrack;
   if (source.format === 'qcow2' && source.compat === '0.10') {
     return 'qcow2 version 2 cannot hold bitmaps, so every backup is full (convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE)';

@@ -19,6 +19,7 @@ export const WARNING_CODES = {
   'domain-left-running': 'a domain that was started paused for its backup was let go on by somebody',
   'foreign-job-ended': "`--kill-job` ended somebody else's job",
   'bitmap-stuck': 'a bitmap that is to go cannot be removed now',
+  'overlay-left': 'an overlay above a disk of a domain cannot be merged into it now',
   'left-behind': 'something of a run is left behind, which takes space or waits for the next run',
   'not-booted': '`verify --boot` started no point',
   'not-remembered': 'what came of `verify --boot` is not kept',

@@ -60,3 +60,8 @@ export async function resumeStalled(virsh: Virsh, uuid: string): Promise<boolean
 async function isStalled(virsh: Virsh, uuid: string): Promise<boolean> {
   return PAUSED_BY_IO_ERROR.test(await virsh('domstats', ['--raw', '--state', uuid]));
 }
+
+/** Whether libvirt keeps the definition of the domain when it ends. */
+export async function isPersistent(virsh: Virsh, uuid: string): Promise<boolean> {
+  return /^Persistent:\s+yes$/m.test(await virsh('dominfo', [], { domain: uuid }));
+}

@@ -13,7 +13,20 @@ const READS_AS_ZERO = 2;
 export function dirtyBitmapContext(name: string): string {
   return `qemu:dirty-bitmap:${name}`;
 }
-const DIRTY = 1;
+
+/**
+ * In the place of a bitmap's name: what the image that is served holds itself, zeros too, and not an image below it. The server has to
+ * be told to tell it. In a chain that is served without the images it builds on, that is what any of its layers holds.
+ */
+export const OWN_CLUSTERS = 'qemu:allocation-depth';
+
+/** That of a bitmap, or of `OWN_CLUSTERS`. */
+export function changesContext(bitmap: string): string {
+  return bitmap === OWN_CLUSTERS ? OWN_CLUSTERS : dirtyBitmapContext(bitmap);
+}
+
+/** A bitmap has one bit; a layer is told by its number, from 1. */
+const CHANGED = ~0;
 
 /** Below 2^32, and a multiple of every block size (at most 64 KiB). */
 const LONGEST_QUESTION = 0xffff_0000;
@@ -38,7 +51,7 @@ export async function readExtents(
 ): Promise<DiskExtents> {
   const { size } = client.export;
   const walks = [new Walk(ALLOCATION, READS_AS_ZERO)];
-  if (bitmap !== undefined) walks.push(new Walk(dirtyBitmapContext(bitmap), DIRTY));
+  if (bitmap !== undefined) walks.push(new Walk(changesContext(bitmap), CHANGED));
   for (;;) {
     const from = Math.min(...walks.map((walk) => walk.position));
     if (from >= size) break;
@@ -56,16 +69,16 @@ export async function readExtents(
   return { zero: zero?.spans ?? [], dirty: dirty?.spans };
 }
 
-/** The spans of one context that have its bit set, up to `position`. */
+/** The spans of one context that have any of these bits set, up to `position`. */
 class Walk {
   readonly spans: Span[] = [];
   readonly context: string;
-  readonly #bit: number;
+  readonly #bits: number;
   position = 0;
 
-  constructor(context: string, bit: number) {
+  constructor(context: string, bits: number) {
     this.context = context;
-    this.#bit = bit;
+    this.#bits = bits;
   }
 
   /** What was told before is not told again. */
@@ -73,7 +86,7 @@ class Walk {
     const from = Math.max(start, this.position);
     if (end <= from) return;
     this.position = end;
-    if ((flags & this.#bit) === 0) return;
+    if ((flags & this.#bits) === 0) return;
     const last = this.spans.at(-1);
     if (last !== undefined && last.offset + last.length === from) {
       this.spans[this.spans.length - 1] = { offset: last.offset, length: end - last.offset };

@@ -18,6 +18,8 @@ export interface QemuNbdOptions {
   readonly persistent?: boolean;
   /** A persistent dirty bitmap to export beside the data, as `qemu:dirty-bitmap:NAME`. */
   readonly bitmap?: string;
+  /** Tells what the image holds itself (`OWN_CLUSTERS` of nbd/meta-contexts). */
+  readonly ownClusters?: boolean;
   /** A write of zeros becomes an explicit zero cluster, without space of its own. */
   readonly detectZeroes?: boolean;
   /** Where its private folder is made; default the system's folder for temporary files. */
@@ -68,6 +70,7 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
     ...(options.readOnly ? ['--read-only'] : []),
     ...(options.persistent ? ['--persistent', `--shared=${MANY_CLIENTS}`] : []),
     ...(options.bitmap === undefined ? [] : [`--bitmap=${options.bitmap}`]),
+    ...(options.ownClusters ? ['--allocation-depth'] : []),
     ...(options.detectZeroes ? ['--detect-zeroes=on'] : []),
     nameOfNode(options.node),
   ];

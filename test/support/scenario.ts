@@ -33,6 +33,7 @@ export interface Scenario {
 
 export interface BackupAnswer {
   readonly point: {
+    readonly id: string;
     readonly number: number;
     readonly level: string;
     readonly chain: string;

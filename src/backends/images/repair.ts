@@ -17,11 +17,12 @@ const POSSIBLE: readonly RepairAction['kind'][] = ['delete-file', 'delete-folder
 export async function repairOffline(target: TargetState, vm: VmState): Promise<RepairReport> {
   const all = await observeOfflineRepairs(target, vm);
   const left = bitmapsOfDead(target);
-  const actions = left.length > 0 ? all.filter(({ kind }) => kind !== 'remove-journal') : all;
+  const waits = left.length > 0 || (target.journal?.overlays ?? []).length > 0;
+  const actions = waits ? all.filter(({ kind }) => kind !== 'remove-journal') : all;
   const warnings: Warning[] = [];
   for (const action of actions) await carryOutInTarget(target.target, action, warnings);
-  if (left.length > 0 && target.journal) {
-    await writeJournal(target.target, onlyBitmaps(target.journal, left));
+  if (waits && target.journal) {
+    await writeJournal(target.target, { ...onlyBitmaps(target.journal, left), overlays: target.journal.overlays });
   }
   return { actions, warnings };
 }

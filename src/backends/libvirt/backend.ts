@@ -1,6 +1,8 @@
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead } from '../../core/journal-parts.js';
 import { checkpointName } from '../../core/names.js';
+import { trackingOverlay } from '../../core/overlay-names.js';
+import { virshCommand } from '../../core/virsh-hint.js';
 import { warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
@@ -16,10 +18,11 @@ import type { DomainMethod } from './domain-method.js';
 import { endForeignJob } from './foreign-job.js';
 import { checkDomainFreeze } from './freeze-domain.js';
 import { seeDomain } from './inspect.js';
+import { plannedByOverlay } from './methods/overlay.js';
 import { PULL } from './methods/pull.js';
 import { offlineDomain } from './offline-domain.js';
 import { withOrphanBitmaps } from './orphan-bitmaps.js';
-import { dropCheckpoints, observeDomainRepairs, repairDomain } from './repair.js';
+import { dropCheckpoints, dropSuperfluous, observeDomainRepairs, repairDomain } from './repair.js';
 import {
   type BackupSession,
   type DomainAccess,
@@ -41,20 +44,30 @@ interface Way extends Pick<BackupOptions, 'include' | 'exclude'> {
 /** A libvirt domain, running or off. */
 export async function openDomainBackend(
   access: DomainAccess,
-  { method: name, killJob, startPaused, include, exclude }: BackupOptions,
+  options: BackupOptions,
   signal: AbortSignal,
   unwind: Unwind,
 ): Promise<Backend> {
+  const { killJob, startPaused, include, exclude, track } = options;
   const session = await openDomainForBackup(access, unwind);
   // One that is off is only read.
   const runs = session.domain.active || startPaused;
-  const method = runs ? await chooseMethod(session, name) : PULL;
+  const method = runs ? await chooseMethod(session, options) : PULL;
   if (startPaused && method.qemuWrites) refuseStart(method);
   const way: Way = { method, startPaused, include, exclude, signal };
   if (session.domain.active) refuseForeignJob(session, { mayEndBackups: killJob });
   refuseDomainState(session.domain);
+  if (!session.domain.active && track === 'overlay') refuseTracking(session);
   if (!session.domain.active) return offlineDomainBackend(session, way);
   return runningDomainBackend(session, way);
+}
+
+/** libvirt takes snapshots of all disks at one instant while a domain runs. */
+function refuseTracking({ domain }: BackupSession): never {
+  const start = virshCommand(domain.connect, 'start', domain.name);
+  throw new QmpBackupError('unsafe', `--track overlay: the domain ${domain.name} is off (${domain.state})`, {
+    hint: `Nothing was changed. Start it (${start}), or leave --track out: its images are then read as they lie.`,
+  });
 }
 
 /** Whom its files would have to belong to is known only of a domain that runs. */
@@ -101,19 +114,19 @@ function readyDomain(
   end: () => Promise<void> = () => Promise.resolve(),
 ): ReadyVm {
   return {
-    vm,
-    bitmapName: checkpoint,
-    prepare: (run, planned, facts) => {
+    vm: plannedByOverlay(vm, method.tracks),
+    bitmapName: method.tracks === 'overlay' ? trackingOverlay : checkpoint,
+    prepare: async (run, planned, facts) => {
       method.refuse(run.options);
       const risk = method.riskOf(facts);
       if (risk !== null) run.warn(warning('target-may-hang', risk));
-      return Promise.resolve(domainCopy(session, planned, method));
+      await method.refuseDomain?.({ ...run, session }, planned);
+      return domainCopy(session, planned, method);
     },
     checkFreeze: (run) => checkDomainFreeze({ ...run, session }, vm),
     withOrphanBitmaps: (disks) => withOrphanBitmaps(session, disks),
     retire: async (_plan, actions) => {
-      const names = actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : []));
-      const warnings = await dropCheckpoints(session, names);
+      const warnings = await dropSuperfluous(session, actions);
       await end();
       return warnings;
     },

@@ -3,6 +3,7 @@ import { QmpBackupError } from '../../errors.js';
 import type { Virsh } from '../../libvirt/virsh.js';
 import type { BackupOptions } from '../backup-options.js';
 import type { DomainMethod } from './domain-method.js';
+import { overlayMethod } from './methods/overlay.js';
 import { PULL } from './methods/pull.js';
 import { PUSH } from './methods/push.js';
 
@@ -16,8 +17,12 @@ interface Asked {
  *
  * @throws QmpBackupError `unsafe` for a pull that was asked for and would
  */
-export async function chooseMethod(asked: Asked, name: BackupOptions['method']): Promise<DomainMethod> {
+export async function chooseMethod(
+  asked: Asked,
+  { method: name, track }: Pick<BackupOptions, 'method' | 'track'>,
+): Promise<DomainMethod> {
   if (name === 'push') return PUSH;
+  if (name === 'overlay') return overlayMethod(track);
   const danger = await dangerOfPull(asked);
   if (danger === null) return PULL;
   if (name === 'pull') {

@@ -4,16 +4,17 @@ import type { FleeceChoice } from '../../core/fleece-choice.js';
 import type { Journal } from '../../core/journal.js';
 import { checkpointName, DEFINITION_FOLDER, domainJobId } from '../../core/names.js';
 import { heldObstacle } from '../../core/obstacles.js';
+import { isOverlayOf } from '../../core/overlay-names.js';
 import type { Consistency } from '../../core/point.js';
 import type { Warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { allOf } from '../../flow/all-of.js';
 import type { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';
-import { beginBackup } from '../../libvirt/backup.js';
 import { heldByBlockJob } from '../../libvirt/block-jobs.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { DomainNotFound, isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
+import { writeJournal } from '../../repository/journal-file.js';
 import { makeScratch } from '../../repository/scratch.js';
 import type { Staging } from '../../repository/staging.js';
 import type { TargetState } from '../../repository/target.js';
@@ -46,7 +47,7 @@ export function domainCopy(session: BackupSession, found: Planned, method: Domai
       const left = await leftByDeadRun(run, found.catalog);
       const planned = retiring(run, found, left);
       const copy = method.copyFor(run, planned);
-      const checkpoint = checkpointOf(run, planned);
+      const checkpoint = method.tracks === 'checkpoint' ? checkpointOf(run, planned) : null;
       const definition = await planDefinition(
         session,
         { target: run.target, catalog: found.catalog },
@@ -74,7 +75,7 @@ interface Parts {
 class DomainAttempt implements CopyAttempt {
   readonly planned: Planned;
   readonly fleecing: FleeceChoice;
-  readonly journal: Journal;
+  journal: Journal;
   readonly atStake: CopyAttempt['atStake'];
   readonly freezer: DomainFreezeGuard | null;
   /** Of a checkpoint, which the others may need: whether they do is known when they are sealed. */
@@ -111,6 +112,8 @@ class DomainAttempt implements CopyAttempt {
       await makeScratch(folder, this.#run.session.domain.owner ?? undefined);
       await watchScratch(this.#run, folder);
     }
+    for (const folder of this.#copy.places ?? []) await watchScratch(this.#run, folder);
+    await this.#copy.ready?.();
     this.#run.signal.throwIfAborted();
     this.#guest.guardIt();
   }
@@ -122,6 +125,11 @@ class DomainAttempt implements CopyAttempt {
   }
 
   async begun(taken: Consistency): Promise<Consistency> {
+    if (this.#copy.overlays) {
+      const overlays = this.journal.overlays?.map((each) => ({ ...each, taken: true }));
+      this.journal = { ...this.journal, overlays };
+      await writeJournal(this.#run.target, this.journal);
+    }
     this.#taken = await takeDefinition(this.#definition);
     await this.freezer?.release();
     return this.#run.session.startedPaused ? consistencyOfStarted(this.#run) : taken;
@@ -163,7 +171,8 @@ class DomainAttempt implements CopyAttempt {
   }
 }
 
-function journalOf(run: DomainRun, { plan }: Planned, { copy, definition, left }: Parts): Journal {
+function journalOf(run: DomainRun, planned: Planned, { copy, definition, left }: Parts): Journal {
+  const { plan } = planned;
   return {
     ...newJournal(run, { kind: 'domain', uuid: run.session.uuid }),
     disks: [
@@ -176,8 +185,17 @@ function journalOf(run: DomainRun, { plan }: Planned, { copy, definition, left }
     ],
     madeFolders: [...plan.disks.map(({ disk }) => disk), DEFINITION_FOLDER],
     scratch: [...copy.folders],
+    ...overlaysOf(copy, planned),
     ...(run.session.startedPaused ? { starts: run.session.uuid } : {}),
   };
+}
+
+/** Those that the run makes, and those that it may merge down once its point is sealed: they are above a disk already. */
+function overlaysOf({ overlays: made = [] }: DomainCopy, { plan, targetId }: Planned): Pick<Journal, 'overlays'> {
+  const there = plan.disks.flatMap(({ source: { address: target, overlays = [] } }) =>
+    overlays.filter(({ name }) => isOverlayOf(targetId, name)).map(({ path }) => ({ target, path, taken: true })),
+  );
+  return made.length + there.length > 0 ? { overlays: [...made, ...there] } : {};
 }
 
 /** Of the disks that will be tracked; null where there is none. */
@@ -190,13 +208,13 @@ function checkpointOf({ session, attempt }: DomainRun, { plan, targetId }: Plann
 
 /** The begin may have reached libvirt where its answer did not reach us; the undo looks. */
 async function begin(
-  { session: { virsh, uuid, domain } }: DomainRun,
+  { session: { domain } }: DomainRun,
   checkpoint: NewCheckpoint | null,
   copy: DomainCopy,
   staged: readonly StagedImage[],
 ): Promise<void> {
   try {
-    await beginBackup(virsh, uuid, copy.backup(staged), checkpoint ?? undefined);
+    await copy.begin(staged, checkpoint);
   } catch (error) {
     if (!(error instanceof VirshError)) throw error;
     const held = heldByBlockJob(error.words);

@@ -1,6 +1,7 @@
 import type { FleeceChoice } from '../../core/fleece-choice.js';
+import type { Journal } from '../../core/journal.js';
 import type { PullGuard } from '../../guards/pull-guard.js';
-import type { Backup } from '../../libvirt/backup.js';
+import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import type { TargetStorage } from '../backend.js';
 import type { BackupOptions } from '../backup-options.js';
 import type { BackupRun, Planned } from '../backup-run.js';
@@ -14,12 +15,16 @@ export interface DomainRun extends BackupRun {
 /** `--method`: who writes the images of a domain's point, once libvirt keeps their instant. */
 export interface DomainMethod {
   readonly fleecing: FleeceChoice;
+  /** What records the changes after a point; `none`: nothing new. */
+  readonly tracks: 'checkpoint' | 'overlay' | 'none';
   /** The images are written by the domain's QEMU, and not by this process. */
   readonly qemuWrites: boolean;
   /** @throws QmpBackupError `usage` for options that this method cannot keep */
   refuse(options: BackupOptions): void;
   /** What it means for the guest that the target is where it is, in words; null where nothing. */
   riskOf(target: TargetStorage): string | null;
+  /** @throws QmpBackupError `unsafe` where the domain, or a disk of the plan, cannot be copied so */
+  readonly refuseDomain?: (run: DomainRun, planned: Planned) => Promise<void>;
   copyFor(run: DomainRun, planned: Planned): DomainCopy;
 }
 
@@ -27,8 +32,14 @@ export interface DomainMethod {
 export interface DomainCopy {
   /** Absolute folders outside of the target that it needs: made before the begin, removed with all in them at the end. */
   readonly folders: readonly string[];
-  /** What libvirt is to begin, in the order of the staged images. */
-  backup(staged: readonly StagedImage[]): Backup;
+  /** Other folders that what it makes grows in, which are there already: their space is watched. */
+  readonly places?: readonly string[];
+  /** Overlays that it puts above disks. */
+  readonly overlays?: NonNullable<Journal['overlays']>;
+  /** All that it has to look at before the freeze. */
+  readonly ready?: () => Promise<void>;
+  /** Has libvirt keep the instant, for the staged images in their order, and make the checkpoint. Between freeze and thaw. */
+  begin(staged: readonly StagedImage[], checkpoint: NewCheckpoint | null): Promise<void>;
   /** What can be done where libvirt did not begin, by its words; null where only those tell. */
   adviceFor(words: string): string | null;
   /**

@@ -50,7 +50,7 @@ export async function inspectDomainForDoctor(
     inspectAgent(virsh, domain),
     domain.active ? inspectScratch(domain, state, fleeceDir) : [],
     missingPrograms(PULL_PROGRAMS),
-    chooseMethod(session, 'auto'),
+    chooseMethod(session, { method: 'auto', track: 'none' }),
   ]);
   return {
     session: { ...session, state },

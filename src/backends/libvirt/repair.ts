@@ -2,18 +2,20 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { VmState } from '../../core/disk.js';
 import { bitmapsOfDead, onlyBitmaps } from '../../core/journal-parts.js';
 import { lostCheckpoints } from '../../core/lost-checkpoints.js';
+import { isTrackingOverlay } from '../../core/overlay-names.js';
 import { reconcileVm, type RedefineCheckpoint, type RepairAction } from '../../core/reconcile.js';
 import { domainCommand, virshCommand } from '../../core/virsh-hint.js';
 import { type Warning, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../libvirt/backup.js';
 import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
-import { thawDomainByHand, VirshError } from '../../libvirt/errors.js';
+import { isOutcomeUnknown, thawDomainByHand, VirshError } from '../../libvirt/errors.js';
 import { resumeStalled } from '../../libvirt/lifecycle.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';
 import { removeFromImages } from './offline-bitmaps.js';
+import { mergeOverlay, removeStrayOverlay } from './overlays.js';
 import { orphanBitmaps, redefineOrphan } from './orphan-bitmaps.js';
 import { type DomainSession, stateOf } from './session.js';
 import { endStarted } from './start-paused.js';
@@ -108,6 +110,7 @@ async function carriedOut(
   const done: RepairAction[] = [];
   const dropped = new Set<string>();
   const stuck = new Set<string>();
+  const waiting = new Set<string>();
   let frozen = false;
   let resumed = false;
   for (const action of actions) {
@@ -126,7 +129,23 @@ async function carriedOut(
         if (!resumed && session.domain.active) warnings.push(...(await resumeAfterIoError(session)));
         resumed = true;
         break;
+      case 'merge-overlay':
+        if (await mergeOrWarn(session, action.target, action.overlay, warnings)) break;
+        continue;
+      case 'delete-overlay': {
+        // Of a domain that is off nobody tells all that its disks build on.
+        const why = session.domain.active ? await removeStrayOverlay(session, action) : undefined;
+        if (why === null) break;
+        if (why === undefined) waiting.add(action.path);
+        else warnings.push(warning('left-behind', why));
+        continue;
+      }
       case 'remove-bitmap':
+        if (isTrackingOverlay(action.bitmap)) {
+          if (await mergeOrWarn(session, action.node, action.bitmap, warnings)) break;
+          stuck.add(action.bitmap);
+          continue;
+        }
         if (!dropped.has(action.bitmap) && !(await dropOrWarn(session, action.bitmap, warnings))) {
           stuck.add(action.bitmap);
         }
@@ -143,10 +162,13 @@ async function carriedOut(
         break;
       }
       case 'remove-journal':
-        if (journal && (frozen || stuck.size > 0)) {
+        if (journal && (frozen || stuck.size > 0 || waiting.size > 0)) {
           const freezes = frozen ? journal.freezes : null;
           const disks = journal.disks.filter(({ bitmap }) => bitmap !== null && stuck.has(bitmap));
-          await writeJournal(target, { ...onlyBitmaps(journal, disks), freezes, starts: undefined });
+          const overlays = journal.overlays?.filter(
+            ({ path }) => waiting.has(path) || stuck.has(path.split('/').pop() ?? ''),
+          );
+          await writeJournal(target, { ...onlyBitmaps(journal, disks), freezes, starts: undefined, overlays });
           continue;
         }
         await carryOutInTarget(target, action, warnings);
@@ -194,6 +216,36 @@ export async function dropCheckpoints(session: DomainSession, names: readonly st
   const warnings: Warning[] = [];
   for (const name of new Set(names)) await dropOrWarn(session, name, warnings);
   return warnings;
+}
+
+/** What the newest point made superfluous: checkpoints, and overlays, which go down into the image below them. */
+export async function dropSuperfluous(
+  session: DomainSession,
+  actions: readonly RepairAction[],
+): Promise<readonly Warning[]> {
+  const removed = actions.filter((action) => action.kind === 'remove-bitmap');
+  const overlays = removed.filter(({ bitmap }) => isTrackingOverlay(bitmap));
+  const names = removed.filter((each) => !overlays.includes(each)).map(({ bitmap }) => bitmap);
+  const warnings = [...(await dropCheckpoints(session, names))];
+  for (const { node, bitmap } of overlays) await mergeOrWarn(session, node, bitmap, warnings);
+  return warnings;
+}
+
+/** False where it cannot be done now, which must not hold up a backup: the guest goes on with the overlay. */
+async function mergeOrWarn(
+  session: DomainSession,
+  target: string,
+  overlay: string,
+  warnings: Warning[],
+): Promise<boolean> {
+  try {
+    await mergeOverlay(session, target, overlay);
+    return true;
+  } catch (error) {
+    if (!(error instanceof QmpBackupError) || isOutcomeUnknown(error)) throw error;
+    warnings.push(warning('overlay-left', `an overlay of an earlier run stays for now: ${messageOf(error)}`));
+    return false;
+  }
 }
 
 /** False where an image cannot be written now: its checkpoint stays known, and this must not hold up every backup. */

@@ -1,10 +1,12 @@
 import { isAbsolute } from 'node:path';
-import type { JobState, LeftOut, SourceDisk, VmState } from '../../core/disk.js';
+import type { JobState, LeftOut, OwnNode, SourceDisk, VmState } from '../../core/disk.js';
 import { meaningOfDomain } from '../../core/domain-states.js';
 import { isFailure } from '../../core/failure.js';
 import { COMMANDS_OF_ITS_OWN, VHOST_USER_DISK } from '../../core/guest-devices.js';
 import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../../core/names.js';
 import { compatOfQcow2, QCOW2_START } from '../../core/qcow2-header.js';
+import { type ImageLayer, layersOf } from '../../core/overlay-layers.js';
+import { isPassingOverlay, isTrackingOverlay } from '../../core/overlay-names.js';
 import { checkpointBitmap } from '../../core/reconcile.js';
 import { virshCommand } from '../../core/virsh-hint.js';
 import { QmpBackupError } from '../../errors.js';
@@ -28,6 +30,7 @@ import { createVirsh, openVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { lockVm } from '../../repository/lock.js';
 import { seeDomain, withNetworkSizes } from './inspect.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
+import { withOverlaySizes } from './overlay-sizes.js';
 import { withInnocentDisks } from './unmeasured.js';
 
 /** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
@@ -131,7 +134,9 @@ async function sessionOf(
 export async function stateOf(virsh: Virsh, domain: DomainState): Promise<VmState> {
   const state = vmStateOf(await withInnocentDisks(virsh, domain));
   const disks = await Promise.all(
-    state.disks.map(async (disk) => (disk.format === 'qcow2' ? { ...disk, compat: await compatOf(disk.file) } : disk)),
+    state.disks.map(async (disk) =>
+      withOverlaySizes(disk.format === 'qcow2' ? { ...disk, compat: await compatOf(disk.file) } : disk),
+    ),
   );
   return { ...state, disks };
 }
@@ -167,7 +172,7 @@ export function vmStateOf(domain: DomainState): VmState {
     iothread: null,
     passedThrough: domain.passedThrough,
     jobs: jobsOf(domain),
-    ownNodes: [],
+    ownNodes: passingOverlaysOf(domain),
     ownExports: [],
   };
 }
@@ -231,9 +236,10 @@ function offered(
 }
 
 export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
-  const { target, source, alias, format, backing } = disk;
+  const { target, alias, backing } = disk;
   const size = domain.sizes.get(target) ?? { capacity: 0, allocation: 0 };
-  const file = source?.path ?? source?.description ?? target;
+  const { overlays, image } = layersOf(imagesOf(disk));
+  const { format, description: file } = image;
   const job = domain.blockJobs.get(target);
   return {
     device: target,
@@ -242,35 +248,60 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
     root: target,
     underJob: false,
     ...(job !== undefined && { heldBy: { type: job, virsh: blockJobCommand(domain, target) } }),
-    format: format ?? 'raw',
+    format,
     file,
+    ...(overlays.length > 0 && { overlays }),
     backing: backing.flatMap((each) => each.source?.path ?? each.source?.description ?? []),
     virtualSize: size.capacity,
     // libvirt tells what the top image takes, and a FULL has what is below it, too.
     allocated: backing.length > 0 ? size.capacity : Math.min(size.allocation, size.capacity),
     compat: null,
     encrypted: disk.encrypted,
-    cannotTrack:
-      format === 'qcow2' ? null : `libvirt has no checkpoints for ${format ?? 'raw'} disks, so every backup is full`,
-    bitmaps: domain.checkpoints.flatMap(({ disks }) =>
-      disks.flatMap(({ target: of, bitmap, changedBytes, unmeasured }) =>
-        of === target
-          ? {
-              ...checkpointBitmap(bitmap, size.capacity, changedBytes ?? null),
-              inconsistent: domain.active && changedBytes === null && unmeasured === undefined,
-              unsure: true,
-              ...(unmeasured !== undefined && { unreadable: unmeasured }),
-            }
-          : [],
+    cannotTrack: format === 'qcow2' ? null : `libvirt has no checkpoints for ${format} disks, so every backup is full`,
+    bitmaps: [
+      ...overlays.flatMap(({ name }) => (isTrackingOverlay(name) ? checkpointBitmap(name, size.capacity) : [])),
+      ...domain.checkpoints.flatMap(({ disks }) =>
+        disks.flatMap(({ target: of, bitmap, changedBytes, unmeasured }) =>
+          of === target
+            ? {
+                ...checkpointBitmap(bitmap, size.capacity, changedBytes ?? null),
+                inconsistent: domain.active && changedBytes === null && unmeasured === undefined,
+                unsure: true,
+                ...(unmeasured !== undefined && { unreadable: unmeasured }),
+              }
+            : [],
+        ),
       ),
-    ),
+    ],
     image: {
       filename: file,
-      format: format ?? 'raw',
+      format,
       'virtual-size': size.capacity,
       ...(backing[0]?.source?.path && { 'full-backing-filename': backing[0].source.path }),
     },
   };
+}
+
+/** The images of a disk, the uppermost first. */
+export function imagesOf({ target, format, source, backing }: DomainDisk): readonly [ImageLayer, ...ImageLayer[]] {
+  const layer = (of: DomainDisk['source'], told: string | null): ImageLayer => ({
+    path: of?.path ?? null,
+    description: of?.path ?? of?.description ?? target,
+    format: told ?? 'raw',
+  });
+  return [layer(source, format), ...backing.map((each) => layer(each.source, each.format))];
+}
+
+/** What a run that died has left above the images of the disks, whichever target it served. */
+function passingOverlaysOf({ disks }: DomainState): OwnNode[] {
+  return disks.flatMap((disk) => {
+    const { overlays, image } = layersOf(imagesOf(disk));
+    return overlays
+      .filter(({ name }) => isPassingOverlay(name))
+      .map(({ name, path }): OwnNode => {
+        return { node: name, role: 'overlay', below: image.path, qdev: disk.target, file: path };
+      });
+  });
 }
 
 /** The command that tells of the job of a disk, and with more words ends it. */

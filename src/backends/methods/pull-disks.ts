@@ -11,7 +11,7 @@ import { pullFull, pullIncrement } from './pull-image.js';
 /** An image to be filled, and where its bytes are. */
 export interface PulledDisk extends StagedImage {
   readonly source: NbdSource;
-  /** The dirty bitmap's name in the export; null for all of the disk. */
+  /** The dirty bitmap's name in the export, or `OWN_CLUSTERS`; null for all of the disk. */
   readonly bitmap: string | null;
 }
 

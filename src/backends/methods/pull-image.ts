@@ -10,7 +10,7 @@ import { QmpBackupError } from '../../errors.js';
 import { takesDirectIo } from '../../host/direct-io.js';
 import { NbdClient, type NbdDeadlines } from '../../nbd/client.js';
 import { NbdConnectionLost } from '../../nbd/errors.js';
-import { ALLOCATION, dirtyBitmapContext, readExtents } from '../../nbd/meta-contexts.js';
+import { ALLOCATION, changesContext, readExtents } from '../../nbd/meta-contexts.js';
 import { pull, type PullProgress, sinkOf } from '../../nbd/pull.js';
 import { startQemuNbd } from '../../qemu-tools/qemu-nbd.js';
 import { convert } from '../../qemu-tools/steps.js';
@@ -41,7 +41,7 @@ export interface PullIncrementOptions extends PullImageOptions {
 
 export interface Increment {
   readonly source: NbdSource;
-  /** The dirty bitmap's name in the export, without `qemu:dirty-bitmap:`. */
+  /** The dirty bitmap's name in the export, without `qemu:dirty-bitmap:`; or `OWN_CLUSTERS`. */
   readonly bitmap: string;
   /** Absolute path of an empty qcow2 image of the disk's size. Its backing link is neither followed nor changed. */
   readonly target: string;
@@ -79,7 +79,7 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
   const { source, bitmap, target } = increment;
   const { signal, deadlines = {} } = options;
   const common = { deadlines, ...(signal ? { signal } : {}) };
-  const contexts = [ALLOCATION, dirtyBitmapContext(bitmap)];
+  const contexts = [ALLOCATION, changesContext(bitmap)];
   const direct = await writesDirectly(target, options);
   const from = await NbdClient.connect(source.address, { ...common, exportName: source.exportName, contexts });
   try {

@@ -143,6 +143,8 @@ async function carryOutInVm(client: QmpClient, action: RepairAction, warnings: W
     case 'end-domain':
     case 'remove-journal':
     case 'redefine-checkpoint':
+    case 'merge-overlay':
+    case 'delete-overlay':
       return;
   }
 }

@@ -23,6 +23,7 @@ export const backupCommand: Register = (program, run) => {
   const { skipFailedDisks, quiesce, freezeTimeout, freezeLimit, fleece, fleeceDir, cbwTimeout } = BACKUP_OPTIONS;
   const { compress, verify, digest, sha256, vmName, speedLimit, reserve, force, stallTimeout } = BACKUP_OPTIONS;
   const { progressInterval, breakLock, offline, startPaused, method, killJob } = BACKUP_OPTIONS;
+  const { track, overlayDir } = BACKUP_OPTIONS;
   const bytes = { value: '<bytes>' };
   const seconds = { value: '<seconds>' };
   const command = program
@@ -108,10 +109,18 @@ export const backupCommand: Register = (program, run) => {
     .addOption(
       optionOf(
         method,
-        "push: QEMU itself writes the backup, and the guest's writes wait for the target meanwhile; auto: pull, where that does not harm the guest",
+        "push: QEMU itself writes the backup, and the guest's writes wait for the target meanwhile; overlay: the guest writes to an overlay while its images are copied, which is then merged into them; auto: pull, where that does not harm the guest",
         { value: '<method>' },
       ),
     )
+    .addOption(
+      optionOf(
+        track,
+        'overlay: with --method overlay; the overlay stays and records what changes until the next run, on any kind of disk',
+        { value: '<how>' },
+      ),
+    )
+    .addOption(optionOf(overlayDir, "folder of the overlays (default: beside each disk's image)", { value: '<dir>' }))
     .addOption(optionOf(killJob, 'end a backup job of somebody else that is running'))
     .addHelpText('after', EXAMPLES);
   for (const { flags, instead } of REFUSED) command.addOption(new Option(flags, instead).hideHelp());
@@ -127,6 +136,8 @@ Examples:
   qmpbackup --socket /run/vm.qmp backup --fleece always --verify --target /mnt/nfs/vm
   qmpbackup --socket /run/vm.qmp backup --dry-run --target /backup/vm
   qmpbackup --domain web1 backup --method push --target /backup/web1
+  qmpbackup --domain web1 backup --method overlay --level full --target /backup/web1
+  qmpbackup --domain web1 backup --method overlay --track overlay --overlay-dir /var/lib/overlays --target /backup/web1
   qmpbackup backup --offline disk1=/var/lib/vm/disk1.qcow2 --offline disk2=/dev/vg/disk2 --target /backup/vm`;
 
 /** Options of the Python tool that have no place here, each with what to do instead. */

@@ -3,6 +3,7 @@ import type { BootDocument } from './schemas/boot.js';
 import type { CleanupDocument } from './schemas/cleanup.js';
 import type { ConfigCheckDocument, ConfigExampleDocument, ConfigShowDocument } from './schemas/config.js';
 import type { ConsolidateDocument } from './schemas/consolidate.js';
+import type { ConsolidateSourceDocument } from './schemas/consolidate-source.js';
 import type { DoctorDocument } from './schemas/doctor.js';
 import type { ExportDocument } from './schemas/export.js';
 import type { FilesFindDocument, FilesGetDocument, FilesLsDocument } from './schemas/files.js';
@@ -37,6 +38,7 @@ export type AnswerDocument =
   | FilesFindDocument
   | BootDocument
   | ConsolidateDocument
+  | ConsolidateSourceDocument
   | PruneDocument
   | PinDocument
   | UnpinDocument

@@ -21,6 +21,10 @@ export function repairDocument(action: RepairAction): RepairDocument {
       return { kind, node: action.node, bitmap: action.bitmap, why: action.why };
     case 'redefine-checkpoint':
       return { kind, checkpoint: action.checkpoint, createdAt: action.createdAt, disks: action.disks };
+    case 'merge-overlay':
+      return { kind, target: action.target, overlay: action.overlay };
+    case 'delete-overlay':
+      return { kind, path: action.path };
     case 'delete-file':
       return { kind, disk: action.disk, file: action.file };
     case 'delete-folder':

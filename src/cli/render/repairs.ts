@@ -31,6 +31,10 @@ export function repairText(action: RepairAction, would: boolean): string {
         ? `would tell libvirt again of the checkpoint ${on}, as far as its bitmaps are whole`
         : `told libvirt again of the checkpoint ${on}`;
     }
+    case 'merge-overlay':
+      return `${said('merged', 'merge')} the overlay ${action.overlay} into the image of ${action.target}`;
+    case 'delete-overlay':
+      return `${said('deleted', 'delete')} the overlay ${action.path}, which is above no disk`;
     case 'delete-file':
       return `${said('deleted', 'delete')} ${action.disk}/${action.file}, which belongs to no point`;
     case 'delete-folder':

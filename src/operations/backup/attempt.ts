@@ -45,15 +45,15 @@ export async function attemptPoint(run: BackupRun, method: CopyMethod, staging: 
 
 async function carryOut(run: BackupRun, copy: CopyAttempt, staging: Staging, vm: VmState): Promise<Done> {
   const { options, context, target } = run;
-  const { journal, atStake, planned } = copy;
-  await writeJournal(target, journal);
+  const { atStake, planned } = copy;
+  await writeJournal(target, copy.journal);
   const staged = await stageImages(copy, staging);
   await copy.prepare(staged);
   run.signal.throwIfAborted();
-  if (atStake) await writeJournal(target, { ...journal, ...atStake });
+  if (atStake) await writeJournal(target, { ...copy.journal, ...atStake });
   const taken = await takeInstant(run, copy);
   const instant = { ...taken, consistency: await copy.begun(taken.consistency) };
-  if (atStake) await writeJournal(target, journal);
+  if (atStake) await writeJournal(target, copy.journal);
   context.report({ kind: 'started', instant });
   const { outcomes, failed } = await copy.copy();
   const plan = planWithout(run, planned, failed);

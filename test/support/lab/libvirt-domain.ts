@@ -243,9 +243,10 @@ function boot({ kernel, initramfs }: GuestImages, words: string): string {
 
 export function diskXml(disk: DomainDisk): string {
   const { target, file, iothread, device = 'disk', format = device === 'disk' ? 'qcow2' : 'raw', xml = '' } = disk;
-  return `    <disk type='file' device='${device}'>
+  const isDevice = file?.startsWith('/dev/') ?? false;
+  return `    <disk type='${isDevice ? 'block' : 'file'}' device='${device}'>
       <driver name='qemu' type='${format}' discard='unmap'${iothread === undefined ? '' : ` iothread='${iothread}'`}/>
-      ${file === undefined ? '' : `<source file='${escapeXml(file)}'/>`}
+      ${file === undefined ? '' : `<source ${isDevice ? 'dev' : 'file'}='${escapeXml(file)}'/>`}
       <target dev='${target}' bus='${device === 'cdrom' ? 'ide' : 'virtio'}'/>
       ${xml}
     </disk>`;

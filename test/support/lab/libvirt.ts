@@ -30,6 +30,8 @@ export interface LibvirtLab {
   startDaemon(): Promise<void>;
   /** Pid, as seen here, of libvirtd, or of the QEMU of a domain. Undefined when it is not running. */
   pidOf(what: 'libvirtd' | { readonly uuid: string }): Promise<number | undefined>;
+  /** What is to be done when all of it has ended. */
+  atEnd(step: () => Promise<unknown>): void;
   /** Ends all of it, with every domain, and removes the folder. */
   close(): Promise<void>;
 }
@@ -56,6 +58,7 @@ export async function startLibvirt(): Promise<LibvirtLab> {
   let ended = false;
   void exited.then(() => (ended = true));
   const domains = new Set<LabDomain>();
+  const last: (() => Promise<unknown>)[] = [];
 
   const virsh: LibvirtLab['virsh'] = (args, options = {}) => run('virsh', ['--connect', uri, ...args], options);
 
@@ -106,12 +109,14 @@ export async function startLibvirt(): Promise<LibvirtLab> {
       }
       await answers();
     },
+    atEnd: (step) => void last.push(step),
     close: async () => {
       for (const domain of domains) domain.forget();
       // With the first process of its namespace everything else has ended before that process is gone.
       if (existsSync(join(dir, 'lab.pid'))) process.kill(await labPid(), 'SIGKILL');
       else child.kill('SIGKILL');
       await exited;
+      for (const step of last) await step();
       await rm(dir, { recursive: true, force: true });
     },
   };

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { backupDocument } from '../../../src/cli/documents/backup.js';
 import { configCheckDocument, configExampleDocument, configShowDocument } from '../../../src/cli/documents/config.js';
 import { cleanupDocument } from '../../../src/cli/documents/cleanup.js';
+import { consolidateSourceDocument } from '../../../src/cli/documents/consolidate-source.js';
 import { errorDocument } from '../../../src/cli/documents/error.js';
 import { importDocument } from '../../../src/cli/documents/import.js';
 import { infoDocument } from '../../../src/cli/documents/info.js';
@@ -293,6 +294,14 @@ const DOCUMENTS = {
     {
       ...{ dir: '/t/d1', full: FULL.file, head: INC.file, merged: [INC.file], lost: ['a'], relinked: ['b'] },
       ...{ resumes: false, dryRun: false, removed: [INC.file] },
+    },
+    [],
+  ),
+  'consolidate-source': consolidateSourceDocument(
+    {
+      disks: [{ target: 'vda', image: '/i', by: 'commit', removed: ['/o/x.overlay'], left: ['/o/theirs'] }],
+      repairs: [],
+      dryRun: false,
     },
     [],
   ),

@@ -7,7 +7,7 @@ import { warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import { startPullGuard } from '../../../guards/pull-guard.js';
 import { exportOf, type PullDisk, type RunningBackup } from '../../../libvirt/backup-xml.js';
-import { endBackup } from '../../../libvirt/backup.js';
+import { beginBackup, endBackup } from '../../../libvirt/backup.js';
 import { jobOf, runningBackup } from '../../../libvirt/domain.js';
 import { endPullAt } from '../../../libvirt/end-pull.js';
 import { DomainNotFound } from '../../../libvirt/errors.js';
@@ -25,6 +25,7 @@ import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
 /** libvirt serves the instant over NBD and keeps what the guest overwrites in scratch images; our own hands write. */
 export const PULL: DomainMethod = {
   fleecing: { fleece: true, why: 'libvirt keeps what the guest overwrites in scratch images while it is pulled' },
+  tracks: 'checkpoint',
   qemuWrites: false,
   refuse: ({ fleece }) => {
     // Without scratch images libvirt cannot keep an instant.
@@ -54,7 +55,13 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
   };
   return {
     folders: [...new Set([socketFolder(run), ...places])],
-    backup: (staged) => ({ mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) }),
+    begin: (staged, checkpoint) =>
+      beginBackup(
+        run.session.virsh,
+        run.session.uuid,
+        { mode: 'pull', socket: socketOf(run), disks: staged.map(pullOf) },
+        checkpoint ?? undefined,
+      ),
     adviceFor: () => null,
     finish: (staged) => toldByLibvirt(run, () => pullDisks(run, staged.map(pulled), socketFolder(run))),
     verify: (images) =>

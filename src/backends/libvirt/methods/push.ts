@@ -4,7 +4,7 @@ import type { PlannedDisk } from '../../../core/plan.js';
 import { QmpBackupError } from '../../../errors.js';
 import { eachDisk } from '../../../flow/all-of.js';
 import type { RunningBackup } from '../../../libvirt/backup-xml.js';
-import { limitJob } from '../../../libvirt/backup.js';
+import { beginBackup, limitJob } from '../../../libvirt/backup.js';
 import { jobOf, lastJobOf, runningBackup, settled } from '../../../libvirt/domain.js';
 import { whyNotWhole } from '../../../libvirt/push-end.js';
 import { allocatedIn } from '../../../qemu-tools/steps.js';
@@ -20,6 +20,7 @@ export const PUSH: DomainMethod = {
     fleece: false,
     why: '--method push: before each guest write QEMU copies the old data to the target, so the guest waits for it',
   },
+  tracks: 'checkpoint',
   qemuWrites: true,
   refuse,
   riskOf: ({ network }) =>
@@ -39,7 +40,8 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
     }));
   return {
     folders: [],
-    backup: (staged) => ({ mode: 'push', reuse: true, disks: disksOf(staged) }),
+    begin: (staged, checkpoint) =>
+      beginBackup(virsh, uuid, { mode: 'push', reuse: true, disks: disksOf(staged) }, checkpoint ?? undefined),
     adviceFor: (words) => (/Permission denied/.test(words) ? accessAdvice(run, planned) : null),
     finish: async (staged) => {
       const begun = performance.now();

@@ -1,5 +1,6 @@
 import { backupDocumentSchema } from './backup.js';
 import { cleanupDocumentSchema } from './cleanup.js';
+import { consolidateSourceDocumentSchema } from './consolidate-source.js';
 import { doctorDocumentSchema } from './doctor.js';
 import { errorDocumentSchema } from './error.js';
 import { exportDocumentSchema } from './export.js';
@@ -44,6 +45,7 @@ export const DOCUMENT_SCHEMAS = {
   boot: bootDocumentSchema,
   prune: pruneDocumentSchema,
   consolidate: consolidateDocumentSchema,
+  'consolidate-source': consolidateSourceDocumentSchema,
   pin: pinDocumentSchema,
   unpin: unpinDocumentSchema,
   note: noteDocumentSchema,

@@ -55,6 +55,12 @@ export const repairSchema = v.variant('kind', [
     'libvirt is told again of a checkpoint that it has forgotten',
   ),
   action(
+    'merge-overlay',
+    { target: text('Target of the disk'), overlay: text('Name of the overlay') },
+    'An overlay of the run goes down into the image below it',
+  ),
+  action('delete-overlay', { path: text('Absolute path') }, 'An overlay of the run that is above no disk is deleted'),
+  action(
     'delete-file',
     { disk: text('Disk id'), file: text('Name of the file in the folder of the disk') },
     'A file that belongs to no point is deleted',
