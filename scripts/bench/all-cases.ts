@@ -1,4 +1,5 @@
 import type { Case } from './case.js';
+import { comparison } from './cases/comparison.js';
 import { compress } from './cases/compress.js';
 import { consolidateCopied, consolidateReflinked } from './cases/consolidate.js';
 import {
@@ -24,6 +25,7 @@ import { verifyRead } from './cases/verify-read.js';
 export const ALL_CASES: readonly Case[] = [
   ...[full, fullNoDigest, fullMemory],
   ...[increment, incrementOfNothing],
+  comparison,
   ...[restore, restoreCompared, merge],
   ...[verifyRead, served, servedProved, firstByte, verifyBoot],
   ...depths,

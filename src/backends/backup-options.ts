@@ -38,10 +38,12 @@ const POINT = {
   ...TARGET_OPTIONS,
   ...NAMED_VM_OPTIONS,
   ...LOCK_OPTIONS,
-  /** `auto`: incremental where that is safe, full where not. */
+  /** `auto`: incremental where that is safe; else what differs from the newest file, or full. */
   level: choice('--level', ['full', 'inc', 'diff', 'auto', 'copy'], 'auto'),
   /** With `level: 'auto'`: a new chain begins where the newest is so old (`30d`), has so many points (`100`), or increments that take so much of its FULL (`150%`). */
   autoFullAfter: limitsOfChain('--auto-full-after'),
+  /** With `level: 'auto'`: a FULL of disks whose changes no bitmap tells, which are else compared with their newest file. */
+  fullInstead: yesOrNo('--full-instead'),
   /** Says what would be done, and why. */
   dryRun: yesOrNo('--dry-run'),
   /** Is kept with the point. */
@@ -175,6 +177,11 @@ export function backupOptions(request: BackupRequest): BackupOptions {
     });
   }
   refuseOverlayOptions({ ...rest, ...others });
+  if (rest.fullInstead && rest.level !== 'auto') {
+    throw new QmpBackupError('usage', `--full-instead goes with --level auto, not with --level ${rest.level}`, {
+      hint: 'Leave one of them out.',
+    });
+  }
   const vm = sourceOf({ ...others, socket, domain, connect, agentSocket, offline });
   return {
     ...others,

@@ -39,6 +39,8 @@ export interface CopyAttempt {
   readonly freezer: Freezer | null;
   /** Disks that fail keep the bitmaps that the instant gave them until the point is sealed. */
   readonly keepsBitmapsOfFailed: boolean;
+  /** QEMU writes the images, and compares nothing: disks that are to be compared are copied whole first, into a file of their own. */
+  readonly qemuWrites: boolean;
   /** Of the new images; null is qcow2's default. */
   readonly compressionType: 'zstd' | null;
   /** All that can be done while the guest runs and before any freeze. */
@@ -75,11 +77,18 @@ export interface Freezer {
   thaw(): Promise<unknown>;
 }
 
+/** What the copy method writes into: the image, or a whole copy that the image is made of. */
+export function writtenBy({ path, whole }: Pick<StagedImage, 'path' | 'whole'>): string {
+  return whole ?? path;
+}
+
 /** One image of a point, written and not yet sealed. */
 export interface StagedImage {
   readonly planned: PlannedDisk;
   /** Absolute path of the `.partial` file. */
   readonly path: string;
+  /** Absolute path of the `.partial` file that QEMU copies all of the disk into, where `path` is to have what differs; else null. */
+  readonly whole: string | null;
   /** As it was made. */
   readonly empty: EmptyQcow2;
 }

@@ -167,15 +167,18 @@ const disksIn = perCatalog(({ points }): ReadonlyMap<string, PointDisk> => {
   return found;
 });
 
-/** Names of the bitmaps that go on being needed: per disk those of its latest file that has one, and of its latest FULL. */
+/**
+ * Names of the bitmaps that go on being needed: per disk those of its latest file that has one, and of its latest FULL. Where a disk
+ * was compared since, its bitmaps had been lost, and what may be left of that of the FULL is kept for nobody.
+ */
 export const neededBitmaps = perCatalog((catalog): ReadonlySet<string> => {
   const names = new Set<string>();
   for (const disk of knownDisks(catalog).keys()) {
+    const whole = latest(catalog, disk, undefined, ({ level, compared }) => level === 'full' || compared === true);
     const tracked = latestTracked(catalog, disk);
-    const full = latestFull(catalog, disk);
     if (tracked?.bitmap) names.add(tracked.bitmap.name);
     // No DIFF is made of an overlay, and each that stays makes the disk's own chain longer.
-    if (full?.bitmap && !isTrackingOverlay(full.bitmap.name)) names.add(full.bitmap.name);
+    if (whole?.level === 'full' && whole.bitmap && !isTrackingOverlay(whole.bitmap.name)) names.add(whole.bitmap.name);
   }
   return names;
 });

@@ -182,6 +182,8 @@ function mergedEntry(
     link: undefined,
     ...{ file, parent: base, size, allocated, mtimeMs, sha256, pieces },
     level: base === null ? 'full' : top.level,
+    // Bitmaps from before the comparison stay without use.
+    compared: base !== null && files.some((each) => each.compared) ? true : undefined,
     reason: merged,
     changed: Math.min(
       top.virtualSize,

@@ -4,8 +4,9 @@ import { listNames } from './listed-names.js';
 import { DEFINITION_FOLDER } from './names.js';
 import type { Point, PointDisk } from './point.js';
 import { nameOf } from './restore-plan.js';
+import { fileKey } from './verified.js';
 import { type Warning, warning } from './warning.js';
-import { chainsIn } from './whole-chains.js';
+import { chainsIn, type Healed } from './whole-chains.js';
 
 /** What files that are gone or altered cost: which points, and of which disks. */
 
@@ -31,10 +32,13 @@ export interface Damage {
   readonly why: string;
 }
 
-/** Of every point that needs one of the files in `amiss` (by `<disk>/<file>`), what of it is damaged. */
+/**
+ * Of every point that needs one of the files in `amiss` (by `<disk>/<file>`), what of it is damaged. what is `healed` is not.
+ */
 export function damageOf(
   catalog: Catalog,
   amiss: ReadonlyMap<string, FileFault>,
+  healed: Healed = new Map(),
 ): ReadonlyMap<Point, readonly Damage[]> {
   const damaged = new Map<Point, readonly Damage[]>();
   if (amiss.size === 0) return damaged;
@@ -45,7 +49,10 @@ export function damageOf(
   const chainTo = chainsIn(catalog, damageIn);
   for (const point of catalog.points) {
     const found = [
-      ...point.disks.flatMap((entry) => chainTo(entry).found),
+      ...point.disks.flatMap((entry) => {
+        const fine = healed.get(fileKey(entry));
+        return chainTo(entry).found.filter(({ disk, file }) => fine?.has(file.slice(disk.length + 1)) !== true);
+      }),
       ...definitionFilesOf(point).flatMap(damageIn),
     ];
     if (found.length > 0) damaged.set(point, found);

@@ -37,6 +37,29 @@ export function rangesOfIncrement(
   ].sort((a, b) => a.offset - b.offset);
 }
 
+/**
+ * What of a part of the disk may differ from its parent: all but clusters that read as zeros in both. Those that do so in the disk
+ * are `zero`. `zero` spans lie within the part.
+ */
+export function rangesOfDifference(
+  zero: { readonly disk: readonly Span[]; readonly parent: readonly Span[] },
+  part: Span,
+  clusterSize: number,
+): readonly Range[] {
+  const shape = { size: part.length, clusterSize };
+  const inPart = (spans: readonly Span[]): readonly Span[] =>
+    roundIn(
+      spans.map(({ offset, length }) => ({ offset: offset - part.offset, length })),
+      shape,
+    );
+  const disk = inPart(zero.disk);
+  const dirty = complement(intersection(disk, inPart(zero.parent)), part.length);
+  return rangesOfIncrement({ dirty, zero: disk }, shape).map((each) => ({
+    ...each,
+    offset: each.offset + part.offset,
+  }));
+}
+
 /** A whole disk into a new image that has no parent: what reads as zeros is left out, for there it does so already. */
 export function rangesOfFull(zero: readonly Span[], shape: ImageShape): readonly Range[] {
   return complement(roundIn(zero, shape), shape.size).map((span): Range => ({ ...span, kind: 'data' }));

@@ -1,3 +1,4 @@
+import type { ByteRange } from './pieces.js';
 import type { PointDisk } from './point.js';
 
 /** What is wrong with a file of a target. */
@@ -5,6 +6,8 @@ export interface FileFault {
   readonly code: FileFaultCode;
   /** Continues a sentence that begins with the file: "it is missing". */
   readonly why: string;
+  /** The bytes of it that are others than were sealed, where they are known. */
+  readonly ranges?: readonly ByteRange[] | undefined;
 }
 
 export type FileFaultCode =

@@ -62,6 +62,8 @@ const written = v.object({
 
 type Written = v.InferOutput<typeof written>;
 
+export type JournalledDisk = v.InferOutput<typeof journalDisk>;
+
 /** `run.json`: what a run may leave behind in QEMU and in the target, written before it changes anything. */
 export interface Journal extends Omit<Written, 'monitor' | 'freezes'> {
   readonly owner: JournalOwner;

@@ -132,6 +132,11 @@ export function pointFileName(level: Level, number: number): string {
   return `${LEVEL_NAMES[level]}-${number}.qcow2`;
 }
 
+/** Of a whole copy that becomes the increment `file`, and is never sealed itself. */
+export function wholeFileName(file: string): string {
+  return pointFileName('full', numberInName(file) ?? 0);
+}
+
 /** The folder in a target that holds the definitions of a libvirt domain. libvirt gives no disk such a name. */
 export const DEFINITION_FOLDER = 'definition';
 

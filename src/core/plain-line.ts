@@ -29,7 +29,7 @@ const PIECES: Patterns<Omit<PieceDigest, 'method'>> = {
 
 const pieces = optional('pieces', object(PIECES, optional('method', oneOf(...DIGEST_METHODS))));
 
-const DISK: Patterns<Omit<PointDisk, 'suspect' | 'pieces' | 'link'>> = {
+const DISK: Patterns<Omit<PointDisk, 'suspect' | 'pieces' | 'link' | 'compared'>> = {
   disk: NAME,
   level: LEVEL,
   reason: TEXT,
@@ -57,6 +57,8 @@ const DISK: Patterns<Omit<PointDisk, 'suspect' | 'pieces' | 'link'>> = {
   durationMs: AMOUNT,
   compressed: FLAG,
 };
+
+const disk = object(DISK, optional('compared', 'true'));
 
 const DEFINITION: Patterns<PointDefinition> = {
   files: listOf(
@@ -90,7 +92,7 @@ const POINT: Patterns<Omit<Point, 'definition' | 'lacks' | 'pinned' | 'note'>> =
     memory: orNull(COUNT),
     cpus: orNull(COUNT),
   }),
-  disks: `\\[${object(DISK)}(?:,${object(DISK)})*\\]`,
+  disks: `\\[${disk}(?:,${disk})*\\]`,
   removed: listOf(NAME),
 };
 

@@ -1,7 +1,15 @@
 import { QmpBackupError } from '../errors.js';
 import type { Catalog } from './catalog.js';
 import { type ChainLimit, whyLongEnough } from './chain-limits.js';
-import { currentChain, knownDisks, latestFile, latestFull, latestTracked, pointsOfChain } from './chain.js';
+import {
+  backingChainOf,
+  currentChain,
+  knownDisks,
+  latestFile,
+  latestFull,
+  latestTracked,
+  pointsOfChain,
+} from './chain.js';
 import { chooseDisks, type DiskRequest, refuseDecryption } from './choose-disks.js';
 import type { LeftOut, SourceDisk, VmState } from './disk.js';
 import type { FailedCopy } from './failed-copies.js';
@@ -22,6 +30,8 @@ export type RequestedLevel = Level | 'auto';
 export interface PlanRequest extends DiskRequest {
   readonly level: RequestedLevel;
   readonly compress: boolean;
+  /** At level `auto` a disk without a usable bitmap is copied whole, and not compared with its newest file. */
+  readonly fullInstead: boolean;
   /** At level `auto` a chain that has reached any of them is followed by another. */
   readonly chainLimits: readonly ChainLimit[];
 }
@@ -33,7 +43,9 @@ export interface PlannedDisk {
   readonly reason: string;
   readonly file: string;
   readonly parent: PointDisk | null;
-  /** Bitmap that says what to copy, or null for a whole copy. */
+  /** No bitmap tells what to copy: all of the disk is read, and what differs from the chain of `parent` is stored. */
+  readonly compares: boolean;
+  /** Bitmap that says what to copy, or null where all of the disk is read. */
   readonly copyBitmap: string | null;
   /** Bitmap that the transaction adds, or null when the disk cannot be tracked. */
   readonly newBitmap: { readonly name: string; readonly persistent: boolean } | null;
@@ -174,6 +186,7 @@ interface Decision {
   readonly level: Level;
   readonly reason: string;
   readonly parent: PointDisk | null;
+  readonly compares?: true;
   /** True when the level asked for was given up for safety. */
   readonly fellBack: boolean;
 }
@@ -194,9 +207,45 @@ function decide(input: PlanInput, chain: string | undefined, disk: KnownSource, 
   const parent = input.catalog && chain !== undefined ? of(input.catalog, disk.id, chain) : undefined;
   const unsafe = parent ? whyNoParent(input, disk, parent) : whyNoFile(input, disk, chain);
   if (unsafe !== undefined || !parent) {
-    return { level: 'full', reason: unsafe ?? 'it has no earlier backup', parent: null, fellBack: true };
+    return withoutBitmap(input, chain, disk, unsafe ?? 'it has no earlier backup');
   }
   return { level: wanted, reason: `changes since ${parent.file}`, parent, fellBack: false };
+}
+
+/**
+ * No bitmap tells what has changed. Whatever the disk holds, its difference from a state that the target has whole is as good as
+ * all of it: so at level `auto` it is compared with its newest file, which needs no bitmap to be a parent. `why` it has none.
+ */
+function withoutBitmap(input: PlanInput, chain: string | undefined, disk: KnownSource, why: string): Decision {
+  const full = (reason: string): Decision => ({ level: 'full', reason, parent: null, fellBack: true });
+  const { request, catalog } = input;
+  const newest = catalog && chain !== undefined ? latestFile(catalog, disk.id, chain) : undefined;
+  if (request.level !== 'auto' || request.fullInstead || !catalog || !newest) return full(why);
+  // An overlay that begins to track has a still image below it, which is copied.
+  if (disk.source.tracking === 'overlay') return full(why);
+  const obstacle = whyNotCompared(input, catalog, disk, newest);
+  if (obstacle !== undefined) return full(why === obstacle ? why : `${why}; ${obstacle}`);
+  const reason = `${why}: compared with ${newest.file}`;
+  return { level: 'inc', reason, parent: newest, compares: true, fellBack: true };
+}
+
+/** Why the difference from `parent` would not do for a point; undefined where it does. */
+function whyNotCompared(
+  { brokenChains }: PlanInput,
+  catalog: Catalog,
+  { source }: KnownSource,
+  parent: PointDisk,
+): string | undefined {
+  if (source.virtualSize < parent.virtualSize) return shrunk(source, parent);
+  const broken = brokenChains.get(`${parent.disk}/${parent.file}`);
+  if (broken !== undefined) return notBuiltOn(broken);
+  const chain = backingChainOf(catalog, parent);
+  const files = 'missing' in chain ? [] : chain.files;
+  const suspect = files.find((each) => each.suspect !== undefined);
+  if (suspect) return `the content of ${suspect.file} may be wrong`;
+  // Rot that nobody has noticed would go on into this point: only digests tell of it.
+  const unproved = files.find(({ pieces }) => pieces === undefined);
+  return unproved && `${unproved.file} has no digests of its pieces to prove by what the disk is compared with`;
 }
 
 /** The newest file that a bitmap of its own tracks; where none does, the newest, to say why it is no parent. */
@@ -235,10 +284,18 @@ function whyNoParent(input: PlanInput, { source }: KnownSource, parent: PointDis
   if (!bitmap.recording) return `the bitmap of ${parent.file} was disabled, so it missed changes`;
   if (bitmap.busy) return `the bitmap of ${parent.file} is in use by another operation`;
   if (source.virtualSize < parent.virtualSize) {
-    return `the disk was shrunk from ${parent.virtualSize} to ${source.virtualSize} bytes`;
+    return shrunk(source, parent);
   }
   const broken = input.brokenChains.get(`${parent.disk}/${parent.file}`);
-  return broken === undefined ? undefined : `its earlier backup cannot be built on: ${broken}`;
+  return broken === undefined ? undefined : notBuiltOn(broken);
+}
+
+function shrunk({ virtualSize }: SourceDisk, parent: PointDisk): string {
+  return `the disk was shrunk from ${parent.virtualSize} to ${virtualSize} bytes`;
+}
+
+function notBuiltOn(broken: string): string {
+  return `its earlier backup cannot be built on: ${broken}`;
 }
 
 function likelyCause(source: SourceDisk, parent: PointDisk): string {
@@ -258,13 +315,13 @@ function refuseWhereUnsafe(request: PlanRequest, decisions: readonly (KnownSourc
     'unsafe',
     `--level ${request.level} is not safe: ${unsafe.map(({ id, reason }) => `${id}: ${reason}`).join('; ')}`,
     {
-      hint: 'Nothing was changed. --level auto takes a full backup of such disks and an incremental one of the others.',
+      hint: 'Nothing was changed. --level auto reads such disks whole, and stores what differs from their newest file where it can.',
     },
   );
 }
 
 function planned(input: PlanInput, decision: KnownSource & Decision): PlannedDisk {
-  const { id, source, level, reason, parent } = decision;
+  const { id, source, level, reason, parent, compares = false } = decision;
   const { bitmapName } = input;
   const tracked = level !== 'copy' && whyUntrackable(source) === undefined;
   return {
@@ -274,7 +331,8 @@ function planned(input: PlanInput, decision: KnownSource & Decision): PlannedDis
     reason,
     file: pointFileName(level, nextNumber(input.nowSeconds, input.files.get(id) ?? [])),
     parent,
-    copyBitmap: parent?.bitmap?.name ?? null,
+    compares,
+    copyBitmap: compares ? null : (parent?.bitmap?.name ?? null),
     newBitmap:
       tracked && bitmapName
         ? { name: bitmapName(id), persistent: source.tracking === 'overlay' || source.format === 'qcow2' }

@@ -67,6 +67,8 @@ export const pointDisk = v.object({
   changed: bytesSchema,
   durationMs: v.pipe(v.number(), v.minValue(0)),
   compressed: v.boolean(),
+  /** No bitmap told what to copy: all of the disk was read, and what differed from `parent` stored. An older version drops the word. */
+  compared: v.optional(v.literal(true)),
   /** Why its content may be wrong although the file is whole: imported from a tool that loses something. */
   suspect: v.optional(v.string()),
 });

@@ -21,6 +21,15 @@ export function tablesOf(start: Uint8Array): TablesPlace | undefined {
   return l1.entries > MOST_L1_ENTRIES ? undefined : { clusterBits: view.getUint32(20), l1 };
 }
 
+/** Where the table of reference counts is, by the beginning of a file. */
+export function refcountsOf(start: Uint8Array): { readonly offset: number; readonly clusters: number } {
+  const view = new DataView(start.buffer, start.byteOffset, start.byteLength);
+  return { offset: Number(view.getBigUint64(48)), clusters: Math.min(view.getUint32(56), MOST_REFCOUNT_CLUSTERS) };
+}
+
+/** QEMU opens none with more than 8 MiB, in clusters of 64 KiB. */
+const MOST_REFCOUNT_CLUSTERS = 128;
+
 const OFFSET = 0x00ff_ffff_ffff_fe00n;
 const COMPRESSED = 1n << 62n;
 const ZERO = 1n;
@@ -31,7 +40,14 @@ export function l2OffsetOf(entry: bigint): number {
 }
 
 /** What an entry of an L2 table says of a cluster: that the file below has it, that it is zero, or where its data is. */
-export type ClusterPlace = 'below' | 'zero' | { readonly start: number; readonly end: number };
+export type ClusterPlace = 'below' | 'zero' | DataPlace;
+
+/** In the file. */
+export interface DataPlace {
+  readonly start: number;
+  readonly end: number;
+  readonly compressed?: true;
+}
 
 const SECTOR = 512;
 
@@ -40,7 +56,7 @@ export function clusterOf(entry: bigint, clusterBits: number): ClusterPlace {
     const offsetBits = BigInt(62 - (clusterBits - 8));
     const start = Number(entry & ((1n << offsetBits) - 1n));
     const sectors = Number((entry & (COMPRESSED - 1n)) >> offsetBits);
-    return { start, end: start - (start % SECTOR) + (sectors + 1) * SECTOR };
+    return { start, end: start - (start % SECTOR) + (sectors + 1) * SECTOR, compressed: true };
   }
   if ((entry & ZERO) !== 0n) return 'zero';
   const start = Number(entry & OFFSET);

@@ -231,6 +231,7 @@ export function settleRebase(
         level: 'full',
         parent: null,
         link: undefined,
+        compared: undefined,
         source: describedSource(line.filter((each) => each !== undefined)) ?? entry.source,
         plaintextOfEncrypted: line.some((each) => each?.plaintextOfEncrypted),
         compressed: line.some((each) => each?.compressed),

@@ -99,7 +99,7 @@ function standingOf(
   if (!newBitmap && level !== 'copy' && untrackable) {
     found.push({ code: 'disk-untracked', text: `${disk}: ${untrackable}`, said: untracked });
   } else if (off && level === 'full') {
-    const text = `${disk}: while the VM is off nothing begins to track changes, so the next backup is full too`;
+    const text = `${disk}: while the VM is off nothing begins to track changes, so the next backup reads the whole disk, too`;
     found.push({ code: 'disk-untracked', text, said: untracked && entry.level === 'full' });
   }
   if (source.encrypted) {
@@ -114,7 +114,7 @@ export function whyUntrackable(source: SourceDisk): string | undefined {
   if (source.tracking === 'overlay') return undefined;
   if (source.cannotTrack !== null) return source.cannotTrack;
   if (source.format === 'qcow2' && source.compat === '0.10') {
-    return 'qcow2 version 2 cannot hold bitmaps, so every backup is full (convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE)';
+    return 'qcow2 version 2 cannot hold bitmaps, so every backup reads the whole disk (convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE)';
   }
   return undefined;
 }

@@ -1,5 +1,5 @@
 import type { Catalog } from './catalog.js';
-import { currentChain, findFile, knownDisks, latestTracked } from './chain.js';
+import { currentChain, findFile, knownDisks, latestFile, latestTracked } from './chain.js';
 import { goneDisks } from './restore-plan.js';
 
 /** The points whose files the next increment of a disk builds on, by point id and disk. */
@@ -9,7 +9,8 @@ export function trackedPoints(catalog: Catalog): readonly { readonly id: string;
   const gone = goneDisks(catalog.points);
   const disks = [...knownDisks(catalog).keys()].filter((disk) => !gone.has(disk));
   return disks.flatMap((disk) => {
-    const entry = latestTracked(catalog, disk, chain);
+    // Without a bitmap it is compared with the newest.
+    const entry = latestTracked(catalog, disk, chain) ?? latestFile(catalog, disk, chain);
     const found = entry && findFile(catalog, disk, entry.file);
     return found ? [{ id: found.point.id, disk }] : [];
   });

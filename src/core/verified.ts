@@ -3,7 +3,7 @@ import { type BootProof, bootProof } from './boot-proof.js';
 import type { Catalog } from './catalog.js';
 import type { FileFault } from './file-record.js';
 import { hasDigest } from './pieces.js';
-import { componentSchema, type PointDisk } from './point.js';
+import { bytesSchema, componentSchema, type PointDisk } from './point.js';
 
 /**
  * What is remembered of a target's files beside its catalog: when each was last read whole, and which are damaged. It is no
@@ -31,7 +31,15 @@ const verifiedFile = v.object({
   readAt: v.nullable(v.string()),
   /** Modification time with which it was read, in milliseconds: such a file need not be hashed to know it. */
   mtimeMs: v.nullable(v.number()),
-  damage: v.nullable(v.object({ code: v.picklist(REMEMBERED), why: v.string(), foundAt: v.string() })),
+  damage: v.nullable(
+    v.object({
+      code: v.picklist(REMEMBERED),
+      why: v.string(),
+      foundAt: v.string(),
+      /** Bytes of the file, where they are known. */
+      ranges: v.optional(v.array(v.object({ start: bytesSchema, end: bytesSchema }))),
+    }),
+  ),
 });
 
 const verified = v.object({
@@ -90,7 +98,12 @@ export function proofsOf(
 export function rememberedDamage(known: ReadonlyMap<string, VerifiedFile>): ReadonlyMap<string, FileFault> {
   const damaged = new Map<string, FileFault>();
   for (const [key, { damage }] of known) {
-    if (damage) damaged.set(key, { code: damage.code, why: `verify found on ${damage.foundAt}: ${damage.why}` });
+    if (damage)
+      damaged.set(key, {
+        code: damage.code,
+        why: `verify found on ${damage.foundAt}: ${damage.why}`,
+        ranges: damage.ranges,
+      });
   }
   return damaged;
 }
@@ -116,7 +129,8 @@ export function afterLook(
   if (!fault && before?.damage && !hasDigest(entry)) return { ...known, damage: null };
   const code = REMEMBERED.find((each) => each === fault?.code);
   if (fault && code) {
-    return { ...known, damage: known.damage ?? { code, why: fault.why, foundAt: now } };
+    const places = fault.ranges && { ranges: [...fault.ranges] };
+    return { ...known, damage: known.damage ?? { code, why: fault.why, foundAt: now, ...places } };
   }
   return before;
 }

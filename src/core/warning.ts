@@ -25,6 +25,7 @@ export const WARNING_CODES = {
   'not-remembered': 'what came of `verify --boot` is not kept',
   'files-damaged': 'files of the backup are gone or altered; points are lost with them',
   'read-damaged': '`serve` or `mount` has handed out bytes that are not those that were backed up',
+  'parent-rotten': 'a file that the disk was compared with has rotted: the new point is whole, earlier ones are not',
   'memory-lost': '`verified.json` cannot be used: what verify has found before is not known',
   'month-unreadable': 'an older month of the target cannot be read',
   'definition-incomplete': 'something of the definition of a domain is not in the point',

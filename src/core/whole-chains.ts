@@ -1,5 +1,5 @@
 import type { Catalog } from './catalog.js';
-import { type ChainFault, faultIn, filesThere, type FoundBelow, parentFileIn } from './chain.js';
+import { backingChainOf, type ChainFault, faultIn, filesThere, type FoundBelow, parentFileIn } from './chain.js';
 import { nameIn } from './point-name.js';
 import type { Point, PointDisk } from './point.js';
 import { fileKey } from './verified.js';
@@ -24,8 +24,16 @@ export function gapsIn(catalog: Catalog): readonly PointDisk[] {
   return [...gaps];
 }
 
+/** Of a file (`<disk>/<file>`), the names of those below it that are damaged, and of which its state shows nothing that is. */
+export type Healed = ReadonlyMap<string, ReadonlySet<string>>;
+
 /** Names of the points, of those in question, that need a file of `bad` or build on a gap: they cannot be restored as a whole. */
-export function lostPoints(catalog: Catalog, points: readonly Point[], bad: ReadonlySet<string>): readonly string[] {
+export function lostPoints(
+  catalog: Catalog,
+  points: readonly Point[],
+  bad: ReadonlySet<string>,
+  healed: Healed = new Map(),
+): readonly string[] {
   const parentOf = parentFileIn(catalog);
   const known = new Map<PointDisk, boolean>();
   for (const gap of gapsIn(catalog)) known.set(gap, true);
@@ -41,7 +49,13 @@ export function lostPoints(catalog: Catalog, points: readonly Point[], bad: Read
     for (const each of way) known.set(each, lost);
     return lost;
   };
-  return points.filter(({ disks }) => disks.some(isLost)).map((point) => nameIn(point, catalog.points));
+  const isLostThough = (entry: PointDisk): boolean => {
+    const fine = healed.get(fileKey(entry));
+    if (!fine) return isLost(entry);
+    const below = backingChainOf(catalog, entry);
+    return 'missing' in below || below.files.some((each) => bad.has(fileKey(each)) && !fine.has(each.file));
+  };
+  return points.filter(({ disks }) => disks.some(isLostThough)).map((point) => nameIn(point, catalog.points));
 }
 
 /** The chain of a file, without a list of its files. */

@@ -100,7 +100,11 @@ function judgeDisk(id: string, source: SourceDisk, facts: DomainFacts): Finding[
     found.push({ level, subject: id, what, todo });
   };
   if (source.cannotTrack !== null) {
-    say('warning', source.cannotTrack, 'Convert the image to qcow2, or expect a full backup each time.');
+    say(
+      'warning',
+      source.cannotTrack,
+      'Convert the image to qcow2, or expect a backup that reads the whole disk each time.',
+    );
   }
   const below = backing[source.address] ?? 0;
   if (below > 0) {

@@ -83,7 +83,7 @@ export function judgeImage(id: string, source: SourceDisk): Finding[] {
     found.push({ level: 'error', subject: id, what, todo });
   }
   if (format === 'qcow2' && compat === '0.10') {
-    const what = 'qcow2 version 2 holds no bitmaps: every backup is full';
+    const what = 'qcow2 version 2 holds no bitmaps: every backup reads the whole disk';
     const todo = 'Convert it while the VM is off: qemu-img amend -o compat=1.1 IMAGE';
     found.push({ level: 'warning', subject: id, what, todo });
   }
@@ -96,7 +96,7 @@ function judgeDisk(id: string, source: SourceDisk): Finding[] {
     found.push({ level, subject: id, what, todo });
   };
   if (source.format !== 'qcow2') {
-    const todo = 'Convert the image to qcow2, or expect a full backup after each start of the VM.';
+    const todo = 'Convert the image to qcow2, or expect a backup that reads the whole disk after each start of the VM.';
     say('warning', `a ${source.format} image stores no bitmap: increments are possible only until QEMU ends`, todo);
   }
   if (!hasStableId(source)) {

@@ -40,7 +40,7 @@ export interface DiskExtents {
 
 /**
  * Every extent of the export, by `base:allocation` and, where it is given, a dirty bitmap. The client must have been
- * connected with these contexts. `onPosition` hears, after each answer, up to which byte they are known.
+ * connected with these contexts. `onPosition` hears, after each answer, up to which byte they are known. `within`: a part of it.
  *
  * @throws as the client's `blockStatus`
  */
@@ -48,10 +48,11 @@ export async function readExtents(
   client: NbdClient,
   bitmap?: string,
   onPosition?: (position: number) => void,
+  within: Span = { offset: 0, length: client.export.size },
 ): Promise<DiskExtents> {
-  const { size } = client.export;
-  const walks = [new Walk(ALLOCATION, READS_AS_ZERO)];
-  if (bitmap !== undefined) walks.push(new Walk(changesContext(bitmap), CHANGED));
+  const size = within.offset + within.length;
+  const walks = [new Walk(ALLOCATION, READS_AS_ZERO, within.offset)];
+  if (bitmap !== undefined) walks.push(new Walk(changesContext(bitmap), CHANGED, within.offset));
   for (;;) {
     const from = Math.min(...walks.map((walk) => walk.position));
     if (from >= size) break;
@@ -74,9 +75,10 @@ class Walk {
   readonly spans: Span[] = [];
   readonly context: string;
   readonly #bits: number;
-  position = 0;
+  position: number;
 
-  constructor(context: string, bits: number) {
+  constructor(context: string, bits: number, position: number) {
+    this.position = position;
     this.context = context;
     this.#bits = bits;
   }

@@ -45,6 +45,13 @@ const IN_FLIGHT = 16;
 /** A server need not hold a buffer for zeros, but it may have to write them one by one. */
 const LONGEST_ZERO = 128 * MiB;
 
+/** Ranges that are told on the way, in order. */
+export interface ToldRanges {
+  readonly ranges: AsyncIterable<Range>;
+  /** Bytes that they have at most. */
+  readonly total: number;
+}
+
 /**
  * Pulls all ranges, then flushes the sink. Where it rejects, requests may still be under way: what they are made of
  * (connections, processes) must be ended before the target is touched again.
@@ -53,13 +60,13 @@ const LONGEST_ZERO = 128 * MiB;
  */
 export async function pull(
   source: PullSource,
-  ranges: readonly Range[],
+  ranges: readonly Range[] | ToldRanges,
   sink: PullSink,
   options: PullOptions = {},
 ): Promise<void> {
   const { signal, onProgress, flushEvery = Infinity, inFlight = IN_FLIGHT, pieceSize = MiB } = options;
-  const total = totalLength(ranges);
-  const pieces = piecesOf(ranges, pieceSize);
+  const [total, all] = 'total' in ranges ? [ranges.total, ranges.ranges] : [totalLength(ranges), ranges];
+  const pieces = piecesOf(all, pieceSize);
   const pace = paceOf(options.rateLimit ?? 0);
   let done = 0;
   let failed = false;
@@ -68,7 +75,7 @@ export async function pull(
 
   const work = async (): Promise<void> => {
     let slot: Buffer | undefined;
-    for (const { kind, offset, length } of pieces) {
+    for await (const { kind, offset, length } of pieces) {
       await flushing;
       if (kind === 'zero') {
         await sink.zero(offset, length);
@@ -116,8 +123,11 @@ export function sinkOf(client: NbdClient): PullSink {
   };
 }
 
-function* piecesOf(ranges: readonly Range[], pieceSize: number): Generator<Range, void, undefined> {
-  for (const { kind, offset, length } of ranges) {
+async function* piecesOf(
+  ranges: Iterable<Range> | AsyncIterable<Range>,
+  pieceSize: number,
+): AsyncGenerator<Range, void, undefined> {
+  for await (const { kind, offset, length } of ranges) {
     const step = kind === 'data' ? pieceSize : LONGEST_ZERO;
     const end = offset + length;
     for (let at = offset; at < end;) {

@@ -1,5 +1,5 @@
 import { basename, join } from 'node:path';
-import { isFault, NO_FOLDER, type SeenFile } from '../core/file-record.js';
+import { type FileFault, isFault, NO_FOLDER, type SeenFile } from '../core/file-record.js';
 import { hasDigest, type RecordedDigest } from '../core/pieces.js';
 import { linkOf, type PointDisk } from '../core/point.js';
 import { fileFinding, type PointFinding, refuseFindings } from '../core/point-findings.js';
@@ -7,6 +7,7 @@ import { checkHeader, damagedAt, whyTouched } from './check-file.js';
 import type { DigestOptions, findDigestFault } from './digest.js';
 import { isFolder, lookAtFile } from './file-state.js';
 import { diskFolder, pathIn } from './layout.js';
+import { isHealed } from './shadowed.js';
 
 /** The files that a state needs, FULL first, proven to be what was backed up before qemu-img reads them. */
 export interface ChainFile extends Partial<RecordedDigest> {
@@ -28,12 +29,13 @@ export interface ChainCheck {
 /**
  * Checks the files of one disk that a point needs, FULL first: each is there, has the recorded size, and either the
  * recorded modification time or the recorded digest; its header tells the recorded disk size and parent and no other
- * file. Digests are made only of files that were touched, and only where all else is in order.
+ * file. Digests are made only of files that were touched, and only where all else is in order. `ofState`: only the state of the
+ * last is wanted, so that what files above have healed is in order.
  */
 export async function checkChain(
   target: string,
   files: readonly PointDisk[],
-  options: DigestOptions = {},
+  { ofState = false, ...options }: DigestOptions & { readonly ofState?: boolean } = {},
 ): Promise<ChainCheck> {
   const [first] = files;
   if (!first) return { findings: [], refreshed: [] };
@@ -52,6 +54,8 @@ export async function checkChain(
   for (const { entry, ...seen } of findings.length > 0 ? [] : touched) {
     const { disk, file } = entry;
     const fault = await whyTouched(pathIn(folder, file), entry, seen, options);
+    const chain = files.map((each) => ({ ...each, path: pathIn(folder, each.file) }));
+    if (fault && ofState && (await isHealed(chain, pathIn(folder, file), fault))) continue;
     if (fault) findings.push(fileFinding(disk, file, fault));
     else refreshed.push({ file, mtimeMs: seen.mtimeMs });
   }
@@ -80,13 +84,22 @@ async function checkEntry(
  */
 export async function findDamage(
   dir: string,
-  { file, sha256 = null, pieces }: ProvedFile,
+  file: ProvedFile,
   options: DigestOptions,
   deps: DigestDeps,
 ): Promise<PointFinding | undefined> {
+  const fault = await faultOf(dir, file, options, deps);
+  return fault && fileFinding(basename(dir), file.file, fault);
+}
+
+async function faultOf(
+  dir: string,
+  { file, sha256 = null, pieces }: ProvedFile,
+  options: DigestOptions,
+  deps: DigestDeps,
+): Promise<FileFault | undefined> {
   const fault = await deps.findDigestFault(join(dir, file), { sha256, pieces }, options);
-  if (!fault) return undefined;
-  return fileFinding(basename(dir), file, damagedAt(fault));
+  return fault && damagedAt(fault);
 }
 
 export interface DigestDeps {
@@ -95,17 +108,38 @@ export interface DigestDeps {
 
 type ProvedFile = Pick<ChainFile, 'file' | 'sha256' | 'pieces'>;
 
-/** @throws QmpBackupError `damaged` for the first file of a chain in which `findDamage` finds any */
+/** @throws QmpBackupError `damaged` for the first file in which `findDamage` finds any */
 export async function refuseDamage(
+  dir: string,
+  files: readonly ProvedFile[],
+  options: DigestOptions & { readonly onFile?: (file: string) => void },
+  deps: DigestDeps,
+): Promise<void> {
+  await refuseDamageBut(dir, files, options, deps, () => Promise.resolve(false));
+}
+
+/** As `refuseDamage`, of all files that a state needs, FULL first, but for what those above have healed: the state shows nothing of it. */
+export async function refuseDamageOfState(
+  dir: string,
+  chain: readonly ChainFile[],
+  options: DigestOptions,
+  deps: DigestDeps,
+): Promise<void> {
+  const files = chain.map((each) => ({ ...each, path: join(dir, each.file) }));
+  await refuseDamageBut(dir, chain, options, deps, (file, fault) => isHealed(files, join(dir, file), fault));
+}
+
+async function refuseDamageBut(
   dir: string,
   chain: readonly ProvedFile[],
   options: DigestOptions & { readonly onFile?: (file: string) => void },
   deps: DigestDeps,
+  isInOrder: (file: string, fault: FileFault) => Promise<boolean>,
 ): Promise<void> {
   const { signal, rateLimit, besideCopy, onFile } = options;
   for (const each of chain) {
     if (hasDigest(each)) onFile?.(each.file);
-    const found = await findDamage(dir, each, { signal, rateLimit, besideCopy }, deps);
-    if (found) refuseFindings([found]);
+    const found = await faultOf(dir, each, { signal, rateLimit, besideCopy }, deps);
+    if (found && !(await isInOrder(each.file, found))) refuseFindings([fileFinding(basename(dir), each.file, found)]);
   }
 }

@@ -69,7 +69,11 @@ export async function whyTouched(
   const why = 'it was modified after it was sealed';
   if (!hasDigest(entry)) return { code: 'altered', why: `${why}, and there is no digest to compare it with` };
   const found = await faultOf(path, entry, options);
-  return found === undefined || isFault(found) ? found : { code: 'altered', why };
+  return found === undefined || isFault(found) ? found : { code: 'altered', why, ...placesOf(found) };
+}
+
+function placesOf({ ranges }: DigestFault): Pick<FileFault, 'ranges'> {
+  return ranges === null ? {} : { ranges };
 }
 
 async function faultOf(
@@ -98,11 +102,12 @@ export async function whyDamaged(
 const MOST_PLACES = 5;
 
 /** Bytes that are others than were sealed, with their places. */
-export function damagedAt({ ranges }: DigestFault): FileFault {
+export function damagedAt(fault: DigestFault): FileFault {
+  const { ranges } = fault;
   const places = (ranges ?? []).slice(0, MOST_PLACES).map(({ start, end }) => `from byte ${start} to ${end - 1}`);
   const more = (ranges?.length ?? 0) - places.length;
   const where = places.length === 0 ? '' : `: ${places.join(', ')}${more > 0 ? `, and ${more} more places` : ''}`;
-  return { code: 'damaged', why: `its bytes are no longer those that were backed up${where}` };
+  return { code: 'damaged', why: `its bytes are no longer those that were backed up${where}`, ...placesOf(fault) };
 }
 
 function unreadable(path: string, error: unknown): FileFault {

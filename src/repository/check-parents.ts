@@ -1,10 +1,11 @@
 import type { Catalog } from '../core/catalog.js';
-import { chainOf, currentChain, latestFull, latestTracked, withModificationTimes } from '../core/chain.js';
+import { chainOf, currentChain, latestFile, latestFull, latestTracked, withModificationTimes } from '../core/chain.js';
 import { damageInWords, damageOf, recordedFiles } from '../core/damage.js';
 import { fileKey, rememberedDamage } from '../core/verified.js';
 import type { Warning } from '../core/warning.js';
 import { checkChain } from './chain-check.js';
 import { filesAmiss, isUntouched } from './file-state.js';
+import { healedStates } from './shadowed.js';
 import { readMemory, type VerifyMemory } from './verified-file.js';
 
 /** In words, what the files of the target that are gone, altered or were found damaged cost, those of older chains too. */
@@ -15,7 +16,8 @@ export async function damageIn(
 ): Promise<readonly Warning[]> {
   const amiss = await filesAmiss(target, recordedFiles(catalog), untouched);
   const all = new Map([...rememberedDamage(known), ...amiss]);
-  return [...warnings, ...damageInWords(catalog, damageOf(catalog, all))];
+  const healed = await healedStates(target, catalog, all);
+  return [...warnings, ...damageInWords(catalog, damageOf(catalog, all, healed))];
 }
 
 /** Looks at the files that each would-be parent of `disks` needs. */
@@ -31,7 +33,9 @@ export async function checkParents(
   if (!catalog || chain === undefined) return { brokenChains: brokenChains, catalog, untouched, memory };
   const times = new Map<string, number>();
   const found = rememberedDamage(memory.known);
-  const parents = disks.flatMap((id) => [latestTracked(catalog, id, chain), latestFull(catalog, id, chain)]);
+  const parents = disks.flatMap((id) =>
+    [latestTracked, latestFull, latestFile].map((which) => which(catalog, id, chain)),
+  );
   await Promise.all(
     [...new Set(parents)].map(async (parent) => {
       if (!parent) return;

@@ -15,7 +15,7 @@ import {
   suspectFindings,
   otherPoints,
 } from '../core/restore-plan.js';
-import { rememberedDamage } from '../core/verified.js';
+import { fileKey, rememberedDamage } from '../core/verified.js';
 import { chainsIn, type ChainSummary } from '../core/whole-chains.js';
 import { QmpBackupError } from '../errors.js';
 import { requireCatalog } from './catalog-file.js';
@@ -25,6 +25,7 @@ import { filesAmiss } from './file-state.js';
 import { diskFolder, pathIn } from './layout.js';
 import { whyStillDamaged } from './look-at-recorded.js';
 import { unsealedRun, unsealedRunFinding } from './unsealed-run.js';
+import { healedStates, isHealed } from './shadowed.js';
 import { readMemory } from './verified-file.js';
 
 /** A point of a target as it is on disk, for whoever reads it: a plain value, and nothing of it is held open. */
@@ -131,6 +132,7 @@ export async function openDisk(
 export async function openEveryPoint(target: string, catalog: Catalog): Promise<readonly PointState[]> {
   const found = await remembered(target, catalog);
   const amiss = new Map([...found, ...(await filesAmiss(target, recordedFiles(catalog)))]);
+  const healed = await healedStates(target, catalog, amiss);
   const chainTo = chainsIn(catalog, (entry) => [...suspectFindings(entry), ...amissFindings(entry, amiss)]);
   let told: string | undefined;
   const todo = (): string => (told ??= otherPoints(catalog));
@@ -138,7 +140,8 @@ export async function openEveryPoint(target: string, catalog: Catalog): Promise<
     const name = nameOf(point, catalog);
     const disks = point.disks.map((entry): DiskState => {
       const { files, list, fault, found: ofFiles } = chainTo(entry);
-      const findings = fault ? [chainFinding(entry, fault, { name, todo: todo() }), ...ofFiles] : ofFiles;
+      const left = ofFiles.filter(({ file }) => healed.get(fileKey(entry))?.has(file ?? '') !== true);
+      const findings = fault ? [chainFinding(entry, fault, { name, todo: todo() }), ...left] : left;
       return { disk: entry.disk, files, list, findings };
     });
     const findings = [...disks.flatMap((each) => each.findings), ...definitionFindings(point, amiss)];
@@ -172,7 +175,7 @@ async function openPlanned(
   // While a merge is half done its files differ from the catalog, and rightly so.
   if (look === 'catalog' || files.length < planned.chain.length) return opened;
   const { signal, onBytes, rateLimit } = options;
-  const { findings } = await checkChain(target, files, { signal, onBytes, rateLimit });
+  const { findings } = await checkChain(target, files, { signal, onBytes, rateLimit, ofState: true });
   if (findings.length > 0) return withFindings(opened, findings);
   return withFindings(opened, await stillDamaged(opened, found, { signal, onBytes, rateLimit }));
 }
@@ -182,9 +185,14 @@ async function stillDamaged({ chain }: OpenDisk, found: Remembered, options: Dig
   const findings: PointFinding[] = [];
   for (const { path, entry } of chain) {
     const fault = found.has(`${entry.disk}/${entry.file}`) && (await whyStillDamaged(path, entry, options));
-    if (fault) findings.push(fileFinding(entry.disk, entry.file, fault));
+    if (fault && !(await isHealed(placedIn(chain), path, fault)))
+      findings.push(fileFinding(entry.disk, entry.file, fault));
   }
   return findings;
+}
+
+function placedIn(chain: readonly OpenFile[]): readonly { path: string; virtualSize: number }[] {
+  return chain.map(({ path, entry: { virtualSize } }) => ({ path, virtualSize }));
 }
 
 function opening(target: string, { entry, chain: files, findings }: RestoreDisk): OpenDisk {

@@ -2,6 +2,7 @@ import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
+import { levelsOf } from '../support/comparison.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { createImage } from '../support/lab/disk-images.js';
@@ -236,7 +237,7 @@ describe('cleanup --domain', () => {
     expect(done.needFull).toHaveLength(1);
     expect(await scenario.checkpoints()).toEqual(['virtnbdbackup.0']);
     expect(await bitmaps()).not.toContain('qmpbackup-');
-    expect((await scenario.backup('auto')).point.disks.map(({ level }) => level)).toEqual(['full', 'full']);
+    expect(levelsOf(await scenario.backup('auto'))).toEqual(['vda inc by comparison', 'vdb inc by comparison']);
   });
 });
 

@@ -3,6 +3,7 @@ import { copyFile, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { expectCli, PROGRAM } from '../support/cli.js';
+import { levelsOf } from '../support/comparison.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, writeBothDisks } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
@@ -197,8 +198,7 @@ describe('the definition of a domain', () => {
     expect((await lab.virsh(['dominfo', domain.uuid])).stdout).toMatch(/Autostart:\s+enable/);
     await domain.start();
     expect(await sourcesOf(domain.uuid)).toMatchObject({ vda: join(output, 'vda.qcow2') });
-    const { point } = await scenario.backup('auto');
-    expect(point.disks.map(({ level }) => level)).toEqual(['full', 'full']);
+    expect(levelsOf(await scenario.backup('auto'))).toEqual(['vda inc by comparison', 'vdb inc by comparison']);
   });
 });
 

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { levelsOf } from '../support/comparison.js';
 import { expectCli } from '../support/cli.js';
 import { type DomainScenario, domainScenario, domainWithFull } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
@@ -15,9 +16,6 @@ const GROWN = 80 * MiB;
 const PLANNED = /next backup is (\w+): (.*)/;
 
 const lab = useLibvirt();
-
-const levels = (answer: Awaited<ReturnType<DomainScenario['backup']>>) =>
-  answer.point.disks.map(({ disk, level }) => `${disk} ${level}`);
 
 let count = 0;
 
@@ -68,7 +66,7 @@ function grown(scenario: DomainScenario, targets: readonly string[] = ['vda', 'v
         return level === undefined ? [] : [{ disk: subject.replace(/^disk /, ''), level: level.toLowerCase(), reason }];
       });
       const answer = await scenario.backup('auto', ...more);
-      expect(levels(answer)).toEqual(expected);
+      expect(levelsOf(answer)).toEqual(expected);
       expect(foretold).toEqual(answer.point.disks.map(({ disk, level, reason }) => ({ disk, level, reason })));
       await expectRestored();
       return answer.point.disks.map(({ reason }) => reason);
@@ -84,7 +82,7 @@ async function threeDisks(name: string): Promise<readonly DomainDisk[]> {
 }
 
 describe('a disk of a domain that was grown above an external snapshot', () => {
-  it.each(['pull', 'push'])('gets a FULL, once, and the others go on (%s)', async (method) => {
+  it.each(['pull', 'push'])('is compared, once, and the others go on (%s)', async (method) => {
     const scenario = await domainWithFull(lab);
     const its = grown(scenario);
     const how = ['--method', method];
@@ -97,7 +95,7 @@ describe('a disk of a domain that was grown above an external snapshot', () => {
     await its.change(26);
     await its.change(70, 'vda');
     await expectCli(0, [...scenario.vm, 'info']);
-    const [reason] = await its.backup(['vda full', 'vdb inc'], ...how);
+    const [reason] = await its.backup(['vda inc by comparison', 'vdb inc'], ...how);
     // Not that QEMU was killed: what libvirt says.
     expect(reason).toMatch(/cannot add up what its layers .* grown above an external snapshot .*different sizes/s);
     await scenario.expectNothingLeft(2);
@@ -115,7 +113,7 @@ describe('a disk of a domain that was grown above an external snapshot', () => {
     await scenario.backup('diff', ...how);
     await its.change(38);
     await its.backup(['vda inc', 'vdb inc'], ...how);
-    expect(levels(await scenario.backup('full', ...how))).toEqual(['vda full', 'vdb full']);
+    expect(levelsOf(await scenario.backup('full', ...how))).toEqual(['vda full', 'vdb full']);
     await scenario.expectNothingLeft(1);
     await scenario.domain.destroy();
     await scenario.expectNoStrayBitmaps();
@@ -152,7 +150,7 @@ describe('a disk of a domain that was grown above an external snapshot', () => {
     await its.grow('vda', 'vdb');
     await its.change(3);
     await its.change(66, 'vda', 'vdb');
-    await its.backup(['vda full', 'vdb full', 'vdc inc']);
+    await its.backup(['vda inc by comparison', 'vdb inc by comparison', 'vdc inc']);
     await its.change(4);
     await its.backup(['vda inc', 'vdb inc', 'vdc inc']);
     // Of the newest point, and of the FULL of each disk, of which there are two.
@@ -167,15 +165,15 @@ describe('a disk of a domain that was grown above an external snapshot', () => {
     await its.backup(['vda inc', 'vdb inc']);
   });
 
-  it('all of them: each gets a FULL', async () => {
+  it('all of them: each is compared', async () => {
     const its = grown(await domainWithFull(lab));
     await its.snapshot('vda', 'vdb');
     await its.grow('vda', 'vdb');
     await its.change(70);
-    await its.backup(['vda full', 'vdb full']);
+    await its.backup(['vda inc by comparison', 'vdb inc by comparison']);
   });
 
-  it('and its QEMU killed: all get a FULL', async () => {
+  it('and its QEMU killed: all are compared', async () => {
     const scenario = await domainWithFull(lab);
     const its = grown(scenario);
     await its.snapshot('vda', 'vdb');
@@ -184,11 +182,11 @@ describe('a disk of a domain that was grown above an external snapshot', () => {
     await scenario.domain.kill();
     await scenario.domain.start();
     await its.change(24);
-    await its.backup(['vda full', 'vdb full']);
+    await its.backup(['vda inc by comparison', 'vdb inc by comparison']);
     await scenario.expectNothingLeft(1);
   });
 
-  it('beside a disk whose bitmap is gone: both get a FULL, and nothing of the old bitmaps stays', async () => {
+  it('beside a disk whose bitmap is gone: both are compared, and nothing of the old bitmaps stays', async () => {
     const scenario = await domainWithFull(lab);
     const its = grown(scenario);
     await its.snapshot('vda');
@@ -198,25 +196,25 @@ describe('a disk of a domain that was grown above an external snapshot', () => {
     await run('qemu-img', ['bitmap', '--remove', scenario.fileOf('vdb'), bitmap]);
     await scenario.domain.start();
     await its.change(22);
-    await its.backup(['vda full', 'vdb full']);
+    await its.backup(['vda inc by comparison', 'vdb inc by comparison']);
     await scenario.expectNothingLeft(1);
     await scenario.domain.destroy();
     await scenario.expectNoStrayBitmaps();
   });
 
-  it('and started for its backup: gets a FULL, and the other goes on', async () => {
+  it('and started for its backup: is compared, and the other goes on', async () => {
     const scenario = await domainWithFull(lab);
     const its = grown(scenario);
     await its.snapshot('vda', 'vdb');
     await its.grow('vda');
     await its.change(22);
     await scenario.domain.destroy();
-    expect(levels(await scenario.backup('auto', '--start-paused'))).toEqual(['vda full', 'vdb inc']);
+    expect(levelsOf(await scenario.backup('auto', '--start-paused'))).toEqual(['vda inc by comparison', 'vdb inc']);
     await its.expectRestored();
     expect(await scenario.domain.state()).toBe('shut off');
   });
 
-  it('while the domain is off: gets a FULL there, and when it runs again', async () => {
+  it('while the domain is off: is compared there, and when it runs again', async () => {
     const scenario = await domainWithFull(lab);
     const its = grown(scenario);
     await its.snapshot('vda');
@@ -224,11 +222,11 @@ describe('a disk of a domain that was grown above an external snapshot', () => {
     await its.grow('vda');
     await its.change(70, 'vda');
     await scenario.domain.destroy();
-    const [reason] = await its.backup(['vda full', 'vdb inc']);
+    const [reason] = await its.backup(['vda inc by comparison', 'vdb inc']);
     expect(reason).toMatch(/several layers/);
     await scenario.domain.start();
     await its.change(24);
-    await its.backup(['vda full', 'vdb inc']);
+    await its.backup(['vda inc by comparison', 'vdb inc']);
     await its.change(26);
     await its.backup(['vda inc', 'vdb inc']);
     await scenario.expectNothingLeft(3);

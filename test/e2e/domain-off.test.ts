@@ -52,14 +52,15 @@ describe('a domain that is off', () => {
     await scenario.expectNothingLeft(2);
   });
 
-  it('gets a FULL where its QEMU was killed, and where an external snapshot parts its bitmap', async () => {
+  it('is compared where its QEMU was killed, and where an external snapshot parts its bitmap', async () => {
     const killed = await domainWithFull(lab);
     await killed.domain.destroy();
     await killed.domain.start();
     await killed.domain.kill();
     const { point } = await killed.backup('auto');
     expect(point.disks[0]).toMatchObject({
-      level: 'full',
+      level: 'inc',
+      compared: true,
       reason: expect.stringContaining('QEMU was killed') as string,
     });
     await killed.expectChainEqualsDisks();
@@ -70,7 +71,7 @@ describe('a domain that is off', () => {
     await writeBothDisks(snapped, 22, 0x52);
     await snapped.domain.destroy();
     const { point: after } = await snapped.backup('auto');
-    expect(after.disks[0]).toMatchObject({ level: 'full', reason: expect.stringContaining('layers') as string });
+    expect(after.disks[0]).toMatchObject({ compared: true, reason: expect.stringContaining('layers') as string });
     const output = join(lab.dir, 'snapped');
     await expectCli(0, ['restore', '--target', snapped.target, '--output', output]);
     for (const disk of ['vda', 'vdb']) {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
+import { levelsOf } from '../support/comparison.js';
 import { crashCli } from '../support/crash-point.js';
 import { type DomainScenario, domainScenario, domainWithFull, writeBothDisks } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
@@ -144,7 +145,10 @@ describe('a push that does not come to its end', () => {
     await domain.kill();
     expect((await killed).exitCode).toBe(1);
     await domain.start();
-    expect((await scenario.backup('auto', ...PUSH)).point.disks.map(({ level }) => level)).toEqual(['full', 'full']);
+    expect(levelsOf(await scenario.backup('auto', ...PUSH))).toEqual([
+      'vda inc by comparison',
+      'vdb inc by comparison',
+    ]);
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
   });

@@ -303,7 +303,7 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
           await control.execute('blockdev-mirror', mirror);
           await web1.change(4);
         },
-        'Disks that get a FULL more often': async () => {
+        'Disks without a bitmap': async () => {
           await control.execute('block-job-cancel', { device: 'mirror', force: true });
           const file = join(web1.dir, 'lib/vm/old.qcow2');
           await createImage({ file, format: 'qcow2', size: MiB, compat: '0.10' });

@@ -1,6 +1,7 @@
 import { copyFile, cp, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { levelsOf } from '../support/comparison.js';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
 import { compareImages } from '../support/lab/compare.js';
@@ -41,7 +42,7 @@ type Answer = BackupAnswer & { readonly levels: string };
 async function pointOf(lab: Scenario, level: string, ...more: string[]): Promise<Answer> {
   const answer = await lab.backup(level, ...more);
   await expectEquals(answer, lab);
-  return { ...answer, levels: answer.point.disks.map((each) => `${each.disk} ${each.level}`).join(', ') };
+  return { ...answer, levels: levelsOf(answer).join(', ') };
 }
 
 /** Refused for that reason, with no new bitmap and nothing new in the target. */
@@ -100,7 +101,7 @@ describe('the target folder is copied and both copies are used in turn', () => {
     await change(lab, 'd2', 3);
     await expectIncRefused(lab, /d1: the bitmap of INC-\d+\.qcow2 is gone/, other);
     const anew = await pointOf(lab, 'auto', '--target', other);
-    expect(anew.levels).toBe('d1 full, d2 full');
+    expect(anew.levels).toBe('d1 inc by comparison, d2 inc by comparison');
     expect(anew.point.disks[0]!.reason).toContain('is gone');
     for (let round = 0; round < 2; round += 1) {
       await change(lab, 'd1', 4 + round);
@@ -139,7 +140,7 @@ it('the images of two disks swapped: each chain goes on with its own image', asy
   }
 });
 
-it('an image rolled back to an earlier copy: FULL wherever a point was taken since, the other disk goes on', async () => {
+it('an image rolled back to an earlier copy: compared wherever a point was taken since, the other disk goes on', async () => {
   const lab = await scenario();
   const image = join(lab.dir, 'd1.qcow2');
   const turnedOff = async (step: () => Promise<void>): Promise<void> => {
@@ -163,7 +164,7 @@ it('an image rolled back to an earlier copy: FULL wherever a point was taken sin
     await change(lab, 'd1', 4);
     await expectIncRefused(lab, /d1: the bitmap of INC-\d+\.qcow2 is gone \(.*rolled back\)/);
     const anew = await pointOf(lab, 'auto');
-    expect(anew.levels).toBe('d1 full, d2 inc');
+    expect(anew.levels).toBe('d1 inc by comparison, d2 inc');
     expect(anew.point.disks[0]!.reason).toContain('rolled back');
     await change(lab, 'd1', 5);
     expect((await pointOf(lab, 'inc')).levels).toBe('d1 inc, d2 inc');
@@ -210,7 +211,7 @@ describe('an external snapshot between two points', () => {
   const commitActive = (lab: Scenario): Promise<void> =>
     completing(lab, 'theirs', () => lab.vm.control.execute('block-commit', { device: 'd1', 'job-id': 'theirs' }));
 
-  it('is backed up in full, and in full again after it was committed back', async () => {
+  it('is compared, and compared again after it was committed back', async () => {
     const lab = await scenario();
     const base = join(lab.dir, 'd1.qcow2');
     await change(lab, 'd1', 1);
@@ -220,7 +221,7 @@ describe('an external snapshot between two points', () => {
     await change(lab, 'd1', 3);
     await expectIncRefused(lab, /d1: .*external snapshot/);
     const over = await pointOf(lab, 'auto');
-    expect(over.levels).toBe('d1 full, d2 inc');
+    expect(over.levels).toBe('d1 inc by comparison, d2 inc');
     expect(over.point.disks[0]).toMatchObject({ source: { file: overlay } });
     expect(over.point.disks[0]!.reason).toContain('external snapshot');
     await change(lab, 'd1', 4);
@@ -230,7 +231,7 @@ describe('an external snapshot between two points', () => {
     await commitActive(lab);
     await change(lab, 'd1', 6);
     const back = await pointOf(lab, 'auto');
-    expect(back.levels).toBe('d1 full, d2 inc');
+    expect(back.levels).toBe('d1 inc by comparison, d2 inc');
     expect(back.point.disks[0]).toMatchObject({ source: { file: base } });
     await change(lab, 'd1', 7);
     const last = await pointOf(lab, 'inc');
@@ -266,7 +267,7 @@ describe('an external snapshot between two points', () => {
     await change(lab, 'd1', 2);
     const overlay = await takeSnapshot(lab);
     await change(lab, 'd1', 3);
-    if (between) expect((await pointOf(lab, 'auto')).levels).toBe('d1 full, d2 inc');
+    if (between) expect((await pointOf(lab, 'auto')).levels).toBe('d1 inc by comparison, d2 inc');
     await change(lab, 'd1', 4);
     await lab.vm.stop();
     if (then === 'committed') await run('qemu-img', ['commit', '-q', overlay]);
@@ -274,7 +275,7 @@ describe('an external snapshot between two points', () => {
     await lab.restart();
     await change(lab, 'd1', 5);
     if (between) await expectIncRefused(lab, /d1: the bitmap of FULL-\d+\.qcow2 is gone/);
-    expect((await pointOf(lab, 'auto')).levels).toBe(between ? 'd1 full, d2 inc' : 'd1 inc, d2 inc');
+    expect((await pointOf(lab, 'auto')).levels).toBe(between ? 'd1 inc by comparison, d2 inc' : 'd1 inc, d2 inc');
     await change(lab, 'd1', 6);
     const last = await pointOf(lab, 'inc');
     expect(last.levels).toBe('d1 inc, d2 inc');
@@ -404,7 +405,7 @@ describe('names that are not unique', () => {
     expect((await pointOf(lab, 'inc')).levels).toBe('d1 inc');
     await lab.vm.stop();
     await lab.restart({ disks: [{ id: 'd1', format: 'qcow2', file: original }] });
-    expect((await pointOf(lab, 'auto')).levels).toBe('d1 full');
+    expect((await pointOf(lab, 'auto')).levels).toBe('d1 inc by comparison');
   });
 });
 

@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { messageOf } from '../../src/errors.js';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
+import { levelsOf } from '../support/comparison.js';
 import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { FakeAgent } from '../support/fake-agent.js';
 import { createImage } from '../support/lab/disk-images.js';
@@ -317,8 +318,7 @@ describe('QEMU', () => {
     expect(await run.ended).toMatchObject({ exitCode: 1 });
     expect(await catalogOf(lab)).toBe(catalog);
     await lab.restart();
-    const next = await lab.backup('auto');
-    expect(next.point.disks.map(({ level }) => level)).toEqual(['full', 'full']);
+    expect(levelsOf(await lab.backup('auto'))).toEqual(['d1 inc by comparison', 'd2 inc by comparison']);
     await lab.expectChainEqualsDisks();
     await lab.expectNothingLeft(1);
   });

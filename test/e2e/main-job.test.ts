@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { isPlainLine } from '../../src/core/plain-line.js';
+import { levelsOf } from '../support/comparison.js';
 import { MiB } from '../support/builders.js';
 import { discard, write, writeZeroes } from '../support/lab/guest-writes.js';
 import { scenario } from '../support/scenario.js';
@@ -93,14 +94,14 @@ describe('QEMU ends', () => {
     await lab.expectChainEqualsDisks();
   });
 
-  it('by kill -9: auto takes a FULL of the disks concerned and says why; inc refuses', async () => {
+  it('by kill -9: auto compares the disks concerned and says why; inc refuses', async () => {
     const lab = await scenario();
     await lab.backup('full');
     await write(lab.vm, 'd1', { offset: 2 * MiB, length: MiB, pattern: 0x12 });
     await lab.vm.kill();
     await lab.restart();
     const auto = await lab.backup('auto');
-    expect(auto.point.disks.map(({ level }) => level)).toEqual(['full', 'full']);
+    expect(levelsOf(auto)).toEqual(['d1 inc by comparison', 'd2 inc by comparison']);
     expect(auto.point.disks[0]!.reason).toContain('QEMU was killed');
     await lab.expectChainEqualsDisks();
     await lab.expectNothingLeft(1);

@@ -4,6 +4,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import { levelsOf } from '../support/comparison.js';
 import { MiB } from '../support/builders.js';
 import { expectCli, startCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
@@ -105,7 +106,7 @@ describe('the disks of a VM that is off', () => {
     await lab.expectChainEqualsDisks();
   });
 
-  it('a FULL where QEMU was killed, with the reason; --level inc is refused', async () => {
+  it('a comparison where QEMU was killed, with the reason; --level inc is refused', async () => {
     const lab = await withFull();
     await lab.vm.stop();
     await lab.restart();
@@ -114,14 +115,16 @@ describe('the disks of a VM that is off', () => {
     const args = ['backup', '--level', 'inc', '--target', lab.target, ...images(lab)];
     expect((await expectCli(13, args)).stderr).toContain('QEMU was killed');
     const { point } = await offline(lab, 'auto');
-    expect(point.disks.map(({ level, reason }) => [level, /QEMU was killed/.test(reason)])).toEqual([
-      ['full', true],
-      ['full', true],
-    ]);
+    expect(point.disks.map(({ level, compared, reason }) => [level, compared, /QEMU was killed/.test(reason)])).toEqual(
+      [
+        ['inc', true, true],
+        ['inc', true, true],
+      ],
+    );
     await expectPointEqualsImages(lab);
     await lab.restart();
     await writeBoth(lab, 21, 0x22);
-    expect((await lab.backup('auto')).point.level).toBe('full');
+    expect(levelsOf(await lab.backup('auto'))).toEqual(['d1 inc by comparison', 'd2 inc by comparison']);
     await writeBoth(lab, 22, 0x23);
     expect((await lab.backup('inc')).point.level).toBe('inc');
     await lab.expectChainEqualsDisks();

@@ -148,6 +148,7 @@ export function request(level: PlanRequest['level'], more: Partial<PlanRequest> 
     allowPlaintext: false,
     skipFailed: false,
     compress: false,
+    fullInstead: false,
     chainLimits: [],
     ...more,
   };

@@ -45,6 +45,8 @@ export interface BackupAnswer {
       readonly file: string;
       readonly changed: number;
       readonly allocated: number;
+      readonly parent: string | null;
+      readonly compared: boolean;
       readonly source: { readonly file: string };
     }[];
     readonly removed: readonly string[];

@@ -23,6 +23,7 @@ import type { Begun, Copies, CopyAttempt, CopyMethod, Ended, GivenUp, StagedImag
 import { newJournal } from '../methods/attempt-journal.js';
 import { removeFilesOfFailed } from '../methods/failed-disks.js';
 import { type LeftByDeadRun, leftByDeadRun, retiring } from '../methods/left-by-dead-run.js';
+import { wholeCopies } from '../methods/whole-copies.js';
 import { watchScratch } from '../methods/watch-scratch.js';
 import { CopyGuestState } from './copy-guest-state.js';
 import {
@@ -57,7 +58,8 @@ export function domainCopy(session: BackupSession, found: Planned, method: Domai
         },
       );
       const guard = await startFreezeGuard(run, vm);
-      const parts = { copy, checkpoint, definition, guard, left, fleecing: method.fleecing };
+      const { fleecing, qemuWrites } = method;
+      const parts = { copy, checkpoint, definition, guard, left, fleecing, qemuWrites };
       return new DomainAttempt(run, planned, parts, vm);
     },
   };
@@ -70,6 +72,7 @@ interface Parts {
   readonly guard: DomainFreezeGuard | null;
   readonly left: LeftByDeadRun;
   readonly fleecing: FleeceChoice;
+  readonly qemuWrites: boolean;
 }
 
 class DomainAttempt implements CopyAttempt {
@@ -80,6 +83,7 @@ class DomainAttempt implements CopyAttempt {
   readonly freezer: DomainFreezeGuard | null;
   /** Of a checkpoint, which the others may need: whether they do is known when they are sealed. */
   readonly keepsBitmapsOfFailed = true;
+  readonly qemuWrites: boolean;
   readonly compressionType: 'zstd' | null;
   readonly #run: DomainRun;
   readonly #copy: DomainCopy;
@@ -91,9 +95,10 @@ class DomainAttempt implements CopyAttempt {
   #taken: TakenDefinition | null = null;
 
   constructor(run: DomainRun, planned: Planned, parts: Parts, vm: VmState) {
-    const { copy, checkpoint, definition, guard, fleecing } = parts;
+    const { copy, checkpoint, definition, guard, fleecing, qemuWrites } = parts;
     this.planned = planned;
     this.fleecing = fleecing;
+    this.qemuWrites = qemuWrites;
     this.journal = journalOf(run, planned, parts);
     this.atStake = guard && { freezes: { kind: 'domain', uuid: run.session.uuid }, stops: false };
     this.freezer = guard;
@@ -171,8 +176,9 @@ class DomainAttempt implements CopyAttempt {
   }
 }
 
-function journalOf(run: DomainRun, planned: Planned, { copy, definition, left }: Parts): Journal {
+function journalOf(run: DomainRun, planned: Planned, { copy, definition, left, qemuWrites }: Parts): Journal {
   const { plan } = planned;
+  const whole = qemuWrites ? wholeCopies(plan, run) : { disks: [], scratch: [] };
   return {
     ...newJournal(run, { kind: 'domain', uuid: run.session.uuid }),
     disks: [
@@ -180,11 +186,12 @@ function journalOf(run: DomainRun, planned: Planned, { copy, definition, left }:
         ...{ disk, bitmap: newBitmap?.name ?? null, file },
         job: domainJobId(run.attempt),
       })),
+      ...whole.disks.map((each) => ({ ...each, job: domainJobId(run.attempt) })),
       ...journalled(definition, run.attempt),
       ...left.disks,
     ],
     madeFolders: [...plan.disks.map(({ disk }) => disk), DEFINITION_FOLDER],
-    scratch: [...copy.folders],
+    scratch: [...copy.folders, ...whole.scratch],
     ...overlaysOf(copy, planned),
     ...(run.session.startedPaused ? { starts: run.session.uuid } : {}),
   };

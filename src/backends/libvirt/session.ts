@@ -231,7 +231,7 @@ function offered(
   domain: DomainState,
   { alone, cost }: { readonly alone: boolean; readonly cost: string },
 ): Out {
-  const source = { ...sourceOf(disk, domain), cannotTrack: `${cost}, so every backup is full` };
+  const source = { ...sourceOf(disk, domain), cannotTrack: `${cost}, so every backup reads the whole disk` };
   return { kind: 'rule', reason, offer: { source, alone } };
 }
 
@@ -257,7 +257,7 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
     allocated: backing.length > 0 ? size.capacity : Math.min(size.allocation, size.capacity),
     compat: null,
     encrypted: disk.encrypted,
-    cannotTrack: format === 'qcow2' ? null : `libvirt has no checkpoints for ${format} disks, so every backup is full`,
+    cannotTrack: format === 'qcow2' ? null : `libvirt has no checkpoints for ${format} disks, so every backup reads the whole disk`,
     bitmaps: [
       ...overlays.flatMap(({ name }) => (isTrackingOverlay(name) ? checkpointBitmap(name, size.capacity) : [])),
       ...domain.checkpoints.flatMap(({ disks }) =>

@@ -1,11 +1,15 @@
 import { copiesFailed, type FailedCopy, sparesOthers } from '../../core/failed-copies.js';
 import type { NbdSource } from '../../core/nbd-address.js';
+import type { PlannedDisk } from '../../core/plan.js';
+import { warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
 import { eachDisk, endingTogether } from '../../flow/all-of.js';
 import type { NbdDeadlines } from '../../nbd/client.js';
 import { NbdConnectionLost } from '../../nbd/errors.js';
+import type { OpenFile } from '../../repository/open-point.js';
 import type { BackupRun } from '../backup-run.js';
 import type { Copied, Copies, StagedImage } from '../copy-method.js';
+import type { Difference, DifferenceOptions } from './pull-difference.js';
 import { pullFull, pullIncrement } from './pull-image.js';
 
 /** An image to be filled, and where its bytes are. */
@@ -13,6 +17,8 @@ export interface PulledDisk extends StagedImage {
   readonly source: NbdSource;
   /** The dirty bitmap's name in the export, or `OWN_CLUSTERS`; null for all of the disk. */
   readonly bitmap: string | null;
+  /** The chain that it is compared with, FULL first; null where it is not. */
+  readonly below: readonly OpenFile[] | null;
 }
 
 /**
@@ -74,14 +80,21 @@ interface PullOptions {
 }
 
 async function pullOne(
-  { options }: BackupRun,
-  { planned, path, source, bitmap }: PulledDisk,
+  run: BackupRun,
+  { planned, path, source, bitmap, below }: PulledDisk,
   { folder, signal, onProgress, onWork }: PullOptions,
 ): Promise<Copied> {
+  const { options } = run;
   const common = { signal, rateLimit: options.speedLimit, compress: options.compress, onWork };
   const begun = performance.now();
   let copied = planned.source.allocated;
-  if (bitmap === null) {
+  if (below !== null) {
+    const difference = { source, chain: below, target: path };
+    copied = await storeDifference(run, planned, difference, {
+      ...{ ...common, folder, deadlines: deadlinesFor(options) },
+      onProgress: ({ done, total }) => onProgress(done, total),
+    });
+  } else if (bitmap === null) {
     const total = planned.source.virtualSize;
     await pullFull(source, path, {
       ...common,
@@ -98,8 +111,25 @@ async function pullOne(
   return { job: planned.job, copied, durationMs: performance.now() - begun };
 }
 
+/** @returns bytes that were stored; warns of what had rotted in the chain */
+export async function storeDifference(
+  { warn }: Pick<BackupRun, 'warn'>,
+  { disk, file: image }: Pick<PlannedDisk, 'disk' | 'file'>,
+  difference: Difference,
+  options: DifferenceOptions,
+): Promise<number> {
+  // Most backups compare nothing, and threads and daemons would have to be loaded (docs/decisions/0001).
+  const { pullDifference } = await import('./pull-difference.js');
+  const { stored, healed } = await pullDifference(difference, options);
+  for (const { file, why } of healed) {
+    const words = `${disk}/${file}: ${why}. ${image} has what the disk has there; earlier points are damaged`;
+    warn(warning('parent-rotten', words));
+  }
+  return stored;
+}
+
 /** Whether a run gets on, its watch judges: what is behind it gives up only when that has not ended the run. */
-function deadlinesFor({ stallTimeoutMs }: BackupRun['options']): NbdDeadlines {
+export function deadlinesFor({ stallTimeoutMs }: BackupRun['options']): NbdDeadlines {
   const ms = stallTimeoutMs + WATCH_MS;
   return { connectMs: ms, requestMs: ms, flushMs: ms };
 }

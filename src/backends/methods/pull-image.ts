@@ -11,7 +11,7 @@ import { takesDirectIo } from '../../host/direct-io.js';
 import { NbdClient, type NbdDeadlines } from '../../nbd/client.js';
 import { NbdConnectionLost } from '../../nbd/errors.js';
 import { ALLOCATION, changesContext, readExtents } from '../../nbd/meta-contexts.js';
-import { pull, type PullProgress, sinkOf } from '../../nbd/pull.js';
+import { pull, type PullOptions, type PullProgress, type PullSink, sinkOf } from '../../nbd/pull.js';
 import { startQemuNbd } from '../../qemu-tools/qemu-nbd.js';
 import { convert } from '../../qemu-tools/steps.js';
 
@@ -80,36 +80,59 @@ export async function pullIncrement(increment: Increment, options: PullIncrement
   const { signal, deadlines = {} } = options;
   const common = { deadlines, ...(signal ? { signal } : {}) };
   const contexts = [ALLOCATION, changesContext(bitmap)];
-  const direct = await writesDirectly(target, options);
   const from = await NbdClient.connect(source.address, { ...common, exportName: source.exportName, contexts });
   try {
     const { size } = from.export;
     const { zero, dirty = [] } = await readExtents(from, bitmap, options.onWork);
     const ranges = rangesOfIncrement({ dirty, zero }, { size, clusterSize: IMAGE_CLUSTER });
-    const server = await startQemuNbd({
-      node: nodeOf(target, { direct, compress: (options.compress ?? false) && size % IMAGE_CLUSTER === 0 }),
-      detectZeroes: true,
-      ...(options.folder === undefined ? {} : { folder: options.folder }),
-      ...(signal ? { signal } : {}),
+    await fillImage(target, size, options, async (sink, pace) => {
+      await pull(from, ranges, sink, { ...options, ...pace });
     });
-    try {
-      const into = await NbdClient.connect({ kind: 'unix', path: server.socketPath }, common);
-      try {
-        requireSize(into.export.size, size, target);
-        await pull(from, ranges, sinkOf(into), { ...options, ...(direct ? {} : { flushEvery: UNFLUSHED }) });
-      } finally {
-        await into.close();
-      }
-      await server.ended();
-    } catch (error) {
-      throw error instanceof NbdConnectionLost ? await server.explain(error) : error;
-    } finally {
-      await server.kill();
-    }
     const total = totalLength(ranges);
     return { done: total, total };
   } finally {
     await from.close();
+  }
+}
+
+/** What an image that is filled through the page cache is flushed by. */
+type Pace = Pick<PullOptions, 'flushEvery'>;
+
+/**
+ * Hands `fill` an empty qcow2 image that is there, as a sink. When it resolves the image is closed and flushed; where it rejects
+ * nobody has it open.
+ *
+ * @param target its absolute path
+ * @param size of the disk's export, in bytes
+ */
+export async function fillImage(
+  target: string,
+  size: number,
+  options: Omit<PullIncrementOptions, 'onProgress'>,
+  fill: (sink: PullSink, pace: Pace) => Promise<void>,
+): Promise<void> {
+  const { signal, deadlines = {}, folder, compress = false } = options;
+  const direct = await writesDirectly(target, options);
+  const server = await startQemuNbd({
+    node: nodeOf(target, { direct, compress: compress && size % IMAGE_CLUSTER === 0 }),
+    detectZeroes: true,
+    ...(folder === undefined ? {} : { folder }),
+    ...(signal ? { signal } : {}),
+  });
+  try {
+    const address = { kind: 'unix' as const, path: server.socketPath };
+    const into = await NbdClient.connect(address, { deadlines, ...(signal ? { signal } : {}) });
+    try {
+      requireSize(into.export.size, size, target);
+      await fill(sinkOf(into), direct ? {} : { flushEvery: UNFLUSHED });
+    } finally {
+      await into.close();
+    }
+    await server.ended();
+  } catch (error) {
+    throw error instanceof NbdConnectionLost ? await server.explain(error) : error;
+  } finally {
+    await server.kill();
   }
 }
 

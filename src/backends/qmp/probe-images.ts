@@ -7,7 +7,7 @@ import { probeWritable, type TargetAio } from '../../qemu/probe-target.js';
 import type { TransactionDisk } from '../../qemu/transaction.js';
 import type { QmpClient } from '../../qmp/client.js';
 import { QmpCommandError } from '../../qmp/errors.js';
-import type { StagedImage } from '../copy-method.js';
+import { type StagedImage, writtenBy } from '../copy-method.js';
 
 interface ProbeOptions {
   readonly qemuUser: SocketOwner | undefined;
@@ -23,7 +23,9 @@ export async function probeImages(
   staged: readonly StagedImage[],
   options: ProbeOptions,
 ): Promise<readonly TransactionDisk[]> {
-  return eachDisk(staged, async ({ planned, path }) => {
+  return eachDisk(staged, async (image) => {
+    const { planned } = image;
+    const path = writtenBy(image);
     const aio = await probeOrExplain(client, path, options);
     return { planned, path, aio, fleece: options.fleeced.get(planned.disk) ?? null };
   });

@@ -18,8 +18,19 @@ interface Flags {
 }
 
 export const backupCommand: Register = (program, run) => {
-  const { level, target, monthly, autoFullAfter, dryRun, note, include, exclude, excludeRaw, allowPlaintext } =
-    BACKUP_OPTIONS;
+  const {
+    level,
+    target,
+    monthly,
+    autoFullAfter,
+    fullInstead,
+    dryRun,
+    note,
+    include,
+    exclude,
+    excludeRaw,
+    allowPlaintext,
+  } = BACKUP_OPTIONS;
   const { skipFailedDisks, quiesce, freezeTimeout, freezeLimit, fleece, fleeceDir, cbwTimeout } = BACKUP_OPTIONS;
   const { compress, verify, digest, sha256, vmName, speedLimit, reserve, force, stallTimeout } = BACKUP_OPTIONS;
   const { progressInterval, breakLock, offline, startPaused, method, killJob } = BACKUP_OPTIONS;
@@ -30,7 +41,10 @@ export const backupCommand: Register = (program, run) => {
     .command('backup')
     .description('take one restore point of all disks of a VM')
     .addOption(
-      optionOf(level, 'auto: incremental where that is safe, full where not', { short: '-l', value: '<level>' }),
+      optionOf(level, 'auto: incremental where that is safe; else what differs from the newest file, or full', {
+        short: '-l',
+        value: '<level>',
+      }),
     )
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
     .addOption(optionOf(monthly, 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>'))
@@ -41,6 +55,12 @@ export const backupCommand: Register = (program, run) => {
         {
           value: '<limit>',
         },
+      ),
+    )
+    .addOption(
+      optionOf(
+        fullInstead,
+        'a full backup of disks without a usable bitmap, instead of what differs from their newest file',
       ),
     )
     .addOption(optionOf(dryRun, 'say what would be done, and why'))

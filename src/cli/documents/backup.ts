@@ -29,7 +29,15 @@ function planPart({ level, chain, number, disks, leftOut, removed }: BackupPlan)
   return { level, chain, number, disks: disks.map(diskPart), leftOut: leftOut.map(leftOutPart), removed };
 }
 
-function diskPart({ disk, level, reason, file, parent, source }: PlannedDisk): BackupDocument['plan']['disks'][number] {
+function diskPart({
+  disk,
+  level,
+  reason,
+  file,
+  parent,
+  compares,
+  source,
+}: PlannedDisk): BackupDocument['plan']['disks'][number] {
   const { device, qdev, address: node, file: image, format, virtualSize } = source;
   return {
     disk,
@@ -37,6 +45,7 @@ function diskPart({ disk, level, reason, file, parent, source }: PlannedDisk): B
     reason,
     file,
     parent: parent && parent.file,
+    compares,
     source: { device, qdev, node, file: image, format, virtualSize },
   };
 }

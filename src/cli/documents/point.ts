@@ -47,6 +47,7 @@ function diskPart(entry: PointDisk): PointDocument['disks'][number] {
     durationMs,
     plaintextOfEncrypted: entry.plaintextOfEncrypted,
     compressed: entry.compressed,
+    compared: entry.compared ?? false,
     suspect,
     source: { device, qdev, node, file: image, format },
   };

@@ -46,9 +46,10 @@ function row(
 ): readonly string[] {
   const { point, files, notWhole, suspect } = listed;
   const size = point.disks.reduce((sum, { allocated, state }) => sum + (state === 'merged' ? 0 : allocated), 0);
-  const disks = point.disks.map(({ disk, level, state, plaintextOfEncrypted, file }) => {
+  const disks = point.disks.map(({ disk, level, state, plaintextOfEncrypted, compared, file }) => {
     const notes = [
       ...(level === point.level ? [] : [level.toUpperCase()]),
+      ...(compared ? ['by comparison'] : []),
       ...(state === 'whole' ? [] : [state]),
       ...(plaintextOfEncrypted ? ['decrypted'] : []),
       ...(suspect.some((each) => each.disk === disk) ? ['suspect'] : []),

@@ -1,10 +1,11 @@
 import type { BackupRun, Freeze, Planned } from '../../backends/backup-run.js';
-import type { CopyAttempt, CopyMethod, StagedImage } from '../../backends/copy-method.js';
+import type { Copies, CopyAttempt, CopyMethod, StagedImage } from '../../backends/copy-method.js';
 import type { Catalog } from '../../core/catalog.js';
 import type { VmState } from '../../core/disk.js';
 import type { FailedCopy } from '../../core/failed-copies.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
 import { type BackupPlan, withoutFailed } from '../../core/plan.js';
+import { wholeFileName } from '../../core/names.js';
 import type { Point } from '../../core/point.js';
 import { warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
@@ -55,7 +56,7 @@ async function carryOut(run: BackupRun, copy: CopyAttempt, staging: Staging, vm:
   const instant = { ...taken, consistency: await copy.begun(taken.consistency) };
   if (atStake) await writeJournal(target, copy.journal);
   context.report({ kind: 'started', instant });
-  const { outcomes, failed } = await copy.copy();
+  const { outcomes, failed } = await withDifferences(run, planned, staged, await copy.copy());
   const plan = planWithout(run, planned, failed);
   const images = staged.filter((image) => plan.disks.includes(image.planned));
   if (options.verify !== null) await copy.verify(images);
@@ -70,7 +71,7 @@ async function carryOut(run: BackupRun, copy: CopyAttempt, staging: Staging, vm:
 
 /** The empty images, linked to their parents, which are not opened. */
 function stageImages(
-  { planned: { plan }, compressionType }: CopyAttempt,
+  { planned: { plan }, compressionType, qemuWrites }: CopyAttempt,
   staging: Staging,
 ): Promise<readonly StagedImage[]> {
   return eachDisk(plan.disks, async (planned) => {
@@ -83,8 +84,22 @@ function stageImages(
       compressionType: compressionType ?? undefined,
     };
     await createImage(path, empty);
-    return { planned, path, empty };
+    const whole = qemuWrites && planned.compares ? await staging.reserve(disk, wholeFileName(file)) : null;
+    if (whole !== null) await createImage(whole, { size: source.virtualSize });
+    return { planned, path, whole, empty };
   });
+}
+
+/** Most backups compare nothing, and then nothing of that is loaded (docs/decisions/0001). */
+async function withDifferences(
+  run: BackupRun,
+  planned: Planned,
+  staged: readonly StagedImage[],
+  copies: Copies,
+): Promise<Copies> {
+  if (staged.every(({ whole }) => whole === null)) return copies;
+  const { storeDifferences } = await import('../../backends/methods/store-differences.js');
+  return storeDifferences(run, planned, staged, copies);
 }
 
 /** What is left of the plan when the disks are set aside whose copies have failed. Says so, and changes nothing. */

@@ -2,9 +2,10 @@ import { randomBytes } from 'node:crypto';
 import type { ReadyVm } from '../../backends/backend.js';
 import type { BackupRun, Planned } from '../../backends/backup-run.js';
 import type { CopyMethod } from '../../backends/copy-method.js';
+import { chainBelow } from '../../backends/methods/chain-below.js';
 import type { VmState } from '../../core/disk.js';
 import { withAskedFor } from '../../core/choose-disks.js';
-import type { BackupPlan } from '../../core/plan.js';
+import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
 import { isRefused, isShort, type SpaceNeed, spaceInWords } from '../../core/space.js';
 import { warning } from '../../core/warning.js';
 import { damageIn } from '../../repository/check-parents.js';
@@ -28,7 +29,7 @@ export async function planRun(run: BackupRun, ready: ReadyVm, state: TargetState
     ...{ request: options, vm, attempt, now: context.now() },
     bitmapName: bitmapName && ((disk) => bitmapName(targetId, disk, attempt)),
   };
-  const due = await planInto(state, into);
+  const due = await planProved(run, state, into);
   const { parents } = due;
   const plan = await planWithSpace(run, due.plan, async () => {
     const goesOn = await planInto(state, { ...into, request: { ...options, chainLimits: [] }, parents });
@@ -45,6 +46,45 @@ export async function planRun(run: BackupRun, ready: ReadyVm, state: TargetState
   const method = await ready.prepare(run, planned, { network, spaceIsShort: isShort(space) });
   context.report({ kind: 'planned', target, plan, fleecing: method.fleecing });
   return { vm, plan, space, method };
+}
+
+/**
+ * The plan, where what its disks are to be compared with can be read: damaged tables of a parent tell wrong places, and are found
+ * before anything begins. Rotten data is found, and healed, on the way.
+ */
+async function planProved(
+  { target, signal }: BackupRun,
+  state: TargetState,
+  into: PlanOptions,
+): Promise<Awaited<ReturnType<typeof planInto>>> {
+  const planned = await planInto(state, into);
+  const { parents, plan } = planned;
+  const brokenChains = new Map(parents.brokenChains);
+  for (const disk of plan.disks) {
+    const unusable = disk.parent && (await whyNotComparable(target, parents, disk, signal));
+    if (disk.parent && unusable) brokenChains.set(`${disk.disk}/${disk.parent.file}`, unusable);
+  }
+  if (brokenChains.size === parents.brokenChains.size) return planned;
+  return planInto(state, { ...into, parents: { ...parents, brokenChains } });
+}
+
+/** In words; undefined where it can be compared, or is not to be. */
+async function whyNotComparable(
+  target: string,
+  parents: Pick<Planned, 'catalog'>,
+  disk: PlannedDisk,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const chain = chainBelow(target, parents, disk);
+  if (chain === null) return undefined;
+  const { ParentProver } = await import('../../repository/prove-parent.js');
+  const prover = await ParentProver.open(chain, signal);
+  try {
+    const found = await prover.whyUnusable();
+    return found && `${found.file}: ${found.fault.why}`;
+  } finally {
+    await prover.close();
+  }
 }
 
 /**

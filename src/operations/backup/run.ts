@@ -159,10 +159,10 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   const { catalog, plan, begun } = done;
   const disks = afterTransaction(vm.disks, begun);
   const { olderMonths } = state;
-  // Where a bitmap was lost there is a FULL instead. Those of dropped points may be lost, too, and those that a run which died had still
+  // Where a bitmap was lost there is a FULL or a comparison instead. Those of dropped points may be lost, too, and those that a run which died had still
   // to remove: else it is not worth to look into the images.
   const toBeRemoved = state.journal !== undefined || (state.catalog?.retired.length ?? 0) > 0;
-  const mayBeLost = toBeRemoved || plan.disks.some(({ level }) => level === 'full');
+  const mayBeLost = toBeRemoved || plan.disks.some(({ level, compares }) => level === 'full' || compares);
   const lookInside = state.catalog !== undefined && mayBeLost;
   const { fleece, why } = done.fleecing;
   // Not the catalog, which is in the target and longer with each point.

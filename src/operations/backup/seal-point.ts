@@ -71,6 +71,7 @@ async function sealImage(
     changed: outcome.copied,
     durationMs: Math.round(outcome.durationMs),
     compressed,
+    ...(planned.compares && { compared: true as const }),
   };
 }
 

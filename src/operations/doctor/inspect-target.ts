@@ -134,6 +134,7 @@ const PLAIN_REQUEST: PlanRequest & Pick<BackupOptions, 'fleece' | 'verify' | 'sp
   allowPlaintext: true,
   skipFailed: true,
   compress: false,
+  fullInstead: false,
   chainLimits: [],
   fleece: 'auto',
   verify: null,

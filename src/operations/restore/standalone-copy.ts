@@ -14,7 +14,7 @@ import type { Owner } from '../../host/ownership.js';
 import { dropFromCache } from '../../host/page-cache.js';
 import { readHeader } from '../../qemu-tools/examine.js';
 import { compare, convert } from '../../qemu-tools/steps.js';
-import { refuseDamage } from '../../repository/chain-check.js';
+import { refuseDamageOfState } from '../../repository/chain-check.js';
 import { findDigestFault } from '../../repository/digest.js';
 import { fileState } from '../../repository/file-state.js';
 import { type ImageToMake, type ImageUnderWay, partialOf, refuseExisting } from './image-under-way.js';
@@ -78,7 +78,7 @@ export function prove(
   besideCopy: boolean,
   deps: CopyDeps,
 ): Promise<void> {
-  return refuseDamage(dir, line, { signal, rateLimit, besideCopy }, deps);
+  return refuseDamageOfState(dir, line, { signal, rateLimit, besideCopy }, deps);
 }
 
 async function copy(

@@ -20,6 +20,8 @@ export interface FilesLooked {
   readonly findings: readonly TargetFinding[];
   /** Files that cannot be used, `<disk>/<file>`. */
   readonly bad: ReadonlySet<string>;
+  /** Why, of those that are there. */
+  readonly faults: ReadonlyMap<string, FileFault>;
   readonly read: { readonly files: number; readonly bytes: number };
 }
 
@@ -37,8 +39,10 @@ interface Task {
 export async function lookAtFiles(run: VerifyRun, task: Task): Promise<FilesLooked> {
   const found: TargetFinding[] = [];
   const bad = new Set<string>();
+  const faults = new Map<string, FileFault>();
   const fault = async (entry: PointDisk, why: FileFault): Promise<void> => {
     bad.add(fileKey(entry));
+    faults.set(fileKey(entry), why);
     found.push(fileFinding(entry.disk, entry.file, why));
     await task.onVerdict({ entry, fault: why, readWith: undefined });
   };
@@ -71,7 +75,7 @@ export async function lookAtFiles(run: VerifyRun, task: Task): Promise<FilesLook
   // What has no digest is as right as it looks.
   const unproved = usable.filter(({ entry, look }) => !look.fault && !bad.has(fileKey(entry)) && !hasDigest(entry));
   for (const { entry } of unproved) await task.onVerdict({ entry, fault: undefined, readWith: undefined });
-  return { findings: found, bad, read: { files, bytes: done } };
+  return { findings: found, bad, faults, read: { files, bytes: done } };
 }
 
 /** One finding for a folder that is gone, and not for each of its files. */

@@ -6,13 +6,14 @@ import type { Point, PointDisk } from '../../core/point.js';
 import { planRestore } from '../../core/restore-plan.js';
 import { type TargetFinding, targetFinding } from '../../core/target-finding.js';
 import { afterLook, fileKey, type FileVerdict } from '../../core/verified.js';
-import { gapsIn, lostPoints } from '../../core/whole-chains.js';
+import { chainsIn, gapsIn, type Healed, lostPoints } from '../../core/whole-chains.js';
 import { QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { lockForReading } from '../../repository/disk-folder.js';
 import { CATALOG_NAME, VERIFIED_NAME } from '../../repository/layout.js';
 import { lockTarget } from '../../repository/lock.js';
 import { lockToRemove } from '../../repository/making-room.js';
+import { healedStates } from '../../repository/shadowed.js';
 import { readMemory, writeMemory } from '../../repository/verified-file.js';
 import { lookAtDefinitions } from './definitions.js';
 import { type FilesLooked, lookAtFiles } from './look-at-files.js';
@@ -39,6 +40,7 @@ export async function verifyTarget(target: string, given: VerifyRun, unwind: Unw
 
   const { points, entries } = scopeOf(catalog, run.options.point);
   const { looked, memory } = await lookAndRemember(run, { target, catalog, entries, canWrite: lock !== undefined });
+  const healed = await healedStates(target, catalog, looked.faults);
   const definitions = await lookAtDefinitions(target, points);
   const whole = run.options.point === null;
   const strays = whole ? await findStrays(target, catalog, told.journal) : { strays: [], findings: [] };
@@ -46,7 +48,7 @@ export async function verifyTarget(target: string, given: VerifyRun, unwind: Unw
     ...told.findings,
     ...memory,
     ...inCatalog(catalog, points),
-    ...looked.findings,
+    ...withHealed(looked.findings, catalog, points, healed),
     ...definitions.findings,
     ...strays.findings,
     ...strays.strays.map(strayFinding),
@@ -56,11 +58,33 @@ export async function verifyTarget(target: string, given: VerifyRun, unwind: Unw
     ...{ target, vm: catalog.vm, targetId: catalog.targetId, findings: worstFirst(findings) },
     repaired,
     points: points.length,
-    lost: lostPoints(catalog, points, looked.bad),
+    lost: lostPoints(catalog, points, looked.bad, healed),
     files: entries.length + definitions.files,
     read: looked.read,
     booted: null,
   };
+}
+
+/** What is damaged and of which none of these points shows anything is no damage of theirs. */
+function withHealed(
+  findings: readonly TargetFinding[],
+  catalog: Catalog,
+  points: readonly Point[],
+  healed: Healed,
+): readonly TargetFinding[] {
+  const chainTo = chainsIn(catalog);
+  return findings.map((finding): TargetFinding => {
+    const { subject, file, level } = finding;
+    const states = points.flatMap(({ disks }) => disks.filter(({ disk }) => disk === subject));
+    const needing = states.filter((entry) =>
+      chainTo(entry)
+        .list()
+        .some((each) => each.file === file),
+    );
+    const isHealed = needing.every((entry) => healed.get(fileKey(entry))?.has(file ?? '') === true);
+    if (level !== 'error' || healed.size === 0 || needing.length === 0 || !isHealed) return finding;
+    return { ...finding, level: 'warning', what: `${finding.what}. Newer files have all of that: the point is whole` };
+  });
 }
 
 async function withoutCatalog(target: string, { journal, findings }: ToldByTarget): Promise<VerifiedTarget> {

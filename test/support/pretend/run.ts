@@ -143,9 +143,10 @@ export class Pretend {
   }
 
   #seal(target: Target, plan: BackupPlan, attempt: string): void {
-    const disks = plan.disks.map(({ disk, level, file, parent, newBitmap, source: from }): PointDisk =>
+    const disks = plan.disks.map(({ disk, level, file, parent, compares, newBitmap, source: from }): PointDisk =>
       entry(disk, file, {
-        ...{ level, parent: parent?.file ?? null, bitmap: newBitmap },
+        ...{ level, parent: parent?.file ?? null, bitmap: newBitmap, ...(compares && { compared: true }) },
+        ...{ sha256: null, pieces: { bytes: 4 * 1024 * 1024, sha256: 'c'.repeat(64) } },
         source: {
           device: from.device,
           qdev: from.qdev,

@@ -75,6 +75,7 @@ export interface CatalogParts {
 export interface CatalogEntry {
   readonly disk: string;
   readonly level: string;
+  readonly compared?: boolean;
   readonly file: string;
   readonly bitmap: { readonly name: string } | null;
   readonly source: { readonly qdev: string | null };

@@ -16,10 +16,11 @@ export class TrackedDisks {
   /** Throws where a point of a domain that runs has a disk in whole without need. `points` are those of its catalog. */
   judge(target: string, points: readonly CatalogPoint[], made: readonly CatalogPoint[], level: string): void {
     for (const { id, chain, disks } of made) {
-      for (const { disk, level: of, bitmap } of disks) {
+      for (const { disk, level: of, compared = false, bitmap } of disks) {
         const key = `${target} ${chain} ${disk}`;
-        const isNeedless = of === 'full' && (level === 'auto' || level === 'inc') && this.#tracked.has(key);
-        if (isNeedless) throw new Error(`${disk} of the point ${id} is a FULL, although its bitmap was there`);
+        const isNeedless =
+          (of === 'full' || compared) && (level === 'auto' || level === 'inc') && this.#tracked.has(key);
+        if (isNeedless) throw new Error(`${disk} of the point ${id} is read whole, although its bitmap was there`);
         if (chain !== null && bitmap) this.#tracked.add(key);
       }
     }

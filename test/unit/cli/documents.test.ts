@@ -101,7 +101,7 @@ const DOCUMENTS = {
       disks: [
         {
           ...{ disk: 'd1', source: source('d1'), level: 'inc', reason: 'r', file: INC.file, parent: FULL },
-          ...{ copyBitmap: 'b', newBitmap: null, job: 'j' },
+          ...{ compares: false, copyBitmap: 'b', newBitmap: null, job: 'j' },
         },
       ],
     },

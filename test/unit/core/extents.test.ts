@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import {
   joinSpans,
   type Range,
+  rangesOfDifference,
   rangesOfFull,
   rangesOfIncrement,
   rangesWithout,
@@ -107,6 +108,31 @@ describe('the ranges of an increment', () => {
     const shape = { size: far + 70_000, clusterSize: 65_536 };
     const extents = { dirty: [{ offset: far + 65_536, length: 1 }], zero: [{ offset: 0, length: far + 65_537 }] };
     expect(rangesOfIncrement(extents, shape)).toEqual([{ offset: far + 65_536, length: 4464, kind: 'data' }]);
+  });
+});
+
+describe('the ranges of a difference', () => {
+  it('are all but clusters that are zero in disk and parent, at any place of a disk', () => {
+    fc.assert(
+      fc.property(disks, fc.nat(50), ({ size, clusterSize, dirty, zero, cuts }, clusters) => {
+        const offset = clusters * clusterSize;
+        const moved = (bits: readonly boolean[]) =>
+          spansOf(bits, cuts).map((span) => ({ ...span, offset: span.offset + offset }));
+        const spans = { disk: moved(zero), parent: moved(dirty) };
+        const ranges = rangesOfDifference(spans, { offset, length: size }, clusterSize);
+        const found = painted(
+          ranges.map((range) => ({ ...range, offset: range.offset - offset })),
+          size,
+        );
+        for (let start = 0; start < size; start += clusterSize) {
+          const end = Math.min(size, start + clusterSize);
+          const isZero = zero.slice(start, end).every(Boolean);
+          const both = isZero && dirty.slice(start, end).every(Boolean);
+          const kind = both ? 'clean' : isZero ? 'zero' : 'data';
+          expect(found.slice(start, end)).toEqual(Array.from({ length: end - start }, () => kind));
+        }
+      }),
+    );
   });
 });
 

@@ -18,6 +18,7 @@ const POINTS = [
     entry('vd1', 'FULL-1.qcow2', { sha256: null, pieces: { bytes: 4_194_304, sha256: 'a'.repeat(64) } }),
     entry('vd2', 'FULL-1.qcow2', { sha256: null, pieces: { bytes: 131_072, sha256: 'a'.repeat(64), method: 'gmac' } }),
   ]),
+  point(2, [entry('vd1', 'INC-3.qcow2', { parent: 'FULL-1.qcow2', compared: true }), entry('vd2', 'INC-3.qcow2')]),
   point(1, [entry('vda', 'INC-2.qcow2', { parent: 'FULL-1.qcow2' })], {
     lacks: [
       { disk: 'vdb', reason: '<shareable/>', kind: 'rule' },
@@ -178,7 +179,8 @@ it('takes no point with a field missing or one too many', () => {
   for (const { value, path } of cases) {
     if (path.length === 0) continue;
     const without = JSON.stringify(changedAt(value, path, removeAt));
-    const mayGo = /^\d+$/.test(path.at(-1)!) || ['definition', 'lacks', 'pieces', 'method'].includes(path.at(-1)!);
+    const mayGo =
+      /^\d+$/.test(path.at(-1)!) || ['definition', 'lacks', 'pieces', 'method', 'compared'].includes(path.at(-1)!);
     expect(isPlainLine(without), path.join('.')).toBe(mayGo && schemaTakesAsItIs(parsed(without)));
   }
   expect(isPlainLine(JSON.stringify({ ...POINTS[0], more: 1 }))).toBe(false);

@@ -1,4 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import type { Catalog } from '../../../src/core/catalog.js';
+import { neededBitmaps } from '../../../src/core/chain.js';
+import type { PointDisk } from '../../../src/core/point.js';
 import { type PlanRequest, planBackup, withoutFailed } from '../../../src/core/plan.js';
 import type { QmpBackupError } from '../../../src/errors.js';
 import { bitmap, catalog, entry, MiB, planInput, point, request, source, vmState } from '../../support/builders.js';
@@ -47,10 +50,13 @@ describe('the level of each disk', () => {
   it('is FULL after a FULL of a VM that was off, of which both runs say why', () => {
     const sources = [source('a', { bitmaps: tracked })];
     const off = planBackup(planInput('full', sources, chain, { bitmapName: null }));
-    expect(off.warnings).toEqual([expect.stringContaining('the next backup is full too')]);
+    expect(off.warnings).toEqual([expect.stringContaining('the next backup reads the whole disk, too')]);
     const offline = point(0, [entry('a', 'FULL-3.qcow2', { bitmap: null })], { chain: 'c2' });
     const next = planBackup(planInput('auto', sources, catalog([...chain.points, offline])));
-    expect(next.disks[0]).toMatchObject({ level: 'full', reason: 'FULL-3.qcow2 was taken without a bitmap' });
+    expect(next.disks[0]).toMatchObject({
+      level: 'full',
+      reason: expect.stringContaining('FULL-3.qcow2 was taken without a bitmap; ') as string,
+    });
   });
 
   it('is FULL where the bitmap cannot be read for what it has recorded', () => {
@@ -106,6 +112,68 @@ describe('the level of each disk', () => {
     const plan = planBackup(planInput('copy', [source('a', { bitmaps: tracked })], chain));
     expect(plan).toMatchObject({ level: 'copy', chain: null });
     expect(plan.disks[0]).toMatchObject({ newBitmap: null, copyBitmap: null, file: 'COPY-1000.qcow2' });
+  });
+});
+
+describe('a disk that no bitmap tells of', () => {
+  const digests = { sha256: null, pieces: { bytes: 4 * MiB, sha256: 'b'.repeat(64), method: 'gmac' as const } };
+  const proved = (file: string, more: Partial<PointDisk> = {}): PointDisk => entry('a', file, { ...digests, ...more });
+  const [whole, newest] = [proved('FULL-1.qcow2'), proved('INC-2.qcow2', { parent: 'FULL-1.qcow2', bitmap: null })];
+  const offline = catalog([point(0, [whole]), point(1, [newest])]);
+  const plan = (
+    more: Parameters<typeof source>[1] = {},
+    input: Parameters<typeof planInput>[3] = {},
+    before: Catalog = offline,
+  ) => planBackup(planInput('auto', [source('a', more)], before, input));
+
+  it('is compared with its newest file, which need not have a bitmap, and gets one', () => {
+    expect(plan()).toMatchObject({ level: 'inc', chain: 'c1', number: 2 });
+    const [disk] = plan().disks;
+    expect(disk).toMatchObject({ level: 'inc', compares: true, copyBitmap: null, parent: newest });
+    expect(disk!.newBitmap!.name).toMatch(/-a-abcdefabcdef$/);
+    expect(disk!.reason).toMatch(/^the bitmap of FULL-1.qcow2 is gone .*: compared with INC-2.qcow2$/);
+  });
+
+  it.each([
+    ['raw under libvirt', { cannotTrack: 'libvirt has no checkpoints for raw disks' }],
+    ['qcow2 version 2', { compat: '0.10' }],
+  ])('is compared at each run where it is %s', (_, more) => {
+    expect(plan(more).disks[0]).toMatchObject({ level: 'inc', compares: true, parent: newest, newBitmap: null });
+  });
+
+  it('is not compared where its bitmap tells', () => {
+    const [disk] = plan({ bitmaps: [bitmap(whole.bitmap!.name)] }).disks;
+    expect(disk).toMatchObject({ level: 'inc', compares: false, parent: whole, copyBitmap: whole.bitmap!.name });
+  });
+
+  const suspect = catalog([point(0, [{ ...whole, suspect: 'zeros are lost' }]), point(1, [newest])]);
+  const unproved = catalog([point(0, [{ ...whole, pieces: undefined }]), point(1, [newest])]);
+  const others = catalog([point(0, [entry('b', 'FULL-1.qcow2')])]);
+  it.each<[string, string, ReturnType<typeof plan>]>([
+    ['--full-instead asks for one', 'is gone', plan({}, { request: request('auto', { fullInstead: true }) })],
+    ['it was shrunk', 'was shrunk from', plan({ virtualSize: MiB })],
+    [
+      'a file of its chain is bad',
+      'it is bad',
+      plan({}, { brokenChains: new Map([[`a/${newest.file}`, 'it is bad']]) }),
+    ],
+    ['its chain is suspect', 'the content of FULL-1.qcow2 may be wrong', plan({}, {}, suspect)],
+    ['its chain has no digests by pieces', 'FULL-1.qcow2 has no digests', plan({}, {}, unproved)],
+    ['it has no file in the chain', 'first backup of this disk', plan({}, {}, others)],
+  ])('gets a FULL where %s', (_, why, { disks: [disk] }) => {
+    expect(disk).toMatchObject({ level: 'full', compares: false, parent: null });
+    expect(disk!.reason).toContain(why);
+  });
+
+  it.each(['inc', 'diff'] as const)('is refused at --level %s', (level) => {
+    const refused = refusal(() => planBackup(planInput(level, [source('a')], offline)));
+    expect(refused).toMatchObject({ code: 'unsafe', message: expect.stringContaining('is gone') as string });
+  });
+
+  it('has no older bitmap that anybody needs, once it was compared', () => {
+    const compared = proved('INC-3.qcow2', { parent: newest.file, compared: true });
+    expect([...neededBitmaps(offline)]).toEqual([whole.bitmap!.name]);
+    expect([...neededBitmaps(catalog([...offline.points, point(2, [compared])]))]).toEqual([compared.bitmap!.name]);
   });
 });
 

@@ -28,6 +28,7 @@ const disk: TransactionDisk = {
     reason: '',
     file: 'INC-2.qcow2',
     parent: null,
+    compares: false,
     copyBitmap: 'old',
     newBitmap: { name: 'new', persistent: true },
     job: 'j1',

@@ -20,6 +20,7 @@ import type { TargetState } from '../../../repository/target.js';
 import type { BackupRun, Planned } from '../../backup-run.js';
 import type { Begun, Copies, CopyAttempt, CopyMethod, Ended, GivenUp, StagedImage } from '../../copy-method.js';
 import { newJournal } from '../../methods/attempt-journal.js';
+import { chainBelow } from '../../methods/chain-below.js';
 import { compareWithInstant } from '../../methods/compare-with-instant.js';
 import { removeFilesOfFailed } from '../../methods/failed-disks.js';
 import { type LeftByDeadRun, leftByDeadRun, retiring } from '../../methods/left-by-dead-run.js';
@@ -61,6 +62,7 @@ class OfflineCopy implements CopyAttempt {
   readonly atStake = null;
   readonly freezer = null;
   readonly keepsBitmapsOfFailed = false;
+  readonly qemuWrites = false;
   readonly compressionType: 'zstd' | null;
   readonly #run: BackupRun;
   readonly #offline: OfflineVm;
@@ -87,7 +89,8 @@ class OfflineCopy implements CopyAttempt {
     const disks: PulledDisk[] = [];
     for (const image of staged) {
       const source = await open(this.#run, this.#offline, image.planned, folder, this.#servers);
-      disks.push({ ...image, source, bitmap: image.planned.copyBitmap });
+      const below = chainBelow(this.#run.target, this.planned, image.planned);
+      disks.push({ ...image, source, below, bitmap: image.planned.copyBitmap });
     }
     this.#disks = disks;
   }

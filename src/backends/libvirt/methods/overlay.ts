@@ -163,7 +163,7 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
       await requireAbove(run, disk);
       const since = recordOf(disk);
       const source = since ? await serve(ownLayers(since), true) : await serve(await wholeOf(disk), false);
-      opened.push({ ...image, source, bitmap: since ? OWN_CLUSTERS : null });
+      opened.push({ ...image, source, bitmap: since ? OWN_CLUSTERS : null, below: null });
     }
     return opened;
   };

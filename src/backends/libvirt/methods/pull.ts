@@ -18,6 +18,7 @@ import { scratchPlace, temporaryFolder } from '../../../repository/scratch-place
 import { scratchImage } from '../../../repository/scratch.js';
 import type { Planned } from '../../backup-run.js';
 import type { StagedImage } from '../../copy-method.js';
+import { chainBelow } from '../../methods/chain-below.js';
 import { compareWithInstant } from '../../methods/compare-with-instant.js';
 import { pullDisks, type PulledDisk } from '../../methods/pull-disks.js';
 import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
@@ -51,7 +52,8 @@ function pullCopy(run: DomainRun, planned: Planned): DomainCopy {
   const pulled = (image: StagedImage): PulledDisk => {
     const { exportName, dirtyContext } = exportOf(pullOf(image));
     const source = { address: { kind: 'unix' as const, path: socketOf(run) }, exportName };
-    return { ...image, source, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
+    const below = chainBelow(run.target, planned, image.planned);
+    return { ...image, source, below, bitmap: dirtyContext?.replace(/^qemu:dirty-bitmap:/, '') ?? null };
   };
   return {
     folders: [...new Set([socketFolder(run), ...places])],

@@ -11,7 +11,7 @@ import { allocatedIn } from '../../../qemu-tools/steps.js';
 import { diskFolder } from '../../../repository/layout.js';
 import type { BackupOptions } from '../../backup-options.js';
 import type { Planned } from '../../backup-run.js';
-import type { Copied, StagedImage } from '../../copy-method.js';
+import { type Copied, type StagedImage, writtenBy } from '../../copy-method.js';
 import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
 
 /** `--method push`: libvirt's own push backup, by which QEMU writes into the staged images. */
@@ -33,10 +33,10 @@ export const PUSH: DomainMethod = {
 function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
   const { virsh, uuid } = run.session;
   const disksOf = (staged: readonly StagedImage[]) =>
-    staged.map(({ planned: { source, copyBitmap }, path }) => ({
-      target: source.address,
-      since: copyBitmap,
-      file: path,
+    staged.map((image) => ({
+      target: image.planned.source.address,
+      since: image.planned.copyBitmap,
+      file: writtenBy(image),
     }));
   return {
     folders: [],
@@ -55,8 +55,8 @@ function pushCopy(run: DomainRun, planned: Planned): DomainCopy {
       await settled(virsh, uuid);
       const durationMs = performance.now() - begun;
       const ended = last?.state === 'completed' ? staged : [];
-      const images = await eachDisk(ended, async ({ planned, path }) => ({
-        ...{ planned, held: await allocatedIn(path, run), least: leastOf(planned) },
+      const images = await eachDisk(ended, async (image) => ({
+        ...{ planned: image.planned, held: await allocatedIn(writtenBy(image), run), least: leastOf(image.planned) },
       }));
       const why = whyNotWhole(last, { seenForMs, images });
       if (why !== null) throw failed(why);
@@ -113,7 +113,7 @@ async function untilGone(
 }
 
 function isOf({ mode, disks }: RunningBackup, staged: readonly StagedImage[]): boolean {
-  return mode === 'push' && staged.every(({ path }) => disks.some(({ file }) => file === path));
+  return mode === 'push' && staged.every((image) => disks.some(({ file }) => file === writtenBy(image)));
 }
 
 /** Folders that a pull has made belong to whoever ran it, and those that are there already are not given away. */

@@ -33,6 +33,7 @@ import type {
 } from '../../copy-method.js';
 import { type LeftByDeadRun, leftByDeadRun, retiring } from '../../methods/left-by-dead-run.js';
 import { newJournal } from '../../methods/attempt-journal.js';
+import { wholeCopies } from '../../methods/whole-copies.js';
 import { beginPoint, knownOutcome } from '../begin-point.js';
 import { explained } from '../explain-refusal.js';
 import { followJobs } from '../follow-jobs.js';
@@ -103,6 +104,7 @@ class DriveBackup implements CopyAttempt {
   readonly atStake: CopyAttempt['atStake'];
   readonly freezer: Freezer | null;
   readonly keepsBitmapsOfFailed = false;
+  readonly qemuWrites = true;
   readonly compressionType: 'zstd' | null;
   readonly #run: QmpRun;
   readonly #parts: Parts;
@@ -173,7 +175,10 @@ class DriveBackup implements CopyAttempt {
   }
 
   async verify(images: readonly StagedImage[]): Promise<void> {
-    const disks = this.#disks.filter(({ planned }) => images.some((image) => image.planned === planned));
+    const disks = this.#disks.flatMap((disk) => {
+      const image = images.find(({ planned }) => planned === disk.planned);
+      return image ? [{ ...disk, path: image.path }] : [];
+    });
     await verifyPoint(this.#run, this.planned, disks, this.#serving());
   }
 
@@ -228,14 +233,16 @@ class DriveBackup implements CopyAttempt {
 }
 
 function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan, left: LeftByDeadRun): Journal {
+  const whole = wholeCopies(plan, run);
   return {
     ...newJournal(run, { kind: 'monitor', endpoint: addressOf(run.session.endpoint) }),
     disks: [
       ...plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
+      ...whole.disks,
       ...left.disks,
     ],
     madeFolders: plan.disks.map(({ disk }) => disk),
-    scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch)))],
+    scratch: [...new Set([...fleecing.disks.values()].map(({ scratch }) => dirname(scratch))), ...whole.scratch],
   };
 }
 

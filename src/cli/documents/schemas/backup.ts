@@ -23,6 +23,7 @@ const plannedDisk = object(
     reason: text('Why this level, in words'),
     file: text('Name of the new file in the folder of the disk'),
     parent: textOrNull('The file that the new one builds on'),
+    compares: flag('No bitmap tells what to copy: the disk is read whole, and what differs from the parent is stored'),
     source: object(
       {
         device: textOrNull('Device name in QEMU'),

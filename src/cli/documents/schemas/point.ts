@@ -59,6 +59,9 @@ const disk = object(
     durationMs: number('How long copying took, in milliseconds'),
     plaintextOfEncrypted: flag('The disk is encrypted, and this copy is not'),
     compressed: flag('It is compressed'),
+    compared: flag(
+      'No bitmap told what to copy: the disk was read whole, and what differed from the parent was stored',
+    ),
     suspect: v.optional(
       text('Why its content may be wrong although the file is whole; absent where it is not suspect'),
     ),
