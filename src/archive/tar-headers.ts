@@ -75,3 +75,32 @@ function recordOf(text: string): string {
   while (`${length}`.length + rest !== length) length = `${length}`.length + rest;
   return `${length}${text}`;
 }
+
+export interface SparseEntry extends Omit<TarEntry, 'size' | 'type' | 'records' | 'target'> {
+  /** Bytes of the file, holes included. */
+  readonly size: number;
+  /** What follows the header, in order and disjoint; all else is holes. */
+  readonly spans: readonly { readonly offset: number; readonly length: number }[];
+}
+
+/**
+ * The header of a file with holes, version 1.0 of GNU tar's format for pax: what GNU tar and bsdtar unpack as such. The bytes of the spans
+ * follow it, and `tarPadding` of their sum.
+ */
+export function sparseHeader({ path, size, spans, ...entry }: SparseEntry): Buffer {
+  const last = spans.at(-1);
+  const reachesEnd = last !== undefined && last.offset + last.length === size;
+  const map = reachesEnd ? spans : [...spans, { offset: size, length: 0 }];
+  const numbers = [map.length, ...map.flatMap(({ offset, length }) => [offset, length])];
+  const text = Buffer.from(numbers.map((each) => `${each}\n`).join(''), 'latin1');
+  const data = spans.reduce((sum, { length }) => sum + length, 0);
+  const whole = text.length + tarPadding(text.length).length + data;
+  const records = {
+    'GNU.sparse.major': '1',
+    'GNU.sparse.minor': '0',
+    'GNU.sparse.name': path,
+    'GNU.sparse.realsize': `${size}`,
+  };
+  const header = tarHeader({ ...entry, path: `GNUSparseFile.0/${path}`, size: whole, type: '0', records });
+  return Buffer.concat([header, text, tarPadding(text.length)]);
+}

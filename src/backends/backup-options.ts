@@ -23,19 +23,14 @@ import { toolName } from '../host/package-version.js';
 import type { Endpoint } from '../qmp/endpoint.js';
 import { DIGEST_OPTIONS, digestsOf } from '../repository/digest-options.js';
 import type { BackupSource, NamedImage } from './address.js';
-import {
-  AGENT_OPTIONS,
-  agentOf,
-  LOCK_OPTIONS,
-  NAMED_VM_OPTIONS,
-  requireVm,
-  TARGET_OPTIONS,
-  VM_OPTIONS,
-} from './vm-options.js';
+import { AGENT_OPTIONS, agentOf, LOCK_OPTIONS, NAMED_VM_OPTIONS, requireVm, VM_OPTIONS } from './vm-options.js';
 
 /** What a backup can be asked: every option with its default, and which of them exclude each other. */
 const POINT = {
-  ...TARGET_OPTIONS,
+  /** Folder of the backups. */
+  target: word('--target'),
+  /** With level `copy`, instead of a target: `-`, one tar archive that `BackupContext` takes. */
+  output: word('--output'),
   ...NAMED_VM_OPTIONS,
   ...LOCK_OPTIONS,
   /** `auto`: incremental where that is safe; else what differs from the newest file, or full. */
@@ -139,7 +134,10 @@ export interface BackupOptions extends PlanRequest {
   readonly overlayDir: string | null;
   readonly killJob: boolean;
   readonly startPaused: boolean;
+  /** Of a stream a folder that it is given. */
   readonly target: string;
+  /** Nothing is stored: the disks go to `archive` of the context. */
+  readonly streams: boolean;
   readonly monthly: boolean;
   /** `--vm-name`. */
   readonly label: string | null;
@@ -170,7 +168,10 @@ export interface BackupOptions extends PlanRequest {
 export function backupOptions(request: BackupRequest): BackupOptions {
   const { socket, domain, connect, agentSocket, offline, vmName, ...values } = valuesOf(BACKUP_OPTIONS, request);
   const { skipFailedDisks, autoFullAfter, digest, sha256, quiesce, verify, ...rest } = values;
-  const { freezeTimeout, freezeLimit, cbwTimeout, stallTimeout, progressInterval, ...others } = rest;
+  const { freezeTimeout, freezeLimit, cbwTimeout, stallTimeout, progressInterval, output, target, ...others } = rest;
+  const streams = output !== null;
+  if (streams) refuseForStream(values);
+  else if (target === null) throw new QmpBackupError('usage', 'the required option --target was not given');
   if (autoFullAfter.length > 0 && rest.level !== 'auto') {
     throw new QmpBackupError('usage', `--auto-full-after goes with --level auto, not with --level ${rest.level}`, {
       hint: 'Leave one of them out.',
@@ -185,12 +186,16 @@ export function backupOptions(request: BackupRequest): BackupOptions {
   const vm = sourceOf({ ...others, socket, domain, connect, agentSocket, offline });
   return {
     ...others,
+    target: target ?? '',
+    streams,
+    // Whoever takes the stream must not be waited for by the guest.
+    fleece: streams ? 'always' : others.fleece,
     vm,
     agent: agentOf({ agentSocket }),
     label: vmName,
     skipFailed: skipFailedDisks,
     chainLimits: chainLimitsIn(autoFullAfter),
-    digests: digestsOf({ digest, sha256 }),
+    digests: streams ? null : digestsOf({ digest, sha256 }),
     quiesce: quiesce === true ? 'try' : quiesce || 'no',
     verify: verify === true ? 'all' : verify || null,
     freezeTimeoutMs: inMs(freezeTimeout),
@@ -225,6 +230,35 @@ function refuseOverlayOptions({ method, track, overlayDir, level, fleece, fleece
 }
 
 type Overlaid = Pick<Values, 'method' | 'track' | 'overlayDir' | 'level' | 'fleece' | 'fleeceDir'>;
+
+/** @throws QmpBackupError `usage` for what a stream has no place for */
+function refuseForStream(
+  values: Omit<Values, 'socket' | 'domain' | 'connect' | 'agentSocket' | 'offline' | 'vmName'>,
+): void {
+  const { output, level, target, fleece, method } = values;
+  if (output !== '-') {
+    throw new QmpBackupError('usage', `--output ${output} is no place: only -, which is stdout`, {
+      hint: 'Send it there by the shell: --output - >FILE',
+    });
+  }
+  if (level !== 'copy') {
+    throw new QmpBackupError('usage', `--output goes with --level copy, not with --level ${level}`, {
+      hint: 'A stream is stored nowhere, so nothing can build on it. Points of a target are sent by export.',
+    });
+  }
+  const other = [
+    ...(target === null ? [] : ['--target']),
+    ...(fleece === 'never' ? ['--fleece never'] : []),
+    ...(method === 'push' || method === 'overlay' ? [`--method ${method}`] : []),
+    ...(['monthly', 'dryRun', 'compress', 'verify', 'skipFailedDisks', 'note'] as const)
+      .filter((key) => values[key] !== false && values[key] !== null)
+      .map((key) => BACKUP_OPTIONS[key].flag),
+  ];
+  if (other.length === 0) return;
+  throw new QmpBackupError('usage', `--output does not go with ${other.join(' and ')}`, {
+    hint: 'A stream is stored nowhere, and is read while the guest goes on.',
+  });
+}
 
 /** However seldom progress is told: what has ended shall not wait for it. */
 const LONGEST_POLL_MS = 1_000;

@@ -49,7 +49,10 @@ export interface BackupResult {
   readonly transactionMs: number | null;
 }
 
-export type BackupContext = VerbContext<BackupEvent>;
+export interface BackupContext extends VerbContext<BackupEvent> {
+  /** Takes the archive of a stream (`output: '-'`), as fast as it likes. */
+  readonly archive?: ((bytes: Buffer) => Promise<void>) | undefined;
+}
 
 /** What every stage of one run shares. */
 export interface BackupRun {

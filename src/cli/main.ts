@@ -10,7 +10,7 @@ import type { ErrorDocument } from './documents/schemas/error.js';
 import { exitCodeFor, exitCodeOf } from './exit-codes.js';
 import { jsonFormOf, withJsonForm } from './json-form.js';
 import { createJsonLines } from './json-lines.js';
-import { lostAnswer, put, putAnswer } from './output.js';
+import { isReaderStuck, lostAnswer, put, putAnswer } from './output.js';
 import { buildProgram } from './program.js';
 import { sourceStack } from './source-stack.js';
 import type { CommandContext } from './wiring.js';
@@ -53,6 +53,9 @@ async function main(): Promise<void> {
     await opened[0]?.log.close();
     if (isInBackground()) hearNoStarter();
     if (isChildRun()) await tellEnding(Number(process.exitCode ?? 0));
+    // All else has ended, and nobody wants the rest of what waits.
+    // eslint-disable-next-line no-restricted-syntax -- this is the one file that may
+    if (isReaderStuck()) process.exit();
   }
 }
 

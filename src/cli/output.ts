@@ -52,19 +52,36 @@ export function lostAnswer(): Error | null {
   return answerLost;
 }
 
-/** Writes data to stdout as fast as its reader takes it. @throws QmpBackupError `failed` where it does not take all of it */
-export async function putBytes(bytes: Buffer): Promise<void> {
+/**
+ * Writes data to stdout as fast as its reader takes it. A reader that takes nothing is waited for until `signal` aborts.
+ *
+ * @throws QmpBackupError `failed` where it does not take all of it; the reason of the signal
+ */
+export async function putBytes(bytes: Buffer, signal?: AbortSignal): Promise<void> {
   try {
     if (keeps(process.stdout.fd)) writeWhole(process.stdout.fd, bytes);
-    else await writeToReader(bytes);
+    else await writeToReader(bytes, signal);
   } catch (error) {
+    signal?.throwIfAborted();
     if (codeOf(error) !== 'EPIPE') throw fileError('write', 'stdout', error);
     throw new QmpBackupError('failed', 'whoever reads stdout has gone before its end', { cause: error });
   }
 }
 
-function writeToReader(bytes: Buffer): Promise<void> {
+function writeToReader(bytes: Buffer, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
-    process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()));
+    const onAbort = (): void => reject(signal?.reason as Error);
+    if (signal?.aborted) return onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    process.stdout.write(bytes, (error) => {
+      signal?.removeEventListener('abort', onAbort);
+      if (error) reject(error);
+      else resolve();
+    });
   });
+}
+
+/** Whether data wait for a reader who takes nothing: the process would wait with them. */
+export function isReaderStuck(): boolean {
+  return answerStream === process.stderr && process.stdout.writableLength > 0;
 }

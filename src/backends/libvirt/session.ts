@@ -257,7 +257,10 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
     allocated: backing.length > 0 ? size.capacity : Math.min(size.allocation, size.capacity),
     compat: null,
     encrypted: disk.encrypted,
-    cannotTrack: format === 'qcow2' ? null : `libvirt has no checkpoints for ${format} disks, so every backup reads the whole disk`,
+    cannotTrack:
+      format === 'qcow2'
+        ? null
+        : `libvirt has no checkpoints for ${format} disks, so every backup reads the whole disk`,
     bitmaps: [
       ...overlays.flatMap(({ name }) => (isTrackingOverlay(name) ? checkpointBitmap(name, size.capacity) : [])),
       ...domain.checkpoints.flatMap(({ disks }) =>

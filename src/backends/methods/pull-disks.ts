@@ -1,31 +1,24 @@
 import { copiesFailed, type FailedCopy, sparesOthers } from '../../core/failed-copies.js';
-import type { NbdSource } from '../../core/nbd-address.js';
 import type { PlannedDisk } from '../../core/plan.js';
 import { warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
 import { eachDisk, endingTogether } from '../../flow/all-of.js';
 import type { NbdDeadlines } from '../../nbd/client.js';
 import { NbdConnectionLost } from '../../nbd/errors.js';
-import type { OpenFile } from '../../repository/open-point.js';
 import type { BackupRun } from '../backup-run.js';
-import type { Copied, Copies, StagedImage } from '../copy-method.js';
+import type { Copied, Copies } from '../copy-method.js';
 import type { Difference, DifferenceOptions } from './pull-difference.js';
 import { pullFull, pullIncrement } from './pull-image.js';
-
-/** An image to be filled, and where its bytes are. */
-export interface PulledDisk extends StagedImage {
-  readonly source: NbdSource;
-  /** The dirty bitmap's name in the export, or `OWN_CLUSTERS`; null for all of the disk. */
-  readonly bitmap: string | null;
-  /** The chain that it is compared with, FULL first; null where it is not. */
-  readonly below: readonly OpenFile[] | null;
-}
+import type { PulledDisk } from './pulled-disk.js';
+import { streamInstant } from './stream-instant.js';
 
 /**
  * All disks at once; `folder` is for sockets. Throws at the first that fails, with `--skip-failed-disks` where no other is left
  * or can be spared; the others have ended by then.
  */
 export async function pullDisks(run: BackupRun, disks: readonly PulledDisk[], folder: string): Promise<Copies> {
+  const { archive } = run.context;
+  if (run.options.streams && archive) return streamInstant(run, disks, archive);
   const { signal, step } = endingTogether(run.signal);
   const progress = new Map(disks.map(({ planned }) => [planned.disk, { disk: planned.disk, done: 0, total: 0 }]));
   const work = new Map<string, number>();

@@ -7,7 +7,8 @@ import { makeScratch, removeScratch } from '../../repository/scratch.js';
 import type { BackupRun, Planned } from '../backup-run.js';
 import type { Copies, StagedImage } from '../copy-method.js';
 import { chainBelow } from './chain-below.js';
-import { type PulledDisk, pullDisks } from './pull-disks.js';
+import { pullDisks } from './pull-disks.js';
+import type { PulledDisk } from './pulled-disk.js';
 
 /**
  * Of images that QEMU has written whole, what differs from their parents goes into the images of the point, and the whole copies

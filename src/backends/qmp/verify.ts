@@ -15,6 +15,34 @@ import { compareWithInstant } from '../methods/compare-with-instant.js';
 import { MORE_SCRATCH } from './follow-jobs.js';
 import type { QmpPlan, QmpRun } from './run.js';
 
+export type FleecedTransactionDisk = TransactionDisk & { readonly fleece: FleecedDisk };
+
+/** Starts QEMU's NBD server for instants, `what` asks for it; resolves to its socket. `journal` says that the run serves NBD. */
+export async function serveInstants(
+  run: QmpRun,
+  { fleece }: FleecedTransactionDisk,
+  journal: Journal,
+  what: string,
+): Promise<string> {
+  const socket = join(dirname(fleece.scratch), 'nbd.sock');
+  refuseLongPath(socket, what);
+  await writeJournal(run.target, journal);
+  await serve(run, socket, journal, what);
+  return socket;
+}
+
+/** Exports a node of a fleeced disk; resolves to the name of the export. */
+export async function exportPart(
+  { session, attempt }: QmpRun,
+  { fleece }: FleecedTransactionDisk,
+  part: 'snapshot' | 'scratch',
+  index: number,
+): Promise<string> {
+  const name = exportName(attempt, part, index);
+  await exportNode(session.client, fleece.nodes[part], name);
+  return name;
+}
+
 /**
  * Proves a point before it is sealed: the frozen instant, which fleecing still holds, is exported read-only over NBD on
  * a unix socket and compared with the new image and all that it builds on, while the guest goes on. What was exported
@@ -30,10 +58,7 @@ export async function verifyPoint(
   const fleeced = staged.filter(isFleeced);
   const [first] = fleeced;
   if (!first) return;
-  const socket = join(dirname(first.fleece.scratch), 'nbd.sock');
-  refuseLongPath(socket);
-  await writeJournal(run.target, journal);
-  await serve(run, socket, journal);
+  const socket = await serveInstants(run, first, journal, '--verify');
   for (const [index, disk] of fleeced.entries()) await verifyDisk(run, planned, disk, { socket, index });
   for (const { planned: missed } of staged.filter(({ fleece }) => fleece === null)) {
     run.warn(
@@ -42,20 +67,20 @@ export async function verifyPoint(
   }
 }
 
-function isFleeced(disk: TransactionDisk): disk is TransactionDisk & { readonly fleece: FleecedDisk } {
+export function isFleeced(disk: TransactionDisk): disk is FleecedTransactionDisk {
   return disk.fleece !== null;
 }
 
-async function serve(run: QmpRun, socket: string, journal: Journal): Promise<void> {
+async function serve(run: QmpRun, socket: string, journal: Journal, what: string): Promise<void> {
   try {
     await startNbdServer(run.session.client, socket);
   } catch (error) {
     if (!(error instanceof QmpCommandError)) throw error;
     // It is somebody else's: no repair of ours may stop it.
     await writeJournal(run.target, { ...journal, servesNbd: false });
-    throw new QmpBackupError('failed', `--verify: QEMU could not serve the frozen instant: ${error.desc}`, {
+    throw new QmpBackupError('failed', `${what}: QEMU could not serve the frozen instant: ${error.desc}`, {
       cause: error,
-      hint: 'QEMU has one NBD server. If another program uses it, take the backup without --verify.',
+      hint: `QEMU has one NBD server. If another program uses it, take the backup without ${what}.`,
     });
   }
 }
@@ -63,13 +88,12 @@ async function serve(run: QmpRun, socket: string, journal: Journal): Promise<voi
 async function verifyDisk(
   run: QmpRun,
   planned: QmpPlan,
-  disk: TransactionDisk & { readonly fleece: FleecedDisk },
+  disk: FleecedTransactionDisk,
   { socket, index }: { readonly socket: string; readonly index: number },
 ): Promise<void> {
   const { client } = run.session;
   const exported = async (part: 'snapshot' | 'scratch'): Promise<BlockNodeSpec> => {
-    const name = exportName(run.attempt, part, index);
-    await exportNode(client, disk.fleece.nodes[part], name);
+    const name = await exportPart(run, disk, part, index);
     return nbdNode({ address: { kind: 'unix', path: socket }, exportName: name });
   };
   const snapshot = await exported('snapshot');
@@ -87,9 +111,9 @@ async function verifyDisk(
   }
 }
 
-function refuseLongPath(socket: string): void {
+function refuseLongPath(socket: string, what: string): void {
   if (isSocketPath(socket)) return;
-  throw new QmpBackupError('failed', `--verify: ${socket} is too long for the path of a socket`, {
+  throw new QmpBackupError('failed', `${what}: ${socket} is too long for the path of a socket`, {
     hint: 'Name a folder with a shorter path by --fleece-dir.',
   });
 }

@@ -5,13 +5,15 @@ import { backup } from '../../operations/backup/backup.js';
 import { hasRunAsChild } from '../child-run.js';
 import { backupDocument } from '../documents/backup.js';
 import { optionOf, requestFrom } from '../options.js';
+import { putBytes } from '../output.js';
 import type { Register } from '../register.js';
 import { fleecingText, renderBackup } from '../render/backup.js';
 import { createProgress } from '../render/progress.js';
 import type { CommandContext } from '../wiring.js';
 
 interface Flags {
-  readonly target: string;
+  readonly target?: string;
+  readonly output?: string;
   readonly quiesce?: boolean | string;
   readonly quisce?: boolean | string;
   readonly progressInterval: number;
@@ -21,6 +23,7 @@ export const backupCommand: Register = (program, run) => {
   const {
     level,
     target,
+    output,
     monthly,
     autoFullAfter,
     fullInstead,
@@ -47,6 +50,12 @@ export const backupCommand: Register = (program, run) => {
       }),
     )
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
+    .addOption(
+      optionOf(output, 'with --level copy, instead of --target: -, a tar of raw images on stdout; nothing is stored', {
+        short: '-o',
+        value: '<->',
+      }),
+    )
     .addOption(optionOf(monthly, 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>'))
     .addOption(
       optionOf(
@@ -182,8 +191,9 @@ function refuseForeignOptions(flags: Readonly<Record<string, unknown>>): void {
 
 async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   refuseForeignOptions(flags as unknown as Record<string, unknown>);
-  if (await hasRunAsChild(flags.target)) return;
+  if (flags.target !== undefined && (await hasRunAsChild(flags.target))) return;
   const { globals, log, signal, now, trace } = context;
+  if (flags.output === '-') context.stdoutIsData('--output -');
   const progress = createProgress(log, flags.progressInterval * 1000, globals.quiet ?? false);
   const quiesce = flags.quiesce ?? flags.quisce;
   const request = requestFrom(BACKUP_OPTIONS, { ...globals, ...flags, quiesce });
@@ -193,6 +203,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
       signal,
       now,
       trace,
+      archive: (bytes) => putBytes(bytes, signal),
       report: (event) => {
         switch (event.kind) {
           case 'warning':
@@ -242,7 +253,7 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   context.done(
     () => backupDocument(result),
     () => renderBackup(result),
-    result.point ? 'the point is sealed' : 'nothing was changed',
+    flags.output === '-' ? 'the archive is whole' : result.point ? 'the point is sealed' : 'nothing was changed',
   );
   if (result.point?.lacks?.some(({ kind }) => kind === 'failed')) context.endWith('partial');
 }

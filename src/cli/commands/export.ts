@@ -41,7 +41,7 @@ async function runExport(flags: Flags, context: CommandContext): Promise<void> {
   const percent = createPercent(log);
   const result = await exportPoints(request, {
     signal,
-    archive: putBytes,
+    archive: (bytes) => putBytes(bytes, signal),
     report: (event) => {
       switch (event.kind) {
         case 'warning':

@@ -8,16 +8,17 @@ export function renderBackup(result: BackupResult): string {
 }
 
 function renderPoint({ target, plan }: BackupResult, point: NonNullable<BackupResult['point']>): string {
+  const streamed = target === '-';
   const what = point.chain === null ? 'copy' : `point ${point.number} of chain ${point.chain}`;
   const rows = point.disks.map(({ disk, level, file, changed, allocated, durationMs }) => [
     `  ${disk}`,
     level.toUpperCase(),
     `${formatBytes(changed)} copied`,
-    `${formatBytes(allocated)} on disk`,
+    ...(streamed ? [] : [`${formatBytes(allocated)} on disk`]),
     formatDuration(durationMs),
-    file,
+    streamed ? `${disk}.raw` : file,
   ]);
-  const heading = `sealed ${what} in ${target}, ${point.consistency}, ${formatTime(point.createdAt)}`;
+  const heading = `${streamed ? 'streamed' : `sealed ${what} in ${target}`}, ${point.consistency}, ${formatTime(point.createdAt)}`;
   const out = plan.leftOut.flatMap(({ name, reason, kind }) =>
     kind === 'rule' || kind === 'failed' ? [`  ${name}: not in it, ${reason}`] : [],
   );

@@ -21,8 +21,10 @@ export async function measureSpace(
   { target, options, signal }: BackupRun,
   plan: BackupPlan,
 ): Promise<SpaceNeed & { readonly network: boolean }> {
-  const { reserve, stallTimeoutMs } = options;
+  const { reserve, stallTimeoutMs, streams } = options;
   const { free, total, network } = await freeSpace(target, { timeoutMs: stallTimeoutMs, signal });
+  // Nothing of a stream is stored there.
+  if (streams) return { need: 0, free, reserve: 0, network };
   return { need: spaceNeeded(plan.disks), free, reserve: reserve ?? defaultReserve({ total }), network };
 }
 

@@ -2,10 +2,10 @@ import type { Dirent } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import type { Catalog } from '../../core/catalog.js';
-import { currentChain, describedSource } from '../../core/chain.js';
+import { currentChain } from '../../core/chain.js';
 import type { LeftOut } from '../../core/disk.js';
-import { recordedHardware } from '../../core/hardware.js';
 import { displayName, type VmIdentity } from '../../core/identity.js';
+import { MACHINE_SCHEMA, machineRecord, type PlacedInMachine } from '../../core/machine-record.js';
 import type { LackedDisk, Point } from '../../core/point.js';
 import { isDamageFinding, refuseFindings } from '../../core/point-findings.js';
 import { type NameParts, type RestoredNames, restoredNames } from '../../core/restored-names.js';
@@ -53,12 +53,6 @@ export interface RestoreSource {
   readonly lacks: readonly LackedDisk[];
 }
 
-export interface PlacedInMachine {
-  /** In the folder, else a path. */
-  readonly file: string;
-  readonly format: string;
-}
-
 export interface RestoreSourceDisk {
   readonly disk: string;
   /** The target of a libvirt domain's disk. */
@@ -94,7 +88,7 @@ export async function recordedSource(run: RestoreRun, catalog: Catalog): Promise
   });
   const asked = { point: plan.point, called: point };
   return {
-    ...{ point, disks, names, lacks, leftOut: plan.leftOut, machine: (placed) => machineOf(plan, placed) },
+    ...{ point, disks, names, lacks, leftOut: plan.leftOut, machine: (placed) => machineRecord(plan, placed) },
     definition: await readDefinition(target, asked, options.definition, warn),
   };
 }
@@ -105,8 +99,6 @@ function lackedOf({ point }: OpenPoint, { disks = [], include = [], exclude = []
   return (point.lacks ?? []).filter(({ disk, kind }) => kind !== 'request' && !exclude.includes(disk));
 }
 
-const MACHINE_SCHEMA = 1;
-
 /** Of a domain beside the original its own. */
 function vmName({ definition }: RestoreOptions, vm: VmIdentity): string | null {
   return definition.name ?? displayName(vm);
@@ -116,25 +108,6 @@ function vmName({ definition }: RestoreOptions, vm: VmIdentity): string | null {
 function numberInName(point: Point, catalog: Catalog): string {
   if (point.chain === null) return point.id;
   return point.chain === currentChain(catalog) ? `${point.number}` : `${point.chain}-${point.number}`;
-}
-
-function machineOf({ catalog, point, disks }: OpenPoint, placed: (disk: string) => PlacedInMachine): object {
-  const { createdAt, consistency, vmStatus } = point;
-  const machine = { ...point.machine, hardware: recordedHardware(catalog.points, point) };
-  return {
-    schema: MACHINE_SCHEMA,
-    ...machine,
-    takenAt: createdAt,
-    consistency,
-    vmStatus,
-    disks: disks.map(({ entry: { disk, virtualSize, plaintextOfEncrypted }, chain }) => ({
-      disk,
-      ...placed(disk),
-      virtualSize,
-      plaintextOfEncrypted,
-      source: describedSource(chain.map(({ entry }) => entry)),
-    })),
-  };
 }
 
 // --- without one, as the Python tools leave it ------------------------------------------------------------------------

@@ -24,7 +24,8 @@ import { chainBelow } from '../../methods/chain-below.js';
 import { compareWithInstant } from '../../methods/compare-with-instant.js';
 import { removeFilesOfFailed } from '../../methods/failed-disks.js';
 import { type LeftByDeadRun, leftByDeadRun, retiring } from '../../methods/left-by-dead-run.js';
-import { pullDisks, type PulledDisk } from '../../methods/pull-disks.js';
+import { pullDisks } from '../../methods/pull-disks.js';
+import type { PulledDisk } from '../../methods/pulled-disk.js';
 import { repairOffline } from '../repair.js';
 import type { DefinitionToTake, OfflineVm } from '../vm.js';
 

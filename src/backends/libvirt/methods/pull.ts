@@ -20,7 +20,8 @@ import type { Planned } from '../../backup-run.js';
 import type { StagedImage } from '../../copy-method.js';
 import { chainBelow } from '../../methods/chain-below.js';
 import { compareWithInstant } from '../../methods/compare-with-instant.js';
-import { pullDisks, type PulledDisk } from '../../methods/pull-disks.js';
+import { pullDisks } from '../../methods/pull-disks.js';
+import type { PulledDisk } from '../../methods/pulled-disk.js';
 import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
 
 /** libvirt serves the instant over NBD and keeps what the guest overwrites in scratch images; our own hands write. */

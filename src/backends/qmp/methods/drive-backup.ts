@@ -41,10 +41,12 @@ import { holdVm, refuseMoved } from '../hold-vm.js';
 import { prepareFleece } from '../prepare-fleece.js';
 import { probeImages } from '../probe-images.js';
 import { repair, takeFailedOut, takeFleecingOut } from '../repair.js';
+import { pullDisks } from '../../methods/pull-disks.js';
+import type { PulledDisk } from '../../methods/pulled-disk.js';
 import type { QmpPlan, QmpRun } from '../run.js';
 import type { VmSession } from '../session.js';
 import { type Guards, releaseGuards, startGuards } from '../start-guards.js';
-import { verifyPoint } from '../verify.js';
+import { exportPart, isFleeced, serveInstants, verifyPoint } from '../verify.js';
 
 /**
  * QEMU writes the images by its own backup jobs, begun in one transaction: from the disk itself, or fleeced, from a
@@ -132,7 +134,10 @@ class DriveBackup implements CopyAttempt {
     const { qemuUser } = this.#parts;
     const { disks: fleeced, fleece } = this.fleecing;
     const options = { qemuUser, fleeced, signal, mayHang: this.planned.network, warn };
-    this.#disks = await probeImages(session.client, staged, options);
+    // Of a stream QEMU writes no image.
+    this.#disks = this.#run.options.streams
+      ? toBeRead(staged, fleeced)
+      : await probeImages(session.client, staged, options);
     // Before a filter is above any disk, under whose name its device would tell of it.
     await this.#hardware;
     if (fleece) await prepareFleece(this.#run, this.#disks, qemuUser);
@@ -164,12 +169,38 @@ class DriveBackup implements CopyAttempt {
     const slowed = this.#disks.filter(({ fleece }) => this.freezer && !fleece).map(({ planned }) => planned.job);
     await setSpeed(session.client, slowed, options.speedLimit);
     await releaseGuards(this.#parts.guards);
-    await startFleecedJobs(session.client, this.#disks, this.#jobOptions());
+    if (!options.streams) await startFleecedJobs(session.client, this.#disks, this.#jobOptions());
     return taken;
   }
 
   async copy(): Promise<Copies> {
+    if (this.#run.options.streams) return this.#stream();
     const copies = await followJobs(this.#run, this.planned, this.#parts.errors);
+    this.#parts.errors.close();
+    return copies;
+  }
+
+  /** The instants are read from here, over NBD. */
+  async #stream(): Promise<Copies> {
+    const fleeced = this.#disks.filter(isFleeced);
+    const [first] = fleeced;
+    if (!first) throw new Error('a stream without a disk that is fleeced');
+    const path = await serveInstants(this.#run, first, this.#serving(), '--output');
+    const byCluster = answersByCluster(this.#run.session.client.greeting);
+    const disks: PulledDisk[] = [];
+    for (const [index, disk] of fleeced.entries()) {
+      const exportName = await exportPart(this.#run, disk, 'snapshot', index);
+      const source = { address: { kind: 'unix' as const, path }, exportName };
+      disks.push({
+        planned: disk.planned,
+        path: disk.path,
+        empty: { size: disk.planned.source.virtualSize },
+        source,
+        ...{ bitmap: null, below: null, whole: null },
+        byCluster,
+      });
+    }
+    const copies = await pullDisks(this.#run, disks, dirname(first.fleece.scratch));
     this.#parts.errors.close();
     return copies;
   }
@@ -217,7 +248,8 @@ class DriveBackup implements CopyAttempt {
   }
 
   #serving(): Journal {
-    return { ...this.journal, servesNbd: this.#run.options.verify !== null };
+    const { verify, streams } = this.#run.options;
+    return { ...this.journal, servesNbd: verify !== null || streams };
   }
 
   /** Resolves to whether nothing is frozen by us any more. */
@@ -230,6 +262,21 @@ class DriveBackup implements CopyAttempt {
       return false;
     }
   }
+}
+
+/** @throws QmpBackupError `unsafe` for a disk that no guest device has open: it has no instant without a job */
+function toBeRead(staged: readonly StagedImage[], fleeced: QmpPlan['fleecing']['disks']): readonly TransactionDisk[] {
+  return staged.map(({ planned, path }) => {
+    const fleece = fleeced.get(planned.disk);
+    if (fleece) return { planned, path, aio: 'threads', fleece };
+    throw new QmpBackupError(
+      'unsafe',
+      `--output: no guest device has ${planned.disk} open, so its instant cannot be kept`,
+      {
+        hint: `Leave it out with --exclude ${planned.disk}, or take the backup into a target.`,
+      },
+    );
+  });
 }
 
 function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan, left: LeftByDeadRun): Journal {

@@ -42,7 +42,7 @@ const plannedDisk = object(
 export const backupDocumentSchema = document(
   'backup',
   {
-    target: text('Folder of the point: with --monthly that of the month'),
+    target: text('Folder of the point: with --monthly that of the month; - where the disks went to stdout'),
     plan: object(
       {
         level,

@@ -1,0 +1,168 @@
+import { execa } from 'execa';
+import { once } from 'node:events';
+import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { MiB } from '../support/builders.js';
+import { ensureBuilt } from '../support/built.js';
+import { expectCli, PROGRAM } from '../support/cli.js';
+import { compareImages } from '../support/lab/compare.js';
+import { flush, write, writeZeroes } from '../support/lab/guest-writes.js';
+import { run } from '../support/lab/programs.js';
+import { patient } from '../support/patience.js';
+import { type Scenario, scenario } from '../support/scenario.js';
+
+/** The disks of a VM as one tar on stdout, at one instant, while the guest goes on; nothing is stored here. */
+beforeAll(ensureBuilt, patient(180_000));
+
+const THREE = [
+  { id: 'd1', size: 24 * MiB },
+  { id: 'd2', size: 16 * MiB, format: 'raw' as const },
+  { id: 'd3', size: 8 * MiB + 512, via: 'blockdev' as const },
+];
+
+async function filled(): Promise<Scenario> {
+  const lab = await scenario(THREE);
+  for (const [index, { id, size }] of THREE.entries()) {
+    await write(lab.vm, id, { offset: 0, length: 3 * MiB, pattern: index + 1 });
+    await write(lab.vm, id, { offset: size - 70_000 - (size % 512), length: 65_536, pattern: index + 17 });
+    await writeZeroes(lab.vm, id, { offset: MiB, length: 200_000 });
+  }
+  return lab;
+}
+
+/** Raw copies of the disks as they are now. */
+async function freezeCopies(lab: Scenario): Promise<Readonly<Record<string, string>>> {
+  const copies: Record<string, string> = {};
+  for (const { id, file, format = 'qcow2' } of lab.vm.options.disks) {
+    await flush(lab.vm, id);
+    copies[id] = join(lab.dir, `${id}.copy`);
+    await run('qemu-img', ['convert', '-U', '-f', format, '-O', 'raw', file ?? '', copies[id]]);
+  }
+  return copies;
+}
+
+const streaming = (lab: Scenario, ...more: readonly string[]): string[] => [
+  ...['--socket', lab.vm.socket, 'backup', '--level', 'copy', '--output', '-', ...more],
+];
+
+function started(lab: Scenario) {
+  return execa(process.execPath, [PROGRAM, ...streaming(lab)], { reject: false, buffer: false, encoding: 'buffer' });
+}
+
+/** What is left of a run that should leave nothing: here and in the VM. */
+async function expectNothing(lab: Scenario): Promise<void> {
+  await lab.expectNothingLeft(0);
+  expect((await readdir(lab.dir, { recursive: true })).filter((name) => name.includes('.scratch'))).toEqual([]);
+}
+
+describe('a stream', () => {
+  it(
+    'is what the disks were at the instant, with holes',
+    async () => {
+      const lab = await filled();
+      const copies = await freezeCopies(lab);
+      const archive = join(lab.dir, 'vm.tar');
+      const streamed = execa('bash', [
+        '-c',
+        `${process.execPath} ${PROGRAM} ${streaming(lab, '--json').join(' ')} >${archive}`,
+      ]);
+      const { stderr } = await streamed;
+      const answer = JSON.parse(stderr.slice(stderr.indexOf('{\n'))) as {
+        point: { consistency: string };
+        target: string;
+      };
+      expect(answer).toMatchObject({ target: '-', point: { consistency: 'crash' } });
+      {
+        const folder = join(lab.dir, 'unpacked');
+        await mkdir(folder);
+        await run('tar', ['-C', folder, '-xf', archive]);
+        expect((await readdir(folder)).toSorted()).toEqual(['d1.raw', 'd2.raw', 'd3.raw', 'machine.json']);
+        for (const { id, size } of THREE) {
+          const path = join(folder, `${id}.raw`);
+          await compareImages(path, copies[id] ?? '');
+          expect((await stat(path)).size).toBe(size);
+          expect((await stat(path)).blocks * 512).toBeLessThan(4 * MiB);
+        }
+        const machine = JSON.parse(await readFile(join(folder, 'machine.json'), 'utf8')) as { disks: unknown[] };
+        expect(machine.disks).toHaveLength(3);
+      }
+      await expectNothing(lab);
+    },
+    patient(120_000),
+  );
+
+  it(
+    'is that instant whatever the guest writes while a slow reader takes it',
+    async () => {
+      const lab = await filled();
+      const copies = await freezeCopies(lab);
+      const folder = join(lab.dir, 'slow');
+      await mkdir(folder);
+      const program = started(lab);
+      await once(program.stdout, 'readable');
+      // The instant has passed; the pipe is full, and nobody reads.
+      for (const { id } of THREE) {
+        await write(lab.vm, id, { offset: 100_000, length: 2 * MiB, pattern: 0xee });
+        await writeZeroes(lab.vm, id, { offset: 2 * MiB + 100_000, length: 300_000 });
+        await write(lab.vm, id, { offset: 5 * MiB, length: MiB, pattern: 0xee });
+      }
+      await sleep(1_000);
+      const tar = execa('tar', ['-C', folder, '-xf', '-']);
+      program.stdout.pipe(tar.stdin);
+      await tar;
+      expect((await program).exitCode).toBe(0);
+      for (const { id } of THREE) await compareImages(join(folder, `${id}.raw`), copies[id] ?? '');
+      await expectNothing(lab);
+    },
+    patient(120_000),
+  );
+
+  it(
+    'whose reader dies ends with 1, and one that is interrupted ends, and neither leaves anything',
+    async () => {
+      const lab = await filled();
+      const gone = started(lab);
+      await once(gone.stdout, 'readable');
+      gone.stdout.destroy();
+      expect((await gone).exitCode).toBe(1);
+      await expectNothing(lab);
+      const interrupted = started(lab);
+      await once(interrupted.stdout, 'readable');
+      interrupted.kill('SIGTERM');
+      expect((await interrupted).exitCode).toBe(143);
+      await expectNothing(lab);
+      // One that is killed leaves the guest running, and what it had in the VM goes with the next run.
+      const killed = started(lab);
+      await once(killed.stdout, 'readable');
+      killed.kill('SIGKILL');
+      await killed;
+      await write(lab.vm, 'd1', { offset: 0, length: MiB, pattern: 5 });
+      await lab.backup('full');
+      await lab.expectNothingLeft(1);
+      await lab.expectChainEqualsDisks();
+    },
+    patient(120_000),
+  );
+
+  it(
+    'is refused with what it has no place for',
+    async () => {
+      const lab = await scenario([{ id: 'd1' }]);
+      const base = ['--socket', lab.vm.socket, 'backup', '--output', '-'];
+      for (const more of [
+        [],
+        ['--level', 'inc'],
+        ['--level', 'copy', '--target', '/x'],
+        ['--level', 'copy', '--verify'],
+      ]) {
+        await expectCli(2, [...base, ...more]);
+      }
+      await expectCli(2, ['--socket', lab.vm.socket, 'backup', '--level', 'copy', '--output', 'vm.tar']);
+      await expectCli(2, ['--socket', lab.vm.socket, 'backup']);
+      await expectNothing(lab);
+    },
+    patient(60_000),
+  );
+});
