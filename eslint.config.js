@@ -3,7 +3,7 @@ import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
   // The examples are compiled against the built package by a test.
-  { ignores: ['dist', '.build', '.cache', 'coverage', 'docs/examples'] },
+  { ignores: ['dist', 'build', '.build', '.cache', 'coverage', 'docs/examples'] },
   js.configs.recommended,
   ...tseslint.configs.recommendedTypeChecked,
   {

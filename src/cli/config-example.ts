@@ -79,6 +79,7 @@ const SAMPLES: Readonly<Record<string, string>> = {
   include: '[vda]',
   exclude: '[vdb, vdc]',
   'fleece-dir': '/var/lib/qmpbackup/scratch',
+  'overlay-dir': '/var/lib/qmpbackup/overlays',
   'speed-limit': '100M',
   reserve: '20G',
   'max-age': '26h',

@@ -1,4 +1,4 @@
-import { type BackupRequest, backupOptions } from '../backends/backup-options.js';
+import { backupOptions } from '../backends/backup-options.js';
 import type { OptionRule } from '../core/option-rules.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { pruneOptions, type PruneRequest } from '../operations/prune/options.js';
@@ -48,7 +48,7 @@ export function vmFrom({ defaults }: Config, kind: 'vms' | 'discover', { name, p
   return { name, place, values };
 }
 
-const OF_DOMAINS = ['connect', 'start-paused', 'method', 'kill-job'];
+const OF_DOMAINS = ['connect', 'start-paused', 'method', 'track', 'overlay-dir', 'kill-job'];
 
 /** A setting that was found and stands in no file. */
 export function foundSetting(given: Given, place: Place): Setting {
@@ -140,8 +140,8 @@ export function refuseWrong(vm: Vm): void {
   }
   const requested = (verb: Verb, power?: Power): object =>
     Object.fromEntries(optionsFor(vm, verb, power).map(({ name: key, given }) => [key, given]));
-  backupOptions(requested('backup') as BackupRequest);
-  if (values.has('offline')) backupOptions(requested('backup', 'off') as BackupRequest);
+  backupOptions(requested('backup'));
+  if (values.has('offline')) backupOptions(requested('backup', 'off'));
   if (isPruned(vm)) pruneOptions(requested('prune') as PruneRequest);
   const boot = values.has('verify.boot-every');
   verifyOptions({ ...requested('verify'), boot } as VerifyRequest);

@@ -44,14 +44,18 @@ describe('the example of a configuration', () => {
   it.each(comments.map((index) => [lines[index]?.trim(), index] as const))('is right with %s', (line, index) => {
     const text = lines.map((each, at) => (at === index ? each.replace('# ', '') : each)).join('\n');
     // What goes with another option only is refused for that alone.
-    const goesWith = GOES_WITH.find(([key]) => line?.startsWith(`# ${key}:`))?.[1];
-    const whole = goesWith === undefined ? text : text.replace(new RegExp(`# (${goesWith}: )`), '$1');
+    const goesWith = GOES_WITH.find(([key]) => line?.startsWith(`# ${key}:`));
+    const whole = (goesWith?.slice(1) ?? []).reduce((all, other) => {
+      const [key, value] = other.split(': ');
+      return all.replace(new RegExp(`# (${key}: )${value === undefined ? '' : '\\S+'}`), `$1${value ?? ''}`);
+    }, text);
     expect(() => prove(whole)).not.toThrow();
   });
 });
 
-/** Keys with another that they need. */
-const GOES_WITH: readonly (readonly [string, string])[] = [
+/** Keys with others that they need, and the values of these where the example has others. */
+const GOES_WITH: readonly (readonly [string, ...string[]])[] = [
+  ['overlay-dir', 'method: overlay', 'track: overlay'],
   ['monthly', 'vm-name'],
   ['expect', 'boot-every'],
   ['evidence', 'boot-every'],
