@@ -274,7 +274,7 @@ describe('an external snapshot between two points', () => {
     await rm(overlay);
     await lab.restart();
     await change(lab, 'd1', 5);
-    if (between) await expectIncRefused(lab, /d1: the bitmap of FULL-\d+\.qcow2 is gone/);
+    if (between) await expectIncRefused(lab, /d1: the bitmap of INC-\d+\.qcow2 is gone/);
     expect((await pointOf(lab, 'auto')).levels).toBe(between ? 'd1 inc by comparison, d2 inc' : 'd1 inc, d2 inc');
     await change(lab, 'd1', 6);
     const last = await pointOf(lab, 'inc');
