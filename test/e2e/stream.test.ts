@@ -130,13 +130,13 @@ describe('a stream', () => {
       await expectNothing(lab);
       const interrupted = started(lab);
       await once(interrupted.stdout, 'readable');
-      interrupted.kill('SIGTERM');
+      process.kill(interrupted.pid!, 'SIGTERM');
       expect((await interrupted).exitCode).toBe(143);
       await expectNothing(lab);
       // One that is killed leaves the guest running, and what it had in the VM goes with the next run.
       const killed = started(lab);
       await once(killed.stdout, 'readable');
-      killed.kill('SIGKILL');
+      process.kill(killed.pid!, 'SIGKILL');
       await killed;
       await write(lab.vm, 'd1', { offset: 0, length: MiB, pattern: 5 });
       await lab.backup('full');
