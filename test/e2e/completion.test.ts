@@ -65,7 +65,7 @@ it.each([
   ['zsh', 'zsh -f -i', 'autoload -U compinit; compinit -u -D; . ./zsh; compdef _qmpbackup qmpbackup'],
 ])('%s completes commands, options, words, files, points and disks', async (_, shell, prepare) => {
   await expectShown(shell, prepare, [
-    ['qmpbackup conso\t', /qmpbackup consolidate /],
+    ['qmpbackup prun\t', /qmpbackup prune /],
     ['qmpbackup --quiet backup --level \t\t', /auto\W[^]*copy[^]*diff[^]*full[^]*inc/],
     ['qmpbackup --socket /x backup --allow-pl\t', /--allow-plaintext /],
     ['qmpbackup --json=li\t', /--json=lines/],
@@ -87,7 +87,7 @@ describe('fish', () => {
   };
 
   it('completes commands, options, words, points and disks', async () => {
-    expect(await offers('qmpbackup conso')).toEqual(['consolidate']);
+    expect(await offers('qmpbackup prun')).toEqual(['prune']);
     expect(await offers('qmpbackup backup --level ')).toEqual(['auto', 'copy', 'diff', 'full', 'inc']);
     expect(await offers('qmpbackup --socket /x backup --allow-pl')).toEqual(['--allow-plaintext']);
     expect(await offers('qmpbackup --json=li')).toEqual(['--json=lines']);

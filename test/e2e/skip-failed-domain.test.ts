@@ -112,7 +112,7 @@ describe('a disk of a domain that fails while it is copied', () => {
     const expectOnlyVda = async (): Promise<void> => {
       const { point } = (await expectCli(3, run)).json<Answer>();
       expect(point).toMatchObject({
-        disks: [{ disk: 'vda', level: 'full' }],
+        disks: [{ disk: 'vda', level: 'inc' }],
         lacks: [{ disk: 'vdb', kind: 'failed' }],
       });
       await scenario.expectNothingLeft(1);
@@ -128,7 +128,7 @@ describe('a disk of a domain that fails while it is copied', () => {
     await expectOnlyVda();
     await write(scenario.domain, 'vdb', { ...BAD, pattern: 0x22 });
     const { point } = await scenario.backup('auto');
-    expect(point.disks.map(({ disk, level }) => `${disk} ${level}`)).toEqual(['vda full', 'vdb inc']);
+    expect(point.disks.map(({ disk, level }) => `${disk} ${level}`)).toEqual(['vda inc', 'vdb inc']);
     await scenario.expectChainEqualsDisks();
     await scenario.expectNothingLeft(2);
     await scenario.domain.destroy();
