@@ -117,7 +117,7 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
         throw new QmpBackupError('usage', `${flag} writes data to stdout, and ${why}`, {
           hint: lines
             ? 'Use --json: its answer goes to stderr then.'
-            : 'Send it to a file or a program: … | ssh HOST …',
+            : 'Send it to a file or a program, such as ssh.',
         });
       }
       answerOnStderr();
