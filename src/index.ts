@@ -13,8 +13,7 @@ export type { SpaceNeed } from './core/space.js';
 
 export { cleanup } from './operations/cleanup.js';
 export { consolidateSource } from './operations/consolidate-source.js';
-export type { ConsolidatedDisk } from './backends/libvirt/consolidate-source.js';
-export type { OverlayLayer } from './core/overlay-layers.js';
+export type { ConsolidatedDisk, OverlayLayer } from './core/overlay-layers.js';
 export type {
   ConsolidateSourceContext,
   ConsolidateSourceRequest,
@@ -24,8 +23,7 @@ export type { CleanupContext, CleanupResult, JudgedBitmap } from './operations/c
 export { info } from './operations/info.js';
 export type { InfoContext, VmInfo } from './operations/info.js';
 export { list } from './operations/list.js';
-export type { ListedPoint, ListedTarget, ListResult } from './operations/list.js';
-export type { UnreadTarget } from './repository/histories.js';
+export type { ListedPoint, ListedTarget, ListResult, UnlistedTarget } from './operations/list.js';
 export type { FreedAlone } from './core/point-space.js';
 export type { CleanupRequest, InfoRequest, ListRequest } from './operations/options.js';
 export type { Damage } from './core/damage.js';

@@ -40,3 +40,14 @@ export function layersOf(layers: readonly [ImageLayer, ...ImageLayer[]]): DiskLa
   const own = lowest === undefined ? layers[0] : layers[lowest.depth + 1];
   return { overlays, image: own ?? layers[0], above: others };
 }
+
+export interface ConsolidatedDisk {
+  readonly target: string;
+  /** The one image that the disk is on afterwards. */
+  readonly image: string;
+  readonly by: 'commit' | 'pull';
+  /** Overlays of ours, whose files are removed. */
+  readonly removed: readonly string[];
+  /** Images of others that are in the chain no more; their files stay. */
+  readonly left: readonly string[];
+}

@@ -1,4 +1,5 @@
-import { type ConsolidatedDisk, consolidateDomain } from '../backends/libvirt/consolidate-source.js';
+import { consolidateDomain } from '../backends/libvirt/consolidate-source.js';
+import type { ConsolidatedDisk } from '../core/overlay-layers.js';
 import { LOCK_OPTIONS, requireVm, VM_OPTIONS } from '../backends/vm-options.js';
 import { contextOf, type VerbContext, type WarningEvent } from '../backends/verb-context.js';
 import { choice, type OptionRules, type RequestOf, valuesOf, yesOrNo } from '../core/option-rules.js';

@@ -8,7 +8,8 @@ import { isFileFinding, type PointFinding } from '../core/point-findings.js';
 import { type FreedAlone, freedAlone } from '../core/point-space.js';
 import { fileKey } from '../core/verified.js';
 import type { Warning } from '../core/warning.js';
-import { readTargets, type UnreadTarget } from '../repository/histories.js';
+import type { QmpBackupError } from '../errors.js';
+import { readTargets } from '../repository/histories.js';
 import { openEveryPoint, type PointState } from '../repository/open-point.js';
 import { readMemory } from '../repository/verified-file.js';
 import { LIST_OPTIONS, type ListRequest } from './options.js';
@@ -41,10 +42,16 @@ export interface ListedTarget {
   readonly warnings: readonly Warning[];
 }
 
+/** One whose catalog cannot be read. */
+export interface UnlistedTarget {
+  readonly target: string;
+  readonly error: QmpBackupError;
+}
+
 export interface ListResult {
   readonly targets: readonly ListedTarget[];
   /** Of several targets those whose catalog cannot be read: they hide no other. */
-  readonly unread: readonly UnreadTarget[];
+  readonly unread: readonly UnlistedTarget[];
 }
 
 /**

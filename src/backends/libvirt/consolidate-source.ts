@@ -1,6 +1,6 @@
 import { isAbsolute } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ImageLayer, layersOf } from '../../core/overlay-layers.js';
+import { type ImageLayer, layersOf, type ConsolidatedDisk } from '../../core/overlay-layers.js';
 import { isOverlay } from '../../core/overlay-names.js';
 import { reconcileVm, type RepairAction } from '../../core/reconcile.js';
 import { type Warning, warning } from '../../core/warning.js';
@@ -18,17 +18,6 @@ import { type DomainSession, imagesOf, openDomain, refuseDomainState } from './s
 
 /** `commit`: into the image at the bottom; `pull`: into the one that the guest writes to. */
 export type Adoption = 'none' | 'commit' | 'pull';
-
-export interface ConsolidatedDisk {
-  readonly target: string;
-  /** The one image that the disk is on afterwards. */
-  readonly image: string;
-  readonly by: 'commit' | 'pull';
-  /** Overlays of ours, whose files are removed. */
-  readonly removed: readonly string[];
-  /** Images of others that are in the chain no more; their files stay. */
-  readonly left: readonly string[];
-}
 
 export interface ConsolidatedSource {
   readonly disks: readonly ConsolidatedDisk[];
