@@ -1,15 +1,22 @@
 import { fileNode, qcow2Node } from '../core/block-node.js';
-import { joinSpans, type Range, type Span, totalLength } from '../core/extents.js';
+import { joinSpans, type Range, roundOut, type Span, totalLength } from '../core/extents.js';
 import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import { syncFile } from '../host/durable.js';
 import type { NbdClient } from '../nbd/client.js';
 import { NbdConnectionLost } from '../nbd/errors.js';
 import { pull, sinkOf } from '../nbd/pull.js';
-import type { MapExtent } from '../qemu-tools/image-info.js';
 import { nodeOf, viewOf } from '../qemu-tools/image-view.js';
 import { type QemuNbd, startQemuNbd } from '../qemu-tools/qemu-nbd.js';
 import { compare, map } from '../qemu-tools/steps.js';
-import { type FillOptions, type ImageToFill, type Proof, rangesIn, slicesOf, wrongResult } from './image-to-fill.js';
+import {
+  type FillOptions,
+  heldIn,
+  type ImageToFill,
+  type Proof,
+  rangesIn,
+  slicesOf,
+  wrongResult,
+} from './image-to-fill.js';
 import { withClient } from './with-client.js';
 
 /**
@@ -23,20 +30,25 @@ export async function fillIncrement(image: ImageToFill, { signal, onProgress, at
   const path = `${dir}/${partial}`;
   const long = { cwd: dir, signal };
   const own = viewOf([partial]);
-  const sizes = new Set(files.map(({ virtualSize }) => virtualSize));
+  const sizes = files.map(({ virtualSize }) => virtualSize);
+  // The last cluster of a disk that grew later is a whole one by now.
+  const shape = { size: Math.max(...sizes), clusterSize: IMAGE_CLUSTER };
+  const clustersOf = (spans: readonly Span[]): readonly Span[] => roundOut(joinSpans(spans), shape);
   const slices = slicesOf(files, atOnce);
   let prove: Proof = () => Promise.resolve();
   for (const [index, slice] of slices.entries()) {
     await prove();
-    const before = index === 0 ? [] : held(await map(own, long));
+    const before = index === 0 ? [] : heldIn(await map(own, long));
     const extents = await map(viewOf(slice), long);
-    const ranges = rangesIn(extents);
-    refuseParts(partial, ranges, sizes);
+    const held = heldIn(extents);
+    refuseParts(partial, held, new Set(sizes));
+    const last = extents.at(-1);
+    const ranges = rangesIn(extents, last ? last.start + last.length : 0);
     await copyRanges(image, slice, ranges, signal, (percent) => onProgress((index * 100 + percent) / slices.length));
     await syncFile(path);
     // Bytes, and which clusters there are: in zeros that hide nothing a comparison sees no difference.
-    const after = held(await map(own, long));
-    if (!isSame(after, joinSpans([...before, ...held(extents)]))) {
+    const after = heldIn(await map(own, long));
+    if (!isSame(clustersOf(after), clustersOf([...before, ...held]))) {
       throw wrongResult(partial, 'it does not hold the clusters that were merged');
     }
     prove = async () => {
@@ -82,15 +94,10 @@ async function serving(
 }
 
 /** A part of a cluster of the new image would hide what is below the rest of it. */
-function refuseParts(partial: string, ranges: readonly Range[], sizes: ReadonlySet<number>): void {
+function refuseParts(partial: string, held: readonly Span[], sizes: ReadonlySet<number>): void {
   const ends = (at: number): boolean => at % IMAGE_CLUSTER === 0 || sizes.has(at);
-  const odd = ranges.find(({ offset, length }) => !ends(offset) || !ends(offset + length));
+  const odd = held.find(({ offset, length }) => !ends(offset) || !ends(offset + length));
   if (odd) throw wrongResult(partial, `a part of a cluster was to be written, at byte ${odd.offset}`);
-}
-
-/** Where an image has clusters, in order. */
-function held(extents: readonly MapExtent[]): readonly Span[] {
-  return joinSpans(extents.filter(({ present }) => present).map(({ start, length }) => ({ offset: start, length })));
 }
 
 function isSame(a: readonly Span[], b: readonly Span[]): boolean {

@@ -1,4 +1,5 @@
-import type { Range } from '../core/extents.js';
+import { joinSpans, type Range, rangesOfIncrement, type Span } from '../core/extents.js';
+import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import type { PointDisk } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
 import type { MapExtent } from '../qemu-tools/image-info.js';
@@ -33,11 +34,22 @@ export function slicesOf(files: ImageToFill['files'], atOnce = MOST_AT_ONCE): re
   );
 }
 
-/** What an image has, by its map, with what it says of zeros. */
-export function rangesIn(extents: readonly MapExtent[]): readonly Range[] {
-  return extents
-    .filter(({ present }) => present)
-    .map(({ start, length, data, zero }) => ({ kind: data && !zero ? 'data' : 'zero', offset: start, length }));
+/** Where an image has clusters, by its map, in order. */
+export function heldIn(extents: readonly MapExtent[]): readonly Span[] {
+  return joinSpans(extents.filter(({ present }) => present).map(({ start, length }) => ({ offset: start, length })));
+}
+
+/**
+ * What an image has, by its map, in clusters, with what it says of zeros. Holes of its file count as zeros, and begin and end anywhere: a
+ * cluster that is zero in part is data.
+ *
+ * @param size of the disk, in bytes
+ */
+export function rangesIn(extents: readonly MapExtent[], size: number): readonly Range[] {
+  const zero = extents
+    .filter((extent) => extent.zero || !extent.data)
+    .map(({ start, length }) => ({ offset: start, length }));
+  return rangesOfIncrement({ dirty: heldIn(extents), zero }, { size, clusterSize: IMAGE_CLUSTER });
 }
 
 export function wrongResult(partial: string, why: string): QmpBackupError {

@@ -17,7 +17,7 @@ import { beginning } from '../qemu-tools/examine.js';
 import { viewOf } from '../qemu-tools/image-view.js';
 import { map } from '../qemu-tools/steps.js';
 import { digestOfList, digestsOfRanges, readPieces } from '../repository/digest.js';
-import { rangesIn, slicesOf } from './image-to-fill.js';
+import { heldIn, rangesIn, slicesOf } from './image-to-fill.js';
 
 /** A FULL into a copy of whose file the increments above it can be written, so that the work is that of the increments. */
 export interface MovableFull {
@@ -61,8 +61,9 @@ export async function movableFull(
   const slices: MergeSlice[] = [];
   let newer: readonly Span[] = [];
   for (const slice of slicesOf(increments).toReversed()) {
-    const ranges = rangesIn(await map(viewOf(slice), { cwd: dir, signal }));
-    if (!ranges.every((range) => isWhole(range, full.virtualSize))) return undefined;
+    const extents = await map(viewOf(slice), { cwd: dir, signal });
+    if (!heldIn(extents).every((span) => isWhole(span, full.virtualSize))) return undefined;
+    const ranges = rangesIn(extents, full.virtualSize);
     slices.unshift({ files: slice, ranges: rangesWithout(ranges, newer) });
     newer = joinSpans([...newer, ...ranges]);
   }

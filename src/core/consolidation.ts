@@ -51,7 +51,11 @@ export function planConsolidation(catalog: Pick<Catalog, 'points'>, dropped: Rea
         files.add(below.entry);
         top = below.entry;
       }
-      if (files.size > 1) lines.push({ disk: entry.disk, files: [...files].reverse(), point: point.id });
+      if (files.size === 1) continue;
+      const line: MergeLine = { disk: entry.disk, files: [...files].reverse(), point: point.id };
+      lines.push(line);
+      const odd = hiddenTail(line, owners);
+      if (odd) unmergeable.push({ point: odd.point, disk: entry.disk, file: odd.entry.file, why: odd.why });
     }
   }
   return { lines, unmergeable };
@@ -77,6 +81,25 @@ function whyNotMerged(file: PointDisk, child: PointDisk, other: string | undefin
   if (file.virtualSize > child.virtualSize) return `${child.file}, which builds on it, is a smaller disk`;
   if (file.state !== 'whole' || child.state !== 'whole') return `a rebase of ${file.disk} is half done`;
   return null;
+}
+
+/**
+ * Past the end of a file the disk is zero, whatever is below: where it shrank and grew again, what lies there in the file that the line
+ * builds on would show.
+ */
+function hiddenTail(
+  line: MergeLine,
+  owners: ReadonlyMap<string, Owned>,
+): (Owned & { readonly why: string }) | undefined {
+  const [first] = line.files;
+  if (!first || first.virtualSize >= topOf(line).virtualSize) return undefined;
+  const below = owners.get(`${line.disk}/${first.parent}`)?.entry;
+  const own = owners.get(`${line.disk}/${first.file}`);
+  if (!below || !own || below.virtualSize <= first.virtualSize) return undefined;
+  return {
+    ...own,
+    why: `it is a smaller disk than ${below.file}, on which it builds, and ${topOf(line).file} a larger one`,
+  };
 }
 
 /** A file that was made of a line, as it was sealed. Sizes are bytes. */

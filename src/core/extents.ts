@@ -88,8 +88,8 @@ export function totalLength(spans: readonly Span[]): number {
   return spans.reduce((sum, { length }) => sum + length, 0);
 }
 
-/** The clusters that hold any byte of the spans, joined where they touch, up to the end of the disk. */
-function roundOut(spans: readonly Span[], { size, clusterSize }: ImageShape): readonly Span[] {
+/** The clusters that hold any byte of the spans, which are in order, joined where they touch, up to the end of the disk. */
+export function roundOut(spans: readonly Span[], { size, clusterSize }: ImageShape): readonly Span[] {
   const rounded: Span[] = [];
   for (const { offset, length } of spans) {
     const start = offset - (offset % clusterSize);

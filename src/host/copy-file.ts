@@ -1,3 +1,4 @@
+import { realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { isLocal, mountedType } from './mounts.js';
@@ -7,7 +8,7 @@ import { runProgram } from './program.js';
 const WITH_REFLINK: ReadonlySet<string | undefined> = new Set(['btrfs', 'xfs', 'bcachefs']);
 
 export function canShareBlocks(folder: string): boolean {
-  return isLocal(folder) && WITH_REFLINK.has(mountedType(folder));
+  return isLocal(folder) && WITH_REFLINK.has(mountedType(realpathSync(folder)));
 }
 
 const CLONE_MS = 600_000;

@@ -32,6 +32,7 @@ import {
   type Step,
   withPieceList,
 } from '../support/chains.js';
+import { run as runProgram } from '../support/lab/programs.js';
 import { mountSmall } from '../support/mounts.js';
 
 /** `consolidate` on real chains, beside which lies a copy of the disk at each point. */
@@ -301,6 +302,92 @@ describe('the bytes of a line', () => {
     await expectSame(join(dir, 'part.qcow2'), lab.flat('d1', files.at(-1)!.file));
     // No more than the increments: the rest is still below.
     expect(await allocatedIn(join(dir, 'part.qcow2'))).toBeLessThan(await allocatedIn(join(dir, 'whole.qcow2')));
+  });
+});
+
+describe('files as they are found', () => {
+  /** Of one disk, the first point pinned; `afterwards` is done to each file. */
+  async function found(
+    disks: readonly Pick<Step, 'size' | 'io'>[],
+    afterwards: (path: string) => Promise<unknown> = () => Promise.resolve(),
+  ): Promise<Lab> {
+    const lab = await makeLab();
+    const names = disks.map((_, n) => (n === 0 ? 'FULL-10.qcow2' : `INC-${10 + n}.qcow2`));
+    const made = disks.map((each, n): Step => ({
+      ...each,
+      file: names[n]!,
+      ...(n === 0 ? {} : { on: names[n - 1]! }),
+    }));
+    const entries: PointDisk[] = [];
+    for (const each of await makeDisk(lab, 'd1', made)) {
+      await afterwards(join(lab.folder('d1'), each.file));
+      entries.push(await withPieceList(lab, each));
+    }
+    await record(
+      lab,
+      pointsOf(entries).map((each) => (each.number === 0 ? { ...each, pinned: true as const } : each)),
+    );
+    return lab;
+  }
+
+  /** What was the state of each point still is; their numbers. */
+  async function expectStates(lab: Lab): Promise<readonly number[]> {
+    const { points } = await requireCatalog(lab.target);
+    for (const { number, disks } of points) {
+      const before = number === 0 ? 'FULL-10.qcow2' : `INC-${10 + number}.qcow2`;
+      await expectSame(join(lab.folder('d1'), disks[0]!.file), lab.flat('d1', before));
+    }
+    const [checked] = (await verify({ target: lab.target, readData: true })).targets;
+    expect(checked?.findings).toEqual([]);
+    return points.map(({ number }) => number);
+  }
+
+  const newestOnly = (lab: Lab) => prune({ target: lab.target, keepLast: 1, consolidate: true });
+
+  /** 10.5 clusters. */
+  const ODD = 0.65625;
+
+  it('are merged where a disk grew whose last cluster was a part of one, and had been written or not', async () => {
+    for (const last of ['write -P 2 640k 32k', 'write -z 640k 32k', 'write -P 2 64k 64k']) {
+      const lab = await found([
+        { size: ODD, io: ['write -P 1 0 672k'] },
+        { size: ODD, io: [last] },
+        { size: 2, io: ['write -P 3 192k 64k'] },
+      ]);
+      await newestOnly(lab);
+      expect(await expectStates(lab), last).toEqual([0, 2]);
+    }
+  });
+
+  it('stay where a disk shrank and grew again, for what had been behind its end would show', async () => {
+    const lab = await found([
+      { size: 2, io: ['write -P 1 0 2M'] },
+      { size: ODD, io: ['write -P 2 64k 64k'] },
+      { size: 2, io: ['write -P 3 192k 64k'] },
+    ]);
+    const { histories } = await newestOnly(lab);
+    expect(JSON.stringify(histories[0]?.points[1]?.reasons)).toContain(
+      'it is a smaller disk than FULL-10.qcow2, on which it builds, and INC-12.qcow2 a larger one',
+    );
+    expect(await expectStates(lab)).toEqual([0, 1, 2]);
+  });
+
+  it('are merged where zeros in them became holes of their files, as `cp --sparse=always` makes them', async () => {
+    const lab = await found(
+      [
+        { size: 16, io: ['write -P 1 0 16M'] },
+        { size: 16, io: ['write -P 0 64k 4M', 'write -P 5 1028k 4k', 'write -P 6 2048k 64k'] },
+        { size: 16, io: ['write -P 0 1M 1M', 'write -P 3 192k 4k'] },
+        { size: 16, io: ['write -P 0 8M 1M', 'write -P 7 8200k 8k'] },
+      ],
+      (path) => runProgram('fallocate', ['--dig-holes', path]),
+    );
+    await newestOnly(lab);
+    expect(await expectStates(lab)).toEqual([0, 3]);
+    const now = await requireCatalog(lab.target);
+    await writeCatalog(lab.target, { ...now, points: now.points.map((each) => ({ ...each, pinned: undefined })) });
+    await consolidate({ target: lab.target, keep: 1 });
+    expect(await expectStates(lab)).toEqual([3]);
   });
 });
 

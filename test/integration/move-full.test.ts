@@ -1,10 +1,11 @@
-import { copyFile, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, open, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { movableFull } from '../../src/consolidation/movable-full.js';
 import { moveFull } from '../../src/consolidation/move-full.js';
 import type { PointDisk } from '../../src/core/point.js';
+import { canShareBlocks } from '../../src/host/copy-file.js';
 import { check } from '../../src/qemu-tools/steps.js';
 import { digestByPieces } from '../../src/repository/digest.js';
 import type { KnownImage } from '../../src/repository/seal-file.js';
@@ -147,6 +148,14 @@ describe.each(['copied', 'shared'] as const)('a FULL that is moved, its file %s'
     const now = await digestByPieces(join(lab.folder('d1'), PARTIAL), 'gmac');
     expect(now.digests.flatMap((each, index) => (each === digest.digests[index] ? [] : [index]))).toEqual([2]);
   });
+});
+
+it('shares blocks by the file system that a link leads to', async () => {
+  const lab = await labOf('shared');
+  const [onXfs, toXfs] = [join(lab.root, 'xfs'), join(lab.root, 'link')];
+  await symlink(onXfs, toXfs);
+  await symlink(lab.root, join(onXfs, 'away'));
+  expect([onXfs, toXfs, lab.root, join(onXfs, 'away')].map(canShareBlocks)).toEqual([true, true, false, false]);
 });
 
 it('is moved wherever it lies, and of more increments than are opened at once', async () => {
