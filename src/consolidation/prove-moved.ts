@@ -189,6 +189,7 @@ async function proveTables(
   const count = Math.max(before.place.l1.entries, after.place.l1.entries);
   for (let table = 0; table < count; table += 1) {
     signal.throwIfAborted();
+    if (l2Of(before, table) === 0 && l2Of(after, table) === 0) continue;
     const [was, is] = await allOf([
       readL2(files.before, old, before, table, one),
       readL2(files.after, path, after, table, other),
@@ -216,15 +217,14 @@ async function readTables(file: FileHandle, path: string): Promise<Tables> {
   return { place, l1: await readAt(file, path, Buffer.alloc(entries * 8), offset, entries * 8) };
 }
 
+/** Where it is in the file; 0 where there is none. */
+function l2Of({ place, l1 }: Tables, table: number): number {
+  return table < place.l1.entries ? l2OffsetOf(l1.readBigUInt64BE(table * 8)) : 0;
+}
+
 /** All zeros where there is none. */
-async function readL2(
-  file: FileHandle,
-  path: string,
-  { place, l1 }: Tables,
-  table: number,
-  into: Buffer,
-): Promise<Buffer> {
-  const offset = table < place.l1.entries ? l2OffsetOf(l1.readBigUInt64BE(table * 8)) : 0;
+async function readL2(file: FileHandle, path: string, tables: Tables, table: number, into: Buffer): Promise<Buffer> {
+  const offset = l2Of(tables, table);
   return offset === 0 ? into.fill(0) : readAt(file, path, into, offset, into.length);
 }
 

@@ -1,6 +1,7 @@
 import { realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { codeOf } from './file-errors.js';
 import { isLocal, mountedType } from './mounts.js';
 import { runProgram } from './program.js';
 
@@ -38,5 +39,7 @@ export async function copyRange(
   signal.throwIfAborted();
   if (exitCode === 0) return;
   const words = failure ? messageOf(failure) : stderr.trim();
-  throw new QmpBackupError('failed', `${from} cannot be copied to ${to}: ${words}`);
+  throw new QmpBackupError('failed', `${from} cannot be copied to ${to}: ${words}`, {
+    ...(codeOf(failure) === 'ENOENT' ? { hint: 'Install dd: apt install coreutils' } : {}),
+  });
 }
