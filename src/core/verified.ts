@@ -116,6 +116,22 @@ export interface FileVerdict {
   readonly readWith: number | undefined;
 }
 
+type Damage = NonNullable<VerifiedFile['damage']>;
+
+/** It is as old as what was found first, and as wide as all that was: what newer files hide of it is judged by its places. */
+function damageNow(
+  before: Damage | null,
+  { code, why, ranges }: Pick<FileFault, 'why' | 'ranges'> & Pick<Damage, 'code'>,
+  now: string,
+): Damage {
+  if (!before) return { code, why, foundAt: now, ...(ranges && { ranges: [...ranges] }) };
+  const known = new Set(before.ranges?.map(({ start }) => start));
+  if (!before.ranges || ranges?.every(({ start }) => known.has(start))) return before;
+  const more = (ranges ?? []).filter(({ start }) => !known.has(start));
+  const all = [...before.ranges, ...more].toSorted((a, b) => a.start - b.start);
+  return { code, why, foundAt: before.foundAt, ...(ranges && { ranges: all }) };
+}
+
 /** What is known of a file after a look at it; undefined where that is nothing. */
 export function afterLook(
   before: VerifiedFile | undefined,
@@ -129,8 +145,7 @@ export function afterLook(
   if (!fault && before?.damage && !hasDigest(entry)) return { ...known, damage: null };
   const code = REMEMBERED.find((each) => each === fault?.code);
   if (fault && code) {
-    const places = fault.ranges && { ranges: [...fault.ranges] };
-    return { ...known, damage: known.damage ?? { code, why: fault.why, foundAt: now, ...places } };
+    return { ...known, damage: damageNow(known.damage, { code, why: fault.why, ranges: fault.ranges }, now) };
   }
   return before;
 }

@@ -2,7 +2,7 @@
  * Moves into a new image what of a disk differs from its parent, cluster by cluster. Memory is bounded: extents are asked for one
  * part of the disk at a time.
  */
-import { type Range, rangesOfDifference, totalLength } from '../core/extents.js';
+import { joinSpans, type Range, rangesOfDifference, rangesWithout, totalLength } from '../core/extents.js';
 import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import type { NbdClient } from './client.js';
 import { readExtents } from './meta-contexts.js';
@@ -13,11 +13,16 @@ export interface Parent {
   readonly client: NbdClient;
   /** A shorter way to its bytes, and to zeros beyond its end; false where that leads to none of them. */
   readonly read: (offset: number, into: Buffer) => Promise<boolean>;
-  /** The clusters of a part of the disk that are to be stored, whatever the parent seems to have there; asked once it was read. */
-  readonly mustStore: (
-    offset: number,
-    length: number,
-  ) => Promise<readonly { readonly start: number; readonly end: number }[]>;
+  /**
+   * What of a part of the disk is to be stored, whatever the parent seems to have there; asked once it was read, or told to be zero.
+   * It may reach beyond the part.
+   */
+  readonly mustStore: (offset: number, length: number) => Promise<readonly Stretch[]>;
+}
+
+interface Stretch {
+  readonly start: number;
+  readonly end: number;
 }
 
 export interface Differences {
@@ -54,7 +59,7 @@ export async function pullDifferences(
     const runs = runsOfDifference(
       data,
       known,
-      (at) => rotten.some(({ start, end }) => start <= at && at < end),
+      (from, to) => rotten.some(({ start, end }) => start < to && from < end),
       offset,
     );
     idle.push(buffer);
@@ -74,7 +79,7 @@ export async function pullDifferences(
     flush: sink.flush,
   };
   const { onProgress } = options;
-  const ranges = differencesOf(disk, parent.client, (bytes) => (skipped += bytes));
+  const ranges = differencesOf(disk, parent, (bytes) => (skipped += bytes));
   await pull(disk, ranges, comparing, {
     ...{ ...options, pieceSize: STEP },
     onProgress: onProgress && (({ done, total }) => onProgress({ done: done + skipped, total })),
@@ -83,20 +88,42 @@ export async function pullDifferences(
 }
 
 /** What may differ, window by window; tells how much of each does not. */
-function differencesOf(disk: NbdClient, parent: NbdClient, onSkipped: (bytes: number) => void): ToldRanges {
+function differencesOf(disk: NbdClient, parent: Parent, onSkipped: (bytes: number) => void): ToldRanges {
   const { size } = disk.export;
   return {
     total: size,
     ranges: (async function* (): AsyncGenerator<Range, void, undefined> {
       for (let offset = 0; offset < size; offset += WINDOW) {
         const window = { offset, length: Math.min(WINDOW, size - offset) };
-        const [here, there] = await Promise.all([zeroIn(disk, window), zeroIn(parent, window)]);
-        const ranges = rangesOfDifference({ disk: here, parent: there }, window, IMAGE_CLUSTER);
+        const [here, there] = await Promise.all([zeroIn(disk, window), zeroIn(parent.client, window)]);
+        const ranges = await withRotten(parent, { disk: here, parent: there }, window);
         onSkipped(window.length - totalLength(ranges));
         yield* ranges;
       }
     })(),
   };
+}
+
+/**
+ * What is zero in both is not read. But the parent may tell so of clusters of data that are holes in its file, and the piece that
+ * holds them may have rotted.
+ */
+async function withRotten(
+  { mustStore }: Pick<Parent, 'mustStore'>,
+  zero: { readonly disk: readonly Window[]; readonly parent: readonly Window[] },
+  window: Window,
+): Promise<readonly Range[]> {
+  const ranges = rangesOfDifference(zero, window, IMAGE_CLUSTER);
+  const rotten: Window[] = [];
+  for (const { offset, length } of rangesWithout([{ ...window, kind: 'zero' }], ranges)) {
+    for (const { start, end } of await mustStore(offset, length)) rotten.push({ offset: start, length: end - start });
+  }
+  if (rotten.length === 0) return ranges;
+  const proved = rangesWithout(
+    zero.parent.map((each) => ({ ...each, kind: 'zero' })),
+    joinSpans(rotten),
+  );
+  return rangesOfDifference({ disk: zero.disk, parent: proved }, window, IMAGE_CLUSTER);
 }
 
 interface Window {
@@ -133,13 +160,13 @@ interface Run {
 function runsOfDifference(
   data: Buffer,
   known: Buffer,
-  mustStore: (at: number) => boolean,
+  mustStore: (start: number, end: number) => boolean,
   offset: number,
 ): readonly Run[] {
   const runs: Run[] = [];
   for (let start = 0; start < data.length; start += IMAGE_CLUSTER) {
     const end = Math.min(data.length, start + IMAGE_CLUSTER);
-    if (!mustStore(offset + start) && data.compare(known, start, end, start, end) === 0) continue;
+    if (!mustStore(offset + start, offset + end) && data.compare(known, start, end, start, end) === 0) continue;
     const last = runs.at(-1);
     const isZero = data.compare(ZEROS, 0, end - start, start, end) === 0;
     if (last?.end === start && last.isZero === isZero) runs[runs.length - 1] = { ...last, end };

@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { ByteRange } from '../core/pieces.js';
-import { QCOW2_HEADER_BYTES } from '../core/qcow2-header.js';
+import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../core/qcow2-header.js';
 import {
   clusterOf,
   type ClusterPlace,
@@ -61,11 +61,14 @@ export class ClusterMap {
     return found;
   }
 
-  /** Where the file keeps all but data; undefined for tables of another kind than usual. @throws what `read` throws */
+  /** Where the file keeps all but data; undefined for tables of another kind than usual, and where it has snapshots or bitmaps. @throws what `read` throws */
   async metadata(): Promise<readonly ByteRange[] | undefined> {
     const tables = await this.#open();
     if (!tables) return undefined;
     const { place, l1, header } = tables;
+    // They have tables of their own, which QEMU reads when it opens the file.
+    const { snapshots, autoclearFeatures } = parseQcow2Header(header);
+    if (snapshots > 0 || (autoclearFeatures & BITMAPS) !== 0n) return undefined;
     const cluster = 2 ** place.clusterBits;
     const clusterAt = (start: number): ByteRange => ({ start, end: start + cluster });
     const { offset, clusters } = refcountsOf(header);
@@ -99,6 +102,9 @@ export class ClusterMap {
     return table;
   }
 }
+
+/** Of the features that others may clear: there are bitmaps in the file. */
+const BITMAPS = 1n;
 
 /** Neighbours of which the same is said, in words, are one. */
 function addTo(found: Mapped[], mapped: Mapped): void {

@@ -119,17 +119,20 @@ async function openFile(file: OpenFile, signal: AbortSignal, hash?: HashRange): 
   const pieces = new ProvedPieces(file, hash);
   const map = new ClusterMap(async (range) => {
     const bad = await pieces.badIn(handle, range, signal);
-    if (bad) throw new BadTables(bad.fault);
+    if (bad) throw new BadTables(file.entry.file, bad.fault);
     return readAt(handle, range);
   }, TABLES);
   return { ...file, handle, pieces, map, bad: new Map() };
 }
 
-class BadTables extends Error {
+/** Found on the way only where they have rotted since they were proved. */
+class BadTables extends QmpBackupError {
   readonly fault: FileFault;
 
-  constructor(fault: FileFault) {
-    super(fault.why);
+  constructor(file: string, fault: FileFault) {
+    super('damaged', `${file}, with which the disk is compared: ${fault.why}`, {
+      hint: 'The next run takes a FULL of that disk.',
+    });
     this.fault = fault;
   }
 }

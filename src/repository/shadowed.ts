@@ -6,11 +6,14 @@ import type { ByteRange } from '../core/pieces.js';
 import { fileKey } from '../core/verified.js';
 import { chainsIn, type Healed } from '../core/whole-chains.js';
 import { QmpBackupError } from '../errors.js';
-import { fileError } from '../host/file-errors.js';
+import { codeOf } from '../host/file-errors.js';
 import { ClusterMap, type Mapped, readAt } from './cluster-map.js';
 import { diskFolder, pathIn } from './layout.js';
 
-/** Whether what is wrong with one file of a chain, FULL first, costs the state of its newest nothing. */
+/**
+ * Whether what is wrong with one file of a chain, FULL first, costs the state of its newest nothing. Where a file that would have to
+ * tell cannot be read it does not: that is damage of its own.
+ */
 export async function isHealed(
   chain: readonly { readonly path: string; readonly virtualSize: number }[],
   path: string,
@@ -26,7 +29,6 @@ export async function isHealed(
  * have every cluster of it. So where a backup has healed what had rotted below it, its point is whole.
  *
  * @param at which file is meant
- * @throws QmpBackupError for a file that cannot be read
  */
 async function isShadowed(
   paths: readonly string[],
@@ -83,7 +85,8 @@ async function dataIn(
   const found: ByteRange[] = [];
   for (let start = 0; start < virtualSize; start += STEP) {
     const clusters = await map.clustersIn({ start, end: Math.min(virtualSize, start + STEP) });
-    for (const { guest, place } of clusters ?? []) if (isData(place) && isHit(place)) found.push(guest);
+    for (const { guest, place } of clusters ?? [])
+      if (isData(place) && isHit(place)) found.push({ ...guest, end: Math.min(guest.end, virtualSize) });
   }
   return found;
 }
@@ -101,7 +104,11 @@ async function notIn(map: ClusterMap, wanted: readonly ByteRange[]): Promise<rea
   for (const range of wanted) {
     const clusters = await map.clustersIn(range);
     if (!clusters) return undefined;
-    for (const { guest, place } of clusters) if (place === 'below') below.push(guest);
+    for (const { guest, place } of clusters) {
+      // Its clusters may be larger than those that are asked for.
+      const [start, end] = [Math.max(guest.start, range.start), Math.min(guest.end, range.end)];
+      if (place === 'below') below.push({ start, end });
+    }
   }
   return below;
 }
@@ -112,9 +119,9 @@ async function withMap<T>(path: string, use: (map: ClusterMap) => Promise<T>): P
     const opened = (handle = await open(path, 'r'));
     return await use(new ClusterMap((range) => readAt(opened, range), 1));
   } catch (error) {
-    // No header, or a table cut off: that is damage of its own.
-    if (error instanceof QmpBackupError && error.code === 'damaged') return undefined;
-    throw error instanceof QmpBackupError ? error : fileError('read', path, error);
+    // No header, a table cut off or out of reach, no file.
+    if (error instanceof QmpBackupError || codeOf(error) !== undefined) return undefined;
+    throw error;
   } finally {
     await handle?.close();
   }

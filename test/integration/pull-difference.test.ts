@@ -1,16 +1,25 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { copyFile, open, readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, open, readFile, stat, truncate, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { pullDifference, type StoredDifference } from '../../src/backends/methods/pull-difference.js';
 import { fileNode } from '../../src/core/block-node.js';
+import { PIECE_BYTES } from '../../src/core/pieces.js';
 import { createImage } from '../../src/host/empty-image.js';
 import { startQemuNbd } from '../../src/qemu-tools/qemu-nbd.js';
 import { openPoint, type OpenFile } from '../../src/repository/open-point.js';
 import { ParentProver } from '../../src/repository/prove-parent.js';
 import { isHealed } from '../../src/repository/shadowed.js';
 import { MiB } from '../support/builders.js';
-import { type Lab, makeDisk, makeLab, pointsOf, record, withPieceList } from '../support/chains.js';
+import {
+  describe as describeFile,
+  type Lab,
+  makeDisk,
+  makeLab,
+  pointsOf,
+  record,
+  withPieceList,
+} from '../support/chains.js';
 import { clustersIn, rot } from '../support/comparison.js';
 import { run } from '../support/lab/programs.js';
 
@@ -53,6 +62,61 @@ async function change(disk: string, offset: number, bytes: Buffer): Promise<void
   const file = await open(disk, 'r+');
   await file.write(bytes, 0, bytes.length, offset);
   await file.close();
+}
+
+interface Foreign {
+  /** Of `qemu-img create`. */
+  readonly options?: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly io: readonly string[];
+  /** What else qemu-img does with it. */
+  readonly then?: (path: string) => readonly string[];
+}
+
+/** A FULL that another program has made, with two increments of ours; the disk is as the newest. */
+async function foreign({ options, size, io, then }: Foreign): Promise<Made> {
+  const lab = await makeLab();
+  const folder = lab.folder('vda');
+  await mkdir(folder, { recursive: true });
+  const [full, ...newer] = FILES;
+  const path = join(folder, full);
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...(options ? ['-o', options] : []), path, String(size)]);
+  await run('qemu-io', ['-f', 'qcow2', ...io.flatMap((command) => ['-c', command]), path]);
+  if (then) await run('qemu-img', then(path));
+  const entries = [await describeFile(lab, 'vda', { file: full, parent: null, virtualSize: size })];
+  for (const [index, file] of newer.entries()) {
+    await createImage(join(folder, file), { size, backing: FILES[index]! });
+    await run('qemu-io', ['-f', 'qcow2', '-c', `write -P 7 ${index + 1}M 64k`, join(folder, file)]);
+    entries.push(await describeFile(lab, 'vda', { file, parent: FILES[index]!, virtualSize: size }));
+  }
+  await record(lab, pointsOf(await Promise.all(entries.map((each) => withPieceList(lab, each)))));
+  const { disks } = await openPoint(lab.target, {}, { look: 'catalog' });
+  const disk = join(lab.root, 'disk.raw');
+  await run('qemu-img', ['convert', '-O', 'raw', join(folder, FILES[2]), disk]);
+  return { lab, chain: disks[0]!.chain, disk };
+}
+
+/** Rots the FULL where it has what the disk has at `offset`: of the piece the disk's difference has all, and its state shows none. */
+async function expectHealed(all: Made, offset: number): Promise<void> {
+  const full = all.chain[0]!.path;
+  const { stdout } = await run('qemu-img', ['map', '--output=json', full]);
+  const extents = JSON.parse(stdout) as { start: number; length: number; offset?: number }[];
+  const extent = extents.find(({ start, length }) => start <= offset && offset < start + length)!;
+  const at = extent.offset! + offset - extent.start;
+  await rot(full, at);
+  const start = at - (at % PIECE_BYTES);
+  const end = Math.min(start + PIECE_BYTES, (await stat(full)).size);
+  const prover = await ParentProver.open(all.chain, signal);
+  expect(await prover.whyUnusable()).toBeUndefined();
+  await prover.close();
+  const { path, healed } = await pulled(all);
+  expect(healed).toMatchObject([{ file: FILES[0] }]);
+  await expectSame(path, all.disk);
+  const { size: virtualSize } = await stat(all.disk);
+  const before = all.chain.map((each) => ({ path: each.path, virtualSize }));
+  expect(await isHealed(before, full, { ranges: [{ start, end }] })).toBe(false);
+  expect(await isHealed([...before, { path, virtualSize }], full, { ranges: [{ start, end }] })).toBe(true);
 }
 
 let count = 200;
@@ -164,6 +228,46 @@ describe('what differs of a disk from its chain', () => {
     // With its tables the file is lost, whatever is above it.
     const tables = { ranges: [{ start: 0, end: 4 * MiB }] };
     expect(await isHealed(placed([...paths, path]), full!.path, tables)).toBe(false);
+  });
+
+  it.each([4096, 512 * 1024, 2 * MiB])('has all that had rotted in a file of clusters of %i bytes', async (cluster) => {
+    const end = 10 * MiB + 3 * CLUSTER + 512;
+    // All tables come first. Of each cluster of the new file the older one has not the beginning, where its own are smaller.
+    const tables = Array.from({ length: 6 }, (_, each) => `write -P 9 ${2 * each}M 512`);
+    const blocks = Array.from({ length: 96 }, (_, each) => `write -P ${each + 10} ${each * 64 + 4}k 60k`);
+    const io = [...tables, ...blocks, `write -P 200 10308k ${end - 10_308 * 1024}`];
+    const all = await foreign({ options: `cluster_size=${cluster}`, size: end, io });
+    await expectHealed(all, 10_308 * 1024);
+  });
+
+  it('has all that had rotted in a file whose space was reserved, zeros that are holes in it too', async () => {
+    const all = await foreign({ options: 'preallocation=metadata', size: SIZE * MiB, io: ['write -P 5 9M 64k'] });
+    await expectHealed(all, 9 * MiB);
+  });
+
+  it.each([
+    ['a snapshot', ['snapshot', '-c', 'before']],
+    ['a bitmap', ['bitmap', '--add']],
+  ])('is not told from a file with %s: it has tables that are not proved', async (_, [verb = '', ...options]) => {
+    const io = ['write -P 5 0 12M'];
+    const name = verb === 'bitmap' ? ['before'] : [];
+    const all = await foreign({ size: SIZE * MiB, io, then: (path) => [verb, ...options, path, ...name] });
+    const prover = await ParentProver.open(all.chain, signal);
+    expect(await prover.whyUnusable()).toMatchObject({ file: FILES[0], fault: { code: 'no-image' } });
+    await prover.close();
+    const { path } = await pulled(all);
+    const state = [...all.chain.map((each) => each.path), path].map((each) => ({
+      path: each,
+      virtualSize: SIZE * MiB,
+    }));
+    expect(await isHealed(state, state[0]!.path, { ranges: [{ start: 8 * MiB, end: 12 * MiB }] })).toBe(false);
+  });
+
+  it('heals nothing where a file that would have to tell is gone', async () => {
+    const { chain } = await made();
+    const state = chain.map(({ path }) => ({ path, virtualSize: SIZE * MiB }));
+    await unlink(chain[1]!.path);
+    expect(await isHealed(state, chain[0]!.path, { ranges: [{ start: 8 * MiB, end: 12 * MiB }] })).toBe(false);
   });
 
   it('cannot be told where the tables of a file have rotted', async () => {

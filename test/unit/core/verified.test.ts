@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { ByteRange } from '../../../src/core/pieces.js';
 import {
   afterLook,
   fileKey,
@@ -6,6 +7,7 @@ import {
   readVerifiedValue,
   rememberedDamage,
   sealedAs,
+  type VerifiedFile,
 } from '../../../src/core/verified.js';
 import { catalog, entry, point } from '../../support/builders.js';
 
@@ -27,6 +29,21 @@ describe('what is remembered of a file', () => {
     expect(found).toMatchObject({ readAt: EARLY, damage: { ...damaged, foundAt: LATE } });
     expect(afterLook(found, { entry: full, fault: undefined, readWith: undefined }, LATE)).toBe(found);
     expect(afterLook(found, { entry: full, fault: undefined, readWith: 8 }, LATE)).toMatchObject({ damage: null });
+  });
+
+  it('is damage in all places where it was found, and in none that is known where one look did not tell', () => {
+    const [first, second] = [
+      { start: 0, end: 10 },
+      { start: 20, end: 30 },
+    ];
+    const look = (before: VerifiedFile | undefined, ranges: readonly ByteRange[] | undefined, now: string) =>
+      afterLook(before, { entry: full, fault: { ...damaged, ranges }, readWith: undefined }, now);
+    const found = look(undefined, [second], EARLY);
+    expect(look(found, [second], LATE)?.damage).toEqual({ ...damaged, foundAt: EARLY, ranges: [second] });
+    expect(look(found, [first], LATE)?.damage).toEqual({ ...damaged, foundAt: EARLY, ranges: [first, second] });
+    const unknown = look(found, undefined, LATE);
+    expect(unknown?.damage).toEqual({ ...damaged, foundAt: EARLY });
+    expect(look(unknown, [first], LATE)?.damage).toEqual({ ...damaged, foundAt: EARLY });
   });
 
   it.each(['missing', 'unreadable', 'not-a-file', 'no-folder'] as const)('is never that it is %s', (code) => {
