@@ -1,14 +1,15 @@
 import type { Warning } from '../../src/core/warning.js';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { expectCli } from '../support/cli.js';
+import { levelsOf } from '../support/comparison.js';
 import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
-import { scenario, type Scenario, textsOf } from '../support/scenario.js';
+import { type BackupAnswer, scenario, type Scenario, textsOf } from '../support/scenario.js';
 
 /**
  * A disk whose copy fails once the instant has passed: the run fails, or with `--skip-failed-disks` the others are sealed. Of the
@@ -143,6 +144,27 @@ describe('a disk that fails while it is copied', () => {
     expect(whole.point.disks.map(({ level }) => level)).toEqual(['inc', 'inc', 'inc']);
     await expectNewest(lab, IDS);
     await lab.expectNothingLeft(2);
+  });
+
+  it('before it can be compared: the others are, nothing of its whole copy is left, and the next run compares it', async () => {
+    const lab = await threeDisks();
+    await lab.backup('full');
+    await withReadErrors(lab, ['d1']);
+    const { disks } = lab.vm.options;
+    await lab.vm.kill();
+    await lab.restart({ disks });
+    await fill(lab, 4, 0x22);
+    const partial = (await expectCli(3, backupArguments(lab, 'auto', '--skip-failed-disks'))).json<BackupAnswer>();
+    expect(levelsOf(partial)).toEqual(['d2 inc by comparison', 'd3 inc by comparison']);
+    await lab.expectNothingLeft(1);
+    const left = await readdir(join(lab.target, 'd1'));
+    expect(left.filter((name) => !/^FULL-\d+\.qcow2(\.pieces)?$/.test(name))).toEqual([]);
+    await expectNewest(lab, ['d2', 'd3']);
+    await withoutErrors(lab);
+    await fill(lab, 8, 0x44);
+    expect(levelsOf(await lab.backup('auto'))).toEqual(['d1 inc by comparison', 'd2 inc', 'd3 inc']);
+    await expectNewest(lab, IDS);
+    await lab.expectNothingLeft(1);
   });
 
   it('first of all: the chain begins without it, and it joins with a FULL', async () => {
