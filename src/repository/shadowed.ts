@@ -1,10 +1,11 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import type { Catalog } from '../core/catalog.js';
-import { filesThere } from '../core/chain.js';
+import { filesThere, parentFileIn } from '../core/chain.js';
 import type { FileFault } from '../core/file-record.js';
 import type { ByteRange } from '../core/pieces.js';
+import type { PointDisk } from '../core/point.js';
 import { fileKey } from '../core/verified.js';
-import { chainsIn, type Healed } from '../core/whole-chains.js';
+import type { Healed } from '../core/whole-chains.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf } from '../host/file-errors.js';
 import { ClusterMap, type Mapped, readAt } from './cluster-map.js';
@@ -50,27 +51,55 @@ async function isShadowed(
   return wanted.length === 0;
 }
 
-/** Which files of `amiss` (by `<disk>/<file>`) cost the states that build on them nothing. */
+/**
+ * Which files of `amiss` (by `<disk>/<file>`) cost the states that build on them nothing. Each file above one is asked once for what
+ * is still shown of it, for chains have thousands of files.
+ */
 export async function healedStates(
   target: string,
   catalog: Catalog,
   amiss: ReadonlyMap<string, FileFault>,
 ): Promise<Healed> {
   const healed = new Map<string, Set<string>>();
-  const known = [...amiss].filter(([, { ranges }]) => ranges !== undefined);
-  if (known.length === 0) return healed;
-  const chainTo = chainsIn(catalog);
-  for (const entry of filesThere(catalog).values()) {
-    const list = chainTo(entry).list();
-    const chain = list.map((each) => ({ ...each, path: pathIn(diskFolder(target, each.disk), each.file) }));
-    for (const below of chain.slice(0, -1)) {
-      const fault = amiss.get(fileKey(below));
-      if (!fault || !(await isHealed(chain, below.path, fault))) continue;
-      const names = healed.get(fileKey(entry)) ?? new Set<string>();
-      healed.set(fileKey(entry), names.add(below.file));
+  const there = filesThere(catalog);
+  const childrenOf = childrenIn(catalog);
+  const placeOf = ({ disk, file }: PointDisk): string => pathIn(diskFolder(target, disk), file);
+  for (const [key, { ranges }] of amiss) {
+    const entry = there.get(key);
+    const shown = entry && ranges && (await withMap(placeOf(entry), (map) => dataIn(map, ranges, entry.virtualSize)));
+    if (!shown) continue;
+    const met = new Set([entry]);
+    const left = childrenOf(entry).map((child) => ({ child, wanted: shown }));
+    for (let at = left.pop(); at; at = left.pop()) {
+      const { child } = at;
+      if (met.has(child)) continue;
+      met.add(child);
+      const wanted = upTo(child.virtualSize, at.wanted);
+      const below = wanted.length === 0 ? wanted : await withMap(placeOf(child), (map) => notIn(map, wanted));
+      const name = fileKey(child);
+      if (below?.length === 0) healed.set(name, (healed.get(name) ?? new Set()).add(entry.file));
+      // What cannot be told hides nothing.
+      for (const next of childrenOf(child)) left.push({ child: next, wanted: below ?? wanted });
     }
   }
   return healed;
+}
+
+function childrenIn(catalog: Catalog): (entry: PointDisk) => readonly PointDisk[] {
+  const parentOf = parentFileIn(catalog);
+  const children = new Map<PointDisk, PointDisk[]>();
+  for (const entry of filesThere(catalog).values()) {
+    const parent = parentOf(entry);
+    if (parent) children.set(parent, [...(children.get(parent) ?? []), entry]);
+  }
+  return (entry) => children.get(entry) ?? [];
+}
+
+/** Of a file that is a smaller disk than those below it, nothing shows what they have beyond its end. */
+function upTo(virtualSize: number, ranges: readonly ByteRange[]): readonly ByteRange[] {
+  return ranges
+    .map(({ start, end }) => ({ start, end: Math.min(end, virtualSize) }))
+    .filter(({ start, end }) => start < end);
 }
 
 /** What of the disk is in these bytes of a file; undefined where anything else is, too. */

@@ -9,7 +9,7 @@ import { createImage } from '../../src/host/empty-image.js';
 import { startQemuNbd } from '../../src/qemu-tools/qemu-nbd.js';
 import { openPoint, type OpenFile } from '../../src/repository/open-point.js';
 import { ParentProver } from '../../src/repository/prove-parent.js';
-import { isHealed } from '../../src/repository/shadowed.js';
+import { healedStates, isHealed } from '../../src/repository/shadowed.js';
 import { MiB } from '../support/builders.js';
 import {
   describe as describeFile,
@@ -261,6 +261,27 @@ describe('what differs of a disk from its chain', () => {
       virtualSize: SIZE * MiB,
     }));
     expect(await isHealed(state, state[0]!.path, { ranges: [{ start: 8 * MiB, end: 12 * MiB }] })).toBe(false);
+  });
+
+  it('is told of all states at once: by what each newer file hides', async () => {
+    const { lab, chain } = await foreign({ size: SIZE * MiB, io: ['write -P 5 0 12M'] });
+    const full = chain[0]!.path;
+    const { catalog } = await openPoint(lab.target, {}, { look: 'catalog' });
+    const { stdout } = await run('qemu-img', ['map', '--output=json', full]);
+    const { offset } = (JSON.parse(stdout) as { offset: number }[])[0]!;
+    const healedBy = async (...clusters: readonly number[]): Promise<readonly string[]> => {
+      const ranges = clusters.map((mib) => ({ start: offset + mib * MiB, end: offset + mib * MiB + 1 }));
+      const amiss = new Map([[`vda/${FILES[0]}`, { code: 'damaged' as const, why: 'rotten', ranges }]]);
+      return [...(await healedStates(lab.target, catalog, amiss))].map(([file, of]) => `${file} of ${[...of].join()}`);
+    };
+    const [, first, second] = FILES.map((file) => `vda/${file} of ${FILES[0]}`);
+    expect(await healedBy(1)).toEqual([first, second]);
+    expect(await healedBy(2)).toEqual([second]);
+    expect(await healedBy(1, 2)).toEqual([second]);
+    expect(await healedBy(1, 3)).toEqual([]);
+    await unlink(chain[1]!.path);
+    expect(await healedBy(2)).toEqual([second]);
+    expect(await healedBy(1, 2)).toEqual([]);
   });
 
   it('heals nothing where a file that would have to tell is gone', async () => {
