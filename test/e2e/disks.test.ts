@@ -102,7 +102,7 @@ describe('which disks', () => {
     expect(await chosen('--include', 'd1', '--include', 'd2', '--exclude', 'd1')).toBe('d2');
   });
 
-  it('raw disks have increments until QEMU ends, and a warning says so', async () => {
+  it('raw disks have a bitmap until QEMU ends, then are compared, and a warning says so', async () => {
     const lab = await scenario([{ id: 'raw', format: 'raw' }, { id: 'd2' }]);
     const full = await lab.backup('full');
     expect(textsOf(full.warnings)).toContainEqual(
@@ -126,11 +126,11 @@ describe('which disks', () => {
         /raw: the bitmap of INC-\d+\.qcow2 is gone \(a raw image keeps no/,
       );
     });
-    expect(levels(await lab.backup('auto'))).toBe('raw full, d2 inc');
+    expect(levels(await lab.backup('auto'))).toBe('raw inc, d2 inc');
     await lab.expectChainEqualsDisks();
   });
 
-  it('qcow2 version 2 gets full copies only, until it is converted as the message says', async () => {
+  it('qcow2 version 2 is compared each time, until it is converted as the message says', async () => {
     const lab = await scenario([{ id: 'old', compat: '0.10' }, { id: 'd2' }]);
     const full = await lab.backup('auto');
     expect(textsOf(full.warnings)).toContainEqual(
@@ -141,14 +141,14 @@ describe('which disks', () => {
       await expectRefused(13, backupArgs(lab, 'inc'), /old: qcow2 version 2 .*qemu-img amend -o compat=1\.1 IMAGE/);
     });
     const auto = await lab.backup('auto');
-    expect(levels(auto)).toBe('old full, d2 inc');
+    expect(levels(auto)).toBe('old inc, d2 inc');
     expect(auto.point.disks[0]!.reason).toContain('qemu-img amend');
     await lab.expectChainEqualsDisks();
 
     await lab.vm.stop();
     await run('qemu-img', ['amend', '-f', 'qcow2', '-o', 'compat=1.1', join(lab.dir, 'old.qcow2')]);
     await lab.restart();
-    expect(levels(await lab.backup('auto'))).toBe('old full, d2 inc');
+    expect(levels(await lab.backup('auto'))).toBe('old inc, d2 inc');
     await writeSome(lab, 'old', 4);
     expect(levels(await lab.backup('inc'))).toBe('old inc, d2 inc');
     await lab.expectChainEqualsDisks();
