@@ -115,9 +115,7 @@ export function createContext(globals: GlobalOptions, signal: AbortSignal): Comm
       const why = lines ? '--json=lines and it both want stdout' : process.stdout.isTTY ? 'stdout is a terminal' : null;
       if (why !== null) {
         throw new QmpBackupError('usage', `${flag} writes data to stdout, and ${why}`, {
-          hint: lines
-            ? 'Use --json: its answer goes to stderr then.'
-            : 'Send it to a file or a program, such as ssh.',
+          hint: lines ? 'Use --json: its answer goes to stderr then.' : 'Send it to a file or a program, such as ssh.',
         });
       }
       answerOnStderr();
