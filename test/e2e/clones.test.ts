@@ -44,7 +44,7 @@ it("a clone is refused in its original's target; who says that it is that VM goe
   expect(doctor.stdout).toContain('has the name of VM vm');
 
   // What the hint names: the images of this VM were moved.
-  expect(levels(await lab.backup('auto', '--vm-name', 'vm'))).toBe('d1 full');
+  expect(levels(await lab.backup('auto', '--vm-name', 'vm'))).toBe('d1 inc');
   await lab.expectChainEqualsDisks();
   await write(lab.vm, 'd1', { offset: 7 * MiB, length: MiB, pattern: 0x77 });
   expect(levels(await lab.backup('auto'))).toBe('d1 inc');
@@ -78,5 +78,5 @@ it('an external snapshot of the only disk is no clone', async () => {
     const file = { 'snapshot-file': join(lab.dir, `${name}.qcow2`), format: 'qcow2' };
     await lab.vm.control.execute('blockdev-snapshot-sync', { device: 'd1', ...file });
   }
-  expect(levels(await lab.backup('auto'))).toBe('d1 full');
+  expect(levels(await lab.backup('auto'))).toBe('d1 inc');
 });
