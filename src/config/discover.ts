@@ -4,6 +4,7 @@ import { globMatcher } from '../core/glob.js';
 import { folderName } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
+import { listDomains } from '../libvirt/domain.js';
 import { createVirsh, type Virsh } from '../libvirt/virsh.js';
 import type { Config, Discover, DiscoverDomains, DiscoverSockets, Settings } from './config.js';
 import { type FoundVm, foundSetting, settingAt, type Vm, vmFrom } from './vm.js';
@@ -58,8 +59,7 @@ function foundBy(entry: Discover, virshAt: Discovering['virshAt']): Promise<read
 }
 
 async function domainsOf({ pattern, exclude, connect, place }: DiscoverDomains, virsh: Virsh): Promise<FoundVm[]> {
-  const listed = await virsh('list', ['--all', '--name']);
-  const names = listed.split('\n').filter((name) => name.trim() !== '');
+  const names = (await listDomains(virsh)).map(({ name }) => name);
   return names
     .filter(globMatcher(pattern))
     .filter(isLeftIn(exclude))

@@ -3,13 +3,14 @@ import { settingAt, targetOf, type Vm } from '../config/vm.js';
 import type { Judgement, RunFacts, StatusLevel } from '../core/status.js';
 import { judgeStatus, worstLevel } from '../core/status.js';
 import { daysIn } from '../core/time-span.js';
+import { collectFailure } from '../flow/collect-failure.js';
 import { ANSWER_MS } from '../host/free-space.js';
 import { isThere } from '../host/is-there.js';
 import { within } from '../host/within.js';
 import type { ListedPoint } from '../operations/list.js';
 import { vmFolder } from '../repository/vm-folder.js';
 import { historyOf, type RunHistory, type VmHistory } from '../run/history.js';
-import { orWhy, readTargetSummaries, type TargetSummary } from './target-summary.js';
+import { readTargetSummaries, type TargetSummary } from './target-summary.js';
 
 /** Whether all is well with the backups of many VMs, from their targets and from how the last runs went. */
 export interface VmStatus extends Judgement {
@@ -70,9 +71,9 @@ export async function statusOfTargets(
 ): Promise<Status> {
   const found = await Promise.all(
     targets.map(async (target) => {
-      const read = await orWhy(readTargetSummaries(target));
+      const read = await collectFailure(readTargetSummaries(target));
       const asked = { target, isGone: false, now, maxAgeMs, history: null };
-      if ('why' in read) return [judged({ ...asked, vm: basename(target) }, null, read.why)];
+      if ('failed' in read) return [judged({ ...asked, vm: basename(target) }, null, read.failed)];
       return [
         ...read.summaries.map((facts) => judged({ ...asked, vm: facts.vm ?? basename(target) }, facts, null)),
         ...read.unread.map((each) =>
@@ -101,8 +102,8 @@ interface Asked {
 /** `label`: name of the folder that `--monthly` makes. */
 async function statusOf(asked: Asked & { readonly label: string | null }): Promise<VmStatus> {
   const { target, label } = asked;
-  const read = await orWhy(factsAt(target, label));
-  if ('why' in read) return judged(asked, null, read.why);
+  const read = await collectFailure(factsAt(target, label));
+  if ('failed' in read) return judged(asked, null, read.failed);
   return judged(asked, read, null);
 }
 

@@ -1,6 +1,5 @@
 import { resolve } from 'node:path';
 import { displayName } from '../core/identity.js';
-import { messageOf, QmpBackupError } from '../errors.js';
 import { ANSWER_MS, FileSystemHangs } from '../host/free-space.js';
 import { within } from '../host/within.js';
 import { list, type ListedPoint, type ListedTarget, type ListResult } from '../operations/list.js';
@@ -67,14 +66,4 @@ async function oldestProof({ target, targetId, points }: ListedTarget): Promise<
     (file) => known.get(`${file.disk}/${file.file}`)?.readAt ?? new Date(file.mtimeMs).toISOString(),
   );
   return proved.toSorted()[0] ?? null;
-}
-
-/** Why a target could not be read, in words. */
-export async function orWhy<T>(reading: Promise<T>): Promise<T | { readonly why: string }> {
-  try {
-    return await reading;
-  } catch (error) {
-    if (!(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
-    return { why: messageOf(error) };
-  }
 }

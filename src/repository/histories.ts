@@ -1,6 +1,6 @@
 import { basename, dirname } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
-import type { VmIdentity } from '../core/identity.js';
+import { UNKNOWN_VM, type VmIdentity } from '../core/identity.js';
 import { QmpBackupError } from '../errors.js';
 import { readCatalog, requireCatalog } from './catalog-file.js';
 import { catalogsBelow, isMonth } from './layout.js';
@@ -51,6 +51,38 @@ export async function eachHistory(root: string): Promise<EachHistory> {
     strays,
     alone,
   };
+}
+
+/** What a verb does with each of several VMs. */
+export interface PerHistory<Done> {
+  readonly work: (history: History) => Promise<Done>;
+  /** One that is left as it is, and why. */
+  readonly left: (vm: VmIdentity, targets: readonly string[], error: QmpBackupError) => Done;
+}
+
+/**
+ * One VM after the other, of which none holds another up: neither one that another run has, nor one whose catalog cannot be read.
+ *
+ * @throws QmpBackupError what is wrong with the only one; of several only what ends the run
+ */
+export async function throughHistories<Done>(
+  { histories, strays, alone }: EachHistory,
+  signal: AbortSignal,
+  { work, left }: PerHistory<Done>,
+): Promise<readonly Done[]> {
+  const done = strays.map(({ target, error }) => left(UNKNOWN_VM, [target], error));
+  for (const { history, error: held } of histories) {
+    signal.throwIfAborted();
+    try {
+      if (held) throw held;
+      done.push(await work(history));
+    } catch (error) {
+      if (alone || !(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
+      const targets = history.targets.map(({ target }) => target);
+      done.push(left(history.vm, targets, error));
+    }
+  }
+  return done;
 }
 
 async function readHistories(

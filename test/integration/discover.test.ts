@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -13,7 +14,8 @@ it('finds domains by their names, but those that are left out or named already',
   const asked: (string | null)[] = [];
   const virshAt = (uri: string | null): Virsh => {
     asked.push(uri);
-    return () => Promise.resolve('db\nscratch-1\nweb 1\nweb2\n\n');
+    return () =>
+      Promise.resolve(['db', 'scratch-1', 'web 1', 'web2'].map((name) => `${randomUUID()} ${name}\n`).join(''));
   };
   const config = readConfig(
     `

@@ -11,7 +11,7 @@ import { refuseHalfMerged } from '../../consolidation/refuse-half-merged.js';
 import type { Catalog } from '../../core/catalog.js';
 import { pointsOfChain } from '../../core/chain.js';
 import { type MergeLine, moreThanBefore } from '../../core/consolidation.js';
-import { UNKNOWN_VM, type VmIdentity } from '../../core/identity.js';
+import type { VmIdentity } from '../../core/identity.js';
 import { nameIn, pointNamed } from '../../core/point-name.js';
 import type { Point } from '../../core/point.js';
 import { bytesOfPoint } from '../../core/point-space.js';
@@ -20,7 +20,7 @@ import { QmpBackupError } from '../../errors.js';
 import { unwinding, type Unwind } from '../../flow/unwind.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
 import { lockForReading } from '../../repository/disk-folder.js';
-import { eachHistory, type History } from '../../repository/histories.js';
+import { eachHistory, type History, throughHistories } from '../../repository/histories.js';
 import { lockTarget } from '../../repository/lock.js';
 import { lockToRemove } from '../../repository/making-room.js';
 import { refuseOpenFiles } from '../../repository/open-mark.js';
@@ -92,13 +92,10 @@ export async function consolidate(
   }
   const warn: Warn = (said) => report({ kind: 'warning', ...said });
   const run: Run = { options, signal, now, warn, onEvent: report };
-  const chains = found.strays.map(({ target, error }) => leftAsItIs(UNKNOWN_VM, target, error));
-  for (const { history, error: held } of found.histories) {
-    signal.throwIfAborted();
-    const one = held ? Promise.reject(held) : unwinding((unwind) => consolidateHistory(history, run, unwind));
-    const target = history.targets.at(-1)?.target ?? '';
-    chains.push(await (found.alone ? one : one.catch((error: unknown) => leftAsItIs(history.vm, target, error))));
-  }
+  const chains = await throughHistories(found, signal, {
+    left: leftAsItIs,
+    work: (history) => unwinding((unwind) => consolidateHistory(history, run, unwind)),
+  });
   return { chains, dryRun: options.dryRun };
 }
 
@@ -106,9 +103,9 @@ interface Run extends ConsolidationRun {
   readonly options: ConsolidateOptions;
 }
 
-function leftAsItIs(vm: VmIdentity, target: string, error: unknown): ConsolidatedChain {
-  if (!(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
-  return { vm, target, head: null, merged: [], files: [], removed: [], freed: 0, failed: error };
+function leftAsItIs(vm: VmIdentity, targets: readonly string[], failed: QmpBackupError): ConsolidatedChain {
+  const target = targets.at(-1) ?? '';
+  return { vm, target, head: null, merged: [], files: [], removed: [], freed: 0, failed };
 }
 
 async function consolidateHistory(history: History, given: Run, unwind: Unwind): Promise<ConsolidatedChain> {

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
-import { UNKNOWN_VM } from '../../core/identity.js';
+import type { VmIdentity } from '../../core/identity.js';
 import type { Warn } from '../../core/warning.js';
-import { QmpBackupError } from '../../errors.js';
+import type { QmpBackupError } from '../../errors.js';
 import { unwinding } from '../../flow/unwind.js';
-import { eachHistory, type History } from '../../repository/histories.js';
+import { eachHistory, throughHistories } from '../../repository/histories.js';
 import { vmFolder } from '../../repository/vm-folder.js';
 import { FreeSpaceOfTargets } from './keep-free.js';
 import { type PruneOptions, pruneOptions, type PruneRequest } from './options.js';
@@ -26,18 +26,17 @@ export async function prune(request: PruneRequest, given: Partial<PruneContext> 
   signal.throwIfAborted();
   const root = resolve(options.target);
   const found = await eachHistory(options.label === null ? root : await vmFolder(root, options.label));
-
-  const histories = found.strays.map(({ target, error }) => notPruned([target], UNKNOWN_VM, error));
   const space = new FreeSpaceOfTargets(signal);
-  for (const { history, error: held } of found.histories) {
-    signal.throwIfAborted();
-    const targets = history.targets.map(({ target }) => target);
-    const run: PruneRun = { options, signal, now, warn, onEvent: report, space };
-    const one = held ? Promise.reject(held) : unwinding((unwind) => pruneHistory(history, run, unwind));
-    const pruned = await (found.alone ? one : one.catch((error: unknown) => notPruned(targets, history.vm, error)));
-    if (options.dryRun) space.promise(targets, pruned.freed);
-    histories.push(pruned);
-  }
+  const run: PruneRun = { options, signal, now, warn, onEvent: report, space };
+  const histories = await throughHistories(found, signal, {
+    left: notPruned,
+    work: async (history) => {
+      const pruned = await unwinding((unwind) => pruneHistory(history, run, unwind));
+      const targets = history.targets.map(({ target }) => target);
+      if (options.dryRun) space.promise(targets, pruned.freed);
+      return pruned;
+    },
+  });
   return { histories: await withMissing(histories, options, space), dryRun: options.dryRun };
 }
 
@@ -56,8 +55,6 @@ function withMissing(
   );
 }
 
-/** One that another run has, or that is not as it should be, holds no other up. */
-function notPruned(targets: readonly string[], vm: History['vm'], error: unknown): PrunedHistory {
-  if (!(error instanceof QmpBackupError) || error.code === 'interrupted') throw error;
-  return { ...{ vm, targets, points: [], removed: [], freed: 0, missing: null }, failed: error };
+function notPruned(vm: VmIdentity, targets: readonly string[], failed: QmpBackupError): PrunedHistory {
+  return { vm, targets, points: [], removed: [], freed: 0, missing: null, failed };
 }
