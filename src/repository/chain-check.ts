@@ -54,8 +54,10 @@ export async function checkChain(
   for (const { entry, ...seen } of findings.length > 0 ? [] : touched) {
     const { disk, file } = entry;
     const fault = await whyTouched(pathIn(folder, file), entry, seen, options);
-    const chain = files.map((each) => ({ ...each, path: pathIn(folder, each.file) }));
-    if (fault && ofState && (await isHealed(chain, pathIn(folder, file), fault))) continue;
+    if (fault && ofState) {
+      const chain = files.map((each) => ({ ...each, path: pathIn(folder, each.file) }));
+      if (await isHealed(chain, pathIn(folder, file), fault)) continue;
+    }
     if (fault) findings.push(fileFinding(disk, file, fault));
     else refreshed.push({ file, mtimeMs: seen.mtimeMs });
   }

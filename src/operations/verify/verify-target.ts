@@ -72,9 +72,11 @@ function withHealed(
   points: readonly Point[],
   healed: Healed,
 ): readonly TargetFinding[] {
+  if (healed.size === 0) return findings;
   const chainTo = chainsIn(catalog);
   return findings.map((finding): TargetFinding => {
     const { subject, file, level } = finding;
+    if (level !== 'error') return finding;
     const states = points.flatMap(({ disks }) => disks.filter(({ disk }) => disk === subject));
     const needing = states.filter((entry) =>
       chainTo(entry)
@@ -82,7 +84,7 @@ function withHealed(
         .some((each) => each.file === file),
     );
     const isHealed = needing.every((entry) => healed.get(fileKey(entry))?.has(file ?? '') === true);
-    if (level !== 'error' || healed.size === 0 || needing.length === 0 || !isHealed) return finding;
+    if (needing.length === 0 || !isHealed) return finding;
     return { ...finding, level: 'warning', what: `${finding.what}. Newer files have all of that: the point is whole` };
   });
 }
