@@ -1,38 +1,20 @@
-import { randomBytes } from 'node:crypto';
-import { open, readFile, stat, writeFile } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { ByteRange } from '../../src/core/pieces.js';
 import { openPoint } from '../../src/repository/open-point.js';
 import { proverOf, type ReadProver } from '../../src/repository/prove-reads.js';
 import { MiB } from '../support/builders.js';
-import { type Lab, makeDisk, makeLab, pointsOf, record, withPieceList } from '../support/chains.js';
+import type { Lab } from '../support/chains.js';
 import { run } from '../support/lab/programs.js';
+import { VARIED_FILES, VARIED_SIZE, variedChain } from '../support/varied-chain.js';
 
 /** What is proved of a chain by what was read of it, against what QEMU reads from the same files. */
-const SIZE = 24;
 const UNIT = 64 * 1024;
-const FILES = ['FULL-100.qcow2', 'INC-101.qcow2', 'INC-102.qcow2'] as const;
 const { signal } = new AbortController();
 
-/** Data that cannot be told from other data by its place, compressed data, zeros, and what was written over. */
-async function chain(): Promise<Lab> {
-  const lab = await makeLab();
-  const content = join(lab.root, 'content');
-  await writeFile(content, randomBytes(12 * MiB));
-  const [full, first, second] = FILES;
-  const entries = await makeDisk(lab, 'vda', [
-    { file: full, size: SIZE, io: [`write -s ${content} 0 12M`, `write -s ${content} 16M 6M`] },
-    { file: first, on: full, size: SIZE, io: ['write -z 1M 1M', `write -s ${content} 3M 5M`, 'write -c -P 5 9M 64k'] },
-    {
-      file: second,
-      on: first,
-      size: SIZE,
-      io: [`write -s ${content} 17M 5M`, 'write -z 4M 64k', 'write -P 7 9984k 4k'],
-    },
-  ]);
-  await record(lab, pointsOf(await Promise.all(entries.map((each) => withPieceList(lab, each)))));
-  return lab;
+function chain(): Promise<Lab> {
+  return variedChain(['3M 5M', '17M 5M']);
 }
 
 async function newProver(lab: Lab): Promise<ReadProver> {
@@ -41,7 +23,10 @@ async function newProver(lab: Lab): Promise<ReadProver> {
 }
 
 function units(): readonly ByteRange[] {
-  return Array.from({ length: (SIZE * MiB) / UNIT }, (_, unit) => ({ start: unit * UNIT, end: (unit + 1) * UNIT }));
+  return Array.from({ length: (VARIED_SIZE * MiB) / UNIT }, (_, unit) => ({
+    start: unit * UNIT,
+    end: (unit + 1) * UNIT,
+  }));
 }
 
 /** Another bit, and the same again: it is undone by a second call. */
@@ -55,7 +40,7 @@ async function flip(path: string, offset: number): Promise<void> {
 /** What QEMU makes of the chain; undefined where it finds the damage itself. */
 async function readByQemu(lab: Lab): Promise<Buffer | undefined> {
   const raw = join(lab.root, 'read.raw');
-  const convert = ['convert', '-O', 'raw', join(lab.folder('vda'), FILES[2]), raw];
+  const convert = ['convert', '-O', 'raw', join(lab.folder('vda'), VARIED_FILES[2]), raw];
   const { exitCode } = await run('qemu-img', convert, { allowed: [0, 1] });
   return exitCode === 0 ? readFile(raw) : undefined;
 }
@@ -69,9 +54,9 @@ describe('what is proved of what was read', () => {
 
   it('never misses a bit that changes what is read', async () => {
     const lab = await chain();
-    const right = await readFile(lab.flat('vda', FILES[2]));
+    const right = await readFile(lab.flat('vda', VARIED_FILES[2]));
     let [wrong, found] = [0, 0];
-    for (const file of FILES) {
+    for (const file of VARIED_FILES) {
       const path = join(lab.folder('vda'), file);
       const { size } = await stat(path);
       const l1 = Number((await readFile(path)).readBigUInt64BE(40));
@@ -99,9 +84,9 @@ describe('what is proved of what was read', () => {
 
   it('is no more than the pieces that were read: damage elsewhere is not found, but by whoever reads it', async () => {
     const lab = await chain();
-    const path = join(lab.folder('vda'), FILES[0]);
+    const path = join(lab.folder('vda'), VARIED_FILES[0]);
     const at = (await readFile(path)).indexOf(
-      (await readFile(lab.flat('vda', FILES[0]))).subarray(10 * MiB, 10 * MiB + 64),
+      (await readFile(lab.flat('vda', VARIED_FILES[0]))).subarray(10 * MiB, 10 * MiB + 64),
     );
     await flip(path, at);
     const prover = await newProver(lab);
@@ -113,20 +98,20 @@ describe('what is proved of what was read', () => {
     // Who asked where holes are got no byte of it.
     expect(await prover.prove({ data: [], tables: [there] }, signal)).toEqual([]);
     const [finding, more] = await prover.prove({ data: [there], tables: [] }, signal);
-    expect([finding?.code, finding?.file, more]).toEqual(['damaged', FILES[0], undefined]);
+    expect([finding?.code, finding?.file, more]).toEqual(['damaged', VARIED_FILES[0], undefined]);
     expect(await prover.prove({ data: [there], tables: [] }, signal)).toEqual([]);
   });
 
   it('takes a whole file where there is no list of its pieces', async () => {
     const lab = await chain();
-    const path = join(lab.folder('vda'), FILES[0]);
+    const path = join(lab.folder('vda'), VARIED_FILES[0]);
     await run('rm', [`${path}.pieces`]);
     await flip(path, (await stat(path)).size - 1);
     const prover = await newProver(lab);
     // The newest file has that one, and the one below is not asked.
     expect(await prover.prove({ data: [{ start: 17 * MiB, end: 18 * MiB }], tables: [] }, signal)).toEqual([]);
     expect(await prover.prove({ data: [{ start: 0, end: 1 }], tables: [] }, signal)).toMatchObject([
-      { code: 'damaged', file: FILES[0] },
+      { code: 'damaged', file: VARIED_FILES[0] },
     ]);
   });
 });

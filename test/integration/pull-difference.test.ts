@@ -1,5 +1,5 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { copyFile, mkdir, open, readFile, stat, truncate, unlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, open, readFile, stat, truncate, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { pullDifference, type StoredDifference } from '../../src/backends/methods/pull-difference.js';
@@ -22,11 +22,10 @@ import {
 } from '../support/chains.js';
 import { clustersIn, rot } from '../support/comparison.js';
 import { run } from '../support/lab/programs.js';
+import { VARIED_FILES, VARIED_SIZE, variedChain } from '../support/varied-chain.js';
 
 /** What differs of a disk from a chain of three files, against a comparison of all bytes. */
-const SIZE = 24;
 const CLUSTER = 64 * 1024;
-const FILES = ['FULL-100.qcow2', 'INC-101.qcow2', 'INC-102.qcow2'] as const;
 const { signal } = new AbortController();
 
 interface Made {
@@ -37,24 +36,10 @@ interface Made {
 }
 
 async function made(): Promise<Made> {
-  const lab = await makeLab();
-  const content = join(lab.root, 'content');
-  await writeFile(content, randomBytes(12 * MiB));
-  const [full, first, second] = FILES;
-  const entries = await makeDisk(lab, 'vda', [
-    { file: full, size: SIZE, io: [`write -s ${content} 0 12M`, `write -s ${content} 16M 6M`] },
-    { file: first, on: full, size: SIZE, io: ['write -z 1M 1M', `write -s ${content} 3M 3M`, 'write -c -P 5 9M 64k'] },
-    {
-      file: second,
-      on: first,
-      size: SIZE,
-      io: [`write -s ${content} 17M 2M`, 'write -z 4M 64k', 'write -P 7 9984k 4k'],
-    },
-  ]);
-  await record(lab, pointsOf(await Promise.all(entries.map((each) => withPieceList(lab, each)))));
+  const lab = await variedChain(['3M 3M', '17M 2M']);
   const { disks } = await openPoint(lab.target, {}, { look: 'catalog' });
   const disk = join(lab.root, 'disk.raw');
-  await copyFile(lab.flat('vda', second), disk);
+  await copyFile(lab.flat('vda', VARIED_FILES[2]), disk);
   return { lab, chain: disks[0]!.chain, disk };
 }
 
@@ -79,21 +64,21 @@ async function foreign({ options, size, io, then }: Foreign): Promise<Made> {
   const lab = await makeLab();
   const folder = lab.folder('vda');
   await mkdir(folder, { recursive: true });
-  const [full, ...newer] = FILES;
+  const [full, ...newer] = VARIED_FILES;
   const path = join(folder, full);
   await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...(options ? ['-o', options] : []), path, String(size)]);
   await run('qemu-io', ['-f', 'qcow2', ...io.flatMap((command) => ['-c', command]), path]);
   if (then) await run('qemu-img', then(path));
   const entries = [await describeFile(lab, 'vda', { file: full, parent: null, virtualSize: size })];
   for (const [index, file] of newer.entries()) {
-    await createImage(join(folder, file), { size, backing: FILES[index]! });
+    await createImage(join(folder, file), { size, backing: VARIED_FILES[index]! });
     await run('qemu-io', ['-f', 'qcow2', '-c', `write -P 7 ${index + 1}M 64k`, join(folder, file)]);
-    entries.push(await describeFile(lab, 'vda', { file, parent: FILES[index]!, virtualSize: size }));
+    entries.push(await describeFile(lab, 'vda', { file, parent: VARIED_FILES[index]!, virtualSize: size }));
   }
   await record(lab, pointsOf(await Promise.all(entries.map((each) => withPieceList(lab, each)))));
   const { disks } = await openPoint(lab.target, {}, { look: 'catalog' });
   const disk = join(lab.root, 'disk.raw');
-  await run('qemu-img', ['convert', '-O', 'raw', join(folder, FILES[2]), disk]);
+  await run('qemu-img', ['convert', '-O', 'raw', join(folder, VARIED_FILES[2]), disk]);
   return { lab, chain: disks[0]!.chain, disk };
 }
 
@@ -111,7 +96,7 @@ async function expectHealed(all: Made, offset: number): Promise<void> {
   expect(await prover.whyUnusable()).toBeUndefined();
   await prover.close();
   const { path, healed } = await pulled(all);
-  expect(healed).toMatchObject([{ file: FILES[0] }]);
+  expect(healed).toMatchObject([{ file: VARIED_FILES[0] }]);
   await expectSame(path, all.disk);
   const { size: virtualSize } = await stat(all.disk);
   const before = all.chain.map((each) => ({ path: each.path, virtualSize }));
@@ -127,7 +112,7 @@ async function pulled(
 ): Promise<StoredDifference & { readonly path: string }> {
   count += 1;
   const path = join(lab.folder('vda'), `INC-${count}.qcow2`);
-  await createImage(path, { size: (await stat(disk)).size, backing: FILES[2] });
+  await createImage(path, { size: (await stat(disk)).size, backing: VARIED_FILES[2] });
   const server = await startQemuNbd({ node: { driver: 'raw', file: fileNode(disk) }, readOnly: true });
   try {
     const source = { address: { kind: 'unix' as const, path: server.socketPath }, exportName: '' };
@@ -164,7 +149,7 @@ describe('what differs of a disk from its chain', () => {
       for (let times = randomInt(1, 12); times > 0; times -= 1) {
         const length = randomInt(1, randomInt(2) === 0 ? 1000 : 300_000);
         const bytes = randomInt(3) === 0 ? Buffer.alloc(length) : randomBytes(length);
-        await change(all.disk, randomInt(SIZE * MiB - length), bytes);
+        await change(all.disk, randomInt(VARIED_SIZE * MiB - length), bytes);
       }
       const found = await pulled(all, { compress });
       await expectSame(found.path, all.disk);
@@ -180,8 +165,8 @@ describe('what differs of a disk from its chain', () => {
 
   it('is what lies beyond the end of the parent, of a disk that has grown by no whole cluster', async () => {
     const all = await made();
-    await truncate(all.disk, SIZE * MiB + 3 * CLUSTER + 512);
-    await change(all.disk, SIZE * MiB + 2 * CLUSTER + 5, Buffer.from('grown'));
+    await truncate(all.disk, VARIED_SIZE * MiB + 3 * CLUSTER + 512);
+    await change(all.disk, VARIED_SIZE * MiB + 2 * CLUSTER + 5, Buffer.from('grown'));
     const { path, stored } = await pulled(all);
     expect(stored).toBe(CLUSTER);
     await expectSame(path, all.disk);
@@ -191,14 +176,14 @@ describe('what differs of a disk from its chain', () => {
     const lab = await makeLab();
     const small = 8 + 512 / MiB;
     const entries = await makeDisk(lab, 'vda', [
-      { file: FILES[0], size: small, io: ['write -P 3 4M 4M', 'write -P 4 8M 512'] },
-      { file: FILES[1], on: FILES[0], size: 9, io: ['write -P 5 8200k 4k'] },
-      { file: FILES[2], on: FILES[1], size: 9, io: [] },
+      { file: VARIED_FILES[0], size: small, io: ['write -P 3 4M 4M', 'write -P 4 8M 512'] },
+      { file: VARIED_FILES[1], on: VARIED_FILES[0], size: 9, io: ['write -P 5 8200k 4k'] },
+      { file: VARIED_FILES[2], on: VARIED_FILES[1], size: 9, io: [] },
     ]);
     await record(lab, pointsOf(await Promise.all(entries.map((each) => withPieceList(lab, each)))));
     const { chain } = (await openPoint(lab.target, {}, { look: 'catalog' })).disks[0]!;
     const disk = join(lab.root, 'disk.raw');
-    await copyFile(lab.flat('vda', FILES[2]), disk);
+    await copyFile(lab.flat('vda', VARIED_FILES[2]), disk);
     expect((await pulled({ lab, chain, disk })).stored).toBe(0);
     await change(disk, 8 * MiB + 600, Buffer.from('here'));
     const { path, stored } = await pulled({ lab, chain, disk });
@@ -213,12 +198,12 @@ describe('what differs of a disk from its chain', () => {
     const at = 9 * MiB + randomInt(3 * MiB);
     await rot(full!.path, at);
     const damage = { ranges: [{ start: 8 * MiB, end: 12 * MiB }] };
-    const placed = (paths: readonly string[]) => paths.map((path) => ({ path, virtualSize: SIZE * MiB }));
+    const placed = (paths: readonly string[]) => paths.map((path) => ({ path, virtualSize: VARIED_SIZE * MiB }));
     const paths = all.chain.map(({ path }) => path);
     expect(await isHealed(placed(paths), full!.path, damage)).toBe(false);
     const { path, stored, healed } = await pulled(all);
     expect(healed).toEqual([
-      { file: FILES[0], why: expect.stringContaining(`from byte ${8 * MiB} to ${12 * MiB - 1}`) as string },
+      { file: VARIED_FILES[0], why: expect.stringContaining(`from byte ${8 * MiB} to ${12 * MiB - 1}`) as string },
     ]);
     // Less what newer files have of it.
     expect(stored).toBeGreaterThan(2 * MiB);
@@ -241,7 +226,11 @@ describe('what differs of a disk from its chain', () => {
   });
 
   it('has all that had rotted in a file whose space was reserved, zeros that are holes in it too', async () => {
-    const all = await foreign({ options: 'preallocation=metadata', size: SIZE * MiB, io: ['write -P 5 9M 64k'] });
+    const all = await foreign({
+      options: 'preallocation=metadata',
+      size: VARIED_SIZE * MiB,
+      io: ['write -P 5 9M 64k'],
+    });
     await expectHealed(all, 9 * MiB);
   });
 
@@ -251,30 +240,30 @@ describe('what differs of a disk from its chain', () => {
   ])('is not told from a file with %s: it has tables that are not proved', async (_, [verb = '', ...options]) => {
     const io = ['write -P 5 0 12M'];
     const name = verb === 'bitmap' ? ['before'] : [];
-    const all = await foreign({ size: SIZE * MiB, io, then: (path) => [verb, ...options, path, ...name] });
+    const all = await foreign({ size: VARIED_SIZE * MiB, io, then: (path) => [verb, ...options, path, ...name] });
     const prover = await ParentProver.open(all.chain, signal);
-    expect(await prover.whyUnusable()).toMatchObject({ file: FILES[0], fault: { code: 'no-image' } });
+    expect(await prover.whyUnusable()).toMatchObject({ file: VARIED_FILES[0], fault: { code: 'no-image' } });
     await prover.close();
     const { path } = await pulled(all);
     const state = [...all.chain.map((each) => each.path), path].map((each) => ({
       path: each,
-      virtualSize: SIZE * MiB,
+      virtualSize: VARIED_SIZE * MiB,
     }));
     expect(await isHealed(state, state[0]!.path, { ranges: [{ start: 8 * MiB, end: 12 * MiB }] })).toBe(false);
   });
 
   it('is told of all states at once: by what each newer file hides', async () => {
-    const { lab, chain } = await foreign({ size: SIZE * MiB, io: ['write -P 5 0 12M'] });
+    const { lab, chain } = await foreign({ size: VARIED_SIZE * MiB, io: ['write -P 5 0 12M'] });
     const full = chain[0]!.path;
     const { catalog } = await openPoint(lab.target, {}, { look: 'catalog' });
     const { stdout } = await run('qemu-img', ['map', '--output=json', full]);
     const { offset } = (JSON.parse(stdout) as { offset: number }[])[0]!;
     const healedBy = async (...clusters: readonly number[]): Promise<readonly string[]> => {
       const ranges = clusters.map((mib) => ({ start: offset + mib * MiB, end: offset + mib * MiB + 1 }));
-      const amiss = new Map([[`vda/${FILES[0]}`, { code: 'damaged' as const, why: 'rotten', ranges }]]);
+      const amiss = new Map([[`vda/${VARIED_FILES[0]}`, { code: 'damaged' as const, why: 'rotten', ranges }]]);
       return [...(await healedStates(lab.target, catalog, amiss))].map(([file, of]) => `${file} of ${[...of].join()}`);
     };
-    const [, first, second] = FILES.map((file) => `vda/${file} of ${FILES[0]}`);
+    const [, first, second] = VARIED_FILES.map((file) => `vda/${file} of ${VARIED_FILES[0]}`);
     expect(await healedBy(1)).toEqual([first, second]);
     expect(await healedBy(2)).toEqual([second]);
     expect(await healedBy(1, 2)).toEqual([second]);
@@ -286,7 +275,7 @@ describe('what differs of a disk from its chain', () => {
 
   it('heals nothing where a file that would have to tell is gone', async () => {
     const { chain } = await made();
-    const state = chain.map(({ path }) => ({ path, virtualSize: SIZE * MiB }));
+    const state = chain.map(({ path }) => ({ path, virtualSize: VARIED_SIZE * MiB }));
     await unlink(chain[1]!.path);
     expect(await isHealed(state, chain[0]!.path, { ranges: [{ start: 8 * MiB, end: 12 * MiB }] })).toBe(false);
   });
@@ -303,6 +292,6 @@ describe('what differs of a disk from its chain', () => {
     };
     expect(await whyUnusable()).toBeUndefined();
     await rot(chain[0]!.path, 3 * CLUSTER + 9);
-    expect(await whyUnusable()).toMatchObject({ file: FILES[0], fault: { code: 'damaged' } });
+    expect(await whyUnusable()).toMatchObject({ file: VARIED_FILES[0], fault: { code: 'damaged' } });
   });
 });
