@@ -2,7 +2,7 @@
  * Hour after hour a backup, and then a prune that merges points away, as cron does it for weeks. The hours are told to the
  * program, and all of it runs in this process: what it leaves open is seen here.
  */
-import { readdir, stat } from 'node:fs/promises';
+import { mkdir, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { backup, prune, PruneRequest, restore, verify } from '../../src/index.js';
 import { MiB } from './builders.js';
@@ -18,6 +18,11 @@ export interface RetentionSoakOptions {
   /** For images, sockets and the target; see makeLabDir. */
   readonly dir: string;
   readonly runs: number;
+  /** How many more runs are timed, each beside one of another VM whose target is young. */
+  readonly pairs?: {
+    readonly count: number;
+    /** Runs of the young one before the first pair. */ readonly from: number;
+  };
   /** Between two runs. */
   readonly hours: number;
   readonly rules: Pick<PruneRequest, 'keepHourly' | 'keepDaily'>;
@@ -29,6 +34,17 @@ export interface Library {
   readonly prune: typeof prune;
   readonly restore: typeof restore;
   readonly verify: typeof verify;
+}
+
+export interface RetentionSoak {
+  readonly samples: readonly RetentionSample[];
+  /** Run after run in turn: what else the machine does meanwhile is the same for both. */
+  readonly pairs: readonly RetentionPair[];
+}
+
+export interface RetentionPair {
+  readonly old: RetentionSample;
+  readonly young: RetentionSample;
 }
 
 /** What was seen after one run. */
@@ -55,30 +71,80 @@ const HOUR_MS = 3_600_000;
  * Throws when a run fails or is no increment, and when in the end something is wrong with a file, the newest point is not
  * the disks, or the VM has more than two bitmaps of ours for each of them.
  */
-export async function soakRetention(options: RetentionSoakOptions): Promise<readonly RetentionSample[]> {
-  const { library, dir, runs, hours, rules, onRun } = options;
-  const target = join(dir, 'target');
-  const vm = await startVm(dir);
+export async function soakRetention(options: RetentionSoakOptions): Promise<RetentionSoak> {
+  const { dir, runs, pairs, onRun } = options;
+  const course = await Course.begin(options, join(dir, 'old'));
   try {
     const samples: RetentionSample[] = [];
-    for (let run = 1; run <= runs; run += 1) {
-      for (const disk of DISKS) await change(vm, disk, run);
-      const at = new Date(Date.UTC(2026, 0, 1) + run * hours * HOUR_MS);
-      const given = { now: () => at };
-      const begun = performance.now();
-      const { point } = await library.backup({ socket: vm.socket, target }, given);
-      const pruned = await library.prune({ target, ...rules, consolidate: true }, given);
-      const runMs = performance.now() - begun;
-      if (point?.level !== (run === 1 ? 'full' : 'inc')) throw new Error(`run ${run} took a ${point?.level}`);
-      const kept = pruned.histories.flatMap(({ points }) => points.filter(({ reasons }) => reasons.length > 0));
-      const sample = { run, runMs, points: kept.length, ...(await usageOf(target)) };
+    while (samples.length < runs) {
+      const sample = await course.run();
       samples.push(sample);
       onRun?.(sample);
     }
-    await expectWhole(library, vm, dir);
-    return samples;
+    const timed = pairs === undefined ? [] : await timeBesideYoung(course, pairs, options);
+    await course.expectWhole();
+    return { samples, pairs: timed };
   } finally {
-    await vm.kill();
+    await course.end();
+  }
+}
+
+async function timeBesideYoung(
+  old: Course,
+  { count, from }: NonNullable<RetentionSoakOptions['pairs']>,
+  options: RetentionSoakOptions,
+): Promise<readonly RetentionPair[]> {
+  const young = await Course.begin(options, join(options.dir, 'young'));
+  try {
+    for (let run = 0; run < from; run += 1) await young.run();
+    const timed: RetentionPair[] = [];
+    while (timed.length < count) timed.push({ old: await old.run(), young: await young.run() });
+    return timed;
+  } finally {
+    await young.end();
+  }
+}
+
+/** One VM, and its target. */
+class Course {
+  readonly #options: RetentionSoakOptions;
+  readonly #dir: string;
+  readonly #vm: Vm;
+  #run = 0;
+
+  static async begin(options: RetentionSoakOptions, dir: string): Promise<Course> {
+    await mkdir(dir);
+    return new Course(options, dir, await startVm(dir));
+  }
+
+  private constructor(options: RetentionSoakOptions, dir: string, vm: Vm) {
+    this.#options = options;
+    this.#dir = dir;
+    this.#vm = vm;
+  }
+
+  async run(): Promise<RetentionSample> {
+    const { library, hours, rules } = this.#options;
+    const [vm, target] = [this.#vm, join(this.#dir, 'target')];
+    const run = (this.#run += 1);
+    for (const disk of DISKS) await change(vm, disk, run);
+    const at = new Date(Date.UTC(2026, 0, 1) + run * hours * HOUR_MS);
+    const given = { now: () => at };
+    const begun = performance.now();
+    const { point } = await library.backup({ socket: vm.socket, target }, given);
+    const pruned = await library.prune({ target, ...rules, consolidate: true }, given);
+    const runMs = performance.now() - begun;
+    if (point?.level !== (run === 1 ? 'full' : 'inc')) throw new Error(`run ${run} took a ${point?.level}`);
+    const kept = pruned.histories.flatMap(({ points }) => points.filter(({ reasons }) => reasons.length > 0));
+    return { run, runMs, points: kept.length, ...(await usageOf(target)) };
+  }
+
+  async expectWhole(): Promise<void> {
+    await expectWhole(this.#options.library, this.#vm, this.#dir);
+  }
+
+  async end(): Promise<void> {
+    await this.#vm.kill();
   }
 }
 
@@ -134,7 +200,6 @@ export interface Grown {
 }
 
 const MEASURES: readonly (Pick<Grown, 'what' | 'isBound'> & { readonly of: (sample: RetentionSample) => number })[] = [
-  { what: 'ms of a run', isBound: true, of: ({ runMs }) => runMs },
   { what: 'open files', isBound: true, of: ({ openFiles }) => openFiles },
   { what: 'points', isBound: false, of: ({ points }) => points },
   { what: 'files', isBound: false, of: ({ files }) => files },
@@ -143,13 +208,20 @@ const MEASURES: readonly (Pick<Grown, 'what' | 'isBound'> & { readonly of: (samp
   { what: 'bytes of the catalog for a point', isBound: true, of: ({ catalog, points }) => catalog / points },
 ];
 
-/** At run `early` and in the end: medians of as many runs up to there as make a day, for some runs of a day have more to merge. */
+/**
+ * At run `early` and in the end: medians of as many runs up to there as make a day, for some runs of a day have more to merge. Times
+ * where they were taken in pairs, since on a machine that has other work to do those of one hour say nothing about the next.
+ */
 export function retentionGrowth(
-  samples: readonly RetentionSample[],
+  { samples, pairs }: RetentionSoak,
   { early, day }: { readonly early: number; readonly day: number },
 ): readonly Grown[] {
-  return MEASURES.map(({ what, isBound, of }) => {
+  const seen = MEASURES.map(({ what, isBound, of }) => {
     const at = (until: number): number => median(samples.slice(Math.max(0, until - day), until).map(of));
     return { what, isBound, before: at(early), after: at(samples.length) };
   });
+  if (pairs.length === 0) return seen;
+  const before = median(pairs.map(({ young }) => young.runMs));
+  const after = median(pairs.map(({ old }) => old.runMs));
+  return [{ what: 'ms of a run, in turn', isBound: true, before, after }, ...seen];
 }
