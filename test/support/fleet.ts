@@ -1,10 +1,12 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { MiB } from './builders.js';
-import { type CliResult, qmpbackup } from './cli.js';
+import { type CliResult, PROGRAM, qmpbackup } from './cli.js';
 import { createImage } from './lab/disk-images.js';
 import { write } from './lab/guest-writes.js';
 import { startQemu, type Vm } from './lab/qemu.js';
+import { patient } from './patience.js';
 import { afterTest, labDir } from './scenario.js';
 
 /** Several guest-less VMs with a disk each, a configuration, and a state folder of their own, taken away after the test. */
@@ -19,9 +21,18 @@ export interface Fleet {
   /** `qmpbackup … --config FILE`, which must end with `exitCode`. */
   cli(exitCode: number, ...args: readonly string[]): Promise<CliResult>;
   /** The same at another time: all that is run believes that it is then. */
-  at(ms: number): Pick<Fleet, 'cli'>;
+  at(ms: number): Pick<Fleet, 'cli'> & { measured(...args: readonly string[]): Promise<Measured> };
   /** Writes a MiB to each VM that runs, at a place of its own each time. */
   writeAll(): Promise<void>;
+}
+
+/** What came of a command, which must end with 0, and what it took with all that it started and waited for. */
+export interface Measured {
+  readonly stdout: string;
+  /** Of the largest of its processes. */
+  readonly peakMiB: number;
+  /** Of all of them. */
+  readonly cpuSeconds: number;
 }
 
 export async function fleet(names: readonly string[]): Promise<Fleet> {
@@ -47,11 +58,18 @@ export async function fleet(names: readonly string[]): Promise<Fleet> {
         `${args.join(' ')} ended with ${result.exitCode}, not ${exitCode}:\n${result.stdout}\n${result.stderr}`,
       );
     };
+  const measured = async (clock: Readonly<Record<string, string>>, args: readonly string[]): Promise<Measured> => {
+    const file = join(dir, 'resources');
+    const words = ['-f', '%M %U %S', '-o', file, process.execPath, PROGRAM, ...args, '--config', config];
+    const { stdout } = await execa('/usr/bin/time', words, { env: { ...env, ...clock }, timeout: patient(600_000) });
+    const [peakKiB = NaN, user = NaN, system = NaN] = (await readFile(file, 'utf8')).trim().split(' ').map(Number);
+    return { stdout, peakMiB: peakKiB / 1024, cpuSeconds: user + system };
+  };
   return {
     ...{ dir, config, backups, vms, env },
     configure: (text) => writeFile(config, text),
     cli: cliWith({}),
-    at: (ms) => ({ cli: cliWith(clockOf(ms)) }),
+    at: (ms) => ({ cli: cliWith(clockOf(ms)), measured: (...args) => measured(clockOf(ms), args) }),
     writeAll: async () => {
       writes += 1;
       for (const vm of vms.values()) {
