@@ -9,6 +9,7 @@ import {
   type Node,
   type Pair,
   parseDocument,
+  visit,
   type YAMLMap,
 } from 'yaml';
 import { nearestName } from '../core/nearest-name.js';
@@ -29,10 +30,20 @@ export function readConfig(text: string, file: string): Config {
   const document = parseDocument(text, { lineCounter: lines, stringKeys: true });
   const reader = new Reader(file, lines);
   // What follows the first is mostly for its sake.
-  for (const { pos, message } of document.errors.slice(0, 1)) {
+  for (const { pos, code, message } of [...document.errors, ...document.warnings].slice(0, 1)) {
     // Its own words go on with the place and a picture of it.
-    reader.complainAt(pos[0], message.split(' at line ')[0]?.replace(/\.$/, '') ?? message);
+    const words = message.split(' at line ')[0]?.replace(/\.$/, '') ?? message;
+    reader.complainAt(pos[0], code === 'MULTIPLE_DOCS' ? 'a second document begins here, and a file has one' : words);
   }
+  reader.end();
+  // Each value stands where it is in force, with its line: merges and references would be one more way to say the same.
+  visit(document, {
+    Alias: (_, alias) =>
+      reader.complainAt(
+        alias.range?.[0] ?? 0,
+        `*${alias.source} refers to another value: write it out, or put what VMs have in common in defaults`,
+      ),
+  });
   reader.end();
   const config = readAll(reader, document.contents, file);
   reader.end();

@@ -1,8 +1,10 @@
+import { dirname, isAbsolute, resolve } from 'node:path';
 import { backupOptions } from '../backends/backup-options.js';
 import type { OptionRule } from '../core/option-rules.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { pruneOptions, type PruneRequest } from '../operations/prune/options.js';
 import { verifyOptions, type VerifyRequest } from '../operations/verify/options.js';
+import { describeEndpoint, parseEndpoint } from '../qmp/endpoint.js';
 import type { Config, Given, Place, Setting, Settings } from './config.js';
 import { IF_OFF, SETTINGS, type Verb } from './settings.js';
 
@@ -45,6 +47,9 @@ export function vmFrom({ defaults }: Config, kind: 'vms' | 'discover', { name, p
       from: { kind: own ? kind : 'defaults', place: setting.place },
     });
   }
+  // prune and verify look for the folder <target>/<vm name>.
+  const monthly = values.get('monthly');
+  if (monthly?.given === true && !values.has('vm-name')) values.set('vm-name', { given: name, from: monthly.from });
   return { name, place, values };
 }
 
@@ -132,10 +137,11 @@ export function refuseWrong(vm: Vm): void {
       'Give it a socket or a domain, or images of a VM that is off (offline).',
     );
   }
-  if (values.get('monthly')?.given === true && !values.has('vm-name')) {
+  for (const [path, value] of pathsIn(vm)) {
+    if (isAbsolute(value)) continue;
     throw usage(
-      `${name} is monthly and has no vm-name`,
-      'prune and verify look for the folder <target>/<vm name>: give that name, in defaults vm-name: "{vm}"',
+      `${path} of ${name} is not an absolute path: ${value}`,
+      'A timer starts runs in another folder than you do: give the whole path.',
     );
   }
   const requested = (verb: Verb, power?: Power): object =>
@@ -145,6 +151,20 @@ export function refuseWrong(vm: Vm): void {
   if (isPruned(vm)) pruneOptions(requested('prune') as PruneRequest);
   const boot = values.has('verify.boot-every');
   verifyOptions({ ...requested('verify'), boot } as VerifyRequest);
+}
+
+/** All that is a path of this host, by key. */
+function pathsIn(vm: Vm): readonly (readonly [string, string])[] {
+  const folders = ['target', 'fleece-dir', 'overlay-dir'].map((path) => [path, settingAt(vm, path)] as const);
+  const sockets = ['socket', 'agent-socket'].map((path) => [path, socketPath(settingAt(vm, path))] as const);
+  const images = vm.values.get('offline')?.given ?? {};
+  const files = typeof images === 'object' ? Object.entries(images).map(([, file]) => ['offline', file] as const) : [];
+  return [...folders, ...sockets, ...files].flatMap(([path, value]) => (value === null ? [] : [[path, value]]));
+}
+
+function socketPath(socket: string | null): string | null {
+  const endpoint = socket === null ? null : parseEndpoint(socket);
+  return endpoint?.kind === 'unix' ? endpoint.path : null;
 }
 
 function usage(words: string, hint: string): QmpBackupError {
@@ -159,6 +179,11 @@ function usage(words: string, hint: string): QmpBackupError {
 export function refuseWrongVms({ file }: Pick<Config, 'file'>, vms: readonly Vm[]): void {
   const wrong: { readonly place: Place; readonly why: string }[] = [];
   const owners = new Map<string, string>();
+  const complain = (vm: Vm, error: unknown): void => {
+    if (!(error instanceof QmpBackupError)) throw error;
+    const hint = error.hint === undefined ? '' : ` (${error.hint})`;
+    wrong.push({ place: vm.place, why: `${prefixOf(vm, error)}${messageOf(error)}${hint}` });
+  };
   for (const vm of vms) {
     try {
       refuseWrong(vm);
@@ -168,10 +193,18 @@ export function refuseWrongVms({ file }: Pick<Config, 'file'>, vms: readonly Vm[
         owners.set(key, vm.name);
       }
     } catch (error) {
-      if (!(error instanceof QmpBackupError)) throw error;
-      const hint = error.hint === undefined ? '' : ` (${error.hint})`;
-      wrong.push({ place: vm.place, why: `${prefixOf(vm, error)}${messageOf(error)}${hint}` });
+      complain(vm, error);
     }
+  }
+  for (const vm of wrong.length === 0 ? vms : []) {
+    const folder = folderOf(vm);
+    const above = foldersAbove(folder).find((each) => owners.has(targetKey(each)));
+    if (above === undefined) continue;
+    const owner = owners.get(targetKey(above));
+    complain(
+      vm,
+      usage(`target ${folder} of ${vm.name} is inside that of ${owner}`, 'Give each VM a folder of its own.'),
+    );
   }
   if (wrong.length === 0) return;
   const told = wrong.map(({ place, why }) => `${file}:${place.line}:${place.column}: ${why}`);
@@ -186,11 +219,30 @@ function prefixOf({ name }: Vm, error: QmpBackupError): string {
 
 /** What two VMs cannot share: one would be taken for the other. */
 function ownedBy(vm: Vm): readonly (readonly [string, string])[] {
-  const [target, socket, domain] = ['target', 'socket', 'domain'].map((path) => settingAt(vm, path));
-  const folder = vm.values.get('monthly')?.given === true ? `${target}/${settingAt(vm, 'vm-name')}` : target;
+  const [socket, domain] = ['socket', 'domain'].map((path) => settingAt(vm, path));
   return [
-    ['target', `target ${folder}`],
-    ...(typeof socket === 'string' ? [['socket', `socket ${socket}`] as const] : []),
+    ['target', targetKey(folderOf(vm))],
+    ...(typeof socket === 'string' ? [['socket', `socket ${normalSocket(socket)}`] as const] : []),
     ...(typeof domain === 'string' ? [['domain', `domain ${settingAt(vm, 'connect') ?? ''} ${domain}`] as const] : []),
   ];
+}
+
+/** Where its backups are and no others: of `monthly` those of all months. */
+function folderOf(vm: Vm): string {
+  const folder = vm.values.get('monthly')?.given === true ? settingAt(vm, 'vm-name') : null;
+  return resolve(targetOf(vm), folder ?? '');
+}
+
+function targetKey(folder: string): string {
+  return `target ${folder}`;
+}
+
+function foldersAbove(folder: string): readonly string[] {
+  const above = dirname(folder);
+  return above === folder ? [] : [above, ...foldersAbove(above)];
+}
+
+function normalSocket(socket: string): string {
+  const endpoint = parseEndpoint(socket);
+  return describeEndpoint(endpoint.kind === 'unix' ? { ...endpoint, path: resolve(endpoint.path) } : endpoint);
 }

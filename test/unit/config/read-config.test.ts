@@ -64,6 +64,21 @@ describe('a configuration', () => {
     expect(verbArguments(old, 'backup', { power: 'off' })).toContain('--offline=disk1=/var/lib/old.qcow2');
   });
 
+  it('calls the folders of months as the VM is called, unless it says another name', () => {
+    const [a, b] = vmsIn(
+      'defaults: { target: /b, monthly: true }\nvms: { a: { socket: /s }, c: { socket: /t, vm-name: d } }',
+    );
+    expect(verbArguments(a!, 'prune').toSorted()).toEqual(['--monthly', '--target=/b', '--vm-name=a', 'prune']);
+    expect(verbArguments(b!, 'backup')).toContain('--vm-name=d');
+    expect(shownSettings(a!)).toContainEqual(
+      expect.objectContaining({
+        key: 'vm-name',
+        value: 'a',
+        from: { kind: 'defaults', place: { line: 1, column: 25 } },
+      }),
+    );
+  });
+
   it('tells of each value where it comes from', () => {
     const [web1] = vmsIn(EXAMPLE) as [Vm];
     const shown = new Map(shownSettings(web1).map((each) => [each.key, each]));
@@ -120,7 +135,27 @@ describe('a configuration', () => {
     ['vms: { a: { socket: /s, domain: d, target: /b } }', '--socket and --domain name a VM each'],
     ['vms: { a: { socket: /s, target: /b }, b: { socket: /t, target: /b } }', 'b and a have the same target'],
     ['vms: { a: { socket: /s, target: /b }, b: { socket: /s, target: /c } }', 'b and a have the same socket'],
-    ['vms: { a: { socket: /s, target: /b, monthly: true } }', 'a is monthly and has no vm-name'],
+    ['vms: { a: { socket: /s, target: /b }, b: { socket: /t, target: /x/../b/ } }', 'b and a have the same target'],
+    [
+      'vms: { a: { socket: /s, target: /b }, b: { socket: "unix:/x/../s", target: /c } }',
+      'b and a have the same socket',
+    ],
+    [
+      'vms: { a: { socket: /s, target: /b/c/d }, b: { socket: /t, target: /b } }',
+      'target /b/c/d of a is inside that of b',
+    ],
+    [
+      'vms: { a: { socket: /s, target: /b, monthly: true }, b: { socket: /t, target: /b/a/2027-01 } }',
+      'target /b/a/2027-01 of b is inside that of a',
+    ],
+    ['vms: { a: { socket: /s, target: /b, monthly: true }, b: { socket: /t, target: /b/a } }', 'b and a have the same target'],
+    ['vms: { a: { socket: /s, target: b } }', 'target of a is not an absolute path: b'],
+    ['vms: { a: { socket: s.qmp, target: /b } }', 'socket of a is not an absolute path: s.qmp'],
+    ['vms: { a: { offline: { disk1: d.qcow2 }, target: /b } }', 'offline of a is not an absolute path: d.qcow2'],
+    ['defaults: { target: /b }\nvms: { a: &a { socket: /s }, b: *a }', `${FILE}:2:33: *a refers to another value`],
+    ['defaults: &d { target: /b }\nvms: { a: { <<: *d } }', `${FILE}:2:17: *d refers to another value`],
+    ['vms: { a: { socket: !secret /s, target: /b } }', `${FILE}:1:21: Unresolved tag: !secret`],
+    ['vms: ~\n---\nrun: ~', `${FILE}:2:1: a second document begins here`],
     ['vms: { a: { socket: /s, target: /b, keep: { consolidate: true } } }', 'a: prune was told nothing to keep'],
     [
       'vms: { a: { socket: /s, target: /b, level: inc, auto-full-after: 30d } }',
