@@ -17,6 +17,7 @@ import { noteCommand, pinCommand, unpinCommand } from './commands/pin.js';
 import { pruneCommand } from './commands/prune.js';
 import { rebaseCommand } from './commands/rebase.js';
 import { recoverCommand } from './commands/recover.js';
+import { reportCommand } from './commands/report.js';
 import { restoreCommand } from './commands/restore.js';
 import { runCommand } from './commands/run.js';
 import { serveCommand } from './commands/serve.js';
@@ -53,5 +54,6 @@ export const OTHER_COMMANDS: readonly Register[] = [
   completeWordsCommand,
   runCommand,
   statusCommand,
+  reportCommand,
   configCommand,
 ];

@@ -39,6 +39,7 @@ const OTHERS = [
     'complete-words',
     'run',
     'status',
+    'report',
     'config',
   ],
   ...['help', '--help', '-h'],

@@ -1,6 +1,8 @@
 import * as v from 'valibot';
 import type { OptionRule } from './option-rules.js';
 import { QmpBackupError } from '../errors.js';
+import { asComponent } from './names.js';
+import type { Point } from './point.js';
 
 /** What tells that a machine has booted. */
 export type BootExpectation =
@@ -53,3 +55,8 @@ export const bootProof = v.object({
 });
 
 export type BootProof = v.InferOutput<typeof bootProof>;
+
+/** What is kept of a start of a point, but for what follows the dot: a picture of its screen, its serial log. */
+export function evidenceName({ number, id }: Pick<Point, 'number' | 'id'>): string {
+  return `point-${number}-${asComponent(id)}`;
+}

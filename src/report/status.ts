@@ -10,7 +10,7 @@ import { within } from '../host/within.js';
 import type { ListedPoint } from '../operations/list.js';
 import { vmFolder } from '../repository/vm-folder.js';
 import { historyOf, type RunHistory, type VmHistory } from '../run/history.js';
-import { readTargetSummaries, type TargetSummary } from './target-summary.js';
+import { readTargetSummaries, summarizedFolders, type TargetSummary } from './target-summary.js';
 
 /** Whether all is well with the backups of many VMs, from their targets and from how the last runs went. */
 export interface VmStatus extends Judgement {
@@ -35,54 +35,75 @@ export interface Status {
 
 const DAY_MS = 86_400_000;
 
+/** VMs whose targets are still to be read: of many, whoever shows them need not hold all points at once. */
+export interface VmReader {
+  /** Where `verify --boot` keeps pictures of them; null where it keeps none, or nobody knows. */
+  readonly evidence: string | null;
+  /** None of a VM that is gone together with its target. */
+  read(): Promise<readonly VmStatus[]>;
+}
+
+interface Asking {
+  readonly now: Date;
+  /** Where the configuration does not say it. */
+  readonly maxAgeMs: number | null;
+}
+
 /** Of the VMs of a configuration, and of those that its runs knew and nothing knows any more while their targets are there. */
-export async function statusOfConfig(
+export function readersOfConfig(
   vms: readonly Vm[],
   history: RunHistory,
-  { now, maxAgeMs }: { readonly now: Date; readonly maxAgeMs: number | null },
-): Promise<Status> {
-  const known = await Promise.all(
-    vms.map((vm) => {
-      const days = daysIn(settingAt(vm, 'max-age'));
-      return statusOf({
-        ...{ vm: vm.name, target: targetOf(vm), label: monthlyName(vm), isGone: false, now },
-        maxAgeMs: days === undefined ? maxAgeMs : days * DAY_MS,
-        history: historyOf(history, vm.name) ?? null,
-      });
-    }),
-  );
+  { now, maxAgeMs }: Asking,
+): readonly VmReader[] {
+  const known = vms.map((vm): VmReader => {
+    const days = daysIn(settingAt(vm, 'max-age'));
+    const asked: Asked & { readonly label: string | null } = {
+      ...{ vm: vm.name, target: targetOf(vm), label: monthlyName(vm), isGone: false, now },
+      maxAgeMs: days === undefined ? maxAgeMs : days * DAY_MS,
+      history: historyOf(history, vm.name) ?? null,
+    };
+    return { evidence: settingAt(vm, 'verify.evidence'), read: async () => [await statusAt(asked)] };
+  });
   const left = history.vms.filter((each) => !vms.some(({ name }) => name === each.vm));
-  const gone = await Promise.all(
-    left.map(async (each) => {
-      // What does not answer may be there.
-      if ((await within(ANSWER_MS, isThere(each.target))) === false) return [];
-      const asked = { vm: each.vm, target: each.folder ?? each.target, label: null, isGone: true, now, maxAgeMs: null };
-      return [await statusOf({ ...asked, history: each })];
-    }),
-  );
-  const all = [...known, ...gone.flat()];
-  return { level: worstLevel(all.map(({ level }) => level)), vms: all };
+  const gone = left.map((each): VmReader => ({ evidence: null, read: () => statusOfGone(each, now) }));
+  return [...known, ...gone];
+}
+
+async function statusOfGone(history: VmHistory, now: Date): Promise<readonly VmStatus[]> {
+  const { vm, target, folder } = history;
+  // What does not answer may be there.
+  if ((await within(ANSWER_MS, isThere(target))) === false) return [];
+  const asked = { vm, target: folder ?? target, label: null, isGone: true, now, maxAgeMs: null, history };
+  return [await statusAt(asked)];
 }
 
 /** Of all VMs in folders, of which no run is known. */
-export async function statusOfTargets(
-  targets: readonly string[],
-  { now, maxAgeMs }: { readonly now: Date; readonly maxAgeMs: number | null },
-): Promise<Status> {
+export async function readersOfTargets(targets: readonly string[], asking: Asking): Promise<readonly VmReader[]> {
   const found = await Promise.all(
     targets.map(async (target) => {
-      const read = await collectFailure(readTargetSummaries(target));
-      const asked = { target, isGone: false, now, maxAgeMs, history: null };
-      if ('failed' in read) return [judged({ ...asked, vm: basename(target) }, null, read.failed)];
-      return [
-        ...read.summaries.map((facts) => judged({ ...asked, vm: facts.vm ?? basename(target) }, facts, null)),
-        ...read.unread.map((each) =>
-          judged({ ...asked, vm: basename(each.target), target: each.target }, null, each.error.message),
-        ),
-      ];
+      const folders = await collectFailure(summarizedFolders(target));
+      const each = 'failed' in folders ? [target] : folders;
+      return each.map((folder): VmReader => ({ evidence: null, read: () => statusesIn(folder, asking) }));
     }),
   );
-  const vms = found.flat();
+  return found.flat();
+}
+
+async function statusesIn(target: string, asking: Asking): Promise<readonly VmStatus[]> {
+  const read = await collectFailure(readTargetSummaries(target));
+  const asked = { ...asking, target, isGone: false, history: null };
+  if ('failed' in read) return [judged({ ...asked, vm: basename(target) }, null, read.failed)];
+  return [
+    ...read.summaries.map((facts) => judged({ ...asked, vm: facts.vm ?? basename(target) }, facts, null)),
+    ...read.unread.map((each) =>
+      judged({ ...asked, vm: basename(each.target), target: each.target }, null, each.error.message),
+    ),
+  ];
+}
+
+/** All at once: one that does not answer holds up no other. */
+export async function statusOf(readers: readonly VmReader[]): Promise<Status> {
+  const vms = (await Promise.all(readers.map((each) => each.read()))).flat();
   return { level: worstLevel(vms.map(({ level }) => level)), vms };
 }
 
@@ -90,17 +111,15 @@ function monthlyName(vm: Vm): string | null {
   return vm.values.get('monthly')?.given === true ? settingAt(vm, 'vm-name') : null;
 }
 
-interface Asked {
+interface Asked extends Asking {
   readonly vm: string;
   readonly target: string;
   readonly isGone: boolean;
-  readonly now: Date;
-  readonly maxAgeMs: number | null;
   readonly history: VmHistory | null;
 }
 
 /** `label`: name of the folder that `--monthly` makes. */
-async function statusOf(asked: Asked & { readonly label: string | null }): Promise<VmStatus> {
+async function statusAt(asked: Asked & { readonly label: string | null }): Promise<VmStatus> {
   const { target, label } = asked;
   const read = await collectFailure(factsAt(target, label));
   if ('failed' in read) return judged(asked, null, read.failed);
@@ -113,18 +132,23 @@ async function factsAt(target: string, label: string | null): Promise<TargetSumm
   );
   if (unread[0]) throw unread[0].error;
   const [first, ...others] = found;
-  const points = found.flatMap((each) => each.points);
-  if (!first || others.length === 0) return first ?? { vm: null, points, allocated: 0, oldestProofAt: null };
-  const proofs = found.flatMap(({ oldestProofAt }) => oldestProofAt ?? []);
-  const allocated = found.reduce((sum, each) => sum + each.allocated, 0);
-  return { vm: first.vm, points, allocated, oldestProofAt: proofs.toSorted()[0] ?? null };
+  if (!first || others.length === 0) {
+    return first ?? { vm: null, points: [], allocated: 0, oldestProofAt: null, folders: [], space: null };
+  }
+  return {
+    ...first,
+    points: found.flatMap(({ points }) => points),
+    folders: found.flatMap(({ folders }) => folders),
+    allocated: found.reduce((sum, each) => sum + each.allocated, 0),
+    oldestProofAt: found.flatMap(({ oldestProofAt }) => oldestProofAt ?? []).toSorted()[0] ?? null,
+  };
 }
 
 function judged(asked: Asked, facts: TargetSummary | null, unread: string | null): VmStatus {
   const { vm, target, isGone, now, maxAgeMs, history } = asked;
   const points = facts?.points ?? [];
   const good = points.filter(({ notWhole }) => notWhole === null);
-  const lastGood = good.toSorted((a, b) => timeOf(a) - timeOf(b)).at(-1) ?? null;
+  const lastGood = newestOf(good);
   const ageMs = lastGood && now.getTime() - timeOf(lastGood);
   const damaged = points.length - good.length;
   const run = history && runFacts(history);
@@ -145,6 +169,12 @@ function judged(asked: Asked, facts: TargetSummary | null, unread: string | null
 
 function timeOf({ point }: ListedPoint): number {
   return Date.parse(point.createdAt);
+}
+
+function newestOf(points: readonly ListedPoint[]): ListedPoint | null {
+  let newest: ListedPoint | null = null;
+  for (const each of points) if (newest === null || timeOf(each) >= timeOf(newest)) newest = each;
+  return newest;
 }
 
 function newestChain(points: readonly ListedPoint[]): number {

@@ -1,8 +1,12 @@
-import { resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { displayName } from '../core/identity.js';
-import { ANSWER_MS, FileSystemHangs } from '../host/free-space.js';
+import type { PointDisk } from '../core/point.js';
+import { fileKey } from '../core/verified.js';
+import { ANSWER_MS, askFileSystem, FileSystemHangs, type FreeSpace } from '../host/free-space.js';
+import { isThere } from '../host/is-there.js';
 import { within } from '../host/within.js';
 import { list, type ListedPoint, type ListedTarget, type ListResult } from '../operations/list.js';
+import { catalogCopyPath, catalogPath, catalogsBelow, isMonth } from '../repository/layout.js';
 import { readMemory } from '../repository/verified-file.js';
 
 /** What a target tells of one VM. */
@@ -15,12 +19,43 @@ export interface TargetSummary {
   readonly allocated: number;
   /** When the file that was not read for the longest was, or was written; null where nothing can be proved. ISO 8601. */
   readonly oldestProofAt: string | null;
+  /** The targets that they are in: with `--monthly` one of each month. */
+  readonly folders: readonly SummarizedFolder[];
+  /** Of the file system below; null where it does not tell. */
+  readonly space: Pick<FreeSpace, 'free' | 'total'> | null;
+}
+
+export interface SummarizedFolder extends Pick<ListedTarget, 'target' | 'points'> {
+  /** When a file was last read to its end and found right, ISO 8601; null where it never was. */
+  readonly readAt: (file: PointDisk) => string | null;
 }
 
 export interface TargetSummaries {
   readonly summaries: readonly TargetSummary[];
   /** Of several targets those that cannot be read. */
   readonly unread: ListResult['unread'];
+}
+
+/**
+ * The folders that `readTargetSummaries` can read one by one instead of a target: it, or those below it, the months of one VM being one.
+ *
+ * @throws QmpBackupError where it cannot be read, or does not answer
+ */
+export async function summarizedFolders(target: string): Promise<readonly string[]> {
+  const root = resolve(target);
+  const found = await within(ANSWER_MS, foldersOf(root));
+  if (found) return found;
+  throw new FileSystemHangs(root, ANSWER_MS);
+}
+
+async function foldersOf(root: string): Promise<readonly string[]> {
+  // One whose catalog is lost is a target, too.
+  if ((await isThere(catalogPath(root))) || (await isThere(catalogCopyPath(root, 1)))) return [root];
+  const below = await catalogsBelow(root);
+  const folders = new Set(below.map((folder) => (isMonth(basename(folder)) ? dirname(folder) : folder)));
+  // What lies beside months is read with them.
+  const apart = [...folders].filter((folder) => folder === root || !folders.has(dirname(folder)));
+  return apart.length === 0 || folders.has(root) ? [root] : apart;
 }
 
 /**
@@ -48,22 +83,31 @@ async function readAll(root: string): Promise<TargetSummaries> {
 async function factsOf(targets: readonly ListedTarget[]): Promise<TargetSummary> {
   const points = targets.flatMap((each) => each.points);
   const files = points.flatMap(({ point }) => point.disks);
-  const proofs = await Promise.all(targets.map(oldestProof));
+  const folders = await Promise.all(targets.map(summarized));
   const [first] = targets;
   return {
     vm: first ? displayName(first.vm) : null,
     points,
     allocated: files.reduce((sum, { state, allocated }) => sum + (state === 'merged' ? 0 : allocated), 0),
-    oldestProofAt: proofs.filter((each) => each !== null).toSorted()[0] ?? null,
+    oldestProofAt: folders.flatMap((each) => oldestProof(each) ?? []).toSorted()[0] ?? null,
+    folders,
+    space: first ? await askFileSystem(first.target) : null,
   };
 }
 
-async function oldestProof({ target, targetId, points }: ListedTarget): Promise<string | null> {
-  const catalog = { targetId, points: points.map(({ point }) => point) };
-  const { known } = await readMemory(target, catalog);
-  const files = catalog.points.flatMap(({ disks }) => disks).filter(({ state }) => state === 'whole');
-  const proved = files.map(
-    (file) => known.get(`${file.disk}/${file.file}`)?.readAt ?? new Date(file.mtimeMs).toISOString(),
-  );
-  return proved.toSorted()[0] ?? null;
+async function summarized({ target, targetId, points }: ListedTarget): Promise<SummarizedFolder> {
+  const { known } = await readMemory(target, { targetId, points: points.map(({ point }) => point) });
+  return { target, points, readAt: (file) => known.get(fileKey(file))?.readAt ?? null };
+}
+
+function oldestProof({ points, readAt }: SummarizedFolder): string | null {
+  let oldest: string | null = null;
+  for (const { point } of points) {
+    for (const file of point.disks) {
+      if (file.state !== 'whole') continue;
+      const proved = readAt(file) ?? new Date(file.mtimeMs).toISOString();
+      if (oldest === null || proved < oldest) oldest = proved;
+    }
+  }
+  return oldest;
 }

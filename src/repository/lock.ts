@@ -85,6 +85,15 @@ export function lockConfig(file: string, options: LockOptions): Promise<Lock> {
   return lockByName(`config ${file}`, `the configuration ${file}`, options);
 }
 
+/**
+ * Locks the place of a report, by its real path: nothing of the lock lies in what others may be shown.
+ *
+ * @throws QmpBackupError as `lockTarget`
+ */
+export function lockReport(path: string, options: LockOptions): Promise<Lock> {
+  return lockByName(`report ${path}`, `the report ${path}`, options);
+}
+
 async function lockByName(key: string, subject: string, options: LockOptions): Promise<Lock> {
   const name = createHash('sha256').update(key).digest('hex').slice(0, 32);
   return acquire(join(await vmLockFolder(), name), subject, options);

@@ -1,64 +1,32 @@
 import { resolve } from 'node:path';
 import { CommanderError } from 'commander';
-import { loadConfig } from '../../config/config-file.js';
-import { vmsOf } from '../../config/discover.js';
-import { refuseWrongVms, targetOf } from '../../config/vm.js';
-import { type OptionRules, words } from '../../core/option-rules.js';
-import { timeSpan } from '../../core/time-span.js';
-import { type Warning, warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { replaceFile } from '../../host/durable.js';
 import { isLocal } from '../../host/mounts.js';
 import { pluginLine, STATUS_EXIT, unknownLine } from '../../report/plugin-line.js';
 import { prometheusText } from '../../report/prometheus.js';
-import { type Status, statusOfConfig, statusOfTargets } from '../../report/status.js';
-import { readHistory } from '../../run/history.js';
+import { statusOf } from '../../report/status.js';
+import { type AskedVmsFlags, askedVms, MAX_AGE_OPTION, TARGETS_OPTION } from '../asked-vms.js';
 import { hasRunAsChild } from '../child-run.js';
 import { statusDocument } from '../documents/status.js';
-import { optionOf } from '../options.js';
 import { putAnswer } from '../output.js';
 import type { Register } from '../register.js';
 import { renderStatus } from '../render/status.js';
 import type { CommandContext } from '../wiring.js';
 import { CONFIG_OPTION } from './run.js';
 
-interface Flags {
-  readonly config?: string;
-  readonly target?: readonly string[];
-  readonly maxAge?: number;
+interface Flags extends AskedVmsFlags {
   readonly plugin?: boolean;
   readonly prometheus?: string;
 }
-
-const STATUS_OPTIONS = {
-  target: words('--target'),
-  maxAge: timeSpan('--max-age'),
-} satisfies OptionRules;
 
 export const statusCommand: Register = (program, run) => {
   program
     .command('status')
     .description('say whether all is well: of each VM the newest good point and its age, and what failed and why')
     .option(...CONFIG_OPTION)
-    .addOption(
-      optionOf(
-        STATUS_OPTIONS.target,
-        'instead of a configuration: folder of the backups, or the one above several; repeatable',
-        {
-          short: '-t',
-          value: '<dir>',
-        },
-      ),
-    )
-    .addOption(
-      optionOf(
-        STATUS_OPTIONS.maxAge,
-        'how old the newest good point may be, such as 26h, where the configuration does not say it',
-        {
-          value: '<time>',
-        },
-      ),
-    )
+    .addOption(TARGETS_OPTION)
+    .addOption(MAX_AGE_OPTION)
     .option('--plugin', 'print one line with figures, as monitoring plugins do')
     .option('--prometheus <file>', 'write metrics for the textfile collector of Prometheus; - for stdout')
     .exitOverride((error) => {
@@ -83,12 +51,12 @@ async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
   const { plugin = false, prometheus } = flags;
   try {
     refuseContradictions(flags, context);
-    const asked = await whatIsAsked(flags);
+    const asked = await askedVms(flags);
     const apart = asked.targets.find((target) => !isLocal(target));
     if (apart !== undefined && (await hasRunAsChild(apart))) return;
     asked.warnings.forEach(context.warn);
     const now = context.now();
-    const status = await asked.read(now);
+    const status = await statusOf(await asked.readers(now));
     if (prometheus === '-') putAnswer(prometheusText(status, now));
     else if (prometheus !== undefined)
       await replaceFile(resolve(prometheus), prometheusText(status, now), { mode: 0o644 });
@@ -107,44 +75,10 @@ async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
   }
 }
 
-function refuseContradictions({ target, config, plugin, prometheus }: Flags, { globals }: CommandContext): void {
+function refuseContradictions({ plugin, prometheus }: Flags, { globals }: CommandContext): void {
   const refuse = (one: string, other: string): never => {
     throw new QmpBackupError('usage', `${one} and ${other} exclude each other`, { hint: 'Give one of them.' });
   };
-  if (config !== undefined && target !== undefined) refuse('--config', '--target');
   if (plugin && globals.json) refuse('--plugin', '--json');
   if (prometheus === '-' && (plugin || globals.json)) refuse('--prometheus -', plugin ? '--plugin' : '--json');
 }
-
-interface Asked {
-  /** Absolute path; null where targets were named. */
-  readonly config: string | null;
-  readonly targets: readonly string[];
-  readonly warnings: readonly Warning[];
-  readonly read: (now: Date) => Promise<Status>;
-}
-
-async function whatIsAsked({ config: named, target, maxAge }: Flags): Promise<Asked> {
-  const maxAgeMs = maxAge === undefined ? null : maxAge * DAY_MS;
-  if (target !== undefined) {
-    const targets = target.map((each) => resolve(each));
-    return { config: null, targets, warnings: [], read: (now) => statusOfTargets(targets, { now, maxAgeMs }) };
-  }
-  const config = await loadConfig(named);
-  const { vms, failures } = await vmsOf(config);
-  refuseWrongVms(config, vms);
-  const { history, lost } = await readHistory(config.file);
-  const warnings = [
-    ...failures.map((why) => warning('not-discovered', why)),
-    ...(lost === null ? [] : [warning('history-lost', `how earlier runs went is not known: ${lost}`)]),
-  ];
-  const targets = [...vms.map(targetOf), ...history.vms.map((each) => each.target)];
-  return {
-    config: config.file,
-    targets,
-    warnings,
-    read: (now) => statusOfConfig(vms, history, { now, maxAgeMs }),
-  };
-}
-
-const DAY_MS = 86_400_000;

@@ -16,6 +16,7 @@ import type { NoteDocument, PinDocument, UnpinDocument } from './schemas/pin.js'
 import type { PruneDocument } from './schemas/prune.js';
 import type { RebaseDocument } from './schemas/rebase.js';
 import type { RecoverDocument } from './schemas/recover.js';
+import type { ReportDocument } from './schemas/report.js';
 import type { RestoreDocument } from './schemas/restore.js';
 import type { RunDocument } from './schemas/run.js';
 import type { ServeDocument } from './schemas/serve.js';
@@ -52,6 +53,7 @@ export type AnswerDocument =
   | DoctorDocument
   | RunDocument
   | StatusDocument
+  | ReportDocument
   | ConfigCheckDocument
   | ConfigShowDocument
   | ConfigExampleDocument;

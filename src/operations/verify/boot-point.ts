@@ -1,7 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { BootExpectation } from '../../core/boot-proof.js';
-import { asComponent } from '../../core/names.js';
+import { type BootExpectation, evidenceName } from '../../core/boot-proof.js';
 import { QmpBackupError } from '../../errors.js';
 import { unwinding, type Unwind } from '../../flow/unwind.js';
 import { thisProcess } from '../../host/lock-owner.js';
@@ -60,7 +59,7 @@ async function bootWith(target: string, trial: BootTrial, run: VerifyRun, unwind
     evidence:
       evidence === null
         ? { files: [], missing: [] }
-        : await keepEvidence(evidence, fileName(opened), { picture, serialLog }),
+        : await keepEvidence(evidence, evidenceName(opened.point), { picture, serialLog }),
   };
 }
 
@@ -108,8 +107,4 @@ function nothingToExpect({ name }: OpenPoint): BootExpectation {
   throw new QmpBackupError('usage', `${name} has no guest agent that could answer`, {
     hint: 'Say what tells that it has booted: --expect serial:REGEX, or --expect running:SECONDS; or give it an agent: --agent',
   });
-}
-
-function fileName({ point }: OpenPoint): string {
-  return `point-${point.number}-${asComponent(point.id)}`;
 }

@@ -21,6 +21,7 @@ import { recoverDocument } from '../../../src/cli/documents/recover.js';
 import { restoreDocument } from '../../../src/cli/documents/restore.js';
 import { bootDocument } from '../../../src/cli/documents/boot.js';
 import { runDocument } from '../../../src/cli/documents/run.js';
+import { reportDocument } from '../../../src/cli/documents/report.js';
 import { statusDocument } from '../../../src/cli/documents/status.js';
 import { readConfig } from '../../../src/config/read-config.js';
 import { shownSettings } from '../../../src/config/shown-settings.js';
@@ -89,7 +90,7 @@ const LISTED: ListedPoint = {
 const STATUS: VmStatus = {
   ...{ vm: 'web1', target: '/b', level: 'critical', reasons: [{ level: 'critical', text: 'r' }], history: HISTORY },
   ...{ lastGood: LISTED, ageMs: 1, maxAgeMs: 2, chainPoints: 1, damaged: 0 },
-  facts: { vm: 'web1', points: [LISTED], allocated: 5, oldestProofAt: 'o' },
+  facts: { vm: 'web1', points: [LISTED], allocated: 5, oldestProofAt: 'o', folders: [], space: { free: 1, total: 2 } },
 };
 
 const DOCUMENTS = {
@@ -251,6 +252,11 @@ const DOCUMENTS = {
     { code: 'vm-failed', text: 'w' },
   ]),
   status: statusDocument({ level: 'critical', vms: [STATUS] }, { config: '/c.yaml', at: new Date(0) }, []),
+  report: reportDocument(
+    { level: 'warning', vms: 2, pages: ['/r/index.html', '/r/vm-web1.html'], removed: ['vm-db.html'] },
+    { config: null, at: new Date(0) },
+    [],
+  ),
   'config-check': configCheckDocument(CONFIG, [CONFIGURED], []),
   'config-show': configShowDocument(CONFIG, CONFIGURED, shownSettings(CONFIGURED).slice(0, 14), []),
   'config-example': configExampleDocument('vms:\n', []),

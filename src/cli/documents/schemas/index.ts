@@ -17,6 +17,7 @@ import { configCheckDocumentSchema, configExampleDocumentSchema, configShowDocum
 import { pruneDocumentSchema } from './prune.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
+import { reportDocumentSchema } from './report.js';
 import { restoreDocumentSchema } from './restore.js';
 import { bootDocumentSchema } from './boot.js';
 import { runDocumentSchema } from './run.js';
@@ -57,6 +58,7 @@ export const DOCUMENT_SCHEMAS = {
   doctor: doctorDocumentSchema,
   run: runDocumentSchema,
   status: statusDocumentSchema,
+  report: reportDocumentSchema,
   'config-check': configCheckDocumentSchema,
   'config-show': configShowDocumentSchema,
   'config-example': configExampleDocumentSchema,

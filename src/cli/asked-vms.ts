@@ -1,0 +1,72 @@
+import { resolve } from 'node:path';
+import { loadConfig } from '../config/config-file.js';
+import { vmsOf } from '../config/discover.js';
+import { refuseWrongVms, targetOf } from '../config/vm.js';
+import { type OptionRules, words } from '../core/option-rules.js';
+import { timeSpan } from '../core/time-span.js';
+import { type Warning, warning } from '../core/warning.js';
+import { QmpBackupError } from '../errors.js';
+import { readersOfConfig, readersOfTargets, type VmReader } from '../report/status.js';
+import { readHistory } from '../run/history.js';
+import { optionOf } from './options.js';
+
+/** Which VMs `status` and `report` are about: those of a configuration, or of folders. */
+export interface AskedVmsFlags {
+  readonly config?: string;
+  readonly target?: readonly string[];
+  /** Days. */
+  readonly maxAge?: number;
+}
+
+const ASKED_VMS_OPTIONS = {
+  target: words('--target'),
+  maxAge: timeSpan('--max-age'),
+} satisfies OptionRules;
+
+export const TARGETS_OPTION = optionOf(
+  ASKED_VMS_OPTIONS.target,
+  'instead of a configuration: folder of the backups, or the one above several; repeatable',
+  { short: '-t', value: '<dir>' },
+);
+
+export const MAX_AGE_OPTION = optionOf(
+  ASKED_VMS_OPTIONS.maxAge,
+  'how old the newest good point may be, such as 26h, where the configuration does not say it',
+  { value: '<time>' },
+);
+
+export interface AskedVms {
+  /** Absolute path; null where targets were named. */
+  readonly config: string | null;
+  readonly targets: readonly string[];
+  readonly warnings: readonly Warning[];
+  readonly readers: (now: Date) => Promise<readonly VmReader[]>;
+}
+
+/** @throws QmpBackupError `usage` */
+export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags): Promise<AskedVms> {
+  if (named !== undefined && target !== undefined) {
+    throw new QmpBackupError('usage', '--config and --target exclude each other', { hint: 'Give one of them.' });
+  }
+  const maxAgeMs = maxAge === undefined ? null : maxAge * DAY_MS;
+  if (target !== undefined) {
+    const targets = target.map((each) => resolve(each));
+    return { config: null, targets, warnings: [], readers: (now) => readersOfTargets(targets, { now, maxAgeMs }) };
+  }
+  const config = await loadConfig(named);
+  const { vms, failures } = await vmsOf(config);
+  refuseWrongVms(config, vms);
+  const { history, lost } = await readHistory(config.file);
+  const warnings = [
+    ...failures.map((why) => warning('not-discovered', why)),
+    ...(lost === null ? [] : [warning('history-lost', `how earlier runs went is not known: ${lost}`)]),
+  ];
+  return {
+    config: config.file,
+    targets: [...vms.map(targetOf), ...history.vms.map((each) => each.target)],
+    warnings,
+    readers: (now) => Promise.resolve(readersOfConfig(vms, history, { now, maxAgeMs })),
+  };
+}
+
+const DAY_MS = 86_400_000;

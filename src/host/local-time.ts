@@ -1,0 +1,17 @@
+import { printable } from '../core/printable.js';
+
+/** `2026-11-21 12:00:03` in local time; what is no time, as it is. */
+export function formatTime(iso: string): string {
+  const date = new Date(iso);
+  if (Number.isNaN(date.getTime())) return printable(iso);
+  return `${formatDay(date)} ${[date.getHours(), date.getMinutes(), date.getSeconds()].map(twoDigits).join(':')}`;
+}
+
+/** `2026-11-21` in local time. */
+export function formatDay(date: Date): string {
+  return [date.getFullYear(), twoDigits(date.getMonth() + 1), twoDigits(date.getDate())].join('-');
+}
+
+function twoDigits(value: number): string {
+  return String(value).padStart(2, '0');
+}

@@ -1,0 +1,77 @@
+import { neededPoints, provedSince } from '../../core/point-needs.js';
+import type { Consistency } from '../../core/point.js';
+import type { ListedPoint } from '../../operations/list.js';
+import type { TargetSummary } from '../target-summary.js';
+
+/** A point as the pages show it: what `list` tells of it, and what it stands on. */
+export interface PointView {
+  readonly listed: ListedPoint;
+  /** As `list` names it: `CHAIN:N`, or the id of a copy. */
+  readonly name: string;
+  /** Milliseconds. */
+  readonly atMs: number;
+  /** Bytes. */
+  readonly size: number;
+  /** Milliseconds that its slowest disk took. */
+  readonly tookMs: number;
+  /** `CHAIN:0–36`, itself included. */
+  readonly needs: string;
+  /** Since when all bytes that it needs were read and found right, ISO 8601; null where some never were. */
+  readonly provedAt: string | null;
+  /** How its guest was; lost: it cannot be restored as a whole. */
+  readonly state: Consistency | 'lost';
+}
+
+export interface ChainView {
+  /** Folder of the target. */
+  readonly target: string;
+  /** Null for copies. */
+  readonly chain: string | null;
+  /** Oldest first. */
+  readonly points: readonly PointView[];
+}
+
+/** The newest chain first, in the newest target. */
+export function chainsOf({ folders }: Pick<TargetSummary, 'folders'>): readonly ChainView[] {
+  const chains = folders.flatMap(({ target, points, readAt }) => {
+    const all = points.map(({ point }) => point);
+    const [needs, proved] = [neededPoints(all), provedSince(all, readAt)];
+    const names = points.map(nameOf);
+    const found = new Map<string | null, PointView[]>();
+    for (const [index, listed] of points.entries()) {
+      const { chain } = listed.point;
+      const ranges = (needs[index] ?? []).map(({ first, last }) =>
+        first === last ? (names[first] ?? '') : `${names[first]}–${all[last]?.number}`,
+      );
+      const view = viewOf(listed, {
+        name: names[index] ?? '',
+        needs: ranges.join(', '),
+        provedAt: proved[index] ?? null,
+      });
+      const known = found.get(chain);
+      if (known) known.push(view);
+      else found.set(chain, [view]);
+    }
+    return [...found].map(([chain, views]): ChainView => ({ target, chain, points: views }));
+  });
+  return chains.toSorted((a, b) => lastOf(b) - lastOf(a));
+}
+
+function lastOf({ points }: ChainView): number {
+  return points.at(-1)?.atMs ?? 0;
+}
+
+function nameOf({ point }: ListedPoint): string {
+  return point.chain === null ? point.id : `${point.chain}:${point.number}`;
+}
+
+function viewOf(listed: ListedPoint, more: Pick<PointView, 'name' | 'needs' | 'provedAt'>): PointView {
+  const { point, notWhole } = listed;
+  let [size, tookMs] = [0, 0];
+  for (const { allocated, state, durationMs } of point.disks) {
+    if (state !== 'merged') size += allocated;
+    tookMs = Math.max(tookMs, durationMs);
+  }
+  const atMs = Date.parse(point.createdAt);
+  return { ...more, listed, atMs, size, tookMs, state: notWhole === null ? point.consistency : 'lost' };
+}
