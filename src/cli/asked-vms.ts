@@ -6,6 +6,7 @@ import { type OptionRules, words } from '../core/option-rules.js';
 import { timeSpan } from '../core/time-span.js';
 import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
+import { brokenNotifiers, readNotified } from '../notify/notified-file.js';
 import { readersOfConfig, readersOfTargets, type VmReader } from '../report/status.js';
 import { readHistory } from '../run/history.js';
 import { optionOf } from './options.js';
@@ -57,7 +58,9 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
   const { vms, failures } = await vmsOf(config);
   refuseWrongVms(config, vms);
   const { history, lost } = await readHistory(config.file);
+  const broken = brokenNotifiers((await readNotified(config.file)).notified, config.notify);
   const warnings = [
+    ...broken.map((why) => warning('not-notified', why)),
     ...failures.map((why) => warning('not-discovered', why)),
     ...(lost === null ? [] : [warning('history-lost', `how earlier runs went is not known: ${lost}`)]),
   ];

@@ -30,6 +30,7 @@ export function configExample(program: Command): string {
     ...run.map((name) =>
       entry({ name, indent: '  ', value: RUN_SAMPLES[name], isSet: name === 'parallel', words: RUN_WORDS[name] }),
     ),
+    NOTIFY,
     '',
   ].join('\n');
 }
@@ -129,3 +130,14 @@ discover:
   # - { domains: "*", connect: "qemu:///system", exclude: ["scratch-*", db] }
   # - { sockets: "/var/run/qemu-server/*.qmp", agent-socket: "/var/run/qemu-server/{vm}.qga", exclude: ["9*"] }
 `;
+
+const NOTIFY = `
+# Who hears of it. on: failure and recovery (the default), always (each run), digest (once a day). A failure that goes on is told once, and again
+# after remind. A secret (password, token, header, address of a webhook or ping) is a text here, { file: PATH }, or { credential: NAME } of systemd.
+notify:
+  # - { name: mail, smtp: { host: mail.example.org, port: 465, tls: implicit, user: backup, password: { file: /etc/qmpbackup/smtp }, ca: /etc/ssl/mail.pem }, from: backup@example.org, to: [admin@example.org], remind: 1d }
+  # - { name: local, sendmail: /usr/sbin/sendmail, to: root, on: [failure, recovery, digest], digest-at: "08:00" }
+  # - { name: chat, webhook: { file: /etc/qmpbackup/chat }, shape: slack }  # shape: json, ntfy, slack, matrix or gotify
+  # - { name: hook, webhook: "http://127.0.0.1:8080/hook", token: { credential: hook }, headers: { X-From: host1 } }
+  # - { name: switch, ping: { file: /etc/qmpbackup/ping } }  # tells URL/start, and URL or URL/fail; its silence is an alarm
+  # - { name: switches, ping: { start: "http://127.0.0.1/s", success: "http://127.0.0.1/ok", fail: "http://127.0.0.1/bad" } }`;

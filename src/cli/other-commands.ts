@@ -13,6 +13,7 @@ import { infoCommand } from './commands/info.js';
 import { listCommand } from './commands/list.js';
 import { mergeCommand } from './commands/merge.js';
 import { mountCommand } from './commands/mount.js';
+import { notifyCommand } from './commands/notify.js';
 import { noteCommand, pinCommand, unpinCommand } from './commands/pin.js';
 import { pruneCommand } from './commands/prune.js';
 import { rebaseCommand } from './commands/rebase.js';
@@ -56,4 +57,5 @@ export const OTHER_COMMANDS: readonly Register[] = [
   statusCommand,
   reportCommand,
   configCommand,
+  notifyCommand,
 ];

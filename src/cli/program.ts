@@ -41,6 +41,7 @@ const OTHERS = [
     'status',
     'report',
     'config',
+    'notify',
   ],
   ...['help', '--help', '-h'],
 ];

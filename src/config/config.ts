@@ -1,3 +1,4 @@
+import type { Notifier } from './notifiers.js';
 import type { RunSettings } from './run-settings.js';
 
 /** A configuration that was read and is right, with where each of its values stands. */
@@ -9,6 +10,7 @@ export interface Config {
   readonly vms: ReadonlyMap<string, ConfiguredVm>;
   readonly discover: readonly Discover[];
   readonly run: RunSettings;
+  readonly notify: readonly Notifier[];
 }
 
 export interface ConfiguredVm {

@@ -61,7 +61,7 @@ function duration(flag: string, fallback: number): OptionRule<string, number> {
 }
 
 /** Minutes after midnight, of text such as `06:00`. */
-function timeOfDay(flag: string): OptionRule<string, number | null> {
+export function timeOfDay(flag: string): OptionRule<string, number | null> {
   return {
     flag,
     fallback: null,

@@ -48,6 +48,8 @@ export const WARNING_CODES = {
   'vm-not-begun': '`run` did not begin with a VM, as it was too late',
   'not-discovered': 'VMs could not be looked for: there may be more of them',
   'history-lost': 'how runs went is not known, or not remembered',
+  'not-notified': 'a notifier could not be told of a run, or it is not known what it was told',
+  'bare-secret': 'the configuration has a secret in it and can be read by everybody',
   'clusters-leaked': 'an image has clusters that waste space',
 } as const;
 
@@ -58,8 +60,8 @@ export interface Warning {
   readonly text: string;
 }
 
-/** What a disk is like: it is told, and no fault of a run. */
-const STANDING: readonly WarningCode[] = ['disk-untracked', 'bitmap-not-stored', 'plaintext-copy'];
+/** What a disk is like, or who does not hear of it: it is told, and no fault of a run. */
+const STANDING: readonly WarningCode[] = ['disk-untracked', 'bitmap-not-stored', 'plaintext-copy', 'not-notified'];
 
 /** Whether it makes a run that is `--strict` end with 5. */
 export function countsWhereStrict({ code }: Warning): boolean {

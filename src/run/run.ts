@@ -19,6 +19,8 @@ export interface RunContext extends Omit<VmContext, 'report' | 'isLate'> {
 export type RunEvent =
   | VmEvent
   | { readonly kind: 'waiting'; readonly ms: number }
+  /** No other run is at work. */
+  | { readonly kind: 'started' }
   | { readonly kind: 'not-begun'; readonly vm: string; readonly why: string }
   /** What earlier runs did is not known. */
   | { readonly kind: 'lost'; readonly why: string }
@@ -46,6 +48,7 @@ export async function runAll(config: Config, vms: readonly Vm[], context: RunCon
   try {
     const signal = AbortSignal.any([context.signal, lock.signal]);
     await waitJitter(config.run, context, signal);
+    context.report({ kind: 'started' });
     return await runEach(config, vms, { ...context, signal, isLate });
   } finally {
     await lock.release();

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { endProcess, recordIn } from '../support/booted.js';
@@ -13,6 +13,7 @@ import { createImage, makeExt4 } from '../support/lab/disk-images.js';
 import { flush, write, writeFile as writeDisk } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type GuestVm, type QemuOptions, startQemu } from '../support/lab/qemu.js';
+import { httpReceiver } from '../support/receivers.js';
 import { afterTest, type DiskSpec, labDir, scenario, type Scenario } from '../support/scenario.js';
 import { imagesIn } from '../support/target-files.js';
 import { useLibvirt } from '../support/use-libvirt.js';
@@ -247,6 +248,23 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     await writeFile(join(web1.dir, 'qmpbackup/config.yaml'), named(config!.text, web1.names()));
     const env = { XDG_CONFIG_HOME: web1.dir, STATE_DIRECTORY: join(web1.dir, 'state') };
     await runPage('docs/guide/many-vms.md', { names: web1.names, env });
+  },
+
+  'docs/guide/notifications.md': async () => {
+    const web1 = await machine();
+    const receiver = await httpReceiver();
+    afterTest(() => receiver.close());
+    const [sendmail, ping] = [join(web1.dir, 'sendmail'), join(web1.dir, 'ping')];
+    await writeFile(sendmail, `#!/bin/sh\ncat >${web1.dir}/mail\n`, { mode: 0o755 });
+    await writeFile(ping, `${receiver.url}/p`, { mode: 0o600 });
+    const [config] = (await readBlocks('docs/guide/notifications.md')).filter(({ language }) => language === 'yaml');
+    const names = { ...web1.names(), '/usr/sbin/sendmail': sendmail, '/etc/qmpbackup/ping': ping };
+    await mkdir(join(web1.dir, 'qmpbackup'));
+    await writeFile(join(web1.dir, 'qmpbackup/config.yaml'), named(config!.text, names));
+    const env = { XDG_CONFIG_HOME: web1.dir, STATE_DIRECTORY: join(web1.dir, 'state') };
+    await runPage('docs/guide/notifications.md', { names: () => names, env });
+    expect(receiver.got.map(({ path }) => path)).toEqual(['/p']);
+    expect(await readFile(join(web1.dir, 'mail'), 'utf8')).toMatch(/^Subject: .*a test/m);
   },
 
   'docs/guide/offline.md': async () => {

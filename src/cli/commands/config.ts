@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { loadConfig } from '../../config/config-file.js';
 import { chosenVms } from '../../config/chosen-vms.js';
 import { vmsOf } from '../../config/discover.js';
+import { bareSecrets } from '../../config/secret.js';
 import { shownSettings } from '../../config/shown-settings.js';
 import { refuseWrongVms } from '../../config/vm.js';
 import { warning } from '../../core/warning.js';
@@ -64,6 +65,8 @@ async function runCheck({ config: named }: Flags, context: CommandContext): Prom
   const { vms, failures } = await vmsOf(config);
   refuseWrongVms(config, vms);
   for (const why of failures) context.warn(warning('not-discovered', why));
+  const bare = await bareSecrets(config);
+  if (bare !== null) context.warn(warning('bare-secret', bare));
   context.answer(
     (warnings) => configCheckDocument(config, vms, warnings),
     () => renderChecked(config, vms),

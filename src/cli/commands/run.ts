@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Config } from '../../config/config.js';
 import { vmsOf } from '../../config/discover.js';
 import { loadConfig } from '../../config/config-file.js';
 import { chosenVms } from '../../config/chosen-vms.js';
@@ -6,14 +7,16 @@ import { RUN_RULES } from '../../config/run-settings.js';
 import { refuseWrongVms } from '../../config/vm.js';
 import { asShellWord } from '../../core/shell-word.js';
 import { warning } from '../../core/warning.js';
+import type { Notification } from '../../notify/notify.js';
 import { powerOf } from '../../run/power.js';
-import { type RunEvent, runAll } from '../../run/run.js';
+import { type RunEvent, runAll, type RunResult } from '../../run/run.js';
 import type { StepRecord } from '../../run/history.js';
 import { runDocument } from '../documents/run.js';
 import { optionOf } from '../options.js';
 import type { Register } from '../register.js';
 import { createRunProgress, type RunProgress } from '../render/run-progress.js';
 import { renderRun } from '../render/run.js';
+import { createRunNotices } from '../run-notices.js';
 import { createRunVerb } from '../run-verb.js';
 import type { CommandContext } from '../wiring.js';
 
@@ -62,7 +65,6 @@ Examples:
   qmpbackup run web1 db --parallel 2`;
 
 async function runRun(names: readonly string[], flags: Flags, context: CommandContext): Promise<void> {
-  const { signal, now, log } = context;
   const dryRun = flags.dryRun ?? false;
   const loaded = await loadConfig(flags.config);
   const run = {
@@ -71,19 +73,51 @@ async function runRun(names: readonly string[], flags: Flags, context: CommandCo
     ...(flags.notAfter === undefined ? {} : { notAfter: flags.notAfter }),
   };
   const config = { ...loaded, run };
+  if (dryRun) return answer(await runVms(config, names, { context, dryRun, onStart: () => undefined }), [], context);
+  const notices = createRunNotices(config, names.length === 0, context);
+  const onStart = (): void => notices.started();
+  let ran: Ran;
+  try {
+    ran = await runVms(config, names, { context, dryRun, onStart });
+  } catch (error) {
+    await notices.failed(error);
+    throw error;
+  }
+  answer(ran, await notices.ended(ran), context);
+}
+
+export interface Ran extends RunResult {
+  readonly config: Config;
+  readonly dryRun: boolean;
+  /** Names of all that there are. */
+  readonly vms: readonly string[];
+  /** Why there may be more. */
+  readonly failures: readonly string[];
+}
+
+async function runVms(
+  config: Config,
+  names: readonly string[],
+  { context, dryRun, onStart }: Telling & { readonly context: CommandContext },
+): Promise<Ran> {
+  const { signal, now, log } = context;
   const { vms, failures } = await vmsOf(config);
   refuseWrongVms(config, vms);
   for (const why of failures) context.warn(warning('not-discovered', why));
   const progress = createRunProgress(log);
   const result = await runAll(config, chosenVms(vms, names), {
     ...{ signal, now, dryRun, powerOf, random: Math.random, runVerb: createRunVerb() },
-    report: (event) => tell(event, context, { progress, dryRun }),
+    report: (event) => tell(event, context, { progress, dryRun, onStart }),
   });
   progress.end();
-  const { ended, notBegun } = result;
+  return { ...result, config, dryRun, failures, vms: vms.map(({ name }) => name) };
+}
+
+function answer(ran: Ran, notifications: readonly Notification[], context: CommandContext): void {
+  const { ended, notBegun, failures, config, dryRun } = ran;
   context.done(
-    (warnings) => runDocument(result, { config: config.file, dryRun }, warnings),
-    () => renderRun(result),
+    (warnings) => runDocument(ran, { config: config.file, dryRun, notifications }, warnings),
+    () => renderRun(ran),
     'what is told of each VM is done',
   );
   const failed = ended.filter((each) => each.run.result === 'failed').length;
@@ -92,13 +126,20 @@ async function runRun(names: readonly string[], flags: Flags, context: CommandCo
 }
 
 interface Telling {
-  readonly progress: RunProgress;
   readonly dryRun: boolean;
+  readonly onStart: () => void;
 }
 
-function tell(event: RunEvent, context: CommandContext, { progress, dryRun }: Telling): void {
+function tell(
+  event: RunEvent,
+  context: CommandContext,
+  { progress, dryRun, onStart }: Telling & { readonly progress: RunProgress },
+): void {
   const { log } = context;
   switch (event.kind) {
+    case 'started':
+      onStart();
+      return;
     case 'waiting':
       log.write('info', `beginning in ${Math.round(event.ms / 1000)} s`);
       return;

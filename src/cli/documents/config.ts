@@ -1,4 +1,6 @@
 import type { Config } from '../../config/config.js';
+import { secretsOf } from '../../config/notifiers.js';
+import { secretOrigin } from '../../config/secret.js';
 import type { ShownSetting } from '../../config/shown-settings.js';
 import { targetOf, settingAt, type Vm } from '../../config/vm.js';
 import type { Warning } from '../../core/warning.js';
@@ -7,7 +9,7 @@ import { warningPart } from './parts.js';
 import type { ConfigCheckDocument, ConfigExampleDocument, ConfigShowDocument } from './schemas/config.js';
 
 export function configCheckDocument(
-  { file }: Config,
+  { file, notify }: Config,
   vms: readonly Vm[],
   warnings: readonly Warning[],
 ): ConfigCheckDocument {
@@ -20,6 +22,11 @@ export function configCheckDocument(
       domain: settingAt(vm, 'domain'),
       target: targetOf(vm),
       line: vm.place.line,
+    })),
+    notifiers: notify.map((notifier) => ({
+      ...{ name: notifier.name, kind: notifier.kind, on: notifier.kind === 'ping' ? [] : notifier.rules.on },
+      secrets: secretsOf(notifier).map(({ key, secret }) => ({ key, from: secretOrigin(secret) })),
+      line: notifier.place.line,
     })),
     warnings: warnings.map(warningPart),
   };

@@ -13,6 +13,7 @@ import type { ListDocument } from './schemas/list.js';
 import type { MergeDocument } from './schemas/merge.js';
 import type { MountDocument } from './schemas/mount.js';
 import type { NoteDocument, PinDocument, UnpinDocument } from './schemas/pin.js';
+import type { NotifyTestDocument } from './schemas/notify.js';
 import type { PruneDocument } from './schemas/prune.js';
 import type { RebaseDocument } from './schemas/rebase.js';
 import type { RecoverDocument } from './schemas/recover.js';
@@ -56,4 +57,5 @@ export type AnswerDocument =
   | ReportDocument
   | ConfigCheckDocument
   | ConfigShowDocument
-  | ConfigExampleDocument;
+  | ConfigExampleDocument
+  | NotifyTestDocument;

@@ -1,4 +1,5 @@
 import type { Warning } from '../../core/warning.js';
+import type { Notification } from '../../notify/notify.js';
 import type { StepRecord, VmHistory } from '../../run/history.js';
 import type { RunResult } from '../../run/run.js';
 import { envelope } from './envelope.js';
@@ -9,10 +10,22 @@ type VmPart = RunDocument['vms'][number];
 
 export function runDocument(
   { ended, notBegun }: RunResult,
-  { config, dryRun }: { readonly config: string; readonly dryRun: boolean },
+  {
+    config,
+    dryRun,
+    notifications,
+  }: { readonly config: string; readonly dryRun: boolean; readonly notifications: readonly Notification[] },
   warnings: readonly Warning[],
 ): RunDocument {
-  return { ...envelope('run'), config, dryRun, vms: ended.map(vmPart), notBegun, warnings: warnings.map(warningPart) };
+  return {
+    ...{ ...envelope('run'), config, dryRun, vms: ended.map(vmPart), notBegun },
+    notifications: notifications.map(notificationPart),
+    warnings: warnings.map(warningPart),
+  };
+}
+
+export function notificationPart({ notifier, kind, what, failed }: Notification): RunDocument['notifications'][number] {
+  return { notifier, kind, what, failed };
 }
 
 function vmPart({ vm, target, run, backup, failingSince }: VmHistory): VmPart {

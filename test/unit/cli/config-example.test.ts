@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { buildProgram } from '../../../src/cli/program.js';
 import { configExample } from '../../../src/cli/config-example.js';
+import { NOTIFIER_KEYS, SMTP_KEYS } from '../../../src/config/read-notify.js';
 import { readConfig } from '../../../src/config/read-config.js';
 import { RUN_RULES } from '../../../src/config/run-settings.js';
 import { SETTINGS } from '../../../src/config/settings.js';
@@ -25,10 +26,18 @@ describe('the example of a configuration', () => {
   });
 
   it('has every key, each with what it means', () => {
+    const notifier = [
+      'name',
+      ...Object.keys(NOTIFIER_KEYS),
+      ...Object.values(NOTIFIER_KEYS).flat(),
+      ...SMTP_KEYS,
+      'start',
+      'fail',
+    ];
     const keys = [...SETTINGS.keys()].map((path) => path.split('.').at(-1) ?? path);
-    for (const key of [...keys, ...Object.keys(RUN_RULES), 'domains', 'sockets']) {
+    for (const key of [...keys, ...Object.keys(RUN_RULES), 'domains', 'sockets', ...notifier]) {
       expect(
-        lines.some((line) => new RegExp(`(^ +|[{] )(# )?(- [{] )?${key}: .`).test(line)),
+        lines.some((line) => new RegExp(`(^ +|[{,] )(# )?(- [{] )?${key}: .`).test(line)),
         key,
       ).toBe(true);
     }

@@ -26,6 +26,8 @@ import { statusDocument } from '../../../src/cli/documents/status.js';
 import { readConfig } from '../../../src/config/read-config.js';
 import { shownSettings } from '../../../src/config/shown-settings.js';
 import { type Vm, vmFrom } from '../../../src/config/vm.js';
+import { notifyTestDocument } from '../../../src/cli/documents/notify.js';
+import type { Notification } from '../../../src/notify/notify.js';
 import type { VmStatus } from '../../../src/report/status.js';
 import type { VmHistory } from '../../../src/run/history.js';
 import { serveDocument } from '../../../src/cli/documents/serve.js';
@@ -36,7 +38,11 @@ import { QmpBackupError } from '../../../src/errors.js';
 import { bitmap, entry, point, source, TARGET_ID, vmState } from '../../support/builders.js';
 import { checkedAnswer } from '../../support/json-answer.js';
 
-const CONFIG = readConfig('defaults: { target: "/b/{vm}" }\nvms: { web1: { domain: d, exclude: [vdc] } }', '/c.yaml');
+const CONFIG = readConfig(
+  'defaults: { target: "/b/{vm}" }\nvms: { web1: { domain: d, exclude: [vdc] } }\nnotify: [{ webhook: "http://h/x" }]',
+  '/c.yaml',
+);
+const TOLD: Notification = { notifier: 'ops', kind: 'mail', what: ['failure', 'always'], failed: 'why' };
 const CONFIGURED: Vm = vmFrom(CONFIG, 'vms', { name: 'web1', ...CONFIG.vms.get('web1')! });
 const HISTORY: VmHistory = {
   ...{ vm: 'web1', target: '/b', folder: '/b', failingSince: 't', checks: { verify: 'v', boot: null } },
@@ -248,9 +254,11 @@ const DOCUMENTS = {
     },
     [],
   ),
-  run: runDocument({ ended: [HISTORY], notBegun: ['db'] }, { config: '/c.yaml', dryRun: false }, [
-    { code: 'vm-failed', text: 'w' },
-  ]),
+  run: runDocument(
+    { ended: [HISTORY], notBegun: ['db'] },
+    { config: '/c.yaml', dryRun: false, notifications: [TOLD] },
+    [{ code: 'vm-failed', text: 'w' }],
+  ),
   status: statusDocument({ level: 'critical', vms: [STATUS] }, { config: '/c.yaml', at: new Date(0) }, []),
   report: reportDocument(
     { level: 'warning', vms: 2, pages: ['/r/index.html', '/r/vm-web1.html'], removed: ['vm-db.html'] },
@@ -260,6 +268,7 @@ const DOCUMENTS = {
   'config-check': configCheckDocument(CONFIG, [CONFIGURED], []),
   'config-show': configShowDocument(CONFIG, CONFIGURED, shownSettings(CONFIGURED).slice(0, 14), []),
   'config-example': configExampleDocument('vms:\n', []),
+  'notify-test': notifyTestDocument('/c.yaml', [TOLD], []),
   umount: umountDocument({ mountpoint: '/m', files: ['/m/d1.raw'], dead: true }, []),
   'files-ls': filesLsDocument(
     {

@@ -1,5 +1,5 @@
 import * as v from 'valibot';
-import { count, document, listOf, object, oneOf, text, textOrNull, warnings } from './parts.js';
+import { count, document, listOf, object, oneOf, text, textOrNull, texts, warnings } from './parts.js';
 
 export const configCheckDocumentSchema = document(
   'config-check',
@@ -17,6 +17,25 @@ export const configCheckDocumentSchema = document(
         'A VM',
       ),
       'The VMs that it names, and those that discover finds',
+    ),
+    notifiers: listOf(
+      object(
+        {
+          name: text('Its name'),
+          kind: oneOf(['mail', 'webhook', 'ping'], 'How it is told'),
+          on: texts('What it is told of; a dead-man switch hears of each run'),
+          secrets: listOf(
+            object(
+              { key: text('The key'), from: text('Where the secret comes from, in words') },
+              'A secret, which is not shown',
+            ),
+            'Its secrets',
+          ),
+          line: count('Line that names it'),
+        },
+        'A notifier',
+      ),
+      'Who hears of a run',
     ),
     warnings: warnings(),
   },

@@ -14,6 +14,7 @@ import { mountDocumentSchema } from './mount.js';
 import { noteDocumentSchema, pinDocumentSchema, unpinDocumentSchema } from './pin.js';
 import { consolidateDocumentSchema } from './consolidate.js';
 import { configCheckDocumentSchema, configExampleDocumentSchema, configShowDocumentSchema } from './config.js';
+import { notifyTestDocumentSchema } from './notify.js';
 import { pruneDocumentSchema } from './prune.js';
 import { rebaseDocumentSchema } from './rebase.js';
 import { recoverDocumentSchema } from './recover.js';
@@ -62,6 +63,7 @@ export const DOCUMENT_SCHEMAS = {
   'config-check': configCheckDocumentSchema,
   'config-show': configShowDocumentSchema,
   'config-example': configExampleDocumentSchema,
+  'notify-test': notifyTestDocumentSchema,
   error: errorDocumentSchema,
   line: lineSchema,
 } as const;

@@ -59,6 +59,22 @@ export const vmRunSchema = object(
   'A run of one VM',
 );
 
+export const notificationSchema = object(
+  {
+    notifier: text('Its name'),
+    kind: oneOf(['mail', 'webhook', 'ping'], 'How it is told'),
+    what: listOf(
+      oneOf(
+        ['failure', 'reminder', 'recovery', 'digest', 'always', 'start', 'success', 'fail', 'test'],
+        'Something to tell, or the state that a dead-man switch is told',
+      ),
+      'What there was to tell',
+    ),
+    failed: textOrNull('Why it could not be told, in words; null where it was'),
+  },
+  'What one notifier was told',
+);
+
 export const runDocumentSchema = document(
   'run',
   {
@@ -81,6 +97,7 @@ export const runDocumentSchema = document(
       'The VMs that were begun, in the order in which they ended',
     ),
     notBegun: texts('Names of VMs that were not begun'),
+    notifications: listOf(notificationSchema, 'Who was told what; not those for whom there was nothing to tell'),
     warnings: warnings(),
   },
   'The answer of `qmpbackup run`',

@@ -1,0 +1,112 @@
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import type * as Nodemailer from 'nodemailer';
+import type { SmtpServer } from '../../config/notifiers.js';
+import { messageOf } from '../../errors.js';
+import { codeOf } from '../../host/file-errors.js';
+import { runProgram } from '../../host/program.js';
+import type { Message } from '../message.js';
+import { type Attempt, DELIVERED, failedNow, refused } from './attempts.js';
+
+export interface Mail {
+  /** Null is for the sendmail program to say. */
+  readonly from: string | null;
+  readonly to: readonly string[];
+  readonly message: Message;
+}
+
+/** Read when a mail is sent: few runs send one (docs/decisions/0001). */
+function nodemailer(): Promise<typeof Nodemailer> {
+  return import('nodemailer');
+}
+
+function contentOf({ subject, text, id, document }: Message) {
+  return {
+    ...{ subject, text },
+    // A mail that comes twice is one to those that compare these.
+    messageId: `<${id}@${hostname()}>`,
+    headers: { 'Auto-Submitted': 'auto-generated', 'X-Qmpbackup-Occasions': document.occasions.join(', ') },
+    // Nothing in a message is the name of a file or address that is to be fetched.
+    ...{ disableFileAccess: true, disableUrlAccess: true },
+  };
+}
+
+/** By a server, with TLS unless the configuration says otherwise. */
+export async function sendBySmtp(
+  server: SmtpServer,
+  password: string | null,
+  mail: Mail,
+  { signal, attemptMs }: { readonly signal: AbortSignal; readonly attemptMs: number },
+): Promise<Attempt> {
+  const { host, port, tls, login, ca } = server;
+  const { createTransport } = await nodemailer();
+  let trusted: string | null;
+  try {
+    trusted = ca === null ? null : await readFile(ca, 'utf8');
+  } catch (error) {
+    return refused(`the certificates ${ca} cannot be read: ${messageOf(error)}`);
+  }
+  const transport = createTransport({
+    ...{ host, port, secure: tls === 'implicit', requireTLS: tls === 'starttls', ignoreTLS: tls === 'none' },
+    ...(login === null || password === null ? {} : { auth: { user: login.user, pass: password } }),
+    tls: { minVersion: 'TLSv1.2', ...(trusted === null ? {} : { ca: trusted }) },
+    ...{ connectionTimeout: attemptMs, greetingTimeout: attemptMs, socketTimeout: attemptMs, dnsTimeout: attemptMs },
+  });
+  const end = (): void => transport.close();
+  signal.addEventListener('abort', end, { once: true });
+  try {
+    await Promise.race([
+      transport.sendMail({ ...contentOf(mail.message), from: mail.from ?? '', to: [...mail.to] }),
+      rejectedBy(signal),
+    ]);
+    return DELIVERED;
+  } catch (error) {
+    const why = `${host}:${port}: ${signal.aborted ? 'it does not answer in time' : messageOf(error)}`;
+    return isForGood(error) ? refused(why) : failedNow(why);
+  } finally {
+    signal.removeEventListener('abort', end);
+    transport.close();
+  }
+}
+
+function rejectedBy(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(new Error('aborted')), { once: true });
+  });
+}
+
+/** What a server refuses by 5xx it refuses again, a wrong password among it, and so does a certificate that nobody trusts. */
+function isForGood(error: unknown): boolean {
+  const { responseCode, code } = error as { readonly responseCode?: number; readonly code?: string };
+  if (typeof responseCode === 'number') return responseCode >= 500;
+  return ['EAUTH', 'ENOAUTH', 'EENVELOPE', 'ETLS'].includes(code ?? '') || isOfCertificate(error);
+}
+
+function isOfCertificate(error: unknown): boolean {
+  const code = codeOf(error) ?? '';
+  const inner = error instanceof Error ? (codeOf(error.cause) ?? '') : '';
+  return (
+    [code, inner].some((each) => /CERT|SELF_SIGNED|UNABLE_TO_VERIFY/.test(each)) ||
+    /certificate/i.test(messageOf(error))
+  );
+}
+
+/** By the sendmail program, which takes the mail on its stdin: its arguments name nobody. */
+export async function sendBySendmail(
+  path: string,
+  mail: Mail,
+  { signal, attemptMs }: { readonly signal: AbortSignal; readonly attemptMs: number },
+): Promise<Attempt> {
+  const { createTransport } = await nodemailer();
+  const transport = createTransport({ streamTransport: true, buffer: true, newline: 'unix' });
+  const composed = await transport.sendMail(contentOf(mail.message));
+  // By nodemailer `root` is no address; to the program it is one.
+  const whose = mail.from === null ? '' : `From: ${mail.from}\n`;
+  const text = `${whose}To: ${mail.to.join(', ')}\n${(composed.message as Buffer).toString('utf8')}`;
+  const end = await runProgram(path, ['-i', '-t'], { stdin: { text }, signal, timeoutMs: attemptMs });
+  if (end.exitCode === 0) return DELIVERED;
+  if (end.failure) return refused(`${path} could not be started: ${messageOf(end.failure)}`);
+  if (end.late || signal.aborted) return failedNow(`${path} did not end in time`);
+  const words = end.stderr.trim().slice(-300);
+  return failedNow(`${path} ended with ${end.exitCode ?? end.signal}${words === '' ? '' : `: ${words}`}`);
+}
