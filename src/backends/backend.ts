@@ -46,7 +46,7 @@ export interface ReadyVm {
   /** The disks, with bitmaps that are in their images and that whoever runs the VM has forgotten: they go on recording. */
   withOrphanBitmaps(disks: readonly SourceDisk[]): Promise<readonly SourceDisk[]>;
   /** Removes what the newest point made superfluous; resolves to what else is to be said. */
-  retire(plan: BackupPlan, actions: readonly RepairAction[], attempt: string): Promise<readonly Warning[]>;
+  retire(run: BackupRun, plan: BackupPlan, actions: readonly RepairAction[]): Promise<readonly Warning[]>;
 }
 
 export interface Repaired {

@@ -53,8 +53,6 @@ const written = v.object({
         target: v.string(),
         /** Absolute. */
         path: v.string(),
-        /** It was in the chain of its disk: where it no longer is, it was merged. */
-        taken: v.boolean(),
       }),
     ),
   ),

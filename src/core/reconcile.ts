@@ -44,8 +44,8 @@ export type RepairAction =
   | { readonly kind: 'delete-folder'; readonly disk: string }
   /** What the guest has written above the image of a disk (its target) goes down into it, and the overlay goes. */
   | { readonly kind: 'merge-overlay'; readonly target: string; readonly overlay: string }
-  /** Absolute path of an overlay that was merged, or never was in the chain of a disk. */
-  | { readonly kind: 'delete-overlay'; readonly path: string; readonly merged: boolean }
+  /** Absolute path of an overlay that is in the chain of no disk. */
+  | { readonly kind: 'delete-overlay'; readonly path: string }
   /** A libvirt domain (UUID) that the run had started paused. */
   | { readonly kind: 'end-domain'; readonly domain: string }
   | { readonly kind: 'remove-journal' };
@@ -165,7 +165,7 @@ function deleteOverlays({ sources }: Pick<Observed, 'sources'>, { overlays = [] 
   const above = new Set(sources.flatMap((source) => source.overlays?.map(({ path }) => path) ?? []));
   return overlays
     .filter(({ path }) => !above.has(path))
-    .map(({ path, taken }): RepairAction => ({ kind: 'delete-overlay', path, merged: taken }));
+    .map(({ path }): RepairAction => ({ kind: 'delete-overlay', path }));
 }
 
 function scratchFolderOf(file: string | null): readonly string[] {

@@ -1,15 +1,10 @@
 import * as v from 'valibot';
+import { guardedDomain } from './guarded-domain.js';
 
 export const pullTask = v.object({
-  /** URI for virsh; null is its default. */
-  connect: v.nullable(v.string()),
-  uuid: v.string(),
+  ...guardedDomain.entries,
   /** Path of the job's NBD server, by which it is known. */
   socket: v.string(),
-  /** Whether the guest ran before, and so goes on where a full scratch image has paused it. */
-  resumes: v.boolean(),
-  /** As of `LockOwner`. */
-  owner: v.object({ pid: v.number(), startTime: v.string() }),
 });
 
 export type PullGuardTask = Readonly<v.InferOutput<typeof pullTask>>;

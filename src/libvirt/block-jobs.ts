@@ -62,7 +62,8 @@ export async function limitBlockJob(virsh: Virsh, uuid: string, target: string, 
   }
 }
 
-function limitedTo(rate: number): readonly string[] {
+/** Of a block job that virsh begins, or has going on. */
+export function limitedTo(rate: number): readonly string[] {
   return ['--bandwidth', String(rate), '--bytes'];
 }
 

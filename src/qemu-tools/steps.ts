@@ -129,11 +129,17 @@ export async function removeBackingLink(path: string, options: StepOptions = {})
   await runShort(['rebase', '-u', '-q', '-b', '', viewOf([path])], options);
 }
 
-/** Whether two views hold the same bytes; the longer one may only have zeros beyond the other's end. A rate is kept to by `a`. */
-export async function compare(a: string, b: string, options: LongStepOptions): Promise<boolean> {
-  const { rateLimit = 0 } = options;
+/** Whether two views hold the same bytes; the longer one may only have zeros beyond the other's end. A rate is kept to by `a`.
+ * `forceShare` also reads images that a QEMU has open. */
+export async function compare(
+  a: string,
+  b: string,
+  options: LongStepOptions & { readonly forceShare?: boolean },
+): Promise<boolean> {
+  const { rateLimit = 0, forceShare = false } = options;
+  const share = forceShare ? ['-U'] : [];
   const first = rateLimit === 0 ? [a] : throttled(a, rateLimit);
-  const { exitCode } = await runLong(['compare', '-p', ...first, b], { ...options, allowed: [0, 1] });
+  const { exitCode } = await runLong(['compare', '-p', ...share, ...first, b], { ...options, allowed: [0, 1] });
   return exitCode === 0;
 }
 

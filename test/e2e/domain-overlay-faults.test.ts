@@ -19,7 +19,6 @@ const STEPS: readonly Step[] = [
   { name: 'after the journal', when: 'after', call: 'rename', matches: /run\.json$/ },
   { name: 'before the snapshot', when: 'before', call: 'spawn', matches: /snapshot-create/ },
   { name: 'after the snapshot', when: 'after', call: 'spawn', matches: /snapshot-create/ },
-  { name: 'after the journal that tells of it', when: 'after', call: 'rename', matches: /run\.json$/, nth: 2 },
   { name: 'while it is copied', when: 'after', call: 'spawn', matches: /^setpriv .*qemu-nbd/ },
   { name: 'before an image has its name', when: 'before', call: 'rename', matches: /(FULL|INC|COPY)-\d+\.qcow2$/ },
   { name: 'before the catalog', when: 'before', call: 'rename', matches: /catalog\.json$/ },

@@ -125,8 +125,9 @@ function readyDomain(
     },
     checkFreeze: (run) => checkDomainFreeze({ ...run, session }, vm),
     withOrphanBitmaps: (disks) => withOrphanBitmaps(session, disks),
-    retire: async (_plan, actions) => {
-      const warnings = await dropSuperfluous(session, actions);
+    retire: async ({ options, signal }, _plan, actions) => {
+      const merging = { rate: options.speedLimit, hurry: signal };
+      const warnings = await dropSuperfluous(session, actions, merging);
       await end();
       return warnings;
     },

@@ -10,11 +10,12 @@ import { blockJobOf, startBlockPull } from '../../libvirt/block-jobs.js';
 import { listDomains } from '../../libvirt/domain.js';
 import { type DomainDisk, parseDomain } from '../../libvirt/domain-xml.js';
 import { DomainNotFound } from '../../libvirt/errors.js';
+import { imagesOf } from '../../libvirt/image-layers.js';
+import { layersNow, mergeAllOverlays, mergeChain, refuseSnapshotsIn } from '../../libvirt/merge-overlays.js';
 import { snapshotNames } from '../../libvirt/snapshot.js';
 import type { AskedVm } from '../address.js';
-import { layersNow, mergeAllOverlays, mergeChain } from './overlays.js';
 import { repairDomainAlone } from './repair.js';
-import { type DomainSession, imagesOf, openDomain, refuseDomainState } from './session.js';
+import { type DomainSession, openDomain, refuseDomainState } from './session.js';
 
 /** `commit`: into the image at the bottom; `pull`: into the one that the guest writes to. */
 export type Adoption = 'none' | 'commit' | 'pull';
@@ -90,7 +91,7 @@ async function refuseUnsafe(
       `the domain ${domain.name} is off, and libvirt merges images while it runs`,
       'Start it first; it starts with its overlays.',
     );
-  for (const { target, image, left, by } of plans) {
+  for (const { target, image, left, removed, by } of plans) {
     const disk = domain.disks.find((each) => each.target === target);
     const [above] = disk && adopt === 'none' ? layersOf(imagesOf(disk)).above : [];
     if (above) {
@@ -106,6 +107,7 @@ async function refuseUnsafe(
       );
     }
     if (!isAbsolute(image)) refuse(`${target}: ${image} is no file and no device of this host`, 'Use virsh blockpull.');
+    for (const path of removed) await refuseSnapshotsIn(session, target, path);
     if (left.length > 0) {
       const names = await snapshotNames(virsh, uuid);
       if (names.length > 0) {

@@ -1,7 +1,7 @@
 import type { VmState } from '../../core/disk.js';
 import { warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
-import type { PullGuard } from '../../guards/pull-guard.js';
+import type { CopyGuard } from '../../guards/copy-guard.js';
 import { isOutcomeUnknown } from '../../libvirt/errors.js';
 import { removeScratch } from '../../repository/scratch.js';
 import type { DomainCopy, DomainRun } from './domain-method.js';
@@ -15,7 +15,7 @@ export class CopyGuestState {
   readonly #run: DomainRun;
   readonly #copy: DomainCopy;
   readonly #vm: VmState;
-  #guard: PullGuard | undefined;
+  #guard: CopyGuard | undefined;
   #begun: 'no' | 'perhaps' | 'yes' = 'no';
   #freed: Promise<void> | undefined;
   readonly #onAbort = (): void => void this.free();
@@ -62,7 +62,7 @@ export class CopyGuestState {
   free(): Promise<void> {
     this.#freed ??= this.#freeNow().catch((error: unknown) => {
       this.#run.warn(
-        warning('left-behind', `the backup job of the domain could not be ended now: ${messageOf(error)}`),
+        warning('left-behind', `what the copy had begun in the domain could not be ended now: ${messageOf(error)}`),
       );
       this.#guard?.handOver();
     });

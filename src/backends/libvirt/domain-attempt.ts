@@ -14,7 +14,6 @@ import { heldByBlockJob } from '../../libvirt/block-jobs.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import { inspectDomain } from '../../libvirt/domain.js';
 import { DomainNotFound, isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
-import { writeJournal } from '../../repository/journal-file.js';
 import { makeScratch } from '../../repository/scratch.js';
 import type { Staging } from '../../repository/staging.js';
 import type { TargetState } from '../../repository/target.js';
@@ -130,11 +129,6 @@ class DomainAttempt implements CopyAttempt {
   }
 
   async begun(taken: Consistency): Promise<Consistency> {
-    if (this.#copy.overlays) {
-      const overlays = this.journal.overlays?.map((each) => ({ ...each, taken: true }));
-      this.journal = { ...this.journal, overlays };
-      await writeJournal(this.#run.target, this.journal);
-    }
     this.#taken = await takeDefinition(this.#definition);
     await this.freezer?.release();
     return this.#run.session.startedPaused ? consistencyOfStarted(this.#run) : taken;
@@ -200,7 +194,7 @@ function journalOf(run: DomainRun, planned: Planned, { copy, definition, left, q
 /** Those that the run makes, and those that it may merge down once its point is sealed: they are above a disk already. */
 function overlaysOf({ overlays: made = [] }: DomainCopy, { plan, targetId }: Planned): Pick<Journal, 'overlays'> {
   const there = plan.disks.flatMap(({ source: { address: target, overlays = [] } }) =>
-    overlays.filter(({ name }) => isOverlayOf(targetId, name)).map(({ path }) => ({ target, path, taken: true })),
+    overlays.filter(({ name }) => isOverlayOf(targetId, name)).map(({ path }) => ({ target, path })),
   );
   return made.length + there.length > 0 ? { overlays: [...made, ...there] } : {};
 }

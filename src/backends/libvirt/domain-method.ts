@@ -1,6 +1,6 @@
 import type { FleeceChoice } from '../../core/fleece-choice.js';
 import type { Journal } from '../../core/journal.js';
-import type { PullGuard } from '../../guards/pull-guard.js';
+import type { CopyGuard } from '../../guards/copy-guard.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
 import type { TargetStorage } from '../backend.js';
 import type { BackupOptions } from '../backup-options.js';
@@ -58,6 +58,6 @@ export interface DomainCopy {
    * the target, which may hang. Without a job of ours it does nothing.
    */
   readonly giveUp?: () => Promise<void>;
-  /** Starts what ends it where this process is gone, however it died; `resumes`: as of `PullGuardTask`. */
-  readonly guard?: (resumes: boolean) => PullGuard;
+  /** Starts what ends it where this process is gone, however it died; `resumes`: as of `guardedDomain`. */
+  readonly guard?: (resumes: boolean) => CopyGuard;
 }

@@ -11,14 +11,15 @@ import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../lib
 import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
 import { isOutcomeUnknown, thawDomainByHand, VirshError } from '../../libvirt/errors.js';
 import { resumeStalled } from '../../libvirt/lifecycle.js';
+import { mergeOverlay, type CommitPace } from '../../libvirt/merge-overlays.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';
 import { removeFromImages } from './offline-bitmaps.js';
-import { mergeOverlay, removeStrayOverlay } from './overlays.js';
 import { orphanBitmaps, redefineOrphan } from './orphan-bitmaps.js';
 import { type DomainSession, stateOf } from './session.js';
 import { endStarted } from './start-paused.js';
+import { removeStrayOverlay } from './stray-overlay.js';
 
 /**
  * What a dead run left, and the checkpoints that libvirt forgot. Of those that go on only a running domain can say if their bitmaps are
@@ -134,7 +135,7 @@ async function carriedOut(
         continue;
       case 'delete-overlay': {
         // Of a domain that is off nobody tells all that its disks build on.
-        const why = session.domain.active ? await removeStrayOverlay(session, action) : undefined;
+        const why = session.domain.active ? await removeStrayOverlay(session, action.path) : undefined;
         if (why === null) break;
         if (why === undefined) waiting.add(action.path);
         else warnings.push(warning('left-behind', why));
@@ -222,12 +223,13 @@ export async function dropCheckpoints(session: DomainSession, names: readonly st
 export async function dropSuperfluous(
   session: DomainSession,
   actions: readonly RepairAction[],
+  merging: CommitPace,
 ): Promise<readonly Warning[]> {
   const removed = actions.filter((action) => action.kind === 'remove-bitmap');
   const overlays = removed.filter(({ bitmap }) => isTrackingOverlay(bitmap));
   const names = removed.filter((each) => !overlays.includes(each)).map(({ bitmap }) => bitmap);
   const warnings = [...(await dropCheckpoints(session, names))];
-  for (const { node, bitmap } of overlays) await mergeOrWarn(session, node, bitmap, warnings);
+  for (const { node, bitmap } of overlays) await mergeOrWarn(session, node, bitmap, warnings, merging);
   return warnings;
 }
 
@@ -237,9 +239,10 @@ async function mergeOrWarn(
   target: string,
   overlay: string,
   warnings: Warning[],
+  merging?: CommitPace,
 ): Promise<boolean> {
   try {
-    await mergeOverlay(session, target, overlay);
+    await mergeOverlay(session, target, overlay, merging);
     return true;
   } catch (error) {
     if (!(error instanceof QmpBackupError) || isOutcomeUnknown(error)) throw error;

@@ -5,7 +5,7 @@ import { isFailure } from '../../core/failure.js';
 import { COMMANDS_OF_ITS_OWN, VHOST_USER_DISK } from '../../core/guest-devices.js';
 import { attemptOfScratch, domainJobId, isImageInTheMaking, isOurJob } from '../../core/names.js';
 import { compatOfQcow2, QCOW2_START } from '../../core/qcow2-header.js';
-import { type ImageLayer, layersOf } from '../../core/overlay-layers.js';
+import { layersOf } from '../../core/overlay-layers.js';
 import { isPassingOverlay, isTrackingOverlay } from '../../core/overlay-names.js';
 import { checkpointBitmap } from '../../core/reconcile.js';
 import { virshCommand } from '../../core/virsh-hint.js';
@@ -25,6 +25,7 @@ import {
   keptDefinition,
 } from '../../libvirt/domain.js';
 import { hostOf, hostOfFiles, type LibvirtHost, requireThisHost } from '../../libvirt/host.js';
+import { imagesOf } from '../../libvirt/image-layers.js';
 import { operationInWords } from '../../libvirt/job-info.js';
 import { createVirsh, openVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { lockVm } from '../../repository/lock.js';
@@ -283,16 +284,6 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
       ...(backing[0]?.source?.path && { 'full-backing-filename': backing[0].source.path }),
     },
   };
-}
-
-/** The images of a disk, the uppermost first. */
-export function imagesOf({ target, format, source, backing }: DomainDisk): readonly [ImageLayer, ...ImageLayer[]] {
-  const layer = (of: DomainDisk['source'], told: string | null): ImageLayer => ({
-    path: of?.path ?? null,
-    description: of?.path ?? of?.description ?? target,
-    format: told ?? 'raw',
-  });
-  return [layer(source, format), ...backing.map((each) => layer(each.source, each.format))];
 }
 
 /** What a run that died has left above the images of the disks, whichever target it served. */

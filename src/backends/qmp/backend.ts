@@ -56,7 +56,7 @@ function readyVm(session: VmSession, vm: VmState, imageOwner: SocketOwner | unde
     checkFreeze: (run) => checkVmFreeze(run, vm),
     // QEMU tells of each bitmap that it has.
     withOrphanBitmaps: (disks) => Promise.resolve(disks),
-    retire: async (plan, actions, attempt) => {
+    retire: async ({ attempt }, plan, actions) => {
       await refuseMoved(client);
       await Promise.all(plan.disks.map(({ job }) => dismissJob(client, job)));
       const said = await eachDisk(actions, async (action) =>

@@ -175,7 +175,7 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
         const sources = lookInside ? await ready.withOrphanBitmaps(disks) : disks;
         // Per disk the bitmaps of its latest file and of its latest FULL stay.
         const actions = afterSeal({ catalog, olderMonths, sources, journal: await readJournal(target) });
-        (await ready.retire(plan, actions, run.attempt)).forEach(run.warn);
+        (await ready.retire(locked, plan, actions)).forEach(run.warn);
       };
       await allOf([retire(), keepCatalogCopy(target)]);
       await removeJournal(target);

@@ -93,8 +93,8 @@ describe('the repair after a run by overlay', () => {
     ...{ olderMonths: [], jobs: [], ownNodes: [], ownExports: [], status: 'running', files: new Map() },
   };
   const overlays = [
-    { target: 'vda', path: `/o/${NEW}`, taken: false },
-    { target: 'vda', path: '/o/gone.overlay', taken: true },
+    { target: 'vda', path: `/o/${NEW}` },
+    { target: 'vda', path: '/o/gone.overlay' },
   ];
   const died = {
     ...journal('bbbbbbbbbbbb', [{ disk: 'vda', bitmap: NEW, job: 'j', file: 'INC-2.qcow2' }]),
@@ -108,7 +108,7 @@ describe('the repair after a run by overlay', () => {
       expect.objectContaining({ bitmap: NEW, node: sources[0]?.address }),
       expect.objectContaining({ bitmap: NEW, why: 'no point was made with it' }),
     ]);
-    expect(actions).toContainEqual({ kind: 'delete-overlay', path: '/o/gone.overlay', merged: true });
+    expect(actions).toContainEqual({ kind: 'delete-overlay', path: '/o/gone.overlay' });
     expect(actions.at(-1)).toEqual({ kind: 'remove-journal' });
   });
 

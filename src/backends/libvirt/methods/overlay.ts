@@ -2,15 +2,25 @@ import { dirname, join, resolve } from 'node:path';
 import { fileNode, nbdNode, qcow2Node, type BlockNodeSpec } from '../../../core/block-node.js';
 import type { SourceDisk, VmState } from '../../../core/disk.js';
 import type { NbdSource } from '../../../core/nbd-address.js';
-import { type ImageLayer, layersOf } from '../../../core/overlay-layers.js';
+import { layersOf } from '../../../core/overlay-layers.js';
 import { isTrackingOverlay, passingOverlay } from '../../../core/overlay-names.js';
 import type { PlannedDisk } from '../../../core/plan.js';
 import { virshCommand } from '../../../core/virsh-hint.js';
 import { warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
+import type { CopyGuard } from '../../../guards/copy-guard.js';
+import { startOverlayGuard } from '../../../guards/overlay-guard.js';
 import { dumpDefinition } from '../../../libvirt/domain.js';
 import { parseDomain } from '../../../libvirt/domain-xml.js';
+import { type ImageLayers, imagesOf } from '../../../libvirt/image-layers.js';
 import { isPersistent } from '../../../libvirt/lifecycle.js';
+import {
+  layersNow,
+  mergeAllOverlays,
+  mergeOverlay,
+  type CommitPace,
+  refuseSnapshotsIn,
+} from '../../../libvirt/merge-overlays.js';
 import { takeSnapshot } from '../../../libvirt/snapshot.js';
 import { OWN_CLUSTERS } from '../../../nbd/meta-contexts.js';
 import { imageFile } from '../../../qemu-tools/image-file.js';
@@ -26,8 +36,6 @@ import { compareWithInstant } from '../../methods/compare-with-instant.js';
 import { pullDisks } from '../../methods/pull-disks.js';
 import type { PulledDisk } from '../../methods/pulled-disk.js';
 import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
-import { layersNow, mergeAllOverlays, mergeOverlay } from '../overlays.js';
-import { imagesOf } from '../session.js';
 
 /**
  * The guest writes to overlays, taken of all disks at one instant, and what is below them stands still and is copied. Then each
@@ -67,7 +75,8 @@ async function refuseDomain({ session, options }: DomainRun, { plan }: Planned):
   const [live, next] = await allOf([virsh('dumpxml', [], { domain: uuid }), dumpDefinition(virsh, uuid)]);
   for (const { disk, source } of plan.disks) {
     const layers = imagesIn(live, source);
-    const { above, image } = layersOf(layers);
+    const { overlays, above, image } = layersOf(layers);
+    for (const { path } of overlays) await refuseSnapshotsIn(session, disk, path);
     const without = `Leave the disk out with --exclude ${disk}.`;
     const [top] = above;
     if (top) {
@@ -98,7 +107,7 @@ async function refuseDomain({ session, options }: DomainRun, { plan }: Planned):
 }
 
 /** The images of a disk, the uppermost first. */
-function imagesIn(xml: string, { address }: Pick<SourceDisk, 'address'>): Layers {
+function imagesIn(xml: string, { address }: Pick<SourceDisk, 'address'>): ImageLayers {
   const disk = parseDomain(xml).disks.find(({ target }) => target === address);
   if (disk) return imagesOf(disk);
   throw new QmpBackupError('failed', `the domain has no disk ${address} any more`);
@@ -116,10 +125,8 @@ interface Overlaid {
   /** Absolute path of the new overlay. */
   readonly path: string;
   /** The images that stand still below it, the uppermost first. */
-  still: Layers;
+  still: ImageLayers;
 }
-
-type Layers = readonly [ImageLayer, ...(readonly ImageLayer[])];
 
 function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
   const { virsh, uuid, domain } = run.session;
@@ -129,7 +136,7 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
     const { source, newBitmap } = disk;
     const name = newBitmap?.name ?? passingOverlay(run.attempt, source.address);
     const path = join(placeOf(run.options, source), name);
-    const still: Layers = [{ path: source.file, description: source.file, format: source.format }];
+    const still: ImageLayers = [{ path: source.file, description: source.file, format: source.format }];
     return { planned: disk, target: source.address, name, path, still };
   });
   const of = ({ planned: { disk } }: StagedImage): Overlaid => {
@@ -169,13 +176,13 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
     return opened;
   };
   /** The guest is on what was there before this run. */
-  const takeBack = async (): Promise<void> => {
-    for (const { target, name } of disks) await mergeOverlay(run.session, target, name);
+  const takeBack = async (options?: CommitPace): Promise<void> => {
+    for (const { target, name } of disks) await mergeOverlay(run.session, target, name, options);
   };
   return {
     folders: [folder],
     places: [...new Set(disks.map(({ path }) => dirname(path)))],
-    overlays: disks.map(({ target, path }) => ({ target, path, taken: false })),
+    overlays: disks.map(({ target, path }) => ({ target, path })),
     // After the repairs, which may have merged what a run that died has left.
     ready: async () => {
       for (const disk of disks) disk.still = await layersNow(run.session, disk.target);
@@ -207,8 +214,11 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
       await closeServers();
       if (tracks) return;
       // The point is right whatever becomes of this.
-      await takeBack().catch((error: unknown) => run.warn(warning('overlay-left', leftInWords(run, error))));
+      const slowly = { rate: run.options.speedLimit, hurry: run.signal };
+      await takeBack(slowly).catch((error: unknown) => run.warn(warning('overlay-left', leftInWords(run, error))));
     },
+    // One that tracks has overlays that stay, as after any run.
+    ...(tracks ? {} : { guard: (resumes) => guardOf(run, disks, resumes) }),
     giveUp: async () => {
       await closeServers();
       try {
@@ -233,15 +243,24 @@ function leftInWords({ session: { domain } }: DomainRun, error: unknown): string
   return `the guest still writes to an overlay of this run: ${messageOf(error)}; ${todo}`;
 }
 
+function guardOf(run: DomainRun, disks: readonly Overlaid[], resumes: boolean): CopyGuard {
+  const { connect, uuid } = run.session;
+  const overlays = disks.map(({ target, name }) => ({ target, name }));
+  return startOverlayGuard(
+    { connect, uuid, overlays, resumes },
+    { warn: (text) => run.warn(warning('no-guard', text)) },
+  );
+}
+
 /** The layers that hold what has changed since the parent, the uppermost first; null where all is to be copied. */
-function recordOf({ planned: { copyBitmap }, still }: Overlaid): Layers | null {
+function recordOf({ planned: { copyBitmap }, still }: Overlaid): ImageLayers | null {
   if (copyBitmap === null || !isTrackingOverlay(copyBitmap)) return null;
   const depth = layersOf(still).overlays.find(({ name }) => name === copyBitmap)?.depth;
   return depth === undefined ? null : [still[0], ...still.slice(1, depth + 1)];
 }
 
 /** Overlays of ours as one image that builds on nothing. */
-function ownLayers([top, next, ...more]: Layers): BlockNodeSpec {
+function ownLayers([top, next, ...more]: ImageLayers): BlockNodeSpec {
   return qcow2Node(fileNode(top.path ?? top.description), next ? ownLayers([next, ...more]) : null);
 }
 
