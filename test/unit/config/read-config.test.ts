@@ -148,7 +148,10 @@ describe('a configuration', () => {
       'vms: { a: { socket: /s, target: /b, monthly: true }, b: { socket: /t, target: /b/a/2027-01 } }',
       'target /b/a/2027-01 of b is inside that of a',
     ],
-    ['vms: { a: { socket: /s, target: /b, monthly: true }, b: { socket: /t, target: /b/a } }', 'b and a have the same target'],
+    [
+      'vms: { a: { socket: /s, target: /b, monthly: true }, b: { socket: /t, target: /b/a } }',
+      'b and a have the same target',
+    ],
     ['vms: { a: { socket: /s, target: b } }', 'target of a is not an absolute path: b'],
     ['vms: { a: { socket: s.qmp, target: /b } }', 'socket of a is not an absolute path: s.qmp'],
     ['vms: { a: { offline: { disk1: d.qcow2 }, target: /b } }', 'offline of a is not an absolute path: d.qcow2'],
