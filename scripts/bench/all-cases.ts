@@ -16,6 +16,7 @@ import { full, fullMemory, fullNoDigest } from './cases/full.js';
 import { increment, incrementOfNothing } from './cases/increment.js';
 import { run500 } from './cases/long-chain.js';
 import { prune700 } from './cases/prune.js';
+import { report, reportMemory } from './cases/report.js';
 import { merge, restore, restoreCompared } from './cases/restore.js';
 import { firstByte, served, servedProved } from './cases/served.js';
 import { verifyBoot } from './cases/verify-boot.js';
@@ -30,6 +31,7 @@ export const ALL_CASES: readonly Case[] = [
   ...[verifyRead, served, servedProved, firstByte, verifyBoot],
   ...depths,
   ...[consolidateCopied, consolidateReflinked, prune700],
+  ...[report, reportMemory],
   compress,
   ...freezes,
   eightDisks,

@@ -31,6 +31,7 @@ export function configExample(program: Command): string {
       entry({ name, indent: '  ', value: RUN_SAMPLES[name], isSet: name === 'parallel', words: RUN_WORDS[name] }),
     ),
     NOTIFY,
+    REPORT,
     '',
   ].join('\n');
 }
@@ -113,6 +114,10 @@ const RUN_SAMPLES: Readonly<Record<keyof typeof RUN_RULES, string>> = {
 
 const HEADING = `# Configuration of qmpbackup, /etc/qmpbackup/config.yaml. Prove it: qmpbackup config check
 # What is said of a VM below vms comes before defaults. A key without a value (~) is as if it were not given.`;
+
+const REPORT = `
+report:
+  # output: /var/www/backups  # what run shows of all VMs when it is done: a folder of its own, or FILE.html (see qmpbackup report)`;
 
 const VMS = `
 vms:

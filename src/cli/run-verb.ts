@@ -8,6 +8,7 @@ import type { BackupDocument } from './documents/schemas/backup.js';
 import type { ErrorDocument } from './documents/schemas/error.js';
 import type { LineDocument } from './documents/schemas/line.js';
 import type { PruneDocument } from './documents/schemas/prune.js';
+import type { ReportDocument } from './documents/schemas/report.js';
 import type { VerifyDocument } from './documents/schemas/verify.js';
 import { formatDuration } from './render/units.js';
 
@@ -61,7 +62,7 @@ interface Heard {
   error: ErrorDocument['error'] | null;
 }
 
-type Answer = BackupDocument | PruneDocument | VerifyDocument;
+type Answer = BackupDocument | PruneDocument | ReportDocument | VerifyDocument;
 
 /** Our own program's lines are as their schema says; a process that crashes may say anything. */
 function lineIn(text: string): LineDocument | undefined {
@@ -112,6 +113,8 @@ function toldBy(answer: Answer): Pick<StepEnd, 'findings' | 'summary' | 'point'>
       return { ...ofBackup(answer), point: pointOf(answer) };
     case 'prune':
       return { ...ofPrune(answer), point: null };
+    case 'report':
+      return { findings: [], summary: answer.pages[0] ?? null, point: null };
     case 'verify':
       return { ...ofVerify(answer), point: null };
   }

@@ -11,6 +11,14 @@ export interface Config {
   readonly discover: readonly Discover[];
   readonly run: RunSettings;
   readonly notify: readonly Notifier[];
+  /** Null where no report is made. */
+  readonly report: ReportSettings | null;
+}
+
+/** The section `report`: what `run` shows of all VMs when it is done. */
+export interface ReportSettings {
+  /** Absolute path: a folder, or FILE.html. */
+  readonly output: string;
 }
 
 export interface ConfiguredVm {

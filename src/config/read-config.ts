@@ -3,7 +3,7 @@ import { LineCounter, type Node, parseDocument, visit } from 'yaml';
 import type { OptionRule, OptionRules } from '../core/option-rules.js';
 import { folderName } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
-import type { Config, ConfiguredVm, Discover, Given, Setting, Settings } from './config.js';
+import type { Config, ConfiguredVm, Discover, Given, ReportSettings, Setting, Settings } from './config.js';
 import { notifiersIn } from './read-notify.js';
 import { RUN_RULES, type RunSettings } from './run-settings.js';
 import { SECTIONS, SETTINGS } from './settings.js';
@@ -39,11 +39,11 @@ export function readConfig(text: string, file: string): Config {
   return config;
 }
 
-const TOP = ['defaults', 'vms', 'discover', 'run', 'notify'] as const;
+const TOP = ['defaults', 'vms', 'discover', 'run', 'notify', 'report'] as const;
 
 function readAll(reader: YamlReader, root: Node | null, file: string): Config {
   const top = new Map(reader.entries(root, '', TOP).map((entry) => [entry.key, entry]));
-  const [defaults, vms, discover, run, notify] = TOP.map((key) => top.get(key));
+  const [defaults, vms, discover, run, notify, report] = TOP.map((key) => top.get(key));
   return {
     file,
     defaults: settingsIn(reader, defaults?.value ?? null, 'defaults', OF_ONE_VM),
@@ -51,6 +51,7 @@ function readAll(reader: YamlReader, root: Node | null, file: string): Config {
     discover: reader.items(discover?.value ?? null, 'discover').map((node, index) => discoverIn(reader, node, index)),
     run: runIn(reader, run?.value ?? null),
     notify: notifiersIn(reader, notify?.value ?? null),
+    report: reportIn(reader, report?.value ?? null),
   };
 }
 
@@ -162,4 +163,16 @@ function runIn(reader: YamlReader, node: Node | null): RunSettings {
     retries: valueOf('retries'),
     retryAfterMs: valueOf('retry-after'),
   };
+}
+
+const REPORT_OUTPUT: OptionRule<string, string | null> = { flag: 'output', fallback: null, read: absolute };
+
+function reportIn(reader: YamlReader, node: Node | null): ReportSettings | null {
+  if (isNothing(node)) return null;
+  const [output] = reader.entries(node, 'report', ['output']);
+  const given = output?.value && reader.given(REPORT_OUTPUT, output.value, 'report.output');
+  if (typeof given === 'string') return { output: given };
+  // What is wrong with a value that is there has been said.
+  if (!output?.value) reader.complain(reader.placeOf(node), 'report', 'needs an output: a folder, or FILE.html');
+  return null;
 }

@@ -84,6 +84,16 @@ const OF_A_VM: readonly Gauge[] = [
     value: ({ facts }) => facts && facts.allocated,
   },
   {
+    name: 'qmpbackup_target_free_bytes',
+    help: 'Space that is left on the file system of the target.',
+    value: ({ facts }) => facts?.space?.free ?? null,
+  },
+  {
+    name: 'qmpbackup_target_size_bytes',
+    help: 'Size of that file system.',
+    value: ({ facts }) => facts?.space?.total ?? null,
+  },
+  {
     name: 'qmpbackup_oldest_proof_timestamp_seconds',
     help: 'When the file that was not read for the longest was read, or written.',
     value: ({ facts }) => timeOf(facts?.oldestProofAt),
@@ -120,6 +130,11 @@ const OF_A_VM: readonly Gauge[] = [
     name: 'qmpbackup_last_run_success',
     help: 'Whether it went well: 1, or 0 where it failed.',
     value: ({ history }) => history && (history.run.result === 'failed' ? 0 : 1),
+  },
+  {
+    name: 'qmpbackup_last_run_skipped',
+    help: 'Whether the VM was left out by it, as one that is off may be: 1 or 0.',
+    value: ({ history }) => history && (history.run.result === 'skipped' ? 1 : 0),
   },
   {
     name: 'qmpbackup_last_run_warnings',

@@ -107,7 +107,7 @@ class VmRun {
     const bootEvery = daysIn(settingAt(this.#vm, 'verify.boot-every')) ?? null;
     if (every !== null && this.#isDue(verify, every)) {
       const share = within === null ? [] : [`--read-data=${within}/${everyText ?? '1d'}`];
-      const step = await this.#step('verify', verbArguments(this.#vm, 'verify', { more: share }));
+      const step = await this.#step('verify', withoutBoot(verbArguments(this.#vm, 'verify', { more: share })));
       if (step.answered) this.#checks = { ...this.#checks, verify: step.at };
     }
     if (bootEvery !== null && this.#isDue(boot, bootEvery)) {
@@ -176,6 +176,11 @@ class VmRun {
       checks: this.#checks,
     };
   }
+}
+
+/** `verify` refuses them without `--boot`, which is a step of its own. */
+function withoutBoot(args: readonly string[]): readonly string[] {
+  return args.filter((word) => !/^--(expect|evidence|agent)\b/.test(word));
 }
 
 interface DoneStep {

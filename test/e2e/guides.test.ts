@@ -267,6 +267,19 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     expect(await readFile(join(web1.dir, 'mail'), 'utf8')).toMatch(/^Subject: .*a test/m);
   },
 
+  'docs/guide/report.md': async () => {
+    const web1 = await machine();
+    await web1.backup();
+    const [config] = (await readBlocks('docs/guide/many-vms.md')).filter(({ language }) => language === 'yaml');
+    const [report] = (await readBlocks('docs/guide/report.md')).filter(({ language }) => language === 'yaml');
+    await mkdir(join(web1.dir, 'qmpbackup'));
+    await mkdir(join(web1.dir, 'lib/prometheus/node-exporter'), { recursive: true });
+    const names = (): Readonly<Record<string, string>> => ({ ...web1.names(), '/var/www': web1.dir });
+    await writeFile(join(web1.dir, 'qmpbackup/config.yaml'), named(`${config!.text}\n${report!.text}`, names()));
+    const env = { XDG_CONFIG_HOME: web1.dir, STATE_DIRECTORY: join(web1.dir, 'state') };
+    await runPage('docs/guide/report.md', { names, env });
+  },
+
   'docs/guide/offline.md': async () => {
     const web1 = await machine();
     const off = await domain('web1');

@@ -51,6 +51,8 @@ describe('the Debian package', () => {
         './usr/share/fish/vendor_completions.d/qmpbackup.fish',
         './lib/systemd/system/qmpbackup.service',
         './lib/systemd/system/qmpbackup.timer',
+        './usr/share/qmpbackup/prometheus/qmpbackup.rules.yml',
+        './usr/share/qmpbackup/grafana/qmpbackup.json',
         './usr/share/doc/qmpbackup/examples/config.yaml',
       ]),
     );

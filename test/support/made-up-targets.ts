@@ -20,8 +20,6 @@ export interface MadeUpTarget {
   /** Every so many-th point has been started; 0 is none. */
   readonly bootEvery?: number;
   readonly note?: string;
-  /** File whose links all files are; made where it is not there. */
-  readonly inode: string;
 }
 
 const HOUR_MS = 3_600_000;
@@ -31,8 +29,12 @@ const SIZE = 196_608;
 export function makeUpTarget(asked: MadeUpTarget): Catalog {
   const { dir, name, points: count, disks = ['vda', 'vdb'], chainPoints = 30, bootEvery = 14, note } = asked;
   const random = randomOf(name);
-  const mtimeMs = inodeAt(asked.inode);
   mkdirSync(dir, { recursive: true });
+  // All files are one, by links: of hundreds of thousands the file system would else have to keep as many.
+  const one = join(dir, 'one-file');
+  writeFileSync(one, '');
+  truncateSync(one, SIZE);
+  const { mtimeMs } = statSync(one);
   for (const disk of disks) mkdirSync(join(dir, disk), { recursive: true });
   const points: Point[] = [];
   let chain = '';
@@ -52,7 +54,7 @@ export function makeUpTarget(asked: MadeUpTarget): Catalog {
         durationMs: Math.round(allocated / MiB / (0.2 + random())) + 20,
       });
     });
-    for (const { disk, file } of files) linkSync(asked.inode, join(dir, disk, file));
+    for (const { disk, file } of files) linkSync(one, join(dir, disk, file));
     points.push(
       point(number, files, {
         ...{ id: hex(random, 12), chain, level, createdAt: new Date(at).toISOString() },
@@ -85,12 +87,6 @@ function verifiedOf({ targetId, points }: Catalog, bootEvery: number): Verified 
       .filter((_, index) => bootEvery > 0 && index % bootEvery === bootEvery - 1)
       .map(({ id, createdAt }) => ({ point: id, at: createdAt, by: 'agent', afterMs: 31_400, why: null })),
   };
-}
-
-function inodeAt(path: string): number {
-  writeFileSync(path, '', { flag: 'a' });
-  truncateSync(path, SIZE);
-  return statSync(path).mtimeMs;
 }
 
 /** The same numbers for the same name. */

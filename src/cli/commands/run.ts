@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import type { Config } from '../../config/config.js';
 import { vmsOf } from '../../config/discover.js';
+import type { Config } from '../../config/config.js';
 import { loadConfig } from '../../config/config-file.js';
 import { chosenVms } from '../../config/chosen-vms.js';
 import { RUN_RULES } from '../../config/run-settings.js';
@@ -10,6 +10,7 @@ import { warning } from '../../core/warning.js';
 import type { Notification } from '../../notify/notify.js';
 import { powerOf } from '../../run/power.js';
 import { type RunEvent, runAll, type RunResult } from '../../run/run.js';
+import type { RunVerb } from '../../run/step.js';
 import type { StepRecord } from '../../run/history.js';
 import { runDocument } from '../documents/run.js';
 import { optionOf } from '../options.js';
@@ -105,11 +106,13 @@ async function runVms(
   refuseWrongVms(config, vms);
   for (const why of failures) context.warn(warning('not-discovered', why));
   const progress = createRunProgress(log);
+  const runVerb = createRunVerb();
   const result = await runAll(config, chosenVms(vms, names), {
-    ...{ signal, now, dryRun, powerOf, random: Math.random, runVerb: createRunVerb() },
+    ...{ signal, now, dryRun, powerOf, random: Math.random, runVerb },
     report: (event) => tell(event, context, { progress, dryRun, onStart }),
   });
   progress.end();
+  await makeReport(config, runVerb, context, dryRun);
   return { ...result, config, dryRun, failures, vms: vms.map(({ name }) => name) };
 }
 
@@ -123,6 +126,24 @@ function answer(ran: Ran, notifications: readonly Notification[], context: Comma
   const failed = ended.filter((each) => each.run.result === 'failed').length;
   if (failed > 0 && failed === ended.length && notBegun.length === 0) context.endWith('failed');
   else if (failed + notBegun.length + failures.length > 0) context.endWith('partial');
+}
+
+/** In a process of its own, too: what it reads may not answer, and a report that fails is no backup that did. */
+async function makeReport(
+  { file, report }: Pick<Config, 'file' | 'report'>,
+  runVerb: RunVerb,
+  { log, signal, warn }: CommandContext,
+  dryRun: boolean,
+): Promise<void> {
+  if (report === null) return;
+  const args = ['report', `--config=${file}`, `--output=${report.output}`];
+  if (dryRun) {
+    log.write('info', ['qmpbackup', ...args].map(asShellWord).join(' '));
+    return;
+  }
+  const { error, summary } = await runVerb(args, { signal, progress: () => undefined });
+  if (error === null) log.write('info', `report: ${summary ?? 'written'}`);
+  else warn(warning('report-failed', `report: ${error.message}${error.hint === null ? '' : ` (${error.hint})`}`));
 }
 
 interface Telling {

@@ -12,9 +12,9 @@ const WEEKDAYS = ['M', 'T', 'W', 'T', 'F', 'S', 'S'];
 /** Bars of a day have this much room, in the width of a cell, and stand on this line. */
 const [BARS, BASE] = [CELL - 6, CELL - 5];
 const HEIGHTS = { full: 12, copy: 12, diff: 8, inc: 5 } as const;
-const MONTH_NAMES = new Intl.DateTimeFormat('en', { month: 'long', year: 'numeric' });
+const MONTH_NAMES = new Intl.DateTimeFormat('en', { month: 'short', year: 'numeric' });
 
-/** Oldest month first, without months between in which there is no point. */
+/** The newest month first, as the points are; without months in which there is no point. */
 export function calendar(points: readonly PointView[]): Html {
   const months = new Map<string, Map<number, PointView[]>>();
   for (const point of points.toSorted((a, b) => a.atMs - b.atMs)) {
@@ -31,7 +31,7 @@ export function calendar(points: readonly PointView[]): Html {
     const [year = 0, index = 0] = key.split('-').map(Number);
     return month(year, index, days);
   });
-  return html`<div class="months">${drawn}</div>
+  return html`<div class="months">${drawn.toReversed()}</div>
     ${LEGEND}`;
 }
 

@@ -34,8 +34,8 @@ nav{font-size:13px;margin-bottom:.35rem}
 section.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1rem 1.15rem 1.15rem;margin:.9rem 0}
 section.card>h2,section.card>h3{margin-bottom:.75rem}
 article.vm{margin-top:2.5rem;padding-top:1rem;border-top:2px solid var(--line)}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:1px;background:var(--line);border:1px solid var(--line);border-radius:10px;overflow:hidden;margin:.9rem 0}
-.facts>div{background:var(--card);padding:.7rem 1rem}
+.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));background:var(--card);border:1px solid var(--line);border-radius:10px;overflow:hidden;margin:.9rem 0}
+.facts>div{padding:.7rem 1rem;box-shadow:1px 1px 0 var(--line)}
 .facts dt{color:var(--muted);font-size:12px}
 .facts dd{margin:.1rem 0 0;font-size:1.05rem;font-weight:600;overflow-wrap:anywhere}
 .facts dd small{display:block;font-weight:400}

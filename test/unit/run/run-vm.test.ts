@@ -76,6 +76,16 @@ it('is a backup, a prune and the checks, and remembers them', async () => {
   expect(history.backup).toMatchObject({ name: 'c:0', at, frozenMs: 2 });
 });
 
+it('gives what tells that a point has booted to the boot test alone', async () => {
+  const settings = ', verify: { every: 1d, boot-every: 7d, agent: true, expect: "serial:x", evidence: "/e/{vm}" }';
+  const { calls } = await run({ settings });
+  expect(calls).toEqual([
+    'backup --target=/b --socket=/s',
+    'verify --target=/b',
+    'boot --target=/b --expect=serial:x --agent --evidence=/e/web1 --boot',
+  ]);
+});
+
 it('makes a check when it is due, and not before', async () => {
   const { history: before } = await run({ settings: ALL });
   expect((await run({ settings: ALL, before, now: 100.5 * DAY_MS })).calls.map((each) => each.split(' ')[0])).toEqual([

@@ -1,0 +1,280 @@
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { formatBytes } from '../../src/core/bytes.js';
+import { bytesOfPoint } from '../../src/core/point-space.js';
+import type { Catalog } from '../../src/core/catalog.js';
+import { accessFaults, overflow, read, show } from '../support/browser.js';
+import { expectCli } from '../support/cli.js';
+import { fleet, vmsSection } from '../support/fleet.js';
+import { makeUpTarget } from '../support/made-up-targets.js';
+import { mountSmall } from '../support/mounts.js';
+import { labDir } from '../support/scenario.js';
+
+// The pages of `report`, looked at in a real browser.
+
+const MB = 1_000_000;
+const NEWEST = '2026-11-30T10:00:00.000Z';
+const LOOKS = [
+  { width: 1280, theme: 'light' },
+  { width: 1280, theme: 'dark' },
+  { width: 360, theme: 'light' },
+  { width: 360, theme: 'dark' },
+] as const;
+
+interface Row {
+  readonly name: string;
+  readonly at: string;
+  readonly size: number;
+}
+
+/** Rows of points, newest first within each chain. */
+const ROWS = `[...document.querySelectorAll('table.points tbody tr:not(.chain)')].map((row) => ({
+  name: row.querySelector('th').textContent,
+  at: row.querySelector('time').getAttribute('datetime'),
+  size: Number(row.querySelector('data').value),
+}))`;
+
+function rowsOf({ points }: Catalog): readonly Row[] {
+  return points.map((each) => ({
+    name: `${each.chain}:${each.number}`,
+    at: each.createdAt,
+    size: bytesOfPoint(each),
+  }));
+}
+
+function byName(rows: readonly Row[]): readonly Row[] {
+  return rows.toSorted((a, b) => a.name.localeCompare(b.name));
+}
+
+/** Without an error, a request, or anything that is wider than the window. */
+async function expectSound(path: string, looks: readonly (typeof LOOKS)[number][] = LOOKS): Promise<void> {
+  for (const look of looks) {
+    const { page, said, asked } = await show(path, look);
+    expect([await overflow(page), said, asked], `${path} at ${JSON.stringify(look)}`).toEqual([0, [], []]);
+    await page.close();
+  }
+}
+
+describe('the report', () => {
+  it('shows a VM of 720 points in one page: its numbers are those of the catalog', async () => {
+    const dir = await labDir();
+    const target = join(dir, 'web1');
+    const made = makeUpTarget({ dir: target, name: 'web1', points: 720, newest: NEWEST });
+    const output = join(dir, 'backups.html');
+    await expectCli(0, ['report', '--target', target, '--output', output]);
+    expect((await stat(output)).size).toBeLessThan(3 * MB);
+    await expectSound(output);
+    const { page } = await show(output, LOOKS[0]);
+    expect(byName(await read<Row[]>(page, ROWS))).toEqual(byName(rowsOf(made)));
+    const total = made.points.reduce((sum, each) => sum + bytesOfPoint(each), 0);
+    expect(await read(page, `document.querySelector('article dl').textContent`)).toContain(formatBytes(total));
+    const calendar = await read<string[]>(
+      page,
+      `[...document.querySelectorAll('.month figcaption span')].map((each) => each.textContent)`,
+    );
+    expect(calendar.reduce((sum, each) => sum + parseInt(each, 10), 0)).toBe(720);
+    const disks = await read<string[]>(
+      page,
+      `[...document.querySelectorAll('table.disks tbody tr')].map((row) => row.querySelector('th').textContent + ' ' + row.querySelector('data').value)`,
+    );
+    const bytes = (disk: string): number =>
+      made.points
+        .flatMap((each) => each.disks)
+        .reduce((sum, each) => sum + (each.disk === disk ? each.allocated : 0), 0);
+    expect(disks).toEqual(['vdb', 'vda'].map((disk) => `${disk} ${bytes(disk)}`));
+    // An increment needs those before it in its chain, from the DIFF or FULL on.
+    const [newest] = made.points.slice(-1);
+    const needs = await read<string>(
+      page,
+      `document.querySelector('table.points tbody tr:not(.chain) td:nth-of-type(5)').textContent`,
+    );
+    expect(needs).toBe(
+      `6 files ${newest?.chain}:0, ${newest?.chain}:28–29`.replace('6 files', needs.split(' files')[0] + ' files'),
+    );
+    await page.close();
+  });
+
+  it('has an overview and a page for each of 8 VMs, which people with weak eyes can read, too', async () => {
+    const dir = await labDir();
+    const made = [...Array(8).keys()].map((index) =>
+      makeUpTarget({
+        dir: join(dir, `targets/vm${index}`),
+        name: `vm${index}`,
+        points: 10 + index,
+        newest: NEWEST,
+        note: 'before the upgrade',
+      }),
+    );
+    const output = join(dir, 'report');
+    const answer = (
+      await expectCli(0, [
+        'report',
+        '--json',
+        '--target',
+        join(dir, 'targets'),
+        '--max-age',
+        '0.0001h',
+        '--output',
+        output,
+      ])
+    ).json<{ level: string; vms: number; pages: readonly string[] }>();
+    expect(answer).toMatchObject({ level: 'warning', vms: 8 });
+    expect(answer.pages.map((each) => each.slice(output.length + 1)).toSorted()).toEqual(
+      (await readdir(output)).toSorted(),
+    );
+    for (const name of ['index.html', 'vm-vm3.html']) {
+      await expectSound(join(output, name));
+      for (const theme of ['light', 'dark'] as const) {
+        const { page } = await show(join(output, name), { width: 1280, theme });
+        expect(await accessFaults(page), `${name}, ${theme}`).toEqual([]);
+        await page.close();
+      }
+    }
+    const { page } = await show(join(output, 'index.html'), LOOKS[0]);
+    const points = await read<string[]>(
+      page,
+      `[...document.querySelectorAll('tbody tr')].map((row) => row.querySelector('th').textContent + ' ' + row.querySelector('[data-label=Points]').textContent)`,
+    );
+    expect(points).toEqual(made.map((each, index) => `vm${index} ${each.points.length}`));
+    await page.click('tbody a');
+    await page.waitForSelector('table.points');
+    expect(await read(page, `document.querySelector('h1').textContent`)).toBe('vm0');
+    await page.close();
+  });
+
+  it('has room for 300 VMs of 720 points', async () => {
+    const dir = await labDir();
+    for (let index = 0; index < 300; index += 1) {
+      makeUpTarget({
+        dir: join(dir, `targets/vm${index}`),
+        name: `vm${index}`,
+        points: 720,
+        newest: NEWEST,
+        disks: ['vda'],
+      });
+    }
+    const output = join(dir, 'report');
+    await expectCli(2, ['report', '--target', join(dir, 'targets'), '--output', join(dir, 'all.html')]);
+    await expectCli(0, ['report', '--target', join(dir, 'targets'), '--output', output]);
+    const names = await readdir(output);
+    expect(names).toHaveLength(301);
+    for (const name of names) expect((await stat(join(output, name))).size, name).toBeLessThan(3 * MB);
+    await expectSound(join(output, 'index.html'), [LOOKS[0], LOOKS[3]]);
+    await expectSound(join(output, 'vm-vm299.html'), [LOOKS[1], LOOKS[2]]);
+    const { page } = await show(join(output, 'index.html'), LOOKS[0]);
+    expect(await read(page, `document.querySelectorAll('tbody tr').length`)).toBe(300);
+    expect(await read(page, `document.querySelector('dl').textContent`)).toContain('216000');
+    await page.close();
+  });
+
+  it('shows what others have named as text, whatever it says', async () => {
+    const dir = await labDir();
+    const nasty = `</title></style><script>alert(1)</script><img src=x onerror="alert(2)">'"&\u202eabc`;
+    makeUpTarget({ dir: join(dir, 'nasty'), name: nasty, points: 60, newest: NEWEST, note: nasty });
+    const output = join(dir, 'report');
+    const done = (await expectCli(0, ['report', '--json', '--target', join(dir, 'nasty'), '--output', output])).json<{
+      pages: readonly string[];
+    }>();
+    for (const path of [...done.pages]) {
+      await expectSound(path);
+      const { page } = await show(path, LOOKS[0]);
+      expect(await read(page, `document.querySelectorAll('script, img, iframe, [onerror], [style]').length`)).toBe(0);
+      expect(await read(page, `document.body.textContent`)).toContain(nasty.replace('\u202e', '?'));
+      await page.close();
+    }
+  });
+
+  it('replaces and removes nothing but pages of reports', async () => {
+    const dir = await labDir();
+    const targets = join(dir, 'targets');
+    for (const name of ['web1', 'db']) makeUpTarget({ dir: join(targets, name), name, points: 3, newest: NEWEST });
+    const to = (output: string): readonly string[] => ['report', '--target', targets, '--output', output];
+
+    const web = join(dir, 'www');
+    await mkdir(web);
+    await writeFile(join(web, 'index.html'), '<!doctype html>\n<title>mine</title>');
+    expect((await expectCli(13, to(web))).stderr).toMatch(/index\.html is there and is no page of a report/);
+    await expectCli(13, to(join(web, 'index.html')));
+    await rm(join(web, 'index.html'));
+    await writeFile(join(web, 'photo.jpg'), 'mine');
+    expect((await expectCli(13, to(web))).stderr).toMatch(/holds something else: photo\.jpg/);
+    expect(await readdir(web)).toEqual(['photo.jpg']);
+
+    const own = join(dir, 'own');
+    await expectCli(0, to(own));
+    // What somebody puts beside them stays, also under the name of a page; what a run left that died goes, as do pages of VMs that are gone.
+    await writeFile(join(own, 'logo.png'), 'mine');
+    await writeFile(join(own, 'vm-db.html.tmp'), '<!doctype html>\n<html');
+    await rm(join(targets, 'db'), { recursive: true });
+    const again = (await expectCli(0, [...to(own), '--json'])).json<{ removed: readonly string[] }>();
+    expect([...again.removed].toSorted()).toEqual(['vm-db.html', 'vm-db.html.tmp']);
+    expect((await readdir(own)).toSorted()).toEqual(['index.html', 'logo.png', 'vm-web1.html']);
+    await writeFile(join(own, 'vm-old.html'), 'mine');
+    await expectCli(13, to(own));
+    await rm(join(own, 'vm-old.html'));
+    await rm(join(own, 'vm-web1.html'));
+    await symlink(join(web, 'photo.jpg'), join(own, 'vm-web1.html'));
+    await expectCli(13, to(own));
+    expect(await readFile(join(web, 'photo.jpg'), 'utf8')).toBe('mine');
+  });
+
+  it('stays as it was where there is no space for a new one', async () => {
+    const dir = await labDir();
+    makeUpTarget({ dir: join(dir, 'web1'), name: 'web1', points: 200, newest: NEWEST });
+    const small = join(dir, 'small');
+    const disk = await mountSmall(small, 2 * MB);
+    const output = join(small, 'report');
+    await expectCli(0, ['report', '--target', join(dir, 'web1'), '--output', output]);
+    const before = await readFile(join(output, 'vm-web1.html'), 'utf8');
+    await disk.fillBut(100_000);
+    const failed = await expectCli(1, ['report', '--target', join(dir, 'web1'), '--output', output]);
+    expect(failed.stderr).toMatch(/no space left/i);
+    expect(await readFile(join(output, 'vm-web1.html'), 'utf8')).toBe(before);
+    expect(await readdir(output)).toEqual(['index.html', 'vm-web1.html']);
+    const fresh = join(small, 'fresh');
+    await disk.fill();
+    await expectCli(1, ['report', '--target', join(dir, 'web1'), '--output', fresh]);
+    expect(await readdir(small)).not.toContain('fresh');
+  });
+});
+
+describe('a run', () => {
+  it('makes the report that is configured: failures in their own words, pictures of what was booted', async () => {
+    const lab = await fleet(['web1', 'db']);
+    const output = join(lab.dir, 'report');
+    const proofs = join(lab.dir, 'proofs');
+    await lab.configure(`
+defaults:
+  target: "${lab.backups}/{vm}"
+  max-age: 26h
+  verify: { boot-every: 1d, expect: "running:1", evidence: "${proofs}/{vm}", qemu-arguments: ["-accel", "tcg", "-device", "VGA"] }
+${vmsSection(lab)}
+report: { output: "${output}" }
+`);
+    expect((await lab.cli(0, 'run', '--dry-run')).stderr).toMatch(/qmpbackup report --config=.* --output=/);
+    expect(await readdir(lab.dir)).not.toContain('report');
+    await lab.cli(0, 'run');
+    await expectSound(join(output, 'index.html'));
+    const { page } = await show(join(output, 'vm-web1.html'), LOOKS[0]);
+    const size = await read<number>(page, `document.querySelector('.pictures img').naturalWidth`);
+    expect(size).toBeGreaterThan(300);
+    expect(await accessFaults(page)).toEqual([]);
+    await page.close();
+
+    await lab.vms.get('db')!.stop();
+    await lab.cli(3, 'run');
+    const { page: index } = await show(join(output, 'index.html'), LOOKS[2]);
+    const attention = await read<string>(index, `document.querySelector('.reasons').textContent`);
+    expect(attention).toMatch(/^db backup failed: cannot connect/);
+    await index.close();
+    await expectSound(join(output, 'vm-db.html'));
+
+    // A report that cannot be written is said, and is no backup that failed.
+    await rm(output, { recursive: true });
+    await mkdir(output);
+    await writeFile(join(output, 'mine'), '');
+    const other = await lab.cli(0, 'run', 'web1');
+    expect(other.stderr).toMatch(/report: the folder .* holds something else: mine/);
+  });
+});
