@@ -1,6 +1,5 @@
 import { open, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
-import { listNames } from '../core/listed-names.js';
 import { isQcow2, parseQcow2Header, QCOW2_HEADER_BYTES } from '../core/qcow2-header.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { fileError } from '../host/file-errors.js';
@@ -32,13 +31,13 @@ interface Seen extends Omit<ChainImage, 'image' | 'virtualSize'> {
 }
 
 /**
- * The images, oldest first, in whatever order they were named. A backing link means the named file that it leads to; where the files
+ * The chains that the images are, each of a disk and oldest first, in whatever order they were named. A backing link means the named file that it leads to; where the files
  * were moved, the one of that name.
  *
- * @throws QmpBackupError `unsafe` unless they are one chain: a file is missing, two build on the same, or on nothing; or for an image with
+ * @throws QmpBackupError `unsafe` unless they are chains: a file is missing, two build on the same, or on nothing; or for an image with
  * a data file or encryption
  */
-export async function readImageChain(names: readonly string[]): Promise<readonly ChainImage[]> {
+export async function readImageChains(names: readonly string[]): Promise<readonly (readonly ChainImage[])[]> {
   const seen: Seen[] = [];
   for (const name of names) seen.push(await look(name));
   const twice = seen.find(({ path }, index) => seen.findIndex((each) => each.path === path) !== index);
@@ -60,25 +59,27 @@ export async function readImageChain(names: readonly string[]): Promise<readonly
     if (other) throw refused(`${other.name} and ${each.name} both build on ${to.name}`);
     parents.set(each, to);
   }
-  const chain = inOrder(seen, parents);
-  return Promise.all(
-    chain.map((each, index) => described(each, raw.has(each), chain[index + 1]?.header?.backingFormat ?? null)),
-  );
+  const describeAll = (chain: readonly Seen[]): Promise<readonly ChainImage[]> =>
+    Promise.all(
+      chain.map((each, index) => described(each, raw.has(each), chain[index + 1]?.header?.backingFormat ?? null)),
+    );
+  return Promise.all(inOrder(seen, parents).map(describeAll));
 }
 
-function inOrder(seen: readonly Seen[], parents: ReadonlyMap<Seen, Seen>): readonly Seen[] {
-  const roots = seen.filter((each) => !parents.has(each));
-  const [root, other] = roots;
-  if (!root) throw refused('their backing links go in a circle');
-  if (other) throw refused(`${listNames(roots.map(({ name }) => name))} build on nothing that was given`, ONE_CHAIN);
+function inOrder(seen: readonly Seen[], parents: ReadonlyMap<Seen, Seen>): readonly (readonly Seen[])[] {
   const children = new Map([...parents].map(([child, parent]) => [parent, child]));
-  const chain: Seen[] = [];
-  for (let at: Seen | undefined = root; at; at = children.get(at)) chain.push(at);
-  if (chain.length < seen.length) throw refused('their backing links go in a circle');
-  return chain;
+  const chains = seen
+    .filter((each) => !parents.has(each))
+    .map((root) => {
+      const chain: Seen[] = [];
+      for (let at: Seen | undefined = root; at; at = children.get(at)) chain.push(at);
+      return chain;
+    });
+  if (chains.flat().length < seen.length) throw refused('their backing links go in a circle');
+  return chains;
 }
 
-const ONE_CHAIN = 'Give the images of one disk, each with all that it builds on; of another disk into another target.';
+const WHOLE_CHAINS = 'Give the images of each disk with all that they build on.';
 
 async function look(name: string): Promise<Seen> {
   try {
@@ -151,6 +152,6 @@ async function described(
   return { name, path, mtime, image, virtualSize };
 }
 
-function refused(why: string, hint = ONE_CHAIN): QmpBackupError {
-  return new QmpBackupError('unsafe', `the images are not one chain: ${why}`, { hint });
+function refused(why: string, hint = WHOLE_CHAINS): QmpBackupError {
+  return new QmpBackupError('unsafe', `the images are no chains: ${why}`, { hint });
 }

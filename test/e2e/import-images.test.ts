@@ -115,6 +115,47 @@ it(
 );
 
 it(
+  'chains of two disks become points of both, each named by any of its images',
+  async () => {
+    const root = await scratch();
+    const overlays: readonly Overlay[] = [
+      { at: 'one.qcow2', io: ['write -P 2 1M 100k'] },
+      { at: 'two.qcow2', io: ['write -P 3 2M 100k', 'write -z 0 1M'] },
+    ];
+    const disks = [];
+    for (const [index, id] of ['vda', 'vdb'].entries()) {
+      const folder = join(root, id);
+      await mkdir(folder);
+      const own = overlays.map(({ at, io }) => ({ at, io: [...io, `write -P ${50 + index} 7M 64k`] }));
+      disks.push({ id, folder, images: await makeImages(folder, own) });
+    }
+    const target = join(root, 'target');
+    const [vda, vdb] = disks.map(({ images }) => images.map(({ path }) => path));
+    const importing = ['import', '--from', 'images', ...(vdb ?? []), ...(vda ?? []), '--target', target];
+    const name = (id: string, file: string | undefined): readonly string[] => ['--disk', `${id}=${file}`];
+    await expectCli(13, importing);
+    await expectCli(13, [...importing, '--disk', 'vda']);
+    await expectCli(13, [...importing, ...name('vda', vda?.[2])]);
+    await expectCli(2, [...importing, ...name('vda', vda?.[2]), ...name('vdb', vda?.[1])]);
+    await expectCli(2, [...importing, ...name('vda', vda?.[2]), ...name('vdb', join(root, 'none'))]);
+    await expectCli(2, [...importing, ...name('vda', vda?.[2]), '--disk', 'vdb']);
+    const uneven = importing.filter((path) => path !== vdb?.[2]);
+    await expectCli(13, [...uneven, ...name('vda', vda?.[2]), ...name('vdb', vdb?.[1])]);
+    expect(await readdir(root)).not.toContain('target');
+    await expectCli(0, [...importing, '--vm-name', 'vm', ...name('vda', vda?.[2]), ...name('vdb', vdb?.[0])]);
+    for (const number of [0, 1, 2]) {
+      const output = join(root, `restored-${number}`);
+      await expectCli(0, ['restore', '--target', target, '--output', output, '--point', `${number}`]);
+      for (const { id, images } of disks) {
+        await expectSame(join(output, `${id}.qcow2`), images[number]?.flat ?? '');
+      }
+    }
+    await expectCli(0, ['verify', '--target', target, '--read-data']);
+  },
+  patient(180_000),
+);
+
+it(
   'images that were moved are known by name, and others are not taken for them',
   async () => {
     const root = await scratch();

@@ -26,7 +26,13 @@ export const importCommand: Register = (program, run) => {
       }),
     )
     .addOption(optionOf(vmName, 'what the VM is called, where the folder does not tell', { value: '<name>' }))
-    .addOption(optionOf(disk, 'of images: the id of their disk (libvirt: its target, such as vda)', { value: '<id>' }))
+    .addOption(
+      optionOf(
+        disk,
+        'of images: the id of their disk (libvirt: its target, such as vda); of several disks each by one of its images; repeatable',
+        { value: '<id[=file]>' },
+      ),
+    )
     .addOption(optionOf(digest, 'do not record a digest of each file'))
     .addOption(optionOf(sha256, 'record SHA-256, which also shows what was altered on purpose; slower'))
     .addOption(optionOf(dryRun, 'say what would be made'))
@@ -43,7 +49,8 @@ once or none. An increment whose tool may have left out areas that were zeroed (
 to be suspect.
 
 Images that build on one another, as external snapshots and scripts around them leave them, become a chain, each a point: in any order,
-from any folder, with a base of any format. They must be at rest.
+from any folder, with a base of any format. They must be at rest. Images of several disks are told apart by what they build on, and those
+at the same place of their chains are one point.
 
 Of an export only those points are taken in that the target does not have; one that goes its own way already is refused. What was cut or
 damaged on its way leaves nothing. The next backup of the VM may go into the copy: it is incremental there.
@@ -52,6 +59,7 @@ Examples:
   qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported --dry-run
   qmpbackup import --from virtnbdbackup /backup/vm1/2026-10 --target /backup/vm1-imported
   qmpbackup import --from images /old/base.raw /old/snap1.qcow2 /old/snap2.qcow2 --disk vda --vm-name vm1 --target /backup/vm1
+  qmpbackup import --from images /old/*.qcow2 --disk vda=/old/a.qcow2 --disk vdb=/old/b.qcow2 --target /backup/vm2
   ssh host qmpbackup export --target /backup/vm --output - | qmpbackup import --from export - --target /copies/vm`;
 
 async function runImport(source: readonly string[], flags: Flags, context: CommandContext): Promise<void> {

@@ -1,8 +1,11 @@
+import { realpath } from 'node:fs/promises';
 import { basename, extname, join, resolve } from 'node:path';
 import { contextOf } from '../../backends/verb-context.js';
 import { nameOfNode } from '../../core/block-node.js';
+import { listNames } from '../../core/listed-names.js';
 import { asComponent } from '../../core/names.js';
-import { type ChainImage, readImageChain } from '../../import/image-chain.js';
+import { QmpBackupError } from '../../errors.js';
+import { type ChainImage, readImageChains } from '../../import/image-chain.js';
 import type { ImportDisk, ImportPoint } from '../../import/import-plan.js';
 import { nodeOf, viewOf } from '../../qemu-tools/image-view.js';
 import { offlineNode, refusingWriters } from '../../qemu-tools/offline-image.js';
@@ -18,48 +21,100 @@ import {
   type WrittenData,
 } from './import-file.js';
 import { type ImportContext, type ImportResult, type ImportRun, randomId } from './import-run.js';
-import type { ImportOptions } from './options.js';
+import type { ImportOptions, NamedDisk } from './options.js';
 
 /**
  * Turns images that build on one another into a chain in a new target: the oldest becomes a FULL, and each other an increment with just
- * the clusters that it holds itself. The images are only read, and nothing else that their headers name is.
+ * the clusters that it holds itself. Of several disks the images at the same place of their chains are one point. The images are only read, and nothing else that their headers name is.
  *
- * @throws QmpBackupError `usage`; `locked`; `unsafe` for images that are no chain, in use, or encrypted, and for a target that is in
+ * @throws QmpBackupError `usage`; `locked`; `unsafe` for images that are no chains, in use, or encrypted, and for a target that is in
  * use; `damaged` for what is no image. Nothing is left then.
  */
 export async function importImages(options: ImportOptions, given: Partial<ImportContext>): Promise<ImportResult> {
   const context = contextOf(given);
-  const chain = await readImageChain(options.sources);
+  const disks = await namedChains(await readImageChains(options.sources), options.disks);
   const target = resolve(options.target);
   await refuseDiskFolder(target);
-  const [oldest, newest] = [chain[0], chain.at(-1)];
-  const disk = options.disk ?? asComponent(basename(oldest?.name ?? '', extname(oldest?.name ?? '')));
+  const images = disks.flatMap(({ chain }) => chain);
   const run: ImportRun = {
-    ...{ options: { ...options, source: newest?.path ?? options.source }, context, target, attempt: randomId() },
-    plan: { points: pointsOf(chain, disk), warnings: [] },
+    ...{
+      options: { ...options, source: disks[0]?.chain.at(-1)?.path ?? options.source },
+      context,
+      target,
+      attempt: randomId(),
+    },
+    plan: { points: pointsOf(disks), warnings: [] },
     vm: { uuid: null, name: null, label: options.label },
-    kind: kindOf(chain, options),
-    need: chain.reduce((sum, { virtualSize }) => sum + virtualSize, 0),
+    kind: kindOf(images),
+    need: images.reduce((sum, { virtualSize }) => sum + virtualSize, 0),
   };
   return carryOutImport(run);
 }
 
-function pointsOf(chain: readonly ChainImage[], disk: string): readonly ImportPoint[] {
+interface DiskChain {
+  readonly disk: string;
+  /** Oldest first. */
+  readonly chain: readonly ChainImage[];
+}
+
+/** Which disk each chain is of. */
+async function namedChains(
+  chains: readonly (readonly ChainImage[])[],
+  named: readonly NamedDisk[],
+): Promise<readonly DiskChain[]> {
+  const ids = new Map<readonly ChainImage[], string>();
+  for (const { id, file } of named) {
+    const path = file === null ? null : await realpath(file).catch(() => null);
+    const chain = file === null ? chains[0] : chains.find((each) => each.some((image) => image.path === path));
+    if (!chain) throw new QmpBackupError('usage', `--disk ${id}=${file}: that is none of the images`);
+    const other = ids.get(chain);
+    if (other !== undefined) {
+      throw new QmpBackupError('usage', `--disk: ${other} and ${id} name images of the same chain`);
+    }
+    ids.set(chain, id);
+  }
+  const [first, second] = chains;
+  if (second && (named.length < chains.length || named.some(({ file }) => file === null))) {
+    const oldest = listNames(chains.map(([image]) => image?.name ?? ''));
+    throw new QmpBackupError('unsafe', `the images are not one chain: ${oldest} build on nothing that was given`, {
+      hint: 'Give the images of one disk with all that they build on; of several disks name each by one of its images: --disk ID=FILE',
+    });
+  }
+  const uneven = chains.find(({ length }) => length !== first?.length);
+  if (uneven) {
+    const counts = chains.map((chain) => `${ids.get(chain)} ${chain.length}`).join(', ');
+    throw new QmpBackupError('unsafe', `the disks have different numbers of images: ${counts}`, {
+      hint: 'Images at the same place of their chains are taken for one point. Import the disks into targets of their own.',
+    });
+  }
+  return chains.map((chain) => ({ disk: ids.get(chain) ?? nameOf(chain), chain }));
+}
+
+function nameOf([oldest]: readonly ChainImage[]): string {
+  const name = oldest?.name ?? '';
+  return asComponent(basename(name, extname(name)));
+}
+
+function pointsOf(disks: readonly DiskChain[]): readonly ImportPoint[] {
   const points: ImportPoint[] = [];
-  let parent: ImportDisk | null = null;
-  for (const { path, virtualSize, mtime } of chain) {
-    const level: 'full' | 'inc' = points.length > 0 ? 'inc' : 'full';
-    const date = mtime.toISOString();
-    const source = { name: path, disk, level, ident: null, size: virtualSize, meta: null, date } as const;
-    parent = { disk, level, source, parent, virtualSize, suspect: null };
-    points.push({ level, checkpoint: null, date, disks: [parent] });
+  for (const index of disks[0]?.chain.keys() ?? []) {
+    const before = points.at(-1)?.disks;
+    const level: 'full' | 'inc' = before ? 'inc' : 'full';
+    const images = disks.flatMap(({ chain }) => chain[index] ?? []);
+    const date = new Date(Math.max(...images.map(({ mtime }) => mtime.getTime()))).toISOString();
+    const made = disks.map(({ disk }, at): ImportDisk => {
+      const { path = '', virtualSize = 0 } = images[at] ?? {};
+      const source = { name: path, disk, level, ident: null, size: virtualSize, meta: null, date } as const;
+      return { disk, level, source, parent: before?.[at] ?? null, virtualSize, suspect: null };
+    });
+    points.push({ level, checkpoint: null, date, disks: made });
   }
   return points;
 }
 
-function kindOf(chain: readonly ChainImage[], { disk }: ImportOptions): ImportKind {
+function kindOf(images: readonly ChainImage[]): ImportKind {
   const imageOf = ({ from }: ImportFile): ChainImage => {
-    const image = chain.find(({ path }) => path === from.name);
+    const image = images.find(({ path }) => path === from.name);
     if (!image) throw new Error(`${from.name} is none of the images`);
     return image;
   };
@@ -67,7 +122,7 @@ function kindOf(chain: readonly ChainImage[], { disk }: ImportOptions): ImportKi
     name: 'images',
     copy: (file, options) => copyImage(file, imageOf(file), options),
     sourceOf: (file) => ({
-      ...{ device: disk, qdev: null, node: null },
+      ...{ device: file.disk, qdev: null, node: null },
       ...{ file: file.from.name, format: imageOf(file).image.format, image: null },
     }),
   };

@@ -23,8 +23,11 @@ export const IMPORT_OPTIONS = {
   source: words('<source>'),
   /** What the VM is called, where the folder does not tell. */
   vmName: word('--vm-name'),
-  /** Of images: the id of their disk, which is that of libvirt for a domain. Else by the name of the oldest. */
-  disk: word('--disk'),
+  /**
+   * Of images: the id of their disk, which is that of libvirt for a domain; else by the name of the oldest. Of several disks the id of each, as
+   * `ID=FILE` with any of its images.
+   */
+  disk: words('--disk'),
   ...DIGEST_OPTIONS,
   /** Says what would be made. */
   dryRun: yesOrNo('--dry-run'),
@@ -37,7 +40,7 @@ export interface ImportOptions {
   /** The first of them. */
   readonly source: string;
   readonly sources: readonly string[];
-  readonly disk: string | null;
+  readonly disks: readonly NamedDisk[];
   /** A target without a catalog; or one that an export goes on from. */
   readonly target: string;
   /** `--vm-name`. */
@@ -50,13 +53,19 @@ export interface ImportOptions {
   readonly tool: string;
 }
 
+/** The id of a disk, and one of its images; null where there is but one disk. */
+export interface NamedDisk {
+  readonly id: string;
+  readonly file: string | null;
+}
+
 /** @throws QmpBackupError `usage` */
 export function importOptions(request: ImportRequest): ImportOptions {
   const {
     from,
     source: sources,
     target,
-    disk,
+    disk: named,
     vmName,
     digest,
     sha256,
@@ -68,16 +77,32 @@ export function importOptions(request: ImportRequest): ImportOptions {
   if (others.length > 0 && from !== 'images') {
     throw new QmpBackupError('usage', `--from ${from} takes one source, and ${sources.length} were given`);
   }
-  if (disk !== null && (from !== 'images' || !isComponent(disk))) {
-    throw new QmpBackupError('usage', from === 'images' ? `--disk ${disk} is no disk id` : '--disk goes with images', {
-      hint: 'Name the disk of the images as the VM has it, such as vda: letters, digits and . _ + : @ - only.',
-    });
-  }
+  if (named.length > 0 && from !== 'images') throw new QmpBackupError('usage', '--disk goes with images');
+  const disks = disksOf(named);
   const digests = digestsOf({ digest, sha256 });
   if (from === 'export' && (vmName !== null || digests !== 'gmac')) {
     throw new QmpBackupError('usage', 'an export says what its VM is called, and has the digests of its files', {
       hint: 'Leave out --vm-name, --no-digest and --sha256.',
     });
   }
-  return { from, source, sources, disk, target, label: vmName, digests, dryRun, breakLock, tool: toolName() };
+  return { from, source, sources, disks, target, label: vmName, digests, dryRun, breakLock, tool: toolName() };
+}
+
+function disksOf(named: readonly string[]): readonly NamedDisk[] {
+  const disks = named.map((text): NamedDisk => {
+    const [, id = text, file = null] = /^([^=]*)=(.+)$/s.exec(text) ?? [];
+    if (isComponent(id)) return { id, file };
+    throw new QmpBackupError('usage', `--disk ${text}: ${id} is no disk id`, {
+      hint: 'Name the disk of the images as the VM has it, such as vda: letters, digits and . _ + : @ - only.',
+    });
+  });
+  const twice = disks.find(({ id }, index) => disks.findIndex((each) => each.id === id) !== index);
+  if (twice) throw new QmpBackupError('usage', `--disk ${twice.id} was given twice`);
+  const bare = disks.find(({ file }) => file === null);
+  if (bare && disks.length > 1) {
+    throw new QmpBackupError('usage', `--disk ${bare.id} does not say of which images it is`, {
+      hint: `Of several disks name each by one of its images: --disk ${bare.id}=FILE`,
+    });
+  }
+  return disks;
 }
