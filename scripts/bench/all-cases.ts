@@ -19,6 +19,7 @@ import { prune700 } from './cases/prune.js';
 import { report, reportMemory } from './cases/report.js';
 import { merge, restore, restoreCompared } from './cases/restore.js';
 import { firstByte, served, servedProved } from './cases/served.js';
+import { stream } from './cases/stream.js';
 import { verifyBoot } from './cases/verify-boot.js';
 import { verifyRead } from './cases/verify-read.js';
 
@@ -26,7 +27,7 @@ import { verifyRead } from './cases/verify-read.js';
 export const ALL_CASES: readonly Case[] = [
   ...[full, fullNoDigest, fullMemory],
   ...[increment, incrementOfNothing],
-  comparison,
+  ...[comparison, stream],
   ...[restore, restoreCompared, merge],
   ...[verifyRead, served, servedProved, firstByte, verifyBoot],
   ...depths,

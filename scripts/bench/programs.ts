@@ -9,6 +9,11 @@ export async function runProgram({ path }: Program, args: readonly string[]): Pr
   return (await execa(process.execPath, [path, '--quiet', ...args], { env: { NO_COLOR: '1' } })).stdout;
 }
 
+/** With its data thrown away; throws, with all it said, unless it ends with 0. */
+export async function streamAway({ path }: Program, args: readonly string[]): Promise<void> {
+  await execa(process.execPath, [path, '--quiet', ...args], { stdout: 'ignore', env: { NO_COLOR: '1' } });
+}
+
 /** The least that a program for node takes. */
 export function emptyNode(): Promise<number> {
   return timed(() => execa(process.execPath, ['-e', '0']));

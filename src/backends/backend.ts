@@ -20,6 +20,8 @@ export interface Backend {
   readonly signal: AbortSignal;
   /** For whoever finds a lock held. */
   readonly subject: string;
+  /** Of a VM that is reached by QMP, as its journals have it; null for others. */
+  readonly monitor: string | null;
   /** To whom files must belong so that the VM's process can open them; undefined leaves them to this user. */
   readonly imageOwner: Owner | undefined;
   /** What a dead run left, as far as it is in the VM or named by the target's journal. Changes nothing. */

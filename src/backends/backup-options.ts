@@ -29,8 +29,10 @@ import { AGENT_OPTIONS, agentOf, LOCK_OPTIONS, NAMED_VM_OPTIONS, requireVm, VM_O
 const POINT = {
   /** Folder of the backups. */
   target: word('--target'),
-  /** With level `copy`, instead of a target: `-`, one tar archive that `BackupContext` takes. */
+  /** With level `copy`, instead of a target: `-`, one tar archive that `BackupContext` takes; with `format: 'raw'`, a folder of raw images. */
   output: word('--output'),
+  /** `raw`: of a copy that is no point (`output`). */
+  format: choice('--format', ['qcow2', 'raw'], 'qcow2'),
   ...NAMED_VM_OPTIONS,
   ...LOCK_OPTIONS,
   /** `auto`: incremental where that is safe; else what differs from the newest file, or full. */
@@ -136,8 +138,8 @@ export interface BackupOptions extends PlanRequest {
   readonly startPaused: boolean;
   /** Of a stream a folder that it is given. */
   readonly target: string;
-  /** Nothing is stored: the disks go to `archive` of the context. */
-  readonly streams: boolean;
+  /** No point is made: the disks are read by this process and go, raw, to `-` (`archive` of the context) or into this folder; absolute. */
+  readonly output: string | null;
   readonly monthly: boolean;
   /** `--vm-name`. */
   readonly label: string | null;
@@ -169,8 +171,8 @@ export function backupOptions(request: BackupRequest): BackupOptions {
   const { socket, domain, connect, agentSocket, offline, vmName, ...values } = valuesOf(BACKUP_OPTIONS, request);
   const { skipFailedDisks, autoFullAfter, digest, sha256, quiesce, verify, ...rest } = values;
   const { freezeTimeout, freezeLimit, cbwTimeout, stallTimeout, progressInterval, output, target, ...others } = rest;
-  const streams = output !== null;
-  if (streams) refuseForStream(values);
+  if (output !== null) refuseForOutput(values, output);
+  else if (rest.format === 'raw') refuseRawPoint();
   else if (target === null) throw new QmpBackupError('usage', 'the required option --target was not given');
   if (autoFullAfter.length > 0 && rest.level !== 'auto') {
     throw new QmpBackupError('usage', `--auto-full-after goes with --level auto, not with --level ${rest.level}`, {
@@ -187,15 +189,15 @@ export function backupOptions(request: BackupRequest): BackupOptions {
   return {
     ...others,
     target: target ?? '',
-    streams,
-    // Whoever takes the stream must not be waited for by the guest.
-    fleece: streams ? 'always' : others.fleece,
+    output: output === null || output === '-' ? output : resolve(output),
+    // Whoever takes the disks must not be waited for by the guest.
+    fleece: output === null ? others.fleece : 'always',
     vm,
     agent: agentOf({ agentSocket }),
     label: vmName,
     skipFailed: skipFailedDisks,
     chainLimits: chainLimitsIn(autoFullAfter),
-    digests: streams ? null : digestsOf({ digest, sha256 }),
+    digests: output === null ? digestsOf({ digest, sha256 }) : null,
     quiesce: quiesce === true ? 'try' : quiesce || 'no',
     verify: verify === true ? 'all' : verify || null,
     freezeTimeoutMs: inMs(freezeTimeout),
@@ -231,19 +233,30 @@ function refuseOverlayOptions({ method, track, overlayDir, level, fleece, fleece
 
 type Overlaid = Pick<Values, 'method' | 'track' | 'overlayDir' | 'level' | 'fleece' | 'fleeceDir'>;
 
-/** @throws QmpBackupError `usage` for what a stream has no place for */
-function refuseForStream(
+function refuseRawPoint(): never {
+  throw new QmpBackupError(
+    'usage',
+    '--format raw goes with --output DIR: a target keeps qcow2, which points build on',
+    {
+      hint: 'Give --level copy --output DIR for a folder of raw images, or restore a point with --format raw.',
+    },
+  );
+}
+
+/** @throws QmpBackupError `usage` for what a copy that is no point has no place for */
+function refuseForOutput(
   values: Omit<Values, 'socket' | 'domain' | 'connect' | 'agentSocket' | 'offline' | 'vmName'>,
+  output: string,
 ): void {
-  const { output, level, target, fleece, method } = values;
-  if (output !== '-') {
-    throw new QmpBackupError('usage', `--output ${output} is no place: only -, which is stdout`, {
-      hint: 'Send it there by the shell: --output - >FILE',
+  const { level, target, fleece, method, format } = values;
+  if (output !== '-' && format !== 'raw') {
+    throw new QmpBackupError('usage', `--output ${output} takes raw images: --format raw`, {
+      hint: 'Or --output -, one tar of them on stdout. Points are kept in --target.',
     });
   }
   if (level !== 'copy') {
     throw new QmpBackupError('usage', `--output goes with --level copy, not with --level ${level}`, {
-      hint: 'A stream is stored nowhere, so nothing can build on it. Points of a target are sent by export.',
+      hint: 'It makes no point, so nothing can build on it. Points of a target are sent by export.',
     });
   }
   const other = [
@@ -256,7 +269,7 @@ function refuseForStream(
   ];
   if (other.length === 0) return;
   throw new QmpBackupError('usage', `--output does not go with ${other.join(' and ')}`, {
-    hint: 'A stream is stored nowhere, and is read while the guest goes on.',
+    hint: 'It makes no point, and the disks are read while the guest goes on.',
   });
 }
 

@@ -7,6 +7,7 @@ import type { RepairAction } from '../core/reconcile.js';
 import type { SpaceNeed } from '../core/space.js';
 import type { Warn, Warning } from '../core/warning.js';
 import type { BackupOptions } from './backup-options.js';
+import type { RawSink } from './raw-sink.js';
 import type { TargetWatch } from './target-watch.js';
 import type { VerbContext, WarningEvent } from './verb-context.js';
 
@@ -52,6 +53,8 @@ export interface BackupResult {
 export interface BackupContext extends VerbContext<BackupEvent> {
   /** Takes the archive of a stream (`output: '-'`), as fast as it likes. */
   readonly archive?: ((bytes: Buffer) => Promise<void>) | undefined;
+  /** Takes the disks of a copy that is no point; made by `backup`. */
+  readonly raw?: RawSink | undefined;
 }
 
 /** What every stage of one run shares. */

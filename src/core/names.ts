@@ -140,6 +140,14 @@ export function wholeFileName(file: string): string {
 /** The folder in a target that holds the definitions of a libvirt domain. libvirt gives no disk such a name. */
 export const DEFINITION_FOLDER = 'definition';
 
+/** In a copy that is no point, and beside restored disks. */
+export const MACHINE_FILE = 'machine.json';
+
+/** Of a disk in a copy that is no point. */
+export function rawFileName(disk: string): string {
+  return `${disk}.raw`;
+}
+
 /** What else lies in a target where the folders of disks are. */
 export const OTHERS_IN_TARGET = [
   DEFINITION_FOLDER,

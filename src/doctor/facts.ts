@@ -21,6 +21,8 @@ export interface DoctorFacts {
   readonly domain: DomainFacts | Failure | undefined;
   /** Undefined when no agent was given or it was not asked; that of a domain is libvirt's. */
   readonly agent: AgentFacts | Failure | undefined;
+  /** What streams of this VM that died have left, in words. */
+  readonly deadStreams: readonly string[];
   /** Undefined when no target was given. */
   readonly target: TargetFacts | Failure | undefined;
 }

@@ -18,6 +18,7 @@ export function judge(facts: DoctorFacts): readonly Finding[] {
     ...judged('VM', facts.vm, judgeVm),
     ...judged('VM', facts.domain, judgeDomain),
     ...leftInVm(facts),
+    ...facts.deadStreams.map(leftByStream),
     ...judgeAgent(facts),
     ...judged('target', facts.target, (target) => judgeTarget(target, facts.now)),
   ];
@@ -43,6 +44,11 @@ function leftInVm({ vm, domain, target }: DoctorFacts): Finding[] {
   const what = `a run that died left jobs or nodes behind: ${listNames(left)}`;
   const todo = 'The next backup ends them; or now: qmpbackup recover --target DIR';
   return [{ level: 'warning', subject: 'VM', what, todo }];
+}
+
+function leftByStream(what: string): Finding {
+  const todo = 'The next backup of the VM repairs it; or now: qmpbackup recover --target DIR';
+  return { level: 'warning', subject: 'VM', what, todo };
 }
 
 function judgeHost({ qemuImg, clockStepMs }: DoctorFacts): Finding[] {

@@ -1,37 +1,39 @@
-import type { Span } from '../core/extents.js';
+import { joinSpans, rangesWithout, roundOut, type Span } from '../core/extents.js';
 import { IMAGE_CLUSTER } from '../core/image-cluster.js';
 import type { NbdClient } from './client.js';
-import { ALLOCATION, readExtents } from './meta-contexts.js';
+import { ALLOCATION, changesContext, OWN_CLUSTERS, readExtents } from './meta-contexts.js';
 
 /** An export from its first byte to its last, for who cannot write at an offset: first where its data are, then the data in order. */
 export interface ReadThrough {
-  /** The server answers rightly of no more than one cluster at a time: see `answersByCluster`. */
-  readonly byCluster: boolean;
+  /**
+   * Where the server answers wrongly of several clusters at once if the guest has overwritten one of them (see `answersByCluster`):
+   * what it has overwritten, connected as by `OVERWRITTEN_CONTEXTS`. Clusters that are there afterwards are asked for one by one.
+   */
+  readonly overwritten: NbdClient | null;
 }
+
+export const OVERWRITTEN_CONTEXTS: readonly string[] = [ALLOCATION, changesContext(OWN_CLUSTERS)];
 
 /**
  * What reads as zeros, in order; the client must have been connected with `ALLOCATION`.
  *
  * @throws as the client's `blockStatus`
  */
-export async function zerosOf(client: NbdClient, { byCluster }: ReadThrough): Promise<readonly Span[]> {
-  if (!byCluster) return (await readExtents(client)).zero;
-  const { size } = client.export;
-  const zero: { offset: number; length: number }[] = [];
-  const batch = QUESTIONS * IMAGE_CLUSTER;
-  for (let start = 0; start < size; start += batch) {
-    const offsets: number[] = [];
-    for (let at = start; at < Math.min(size, start + batch); at += IMAGE_CLUSTER) offsets.push(at);
-    const clusters = offsets.map((offset) => ({ offset, length: Math.min(IMAGE_CLUSTER, size - offset) }));
-    const answers = await Promise.all(clusters.map((cluster) => isZero(client, cluster)));
-    for (const [index, { offset, length }] of clusters.entries()) {
-      if (!answers[index]) continue;
-      const last = zero.at(-1);
-      if (last && last.offset + last.length === offset) last.length += length;
-      else zero.push({ offset, length });
-    }
+export async function zerosOf(client: NbdClient, { overwritten }: ReadThrough): Promise<readonly Span[]> {
+  const { zero } = await readExtents(client);
+  if (!overwritten) return zero;
+  const doubtful = await clustersIn(overwritten, { offset: 0, length: client.export.size });
+  const zeroAfterAll: Span[] = [];
+  for (let at = 0; at < doubtful.length; at += QUESTIONS) {
+    const asked = doubtful.slice(at, at + QUESTIONS);
+    const answers = await Promise.all(asked.map((cluster) => isZero(client, cluster)));
+    zeroAfterAll.push(...asked.filter((_, index) => answers[index]));
   }
-  return zero;
+  const certain = rangesWithout(
+    zero.map((span) => ({ ...span, kind: 'zero' })),
+    joinSpans(doubtful),
+  );
+  return joinSpans([...certain, ...zeroAfterAll]);
 }
 
 /** Requests under way at once. */
@@ -48,44 +50,72 @@ async function isZero(client: NbdClient, { offset, length }: Span): Promise<bool
   return known >= length;
 }
 
+/** Those of a part of the disk that hold what the guest has overwritten, each by itself. */
+async function clustersIn(overwritten: NbdClient, part: Span): Promise<readonly Span[]> {
+  const { dirty = [] } = await readExtents(overwritten, OWN_CLUSTERS, undefined, part);
+  const clusters = roundOut(dirty, { size: part.offset + part.length, clusterSize: IMAGE_CLUSTER });
+  return [...piecesOf(clusters, IMAGE_CLUSTER)];
+}
+
 /** The most that is read in one request, and that is read ahead of who takes it; bytes. */
-const PIECE = 1024 * 1024;
-const AHEAD = 8 * PIECE;
+const PIECE = 512 * 1024;
+const AHEAD = 16 * 1024 * 1024;
+/** Connections that are worth it: a server goes on with one while it waits until what it has sent by another is taken. */
+export const READERS = 4;
+
+interface Chunk {
+  readonly offset: number;
+  readonly bytes: Buffer;
+  /** That the bytes are in. */
+  readonly buffer: Buffer;
+}
 
 /**
- * The bytes of `spans`, in order; each chunk is valid until the next is asked for. What is not taken is not read: so much is read ahead
+ * The bytes of `spans`, in order and with their offsets, by several connections to the same export; each chunk is valid until the next is asked for. What is not taken is not read: so much is read ahead
  * and no more.
  *
  * @throws as the client's `read`
  */
 export async function* readInOrder(
-  client: NbdClient,
+  clients: readonly NbdClient[],
   spans: readonly Span[],
-  { byCluster }: ReadThrough,
-): AsyncGenerator<Buffer, void> {
-  const piece = byCluster ? IMAGE_CLUSTER : PIECE;
-  const free: Buffer[] = Array.from({ length: AHEAD / piece }, () => Buffer.allocUnsafeSlow(piece));
-  const under: Promise<{ readonly buffer: Buffer; readonly length: number }>[] = [];
-  const begin = (buffer: Buffer, { offset, length }: Span): void => {
-    const into = buffer.subarray(0, length);
-    const reading = client.read(offset, into).then(() => ({ buffer, length }));
+  { overwritten }: ReadThrough,
+): AsyncGenerator<Chunk, void> {
+  const free: Buffer[] = Array.from({ length: AHEAD / PIECE }, () => Buffer.allocUnsafeSlow(PIECE));
+  const under: Promise<Chunk>[] = [];
+  const begin = (client: NbdClient, buffer: Buffer, span: Span): void => {
+    const { offset, length } = span;
+    const reading = readPiece(client, span, buffer, overwritten).then(() => ({
+      ...{ offset, buffer, bytes: buffer.subarray(0, length) },
+    }));
     // Whoever takes it hears of its failure; the others end with the connection.
     reading.catch(() => undefined);
     under.push(reading);
   };
-  const pieces = piecesOf(spans, piece);
+  const pieces = piecesOf(spans, PIECE);
+  let turn = 0;
   for (;;) {
     while (free.length > 0) {
       const next = pieces.next();
-      const buffer = next.done ? undefined : free.pop();
-      if (next.done || !buffer) break;
-      begin(buffer, next.value);
+      const [client, buffer] = next.done ? [] : [clients[turn++ % clients.length], free.pop()];
+      if (next.done || !client || !buffer) break;
+      begin(client, buffer, next.value);
     }
     const read = await under.shift();
     if (!read) return;
-    yield read.buffer.subarray(0, read.length);
+    yield read;
     free.push(read.buffer);
   }
+}
+
+/** What was not overwritten when all was read was read rightly. */
+async function readPiece(client: NbdClient, span: Span, into: Buffer, overwritten: NbdClient | null): Promise<void> {
+  await client.read(span.offset, into.subarray(0, span.length));
+  if (!overwritten) return;
+  const clusters = await clustersIn(overwritten, span);
+  const read = ({ offset, length }: Span): Promise<void> =>
+    client.read(offset, into.subarray(offset - span.offset, offset - span.offset + length));
+  await Promise.all(clusters.map(read));
 }
 
 /** No piece lies across a multiple of `length`. */

@@ -18,7 +18,8 @@ export async function stopNbdServer(client: QmpClient): Promise<void> {
   }
 }
 
-/** Exports a node read-only, under its id as name. */
+/** Exports a node read-only, under its id as name, with what of it the node holds itself (`qemu:allocation-depth`). */
 export async function exportNode(client: QmpClient, node: string, id: string): Promise<void> {
-  await run(client, 'block-export-add', { type: 'nbd', id, 'node-name': node, name: id, writable: false });
+  const named = { id, 'node-name': node, name: id };
+  await run(client, 'block-export-add', { type: 'nbd', ...named, writable: false, 'allocation-depth': true });
 }

@@ -72,7 +72,12 @@ export interface CommandArguments {
   };
   'nbd-server-stop': NoArguments;
   'block-export-add': { readonly id: string; readonly 'node-name': string; readonly writable: boolean } & (
-    | { readonly type: 'nbd'; readonly name: string; readonly bitmaps?: readonly string[] }
+    | {
+        readonly type: 'nbd';
+        readonly name: string;
+        readonly bitmaps?: readonly string[];
+        readonly 'allocation-depth'?: boolean;
+      }
     | { readonly type: 'fuse'; readonly mountpoint: string }
   );
   'block-export-del': { readonly id: string; readonly mode: 'safe' | 'hard' };

@@ -161,7 +161,7 @@ async function expectBytes(lab: Lab, flat: ReadonlyMap<string, string>): Promise
 interface Cut {
   readonly step: CrashPoint;
   readonly place: (start: Lab) => Promise<Lab>;
-  readonly run: (step: CrashPoint, args: readonly string[]) => Promise<void>;
+  readonly run: (step: CrashPoint, args: readonly string[]) => Promise<unknown>;
 }
 
 const killed = (step: CrashPoint): Cut => ({ step, place: copyLab, run: crashCli });

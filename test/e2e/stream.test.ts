@@ -7,9 +7,11 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { ensureBuilt } from '../support/built.js';
 import { expectCli, PROGRAM } from '../support/cli.js';
+import { crashCli } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush, write, writeZeroes } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
+import { mountSmall } from '../support/mounts.js';
 import { patient } from '../support/patience.js';
 import { type Scenario, scenario } from '../support/scenario.js';
 
@@ -56,6 +58,93 @@ async function expectNothing(lab: Scenario): Promise<void> {
   await lab.expectNothingLeft(0);
   expect((await readdir(lab.dir, { recursive: true })).filter((name) => name.includes('.scratch'))).toEqual([]);
 }
+
+describe('a copy as raw images', () => {
+  const names = ['d1.raw', 'd2.raw', 'd3.raw', 'machine.json'];
+
+  async function expectImages(lab: Scenario, folder: string, copies: Readonly<Record<string, string>>): Promise<void> {
+    expect((await readdir(folder)).toSorted()).toEqual(names);
+    for (const { id, size } of THREE) {
+      const path = join(folder, `${id}.raw`);
+      await compareImages(path, copies[id] ?? '');
+      expect((await stat(path)).size).toBe(size);
+      expect((await stat(path)).blocks * 512).toBeLessThan(4 * MiB);
+    }
+    const left = (await readdir(lab.dir)).filter((name) => name.includes('.partial'));
+    expect(left).toEqual([]);
+  }
+
+  it(
+    'lies in a folder, of a VM that runs and of one that is off, and is no point',
+    async () => {
+      const lab = await filled();
+      const copies = await freezeCopies(lab);
+      await lab.backup('full');
+      const folder = join(lab.dir, 'raw');
+      const copy = ['backup', '--level', 'copy', '--format', 'raw', '--output'];
+      const { stdout } = await expectCli(0, ['--socket', lab.vm.socket, ...copy, folder]);
+      expect(stdout).toContain(`raw copy in ${folder}`);
+      await expectImages(lab, folder, copies);
+      for (const verb of ['list', 'verify']) {
+        const { stderr } = await expectCli(10, [verb, '--target', folder]);
+        expect(stderr).toContain('no backup');
+      }
+      // Nothing is written over, and a folder that is there is filled only if it is empty.
+      await expectCli(13, ['--socket', lab.vm.socket, ...copy, folder]);
+      await expectImages(lab, folder, copies);
+      expect((await lab.backup('inc')).point.level).toBe('inc');
+      await lab.expectNothingLeft(2);
+      const { disks } = lab.vm.options;
+      await lab.vm.stop();
+      const images = disks.flatMap(({ id, file, format = 'qcow2' }) => ['--offline', `${id}=${format}:${file}`]);
+      const off = join(lab.dir, 'off');
+      await mkdir(off);
+      await expectCli(0, [...copy, off, ...images]);
+      await expectImages(lab, off, copies);
+    },
+    patient(120_000),
+  );
+
+  it(
+    'of a run that was killed is made anew, and of one that finds no space nothing is left',
+    async () => {
+      const lab = await filled();
+      const copies = await freezeCopies(lab);
+      const folder = join(lab.dir, 'raw');
+      const copy = ['--socket', lab.vm.socket, 'backup', '--level', 'copy', '--format', 'raw', '--output'];
+      for (const matches of [/d2\.raw/, /machine\.json/]) {
+        await crashCli({ when: 'after', call: 'open', matches }, [...copy, folder]);
+        expect((await readdir(lab.dir)).filter((name) => name.startsWith('raw'))).toEqual(['raw.partial']);
+      }
+      await expectCli(0, [...copy, folder]);
+      await expectImages(lab, folder, copies);
+      const small = join(lab.dir, 'small');
+      const space = await mountSmall(small, 24 * MiB);
+      await space.fillBut(4 * MiB);
+      await expectCli(13, [...copy, join(small, 'raw'), '--reserve', '0']);
+      await expectCli(1, [...copy, join(small, 'raw'), '--reserve', '0', '--force']);
+      expect(await readdir(small)).toEqual(['somebody-else']);
+      await expectNothing(lab);
+    },
+    patient(120_000),
+  );
+
+  it('is refused with what it has no place for', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    const base = ['--socket', lab.vm.socket, 'backup', '--format', 'raw'];
+    const folder = join(lab.dir, 'raw');
+    for (const more of [
+      ['--target', folder],
+      ['--level', 'copy', '--target', folder],
+      ['--level', 'full', '--output', folder],
+      ['--level', 'copy', '--output', folder, '--target', folder],
+      ['--level', 'copy', '--output', folder, '--verify'],
+    ]) {
+      await expectCli(2, [...base, ...more]);
+    }
+    expect(await readdir(lab.dir)).not.toContain('raw');
+  });
+});
 
 describe('a stream', () => {
   it(

@@ -32,15 +32,16 @@ export function crashArguments({ when, call, matches, nth = 1, guards = 'act', s
   return ['--import', `data:text/javascript,${encodeURIComponent(`const point = ${point};${PRELOAD}`)}`];
 }
 
-/** Runs the program and expects that it died at `point`. */
-export async function crashCli(point: CrashPoint, args: readonly string[]): Promise<void> {
-  const result = await execa(process.execPath, [...crashArguments(point), PROGRAM, ...args], {
+/** Runs the program and expects that it died at `point`; resolves to its pid. */
+export async function crashCli(point: CrashPoint, args: readonly string[]): Promise<number> {
+  const child = execa(process.execPath, [...crashArguments(point), PROGRAM, ...args], {
     reject: false,
     detached: true,
     timeout: patient(120_000),
     env: { NO_COLOR: '1' },
   });
-  if (result.signal === 'SIGKILL' && !result.timedOut) return;
+  const result = await child;
+  if (result.signal === 'SIGKILL' && !result.timedOut && child.pid !== undefined) return child.pid;
   const name = `${point.when} ${point.call} ${point.matches.source}`;
   throw new Error(`it did not come to this: ${name}, but ended with ${result.exitCode}\n${result.stderr}`);
 }

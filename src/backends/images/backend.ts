@@ -18,6 +18,7 @@ export function imagesBackend(offline: OfflineVm): Backend {
     state,
     signal,
     subject,
+    monitor: null,
     imageOwner: undefined,
     observeRepairs: (target) => observeOfflineRepairs(target, state),
     repair: async (target, vm) => ({ vm, report: await repairOffline(target, vm) }),

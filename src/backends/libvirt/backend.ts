@@ -85,6 +85,7 @@ function runningDomainBackend(session: BackupSession, way: Way): Backend {
     state,
     signal: session.signal,
     subject: `the domain ${domain.name} (${uuid})`,
+    monitor: null,
     imageOwner: way.method.qemuWrites && isRoot ? (domain.owner ?? undefined) : undefined,
     observeRepairs: (target) => observeDomainRepairs(session, target, state),
     repair: async (target, vm) => {
@@ -146,6 +147,7 @@ async function offlineDomainBackend(session: BackupSession, way: Way): Promise<B
     state: backend.state,
     signal: backend.signal,
     subject: backend.subject,
+    monitor: null,
     imageOwner: undefined,
     observeRepairs: (target) => backend.observeRepairs(target),
     repair: (target, vm) => backend.repair(target, vm),

@@ -14,11 +14,16 @@ import { streamInstant } from './stream-instant.js';
 
 /**
  * All disks at once; `folder` is for sockets. Throws at the first that fails, with `--skip-failed-disks` where no other is left
- * or can be spared; the others have ended by then.
+ * or can be spared; the others have ended by then. `beside`: how many disks of the point have been copied otherwise.
  */
-export async function pullDisks(run: BackupRun, disks: readonly PulledDisk[], folder: string): Promise<Copies> {
-  const { archive } = run.context;
-  if (run.options.streams && archive) return streamInstant(run, disks, archive);
+export async function pullDisks(
+  run: BackupRun,
+  disks: readonly PulledDisk[],
+  folder: string,
+  { beside = 0 } = {},
+): Promise<Copies> {
+  const { raw } = run.context;
+  if (raw) return streamInstant(run, disks, raw);
   const { signal, step } = endingTogether(run.signal);
   const progress = new Map(disks.map(({ planned }) => [planned.disk, { disk: planned.disk, done: 0, total: 0 }]));
   const work = new Map<string, number>();
@@ -38,8 +43,9 @@ export async function pullDisks(run: BackupRun, disks: readonly PulledDisk[], fo
       signal.throwIfAborted();
       const failure = { disk, why: inWords(error) };
       failed.push(failure);
-      if (run.options.skipFailed && failed.length < disks.length && sparesOthers(failure)) return [];
-      throw copiesFailed(failed, disks.length);
+      const all = disks.length + beside;
+      if (run.options.skipFailed && failed.length < all && sparesOthers(failure)) return [];
+      throw copiesFailed(failed, all);
     }
   };
   try {

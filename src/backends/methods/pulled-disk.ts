@@ -9,6 +9,9 @@ export interface PulledDisk extends StagedImage {
   readonly bitmap: string | null;
   /** The chain that it is compared with, FULL first; null where it is not. */
   readonly below: readonly OpenFile[] | null;
-  /** The server answers rightly of single clusters only: see `answersByCluster`. */
-  readonly byCluster?: boolean;
+  /**
+   * Where the server answers rightly of single clusters only (`answersByCluster`): the name of the export, on the same server, of what
+   * the guest has overwritten.
+   */
+  readonly overwritten?: string | null;
 }

@@ -1,22 +1,18 @@
-import { sparseHeader, tarPadding } from '../../archive/tar-headers.js';
 import { rangesOfFull, totalLength } from '../../core/extents.js';
 import { IMAGE_CLUSTER } from '../../core/image-cluster.js';
 import { NbdClient } from '../../nbd/client.js';
 import { ALLOCATION } from '../../nbd/meta-contexts.js';
-import { readInOrder, zerosOf } from '../../nbd/read-through.js';
+import { OVERWRITTEN_CONTEXTS, READERS, readInOrder, zerosOf } from '../../nbd/read-through.js';
 import type { BackupRun } from '../backup-run.js';
 import type { Copied, Copies } from '../copy-method.js';
+import type { RawSink } from '../raw-sink.js';
 import type { PulledDisk } from './pulled-disk.js';
 
 /**
- * The disks of an instant as raw images with holes, members of a tar archive one after the other. Whoever takes it may be as slow as it
+ * The disks of an instant as raw images with holes, one after the other. Whoever takes them may be as slow as it
  * likes: what the guest overwrites meanwhile goes to scratch images, whose bound ends the run and not the guest's write.
  */
-export async function streamInstant(
-  run: BackupRun,
-  disks: readonly PulledDisk[],
-  archive: (bytes: Buffer) => Promise<void>,
-): Promise<Copies> {
+export async function streamInstant(run: BackupRun, disks: readonly PulledDisk[], sink: RawSink): Promise<Copies> {
   const progress = new Map(disks.map(({ planned: { disk } }) => [disk, { disk, done: 0, total: 0 }]));
   const outcomes: Copied[] = [];
   for (const each of disks) {
@@ -24,42 +20,47 @@ export async function streamInstant(
       progress.set(each.planned.disk, { disk: each.planned.disk, done, total });
       run.context.report({ kind: 'progress', disks: [...progress.values()] });
     };
-    outcomes.push(await streamDisk(run, each, { archive, onProgress }));
+    outcomes.push(await streamDisk(run, each, { sink, onProgress }));
   }
   return { outcomes, failed: [] };
 }
 
 interface StreamOptions {
-  readonly archive: (bytes: Buffer) => Promise<void>;
+  readonly sink: RawSink;
   readonly onProgress: (done: number, total: number) => void;
 }
 
 async function streamDisk(
-  { signal, context }: BackupRun,
-  { planned, source, byCluster = false }: PulledDisk,
-  { archive, onProgress }: StreamOptions,
+  { signal }: BackupRun,
+  { planned, source, overwritten: overwrittenName = null }: PulledDisk,
+  { sink, onProgress }: StreamOptions,
 ): Promise<Copied> {
   const begun = performance.now();
   const { disk, job } = planned;
   const size = planned.source.virtualSize;
-  const client = await NbdClient.connect(source.address, {
-    exportName: source.exportName,
-    contexts: [ALLOCATION],
-    signal,
-  });
+  const clients: NbdClient[] = [];
+  const connect = async (exportName: string, contexts: readonly string[]): Promise<NbdClient> => {
+    const client = await NbdClient.connect(source.address, { exportName, contexts, signal });
+    clients.push(client);
+    return client;
+  };
   try {
-    const zero = await zerosOf(client, { byCluster });
+    const client = await connect(source.exportName, [ALLOCATION]);
+    const overwritten = overwrittenName === null ? null : await connect(overwrittenName, OVERWRITTEN_CONTEXTS);
+    const readers = [client];
+    while (readers.length < READERS) readers.push(await connect(source.exportName, []));
+    const zero = await zerosOf(client, { overwritten });
     const spans = rangesOfFull(zero, { size, clusterSize: IMAGE_CLUSTER });
-    const [copied, mtime] = [totalLength(spans), context.now().getTime() / 1000];
-    await archive(sparseHeader({ path: `${disk}.raw`, size, spans, mode: 0o600, uid: 0, gid: 0, mtime }));
+    const copied = totalLength(spans);
+    const raw = await sink.disk(disk, { size, spans });
     let done = 0;
-    for await (const chunk of readInOrder(client, spans, { byCluster })) {
-      await archive(chunk);
-      onProgress((done += chunk.length), copied);
+    for await (const { offset, bytes } of readInOrder(readers, spans, { overwritten })) {
+      await raw.write(offset, bytes);
+      onProgress((done += bytes.length), copied);
     }
-    await archive(tarPadding(copied));
+    await raw.end();
     return { job, copied, durationMs: performance.now() - begun };
   } finally {
-    await client.close();
+    for (const client of clients) await client.close();
   }
 }

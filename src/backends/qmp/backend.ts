@@ -11,6 +11,7 @@ import type { BackupOptions } from '../backup-options.js';
 import { observeRepairs } from '../repair.js';
 import { chooseFleecing } from './choose-fleecing.js';
 import { refuseMoved, refuseRunState } from './hold-vm.js';
+import { journalledEndpoint } from './journalled-endpoint.js';
 import { driveBackup } from './methods/drive-backup.js';
 import { refuseLibvirtAgent } from './refuse-libvirt.js';
 import { removeOrSay, repair } from './repair.js';
@@ -36,6 +37,7 @@ export async function openQmpBackend(
     state: session.state,
     signal: session.signal,
     subject: describeEndpoint(session.endpoint),
+    monitor: journalledEndpoint(session.endpoint),
     imageOwner,
     observeRepairs: (target) => observeRepairs(target, session.state),
     repair: (target, vm) => repair(client, target, vm),

@@ -18,7 +18,7 @@ import type { Fleecing, QmpRun } from './run.js';
 
 export async function chooseFleecing(run: QmpRun, plan: BackupPlan, target: TargetStorage): Promise<Fleecing> {
   const { options } = run;
-  if (options.verify !== null || options.streams) refuseIothreads(run);
+  if (options.verify !== null || options.output !== null) refuseIothreads(run);
   const features = await featuresFor(run, target);
   const choice = fleeceFor(options, { features, plan, target });
   return { ...choice, features, disks: choice.fleece ? await placeScratch(run, plan) : new Map() };
@@ -50,9 +50,9 @@ function refuseIothreads({ session, options }: QmpRun): void {
   if (survivesReaders(session.client.greeting.qemuVersion.major)) return;
   const { iothread } = session.state;
   if (iothread === null) return;
-  const what = options.streams ? '--output' : '--verify';
+  const what = options.output === null ? '--verify' : '--output';
   throw new QmpBackupError('unsafe', `${what}: this VM ${DIES_OF_NBD} (${iothread})`, {
-    hint: `Nothing was changed. Take the backup ${options.streams ? 'into a target' : 'without --verify'}.`,
+    hint: `Nothing was changed. Take the backup ${options.output === null ? 'without --verify' : 'into a target'}.`,
   });
 }
 

@@ -24,6 +24,7 @@ export const backupCommand: Register = (program, run) => {
     level,
     target,
     output,
+    format,
     monthly,
     autoFullAfter,
     fullInstead,
@@ -51,10 +52,14 @@ export const backupCommand: Register = (program, run) => {
     )
     .addOption(optionOf(target, 'folder of the backups', { short: '-t', value: '<dir>' }))
     .addOption(
-      optionOf(output, 'with --level copy, instead of --target: -, a tar of raw images on stdout; nothing is stored', {
-        short: '-o',
-        value: '<->',
-      }),
+      optionOf(
+        output,
+        'with --level copy, instead of --target: -, a tar of raw images on stdout; with --format raw a folder for them',
+        { short: '-o', value: '<dir>' },
+      ),
+    )
+    .addOption(
+      optionOf(format, 'raw: plain images in the folder of --output, which are no point', { value: '<format>' }),
     )
     .addOption(optionOf(monthly, 'keep a chain a month, in <target>/<vm name>/<YYYY-MM>'))
     .addOption(
@@ -164,6 +169,8 @@ Examples:
   qmpbackup --socket tcp:127.0.0.1:4444 backup --level full --include disk1 --speed-limit 50M --target /backup/vm
   qmpbackup --socket /run/vm.qmp backup --fleece always --verify --target /mnt/nfs/vm
   qmpbackup --socket /run/vm.qmp backup --dry-run --target /backup/vm
+  qmpbackup --socket /run/vm.qmp backup --level copy --output - | zstd | ssh host 'cat > vm.tar.zst'
+  qmpbackup --socket /run/vm.qmp backup --level copy --format raw --output /export/vm
   qmpbackup --domain web1 backup --method push --target /backup/web1
   qmpbackup --domain web1 backup --method overlay --level full --target /backup/web1
   qmpbackup --domain web1 backup --method overlay --track overlay --overlay-dir /var/lib/overlays --target /backup/web1
@@ -252,8 +259,14 @@ async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   );
   context.done(
     () => backupDocument(result),
-    () => renderBackup(result),
-    flags.output === '-' ? 'the archive is whole' : result.point ? 'the point is sealed' : 'nothing was changed',
+    () => renderBackup(result, { isPoint: flags.output === undefined }),
+    flags.output === '-'
+      ? 'the archive is whole'
+      : flags.output !== undefined
+        ? 'the images are whole'
+        : result.point
+          ? 'the point is sealed'
+          : 'nothing was changed',
   );
   if (result.point?.lacks?.some(({ kind }) => kind === 'failed')) context.endWith('partial');
 }

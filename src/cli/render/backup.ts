@@ -1,24 +1,29 @@
 import type { BackupResult } from '../../backends/backup-run.js';
+import { rawFileName } from '../../core/names.js';
 import { table } from './table.js';
 import { formatBytes, formatDuration, formatTime } from './units.js';
 
 /** The result of `backup`, or what `--dry-run` would do. */
-export function renderBackup(result: BackupResult): string {
-  return result.point ? renderPoint(result, result.point) : renderPlan(result);
+export function renderBackup(result: BackupResult, { isPoint }: { readonly isPoint: boolean }): string {
+  return result.point ? renderPoint(result, result.point, isPoint) : renderPlan(result);
 }
 
-function renderPoint({ target, plan }: BackupResult, point: NonNullable<BackupResult['point']>): string {
-  const streamed = target === '-';
+function renderPoint(
+  { target, plan }: BackupResult,
+  point: NonNullable<BackupResult['point']>,
+  isPoint: boolean,
+): string {
   const what = point.chain === null ? 'copy' : `point ${point.number} of chain ${point.chain}`;
   const rows = point.disks.map(({ disk, level, file, changed, allocated, durationMs }) => [
     `  ${disk}`,
     level.toUpperCase(),
     `${formatBytes(changed)} copied`,
-    ...(streamed ? [] : [`${formatBytes(allocated)} on disk`]),
+    ...(isPoint ? [`${formatBytes(allocated)} on disk`] : []),
     formatDuration(durationMs),
-    streamed ? `${disk}.raw` : file,
+    isPoint ? file : rawFileName(disk),
   ]);
-  const heading = `${streamed ? 'streamed' : `sealed ${what} in ${target}`}, ${point.consistency}, ${formatTime(point.createdAt)}`;
+  const done = isPoint ? `sealed ${what} in` : target === '-' ? 'streamed to' : 'raw copy in';
+  const heading = `${done} ${target}, ${point.consistency}, ${formatTime(point.createdAt)}`;
   const out = plan.leftOut.flatMap(({ name, reason, kind }) =>
     kind === 'rule' || kind === 'failed' ? [`  ${name}: not in it, ${reason}`] : [],
   );

@@ -5,11 +5,10 @@ import { openQmpBackend } from '../../backends/qmp/backend.js';
 import { type BackupOptions, backupOptions, type BackupRequest } from '../../backends/backup-options.js';
 import type { BackupContext, BackupResult } from '../../backends/backup-run.js';
 import { contextOf } from '../../backends/verb-context.js';
-import { QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { freeSpace } from '../../host/free-space.js';
 import { backUp } from './run.js';
-import { endStream, streamFolder } from './stream.js';
+import { endRaw, rawSink, streamFolder } from './stream.js';
 
 /**
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
@@ -18,23 +17,24 @@ import { endStream, streamFolder } from './stream.js';
 export function backup(request: BackupRequest, given: Partial<BackupContext> = {}): Promise<BackupResult> {
   return unwinding(async (unwind) => {
     const asked = backupOptions(request);
-    const { archive } = given;
-    const context: BackupContext = { ...contextOf(given), archive };
-    if (asked.streams && !archive) throw new QmpBackupError('usage', 'nobody takes the archive');
-    const options = asked.streams ? { ...asked, target: await streamFolder(unwind) } : asked;
+    const options = asked.output === null ? asked : { ...asked, target: await streamFolder(unwind) };
+    const outside = { ...contextOf(given), archive: given.archive };
+    const raw = await rawSink(options, outside, unwind);
+    const context: BackupContext = { ...outside, raw };
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
     const backend = await openBackend(options, context, unwind);
     const result = await backUp(options, context, backend, unwind);
-    if (!options.streams || !archive) return result;
-    await endStream(result, { now: context.now, archive });
-    return { ...result, target: '-' };
+    if (!raw || asked.output === null) return result;
+    await endRaw(result, raw);
+    return { ...result, target: asked.output };
   });
 }
 
 async function openBackend(options: BackupOptions, { signal, trace }: BackupContext, unwind: Unwind): Promise<Backend> {
-  const { vm, streams, target } = options;
-  const access = { breakLock: options.breakLock, purpose: streams ? 'backup to a stream' : `backup into ${target}` };
+  const { vm, output, target } = options;
+  const into = output === '-' ? 'to a stream' : `into ${output ?? target}`;
+  const access = { breakLock: options.breakLock, purpose: `backup ${into}` };
   switch (vm.kind) {
     case 'monitor':
       return openQmpBackend({ ...options, ...vm, ...access, trace }, unwind);

@@ -11,7 +11,10 @@ import { freeSpace } from '../../host/free-space.js';
  */
 export async function checkSpace(run: BackupRun, plan: BackupPlan): Promise<SpaceNeed & { readonly network: boolean }> {
   const space = await measureSpace(run, plan);
-  const short = tooLittleSpace(space, { where: targetInWords(run.target), force: run.options.force });
+  const short = tooLittleSpace(space, {
+    where: targetInWords(run.options.output ?? run.target),
+    force: run.options.force,
+  });
   if (short !== undefined) run.warn(warning('space-short', short));
   return space;
 }
@@ -21,10 +24,11 @@ export async function measureSpace(
   { target, options, signal }: BackupRun,
   plan: BackupPlan,
 ): Promise<SpaceNeed & { readonly network: boolean }> {
-  const { reserve, stallTimeoutMs, streams } = options;
-  const { free, total, network } = await freeSpace(target, { timeoutMs: stallTimeoutMs, signal });
-  // Nothing of a stream is stored there.
-  if (streams) return { need: 0, free, reserve: 0, network };
+  const { reserve, stallTimeoutMs, output } = options;
+  const place = output === null || output === '-' ? target : output;
+  const { free, total, network } = await freeSpace(place, { timeoutMs: stallTimeoutMs, signal });
+  // Nothing of a stream is stored here.
+  if (output === '-') return { need: 0, free, reserve: 0, network };
   return { need: spaceNeeded(plan.disks), free, reserve: reserve ?? defaultReserve({ total }), network };
 }
 

@@ -1,16 +1,18 @@
 import { randomBytes } from 'node:crypto';
 import { resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { Backend } from '../../backends/backend.js';
 import type { BackupOptions } from '../../backends/backup-options.js';
 import type { BackupContext, BackupResult, BackupRun } from '../../backends/backup-run.js';
+import { deadStreams, type SweptVm, sweepStreams } from '../../backends/dead-streams.js';
 import { TargetWatch } from '../../backends/target-watch.js';
 import { identityOf } from '../../core/identity.js';
 import { afterTransaction } from '../../core/plan.js';
-import { afterRepairs, afterSeal } from '../../core/reconcile.js';
+import { afterRepairs, afterSeal, type RepairAction } from '../../core/reconcile.js';
 import { floorOf, isTight } from '../../core/space.js';
 import { type Warn, type Warning, warning } from '../../core/warning.js';
 import { messageOf } from '../../errors.js';
-import { allOf } from '../../flow/all-of.js';
+import { allOf, eachDisk } from '../../flow/all-of.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { askFileSystem } from '../../host/free-space.js';
 import { keepCatalogCopy } from '../../repository/catalog-file.js';
@@ -89,7 +91,9 @@ async function dryRun(run: BackupRun, backend: Backend): Promise<Outcome> {
   const state = await readTarget(run.target, run.options.monthly);
   state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, backend.state.disks);
-  const repairs = await backend.observeRepairs(state);
+  const streams = await deadStreams(vmOf(backend), run.warn);
+  const left = await eachDisk(streams, (stream) => backend.observeRepairs(stream));
+  const repairs = distinct([...left.flat(), ...(await backend.observeRepairs(state))]);
   const ready = backend.foresee(afterRepairs(backend.state, repairs));
   const { plan, space, method } = await planRun(run, ready, state);
   // A guest that a dead run left frozen or stopped goes on first, and can only be asked then.
@@ -126,6 +130,15 @@ async function perform(run: BackupRun, backend: Backend, unwind: Unwind): Promis
   return outcome;
 }
 
+function vmOf({ state, monitor }: Backend): SweptVm {
+  return { uuid: state.machine.uuid, monitor };
+}
+
+/** What is in the VM is seen beside each journal. */
+function distinct(actions: readonly RepairAction[]): readonly RepairAction[] {
+  return actions.filter((each, index) => !actions.slice(0, index).some((before) => isDeepStrictEqual(each, before)));
+}
+
 interface Made {
   readonly outcome: Outcome;
   readonly tidyUp: () => Promise<void>;
@@ -145,10 +158,12 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
   const locked: BackupRun = { ...run, signal: AbortSignal.any([run.signal, lock.signal]) };
 
   const state = await openTarget(locked, backend);
-  const others = await repairOtherMonths(locked, backend, backend.state);
+  const swept = await sweepStreams(vmOf(backend), backend.state, (stream, vm) => backend.repair(stream, vm), run.warn);
+  const others = await repairOtherMonths(locked, backend, swept.vm);
   const { vm: repaired, report } = await backend.repair(state, others.vm);
   report.warnings.forEach(run.warn);
-  const repairs = [...others.actions, ...report.actions];
+  const ofStreams = swept.streams.flatMap(({ report: { actions } }) => actions);
+  const repairs = [...ofStreams, ...others.actions, ...report.actions];
   if (repairs.length > 0) context.report({ kind: 'repaired', actions: repairs });
 
   const ready = await backend.makeReady(locked, repaired, unwind);

@@ -1,38 +1,42 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { TAR_END, tarHeader, tarPadding } from '../../archive/tar-headers.js';
-import type { BackupResult } from '../../backends/backup-run.js';
+import type { BackupOptions } from '../../backends/backup-options.js';
+import type { BackupContext, BackupResult } from '../../backends/backup-run.js';
+import type { RawSink } from '../../backends/raw-sink.js';
 import { machineRecord } from '../../core/machine-record.js';
-import { DEFINITION_FOLDER } from '../../core/names.js';
+import { DEFINITION_FOLDER, MACHINE_FILE, rawFileName } from '../../core/names.js';
+import { QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { readKept } from '../../repository/definition-files.js';
 import { openPoint } from '../../repository/open-point.js';
-import { TEMPORARY } from '../../repository/scratch-place.js';
+import { rawFolder } from './raw-folder.js';
+import { rawTar } from './raw-tar.js';
+import { makeStreamFolder, removeStreamFolder } from '../../repository/stream-folder.js';
 
-/**
- * A copy that is stored nowhere. Its run has a folder for a target, of its own and for as long as it lasts, in which all is as in any: lock, journal,
- * the seal of the point. Only the disks go to the archive.
- */
+/** What a copy that is stored nowhere has for a target. All is as in any run, and only the disks go to the archive. */
 export async function streamFolder(unwind: Unwind): Promise<string> {
-  const folder = await mkdtemp(join(TEMPORARY, 'qmpbackup-stream-'));
-  unwind.defer(() => rm(folder, { recursive: true, force: true }));
+  const folder = await makeStreamFolder();
+  unwind.defer(() => removeStreamFolder(folder));
   return folder;
 }
 
-/** What follows the disks, once the point is sealed: an archive without it and its end was cut. */
-export async function endStream(
-  { target, point }: BackupResult,
-  { now, archive }: { readonly now: () => Date; readonly archive: (bytes: Buffer) => Promise<void> },
-): Promise<void> {
-  const put = async (path: string, bytes: Buffer): Promise<void> => {
-    const entry = { path, mode: 0o600, uid: 0, gid: 0, mtime: now().getTime() / 1000, type: '0' };
-    await archive(Buffer.concat([tarHeader({ ...entry, size: bytes.length }), bytes, tarPadding(bytes.length)]));
-  };
+/** Where its disks go instead: nothing is there before this, and what is not ended is nothing. */
+export async function rawSink(
+  { output, breakLock }: Pick<BackupOptions, 'output' | 'breakLock'>,
+  { archive, now }: Pick<BackupContext, 'archive' | 'now'>,
+  unwind: Unwind,
+): Promise<RawSink | undefined> {
+  if (output === null) return undefined;
+  if (output !== '-') return rawFolder(output, { breakLock }, unwind);
+  if (!archive) throw new QmpBackupError('usage', 'nobody takes the archive');
+  return rawTar(archive, now);
+}
+
+/** What follows the disks, once the point is sealed. */
+export async function endRaw({ target, point }: BackupResult, sink: RawSink): Promise<void> {
   for (const file of point?.definition?.files ?? []) {
-    await put(`${DEFINITION_FOLDER}/${file.file}`, await readKept(target, file));
+    await sink.file(`${DEFINITION_FOLDER}/${file.file}`, await readKept(target, file));
   }
   const opened = await openPoint(target, {}, { look: 'catalog' });
-  const machine = machineRecord(opened, (disk) => ({ file: `${disk}.raw`, format: 'raw' }));
-  await put('machine.json', Buffer.from(`${JSON.stringify(machine, null, 2)}\n`));
-  await archive(TAR_END);
+  const machine = machineRecord(opened, (disk) => ({ file: rawFileName(disk), format: 'raw' }));
+  await sink.file(MACHINE_FILE, Buffer.from(`${JSON.stringify(machine, null, 2)}\n`));
+  await sink.end();
 }

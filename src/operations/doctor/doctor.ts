@@ -1,7 +1,9 @@
 import { resolve } from 'node:path';
 import type { AskedVm } from '../../backends/address.js';
+import { deadStreams, LEFT_BY_STREAM, type SweptVm } from '../../backends/dead-streams.js';
 import { inspectDomainForDoctor } from '../../backends/libvirt/inspect-for-doctor.js';
 import { observeDomainRepairs } from '../../backends/libvirt/repair.js';
+import { journalledEndpoint } from '../../backends/qmp/journalled-endpoint.js';
 import { refuseLibvirtAgent } from '../../backends/qmp/refuse-libvirt.js';
 import { openVm, type VmSession } from '../../backends/qmp/session.js';
 import { contextOf, type VerbContext } from '../../backends/verb-context.js';
@@ -88,6 +90,7 @@ export async function doctor(request: DoctorRequest, given: Partial<DoctorContex
     vm: withKnownIds(vm, target && !isFailure(target) ? target.ids : new Map()),
     domain: withKnownIds(domain, target && !isFailure(target) ? target.ids : new Map()),
     agent,
+    deadStreams: seen && !isFailure(seen) ? seen.deadStreams : [],
     target: target && (isFailure(target) ? target : target.facts),
   };
   return { findings: judge(facts), facts };
@@ -102,6 +105,7 @@ interface SeenVm {
   readonly domain: DomainFacts | undefined;
   readonly way: DomainWay | null;
   readonly identity: VmIdentity;
+  readonly deadStreams: readonly string[];
   readonly agent: DoctorFacts['agent'];
   readonly probed: Probed | null;
 }
@@ -132,6 +136,7 @@ function inspectVmForDoctor(
     const folder = await folderOf(identity);
     return {
       identity,
+      deadStreams: await streamsOf({ uuid: state.machine.uuid, monitor: journalledEndpoint(monitor) }),
       features,
       domain: undefined,
       way: null,
@@ -165,6 +170,7 @@ async function inspectDomain(
   const folder = await folderOf(identity);
   return {
     identity,
+    deadStreams: await streamsOf({ uuid: facts.state.machine.uuid, monitor: null }),
     features: null,
     vm: undefined,
     domain: facts,
@@ -175,6 +181,12 @@ async function inspectDomain(
       fleecing,
     },
   };
+}
+
+async function streamsOf(vm: SweptVm): Promise<readonly string[]> {
+  const unreadable: string[] = [];
+  const streams = await deadStreams(vm, ({ text }) => unreadable.push(text));
+  return [...streams.map(({ target }) => `${LEFT_BY_STREAM} in ${target}`), ...unreadable];
 }
 
 const NEEDED_COMMANDS = [

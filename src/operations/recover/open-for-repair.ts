@@ -2,6 +2,7 @@ import type { AskedVm } from '../../backends/address.js';
 import type { Repaired } from '../../backends/backend.js';
 import { observeDomainRepairs, repairDomain, repairDomainAlone } from '../../backends/libvirt/repair.js';
 import { openDomain, refuseDomainState } from '../../backends/libvirt/session.js';
+import { journalledEndpoint } from '../../backends/qmp/journalled-endpoint.js';
 import { refuseRunState } from '../../backends/qmp/hold-vm.js';
 import { repair, repairVm } from '../../backends/qmp/repair.js';
 import { ENDING_MS, openVm, type VmAccess } from '../../backends/qmp/session.js';
@@ -14,6 +15,8 @@ import type { TargetState } from '../../repository/target.js';
 /** A VM that is held for its repair, whichever way leads to it. */
 export interface VmInRepair {
   readonly state: VmState;
+  /** Of a VM that is reached by QMP, as its journals have it; null for others. */
+  readonly monitor: string | null;
   /** Aborts when the VM's lock is lost. */
   readonly signal: AbortSignal;
   /** What a dead run left, in the VM and in a target. Changes nothing. */
@@ -33,6 +36,7 @@ export async function openForRepair(vm: AskedVm, access: RepairAccess, unwind: U
     refuseDomainState(session.domain);
     return {
       state: session.state,
+      monitor: null,
       signal: session.signal,
       observe: (target, seen) => observeDomainRepairs(session, target, seen),
       repair: (target, seen) => repairDomain(session, target, seen),
@@ -44,6 +48,7 @@ export async function openForRepair(vm: AskedVm, access: RepairAccess, unwind: U
   refuseRunState(state);
   return {
     state,
+    monitor: journalledEndpoint(vm.monitor),
     signal,
     observe: observeRepairs,
     repair: (target, seen) => repair(client, target, seen),

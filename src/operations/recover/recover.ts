@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { AskedVm } from '../../backends/address.js';
 import { refuseLibvirtAgent } from '../../backends/qmp/refuse-libvirt.js';
+import { deadStreams, sweepStreams } from '../../backends/dead-streams.js';
 import { carryOutInTarget } from '../../backends/repair.js';
 import { contextOf, type VerbContext, type WarningEvent } from '../../backends/verb-context.js';
 import type { VmState } from '../../core/disk.js';
@@ -78,8 +79,8 @@ async function recoverWithVm(run: Run, address: AskedVm, root: string, unwind: U
   const identity = identityOf(session.state.machine, run.label);
   const folders = run.monthly ? await monthsWithJournal(await vmFolder(root, nameFor(identity))) : [root];
   const signal = AbortSignal.any([run.signal, session.signal]);
-  let { state: vm } = session;
-  const targets: RecoveredTarget[] = [];
+  const { vm: swept, targets } = await recoverStreams(run, session);
+  let vm = swept;
   for (const folder of folders) {
     signal.throwIfAborted();
     await lock(folder, run, unwind);
@@ -94,6 +95,29 @@ async function recoverWithVm(run: Run, address: AskedVm, root: string, unwind: U
   // Without a journal, and so with --monthly perhaps without any folder.
   const rest = run.dryRun ? reconcileVm(vm) : await repairRest(session, vm, run);
   return { targets, vm: rest, dryRun: run.dryRun };
+}
+
+/** A stream has a folder of its own, which nobody names: those of this VM are looked for. */
+async function recoverStreams(
+  { dryRun, warn, agent }: Run,
+  session: VmInRepair,
+): Promise<{ readonly vm: VmState; readonly targets: RecoveredTarget[] }> {
+  const { state: seen, monitor } = session;
+  const swept = { uuid: seen.machine.uuid, monitor };
+  const targetOf = (state: TargetState, actions: readonly RepairAction[]): RecoveredTarget => ({
+    ...{ target: state.target, run: deadRun(state), actions, left: [] },
+  });
+  if (!dryRun) {
+    const repair = (stream: TargetState, vm: VmState): ReturnType<VmInRepair['repair']> =>
+      session.repair(withAgent(stream, agent), vm);
+    const { vm, streams } = await sweepStreams(swept, seen, repair, warn);
+    return { vm, targets: streams.map(({ stream, report }) => targetOf(stream, report.actions)) };
+  }
+  const targets: RecoveredTarget[] = [];
+  for (const stream of await deadStreams(swept, warn)) {
+    targets.push(targetOf(stream, await session.observe(withAgent(stream, agent), seen)));
+  }
+  return { vm: seen, targets };
 }
 
 async function repairRest(session: VmInRepair, vm: VmState, { warn }: Run): Promise<readonly RepairAction[]> {

@@ -54,6 +54,7 @@ function facts(more: Partial<DoctorFacts> = {}): DoctorFacts {
     vm: vmFacts(),
     domain: undefined,
     agent,
+    deadStreams: [],
     target: targetFacts(),
     ...more,
   };

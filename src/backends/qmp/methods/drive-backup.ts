@@ -1,4 +1,4 @@
-import { dirname, resolve } from 'node:path';
+import { dirname } from 'node:path';
 import type { VmState } from '../../../core/disk.js';
 import type { FailedCopy } from '../../../core/failed-copies.js';
 import { fleecingImpossible } from '../../../core/fleece-choice.js';
@@ -16,7 +16,6 @@ import { type JobErrors, listenForJobErrors } from '../../../qemu/job-errors.js'
 import { dismissJob, setSpeed, TRICKLE } from '../../../qemu/job-watch.js';
 import { mayGo } from '../../../qemu/stay-here.js';
 import { startFleecedJobs, type TransactionDisk, type TransactionOptions } from '../../../qemu/transaction.js';
-import { describeEndpoint, type Endpoint } from '../../../qmp/endpoint.js';
 import { QmpConnectionLost } from '../../../qmp/errors.js';
 import type { Staging } from '../../../repository/staging.js';
 import type { TargetState } from '../../../repository/target.js';
@@ -37,6 +36,7 @@ import { wholeCopies } from '../../methods/whole-copies.js';
 import { beginPoint, knownOutcome } from '../begin-point.js';
 import { explained } from '../explain-refusal.js';
 import { followJobs } from '../follow-jobs.js';
+import { journalledEndpoint } from '../journalled-endpoint.js';
 import { holdVm, refuseMoved } from '../hold-vm.js';
 import { prepareFleece } from '../prepare-fleece.js';
 import { probeImages } from '../probe-images.js';
@@ -134,8 +134,8 @@ class DriveBackup implements CopyAttempt {
     const { qemuUser } = this.#parts;
     const { disks: fleeced, fleece } = this.fleecing;
     const options = { qemuUser, fleeced, signal, mayHang: this.planned.network, warn };
-    // Of a stream QEMU writes no image.
-    this.#disks = this.#run.options.streams
+    // Of a copy that is no point QEMU writes no image.
+    this.#disks = this.#run.context.raw
       ? toBeRead(staged, fleeced)
       : await probeImages(session.client, staged, options);
     // Before a filter is above any disk, under whose name its device would tell of it.
@@ -165,16 +165,16 @@ class DriveBackup implements CopyAttempt {
   }
 
   async begun<T>(taken: T): Promise<T> {
-    const { session, options } = this.#run;
+    const { session, options, context } = this.#run;
     const slowed = this.#disks.filter(({ fleece }) => this.freezer && !fleece).map(({ planned }) => planned.job);
     await setSpeed(session.client, slowed, options.speedLimit);
     await releaseGuards(this.#parts.guards);
-    if (!options.streams) await startFleecedJobs(session.client, this.#disks, this.#jobOptions());
+    if (!context.raw) await startFleecedJobs(session.client, this.#disks, this.#jobOptions());
     return taken;
   }
 
   async copy(): Promise<Copies> {
-    if (this.#run.options.streams) return this.#stream();
+    if (this.#run.context.raw) return this.#stream();
     const copies = await followJobs(this.#run, this.planned, this.#parts.errors);
     this.#parts.errors.close();
     return copies;
@@ -184,7 +184,7 @@ class DriveBackup implements CopyAttempt {
   async #stream(): Promise<Copies> {
     const fleeced = this.#disks.filter(isFleeced);
     const [first] = fleeced;
-    if (!first) throw new Error('a stream without a disk that is fleeced');
+    if (!first) throw new Error('a copy without a disk that is fleeced');
     const path = await serveInstants(this.#run, first, this.#serving(), '--output');
     const byCluster = answersByCluster(this.#run.session.client.greeting);
     const disks: PulledDisk[] = [];
@@ -197,7 +197,7 @@ class DriveBackup implements CopyAttempt {
         empty: { size: disk.planned.source.virtualSize },
         source,
         ...{ bitmap: null, below: null, whole: null },
-        byCluster,
+        overwritten: byCluster ? await exportPart(this.#run, disk, 'scratch', index) : null,
       });
     }
     const copies = await pullDisks(this.#run, disks, dirname(first.fleece.scratch));
@@ -248,8 +248,8 @@ class DriveBackup implements CopyAttempt {
   }
 
   #serving(): Journal {
-    const { verify, streams } = this.#run.options;
-    return { ...this.journal, servesNbd: verify !== null || streams };
+    const { options, context } = this.#run;
+    return { ...this.journal, servesNbd: options.verify !== null || context.raw !== undefined };
   }
 
   /** Resolves to whether nothing is frozen by us any more. */
@@ -282,7 +282,7 @@ function toBeRead(staged: readonly StagedImage[], fleeced: QmpPlan['fleecing']['
 function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan, left: LeftByDeadRun): Journal {
   const whole = wholeCopies(plan, run);
   return {
-    ...newJournal(run, { kind: 'monitor', endpoint: addressOf(run.session.endpoint) }),
+    ...newJournal(run, { kind: 'monitor', endpoint: journalledEndpoint(run.session.endpoint) }),
     disks: [
       ...plan.disks.map(({ disk, newBitmap, job, file }) => ({ disk, bitmap: newBitmap?.name ?? null, job, file })),
       ...whole.disks,
@@ -296,12 +296,10 @@ function journalOf(run: QmpRun, { plan, fleecing }: QmpPlan, left: LeftByDeadRun
 /** What a run that dies within the instant leaves to be thawed and continued. */
 function atStake({ agent }: BackupRun['options'], { freeze, pause }: Guards): CopyAttempt['atStake'] {
   if (freeze === null && pause === null) return null;
-  return { freezes: freeze && agent ? { kind: 'agent', endpoint: addressOf(agent) } : null, stops: pause !== null };
-}
-
-/** As a later run in another folder can use it. */
-function addressOf(endpoint: Endpoint): string {
-  return describeEndpoint(endpoint.kind === 'unix' ? { ...endpoint, path: resolve(endpoint.path) } : endpoint);
+  return {
+    freezes: freeze && agent ? { kind: 'agent', endpoint: journalledEndpoint(agent) } : null,
+    stops: pause !== null,
+  };
 }
 
 function inWords(failure: unknown): unknown {
