@@ -8,6 +8,7 @@ import { photograph } from '../support/chains.js';
 import { expectCli, PROGRAM, qmpbackup, startCli } from '../support/cli.js';
 import { compareImages } from '../support/lab/compare.js';
 import { write } from '../support/lab/guest-writes.js';
+import { mountSmall } from '../support/mounts.js';
 import { patient } from '../support/patience.js';
 import { type Scenario, scenario } from '../support/scenario.js';
 import { straysOf } from '../support/target-files.js';
@@ -240,6 +241,40 @@ describe('an archive on its way', () => {
       }
       await expectCli(0, ['import', '--from', 'export', archive, '--target', copy]);
       expect(straysOf(await readdir(copy, { recursive: true }))).toEqual([]);
+      await expectSamePoint(lab, 2, lab.target, copy);
+    },
+    patient(180_000),
+  );
+
+  it(
+    'that finds the disk full leaves what was there, and goes through when it is run again',
+    async () => {
+      const lab = await scenario();
+      await chain(lab, 1);
+      const small = join(lab.dir, 'small');
+      const space = await mountSmall(small, 48 * MiB);
+      const [archive, copy] = [join(lab.dir, 'all.tar'), join(small, 'copy')];
+      const importing = ['import', '--from', 'export', archive, '--target', copy];
+      await expectCli(0, ['export', '--target', lab.target, '--output', archive]);
+      for (const room of [0, 4096, 4 * MiB]) {
+        await space.fillBut(room);
+        const { stderr } = await expectCli(1, importing);
+        expect(stderr).toMatch(/no space|disk is full|space left/i);
+        expect(await readdir(small)).toEqual(['somebody-else']);
+        await space.empty();
+      }
+      await expectCli(0, importing);
+      await increment(lab, 2, lab.target);
+      await rm(archive);
+      await expectCli(0, ['export', '--target', lab.target, '--output', archive]);
+      const before = await photograph(copy);
+      for (const room of [0, 4096, 64 * 1024]) {
+        await space.fillBut(room);
+        await expectCli(1, importing);
+        expect(await photograph(copy)).toEqual(before);
+        await space.empty();
+      }
+      await expectCli(0, importing);
       await expectSamePoint(lab, 2, lab.target, copy);
     },
     patient(180_000),

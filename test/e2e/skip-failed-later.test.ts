@@ -1,5 +1,5 @@
 import type { Warning } from '../../src/core/warning.js';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
@@ -9,6 +9,7 @@ import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
+import { startBackup, untilConcluded, untilCopying } from '../support/running-backup.js';
 import { type BackupAnswer, scenario, type Scenario, textsOf } from '../support/scenario.js';
 
 /**
@@ -165,6 +166,31 @@ describe('a disk that fails while it is copied', () => {
     expect(levelsOf(await lab.backup('auto'))).toEqual(['d1 inc by comparison', 'd2 inc', 'd3 inc']);
     await expectNewest(lab, IDS);
     await lab.expectNothingLeft(1);
+  });
+
+  it('when it is compared, alone: the others are sealed, and what it is compared with is named', async () => {
+    const lab = await threeDisks();
+    const { point } = await lab.backup('full');
+    const full = point.disks[0]?.file ?? '';
+    await fill(lab, 4, 0x22);
+    for (const name of (await lab.bitmaps()).d1 ?? []) {
+      await lab.vm.control.execute('block-dirty-bitmap-remove', { node: 'd1', name });
+    }
+    const running = startBackup(lab, 'auto', '--skip-failed-disks', '--speed-limit', '512K');
+    await untilCopying(lab, running, 3);
+    await rename(join(lab.target, 'd1', full), join(lab.dir, 'away'));
+    await untilConcluded(lab.vm);
+    const { exitCode, stdout } = await running.ended;
+    expect(exitCode, stdout).toBe(3);
+    const partial = JSON.parse(stdout) as BackupAnswer;
+    expect(levelsOf(partial)).toEqual(['d2 inc', 'd3 inc']);
+    expect(textsOf(partial.warnings).join()).toContain(full);
+    await rename(join(lab.dir, 'away'), join(lab.target, 'd1', full));
+    await lab.expectNothingLeft(2);
+    await expectNewest(lab, ['d2', 'd3']);
+    await fill(lab, 8, 0x44);
+    expect(levelsOf(await lab.backup('auto'))).toEqual(['d1 inc by comparison', 'd2 inc', 'd3 inc']);
+    await expectNewest(lab, IDS);
   });
 
   it('first of all: the chain begins without it, and it joins with a FULL', async () => {

@@ -39,7 +39,8 @@ export async function storeDifferences(
       const source = { address: { kind: 'unix' as const, path: server.socketPath }, exportName: '' };
       disks.push({ ...image, source, bitmap: null });
     }
-    const { outcomes, failed } = await pullDisks(run, disks, folder);
+    const beside = copies.outcomes.length - written.length;
+    const { outcomes, failed } = await pullDisks(run, disks, folder, { beside });
     for (const { whole } of written) {
       await rm(whole).catch((error: unknown) => {
         throw fileError('remove', whole, error);
