@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
+import { HOOK_RULES } from '../config/hooks.js';
 import { RUN_RULES } from '../config/run-settings.js';
 import { SECTIONS, SETTINGS } from '../config/settings.js';
-import { RUN_WORDS, wordsFor } from './config-words.js';
+import { hookWords, RUN_WORDS, wordsFor } from './config-words.js';
 
 /**
  * A configuration with every key: what most have is set, all else stands there as a comment with a value that it may have.
@@ -30,6 +31,10 @@ export function configExample(program: Command): string {
     ...run.map((name) =>
       entry({ name, indent: '  ', value: RUN_SAMPLES[name], isSet: name === 'parallel', words: RUN_WORDS[name] }),
     ),
+    '  hooks:',
+    ...HOOKS_OF_RUN.map((name) =>
+      entry({ name, indent: '    ', value: SAMPLES[`hooks.${name}`] ?? '', isSet: false, words: hookWords[name] }),
+    ),
     NOTIFY,
     REPORT,
     '',
@@ -47,6 +52,8 @@ interface Entry {
 function entry({ name, indent, value, isSet, words }: Entry): string {
   return `${indent}${isSet ? '' : '# '}${name}: ${value}${words === undefined ? '' : `  # ${words}`}`;
 }
+
+const HOOKS_OF_RUN = Object.keys(HOOK_RULES) as (keyof typeof HOOK_RULES)[];
 
 /** What names one VM is no default. */
 const ONE_VM = ['socket', 'domain', 'agent-socket', 'offline'];
@@ -101,6 +108,10 @@ const SAMPLES: Readonly<Record<string, string>> = {
   'verify.boot-every': '7d',
   'verify.at-backup': 'sample',
   'verify.qemu-arguments': '["-accel", "tcg"]',
+  'hooks.before': '[/usr/local/sbin/mount-backup, "{vm}"]',
+  'hooks.after': '[/usr/local/sbin/umount-backup, "{vm}"]',
+  'hooks.on-error': '\'logger -t backup "$QMPBACKUP_VM: $QMPBACKUP_WHY"\'',
+  'hooks.timeout': '5m',
 };
 
 const RUN_SAMPLES: Readonly<Record<keyof typeof RUN_RULES, string>> = {

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { HOOK_RULES } from '../config/hooks.js';
 import type { RUN_RULES } from '../config/run-settings.js';
 import { SETTINGS } from '../config/settings.js';
 
@@ -14,6 +15,15 @@ export function wordsFor(program: Command): (path: string) => string | undefined
   };
 }
 
+/** Of a VM and of the run. */
+export const hookWords: Readonly<Record<keyof typeof HOOK_RULES, string>> = {
+  before: 'a command before the first step: words, or one text for the shell; exit code 75: not now',
+  after: 'a command at the end, whatever happened',
+  'on-error': 'a command where something failed, before that',
+  timeout: 'how long each may take',
+};
+const HOOK_WORDS = Object.fromEntries(Object.entries(hookWords).map(([name, words]) => [`hooks.${name}`, words]));
+
 /** Of keys that are no option of a command, or mean more than it. */
 const OWN: Readonly<Record<string, string>> = {
   target: 'folder of the backups; {vm} is the name of the VM, here and in every other text',
@@ -26,6 +36,7 @@ const OWN: Readonly<Record<string, string>> = {
   'verify.read-data-within': 'every byte is read and proved at least once in this time, a share at each look',
   'verify.boot-every': 'the newest point is started in a throwaway VM, at most once in this time',
   'verify.at-backup': 'compare each new point with the frozen instant before it counts; sample: parts of it',
+  ...HOOK_WORDS,
   'verify.qemu-arguments': 'more arguments for the QEMU of boot-every',
 };
 

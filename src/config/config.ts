@@ -1,4 +1,5 @@
 import type { Notifier } from './notifiers.js';
+import type { Place } from './place.js';
 import type { RunSettings } from './run-settings.js';
 
 /** A configuration that was read and is right, with where each of its values stands. */
@@ -24,12 +25,6 @@ export interface ReportSettings {
 export interface ConfiguredVm {
   readonly place: Place;
   readonly settings: Settings;
-}
-
-/** Lines and columns count from 1. */
-export interface Place {
-  readonly line: number;
-  readonly column: number;
 }
 
 /** By key, such as `keep.daily`. */

@@ -1,4 +1,4 @@
-import type { Place } from './config.js';
+import type { Place } from './place.js';
 import type { Secret } from './secret.js';
 
 /** Who hears of a run, by the section `notify` (docs/decisions/0037). */

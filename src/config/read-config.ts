@@ -4,6 +4,7 @@ import type { OptionRule, OptionRules } from '../core/option-rules.js';
 import { folderName } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
 import type { Config, ConfiguredVm, Discover, Given, ReportSettings, Setting, Settings } from './config.js';
+import { HOOK_RULES, type Hooks, hooksFrom, NO_HOOKS } from './hooks.js';
 import { notifiersIn } from './read-notify.js';
 import { RUN_RULES, type RunSettings } from './run-settings.js';
 import { SECTIONS, SETTINGS } from './settings.js';
@@ -148,7 +149,12 @@ function discoverIn(reader: YamlReader, node: Node | null, index: number): Disco
 
 function runIn(reader: YamlReader, node: Node | null): RunSettings {
   const found = new Map<string, unknown>();
-  for (const { key, value } of reader.entries(node, 'run', Object.keys(RUN_RULES))) {
+  let hooks = NO_HOOKS;
+  for (const { key, value } of reader.entries(node, 'run', [...Object.keys(RUN_RULES), 'hooks'])) {
+    if (key === 'hooks') {
+      hooks = hooksIn(reader, value);
+      continue;
+    }
     const rule: OptionRule<never, unknown> = RUN_RULES[key as keyof typeof RUN_RULES];
     const given = value && !isNothing(value) ? reader.given(rule, value, `run.${key}`) : undefined;
     if (given !== undefined) found.set(key, rule.read(given as never));
@@ -162,6 +168,7 @@ function runIn(reader: YamlReader, node: Node | null): RunSettings {
     notAfter: valueOf('not-after'),
     retries: valueOf('retries'),
     retryAfterMs: valueOf('retry-after'),
+    hooks,
   };
 }
 
@@ -175,4 +182,14 @@ function reportIn(reader: YamlReader, node: Node | null): ReportSettings | null 
   // What is wrong with a value that is there has been said.
   if (!output?.value) reader.complain(reader.placeOf(node), 'report', 'needs an output: a folder, or FILE.html');
   return null;
+}
+
+function hooksIn(reader: YamlReader, node: Node | null): Hooks {
+  const found = new Map<string, Given>();
+  for (const { key, value } of reader.entries(node, 'run.hooks', Object.keys(HOOK_RULES))) {
+    const rule: OptionRule<never, unknown> = HOOK_RULES[key as keyof typeof HOOK_RULES];
+    const given = value && !isNothing(value) ? reader.given(rule, value, `run.hooks.${key}`) : undefined;
+    if (given !== undefined) found.set(key, given);
+  }
+  return hooksFrom((key) => found.get(key));
 }

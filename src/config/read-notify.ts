@@ -1,7 +1,7 @@
 import { isAbsolute } from 'node:path';
 import { isMap, isScalar, type Node } from 'yaml';
 import { choice, type OptionRule, portNumber, word, words } from '../core/option-rules.js';
-import { timeSpan } from '../core/time-span.js';
+import { timeOfDay, timeSpan } from '../core/time-span.js';
 import { QmpBackupError } from '../errors.js';
 import {
   type Notifier,
@@ -12,7 +12,6 @@ import {
   type SmtpServer,
   WEBHOOK_SHAPES,
 } from './notifiers.js';
-import { timeOfDay } from './run-settings.js';
 import type { Secret } from './secret.js';
 import { type Entry, isNothing, type YamlReader } from './yaml-reader.js';
 

@@ -1,10 +1,9 @@
 import { constants } from 'node:fs';
-import { open, stat } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
-import type { Config, Place } from './config.js';
-import { secretsOf } from './notifiers.js';
+import type { Place } from './place.js';
 
 /** What nobody else shall know: the configuration has it, or says where it is. Read when it is used, and shown nowhere. */
 export interface Secret {
@@ -79,17 +78,7 @@ async function readSecretFile(path: string): Promise<string> {
   }
 }
 
-function isOpenToAll(mode: number): boolean {
+/** Whether others than the owner and the group may do anything with it. */
+export function isOpenToAll(mode: number): boolean {
   return (mode & 0o007) !== 0;
-}
-
-/** Why the secrets that the configuration itself has are none; null where it has none, or only few may read it. */
-export async function bareSecrets({ file, notify }: Pick<Config, 'file' | 'notify'>): Promise<string | null> {
-  const keys = notify.flatMap((notifier) =>
-    secretsOf(notifier)
-      .filter(({ secret }) => secret.source.kind === 'config')
-      .map(({ key }) => `${key} of ${notifier.name}`),
-  );
-  if (keys.length === 0 || !isOpenToAll((await stat(file)).mode)) return null;
-  return `${file} can be read by everybody, and has secrets in it: ${keys.join(', ')}; chmod o= it, or have them come from a file or credential`;
 }

@@ -3,6 +3,7 @@ import { choice, type OptionRule, words, yesOr } from '../core/option-rules.js';
 import { timeSpan } from '../core/time-span.js';
 import { PRUNE_OPTIONS } from '../operations/prune/options.js';
 import { VERIFY_OPTIONS } from '../operations/verify/options.js';
+import { HOOK_RULES } from './hooks.js';
 
 /**
  * All that can be said of a VM in the configuration, by its key: `level`, `keep.daily`, `verify.boot-every`. What a verb can be
@@ -73,11 +74,12 @@ export const SETTINGS: ReadonlyMap<string, SettingKey> = new Map<string, Setting
   // `verify` of `backup` compares the new point with the instant, and the section of that name has the checks of later.
   ['verify.at-backup', keyOf(yesOr('at-backup', 'sample'), 'backup', 'verify')],
   ['verify.qemu-arguments', { rule: QEMU_ARGUMENTS, options: [] }],
+  ...Object.entries(HOOK_RULES).map(([name, rule]) => [`hooks.${name}`, { rule, options: [] }] as const),
   ...Object.entries(OF_RUN).map(([path, rule]) => [path, { rule, options: [] }] as const),
 ]);
 
 /** Sections of a VM, by the prefix of their keys. */
-export const SECTIONS = ['keep', 'verify'] as const;
+export const SECTIONS = ['keep', 'verify', 'hooks'] as const;
 
 /** `--no-digest`, which is on unless it is said, is `digest`. */
 export function keyName({ flag, fallback }: OptionRule<never, unknown>): string {

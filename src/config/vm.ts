@@ -5,7 +5,9 @@ import { messageOf, QmpBackupError } from '../errors.js';
 import { pruneOptions, type PruneRequest } from '../operations/prune/options.js';
 import { verifyOptions, type VerifyRequest } from '../operations/verify/options.js';
 import { describeEndpoint, parseEndpoint } from '../qmp/endpoint.js';
-import type { Config, Given, Place, Setting, Settings } from './config.js';
+import type { Config, Given, Setting, Settings } from './config.js';
+import { type Hooks, hooksFrom } from './hooks.js';
+import type { Place } from './place.js';
 import { IF_OFF, SETTINGS, type Verb } from './settings.js';
 
 /** A VM with all that is said of it: its own values before those of what found it, and these before the defaults. */
@@ -43,7 +45,7 @@ export function vmFrom({ defaults }: Config, kind: 'vms' | 'discover', { name, p
     const setting = own ?? other;
     if (!setting || setting.given === null) continue;
     values.set(path, {
-      given: withName(setting.given, name),
+      given: isForShell(path, setting.given) ? setting.given : withName(setting.given, name),
       from: { kind: own ? kind : 'defaults', place: setting.place },
     });
   }
@@ -58,6 +60,11 @@ const OF_DOMAINS = ['connect', 'start-paused', 'method', 'track', 'overlay-dir',
 /** A setting that was found and stands in no file. */
 export function foundSetting(given: Given, place: Place): Setting {
   return { given, place };
+}
+
+/** A hook of one text is a script, and a name is no part of a script: it is in the environment. */
+function isForShell(path: string, given: Given): boolean {
+  return path.startsWith('hooks.') && typeof given === 'string';
 }
 
 /** `{vm}` in any text. */
@@ -83,6 +90,10 @@ export function settingAt(vm: Vm, path: string): string | null {
 export function ifOff(vm: Vm): (typeof IF_OFF)[number] {
   const given = settingAt(vm, 'if-off');
   return IF_OFF.find((each) => each === given) ?? 'offline';
+}
+
+export function hooksOf({ values }: Vm): Hooks {
+  return hooksFrom((key) => values.get(`hooks.${key}`)?.given);
 }
 
 /** The VM's own target; it is proved to be there. */

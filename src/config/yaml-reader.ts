@@ -2,7 +2,8 @@ import { isAlias, isMap, isPair, isScalar, isSeq, type LineCounter, type Node, t
 import { nearestName } from '../core/nearest-name.js';
 import type { OptionRule } from '../core/option-rules.js';
 import { QmpBackupError } from '../errors.js';
-import type { Given, Place } from './config.js';
+import type { Given } from './config.js';
+import type { Place } from './place.js';
 
 export interface Entry {
   readonly key: string;

@@ -49,6 +49,7 @@ export const WARNING_CODES = {
   'not-discovered': 'VMs could not be looked for: there may be more of them',
   'report-failed': '`run` could not write the report that is configured',
   'history-lost': 'how runs went is not known, or not remembered',
+  'hook-failed': 'a command that is run after a run failed',
   'not-notified': 'a notifier could not be told of a run, or it is not known what it was told',
   'bare-secret': 'the configuration has a secret in it and can be read by everybody',
   'clusters-leaked': 'an image has clusters that waste space',

@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
+import { codeOf } from './file-errors.js';
 import { within } from './within.js';
 
 /** Runs other programs: with an array of arguments, never through a shell, and their words in English unless told otherwise. */
@@ -19,6 +20,8 @@ export interface ProgramOptions {
   readonly files?: readonly FileHandle[];
   /** In a session of its own: a Ctrl-C is for us, and what we then undo may need it. */
   readonly ownSession?: boolean;
+  /** In a session of its own, too; it is ended with all that it has started. */
+  readonly ownGroup?: boolean;
   /** It may end itself when told to, in that time; otherwise it is killed at once. Milliseconds. */
   readonly termMs?: number;
 }
@@ -62,7 +65,8 @@ export async function startProgram(
   // Read with the first program: an increment into which nothing is copied starts none (docs/decisions/0001).
   const { execa } = await import('execa');
   const { cwd, env = { ...process.env, LC_ALL: 'C' }, signal, stdin, files = [], termMs = 0 } = options;
-  const { onStdout, onStderr, ownSession = false } = options;
+  const { onStdout, onStderr, ownGroup = false } = options;
+  const ownSession = ownGroup || (options.ownSession ?? false);
   const child = execa(name, args, {
     ...{ ...(cwd === undefined ? {} : { cwd }), env, extendEnv: false },
     // A descriptor is passed on as it is, which its types do not say of more than the first three.
@@ -85,10 +89,15 @@ export async function startProgram(
   });
   const gone = Promise.race([ended, new Promise<true>((resolve) => child.once('exit', () => resolve(true)))]);
 
+  const send = (by: 'SIGTERM' | 'SIGKILL'): void => {
+    if (ownGroup && child.pid !== undefined) signalGroup(child.pid, by);
+    else child.kill(by);
+  };
   const kill = async (): Promise<void> => {
-    if (termMs > 0) child.kill('SIGTERM');
-    if (termMs === 0 || (await within(termMs, ended)) === undefined) {
-      child.kill('SIGKILL');
+    if (termMs > 0) send('SIGTERM');
+    // Of a group some may be left although its first has ended.
+    if (termMs === 0 || (await within(termMs, ended)) === undefined || ownGroup) {
+      send('SIGKILL');
       await within(KILL_MS, gone);
     }
     // It may be there all the same, and so may what it has started, with its pipes.
@@ -121,6 +130,15 @@ export async function startProgram(
     stderr: () => stderr,
     kill,
   };
+}
+
+/** All that are left of it: none where it has ended. */
+function signalGroup(pid: number, by: NodeJS.Signals): void {
+  try {
+    process.kill(-pid, by);
+  } catch (error) {
+    if (codeOf(error) !== 'ESRCH') throw error;
+  }
 }
 
 interface Outcome {

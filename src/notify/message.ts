@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { printable, printableLines } from '../core/printable.js';
-import { knownOf, type RunOutcome } from './outcome.js';
+import { presentOf, type RunOutcome } from './outcome.js';
 import type { Occasion, OpenEvent, Telling } from './what-is-told.js';
 
 /** One message to one notifier, in plain text and for machines. What a VM is called, or a program has said, is shown as it is nowhere. */
-export interface Message {
+export interface NotifyMessage {
   /** The same for what is sent again, so that a receiver can tell. */
   readonly id: string;
   readonly subject: string;
@@ -37,11 +37,11 @@ interface EventPart {
   readonly why: string;
 }
 
-export function messageOf(
+export function messageFor(
   outcome: RunOutcome,
   telling: Telling,
   { notifier, host }: { readonly notifier: string; readonly host: string },
-): Message {
+): NotifyMessage {
   const { occasions, failures, reminders, recoveries } = telling;
   const subject = printable(`qmpbackup on ${host}: ${headline(outcome, telling)}`);
   const text = printableLines(bodyOf(outcome, telling, host));
@@ -54,7 +54,7 @@ export function messageOf(
       failures: failures.map(eventPart),
       reminders: reminders.map(eventPart),
       recoveries: recoveries.map(eventPart),
-      vms: knownOf(outcome.history, outcome.vms).map(({ vm, run, backup }) => ({
+      vms: presentOf(outcome.history, outcome.vms).map(({ vm, run, backup }) => ({
         ...{ vm, result: run.result, lastBackupAt: backup?.at ?? null },
       })),
       notBegun: outcome.notBegun,
@@ -72,7 +72,7 @@ export function testMessage({
   readonly host: string;
   readonly notifier: string;
   readonly at: Date;
-}): Message {
+}): NotifyMessage {
   const subject = printable(`qmpbackup on ${host}: a test`);
   const text = printableLines(`This is a test of the notifier ${notifier} of ${config}. Nothing has happened.`);
   const id = idOf([notifier, config, host, at.toISOString()]);
@@ -111,7 +111,7 @@ function headline({ history, vms, notBegun }: RunOutcome, { failures, reminders,
     ...said(recoveries, 'is well again', 'are well again'),
   ];
   if (told.length > 0) return told.join('; ');
-  const known = knownOf(history, vms);
+  const known = presentOf(history, vms);
   const failing = known.filter(({ run }) => run.result === 'failed').length;
   const rest = notBegun.length === 0 ? '' : `, ${notBegun.length} not begun`;
   return failing === 0
@@ -177,14 +177,14 @@ function nameOf(vm: string | null): string {
 }
 
 function allLines({ history, vms }: RunOutcome): readonly string[] {
-  return knownOf(history, vms).map(({ vm, run, backup, failingSince }) => {
+  return presentOf(history, vms).map(({ vm, run, backup, failingSince }) => {
     const last = backup === null ? 'no backup yet' : `last backup ${timeText(backup.at)}`;
     return `${vm}: ${run.result}, ${last}${failingSince === null ? '' : `, failing since ${timeText(failingSince)}`}`;
   });
 }
 
 function countsLine({ history, vms }: RunOutcome): string {
-  const known = knownOf(history, vms);
+  const known = presentOf(history, vms);
   const counts = (['ok', 'warnings', 'skipped', 'failed'] as const).flatMap((result) => {
     const many = known.filter(({ run }) => run.result === result).length;
     return many === 0 ? [] : [`${many} ${result}`];

@@ -5,14 +5,14 @@ import type { MailNotifier, Notifier, PingNotifier, WebhookNotifier } from '../c
 import { secretsOf } from '../config/notifiers.js';
 import { headerText, webUrl } from '../config/read-notify.js';
 import { readSecret, type Secret, secretOrigin } from '../config/secret.js';
-import { messageOf as wordsOf, QmpBackupError } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { type Lock, lockConfig } from '../repository/lock.js';
 import { type Attempt, failedNow, type Patience, refused, tryAgain } from './deliver/attempts.js';
 import { request } from './deliver/http.js';
 import { sendBySendmail, sendBySmtp } from './deliver/mail.js';
 import { type PingKind, pingRequest, pingUrl } from './deliver/ping.js';
 import { webhookRequest } from './deliver/webhook.js';
-import { type Message, messageOf, testMessage } from './message.js';
+import { messageFor, type NotifyMessage, testMessage } from './message.js';
 import { type NotifierMemory, readNotified, writeNotified } from './notified-file.js';
 import { isClean, type RunOutcome, standingOf } from './outcome.js';
 import { NOTHING_REMEMBERED, type Occasion, whatIsTold } from './what-is-told.js';
@@ -166,7 +166,7 @@ async function tell(
   }
   const telling = whatIsTold(notifier.rules, remembered, standingOf(outcome), now);
   if (telling.occasions.length === 0) return { memory: { name, ...telling.ifTold, broken }, notification: null };
-  const message = messageOf(outcome, telling, { notifier: name, host: hostname() });
+  const message = messageFor(outcome, telling, { notifier: name, host: hostname() });
   const failed = await deliver(notifier, message, patience);
   return {
     memory: { name, ...(failed === null ? telling.ifTold : telling.ifNot), broken: brokenBy(failed) },
@@ -188,7 +188,7 @@ async function ping(notifier: PingNotifier, kind: PingKind, patience: Patience):
 
 function deliver(
   notifier: MailNotifier | WebhookNotifier,
-  message: Message,
+  message: NotifyMessage,
   patience: Patience,
 ): Promise<string | null> {
   return withSecrets(notifier, patience, (secrets, signal) => {
@@ -206,7 +206,7 @@ function deliver(
 
 function sendMail(
   { by, from, to }: MailNotifier,
-  message: Message,
+  message: NotifyMessage,
   secrets: Secrets,
   limits: { readonly signal: AbortSignal; readonly attemptMs: number },
 ): Promise<Attempt> {
@@ -235,7 +235,7 @@ async function withSecrets(
     try {
       return await step(secrets, signal);
     } catch (error) {
-      return signal.aborted ? failedNow('it does not answer in time') : refused(wordsOf(error));
+      return signal.aborted ? failedNow('it does not answer in time') : refused(messageOf(error));
     }
   }, patience);
   return failed === null ? null : without([...secrets.values()], failed);
@@ -304,7 +304,7 @@ async function withMemory(
     if (lost !== null) context.warn(`what was told before is not known: ${lost}`);
     const { notified: latest, told } = await step(notified);
     await writeNotified(config, latest).catch((error: unknown) =>
-      context.warn(`what was told is not remembered, and is told again: ${wordsOf(error)}`),
+      context.warn(`what was told is not remembered, and is told again: ${messageOf(error)}`),
     );
     return told;
   } finally {

@@ -21,12 +21,14 @@ export interface RunOutcome {
 /** Whether it did all that it was started for. */
 export function isClean({ history, vms, notBegun, problems }: RunOutcome): boolean {
   return (
-    problems.length === 0 && notBegun.length === 0 && knownOf(history, vms).every(({ run }) => run.result !== 'failed')
+    problems.length === 0 &&
+    notBegun.length === 0 &&
+    presentOf(history, vms).every(({ run }) => run.result !== 'failed')
   );
 }
 
 export function standingOf({ history, vms, problems, isWhole, endedAt }: RunOutcome): Standing {
-  const known = knownOf(history, vms);
+  const known = presentOf(history, vms);
   const failing = known.filter(({ failingSince }) => failingSince !== null);
   const run: readonly Trouble[] =
     problems.length === 0 ? [] : [{ vm: null, since: endedAt.toISOString(), why: problems.join('; ') }];
@@ -41,7 +43,7 @@ export function standingOf({ history, vms, problems, isWhole, endedAt }: RunOutc
 }
 
 /** Of a VM that is no longer there nothing is told; `status` does. */
-export function knownOf({ vms: known }: RunHistory, vms: readonly string[] | null): readonly VmHistory[] {
+export function presentOf({ vms: known }: RunHistory, vms: readonly string[] | null): readonly VmHistory[] {
   return known.filter(({ vm }) => vms === null || vms.includes(vm));
 }
 

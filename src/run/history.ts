@@ -20,8 +20,11 @@ const texts = v.pipe(v.array(v.string()), v.readonly());
 export const RESULTS = ['ok', 'warnings', 'failed', 'skipped'] as const;
 export type VmResult = (typeof RESULTS)[number];
 
+/** A hook of a VM is a step as others are. */
+export const HOOK_VERBS = ['before-hook', 'after-hook', 'on-error-hook'] as const;
+
 const step = v.object({
-  verb: v.picklist(['backup', 'prune', 'verify', 'boot']),
+  verb: v.picklist(['backup', 'prune', 'verify', 'boot', ...HOOK_VERBS]),
   at: time,
   durationMs: v.number(),
   exitCode: v.number(),

@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ifOff, isPruned, type Power, targetOf, settingAt, type Vm } from '../config/vm.js';
+import { hooksOf, ifOff, isPruned, type Power, targetOf, settingAt, type Vm } from '../config/vm.js';
+import type { HookName } from '../config/hooks.js';
 import type { RunSettings } from '../config/run-settings.js';
 import { isDue } from '../core/due-checks.js';
 import { daysIn } from '../core/time-span.js';
 import type { StepRecord, VmHistory, VmResult } from './history.js';
+import { type HookEnd, hookText, runHook } from './hooks.js';
 import type { VmPower } from './power.js';
 import type { RunVerb, StepEnd, StepVerb } from './step.js';
 import { verbArguments } from './verb-arguments.js';
@@ -14,6 +16,8 @@ export interface VmContext {
   readonly now: () => Date;
   readonly runVerb: RunVerb;
   readonly powerOf: (vm: Vm) => Promise<VmPower>;
+  /** Absolute path of the configuration. */
+  readonly config: string;
   /** Whether nothing more may be begun. */
   readonly isLate: () => boolean;
   readonly report: (event: VmEvent) => void;
@@ -32,10 +36,12 @@ export type VmEvent =
       readonly why: string;
       readonly inMs: number;
     }
+  /** `vm`: null is the run as a whole. */
+  | { readonly kind: 'hook-line'; readonly vm: string | null; readonly hook: HookName; readonly text: string }
   | { readonly kind: 'step'; readonly vm: string; readonly step: StepRecord };
 
 /**
- * One VM: its backup, then prune, also after a backup that failed, so that a full target gets space again, then the checks that
+ * One VM, between its hooks: its backup, then prune, also after a backup that failed, so that a full target gets space again, then the checks that
  * are due. Nothing of it throws: what fails is in the record.
  */
 export async function runVm(
@@ -45,9 +51,12 @@ export async function runVm(
   context: VmContext,
 ): Promise<VmHistory> {
   const run = new VmRun(vm, before, settings, context);
-  await run.backup();
-  if (isPruned(vm) && !context.signal.aborted) await run.prune();
-  await run.checks();
+  if (await run.before()) {
+    await run.backup();
+    if (isPruned(vm) && !context.signal.aborted) await run.prune();
+    await run.checks();
+  }
+  await run.after();
   return run.end();
 }
 
@@ -93,6 +102,46 @@ class VmRun {
     const { target, ...made } = point;
     this.#backup = { at, durationMs, ...made };
     this.#folder = target;
+  }
+
+  /** Whether anything is to be done with this VM. */
+  async before(): Promise<boolean> {
+    const end = await this.#hook('before');
+    return end === null || end.kind === 'done';
+  }
+
+  /** Whatever happened: what `before` did may have to be undone. */
+  async after(): Promise<void> {
+    if (worst(this.#steps) === 'failed') await this.#hook('on-error');
+    await this.#hook('after');
+  }
+
+  async #hook(hook: HookName): Promise<HookEnd | null> {
+    const { now, report, signal, dryRun, config } = this.#context;
+    const { name: vm } = this.#vm;
+    const hooks = hooksOf(this.#vm);
+    const command = hooks[hook];
+    const onLine = (text: string): void => report({ kind: 'hook-line', vm, hook, text });
+    if (command === null) return null;
+    if (dryRun) {
+      onLine(`would be run: ${hookText(command)}`);
+      return null;
+    }
+    const [at, begun] = [now().toISOString(), performance.now()];
+    const isFirst = hook === 'before';
+    const failed = this.#steps.filter(({ result }) => result === 'failed');
+    const facts = {
+      ...{ config, vm, target: targetOf(this.#vm), result: isFirst ? null : worst(this.#steps) },
+      why: failed.length === 0 ? null : failed.map(({ verb, why }) => `${verb} failed: ${why}`).join('; '),
+    };
+    const end = await runHook({ hook, hooks, facts, input: { steps: this.#steps }, signal, onLine });
+    if (end === null) return null;
+    const why = end.kind === 'done' ? null : end.why;
+    const result = { done: 'ok', skip: 'skipped', failed: isFirst ? 'failed' : 'warnings' } as const;
+    const durationMs = performance.now() - begun;
+    const told = { hint: null, warnings: [], summary: null, exitCode: end.exitCode };
+    this.#add({ verb: `${hook}-hook`, at, durationMs, result: result[end.kind], why, ...told });
+    return end;
   }
 
   async prune(): Promise<void> {
@@ -220,9 +269,12 @@ function resultOf(verb: StepVerb, code: NonNullable<StepEnd['error']>['code']): 
 
 const SEVERITY: readonly VmResult[] = ['failed', 'warnings', 'skipped', 'ok'];
 
+/** Where one of these is left out, so is the VM. */
+const OF_ALL: readonly StepRecord['verb'][] = ['backup', 'before-hook'];
+
 /** A VM that was skipped is told as such, although it was pruned. */
 function worst(steps: readonly StepRecord[]): VmResult {
-  const backup = steps.find(({ verb }) => verb === 'backup')?.result;
+  const isLeftOut = steps.some(({ verb, result }) => OF_ALL.includes(verb) && result === 'skipped');
   const found = SEVERITY.find((result) => steps.some((step) => step.result === result)) ?? 'ok';
-  return found === 'skipped' && backup !== 'skipped' ? 'ok' : found;
+  return found === 'skipped' && !isLeftOut ? 'ok' : found;
 }

@@ -1,16 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Config } from '../config/config.js';
+import type { HookName } from '../config/hooks.js';
 import type { RunSettings } from '../config/run-settings.js';
 import { targetOf, type Vm } from '../config/vm.js';
-import { messageOf } from '../errors.js';
+import { messageOf, QmpBackupError } from '../errors.js';
 import { mountedDevice } from '../host/mounts.js';
 import { lockConfig } from '../repository/lock.js';
-import { historyOf, readHistory, type VmHistory, withVm, writeHistory } from './history.js';
+import { historyOf, readHistory, type VmHistory, type VmResult, withVm, writeHistory } from './history.js';
+import { type HookEnd, hookText, runHook } from './hooks.js';
 import { runVm, type VmContext, type VmEvent } from './run-vm.js';
 import { inTurns } from './turns.js';
 
 /** A run of many VMs, one configuration at a time. */
-export interface RunContext extends Omit<VmContext, 'report' | 'isLate'> {
+export interface RunContext extends Omit<VmContext, 'report' | 'isLate' | 'config'> {
   readonly report: (event: RunEvent) => void;
   /** From 0 to 1. */
   readonly random: () => number;
@@ -22,6 +24,8 @@ export type RunEvent =
   /** No other run is at work. */
   | { readonly kind: 'started' }
   | { readonly kind: 'not-begun'; readonly vm: string; readonly why: string }
+  /** A hook of the run that tidies up has failed. */
+  | { readonly kind: 'hook-failed'; readonly hook: HookName; readonly why: string }
   /** What earlier runs did is not known. */
   | { readonly kind: 'lost'; readonly why: string }
   /** How it went is not remembered. */
@@ -43,23 +47,73 @@ export async function runAll(config: Config, vms: readonly Vm[], context: RunCon
   // Counted from before the jitter, which would else take it to the next day.
   const deadline = deadlineOf(config.run, context.now());
   const isLate = (): boolean => deadline !== null && context.now() > deadline;
-  if (context.dryRun) return runEach(config, vms, { ...context, isLate });
+  if (context.dryRun) return betweenHooks(config, vms, { ...context, isLate });
   const lock = await lockConfig(config.file, { breakLock: false, purpose: `run of ${config.file}` });
   try {
     const signal = AbortSignal.any([context.signal, lock.signal]);
     await waitJitter(config.run, context, signal);
     context.report({ kind: 'started' });
-    return await runEach(config, vms, { ...context, signal, isLate });
+    return await betweenHooks(config, vms, { ...context, signal, isLate });
   } finally {
     await lock.release();
   }
 }
 
-async function runEach(
-  { file, run: settings }: Config,
-  vms: readonly Vm[],
-  context: RunContext & Pick<VmContext, 'isLate'>,
-): Promise<RunResult> {
+/** @throws QmpBackupError `failed` where the hook before the run fails */
+async function betweenHooks(config: Config, vms: readonly Vm[], context: EachContext): Promise<RunResult> {
+  const { signal, report, dryRun } = context;
+  const { hooks } = config.run;
+  let problem: string | null = null;
+  let isLeftOut = false;
+  let result: RunResult = { ended: [], notBegun: [] };
+  const run = async (hook: HookName): Promise<HookEnd | null> => {
+    const onLine = (text: string): void => report({ kind: 'hook-line', vm: null, hook, text });
+    const command = hooks[hook];
+    if (command !== null && dryRun) onLine(`would be run: ${hookText(command)}`);
+    if (dryRun) return null;
+    const facts = {
+      config: config.file,
+      vm: null,
+      target: null,
+      result: hook === 'before' ? null : isLeftOut ? 'skipped' : resultOf(result, problem),
+      why: problem,
+    };
+    const input = { vms: result.ended, notBegun: result.notBegun };
+    const end = await runHook({ hook, hooks, facts, input, signal, onLine });
+    if (hook !== 'before' && end?.kind === 'failed') report({ kind: 'hook-failed', hook, why: end.why });
+    return end;
+  };
+  try {
+    const before = await run('before');
+    if (before?.kind === 'failed') {
+      throw new QmpBackupError('failed', `the hook before of the run failed: ${before.why}`, {
+        hint: 'No VM was begun. Exit code 75 would say that it is not the time.',
+      });
+    }
+    if (before?.kind === 'skip') {
+      isLeftOut = true;
+      for (const { name: vm } of vms) report({ kind: 'not-begun', vm, why: before.why });
+      result = { ended: [], notBegun: vms.map(({ name }) => name) };
+    } else result = await runEach(config, vms, context);
+    return result;
+  } catch (error) {
+    problem = messageOf(error);
+    throw error;
+  } finally {
+    if (!isLeftOut && resultOf(result, problem) === 'failed') await run('on-error');
+    await run('after');
+  }
+}
+
+function resultOf({ ended, notBegun }: RunResult, problem: string | null): VmResult {
+  const results = ended.map(({ run }) => run.result);
+  if (problem !== null || notBegun.length > 0 || results.includes('failed')) return 'failed';
+  return results.includes('warnings') ? 'warnings' : 'ok';
+}
+
+type EachContext = RunContext & Pick<VmContext, 'isLate'>;
+
+async function runEach({ file, run: settings }: Config, vms: readonly Vm[], context: EachContext): Promise<RunResult> {
   const { signal, isLate, report } = context;
   const known = await readHistory(file);
   if (known.lost !== null) report({ kind: 'lost', why: known.lost });
@@ -82,7 +136,7 @@ async function runEach(
       report({ kind: 'not-begun', vm: vm.name, why: signal.aborted ? 'the run was ended' : 'it is too late' });
       return;
     }
-    const latest = await runVm(vm, historyOf(history, vm.name), settings, context);
+    const latest = await runVm(vm, historyOf(history, vm.name), settings, { ...context, config: file });
     ended.push(latest);
     history = withVm(history, latest);
     await keep();

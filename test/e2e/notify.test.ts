@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { startCli } from '../support/cli.js';
 import { type Fleet, fleet } from '../support/fleet.js';
-import { httpReceiver, type HttpReceiver } from '../support/receivers.js';
+import { httpReceiver, type HttpReceiver, smtpReceiver } from '../support/receivers.js';
 import { afterTest } from '../support/scenario.js';
 
 // Somebody hears of a run that failed, once, and when it is well again: by a real server on loopback.
@@ -186,5 +186,45 @@ describe('notifications', () => {
     expect(well.map(({ path }) => path).toSorted()).toEqual([`/${SECRET}`, '/ping', '/ping/start'].toSorted());
     const recovered = JSON.parse(well.find(({ path }) => path === `/${SECRET}`)!.body) as Told;
     expect(recovered.recoveries.map(({ vm }) => vm).toSorted()).toEqual([null, 'web1', 'web2'].toSorted());
+  });
+
+  it('shows no secret to those who look at processes, logs or what is remembered', async () => {
+    const lab = await fleet(['web1']);
+    const [password, look, sendmail] = ['password', 'look', 'sendmail'].map((name) => join(lab.dir, name));
+    await writeFile(password!, `${SECRET}\n`, { mode: 0o600 });
+    // What it looks for is in a file, and so in no command line of its own.
+    await writeFile(
+      look!,
+      `#!/bin/sh\necho looked >>${lab.dir}/looked\ngrep -lFf ${password} /proc/[0-9]*/cmdline /proc/[0-9]*/environ >>${lab.dir}/seen 2>/dev/null\nexit 0\n`,
+      { mode: 0o755 },
+    );
+    await writeFile(sendmail!, `#!/bin/sh\n${look}\ncat >${lab.dir}/mail\n`, { mode: 0o755 });
+    const smtp = await smtpReceiver(lab.dir, { implicit: true, user: 'u', password: SECRET });
+    afterTest(() => smtp.close());
+    const from = `{ file: ${password} }`;
+    await lab.configure(`
+defaults: { target: "${lab.backups}/{vm}" }
+vms: { gone: { socket: ${lab.dir}/no.qmp }, web1: { socket: ${lab.vms.get('web1')!.socket} } }
+run: { hooks: { before: [${look}], after: [${look}] } }
+notify:
+  - { webhook: "${receiver.url}/hook", token: ${from} }
+  - { sendmail: ${sendmail}, to: root }
+  - { smtp: { host: 127.0.0.1, port: ${smtp.port}, tls: implicit, user: u, password: ${from}, ca: ${smtp.ca} }, from: a@example.org, to: b@example.org }
+`);
+    const logfile = join(lab.dir, 'log');
+    const { stdout, stderr } = await lab.cli(3, 'run', '--debug', '--json', '--logfile', logfile);
+    expect(receiver.take().map(({ headers }) => headers.authorization)).toEqual([`Bearer ${SECRET}`]);
+    expect(smtp.got.map(({ user }) => user)).toEqual(['u']);
+    expect(await readFile(join(lab.dir, 'mail'), 'utf8')).toMatch(/gone, since/);
+    expect((await readFile(join(lab.dir, 'looked'), 'utf8')).trim().split('\n')).toHaveLength(3);
+    expect(await readFile(join(lab.dir, 'seen'), 'utf8')).toBe('');
+    const tested = await lab.cli(0, 'notify', 'test', '--debug', '--json');
+    const words = [stdout, stderr, tested.stdout, tested.stderr, await readFile(logfile, 'utf8')];
+    expect(words.filter((each) => each.includes(SECRET))).toEqual([]);
+    // One of three that cannot be told, and all of one.
+    await smtp.close();
+    await lab.cli(3, 'notify', 'test');
+    await lab.cli(1, 'notify', 'test', 'smtp');
+    expect((await lab.cli(2, 'notify', 'test', 'smpt')).stderr).toMatch(/Is smtp meant/);
   });
 });

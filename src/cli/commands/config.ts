@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { loadConfig } from '../../config/config-file.js';
 import { chosenVms } from '../../config/chosen-vms.js';
 import { vmsOf } from '../../config/discover.js';
-import { bareSecrets } from '../../config/secret.js';
+import { bareSecrets } from '../../config/bare-secrets.js';
 import { shownSettings } from '../../config/shown-settings.js';
 import { refuseWrongVms } from '../../config/vm.js';
 import { warning } from '../../core/warning.js';

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { loadConfig } from '../../config/config-file.js';
 import type { Config } from '../../config/config.js';
 import type { Notifier } from '../../config/notifiers.js';
-import { bareSecrets } from '../../config/secret.js';
+import { bareSecrets } from '../../config/bare-secrets.js';
 import { nearestName } from '../../core/nearest-name.js';
 import { warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';

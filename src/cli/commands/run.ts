@@ -173,6 +173,12 @@ function tell(
     case 'not-kept':
       context.warn(warning('history-lost', `what came of this run is not remembered: ${event.why}`));
       return;
+    case 'hook-failed':
+      context.warn(warning('hook-failed', `the hook ${event.hook} of the run failed: ${event.why}`));
+      return;
+    case 'hook-line':
+      log.write('info', `${event.vm === null ? '' : `${event.vm}: `}${event.hook}-hook: ${event.text}`);
+      return;
     case 'begun':
       progress.show(event.vm, event.verb, null);
       // What a run does is told when it is done; what it would do, is this.

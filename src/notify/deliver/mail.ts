@@ -5,14 +5,14 @@ import type { SmtpServer } from '../../config/notifiers.js';
 import { messageOf } from '../../errors.js';
 import { codeOf } from '../../host/file-errors.js';
 import { runProgram } from '../../host/program.js';
-import type { Message } from '../message.js';
+import type { NotifyMessage } from '../message.js';
 import { type Attempt, DELIVERED, failedNow, refused } from './attempts.js';
 
 export interface Mail {
   /** Null is for the sendmail program to say. */
   readonly from: string | null;
   readonly to: readonly string[];
-  readonly message: Message;
+  readonly message: NotifyMessage;
 }
 
 /** Read when a mail is sent: few runs send one (docs/decisions/0001). */
@@ -20,7 +20,7 @@ function nodemailer(): Promise<typeof Nodemailer> {
   return import('nodemailer');
 }
 
-function contentOf({ subject, text, id, document }: Message) {
+function contentOf({ subject, text, id, document }: NotifyMessage) {
   return {
     ...{ subject, text },
     // A mail that comes twice is one to those that compare these.

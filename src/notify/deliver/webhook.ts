@@ -1,5 +1,5 @@
 import type { WebhookShape } from '../../config/notifiers.js';
-import type { Message } from '../message.js';
+import type { NotifyMessage } from '../message.js';
 import type { HttpRequest } from './http.js';
 
 export interface WebhookAccess {
@@ -11,7 +11,7 @@ export interface WebhookAccess {
 const JSON_TYPE = { 'content-type': 'application/json' } as const;
 
 /** A message as the receiver takes it (docs/guide/notifications.md). */
-export function webhookRequest(shape: WebhookShape, access: WebhookAccess, message: Message): HttpRequest {
+export function webhookRequest(shape: WebhookShape, access: WebhookAccess, message: NotifyMessage): HttpRequest {
   const { url, token, headers } = access;
   const bearer: Readonly<Record<string, string>> = token === null ? {} : { authorization: `Bearer ${token}` };
   const json = (to: string, value: unknown, more: Readonly<Record<string, string>> = bearer): HttpRequest => ({

@@ -41,6 +41,7 @@ async function run(
     signal: new AbortController().signal,
     now: () => new Date(given.now ?? 100 * DAY_MS),
     powerOf: () => Promise.resolve(power),
+    config: '/c.yaml',
     isLate: () => given.late ?? false,
     dryRun: given.dryRun ?? false,
     report: (event) => events.push(event),

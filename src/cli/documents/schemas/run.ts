@@ -21,7 +21,10 @@ const result = oneOf(
 
 const stepSchema = object(
   {
-    verb: oneOf(['backup', 'prune', 'verify', 'boot'], 'What was done'),
+    verb: oneOf(
+      ['backup', 'prune', 'verify', 'boot', 'before-hook', 'after-hook', 'on-error-hook'],
+      'What was done; a hook is a command of the configuration',
+    ),
     at: text('When it was begun, ISO 8601'),
     durationMs: number('Milliseconds that it took'),
     exitCode: count('Exit code of the program'),

@@ -1,0 +1,132 @@
+import type { HookCommand, HookName, Hooks } from '../config/hooks.js';
+import { messageOf } from '../errors.js';
+import { startProgram } from '../host/program.js';
+
+/** Runs a hook: a command of the administrator, with what it is told in its environment and on its stdin. */
+export interface HookAsked {
+  readonly hook: HookName;
+  readonly hooks: Hooks;
+  readonly facts: HookFacts;
+  /** All that is known, as JSON on its stdin. */
+  readonly input: unknown;
+  readonly signal: AbortSignal;
+  /** Each line that it prints. */
+  readonly onLine: (text: string) => void;
+}
+
+/** What it finds in its environment, as `QMPBACKUP_…`; what is null is empty there. */
+export interface HookFacts {
+  /** Absolute path of the configuration. */
+  readonly config: string;
+  /** Null for the run as a whole. */
+  readonly vm: string | null;
+  readonly target: string | null;
+  /** Null before it is known. */
+  readonly result: string | null;
+  /** What failed, in words. */
+  readonly why: string | null;
+}
+
+export type HookEnd =
+  | { readonly kind: 'done'; readonly exitCode: 0 }
+  /** `before` says that there is nothing to be done now. */
+  | { readonly kind: 'skip'; readonly why: string; readonly exitCode: number }
+  /** 1 where it was not started, or was ended. */
+  | { readonly kind: 'failed'; readonly why: string; readonly exitCode: number };
+
+/** EX_TEMPFAIL of sysexits.h. */
+const SKIP = 75;
+/** How long a hook that tidies up may take after the program was told to end, and one that was told to end itself. Milliseconds. */
+const [LAST_MS, TERM_MS] = [30_000, 5_000];
+
+/** Null where there is none. Never rejects. */
+export async function runHook(asked: HookAsked): Promise<HookEnd | null> {
+  const { hook, hooks, facts, input, signal, onLine } = asked;
+  const command = hooks[hook];
+  if (command === null) return null;
+  const output = lines(onLine);
+  const [program, args] = wordsOf(command);
+  const running = await startProgram(program, args, {
+    ...{
+      env: { ...process.env, ...environment(hook, facts) },
+      stdin: { text: `${JSON.stringify({ schema: 1, hook, ...facts, ...Object(input) })}\n` },
+    },
+    ...{ ownGroup: true, termMs: TERM_MS, onStdout: output.take, onStderr: output.take },
+  });
+  const stopped: { ending: Promise<void> | null; why: string } = { ending: null, why: '' };
+  const end = (reason: string): void => {
+    stopped.why ||= reason;
+    stopped.ending ??= running.kill();
+  };
+  const timers = [setTimeout(() => end(`it did not end within ${hooks.timeoutMs / 1000} s`), hooks.timeoutMs)];
+  const onAbort = (): void => {
+    // What `before` begins is of no use any more; what the others tidy up is.
+    if (hook === 'before') end('the run was ended');
+    else timers.push(setTimeout(() => end('the run was ended'), LAST_MS));
+  };
+  if (signal.aborted) onAbort();
+  else signal.addEventListener('abort', onAbort, { once: true });
+  const { exitCode, signal: by, failure } = await running.ended;
+  timers.forEach(clearTimeout);
+  signal.removeEventListener('abort', onAbort);
+  await stopped.ending;
+  output.end();
+  if (stopped.why !== '') return { kind: 'failed', why: stopped.why, exitCode: 1 };
+  if (failure) return { kind: 'failed', why: `${program} could not be started: ${messageOf(failure)}`, exitCode: 1 };
+  if (exitCode === 0) return { kind: 'done', exitCode };
+  const last = output.last();
+  if (hook === 'before' && exitCode === SKIP) return { kind: 'skip', why: last || 'the hook said so', exitCode };
+  const words = `exit code ${exitCode ?? by}${last === '' ? '' : `: ${last}`}`;
+  return { kind: 'failed', why: words, exitCode: exitCode ?? 1 };
+}
+
+function wordsOf(command: HookCommand): readonly [string, readonly string[]] {
+  if (typeof command === 'string') return ['/bin/sh', ['-c', command]];
+  const [program = '', ...args] = command;
+  return [program, args];
+}
+
+/** What a hook is, in words. */
+export function hookText(command: HookCommand): string {
+  return typeof command === 'string' ? command : command.join(' ');
+}
+
+function environment(hook: HookName, facts: HookFacts): Readonly<Record<string, string>> {
+  const named = Object.entries({ hook, ...facts }).map(([key, value]) => [
+    `QMPBACKUP_${key.toUpperCase()}`,
+    value ?? '',
+  ]);
+  return Object.fromEntries(named) as Record<string, string>;
+}
+
+/** Characters of a line that are told. */
+const LONGEST_LINE = 2_000;
+
+interface Lines {
+  readonly take: (text: string) => void;
+  readonly end: () => void;
+  /** The last one that says something. */
+  readonly last: () => string;
+}
+
+function lines(onLine: (text: string) => void): Lines {
+  let [rest, last] = ['', ''];
+  const tell = (line: string): void => {
+    const text = line.trimEnd().slice(0, LONGEST_LINE);
+    if (text === '') return;
+    last = text;
+    onLine(text);
+  };
+  return {
+    take: (text) => {
+      const found = (rest + text).split('\n');
+      rest = (found.pop() ?? '').slice(-LONGEST_LINE);
+      found.forEach(tell);
+    },
+    end: () => {
+      tell(rest);
+      rest = '';
+    },
+    last: () => last,
+  };
+}
