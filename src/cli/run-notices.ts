@@ -66,6 +66,8 @@ export function createRunNotices(
   };
   return {
     started: () => {
+      // What is run by hand for one VM says nothing of the others.
+      if (!isWhole) return;
       starting = notifyOfStart(config, context);
       // What comes of it is told at the end.
       starting.catch(() => undefined);

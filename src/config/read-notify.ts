@@ -6,6 +6,7 @@ import { QmpBackupError } from '../errors.js';
 import {
   type Notifier,
   NOTIFY_ON,
+  type NotifyOn,
   type NotifyRules,
   type PingUrls,
   SMTP_TLS,
@@ -177,14 +178,18 @@ const ADDRESSES: OptionRule<string | readonly string[], readonly string[]> = {
   },
 };
 
-const EVENTS: OptionRule<string | readonly string[], readonly (typeof NOTIFY_ON)[number][]> = {
+const EVENTS: OptionRule<string | readonly string[], readonly NotifyOn[]> = {
   flag: 'on',
   fallback: [],
   choices: NOTIFY_ON,
-  read: (given) =>
-    words('on')
+  read: (given) => {
+    const { read } = choice('on', NOTIFY_ON, undefined);
+    const events = words('on')
       .read(given)
-      .map((each) => choice('on', NOTIFY_ON, undefined).read(each as 'failure')),
+      .map((each) => read(each as NotifyOn));
+    if (events.length > 0) return events;
+    throw new QmpBackupError('usage', `give at least one of ${NOTIFY_ON.join(', ')}.`);
+  },
 };
 
 /** What is wrong with a secret, which is not repeated; null where nothing is. */

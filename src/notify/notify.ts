@@ -72,11 +72,13 @@ export async function notifyOfEnd(
   context: NotifyContext,
 ): Promise<readonly Notification[]> {
   if (config.notify.length === 0) return [];
+  // A dead-man switch waits for a run of all.
+  const notifiers = config.notify.filter(({ kind }) => kind !== 'ping' || outcome.isWhole);
   return withMemory(config.file, context, async (known) => {
     const pingKind = isClean(outcome) ? 'success' : 'fail';
     const told = await withPatience(context, (patience) =>
       Promise.all(
-        config.notify.map((notifier) => tell(notifier, outcome, known, { patience, pingKind, now: context.now() })),
+        notifiers.map((notifier) => tell(notifier, outcome, known, { patience, pingKind, now: context.now() })),
       ),
     );
     return {

@@ -226,6 +226,9 @@ describe('a dead-man switch', () => {
       '/p/fail?create=1',
       '/p?create=1',
     ]);
+    // What is run by hand for one VM says nothing of the others.
+    await notifyOfEnd(config, { ...outcome([vm('a', 'ok')]), isWhole: false }, context());
+    expect(web.take()).toEqual([]);
     const each = configOf(`  - { ping: { success: "${web.url}/ok", fail: "${web.url}/bad" } }`);
     await notifyOfEnd(each, outcome([], ['it broke']), context());
     expect(web.take().map(({ path }) => path)).toEqual(['/bad']);

@@ -60,6 +60,7 @@ describe('the notifiers of a configuration', () => {
     ['{ webhook: "http://h", headers: { "a b": c } }', /no header that could be called "a b"/],
     ['{ webhook: "http://h", shape: ntfi }', /is not one of .*Is ntfy meant/],
     ['{ webhook: "http://h", on: [failur] }', /is not one of failure, recovery/],
+    ['{ webhook: "http://h", on: [] }', /give at least one of failure/],
     ['{ webhook: "http://h", to: root }', /notify\[0\]\.to does not go with webhook/],
     ['{ ping: "http://h", on: failure }', /notify\[0\]\.on does not go with ping/],
     ['{ ping: { start: "http://h/s" } }', /ping\.success has to be given/],
