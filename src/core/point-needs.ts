@@ -7,41 +7,59 @@ export interface NeededRange {
   readonly last: number;
 }
 
-/** Of each point of a target those that it needs, itself included, and how far back. Short at any length of the chain. */
-export function neededPoints(points: readonly Point[]): readonly (readonly NeededRange[])[] {
-  const order = chainOrder(points);
-  const ranks = new Map(order.map((index, rank) => [index, rank]));
-  const ranges: (readonly NeededRange[])[] = [];
-  // A file builds on one that was sealed before it: what that needs is known.
-  for (const [index, parents] of parentsOf(points).entries()) {
-    const own = ranks.get(index) ?? 0;
-    ranges.push(united([{ first: own, last: own }, ...parents.flatMap((parent) => ranges[parent] ?? [])]));
-  }
-  const at = (rank: number): number => order[rank] ?? 0;
-  return ranges.map((each) => each.map(({ first, last }) => ({ first: at(first), last: at(last) })));
+/** What a point stands on. */
+export interface PointNeeds {
+  /** The points that it needs, itself included: short at any length of the chain. */
+  readonly ranges: readonly NeededRange[];
+  /**
+   * Since when all bytes of these are proved: the least of what `readAt` tells of their files. ISO 8601; null where one was not read
+   * yet.
+   */
+  readonly provedAt: string | null;
 }
 
-/**
- * Of each point since when all bytes that it needs are proved: the least of what `readAt` tells of its own files and of those of the
- * points that it builds on. ISO 8601; null where a file was not read yet.
- */
-export function provedSince(
+/** Of each point of a target. */
+export function needsOf(
   points: readonly Point[],
   readAt: (file: Point['disks'][number]) => string | null,
-): readonly (string | null)[] {
-  const since: (string | null)[] = [];
-  for (const [index, parents] of parentsOf(points).entries()) {
-    const files = (points[index]?.disks ?? []).filter(({ state }) => state === 'whole');
-    const times = [...files.map(readAt), ...parents.map((parent) => since[parent] ?? null)];
-    since.push(times.length === 0 || times.includes(null) ? null : (times.toSorted()[0] ?? null));
+): readonly PointNeeds[] {
+  const order = chainOrder(points);
+  const ranks = new Map(order.map((index, rank) => [index, rank]));
+  const at = (rank: number): number => order[rank] ?? 0;
+  const links = parentsIn(points.map((point) => ({ target: '', point })));
+  const needs: PointNeeds[] = [];
+  // By ranks until all are known. A file builds on one that was sealed before it: what that needs is known.
+  for (const [index, point] of points.entries()) {
+    const own = ranks.get(index) ?? 0;
+    const below = [...new Set((links[index] ?? []).map(({ parent }) => parent))].flatMap(
+      (parent) => needs[parent] ?? [],
+    );
+    needs.push({
+      ranges: united([{ first: own, last: own }, ...below.flatMap(({ ranges }) => ranges)]),
+      provedAt: earliest([...ownReads(point, readAt), ...below.map(({ provedAt }) => provedAt)]),
+    });
   }
-  return since;
+  return needs.map(({ ranges, provedAt }) => ({
+    ranges: ranges.map(({ first, last }) => ({ first: at(first), last: at(last) })),
+    provedAt,
+  }));
 }
 
-/** Indexes, each once. */
-function parentsOf(points: readonly Point[]): readonly (readonly number[])[] {
-  const links = parentsIn(points.map((point) => ({ target: '', point })));
-  return links.map((each) => [...new Set(each.map(({ parent }) => parent))]);
+function ownReads(
+  { disks }: Point,
+  readAt: (file: Point['disks'][number]) => string | null,
+): readonly (string | null)[] {
+  return disks.filter(({ state }) => state === 'whole').map(readAt);
+}
+
+/** Null where there is a null, or nothing. */
+function earliest(times: readonly (string | null)[]): string | null {
+  let found: string | null = null;
+  for (const time of times) {
+    if (time === null) return null;
+    if (found === null || time < found) found = time;
+  }
+  return found;
 }
 
 /** Indexes of the points, chain after chain. */

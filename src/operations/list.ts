@@ -3,7 +3,7 @@ import type { BootProof } from '../core/boot-proof.js';
 import type { Catalog } from '../core/catalog.js';
 import { type Damage, damageInWords } from '../core/damage.js';
 import { valuesOf } from '../core/option-rules.js';
-import type { Point } from '../core/point.js';
+import type { Point, PointDisk } from '../core/point.js';
 import { isFileFinding, type PointFinding } from '../core/point-findings.js';
 import { type FreedAlone, freedAlone } from '../core/point-space.js';
 import { fileKey } from '../core/verified.js';
@@ -60,13 +60,30 @@ export interface ListResult {
  * @throws QmpBackupError `no-catalog`, and of a single target what is wrong with its catalog
  */
 export async function list(request: ListRequest): Promise<ListResult> {
+  const { targets, unread } = await listWithProofs(request);
+  return {
+    targets: targets.map(({ target, vm, targetId, points, warnings }) => ({ target, vm, targetId, points, warnings })),
+    unread,
+  };
+}
+
+/** Also what only reports show. */
+export interface ProvedTarget extends ListedTarget {
+  /** When a file was last read to its end and found right, ISO 8601; null where it never was. */
+  readonly readAt: (file: PointDisk) => string | null;
+}
+
+/** As `list`. */
+export async function listWithProofs(
+  request: ListRequest,
+): Promise<{ readonly targets: readonly ProvedTarget[]; readonly unread: ListResult['unread'] }> {
   const { targets, unread } = await readTargets(resolve(valuesOf(LIST_OPTIONS, request).target));
   if (targets.length === 0 && unread[0]) throw unread[0].error;
   return { targets: await Promise.all(targets.map(({ target, catalog }) => listed(target, catalog))), unread };
 }
 
-async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
-  const { warnings, boots } = await readMemory(target, catalog);
+async function listed(target: string, catalog: Catalog): Promise<ProvedTarget> {
+  const { warnings, boots, known } = await readMemory(target, catalog);
   const freed = freedAlone(catalog.points);
   const proofs = new Map(boots.map((each) => [each.point, each]));
   const points = (await openEveryPoint(target, catalog)).map((each) => listedPoint(each, proofs, freed));
@@ -75,6 +92,7 @@ async function listed(target: string, catalog: Catalog): Promise<ListedTarget> {
   );
   return {
     ...{ target, vm: catalog.vm, targetId: catalog.targetId, points },
+    readAt: (file) => known.get(fileKey(file))?.readAt ?? null,
     warnings: [...warnings, ...damageInWords(catalog, damage)],
   };
 }

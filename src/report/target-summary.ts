@@ -1,13 +1,10 @@
 import { basename, dirname, resolve } from 'node:path';
 import { displayName } from '../core/identity.js';
-import type { PointDisk } from '../core/point.js';
-import { fileKey } from '../core/verified.js';
-import { ANSWER_MS, askFileSystem, FileSystemHangs, type FreeSpace } from '../host/free-space.js';
+import { askFileSystem, type FreeSpace } from '../host/free-space.js';
 import { isThere } from '../host/is-there.js';
-import { within } from '../host/within.js';
-import { list, type ListedPoint, type ListedTarget, type ListResult } from '../operations/list.js';
+import { whileAnswering } from '../host/while-answering.js';
+import { type ListedPoint, type ListResult, listWithProofs, type ProvedTarget } from '../operations/list.js';
 import { catalogCopyPath, catalogPath, catalogsBelow, isMonth } from '../repository/layout.js';
-import { readMemory } from '../repository/verified-file.js';
 
 /** What a target tells of one VM. */
 export interface TargetSummary {
@@ -25,10 +22,7 @@ export interface TargetSummary {
   readonly space: Pick<FreeSpace, 'free' | 'total'> | null;
 }
 
-export interface SummarizedFolder extends Pick<ListedTarget, 'target' | 'points'> {
-  /** When a file was last read to its end and found right, ISO 8601; null where it never was. */
-  readonly readAt: (file: PointDisk) => string | null;
-}
+export type SummarizedFolder = Pick<ProvedTarget, 'target' | 'points' | 'readAt'>;
 
 export interface TargetSummaries {
   readonly summaries: readonly TargetSummary[];
@@ -41,11 +35,9 @@ export interface TargetSummaries {
  *
  * @throws QmpBackupError where it cannot be read, or does not answer
  */
-export async function summarizedFolders(target: string): Promise<readonly string[]> {
+export function summarizedFolders(target: string): Promise<readonly string[]> {
   const root = resolve(target);
-  const found = await within(ANSWER_MS, foldersOf(root));
-  if (found) return found;
-  throw new FileSystemHangs(root, ANSWER_MS);
+  return whileAnswering(root, foldersOf(root));
 }
 
 async function foldersOf(root: string): Promise<readonly string[]> {
@@ -63,16 +55,14 @@ async function foldersOf(root: string): Promise<readonly string[]> {
  *
  * @throws QmpBackupError where it cannot be read, or does not answer
  */
-export async function readTargetSummaries(target: string): Promise<TargetSummaries> {
+export function readTargetSummaries(target: string): Promise<TargetSummaries> {
   const root = resolve(target);
-  const read = await within(ANSWER_MS, readAll(root));
-  if (read) return read;
-  throw new FileSystemHangs(root, ANSWER_MS);
+  return whileAnswering(root, readAll(root));
 }
 
 async function readAll(root: string): Promise<TargetSummaries> {
-  const { targets, unread } = await list({ target: root });
-  const ofVm = new Map<string, ListedTarget[]>();
+  const { targets, unread } = await listWithProofs({ target: root });
+  const ofVm = new Map<string, ProvedTarget[]>();
   for (const each of targets) {
     const key = displayName(each.vm) ?? each.target;
     ofVm.set(key, [...(ofVm.get(key) ?? []), each]);
@@ -80,24 +70,18 @@ async function readAll(root: string): Promise<TargetSummaries> {
   return { summaries: await Promise.all([...ofVm.values()].map(factsOf)), unread };
 }
 
-async function factsOf(targets: readonly ListedTarget[]): Promise<TargetSummary> {
+async function factsOf(targets: readonly ProvedTarget[]): Promise<TargetSummary> {
   const points = targets.flatMap((each) => each.points);
   const files = points.flatMap(({ point }) => point.disks);
-  const folders = await Promise.all(targets.map(summarized));
   const [first] = targets;
   return {
     vm: first ? displayName(first.vm) : null,
     points,
     allocated: files.reduce((sum, { state, allocated }) => sum + (state === 'merged' ? 0 : allocated), 0),
-    oldestProofAt: folders.flatMap((each) => oldestProof(each) ?? []).toSorted()[0] ?? null,
-    folders,
+    oldestProofAt: targets.flatMap((each) => oldestProof(each) ?? []).toSorted()[0] ?? null,
+    folders: targets,
     space: first ? await askFileSystem(first.target) : null,
   };
-}
-
-async function summarized({ target, targetId, points }: ListedTarget): Promise<SummarizedFolder> {
-  const { known } = await readMemory(target, { targetId, points: points.map(({ point }) => point) });
-  return { target, points, readAt: (file) => known.get(fileKey(file))?.readAt ?? null };
 }
 
 function oldestProof({ points, readAt }: SummarizedFolder): string | null {

@@ -5,10 +5,11 @@ import { formatBytes } from '../../src/core/bytes.js';
 import { bytesOfPoint } from '../../src/core/point-space.js';
 import type { Catalog } from '../../src/core/catalog.js';
 import { accessFaults, overflow, read, show } from '../support/browser.js';
-import { expectCli } from '../support/cli.js';
+import { isThere } from '../../src/host/is-there.js';
+import { expectCli, startCli } from '../support/cli.js';
 import { fleet, vmsSection } from '../support/fleet.js';
-import { makeUpTarget } from '../support/made-up-targets.js';
-import { mountSmall } from '../support/mounts.js';
+import { makeUpSame, makeUpTarget } from '../support/made-up-targets.js';
+import { mountHanging, mountSmall } from '../support/mounts.js';
 import { labDir } from '../support/scenario.js';
 
 // The pages of `report`, looked at in a real browser.
@@ -54,6 +55,10 @@ async function expectSound(path: string, looks: readonly (typeof LOOKS)[number][
     expect([await overflow(page), said, asked], `${path} at ${JSON.stringify(look)}`).toEqual([0, [], []]);
     await page.close();
   }
+}
+
+async function pagesIn(folder: string): Promise<readonly string[]> {
+  return (await isThere(folder)) ? await readdir(folder) : [];
 }
 
 describe('the report', () => {
@@ -145,19 +150,24 @@ describe('the report', () => {
 
   it('has room for 300 VMs of 720 points', async () => {
     const dir = await labDir();
-    for (let index = 0; index < 300; index += 1) {
-      makeUpTarget({
-        dir: join(dir, `targets/vm${index}`),
-        name: `vm${index}`,
-        points: 720,
-        newest: NEWEST,
-        disks: ['vda'],
-      });
-    }
+    const first = join(dir, 'targets/vm0');
+    makeUpTarget({ dir: first, name: 'vm0', points: 720, newest: NEWEST, disks: ['vda'] });
+    for (let index = 1; index < 300; index += 1) makeUpSame(first, join(dir, `targets/vm${index}`), `vm${index}`);
     const output = join(dir, 'report');
     await expectCli(2, ['report', '--target', join(dir, 'targets'), '--output', join(dir, 'all.html')]);
-    await expectCli(0, ['report', '--target', join(dir, 'targets'), '--output', output]);
+    // One that is killed on its way, and one that is told to end: the next finds its way, and nothing is left of them.
+    const ask = ['report', '--target', join(dir, 'targets'), '--output', output];
+    for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+      const begun = startCli(ask);
+      await expect.poll(async () => (await pagesIn(output)).length).toBeGreaterThan(signal === 'SIGKILL' ? 3 : 0);
+      begun.kill(signal);
+      const { exitCode } = await begun;
+      if (signal === 'SIGTERM') expect(exitCode).toBe(143);
+      expect(await pagesIn(output)).not.toContain('index.html');
+    }
+    await expectCli(0, ask);
     const names = await readdir(output);
+    expect(names.filter((name) => !/^(index|vm-vm\d+)\.html$/.test(name))).toEqual([]);
     expect(names).toHaveLength(301);
     for (const name of names) expect((await stat(join(output, name))).size, name).toBeLessThan(3 * MB);
     await expectSound(join(output, 'index.html'), [LOOKS[0], LOOKS[3]]);
@@ -219,6 +229,23 @@ describe('the report', () => {
     expect(await readFile(join(web, 'photo.jpg'), 'utf8')).toBe('mine');
   });
 
+  it('tells of a target that hangs, and shows the others', async () => {
+    const dir = await labDir();
+    const [well, hung] = [join(dir, 'well'), join(dir, 'hung')];
+    makeUpTarget({ dir: well, name: 'well', points: 3, newest: NEWEST });
+    const server = await mountHanging(hung);
+    makeUpTarget({ dir: join(hung, 'lost'), name: 'lost', points: 3, newest: NEWEST });
+    server.hang();
+    const output = join(dir, 'report');
+    await expectCli(0, ['report', '--target', well, '--target', join(hung, 'lost'), '--output', output]);
+    server.answer();
+    const { page } = await show(join(output, 'index.html'), LOOKS[0]);
+    const attention = await read<string>(page, `document.querySelector('.reasons').textContent`);
+    expect(attention).toMatch(/lost\s+.* does not answer/);
+    expect(await read(page, `document.querySelectorAll('tbody tr').length`)).toBe(2);
+    await page.close();
+  });
+
   it('stays as it was where there is no space for a new one', async () => {
     const dir = await labDir();
     makeUpTarget({ dir: join(dir, 'web1'), name: 'web1', points: 200, newest: NEWEST });
@@ -266,7 +293,7 @@ report: { output: "${output}" }
     await lab.cli(3, 'run');
     const { page: index } = await show(join(output, 'index.html'), LOOKS[2]);
     const attention = await read<string>(index, `document.querySelector('.reasons').textContent`);
-    expect(attention).toMatch(/^db backup failed: cannot connect/);
+    expect(attention).toMatch(/db backup failed: cannot connect/);
     await index.close();
     await expectSound(join(output, 'vm-db.html'));
 

@@ -1,4 +1,13 @@
-import { linkSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { catalogText, type Catalog } from '../../src/core/catalog.js';
 import type { Point, PointDisk } from '../../src/core/point.js';
@@ -51,6 +60,9 @@ export function makeUpTarget(asked: MadeUpTarget): Catalog {
       return entry(disk, `${level.toUpperCase()}-${stamp}.qcow2`, {
         ...{ level, size: SIZE, mtimeMs, allocated, changed: allocated },
         parent: number === 0 ? null : level === 'diff' ? full : before,
+        // As runs write it: such a line of the catalog is read without its schema.
+        ...(number > 0 && { source: { ...entry(disk, full).source, image: null } }),
+        ...{ sha256: null, pieces: { bytes: 4 * MiB, sha256: 'a'.repeat(64), method: 'gmac' as const } },
         durationMs: Math.round(allocated / MiB / (0.2 + random())) + 20,
       });
     });
@@ -69,6 +81,16 @@ export function makeUpTarget(asked: MadeUpTarget): Catalog {
   writeFileSync(join(dir, 'catalog.json'), catalogText(made));
   writeFileSync(join(dir, 'verified.json'), JSON.stringify(verifiedOf(made, bootEvery)));
   return made;
+}
+
+/** Another VM with the same points: its files are those of the first, by links to the folders of its disks. */
+export function makeUpSame(first: string, dir: string, name: string): void {
+  mkdirSync(dir);
+  const { vm, ...rest } = JSON.parse(readFileSync(join(first, 'catalog.json'), 'utf8')) as Catalog;
+  writeFileSync(join(dir, 'catalog.json'), catalogText({ ...rest, vm: { ...vm, name } }));
+  copyFileSync(join(first, 'verified.json'), join(dir, 'verified.json'));
+  const disks = new Set(rest.points.flatMap((each) => each.disks.map(({ disk }) => disk)));
+  for (const disk of disks) symlinkSync(join(first, disk), join(dir, disk));
 }
 
 /** The older half was read since. */

@@ -1,4 +1,4 @@
-import { neededPoints, provedSince } from '../../core/point-needs.js';
+import { needsOf } from '../../core/point-needs.js';
 import type { Consistency } from '../../core/point.js';
 import type { ListedPoint } from '../../operations/list.js';
 import type { TargetSummary } from '../target-summary.js';
@@ -35,18 +35,18 @@ export interface ChainView {
 export function chainsOf({ folders }: Pick<TargetSummary, 'folders'>): readonly ChainView[] {
   const chains = folders.flatMap(({ target, points, readAt }) => {
     const all = points.map(({ point }) => point);
-    const [needs, proved] = [neededPoints(all), provedSince(all, readAt)];
+    const needs = needsOf(all, readAt);
     const names = points.map(nameOf);
     const found = new Map<string | null, PointView[]>();
     for (const [index, listed] of points.entries()) {
       const { chain } = listed.point;
-      const ranges = (needs[index] ?? []).map(({ first, last }) =>
+      const ranges = (needs[index]?.ranges ?? []).map(({ first, last }) =>
         first === last ? (names[first] ?? '') : `${names[first]}–${all[last]?.number}`,
       );
       const view = viewOf(listed, {
         name: names[index] ?? '',
         needs: ranges.join(', '),
-        provedAt: proved[index] ?? null,
+        provedAt: needs[index]?.provedAt ?? null,
       });
       const known = found.get(chain);
       if (known) known.push(view);

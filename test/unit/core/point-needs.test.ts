@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { neededPoints, provedSince } from '../../../src/core/point-needs.js';
+import { needsOf } from '../../../src/core/point-needs.js';
 import { entry, point } from '../../support/builders.js';
 
 // Two chains with a copy between them; the DIFF builds on its FULL, and one disk is left out of a point.
@@ -16,7 +16,7 @@ const POINTS = [
 ];
 
 it('tells which points each needs, in ranges of its chain', () => {
-  expect(neededPoints(POINTS)).toEqual([
+  expect(needsOf(POINTS, () => null).map(({ ranges }) => ranges)).toEqual([
     [{ first: 0, last: 0 }],
     [{ first: 0, last: 1 }],
     [{ first: 2, last: 2 }],
@@ -28,7 +28,7 @@ it('tells which points each needs, in ranges of its chain', () => {
     [{ first: 5, last: 5 }],
     [{ first: 5, last: 6 }],
   ]);
-  expect(neededPoints([])).toEqual([]);
+  expect(needsOf([], () => null)).toEqual([]);
 });
 
 it('calls a point proved since the file of it that was read first, where all were', () => {
@@ -40,8 +40,6 @@ it('calls a point proved since the file of it that was read first, where all wer
     'd0/INC-3.qcow2': '2026-05',
     'd0/INC-5.qcow2': '2026-06',
   };
-  expect(provedSince(POINTS, ({ disk, file }) => times[`${disk}/${file}`] ?? null)).toEqual([
-    ...['2026-02', '2026-01', null, null],
-    ...[null, null, null],
-  ]);
+  const needs = needsOf(POINTS, ({ disk, file }) => times[`${disk}/${file}`] ?? null);
+  expect(needs.map(({ provedAt }) => provedAt)).toEqual([...['2026-02', '2026-01', null, null], ...[null, null, null]]);
 });
