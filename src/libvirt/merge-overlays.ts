@@ -153,8 +153,10 @@ async function commit(
     if (active) await startActiveCommit(virsh, uuid, target, { base, rate });
     else await startCommit(virsh, uuid, target, { top: top.path, base, rate });
   } catch (error) {
-    // The guard of a run that died may have been faster, or the run that follows it.
-    if (!(error instanceof VirshError) || (await blockJobOf(virsh, uuid, target)) === null) throw error;
+    if (!(error instanceof VirshError)) throw error;
+    // The guard of a run that died may have been faster, or the run that follows it. What is not a commit is not ours to pivot.
+    const job = await blockJobOf(virsh, uuid, target);
+    if (job?.type !== (active ? ACTIVE_COMMIT : COMMIT)) throw error;
   }
   await untilCommitted(session, target, { ...options, active });
   const left = await removeMerged(session, target, before);
