@@ -42,6 +42,8 @@ export function sumOf(block: Uint8Array): number {
 const SUM_AT = 148;
 /** Of seven octal digits. */
 const MOST = 0o7777777;
+/** Of eleven. */
+const MOST_SIZE = 0o77777777777;
 
 /** Whatever has no room here was told before, by `paxOf`. */
 function blockOf({ path, mode, uid, gid, size, mtime, type, target = '' }: TarEntry): Buffer {
@@ -52,8 +54,8 @@ function blockOf({ path, mode, uid, gid, size, mtime, type, target = '' }: TarEn
   octal(mode & 0o7777, 100, 7);
   octal(Math.min(uid, MOST), 108, 7);
   octal(Math.min(gid, MOST), 116, 7);
-  octal(Math.min(size, 0o77777777777), 124, 11);
-  octal(Math.min(Math.max(0, Math.floor(mtime)), 0o77777777777), 136, 11);
+  octal(Math.min(size, MOST_SIZE), 124, 11);
+  octal(Math.min(Math.max(0, Math.floor(mtime)), MOST_SIZE), 136, 11);
   block.write(type, 156, 'latin1');
   block.write(target, 157, 100);
   block.write('ustar\x0000', 257, 'latin1');
@@ -100,6 +102,8 @@ export function sparseHeader({ path, size, spans, ...entry }: SparseEntry): Buff
     'GNU.sparse.minor': '0',
     'GNU.sparse.name': path,
     'GNU.sparse.realsize': `${size}`,
+    // As GNU tar writes it: with a size of pax that is not needed, Python's tarfile looks for the next member in the wrong place.
+    ...(whole <= MOST_SIZE ? { size: '' } : {}),
   };
   const header = tarHeader({ ...entry, path: `GNUSparseFile.0/${path}`, size: whole, type: '0', records });
   return Buffer.concat([header, text, tarPadding(text.length)]);

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
 import { ensureBuilt } from '../support/built.js';
-import { expectCli, PROGRAM } from '../support/cli.js';
+import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { crashCli } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush, write, writeZeroes } from '../support/lab/guest-writes.js';
@@ -231,6 +231,23 @@ describe('a stream', () => {
       await lab.backup('full');
       await lab.expectNothingLeft(1);
       await lab.expectChainEqualsDisks();
+    },
+    patient(120_000),
+  );
+
+  it(
+    'keeps to --speed-limit',
+    async () => {
+      const lab = await filled();
+      const slow = startCli(streaming(lab, '--speed-limit', '64K'));
+      let taken = 0;
+      slow.stdout.on('data', (bytes: Buffer) => (taken += bytes.length));
+      await expect.poll(() => taken, { timeout: patient(60_000) }).toBeGreaterThan(64 * 1024);
+      slow.kill('SIGTERM');
+      expect((await slow).exitCode).toBe(143);
+      // Without a limit d1 alone, 3 MiB, comes in one piece.
+      expect(taken).toBeLessThan(2 * MiB);
+      await expectNothing(lab);
     },
     patient(120_000),
   );

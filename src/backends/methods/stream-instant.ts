@@ -2,6 +2,7 @@ import { rangesOfFull, totalLength } from '../../core/extents.js';
 import { IMAGE_CLUSTER } from '../../core/image-cluster.js';
 import { NbdClient } from '../../nbd/client.js';
 import { ALLOCATION } from '../../nbd/meta-contexts.js';
+import { paceOf } from '../../nbd/pace.js';
 import { OVERWRITTEN_CONTEXTS, READERS, readInOrder, zerosOf } from '../../nbd/read-through.js';
 import type { BackupRun } from '../backup-run.js';
 import type { Copied, Copies } from '../copy-method.js';
@@ -31,7 +32,7 @@ interface StreamOptions {
 }
 
 async function streamDisk(
-  { signal }: BackupRun,
+  { signal, options }: BackupRun,
   { planned, source, overwritten: overwrittenName = null }: PulledDisk,
   { sink, onProgress }: StreamOptions,
 ): Promise<Copied> {
@@ -54,7 +55,9 @@ async function streamDisk(
     const copied = totalLength(spans);
     const raw = await sink.disk(disk, { size, spans });
     let done = 0;
+    const pace = paceOf(options.speedLimit);
     for await (const { offset, bytes } of readInOrder(readers, spans, { overwritten })) {
+      await pace(bytes.length, signal);
       await raw.write(offset, bytes);
       onProgress((done += bytes.length), copied);
     }
