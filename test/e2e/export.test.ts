@@ -285,6 +285,9 @@ describe('an archive on its way', () => {
     async () => {
       const lab = await scenario();
       await chain(lab, 1);
+      const copy = join(lab.dir, 'copy');
+      await replicate(lab.target, copy);
+      await increment(lab, 2, lab.target);
       const program = startCli(['export', '--target', lab.target, '--output', '-']);
       program.stdout.destroy();
       expect((await program).exitCode).toBe(1);
@@ -299,6 +302,12 @@ describe('an archive on its way', () => {
       const damaged = await expectCli(4, ['export', '--target', lab.target, '--output', archive]);
       expect(damaged.stderr).toContain(image);
       expect((await readdir(lab.dir)).filter((name) => name.includes('all.tar'))).toEqual([]);
+      // What came since is whole, and the copy has what it builds on.
+      await expectCli(4, ['verify', '--target', lab.target, '--read-data']);
+      await expectCli(4, ['export', '--target', lab.target, '--output', archive]);
+      await replicate(lab.target, copy, '--since', '1');
+      await expectCli(0, ['verify', '--target', copy, '--read-data']);
+      await lab.expectChainEqualsDisks(copy);
       await truncate(join(folder, image), 1000);
       await expectCli(13, ['export', '--target', lab.target, '--output', archive]);
     },

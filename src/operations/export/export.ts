@@ -6,7 +6,7 @@ import { MANIFEST_NAME, manifestText, SEAL_NAME, sealText } from '../../core/exp
 import { type ExportPart, exportPartOf, filesToExport } from '../../core/export-part.js';
 import type { VmIdentity } from '../../core/identity.js';
 import type { Point } from '../../core/point.js';
-import { type PointFinding, refuseFindings } from '../../core/point-findings.js';
+import { isFileFinding, type PointFinding, refuseFindings } from '../../core/point-findings.js';
 import { QmpBackupError } from '../../errors.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
@@ -77,9 +77,9 @@ async function openPart(
   try {
     const catalog = await requireCatalog(target);
     const part = exportPartOf(catalog, { point, since });
-    refuseFindings(await findingsOf(target, part));
-    if (!lock) return part;
     const files = filesToExport(part.catalog.points).map(({ folder, file }) => `${folder}/${file}`);
+    refuseFindings(await findingsOf(target, part, new Set(files)));
+    if (!lock) return part;
     await markOpenFiles(target, { what: 'export', files, warn }, unwind);
     AbortSignal.any([signal, lock.signal]).throwIfAborted();
     return part;
@@ -88,12 +88,25 @@ async function openPart(
   }
 }
 
-/** Of the files of the part. What its points build on beside it is not looked at; what moved on into later points is there. */
-async function findingsOf(target: string, { catalog }: ExportPart): Promise<readonly PointFinding[]> {
+/**
+ * Of the files of the part. What is wrong with those that its points build on beside it is no reason to withhold it: who takes it in may have them whole. What
+ * moved on into later points is there.
+ */
+async function findingsOf(
+  target: string,
+  { catalog }: ExportPart,
+  exported: ReadonlySet<string>,
+): Promise<readonly PointFinding[]> {
   const whole = await requireCatalog(target);
   const chosen = new Set(catalog.points.map(({ id }) => id));
   const states = (await openEveryPoint(target, whole)).filter(({ point }) => chosen.has(point.id));
-  return states.flatMap(({ findings }) => findings).filter(({ code }) => code !== 'merged');
+  return states
+    .flatMap(({ findings }) => findings)
+    .filter((each) => each.code !== 'merged' && !(isFileFinding(each) && isBeside(each, exported)));
+}
+
+function isBeside({ subject, file }: PointFinding, exported: ReadonlySet<string>): boolean {
+  return file !== null && !exported.has(`${subject}/${file}`);
 }
 
 interface Writing {
