@@ -110,15 +110,19 @@ export interface DigestDeps {
 
 type ProvedFile = Pick<ChainFile, 'file' | 'sha256' | 'pieces'>;
 
-/** @throws QmpBackupError `damaged` for the first file in which `findDamage` finds any */
+/** Of files that are to be merged. @throws QmpBackupError `damaged` for the first file in which `findDamage` finds any */
 export async function refuseDamage(
   dir: string,
   files: readonly ProvedFile[],
   options: DigestOptions & { readonly onFile?: (file: string) => void },
   deps: DigestDeps,
 ): Promise<void> {
-  await refuseDamageBut(dir, files, options, deps, () => Promise.resolve(false));
+  await refuseDamageBut(dir, files, { ...options, hint: NOTHING_MERGED }, deps, () => Promise.resolve(false));
 }
+
+/** Points above may show nothing of the damage, and restore; a merge would seal it anew, among bytes that are proved. */
+const NOTHING_MERGED =
+  'Nothing was merged. Put the file back from another copy; or see which points are whole without it (qmpbackup verify --read-data), and begin a new chain (qmpbackup backup --level full).';
 
 /** As `refuseDamage`, of all files that a state needs, FULL first, but for what those above have healed: the state shows nothing of it. */
 export async function refuseDamageOfState(
@@ -134,14 +138,16 @@ export async function refuseDamageOfState(
 async function refuseDamageBut(
   dir: string,
   chain: readonly ProvedFile[],
-  options: DigestOptions & { readonly onFile?: (file: string) => void },
+  options: DigestOptions & { readonly onFile?: (file: string) => void; readonly hint?: string },
   deps: DigestDeps,
   isInOrder: (file: string, fault: FileFault) => Promise<boolean>,
 ): Promise<void> {
-  const { signal, rateLimit, besideCopy, onFile } = options;
+  const { signal, rateLimit, besideCopy, onFile, hint } = options;
   for (const each of chain) {
     if (hasDigest(each)) onFile?.(each.file);
     const found = await faultOf(dir, each, { signal, rateLimit, besideCopy }, deps);
-    if (found && !(await isInOrder(each.file, found))) refuseFindings([fileFinding(basename(dir), each.file, found)]);
+    if (found && !(await isInOrder(each.file, found))) {
+      refuseFindings([fileFinding(basename(dir), each.file, found)], hint === undefined ? {} : { hint });
+    }
   }
 }
