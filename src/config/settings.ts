@@ -43,7 +43,7 @@ const SHARED: Readonly<Record<string, readonly Verb[]>> = {
 
 /** What `run` decides, or what has a key of its own below; and what no file shall ask for unattended. */
 const NOT_IN_A_FILE: Readonly<Record<Verb, readonly string[]>> = {
-  backup: ['dryRun', 'output', 'verify'],
+  backup: ['dryRun', 'output', 'format', 'verify'],
   prune: ['dryRun', 'allowRemoveAll'],
   verify: ['point', 'at', 'readData', 'outdatedAfter', 'boot', 'arguments'],
 };

@@ -58,7 +58,7 @@ async function clustersIn(overwritten: NbdClient, part: Span): Promise<readonly 
 }
 
 /** The most that is read in one request, and that is read ahead of who takes it; bytes. */
-const PIECE = 512 * 1024;
+const PIECE = 1024 * 1024;
 const AHEAD = 16 * 1024 * 1024;
 /** Connections that are worth it: a server goes on with one while it waits until what it has sent by another is taken. */
 export const READERS = 4;

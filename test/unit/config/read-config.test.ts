@@ -99,7 +99,15 @@ describe('a configuration', () => {
       ...Object.keys(VERIFY_OPTIONS).map((name) => `verify.${name}`),
     ];
     expect(all.filter((each) => !named.has(each)).toSorted()).toEqual([
-      ...['backup.dryRun', 'backup.output', 'prune.allowRemoveAll', 'prune.dryRun', 'verify.arguments', 'verify.at'],
+      ...[
+        'backup.dryRun',
+        'backup.format',
+        'backup.output',
+        'prune.allowRemoveAll',
+        'prune.dryRun',
+        'verify.arguments',
+        'verify.at',
+      ],
       ...['verify.boot', 'verify.outdatedAfter', 'verify.point', 'verify.readData'],
     ]);
   });
