@@ -146,6 +146,25 @@ describe('backup --track overlay', () => {
     expect(await vm.chainOf('vdb')).toHaveLength(2);
   });
 
+  it('leaves out a disk that is being copied by somebody else, and goes on with it when that has ended', async () => {
+    const vm = await tracked();
+    await vm.writeAll(2, 0x91);
+    const copy = join(lab.dir, `${vm.domain.name}-theirs`);
+    await lab.virsh(['blockcopy', vm.domain.uuid, 'vdb', '--dest', copy, '--format', 'raw', '--transient-job']);
+    const skipping = [
+      ...[...vm.vm, 'backup', '--target', vm.target, '--level', 'inc', '--skip-failed-disks'],
+      ...['--method', 'overlay', '--track', 'overlay', '--overlay-dir', vm.overlays],
+    ];
+    expect((await expectCli(3, skipping)).stderr).toMatch(/vdb/);
+    await lab.virsh(['blockjob', vm.domain.uuid, 'vdb', '--abort']);
+    await vm.writeAll(3, 0x92);
+    const { point } = await vm.track('inc');
+    expect(point.disks.find(({ disk }) => disk === 'vdb')?.changed).toBe(2 * MiB);
+    expect(point.disks.find(({ disk }) => disk === 'vda')?.changed).toBe(MiB);
+    await vm.expectLayers(1);
+    await vm.expectRestored();
+  });
+
   it('leaves a snapshot of somebody else alone, below and above', async () => {
     const vm = await overlaidDomain(lab);
     const theirs = join(lab.dir, `${vm.domain.name}-theirs`);
