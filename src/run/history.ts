@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, isAbsolute, join } from 'node:path';
 import * as v from 'valibot';
 import { QmpBackupError } from '../errors.js';
+import { Unwind } from '../flow/unwind.js';
 import { replaceFile } from '../host/durable.js';
-import { fileError } from '../host/file-errors.js';
 import { readJsonFile } from '../host/plain-file.js';
+import { makeFolder } from '../repository/make-folder.js';
 
 /**
  * What is remembered of the runs of one configuration, `history.json` in a folder of its own: how the last run of each VM went, and
@@ -127,11 +127,8 @@ export async function readHistory(config: string): Promise<KnownHistory> {
 /** With what came of one VM, durably. For who holds the lock of the configuration. */
 export async function writeHistory({ config, vms }: RunHistory): Promise<void> {
   const folder = historyFolder(config);
-  try {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw fileError('make', folder, error);
-  }
+  // It stays.
+  await makeFolder(folder, new Unwind());
   const lines = vms.map((each) => JSON.stringify(each)).join(',\n');
   const text = `{"schema":${HISTORY_SCHEMA},"config":${JSON.stringify(config)},"vms":[\n${lines}\n]}\n`;
   await replaceFile(historyPath(folder), text, { mode: 0o600 });
