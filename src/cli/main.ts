@@ -13,6 +13,7 @@ import { createJsonLines } from './json-lines.js';
 import { isReaderStuck, lostAnswer, put, putAnswer } from './output.js';
 import { buildProgram } from './program.js';
 import { sourceStack } from './source-stack.js';
+import { endWithRun, leaveRun, takeStepMark } from './step-process.js';
 import type { CommandContext } from './wiring.js';
 
 /** Runs the program: the only file that decides how the process ends. */
@@ -35,6 +36,8 @@ for (const stream of [process.stdout, process.stderr]) stream.on('error', () => 
 
 if (isChildRun()) endWithParent();
 if (isInBackground()) endWithStarter();
+const isStep = takeStepMark();
+if (isStep) endWithRun();
 
 const opened: CommandContext[] = [];
 void main();
@@ -52,6 +55,7 @@ async function main(): Promise<void> {
   } finally {
     await opened[0]?.log.close();
     if (isInBackground()) hearNoStarter();
+    if (isStep) leaveRun();
     if (isChildRun()) await tellEnding(Number(process.exitCode ?? 0));
     // All else has ended, and nobody wants the rest of what waits.
     // eslint-disable-next-line no-restricted-syntax -- this is the one file that may

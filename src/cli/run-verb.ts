@@ -1,5 +1,6 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { formatBytes } from '../core/bytes.js';
 import { countsWhereStrict } from '../core/warning.js';
 import type { ErrorCode } from '../errors.js';
@@ -11,6 +12,7 @@ import type { PruneDocument } from './documents/schemas/prune.js';
 import type { ReportDocument } from './documents/schemas/report.js';
 import type { VerifyDocument } from './documents/schemas/verify.js';
 import { formatDuration } from './render/units.js';
+import { STEP_ENV } from './step-process.js';
 
 /**
  * Runs a verb for `run` in a process of its own: one that hangs, crashes or takes much memory is none of the others'. What it
@@ -23,9 +25,11 @@ export function createRunVerb(): RunVerb {
       process.execPath,
       [...process.execArgv, ...process.argv.slice(1, 2), '--json=lines', '--quiet', ...args],
       {
-        stdio: ['ignore', 'pipe', 'pipe'],
+        stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+        env: { ...process.env, ...STEP_ENV },
       },
-    );
+      // Of pipes beside a channel Node's types know nothing.
+    ) as ChildProcessByStdio<null, Readable, Readable>;
     const end = (): void => void child.kill('SIGTERM');
     signal.addEventListener('abort', end, { once: true });
     if (signal.aborted) end();
