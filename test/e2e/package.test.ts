@@ -73,5 +73,8 @@ describe('the Debian package', () => {
     });
     expect(all).toBe('');
     expect(unit).toContain('KillMode=process');
+    // What it says of a unit of root that opens devices, any folder and the network.
+    const judged = await execa('systemd-analyze', ['security', '--offline=yes', '--threshold=65', join(dir, service)]);
+    expect(judged.stdout).toMatch(/Overall exposure level for qmpbackup\.service: \d/);
   });
 });
