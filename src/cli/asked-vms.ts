@@ -40,6 +40,8 @@ export interface AskedVms {
   /** Absolute path; null where targets were named. */
   readonly config: string | null;
   readonly targets: readonly string[];
+  /** Why there may be more VMs. */
+  readonly failures: readonly string[];
   readonly warnings: readonly Warning[];
   readonly readers: (now: Date) => Promise<readonly VmReader[]>;
 }
@@ -52,7 +54,13 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
   const maxAgeMs = maxAge === undefined ? null : maxAge * DAY_MS;
   if (target !== undefined) {
     const targets = target.map((each) => resolve(each));
-    return { config: null, targets, warnings: [], readers: (now) => readersOfTargets(targets, { now, maxAgeMs }) };
+    return {
+      config: null,
+      targets,
+      failures: [],
+      warnings: [],
+      readers: (now) => readersOfTargets(targets, { now, maxAgeMs }),
+    };
   }
   const config = await loadConfig(named);
   const { vms, failures } = await vmsOf(config);
@@ -67,8 +75,9 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
   return {
     config: config.file,
     targets: [...vms.map(targetOf), ...history.vms.map((each) => each.target)],
+    failures,
     warnings,
-    readers: (now) => Promise.resolve(readersOfConfig(vms, history, { now, maxAgeMs })),
+    readers: (now) => Promise.resolve(readersOfConfig(vms, history, { now, maxAgeMs, isAll: failures.length === 0 })),
   };
 }
 

@@ -52,12 +52,19 @@ function criticalIn({ unread, isGone, ageMs, run }: StatusFacts): readonly Reaso
   return found.map((text) => ({ level: 'critical', text }));
 }
 
+/** A clock that went back by less is not worth a word. */
+const FUTURE_MS = 86_400_000;
+
 function warningsIn({ ageMs, maxAgeMs, damaged, notBooted, run }: StatusFacts): readonly Reason[] {
   const found: string[] = [];
   // One that is off, and is left out for that, does not change: its last point stays as good as it was.
   const isJudged = run?.result !== 'skipped';
   if (isJudged && ageMs !== null && maxAgeMs !== null && ageMs > maxAgeMs) {
     found.push(`the newest good point is ${spanText(ageMs)} old, ${spanText(maxAgeMs)} are allowed`);
+  }
+  // Until its time has come it would hide that there is no newer one.
+  if (ageMs !== null && ageMs < -FUTURE_MS) {
+    found.push(`the newest good point is ${spanText(-ageMs)} in the future: a clock is wrong, or was when it was made`);
   }
   if (damaged > 0) found.push(damaged === 1 ? '1 point cannot be restored' : `${damaged} points cannot be restored`);
   if (notBooted !== null) found.push(notBooted);

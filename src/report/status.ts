@@ -49,12 +49,16 @@ interface Asking {
   readonly maxAgeMs: number | null;
 }
 
-/** Of the VMs of a configuration, and of those that its runs knew and nothing knows any more while their targets are there. */
+/**
+ * Of the VMs of a configuration, and of those that its runs knew and nothing knows any more while their targets are there.
+ * `isAll`: false where not all could be asked which VMs there are, so that those may be there as before.
+ */
 export function readersOfConfig(
   vms: readonly Vm[],
   history: RunHistory,
-  { now, maxAgeMs }: Asking,
+  { isAll, ...asking }: Asking & { readonly isAll: boolean },
 ): readonly VmReader[] {
+  const { now, maxAgeMs } = asking;
   const known = vms.map((vm): VmReader => {
     const days = daysIn(settingAt(vm, 'max-age'));
     const asked: Asked & { readonly label: string | null } = {
@@ -65,15 +69,15 @@ export function readersOfConfig(
     return { evidence: settingAt(vm, 'verify.evidence'), read: async () => [await statusAt(asked)] };
   });
   const left = history.vms.filter((each) => !vms.some(({ name }) => name === each.vm));
-  const gone = left.map((each): VmReader => ({ evidence: null, read: () => statusOfGone(each, now) }));
+  const gone = left.map((each): VmReader => ({ evidence: null, read: () => statusOfLeft(each, asking, isAll) }));
   return [...known, ...gone];
 }
 
-async function statusOfGone(history: VmHistory, now: Date): Promise<readonly VmStatus[]> {
+async function statusOfLeft(history: VmHistory, asking: Asking, isGone: boolean): Promise<readonly VmStatus[]> {
   const { vm, target, folder } = history;
   // What does not answer may be there.
   if ((await within(ANSWER_MS, isThere(target))) === false) return [];
-  const asked = { vm, target: folder ?? target, label: null, isGone: true, now, maxAgeMs: null, history };
+  const asked = { vm, target: folder ?? target, label: null, ...asking, isGone, history };
   return [await statusAt(asked)];
 }
 
@@ -101,10 +105,11 @@ async function statusesIn(target: string, asking: Asking): Promise<readonly VmSt
   ];
 }
 
-/** All at once: one that does not answer holds up no other. */
-export async function statusOf(readers: readonly VmReader[]): Promise<Status> {
+/** All at once: one that does not answer holds up no other. `isAll`: as of `readersOfConfig`; of VMs that nobody knows nothing can be well. */
+export async function statusOf(readers: readonly VmReader[], isAll: boolean): Promise<Status> {
   const vms = (await Promise.all(readers.map((each) => each.read()))).flat();
-  return { level: worstLevel(vms.map(({ level }) => level)), vms };
+  const levels = vms.map(({ level }) => level);
+  return { level: worstLevel(isAll ? levels : [...levels, 'warning']), vms };
 }
 
 function monthlyName(vm: Vm): string | null {

@@ -65,6 +65,21 @@ ${more}`,
     await configure('fail');
     expect(resultOf(await run(3), 'db')).toBe('failed');
 
+    // libvirt is away, and with it all that it would be asked for: nothing is gone, and nothing is well.
+    const env = { STATE_DIRECTORY: join(dir, 'state'), NO_COLOR: '1' };
+    await lab.stopDaemon('graceful');
+    const status = await qmpbackup(['status', '--plugin', '--config', config], { env });
+    expect(status.stdout).not.toContain('no longer found');
+    expect(status.stdout).toMatch(/^QMPBACKUP CRITICAL - 1 of 2 VMs: db: .*config\.yaml:4: /);
+    const blind = await qmpbackup(['run', '--config', config], { env });
+    expect([blind.exitCode, blind.stderr]).toEqual([
+      1,
+      expect.stringMatching(/not all VMs could be found \(there is none\)/),
+    ]);
+    const unknown = await qmpbackup(['run', 'db', '--config', config], { env });
+    expect([unknown.exitCode, unknown.stderr]).toEqual([1, expect.stringMatching(/not all VMs could be found \(db\)/)]);
+    await lab.startDaemon();
+
     await configure('offline', `vms: { lost: { domain: no-such-domain, connect: "${lab.uri}" } }`);
     const lost = await run(3);
     expect(lost.vms.find(({ vm }) => vm === 'lost')?.run.steps[0]?.why).toMatch(/no domain no-such-domain/);

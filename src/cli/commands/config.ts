@@ -77,7 +77,7 @@ async function runShow(name: string, { config: named }: Flags, context: CommandC
   const config = await loadConfig(named);
   const { vms, failures } = await vmsOf(config);
   for (const why of failures) context.warn(warning('not-discovered', why));
-  for (const vm of chosenVms(vms, [name])) {
+  for (const vm of chosenVms(vms, [name], failures)) {
     const settings = shownSettings(vm);
     context.answer(
       (warnings) => configShowDocument(config, vm, settings, warnings),

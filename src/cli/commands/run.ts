@@ -107,7 +107,7 @@ async function runVms(
   for (const why of failures) context.warn(warning('not-discovered', why));
   const progress = createRunProgress(log);
   const runVerb = createRunVerb();
-  const result = await runAll(config, chosenVms(vms, names), {
+  const result = await runAll(config, chosenVms(vms, names, failures), {
     ...{ signal, now, dryRun, powerOf, random: Math.random, runVerb },
     report: (event) => tell(event, context, { progress, dryRun, onStart }),
   });

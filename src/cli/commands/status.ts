@@ -56,14 +56,14 @@ async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
     if (apart !== undefined && (await hasRunAsChild(apart))) return;
     asked.warnings.forEach(context.warn);
     const now = context.now();
-    const status = await statusOf(await asked.readers(now));
+    const status = await statusOf(await asked.readers(now), asked.failures.length === 0);
     if (prometheus === '-') putAnswer(prometheusText(status, now));
     else if (prometheus !== undefined)
       await replaceFile(resolve(prometheus), prometheusText(status, now), { mode: 0o644 });
     if (prometheus !== '-') {
       context.answer(
         (warnings) => statusDocument(status, { config: asked.config, at: now }, warnings),
-        () => (plugin ? pluginLine(status) : renderStatus(status)),
+        () => (plugin ? pluginLine(status, asked.failures) : renderStatus(status)),
       );
     }
     context.exitWith(STATUS_EXIT[status.level]);

@@ -15,6 +15,7 @@ describe('whether all is well with a VM', () => {
     ['its point is too old', { ageMs: 30 * HOUR_MS }, 'warning', /30 h old, 26 h are allowed/],
     ['nobody said how old it may be', { ageMs: 9_000 * HOUR_MS, maxAgeMs: null }, 'ok', null],
     ['a clock went back', { ageMs: -HOUR_MS }, 'ok', null],
+    ['a clock was wrong', { ageMs: -900 * HOUR_MS }, 'warning', /37 d in the future: a clock is wrong/],
     ['there is no good point', { ageMs: null }, 'critical', /no good point/],
     ['its target cannot be read', { ageMs: null, unread: 'cannot read it' }, 'critical', /^cannot read it$/],
     ['it is gone', { isGone: true }, 'critical', /no longer found/],
