@@ -86,8 +86,15 @@ export async function readersOfTargets(targets: readonly string[], asking: Askin
   const found = await Promise.all(
     targets.map(async (target) => {
       const folders = await collectFailure(summarizedFolders(target));
-      const each = 'failed' in folders ? [target] : folders;
-      return each.map((folder): VmReader => ({ evidence: null, read: () => statusesIn(folder, asking) }));
+      if (!('failed' in folders)) {
+        return folders.map((folder): VmReader => ({ evidence: null, read: () => statusesIn(folder, asking) }));
+      }
+      const unread = judged(
+        { ...asking, target, isGone: false, history: null, vm: basename(target) },
+        null,
+        folders.failed,
+      );
+      return [{ evidence: null, read: () => Promise.resolve([unread]) }];
     }),
   );
   return found.flat();
