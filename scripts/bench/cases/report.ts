@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { makeUpTarget } from '../../../test/support/made-up-targets.js';
-import { against, type Bench, type Case, MiB, ofEachProgram, type Program, type Take, timed } from '../case.js';
+import { against, beside, type Bench, type Case, MiB, ofEachProgram, type Program, type Take, timed } from '../case.js';
 import { peakMemory } from '../peak-memory.js';
 import { runProgram } from '../programs.js';
 
@@ -28,7 +28,13 @@ export const report: Case = {
     const programs = await ofEachProgram(bench, (program) =>
       Promise.resolve(onceMade(bench, (output) => timed(() => runProgram(program, asked(targets, output))))),
     );
-    return [...programs, against('JSON.parse', () => timed(() => execa(process.execPath, ['-e', READ, targets])))];
+    const [program] = bench.programs;
+    if (!program) throw new Error('there is no program to measure');
+    return [
+      ...programs,
+      beside('status', () => timed(() => runProgram(program, ['status', '--target', targets]))),
+      against('JSON.parse', () => timed(() => execa(process.execPath, ['-e', READ, targets]))),
+    ];
   },
 };
 
