@@ -53,14 +53,18 @@ export interface BackupResult {
 export interface BackupContext extends VerbContext<BackupEvent> {
   /** Takes the archive of a stream (`output: '-'`), as fast as it likes. */
   readonly archive?: ((bytes: Buffer) => Promise<void>) | undefined;
-  /** Takes the disks of a copy that is no point; made by `backup`. */
-  readonly raw?: RawSink | undefined;
+}
+
+/** As the stages of a run have it. */
+export interface StageContext extends BackupContext {
+  /** Takes the disks of a copy that is no point. */
+  readonly raw: RawSink | undefined;
 }
 
 /** What every stage of one run shares. */
 export interface BackupRun {
   readonly options: BackupOptions;
-  readonly context: BackupContext;
+  readonly context: StageContext;
   readonly identity: VmIdentity;
   readonly target: string;
   readonly attempt: string;

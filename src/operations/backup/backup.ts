@@ -3,7 +3,7 @@ import type { Backend } from '../../backends/backend.js';
 import { openOfflineBackend } from '../../backends/offline/backend.js';
 import { openQmpBackend } from '../../backends/qmp/backend.js';
 import { type BackupOptions, backupOptions, type BackupRequest } from '../../backends/backup-options.js';
-import type { BackupContext, BackupResult } from '../../backends/backup-run.js';
+import type { BackupContext, BackupResult, StageContext } from '../../backends/backup-run.js';
 import { contextOf } from '../../backends/verb-context.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { freeSpace } from '../../host/free-space.js';
@@ -20,7 +20,7 @@ export function backup(request: BackupRequest, given: Partial<BackupContext> = {
     const options = asked.output === null ? asked : { ...asked, target: await streamFolder(unwind) };
     const outside = { ...contextOf(given), archive: given.archive };
     const raw = await rawSink(options, outside, unwind);
-    const context: BackupContext = { ...outside, raw };
+    const context: StageContext = { ...outside, raw };
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
     await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
     const backend = await openBackend(options, context, unwind);

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Backend } from '../../backends/backend.js';
 import type { BackupOptions } from '../../backends/backup-options.js';
-import type { BackupContext, BackupResult, BackupRun } from '../../backends/backup-run.js';
+import type { BackupResult, BackupRun, StageContext } from '../../backends/backup-run.js';
 import { deadStreams, type SweptVm, sweepStreams } from '../../backends/dead-streams.js';
 import { TargetWatch } from '../../backends/target-watch.js';
 import { identityOf } from '../../core/identity.js';
@@ -30,7 +30,7 @@ import { repairOtherMonths } from './repair-months.js';
 /** All of a backup once the VM is locked and has been looked at. */
 export async function backUp(
   options: BackupOptions,
-  context: BackupContext,
+  context: StageContext,
   backend: Backend,
   unwind: Unwind,
 ): Promise<BackupResult> {
