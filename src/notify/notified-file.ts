@@ -1,11 +1,7 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { QmpBackupError } from '../errors.js';
-import { replaceFile } from '../host/durable.js';
-import { fileError } from '../host/file-errors.js';
-import { readJsonFile } from '../host/plain-file.js';
 import { historyFolder } from '../run/history.js';
+import { readRemembered, writeRemembered } from '../run/remembered.js';
 
 /**
  * What each notifier of a configuration was told, `notified.json` beside the history. Written once a message was delivered: one that
@@ -36,9 +32,6 @@ export type Notified = Omit<v.InferOutput<typeof notified>, 'schema'>;
 
 const NOTHING: Notified = { notifiers: [], lockedOutSince: null };
 
-/** Bytes. */
-const LIMIT = 64 * 1024 * 1024;
-
 function notifiedPath(config: string): string {
   return join(historyFolder(config), 'notified.json');
 }
@@ -50,29 +43,14 @@ export interface KnownNotified {
 }
 
 export async function readNotified(config: string): Promise<KnownNotified> {
-  const path = notifiedPath(config);
-  try {
-    const value = await readJsonFile(path, LIMIT, 'It is begun anew.');
-    if (value === undefined) return { notified: NOTHING, lost: null };
-    const result = v.safeParse(notified, value);
-    if (result.success) return { notified: result.output, lost: null };
-    return { notified: NOTHING, lost: `${path} is damaged, or of another version` };
-  } catch (error) {
-    if (!(error instanceof QmpBackupError)) throw error;
-    return { notified: NOTHING, lost: error.message };
-  }
+  const { value, lost } = await readRemembered(notifiedPath(config), notified);
+  return { notified: value ?? NOTHING, lost };
 }
 
 /** Durably. For who holds the lock on it. */
 export async function writeNotified(config: string, { notifiers, lockedOutSince }: Notified): Promise<void> {
-  const folder = historyFolder(config);
-  try {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw fileError('make', folder, error);
-  }
   const text = `${JSON.stringify({ schema: NOTIFIED_SCHEMA, notifiers, lockedOutSince }, null, 1)}\n`;
-  await replaceFile(notifiedPath(config), text, { mode: 0o600 });
+  await writeRemembered(notifiedPath(config), text);
 }
 
 /** Of those that there are: who could not be told, since when and why. */

@@ -2,11 +2,7 @@ import { createHash } from 'node:crypto';
 import { homedir } from 'node:os';
 import { basename, isAbsolute, join } from 'node:path';
 import * as v from 'valibot';
-import { QmpBackupError } from '../errors.js';
-import { Unwind } from '../flow/unwind.js';
-import { replaceFile } from '../host/durable.js';
-import { readJsonFile } from '../host/plain-file.js';
-import { makeFolder } from '../repository/make-folder.js';
+import { readRemembered, writeRemembered } from './remembered.js';
 
 /**
  * What is remembered of the runs of one configuration, `history.json` in a folder of its own: how the last run of each VM went, and
@@ -81,9 +77,6 @@ export type StepRecord = v.InferOutput<typeof step>;
 export type VmHistory = v.InferOutput<typeof vmHistory>;
 export type RunHistory = v.InferOutput<typeof history>;
 
-/** Bytes. */
-const LIMIT = 256 * 1024 * 1024;
-
 /** Where the history of a configuration is kept. `env`: `STATE_DIRECTORY` is what systemd gives a unit. */
 export function historyFolder(config: string, env: NodeJS.ProcessEnv = process.env): string {
   const digest = createHash('sha256').update(config).digest('hex').slice(0, 12);
@@ -110,28 +103,15 @@ export interface KnownHistory {
 
 /** What is remembered. A file that cannot be used holds up no run: it is begun anew. */
 export async function readHistory(config: string): Promise<KnownHistory> {
-  const none = { schema: HISTORY_SCHEMA, config, vms: [] } as const;
-  try {
-    const path = historyPath(historyFolder(config));
-    const value = await readJsonFile(path, LIMIT, 'It is begun anew.');
-    if (value === undefined) return { history: none, lost: null };
-    const result = v.safeParse(history, value);
-    if (result.success) return { history: result.output, lost: null };
-    return { history: none, lost: `${path} is damaged, or of another version` };
-  } catch (error) {
-    if (!(error instanceof QmpBackupError)) throw error;
-    return { history: none, lost: error.message };
-  }
+  const { value, lost } = await readRemembered(historyPath(historyFolder(config)), history);
+  return { history: value ?? { schema: HISTORY_SCHEMA, config, vms: [] }, lost };
 }
 
 /** With what came of one VM, durably. For who holds the lock of the configuration. */
 export async function writeHistory({ config, vms }: RunHistory): Promise<void> {
-  const folder = historyFolder(config);
-  // It stays.
-  await makeFolder(folder, new Unwind());
   const lines = vms.map((each) => JSON.stringify(each)).join(',\n');
   const text = `{"schema":${HISTORY_SCHEMA},"config":${JSON.stringify(config)},"vms":[\n${lines}\n]}\n`;
-  await replaceFile(historyPath(folder), text, { mode: 0o600 });
+  await writeRemembered(historyPath(historyFolder(config)), text);
 }
 
 export function historyOf({ vms }: RunHistory, name: string): VmHistory | undefined {

@@ -1,15 +1,15 @@
 import { mkdir, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
 import { checkFs, checkWrittenFiles } from '../support/lab/compare.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { flush } from '../support/lab/guest-writes.js';
 import type { DomainDisk, LabDomain } from '../support/lab/libvirt-domain.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
-import { makeLabDir, run } from '../support/lab/programs.js';
+import { run } from '../support/lab/programs.js';
 import { patient } from '../support/patience.js';
 import { type BackupAnswer, textsOf } from '../support/scenario.js';
+import { useLibvirt, useSmallFolder } from '../support/use-libvirt.js';
 
 /** A real guest that writes all the time, to a qcow2 image, a raw file and a block device. */
 const MiB = 1024 * 1024;
@@ -19,20 +19,8 @@ interface Answer extends BackupAnswer {
   readonly freeze: { readonly fileSystems: number } | null;
 }
 
-let small: string;
-let lab: LibvirtLab;
-beforeAll(async () => {
-  // Before the libvirt of the lab, which sees only what was mounted by then.
-  small = join(await makeLabDir(), 'small');
-  await mkdir(small);
-  await run('mount', ['-t', 'tmpfs', '-o', 'size=24m,mode=0755', 'qmplab', small]);
-  lab = await startLibvirt();
-}, patient(180_000));
-afterAll(async () => {
-  await lab?.close();
-  await run('umount', ['-l', small]);
-  await rm(dirname(small), { recursive: true });
-});
+const small = useSmallFolder('24m');
+const lab = useLibvirt();
 
 interface Writing {
   readonly domain: LabDomain;
@@ -150,7 +138,7 @@ describe('the folder of the overlays gets full', () => {
     const vm = await writingDomain('full');
     const { domain } = vm;
     await domain.guest.pauseWorkload();
-    const slow = ['--overlay-dir', small, '--speed-limit', '64K', '--no-digest'];
+    const slow = ['--overlay-dir', small(), '--speed-limit', '64K', '--no-digest'];
     for (const reserve of ['16M', '0']) {
       const args = ['--connect', lab.uri, '--domain', 'full', 'backup', '--target', vm.target, '--level', 'full'];
       const tool = startCli([...args, '--method', 'overlay', ...slow, '--reserve', reserve]);

@@ -1,34 +1,22 @@
-import { mkdir, readdir, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { mkdir, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { domainScenario, guardsOf } from '../support/domain-scenario.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { expectPattern, flush, write } from '../support/lab/guest-writes.js';
-import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
-import { makeLabDir, run } from '../support/lab/programs.js';
+import { run } from '../support/lab/programs.js';
 import { type OverlaidDomain, overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
 import { patient } from '../support/patience.js';
 import { startRun } from '../support/running-backup.js';
+import { useLibvirt, useSmallFolder } from '../support/use-libvirt.js';
 
 /** Overlays that a run could not merge: who does it then, and whose bytes they may be by now. */
 const MiB = 1024 * 1024;
 
-let small: string;
-let lab: LibvirtLab;
-beforeAll(async () => {
-  // Before the libvirt of the lab, which sees only what was mounted by then.
-  small = join(await makeLabDir(), 'small');
-  await mkdir(small);
-  await run('mount', ['-t', 'tmpfs', '-o', 'size=48m,mode=0755', 'qmplab', small]);
-  lab = await startLibvirt();
-}, patient(180_000));
-afterAll(async () => {
-  await lab?.close();
-  await run('umount', ['-l', small]);
-  await rm(dirname(small), { recursive: true });
-});
+const small = useSmallFolder('48m');
+const lab = useLibvirt();
 
 const COPYING: CrashPoint = { when: 'after', call: 'spawn', matches: /^setpriv .*qemu-nbd/ };
 
@@ -170,7 +158,7 @@ describe('a commit', () => {
   });
 
   it('into an image whose file system is full leaves the guest on the overlay, and the next run goes on', async () => {
-    const file = join(small, 'full-vda');
+    const file = join(small(), 'full-vda');
     await createImage({ file, format: 'raw', size: 64 * MiB });
     const { domain, ...vm } = await domainScenario(lab, {
       name: 'full-base',
@@ -188,8 +176,8 @@ describe('a commit', () => {
     await write(domain, 'vda', { offset: 30 * MiB, length: MiB, pattern: 0x72 });
     expect(await readdir(overlays)).toHaveLength(2);
     expect((await vm.backup('inc', ...tracked)).point.level).toBe('inc');
-    await run('mount', ['-o', 'remount,size=96m', small]);
-    await lab.inside('mount', ['-o', 'remount,size=96m', small]);
+    await run('mount', ['-o', 'remount,size=96m', small()]);
+    await lab.inside('mount', ['-o', 'remount,size=96m', small()]);
     expect((await vm.backup('inc', ...tracked)).point).toMatchObject({ level: 'inc', number: 3 });
     expect(await readdir(overlays)).toHaveLength(1);
     await expectCli(0, [...vm.vm, 'consolidate-source']);
