@@ -274,7 +274,11 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     const [report] = (await readBlocks('docs/guide/report.md')).filter(({ language }) => language === 'yaml');
     await mkdir(join(web1.dir, 'qmpbackup'));
     await mkdir(join(web1.dir, 'lib/prometheus/node-exporter'), { recursive: true });
-    const names = (): Readonly<Record<string, string>> => ({ ...web1.names(), '/var/www': web1.dir });
+    const names = (): Readonly<Record<string, string>> => ({
+      ...web1.names(),
+      '/var/www/backups': join(web1.dir, 'pages'),
+      '/var/lib/backups.html': join(web1.dir, 'all-in-one.html'),
+    });
     await writeFile(join(web1.dir, 'qmpbackup/config.yaml'), named(`${config!.text}\n${report!.text}`, names()));
     const env = { XDG_CONFIG_HOME: web1.dir, STATE_DIRECTORY: join(web1.dir, 'state') };
     await runPage('docs/guide/report.md', { names, env });
@@ -432,6 +436,13 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
     await run('qemu-io', ['-c', 'write -P 3 1M 1M', join(overlays, 'monday.qcow2')]);
     const monday = ['-b', join(overlays, 'monday.qcow2'), '-F', 'qcow2'];
     await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...monday, join(overlays, 'tuesday.qcow2')]);
+    for (const disk of ['system', 'data']) {
+      const file = join(overlays, `${disk}.qcow2`);
+      await run('qemu-img', ['create', '-q', '-f', 'qcow2', file, '8M']);
+      const above = join(overlays, `${disk}-monday.qcow2`);
+      await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', file, '-F', 'qcow2', above]);
+      await run('qemu-io', ['-c', 'write -P 4 2M 1M', above]);
+    }
     const names = { '/backup/old': old.folder, '/backup/python': python.target, '/old': overlays };
     await runPage('docs/guide/other-tools.md', { names: () => ({ ...web1.names(), ...names }) });
     await expectNewestEquals(join(web1.dir, 'backup/imported'), { vda: newest }, web1.dir);
