@@ -57,22 +57,23 @@ async function clustersIn(overwritten: NbdClient, part: Span): Promise<readonly 
   return [...piecesOf(clusters, IMAGE_CLUSTER)];
 }
 
-/** The most that is read in one request, and that is read ahead of who takes it; bytes. */
-const PIECE = 1024 * 1024;
-const AHEAD = 16 * 1024 * 1024;
+/** The most that is read in one request: of smaller ones a server makes less a second, of larger ones fewer are under way. */
+const PIECE = 512 * 1024;
+/** What is asked for at once where a server answers wrongly; bytes. */
+const WINDOW = 4 * 1024 * 1024;
+/** The most that is read ahead of who takes it. */
+const AHEAD = 4 * WINDOW;
 /** Connections that are worth it: a server goes on with one while it waits until what it has sent by another is taken. */
 export const READERS = 4;
 
 interface Chunk {
   readonly offset: number;
   readonly bytes: Buffer;
-  /** That the bytes are in. */
-  readonly buffer: Buffer;
 }
 
 /**
- * The bytes of `spans`, in order and with their offsets, by several connections to the same export; each chunk is valid until the next is asked for. What is not taken is not read: so much is read ahead
- * and no more.
+ * The bytes of `spans`, which begin at multiples of a cluster, in order and with their offsets, by several connections to the same export;
+ * each chunk is valid until the next is asked for. What is not taken is not read: so much is read ahead and no more.
  *
  * @throws as the client's `read`
  */
@@ -81,41 +82,70 @@ export async function* readInOrder(
   spans: readonly Span[],
   { overwritten }: ReadThrough,
 ): AsyncGenerator<Chunk, void> {
-  const free: Buffer[] = Array.from({ length: AHEAD / PIECE }, () => Buffer.allocUnsafeSlow(PIECE));
-  const under: Promise<Chunk>[] = [];
-  const begin = (client: NbdClient, buffer: Buffer, span: Span): void => {
-    const { offset, length } = span;
-    const reading = readPiece(client, span, buffer, overwritten).then(() => ({
-      ...{ offset, buffer, bytes: buffer.subarray(0, length) },
-    }));
-    // Whoever takes it hears of its failure; the others end with the connection.
-    reading.catch(() => undefined);
-    under.push(reading);
-  };
-  const pieces = piecesOf(spans, PIECE);
+  const free: Buffer[] = Array.from({ length: AHEAD / WINDOW }, () => Buffer.allocUnsafeSlow(WINDOW));
+  const under: { readonly buffer: Buffer; readonly chunks: Promise<readonly Chunk[]> }[] = [];
+  const windows = windowsOf(piecesOf(spans, PIECE));
   let turn = 0;
+  const read = async ({ offset, bytes }: Chunk): Promise<void> => clients[turn++ % clients.length]?.read(offset, bytes);
   for (;;) {
-    while (free.length > 0) {
-      const next = pieces.next();
-      const [client, buffer] = next.done ? [] : [clients[turn++ % clients.length], free.pop()];
-      if (next.done || !client || !buffer) break;
-      begin(client, buffer, next.value);
+    for (let buffer = free.pop(); buffer; buffer = free.pop()) {
+      const next = windows.next();
+      if (next.done) break;
+      const chunks = readWindow(placed(next.value, buffer), read, overwritten);
+      // Whoever takes it hears of its failure; the others end with the connection.
+      chunks.catch(() => undefined);
+      under.push({ buffer, chunks });
     }
-    const read = await under.shift();
-    if (!read) return;
-    yield read;
-    free.push(read.buffer);
+    const oldest = under.shift();
+    if (!oldest) return;
+    yield* await oldest.chunks;
+    free.push(oldest.buffer);
   }
 }
 
+function placed(pieces: readonly Span[], buffer: Buffer): readonly Chunk[] {
+  let end = 0;
+  return pieces.map(({ offset, length }) => ({ offset, bytes: buffer.subarray(end, (end += length)) }));
+}
+
 /** What was not overwritten when all was read was read rightly. */
-async function readPiece(client: NbdClient, span: Span, into: Buffer, overwritten: NbdClient | null): Promise<void> {
-  await client.read(span.offset, into.subarray(0, span.length));
-  if (!overwritten) return;
-  const clusters = await clustersIn(overwritten, span);
-  const read = ({ offset, length }: Span): Promise<void> =>
-    client.read(offset, into.subarray(offset - span.offset, offset - span.offset + length));
-  await Promise.all(clusters.map(read));
+async function readWindow(
+  chunks: readonly Chunk[],
+  read: (chunk: Chunk) => Promise<void>,
+  overwritten: NbdClient | null,
+): Promise<readonly Chunk[]> {
+  await Promise.all(chunks.map(read));
+  const [first, last] = [chunks[0], chunks.at(-1)];
+  if (!overwritten || !first || !last) return chunks;
+  const length = last.offset + last.bytes.length - first.offset;
+  const clusters = await clustersIn(overwritten, { offset: first.offset, length });
+  // None lies across the end of a chunk.
+  const doubtful = clusters.flatMap((cluster) => {
+    const chunk = chunks.find(
+      ({ offset, bytes }) => cluster.offset >= offset && cluster.offset < offset + bytes.length,
+    );
+    if (!chunk) return [];
+    const at = cluster.offset - chunk.offset;
+    return [{ offset: cluster.offset, bytes: chunk.bytes.subarray(at, at + cluster.length) }];
+  });
+  await Promise.all(doubtful.map(read));
+  return chunks;
+}
+
+/** Pieces that lie in the same multiple of a window, together. */
+function* windowsOf(pieces: Iterable<Span>): Generator<readonly Span[], undefined, undefined> {
+  let window: Span[] = [];
+  const numberOf = ({ offset }: Span): number => Math.floor(offset / WINDOW);
+  for (const piece of pieces) {
+    const [first] = window;
+    if (first && numberOf(first) !== numberOf(piece)) {
+      yield window;
+      window = [];
+    }
+    window.push(piece);
+  }
+  if (window.length > 0) yield window;
+  return undefined;
 }
 
 /** No piece lies across a multiple of `length`. */
