@@ -41,8 +41,8 @@ export interface ReportResult {
 /** One page takes so many VMs at most: more would be no page that a browser shows. */
 const MOST_IN_A_PAGE = 25;
 
-/** So many at a time: the points of these are held at once, and one that does not answer holds up no more than its lane. */
-const LANES = 8;
+/** So many at a time: the points of these are held at once (15 MB of 720 points), and one that does not answer holds up no more than its lane. */
+const LANES = 2;
 
 /** Those of others may be read by whoever reads the folder; who may do that is up to whose folder it is. */
 const [FILE_MODE, FOLDER_MODE] = [0o644, 0o755];
