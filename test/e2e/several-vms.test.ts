@@ -47,7 +47,8 @@ it('a VM whose catalog is damaged is named by list, prune, consolidate and statu
   }
   const status = (await expectCli(2, ['--json', 'status', '-t', root])).json<Judged>();
   expect(status.vms.map((each) => `${each.target.slice(root.length)} ${each.level}`).toSorted()).toEqual([
-    ' ok',
     '/broken critical',
+    '/one ok',
+    '/two ok',
   ]);
 });
