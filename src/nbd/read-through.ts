@@ -60,11 +60,11 @@ async function clustersIn(overwritten: NbdClient, part: Span): Promise<readonly 
 /** The most that is read in one request: of smaller ones a server makes less a second, of larger ones fewer are under way. */
 const PIECE = 512 * 1024;
 /** What is asked for at once where a server answers wrongly; bytes. */
-const WINDOW = 4 * 1024 * 1024;
-/** The most that is read ahead of who takes it. */
-const AHEAD = 4 * WINDOW;
+const WINDOW = 2 * 1024 * 1024;
+/** The most that is read ahead of who takes it: more leaves the cache of a processor, and is slower. */
+const AHEAD = 3 * WINDOW;
 /** Connections that are worth it: a server goes on with one while it waits until what it has sent by another is taken. */
-export const READERS = 4;
+export const READERS = 2;
 
 interface Chunk {
   readonly offset: number;
