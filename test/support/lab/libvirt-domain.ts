@@ -243,7 +243,7 @@ function boot({ kernel, initramfs }: GuestImages, words: string): string {
 
 export function diskXml(disk: DomainDisk): string {
   const { target, file, iothread, device = 'disk', format = device === 'disk' ? 'qcow2' : 'raw', xml = '' } = disk;
-  const isDevice = file?.startsWith('/dev/') ?? false;
+  const isDevice = file !== undefined && (statSync(file, { throwIfNoEntry: false })?.isBlockDevice() ?? false);
   return `    <disk type='${isDevice ? 'block' : 'file'}' device='${device}'>
       <driver name='qemu' type='${format}' discard='unmap'${iothread === undefined ? '' : ` iothread='${iothread}'`}/>
       ${file === undefined ? '' : `<source ${isDevice ? 'dev' : 'file'}='${escapeXml(file)}'/>`}
