@@ -1,4 +1,4 @@
-import { isAlias, isMap, isPair, isScalar, isSeq, type LineCounter, type Node, type Pair, type YAMLMap } from 'yaml';
+import { isMap, isPair, isScalar, isSeq, type LineCounter, type Node, type Pair, type YAMLMap } from 'yaml';
 import { nearestName } from '../core/nearest-name.js';
 import type { OptionRule } from '../core/option-rules.js';
 import { QmpBackupError } from '../errors.js';
@@ -106,11 +106,7 @@ export class YamlReader {
       const pairs = (node as YAMLMap<Node, Node>).items.map(({ key, value }) => [key, value].map(textOf));
       return Object.fromEntries(pairs) as Record<string, string>;
     }
-    this.complain(
-      this.placeOf(node),
-      path,
-      isAlias(node) ? 'refers to another value: write it out' : 'has to be one value, or a list of them',
-    );
+    this.complain(this.placeOf(node), path, 'has to be one value, or a list of them');
     return undefined;
   }
 }
