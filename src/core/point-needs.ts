@@ -1,5 +1,5 @@
 import type { Point } from './point.js';
-import { parentsIn } from './point-space.js';
+import { parentsIn, type PointLink } from './point-space.js';
 
 /** Points that follow one another in their chain; both are indexes among all points. */
 export interface NeededRange {
@@ -24,20 +24,24 @@ export function needsOf(
   readAt: (file: Point['disks'][number]) => string | null,
 ): readonly PointNeeds[] {
   const order = chainOrder(points);
-  const ranks = new Map(order.map((index, rank) => [index, rank]));
+  const ranks: number[] = [];
+  for (const [rank, index] of order.entries()) ranks[index] = rank;
   const at = (rank: number): number => order[rank] ?? 0;
   const links = parentsIn(points.map((point) => ({ target: '', point })));
   const needs: PointNeeds[] = [];
   // By ranks until all are known. A file builds on one that was sealed before it: what that needs is known.
-  for (const [index, point] of points.entries()) {
-    const own = ranks.get(index) ?? 0;
-    const below = [...new Set((links[index] ?? []).map(({ parent }) => parent))].flatMap(
-      (parent) => needs[parent] ?? [],
-    );
-    needs.push({
-      ranges: united([{ first: own, last: own }, ...below.flatMap(({ ranges }) => ranges)]),
-      provedAt: earliest([...ownReads(point, readAt), ...below.map(({ provedAt }) => provedAt)]),
-    });
+  for (const [index, { disks }] of points.entries()) {
+    const own = ranks[index] ?? 0;
+    const ranges: NeededRange[] = [{ first: own, last: own }];
+    const reads: (string | null)[] = [];
+    for (const file of disks) if (file.state === 'whole') reads.push(readAt(file));
+    for (const parent of parentsOf(links[index] ?? [])) {
+      const below = needs[parent];
+      if (!below) continue;
+      ranges.push(...below.ranges);
+      reads.push(below.provedAt);
+    }
+    needs.push({ ranges: united(ranges), provedAt: earliest(reads) });
   }
   return needs.map(({ ranges, provedAt }) => ({
     ranges: ranges.map(({ first, last }) => ({ first: at(first), last: at(last) })),
@@ -45,11 +49,9 @@ export function needsOf(
   }));
 }
 
-function ownReads(
-  { disks }: Point,
-  readAt: (file: Point['disks'][number]) => string | null,
-): readonly (string | null)[] {
-  return disks.filter(({ state }) => state === 'whole').map(readAt);
+/** Each once, though several disks build on it. */
+function parentsOf(links: readonly PointLink[]): Iterable<number> {
+  return links.length > 1 ? new Set(links.map(({ parent }) => parent)) : links.map(({ parent }) => parent);
 }
 
 /** Null where there is a null, or nothing. */

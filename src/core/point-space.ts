@@ -14,18 +14,23 @@ export interface FreedAlone {
   readonly neededBy: readonly string[];
 }
 
-/** For each of the points of a target: the links between them are looked at once. */
+/** For each of the points of a target: the links between them are looked at once, when it is first asked. */
 export function freedAlone(points: readonly Point[]): (point: Point) => FreedAlone {
-  const links = parentsIn(points.map((point) => ({ target: '', point })));
-  const children = points.map(() => new Set<string>());
-  for (const [index, { id }] of points.entries()) {
-    for (const { parent } of links[index] ?? []) children[parent]?.add(id);
-  }
-  const byId = new Map(points.map(({ id }, index) => [id, children[index]]));
+  let children: ReadonlyMap<string, ReadonlySet<string>> | undefined;
   return (point) => {
-    const neededBy = [...(byId.get(point.id) ?? [])];
+    children ??= childrenIn(points);
+    const neededBy = [...(children.get(point.id) ?? [])];
     return { bytes: neededBy.length > 0 ? 0 : bytesOfPoint(point), neededBy };
   };
+}
+
+/** Of each point, by its id, those whose files build on its own. */
+function childrenIn(points: readonly Point[]): ReadonlyMap<string, ReadonlySet<string>> {
+  const children = new Map(points.map(({ id }) => [id, new Set<string>()]));
+  for (const [index, links] of parentsIn(points.map((point) => ({ target: '', point }))).entries()) {
+    for (const { parent } of links) children.get(points[parent]?.id ?? '')?.add(points[index]?.id ?? '');
+  }
+  return children;
 }
 
 export interface PointLink {
@@ -39,17 +44,32 @@ export interface PointLink {
 export function parentsIn(
   history: readonly { readonly target: string; readonly point: Point }[],
 ): readonly (readonly PointLink[])[] {
-  const owners = new Map<string, number>();
+  const owners = new Owners();
   for (const [index, { target, point }] of history.entries()) {
-    for (const { disk, file, state } of point.disks) {
-      if (state !== 'merged') owners.set(`${target}\n${disk}/${file}`, index);
-    }
+    for (const { disk, file, state } of point.disks) if (state !== 'merged') owners.set(target, disk, file, index);
   }
   return history.map(({ target, point }, index) =>
     point.disks.flatMap(({ disk, file, parent, state }): PointLink[] => {
       if (parent === null || state === 'merged') return [];
-      const owner = owners.get(`${target}\n${disk}/${parent}`);
+      const owner = owners.get(target, disk, parent);
       return owner === undefined || owner === index ? [] : [{ parent: owner, file }];
     }),
   );
+}
+
+/** Which point each file is of. Keys made of three names for each file took half the time of a whole look at the links. */
+class Owners {
+  readonly #byFolder = new Map<string, Map<string, Map<string, number>>>();
+
+  set(target: string, disk: string, file: string, owner: number): void {
+    const disks = this.#byFolder.get(target) ?? new Map<string, Map<string, number>>();
+    this.#byFolder.set(target, disks);
+    const files = disks.get(disk) ?? new Map<string, number>();
+    disks.set(disk, files);
+    files.set(file, owner);
+  }
+
+  get(target: string, disk: string, file: string): number | undefined {
+    return this.#byFolder.get(target)?.get(disk)?.get(file);
+  }
 }

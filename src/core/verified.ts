@@ -91,7 +91,8 @@ export function proofsOf(
   latest?: BootProof,
 ): readonly BootProof[] {
   const known = (memory?.boots ?? []).filter(({ point }) => point !== latest?.point);
-  return [...known, ...(latest ? [latest] : [])].filter(({ point }) => points.some(({ id }) => id === point));
+  const ids = new Set(points.map(({ id }) => id));
+  return [...known, ...(latest ? [latest] : [])].filter(({ point }) => ids.has(point));
 }
 
 /** Files of the catalog that were found damaged, and did not read right since, by `<disk>/<file>`. */

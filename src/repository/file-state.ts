@@ -3,6 +3,7 @@ import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { compareWithRecord, type FileFault, isFault, MISSING, NO_FOLDER, type SeenFile } from '../core/file-record.js';
 import type { PointDisk } from '../core/point.js';
+import { fileKey } from '../core/verified.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { isLocal } from '../host/mounts.js';
@@ -70,11 +71,16 @@ export async function isUntouched(target: string, files: readonly PointDisk[]): 
   const folder = diskFolder(target, first.disk);
   if (!(await isFolder(folder))) return false;
   if (!files.every(({ parent }, index) => parent === (files[index - 1]?.file ?? null))) return false;
-  const look = isLocal(target) ? lookNow : lookLater;
-  const asRecorded = await Promise.all(
-    files.map(async (entry) => isAsRecorded(await look(pathIn(folder, entry.file)), entry)),
+  const found = await lookAtAll(
+    target,
+    files.map(({ file }) => pathIn(folder, file)),
   );
-  return asRecorded.every(Boolean);
+  return files.every((entry, index) => isAsRecorded(found[index] ?? MISSING, entry));
+}
+
+/** What is at each path of a target. */
+async function lookAtAll(target: string, paths: readonly string[]): Promise<readonly (Stats | FileFault)[]> {
+  return isLocal(target) ? paths.map(lookNow) : Promise.all(paths.map(lookLater));
 }
 
 function isAsRecorded(found: Stats | FileFault, entry: PointDisk): boolean {
@@ -111,22 +117,28 @@ export async function filesAmiss(
   files: readonly RecordedFile[],
   known: ReadonlySet<string> = new Set(),
 ): Promise<ReadonlyMap<string, FileFault>> {
-  const look = isLocal(target) ? lookNow : lookLater;
-  const folders = new Map<string, Promise<Stats | FileFault> | Stats | FileFault>();
-  const amiss = new Map<string, FileFault>();
-  await Promise.all(
-    files.map(async (entry) => {
-      const key = `${entry.disk}/${entry.file}`;
-      if (known.has(key)) return;
-      const folder = diskFolder(target, entry.disk);
-      if (!folders.has(folder)) folders.set(folder, look(folder));
-      const above = await folders.get(folder);
-      const inFolder = above && !isFault(above) && above.isDirectory();
-      const { file, size } = entry;
-      const seen = inFolder ? compareSeen(await look(pathIn(folder, file)), { size }) : NO_FOLDER;
-      if (isFault(seen)) amiss.set(key, seen);
-    }),
+  const asked = files.filter((each) => !known.has(fileKey(each)));
+  const disks = [...new Set(asked.map(({ disk }) => disk))];
+  const above = await lookAtAll(
+    target,
+    disks.map((disk) => diskFolder(target, disk)),
   );
+  const folders = new Map<string, string>();
+  for (const [index, disk] of disks.entries()) {
+    const found = above[index];
+    if (found && !isFault(found) && found.isDirectory()) folders.set(disk, diskFolder(target, disk));
+  }
+  const inFolder = asked.filter(({ disk }) => folders.has(disk));
+  const seen = await lookAtAll(
+    target,
+    inFolder.map(({ disk, file }) => pathIn(folders.get(disk) ?? '', file)),
+  );
+  const amiss = new Map<string, FileFault>();
+  for (const each of asked) if (!folders.has(each.disk)) amiss.set(fileKey(each), NO_FOLDER);
+  for (const [index, each] of inFolder.entries()) {
+    const file = compareSeen(seen[index] ?? MISSING, { size: each.size });
+    if (isFault(file)) amiss.set(fileKey(each), file);
+  }
   return amiss;
 }
 

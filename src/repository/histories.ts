@@ -107,7 +107,9 @@ async function readHistories(
 export async function readTargets(
   root: string,
 ): Promise<{ readonly targets: History['targets']; readonly unread: readonly UnreadTarget[] }> {
-  const folders = (await readCatalog(root)) ? [root] : await catalogsBelow(root);
+  const catalog = await readCatalog(root);
+  if (catalog) return { targets: [{ target: root, catalog }], unread: [] };
+  const folders = await catalogsBelow(root);
   if (folders.length === 0) await requireCatalog(root);
   const found = await Promise.all(folders.map((target) => readTargetOf(target)));
   return {

@@ -26,7 +26,7 @@ import { diskFolder, pathIn } from './layout.js';
 import { whyStillDamaged } from './look-at-recorded.js';
 import { unsealedRun, unsealedRunFinding } from './unsealed-run.js';
 import { healedStates, isHealed } from './shadowed.js';
-import { readMemory } from './verified-file.js';
+import { readMemory, type VerifyMemory } from './verified-file.js';
 
 /** A point of a target as it is on disk, for whoever reads it: a plain value, and nothing of it is held open. */
 export interface OpenPoint {
@@ -128,9 +128,14 @@ export async function openDisk(
 /**
  * Every point of a target with all its disks, each as by `openPoint` with `look: 'stat'`, but each file is looked at
  * once, and no chain is followed twice. What a dead run left is no finding here, for a run may be under way.
+ * `memory`: where it was read already.
  */
-export async function openEveryPoint(target: string, catalog: Catalog): Promise<readonly PointState[]> {
-  const found = await remembered(target, catalog);
+export async function openEveryPoint(
+  target: string,
+  catalog: Catalog,
+  memory?: VerifyMemory,
+): Promise<readonly PointState[]> {
+  const found = rememberedDamage((memory ?? (await readMemory(target, catalog))).known);
   const amiss = new Map([...found, ...(await filesAmiss(target, recordedFiles(catalog)))]);
   const healed = await healedStates(target, catalog, amiss);
   const chainTo = chainsIn(catalog, (entry) => [...suspectFindings(entry), ...amissFindings(entry, amiss)]);
@@ -152,7 +157,7 @@ export async function openEveryPoint(target: string, catalog: Catalog): Promise<
 const NONE: Remembered = new Map();
 
 /** What `verify` has found damaged, by `<disk>/<file>`. */
-async function remembered(target: string, catalog: Catalog, { look }: OpenOptions = {}): Promise<Remembered> {
+async function remembered(target: string, catalog: Catalog, { look }: OpenOptions): Promise<Remembered> {
   return look === 'catalog' ? NONE : rememberedDamage((await readMemory(target, catalog)).known);
 }
 
