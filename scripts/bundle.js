@@ -5,23 +5,25 @@ import { setFlagsFromString } from 'node:v8';
 import { rolldown } from 'rolldown';
 
 /**
- * Makes one file of the program, and one of each guard's, packages included: what users run (docs/decisions/0001). All lie
- * in one folder, as the guards find each other. The files of the program are scripts, each with the code that V8 makes of it.
+ * Makes one file of the program, and one of each that it starts as a process or thread of its own (guards, makers of pages), packages
+ * included: what users run (docs/decisions/0001). All lie in one folder, where they find each other. The files of the program are scripts, each with the code that V8 makes of it.
  * Works in the current folder.
  */
 const FOLDER = join('dist', 'bundle');
-const GUARDS = join('src', 'guards');
+const HELPERS = [join('src', 'guards'), join('src', 'report', 'html')];
 const MAIN = join('src', 'cli', 'main.ts');
 const RUNNER = join('src', 'cli', 'shipped-program.ts');
 const programs = [
   MAIN,
   RUNNER,
-  ...readdirSync(GUARDS)
-    .filter((file) => file.endsWith('-main.ts'))
-    .map((file) => join(GUARDS, file)),
+  ...HELPERS.flatMap((folder) =>
+    readdirSync(folder)
+      .filter((file) => file.endsWith('-main.ts'))
+      .map((file) => join(folder, file)),
+  ),
 ];
 
-/** A guard is one file. Of the program an increment over QMP reads `program.cjs`, not what is imported for another verb or a domain. */
+/** What it starts is one file. Of the program an increment over QMP reads `program.cjs`, not what is imported for another verb or a domain. */
 const GROUPS = [
   { name: 'program', tags: ['$initial'] },
   { name: 'domain', test: /backends.libvirt/ },

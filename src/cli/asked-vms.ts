@@ -7,7 +7,7 @@ import { timeSpan } from '../core/time-span.js';
 import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
 import { brokenNotifiers, readNotified } from '../notify/notified-file.js';
-import { readersOfConfig, readersOfTargets, type VmReader } from '../report/status.js';
+import { sourcesOfConfig, sourcesOfTargets, type VmSource } from '../report/status.js';
 import { readHistory } from '../run/history.js';
 import { optionOf } from './options.js';
 
@@ -43,7 +43,7 @@ export interface AskedVms {
   /** Why there may be more VMs. */
   readonly failures: readonly string[];
   readonly warnings: readonly Warning[];
-  readonly readers: (now: Date) => Promise<readonly VmReader[]>;
+  readonly sources: (now: Date) => Promise<readonly VmSource[]>;
 }
 
 /** @throws QmpBackupError `usage` */
@@ -59,7 +59,7 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
       targets,
       failures: [],
       warnings: [],
-      readers: (now) => readersOfTargets(targets, { now, maxAgeMs }),
+      sources: (now) => sourcesOfTargets(targets, { now, maxAgeMs }),
     };
   }
   const config = await loadConfig(named);
@@ -77,7 +77,7 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
     targets: [...vms.map(targetOf), ...history.vms.map((each) => each.target)],
     failures,
     warnings,
-    readers: (now) => Promise.resolve(readersOfConfig(vms, history, { now, maxAgeMs, isAll: failures.length === 0 })),
+    sources: (now) => Promise.resolve(sourcesOfConfig(vms, history, { now, maxAgeMs, isAll: failures.length === 0 })),
   };
 }
 

@@ -35,12 +35,34 @@ export interface Status {
 
 const DAY_MS = 86_400_000;
 
-/** VMs whose targets are still to be read: of many, whoever shows them need not hold all points at once. */
-export interface VmReader {
+/**
+ * What the status of VMs is read from. Of many, whoever shows them need not hold all points at once; it is plain data, so that threads can
+ * be handed it.
+ */
+export type VmSource = OfVm | OfFolder | OfUnread;
+
+interface OfSource {
   /** Where `verify --boot` keeps pictures of them; null where it keeps none, or nobody knows. */
   readonly evidence: string | null;
-  /** None of a VM that is gone together with its target. */
-  read(): Promise<readonly VmStatus[]>;
+}
+
+interface OfVm extends OfSource {
+  readonly of: 'vm';
+  readonly asked: AskedAt;
+  /** Of one that only runs knew its target: with that gone, too, it is none. Null for others. */
+  readonly whileThere: string | null;
+}
+
+interface OfFolder extends OfSource {
+  readonly of: 'folder';
+  readonly target: string;
+  readonly asking: Asking;
+}
+
+interface OfUnread extends OfSource {
+  readonly of: 'unread';
+  readonly asked: Asked;
+  readonly why: string;
 }
 
 interface Asking {
@@ -49,55 +71,68 @@ interface Asking {
   readonly maxAgeMs: number | null;
 }
 
+interface Asked extends Asking {
+  readonly vm: string;
+  readonly target: string;
+  readonly isGone: boolean;
+  readonly history: VmHistory | null;
+}
+
+interface AskedAt extends Asked {
+  /** Name of the folder that `--monthly` makes. */
+  readonly label: string | null;
+}
+
 /**
  * Of the VMs of a configuration, and of those that its runs knew and nothing knows any more while their targets are there.
  * `isAll`: false where not all could be asked which VMs there are, so that those may be there as before.
  */
-export function readersOfConfig(
+export function sourcesOfConfig(
   vms: readonly Vm[],
   history: RunHistory,
   { isAll, ...asking }: Asking & { readonly isAll: boolean },
-): readonly VmReader[] {
+): readonly VmSource[] {
   const { now, maxAgeMs } = asking;
-  const known = vms.map((vm): VmReader => {
+  const known = vms.map((vm): VmSource => {
     const days = daysIn(settingAt(vm, 'max-age'));
-    const asked: Asked & { readonly label: string | null } = {
+    const asked = {
       ...{ vm: vm.name, target: targetOf(vm), label: monthlyName(vm), isGone: false, now },
       maxAgeMs: days === undefined ? maxAgeMs : days * DAY_MS,
       history: historyOf(history, vm.name) ?? null,
     };
-    return { evidence: settingAt(vm, 'verify.evidence'), read: async () => [await statusAt(asked)] };
+    return { of: 'vm', evidence: settingAt(vm, 'verify.evidence'), asked, whileThere: null };
   });
   const left = history.vms.filter((each) => !vms.some(({ name }) => name === each.vm));
-  const gone = left.map((each): VmReader => ({ evidence: null, read: () => statusOfLeft(each, asking, isAll) }));
+  const gone = left.map((each): VmSource => {
+    const asked = { vm: each.vm, target: each.folder ?? each.target, label: null, ...asking, isGone: isAll };
+    return { of: 'vm', evidence: null, asked: { ...asked, history: each }, whileThere: each.target };
+  });
   return [...known, ...gone];
 }
 
-async function statusOfLeft(history: VmHistory, asking: Asking, isGone: boolean): Promise<readonly VmStatus[]> {
-  const { vm, target, folder } = history;
-  // What does not answer may be there.
-  if ((await within(ANSWER_MS, isThere(target))) === false) return [];
-  const asked = { vm, target: folder ?? target, label: null, ...asking, isGone, history };
-  return [await statusAt(asked)];
-}
-
 /** Of all VMs in folders, of which no run is known. */
-export async function readersOfTargets(targets: readonly string[], asking: Asking): Promise<readonly VmReader[]> {
+export async function sourcesOfTargets(targets: readonly string[], asking: Asking): Promise<readonly VmSource[]> {
   const found = await Promise.all(
-    targets.map(async (target) => {
+    targets.map(async (target): Promise<readonly VmSource[]> => {
       const folders = await collectFailure(summarizedFolders(target));
       if (!('failed' in folders)) {
-        return folders.map((folder): VmReader => ({ evidence: null, read: () => statusesIn(folder, asking) }));
+        return folders.map((folder) => ({ of: 'folder', evidence: null, target: folder, asking }));
       }
-      const unread = judged(
-        { ...asking, target, isGone: false, history: null, vm: basename(target) },
-        null,
-        folders.failed,
-      );
-      return [{ evidence: null, read: () => Promise.resolve([unread]) }];
+      const asked = { ...asking, target, isGone: false, history: null, vm: basename(target) };
+      return [{ of: 'unread', evidence: null, asked, why: folders.failed }];
     }),
   );
   return found.flat();
+}
+
+/** None of a VM that is gone together with its target. */
+export async function readStatuses(source: VmSource): Promise<readonly VmStatus[]> {
+  if (source.of === 'folder') return statusesIn(source.target, source.asking);
+  if (source.of === 'unread') return [judged(source.asked, null, source.why)];
+  const { asked, whileThere } = source;
+  // What does not answer may be there.
+  if (whileThere !== null && (await within(ANSWER_MS, isThere(whileThere))) === false) return [];
+  return [await statusAt(asked)];
 }
 
 async function statusesIn(target: string, asking: Asking): Promise<readonly VmStatus[]> {
@@ -112,9 +147,9 @@ async function statusesIn(target: string, asking: Asking): Promise<readonly VmSt
   ];
 }
 
-/** All at once: one that does not answer holds up no other. `isAll`: as of `readersOfConfig`; of VMs that nobody knows nothing can be well. */
-export async function statusOf(readers: readonly VmReader[], isAll: boolean): Promise<Status> {
-  const vms = (await Promise.all(readers.map((each) => each.read()))).flat();
+/** All at once: one that does not answer holds up no other. `isAll`: as of `sourcesOfConfig`; of VMs that nobody knows nothing can be well. */
+export async function statusOf(sources: readonly VmSource[], isAll: boolean): Promise<Status> {
+  const vms = (await Promise.all(sources.map(readStatuses))).flat();
   const levels = vms.map(({ level }) => level);
   return { level: worstLevel(isAll ? levels : [...levels, 'warning']), vms };
 }
@@ -123,15 +158,7 @@ function monthlyName(vm: Vm): string | null {
   return vm.values.get('monthly')?.given === true ? settingAt(vm, 'vm-name') : null;
 }
 
-interface Asked extends Asking {
-  readonly vm: string;
-  readonly target: string;
-  readonly isGone: boolean;
-  readonly history: VmHistory | null;
-}
-
-/** `label`: name of the folder that `--monthly` makes. */
-async function statusAt(asked: Asked & { readonly label: string | null }): Promise<VmStatus> {
+async function statusAt(asked: AskedAt): Promise<VmStatus> {
   const { target, label } = asked;
   const read = await collectFailure(factsAt(target, label));
   if ('failed' in read) return judged(asked, null, read.failed);
@@ -184,9 +211,12 @@ function timeOf({ point }: ListedPoint): number {
 }
 
 function newestOf(points: readonly ListedPoint[]): ListedPoint | null {
-  let newest: ListedPoint | null = null;
-  for (const each of points) if (newest === null || timeOf(each) >= timeOf(newest)) newest = each;
-  return newest;
+  let newest: { readonly point: ListedPoint; readonly at: number } | null = null;
+  for (const point of points) {
+    const at = timeOf(point);
+    if (newest === null || at >= newest.at) newest = { point, at };
+  }
+  return newest && newest.point;
 }
 
 function newestChain(points: readonly ListedPoint[]): number {

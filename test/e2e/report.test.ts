@@ -1,12 +1,13 @@
 import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { formatBytes } from '../../src/core/bytes.js';
 import { bytesOfPoint } from '../../src/core/point-space.js';
 import type { Catalog } from '../../src/core/catalog.js';
 import { accessFaults, overflow, read, show } from '../support/browser.js';
 import { isThere } from '../../src/host/is-there.js';
-import { expectCli, startCli } from '../support/cli.js';
+import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { fleet, vmsSection } from '../support/fleet.js';
 import { makeUpSame, makeUpTarget } from '../support/made-up-targets.js';
 import { mountHanging, mountSmall } from '../support/mounts.js';
@@ -145,6 +146,48 @@ describe('the report', () => {
     await page.click('tbody a');
     await page.waitForSelector('table.points');
     expect(await read(page, `document.querySelector('h1').textContent`)).toBe('vm0');
+    await page.close();
+  });
+
+  it('is the same where a process may have no threads', async () => {
+    const dir = await labDir();
+    for (const index of [...Array(9).keys()]) {
+      // Names of others in letters that are no ASCII.
+      makeUpTarget({
+        dir: join(dir, `targets/${index}`),
+        name: `B\u00fccher \u0431\u0434 \u{1f4d7} ${index}`,
+        points: 5,
+        newest: NEWEST,
+      });
+    }
+    const pages = async (folder: string): Promise<readonly (readonly [string, string])[]> => {
+      const names = (await readdir(folder)).toSorted();
+      return Promise.all(
+        // The time, and what is free, are other ones each time.
+        names.map(async (name) => {
+          const text = await readFile(join(folder, name), 'latin1');
+          expect(text).toMatch(/^[\0-\x7f]*$/);
+          return [name, text.replace(/As of [^]*?<\/p>|<small><data[^]*?<\/small>/g, '')] as const;
+        }),
+      );
+    };
+    const ask = ['report', '--target', join(dir, 'targets'), '--output'];
+    await expectCli(0, [...ask, join(dir, 'threads')]);
+    const limited = await execa('bash', [
+      '-c',
+      'ulimit -v 8000000; exec "$@"',
+      'bash',
+      process.execPath,
+      PROGRAM,
+      ...ask,
+      join(dir, 'none'),
+    ]);
+    expect(limited.exitCode).toBe(0);
+    const made = await pages(join(dir, 'threads'));
+    expect(made).toHaveLength(10);
+    expect(await pages(join(dir, 'none'))).toEqual(made);
+    const { page } = await show(join(dir, 'threads', made[1]?.[0] ?? ''), LOOKS[0]);
+    expect(await read(page, 'document.title')).toBe('B\u00fccher \u0431\u0434 \u{1f4d7} 0 \u2013 backups');
     await page.close();
   });
 

@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { catalogText, type Catalog } from '../../src/core/catalog.js';
+import { catalogText, type Catalog, readCatalogValue } from '../../src/core/catalog.js';
 import type { Point, PointDisk } from '../../src/core/point.js';
 import type { Verified } from '../../src/core/verified.js';
 import { sealedAs } from '../../src/core/verified.js';
@@ -60,7 +60,6 @@ export function makeUpTarget(asked: MadeUpTarget): Catalog {
       return entry(disk, `${level.toUpperCase()}-${stamp}.qcow2`, {
         ...{ level, size: SIZE, mtimeMs, allocated, changed: allocated },
         parent: number === 0 ? null : level === 'diff' ? full : before,
-        // As runs write it: such a line of the catalog is read without its schema.
         ...(number > 0 && { source: { ...entry(disk, full).source, image: null } }),
         ...{ sha256: null, pieces: { bytes: 4 * MiB, sha256: 'a'.repeat(64), method: 'gmac' as const } },
         durationMs: Math.round(allocated / MiB / (0.2 + random())) + 20,
@@ -77,10 +76,19 @@ export function makeUpTarget(asked: MadeUpTarget): Catalog {
       }),
     );
   }
-  const made = catalog(points, { schema: 2, vm: { uuid: null, name, label: null }, targetId: hex(random, 16) });
+  const made = inOrder(
+    catalog(points, { schema: 2, vm: { uuid: null, name, label: null }, targetId: hex(random, 16) }),
+  );
   writeFileSync(join(dir, 'catalog.json'), catalogText(made));
   writeFileSync(join(dir, 'verified.json'), JSON.stringify(verifiedOf(made, bootEvery)));
   return made;
+}
+
+/** With the fields in the order in which runs write them: lines of increments are then read without their schema, as theirs are. */
+function inOrder(made: Catalog): Catalog {
+  const reading = readCatalogValue(made);
+  if (!reading.ok) throw new Error(reading.why);
+  return reading.catalog;
 }
 
 /** Another VM with the same points: its files are those of the first, by links to the folders of its disks. */

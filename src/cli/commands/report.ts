@@ -62,7 +62,7 @@ async function runReport(flags: Flags, context: CommandContext): Promise<void> {
   if (apart !== undefined && (await hasRunAsChild(apart))) return;
   asked.warnings.forEach(context.warn);
   const now = context.now();
-  const readers = await asked.readers(now);
+  const sources = await asked.sources(now);
   const evidence = flags.evidence === undefined ? null : resolve(flags.evidence);
   const head = {
     ...{ host: hostname(), now, config: asked.config, targets: asked.targets },
@@ -70,7 +70,7 @@ async function runReport(flags: Flags, context: CommandContext): Promise<void> {
   };
   const result = await writeReport({
     ...{ output, head, signal },
-    readers: readers.map((each) => ({ read: () => each.read(), evidence: each.evidence ?? evidence })),
+    sources: sources.map((each) => ({ ...each, evidence: each.evidence ?? evidence })),
   });
   context.done(
     (warnings) => reportDocument(result, { config: asked.config, at: now }, warnings),

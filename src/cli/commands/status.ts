@@ -56,7 +56,7 @@ async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
     if (apart !== undefined && (await hasRunAsChild(apart))) return;
     asked.warnings.forEach(context.warn);
     const now = context.now();
-    const status = await statusOf(await asked.readers(now), asked.failures.length === 0);
+    const status = await statusOf(await asked.sources(now), asked.failures.length === 0);
     if (prometheus === '-') putAnswer(prometheusText(status, now));
     else if (prometheus !== undefined)
       await replaceFile(resolve(prometheus), prometheusText(status, now), { mode: 0o644 });

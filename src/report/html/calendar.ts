@@ -108,13 +108,12 @@ class Marks {
 
 function titleOf(points: readonly PointView[]): string {
   return points
-    .map(({ name, state, listed: { point, booted }, provedAt }) =>
-      [
-        `${formatTime(point.createdAt)}  ${name} ${point.level.toUpperCase()}, ${state === 'lost' ? 'cannot be restored' : state}`,
-        ...(provedAt === null ? [] : [`verified ${formatTime(provedAt)}`]),
-        ...(booted ? [booted.why === null ? 'booted' : 'does not boot'] : []),
-      ].join(', '),
-    )
+    .map(({ at, name, state, listed: { point, booted }, provedAt }) => {
+      const how = state === 'lost' ? 'cannot be restored' : state;
+      const proved = provedAt === null ? '' : `, verified ${formatTime(provedAt)}`;
+      const boot = booted === null ? '' : booted.why === null ? ', booted' : ', does not boot';
+      return `${at}  ${name} ${point.level.toUpperCase()}, ${how}${proved}${boot}`;
+    })
     .join('\n');
 }
 

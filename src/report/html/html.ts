@@ -1,6 +1,9 @@
 import { printableLines } from '../../core/printable.js';
 
-/** Text that is HTML already. Only `html` makes it, and that escapes all else: no name, note or error of others becomes markup. */
+/**
+ * Text that is HTML already, in ASCII: that takes half as much memory, and is UTF-8 as it is. Only `html` makes it, and that escapes all else:
+ * no name, note or error of others becomes markup.
+ */
 export class Html {
   readonly text: string;
 
@@ -16,7 +19,7 @@ export class Html {
 
 export type HtmlPart = Html | string | number | null | false | readonly HtmlPart[];
 
-/** A template: what is put in is text, in elements and in quoted attributes alike. Null and false are nothing. */
+/** A template, of ASCII: what is put in is text, in elements and in quoted attributes alike. Null and false are nothing. */
 export function html(words: TemplateStringsArray, ...parts: readonly HtmlPart[]): Html {
   let text = words[0] ?? '';
   for (let at = 0; at < parts.length; at += 1) text += textOf(parts[at] ?? null) + (words[at + 1] ?? '');
@@ -33,16 +36,14 @@ function textOf(part: HtmlPart): string {
   return text;
 }
 
-const PLAIN = /^[\w .,:;+/@=()–·×-]*$/;
-const SPECIAL: Readonly<Record<string, string>> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&#39;',
-};
+const PLAIN = /^[\w .,:;+/@=()-]*$/;
 
 function escaped(text: string): string {
-  if (PLAIN.test(text)) return text;
-  return printableLines(text).replace(/[&<>"']/g, (found) => SPECIAL[found] ?? '');
+  return PLAIN.test(text) ? text : printableLines(text).replace(SPECIAL, reference);
+}
+
+const SPECIAL = /[&<>"']|[^\0-\x7f]/gu;
+
+function reference(character: string): string {
+  return `&#${character.codePointAt(0)};`;
 }

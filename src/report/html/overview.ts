@@ -24,15 +24,11 @@ export interface OverviewRow extends Pick<VmStatus, 'vm' | 'target' | 'level' | 
 const DAYS = 30;
 const DAY_MS = 86_400_000;
 
-export function overviewRow(
-  status: VmStatus,
-  points: readonly PointView[],
-  { href, now }: { readonly href: string; readonly now: Date },
-): OverviewRow {
+export function overviewRow(status: VmStatus, points: readonly PointView[], now: Date): Omit<OverviewRow, 'href'> {
   const { vm, target, level, reasons, ageMs, maxAgeMs, facts, lastGood, chainPoints, history } = status;
   const boot = lastBoot(facts?.points ?? []);
   return {
-    ...{ vm, target, level, reasons, ageMs, maxAgeMs, href, chainPoints },
+    ...{ vm, target, level, reasons, ageMs, maxAgeMs, chainPoints },
     lastGoodAt: lastGood?.point.createdAt ?? null,
     points: facts && facts.points.length,
     allocated: facts?.allocated ?? 0,

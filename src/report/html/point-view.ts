@@ -1,7 +1,9 @@
 import { needsOf } from '../../core/point-needs.js';
 import type { Consistency } from '../../core/point.js';
+import { formatTime } from '../../host/local-time.js';
 import type { ListedPoint } from '../../operations/list.js';
 import type { TargetSummary } from '../target-summary.js';
+import { type Html, html } from './html.js';
 
 /** A point as the pages show it: what `list` tells of it, and what it stands on. */
 export interface PointView {
@@ -10,12 +12,14 @@ export interface PointView {
   readonly name: string;
   /** Milliseconds. */
   readonly atMs: number;
+  /** The same in local time, as pages show it. */
+  readonly at: string;
   /** Bytes. */
   readonly size: number;
   /** Milliseconds that its slowest disk took. */
   readonly tookMs: number;
   /** `CHAIN:0–36`, itself included. */
-  readonly needs: string;
+  readonly needs: Html;
   /** Since when all bytes that it needs were read and found right, ISO 8601; null where some never were. */
   readonly provedAt: string | null;
   /** How its guest was; lost: it cannot be restored as a whole. */
@@ -40,12 +44,13 @@ export function chainsOf({ folders }: Pick<TargetSummary, 'folders'>): readonly 
     const found = new Map<string | null, PointView[]>();
     for (const [index, listed] of points.entries()) {
       const { chain } = listed.point;
-      const ranges = (needs[index]?.ranges ?? []).map(({ first, last }) =>
-        first === last ? (names[first] ?? '') : `${names[first]}–${all[last]?.number}`,
+      const ranges = (needs[index]?.ranges ?? []).map(
+        ({ first, last }, at) =>
+          html`${at > 0 && ', '}${names[first] ?? ''}${first !== last && html`&ndash;${all[last]?.number ?? ''}`}`,
       );
       const view = viewOf(listed, {
         name: names[index] ?? '',
-        needs: ranges.join(', '),
+        needs: html`${ranges}`,
         provedAt: needs[index]?.provedAt ?? null,
       });
       const known = found.get(chain);
@@ -65,13 +70,25 @@ function nameOf({ point }: ListedPoint): string {
   return point.chain === null ? point.id : `${point.chain}:${point.number}`;
 }
 
-function viewOf(listed: ListedPoint, more: Pick<PointView, 'name' | 'needs' | 'provedAt'>): PointView {
+function viewOf(
+  listed: ListedPoint,
+  { name, needs, provedAt }: Pick<PointView, 'name' | 'needs' | 'provedAt'>,
+): PointView {
   const { point, notWhole } = listed;
   let [size, tookMs] = [0, 0];
   for (const { allocated, state, durationMs } of point.disks) {
     if (state !== 'merged') size += allocated;
     tookMs = Math.max(tookMs, durationMs);
   }
-  const atMs = Date.parse(point.createdAt);
-  return { ...more, listed, atMs, size, tookMs, state: notWhole === null ? point.consistency : 'lost' };
+  return {
+    listed,
+    name,
+    atMs: Date.parse(point.createdAt),
+    at: formatTime(point.createdAt),
+    size,
+    tookMs,
+    needs,
+    provedAt,
+    state: notWhole === null ? point.consistency : 'lost',
+  };
 }

@@ -58,7 +58,7 @@ function pointRow(view: PointView): Html {
   const { point, files, freed, booted, notWhole } = listed;
   return html`<tr class="${view.state}">
     <th scope="row" class="first">${name}</th>
-    <td>${timeData(point.createdAt)}</td>
+    <td><time datetime="${point.createdAt}">${view.at}</time></td>
     <td><span class="level ${point.level}">${point.level.toUpperCase()}</span></td>
     <td><i class="dot ${view.state}"></i>${point.consistency}</td>
     <td class="number">${bytesData(size)}</td>

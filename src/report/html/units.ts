@@ -13,7 +13,7 @@ export function timeData(iso: string | null | undefined): Html {
   return html`<time datetime="${iso}">${formatTime(iso)}</time>`;
 }
 
-export const DASH = html`<span class="none">–</span>`;
+export const DASH = html`<span class="none">&ndash;</span>`;
 
 export function plural(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;

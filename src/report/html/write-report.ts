@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { folderName } from '../../core/names.js';
 import { type StatusLevel, worstLevel } from '../../core/status.js';
-import { formatTime } from '../../host/local-time.js';
 import { QmpBackupError } from '../../errors.js';
 import { inLanes } from '../../flow/lanes.js';
 import { Unwind, unwinding } from '../../flow/unwind.js';
@@ -11,20 +10,20 @@ import { replaceFile } from '../../host/durable.js';
 import { fileError } from '../../host/file-errors.js';
 import { lockReport } from '../../repository/lock.js';
 import { makeFolder } from '../../repository/make-folder.js';
-import type { VmReader, VmStatus } from '../status.js';
-import { bootPictures } from './boot-pictures.js';
+import type { VmSource, VmStatus } from '../status.js';
 import { type Html, html } from './html.js';
+import { type MadePage, readViews, type UnplacedRow } from './made-page.js';
 import { INDEX, refuseOtherFile, refuseOtherFolder, removeOtherPages } from './output-folder.js';
-import { overview, type OverviewRow, overviewRow, type ReportHead } from './overview.js';
+import { overview, type OverviewRow, type ReportHead } from './overview.js';
 import { page } from './page.js';
-import { chainsOf } from './point-view.js';
-import { pointsOf, vmArticle, type VmView } from './vm-page.js';
+import { LANES, type MakePages, withPageThreads } from './page-threads.js';
+import { vmArticle } from './vm-page.js';
 
 /** A report: pages of a folder, or one page with all. */
 export interface ReportRequest {
   /** Absolute; what ends with `.html` is one page. */
   readonly output: string;
-  readonly readers: readonly VmReader[];
+  readonly sources: readonly VmSource[];
   readonly head: ReportHead;
   readonly signal: AbortSignal;
 }
@@ -41,9 +40,6 @@ export interface ReportResult {
 /** One page takes so many VMs at most: more would be no page that a browser shows. */
 const MOST_IN_A_PAGE = 25;
 
-/** So many at a time: the points of these are held at once (15 MB of 720 points), and one that does not answer holds up no more than its lane. */
-const LANES = 2;
-
 /** Those of others may be read by whoever reads the folder; who may do that is up to whose folder it is. */
 const [FILE_MODE, FOLDER_MODE] = [0o644, 0o755];
 
@@ -59,10 +55,10 @@ export function isOnePage(output: string): boolean {
  *   report is being written there
  */
 export async function writeReport(request: ReportRequest): Promise<ReportResult> {
-  const { output, readers } = request;
+  const { output, sources } = request;
   if (!isOnePage(output)) return unwinding((unwind) => writeFolder(request, unwind));
-  if (readers.length > MOST_IN_A_PAGE) {
-    throw new QmpBackupError('usage', `a page has room for ${MOST_IN_A_PAGE} VMs, and these are ${readers.length}`, {
+  if (sources.length > MOST_IN_A_PAGE) {
+    throw new QmpBackupError('usage', `a page has room for ${MOST_IN_A_PAGE} VMs, and these are ${sources.length}`, {
       hint: 'Name a folder: --output DIR. It gets an overview, and a page of each VM.',
     });
   }
@@ -73,7 +69,7 @@ async function writeFolder(request: ReportRequest, unwind: Unwind): Promise<Repo
   const made = new Unwind();
   await makeFolder(request.output, made, { mode: FOLDER_MODE });
   try {
-    return await writePages(request, unwind);
+    return await withPageThreads(request.sources.length, request.signal, (make) => writePages(request, make, unwind));
   } catch (error) {
     // Where pages were written it stays, with what they tell.
     await made.run().catch(() => undefined);
@@ -81,50 +77,53 @@ async function writeFolder(request: ReportRequest, unwind: Unwind): Promise<Repo
   }
 }
 
-async function writePages({ output, readers, head, signal }: ReportRequest, unwind: Unwind): Promise<ReportResult> {
+async function writePages(request: ReportRequest, make: MakePages, unwind: Unwind): Promise<ReportResult> {
+  const { output, head } = request;
   const folder = await lockedPlace(output, unwind);
   await refuseOtherFolder(folder);
   const names = new Names();
-  const rows = await eachVm({ readers, head, signal }, async (view) => {
-    const name = `${names.of(view.status)}.html`;
-    const body = html`<header class="top">
-        <nav><a href="${INDEX}">All VMs</a></nav>
-      </header>
-      <main>${vmArticle(view, 1)}${madeAt(head)}</main>`;
-    await replaceFile(join(folder, name), page({ title: `${view.status.vm} – backups`, body }), { mode: FILE_MODE });
-    return { href: encodeURIComponent(name), kept: name };
+  const place = async ({ row, bytes }: MadePage): Promise<PlacedPage> => {
+    const name = `${names.of(row)}.html`;
+    await replaceFile(join(folder, name), bytes, { mode: FILE_MODE });
+    return { name, row: { ...row, href: encodeURIComponent(name) } };
+  };
+  const placed = await eachSource(request, async (source) => {
+    const pages: PlacedPage[] = [];
+    for (const each of await make({ source, head })) pages.push(await place(each));
+    return pages;
   });
-  const index = page({
-    title: `Backups on ${head.host}`,
-    body: overview(
-      rows.map(({ row }) => row),
-      head,
-    ),
-  });
+  const rows = placed.map(({ row }) => row);
+  const index = page({ title: `Backups on ${head.host}`, body: overview(rows, head) });
   await replaceFile(join(folder, INDEX), index, { mode: FILE_MODE });
-  const written = [INDEX, ...rows.map(({ kept }) => kept)];
+  const written = [INDEX, ...placed.map(({ name }) => name)];
   const removed = await removeOtherPages(folder, new Set(written));
   return { ...judged(rows), pages: written.map((name) => join(folder, name)), removed };
 }
 
-async function writeOnePage({ output, readers, head, signal }: ReportRequest, unwind: Unwind): Promise<ReportResult> {
+interface PlacedPage {
+  readonly name: string;
+  readonly row: OverviewRow;
+}
+
+async function writeOnePage(request: ReportRequest, unwind: Unwind): Promise<ReportResult> {
+  const { output, head } = request;
   const folder = await lockedPlace(output, unwind);
   const path = join(folder, basename(output));
   await refuseOtherFile(path);
   const names = new Names();
-  const found = await eachVm({ readers, head, signal }, (view) => {
-    const name = names.of(view.status);
-    const part = html`<article class="vm" id="${name}">${vmArticle(view, 2)}</article>`;
-    return Promise.resolve({ href: `#${encodeURIComponent(name)}`, kept: part });
+  const found = await eachSource(request, async (source) => {
+    const views = await readViews(source, head);
+    return views.map(({ view, row }): { readonly row: OverviewRow; readonly part: Html } => {
+      const name = names.of(row);
+      const part = html`<article class="vm" id="${name}">${vmArticle(view, 2)}</article>`;
+      return { row: { ...row, href: `#${encodeURIComponent(name)}` }, part };
+    });
   });
-  const parts: readonly Html[] = found.map(({ kept }) => kept);
-  const body = html`${overview(
-      found.map(({ row }) => row),
-      head,
-    )}
+  const [rows, parts] = [found.map(({ row }) => row), found.map(({ part }) => part)];
+  const body = html`${overview(rows, head)}
     <main>${parts}</main>`;
   await replaceFile(path, page({ title: `Backups on ${head.host}`, body }), { mode: FILE_MODE });
-  return { ...judged(found), pages: [path], removed: [] };
+  return { ...judged(rows), pages: [path], removed: [] };
 }
 
 /** The folder by its real name, held for this report. */
@@ -144,43 +143,21 @@ async function lockedPlace(output: string, unwind: Unwind): Promise<string> {
   return place;
 }
 
-interface Written<Kept> {
-  readonly row: OverviewRow;
-  readonly kept: Kept;
-}
-
-async function eachVm<Kept>(
-  { readers, head, signal }: Pick<ReportRequest, 'readers' | 'head' | 'signal'>,
-  write: (view: VmView) => Promise<{ readonly href: string; readonly kept: Kept }>,
-): Promise<readonly Written<Kept>[]> {
-  const found = await inLanes(readers, LANES, async (reader) => {
+/** The points of so many are held at once (15 MB of 720 points), and one that does not answer holds up no more than its lane. */
+async function eachSource<T>(
+  { sources, signal }: Pick<ReportRequest, 'sources' | 'signal'>,
+  step: (source: VmSource) => Promise<readonly T[]>,
+): Promise<readonly T[]> {
+  const found = await inLanes(sources, LANES, (source) => {
     signal.throwIfAborted();
-    const written: Written<Kept>[] = [];
-    for (const status of await reader.read()) {
-      const view = await viewOf(status, reader.evidence);
-      const { href, kept } = await write(view);
-      written.push({ row: overviewRow(status, pointsOf(view), { href, now: head.now }), kept });
-    }
-    return written;
+    return step(source);
   });
   signal.throwIfAborted();
   return found.flat();
 }
 
-async function viewOf(status: VmStatus, evidence: string | null): Promise<VmView> {
-  const chains = status.facts ? chainsOf(status.facts) : [];
-  const pictures = evidence === null ? [] : await bootPictures(pointsOf({ chains }), resolve(evidence));
-  return { status, chains, pictures };
-}
-
-function judged(rows: readonly Written<unknown>[]): Pick<ReportResult, 'level' | 'vms'> {
-  return { level: worstLevel(rows.map(({ row }) => row.level)), vms: rows.length };
-}
-
-function madeAt({ now, host }: ReportHead): Html {
-  return html`<p class="muted">
-    As of <time datetime="${now.toISOString()}">${formatTime(now.toISOString())}</time>, on ${host}
-  </p>`;
+function judged(rows: readonly UnplacedRow[]): Pick<ReportResult, 'level' | 'vms'> {
+  return { level: worstLevel(rows.map(({ level }) => level)), vms: rows.length };
 }
 
 /** Longer ones are cut; what was made of two names and is the same is told apart by their targets. */
