@@ -17,10 +17,10 @@ export function mountedType(path: string): string | undefined {
   return table === undefined ? undefined : mountOf(parseMounts(table), resolve(path))?.type;
 }
 
-/** `major:minor` of it, as `mountedType`. */
+/** `major:minor` of the file system that a path leads to, its links followed. Nothing is touched that may hang, as by `isLocal`. */
 export function mountedDevice(path: string): string | undefined {
   const table = mountTable();
-  return table === undefined ? undefined : mountOf(parseMounts(table), resolve(path))?.device;
+  return table === undefined ? undefined : mountBehind(parseMounts(table), resolve(path), linkAt)?.device;
 }
 
 export interface Mount {
@@ -45,21 +45,31 @@ const LOCAL = new Set(
 /** Symbolic links may be followed from hop to hop; more than this is a loop. */
 const MAX_LINKS = 40;
 
-export function isLocalBy(
+export function isLocalBy(...asked: Parameters<typeof mountBehind>): boolean {
+  return isOfThisHost(mountBehind(...asked));
+}
+
+function isOfThisHost(mount: Mount | undefined): boolean {
+  return LOCAL.has(mount?.type ?? 'ext4');
+}
+
+/** Where a path leads to, or the first on the way there that is not of this host. */
+function mountBehind(
   mounts: readonly Mount[],
   path: string,
   linkAt: (path: string) => string | undefined,
   links = 0,
-): boolean {
+): Mount | undefined {
   const names = path.split('/').filter((name) => name !== '');
   for (let length = 0; length <= names.length; length += 1) {
     const at = `/${names.slice(0, length).join('/')}`;
-    if (!LOCAL.has(mountOf(mounts, at)?.type ?? 'ext4')) return false;
+    const mount = mountOf(mounts, at);
+    if (!isOfThisHost(mount)) return mount;
     const to = length === 0 ? undefined : linkAt(at);
     if (to === undefined || links === MAX_LINKS) continue;
-    return isLocalBy(mounts, resolve(dirname(at), to, ...names.slice(length)), linkAt, links + 1);
+    return mountBehind(mounts, resolve(dirname(at), to, ...names.slice(length)), linkAt, links + 1);
   }
-  return true;
+  return mountOf(mounts, path);
 }
 
 /** A later mount at the same place hides an earlier one. */

@@ -1,6 +1,7 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { readConfig } from '../../src/config/read-config.js';
 import { vmFrom } from '../../src/config/vm.js';
@@ -27,8 +28,14 @@ interface Ran extends RunResult {
   readonly events: readonly RunEvent[];
 }
 
-async function run(settings: string, given: Partial<RunContext> = {}, names = ['a', 'b', 'c']): Promise<Ran> {
-  const vms = names.map((name) => `  ${name}: { socket: /s/${name}, target: /b/${name} }`).join('\n');
+async function run(
+  settings: string,
+  given: Partial<RunContext> = {},
+  targets: Readonly<Record<string, string>> = { a: '/b/a', b: '/b/b', c: '/b/c' },
+): Promise<Ran> {
+  const vms = Object.entries(targets)
+    .map(([name, target]) => `  ${name}: { socket: /s/${name}, target: ${target} }`)
+    .join('\n');
   const config = readConfig(`vms:\n${vms}\nrun: { ${settings} }`, join(dir, 'config.yaml'));
   const events: RunEvent[] = [];
   const result = await runAll(
@@ -104,6 +111,32 @@ it('goes on where the history cannot be kept, and says so', async () => {
   const { ended, events } = await run('');
   expect(ended).toHaveLength(3);
   expect(events.filter(({ kind }) => kind === 'not-kept')).toHaveLength(3);
+});
+
+it('knows the storage of a target also behind links', async () => {
+  const shm = await mkdtemp('/dev/shm/qmpbackup-');
+  try {
+    await symlink(shm, join(dir, 'link'));
+    const busy = new Set<string>();
+    const together = new Set<string>();
+    await run(
+      'parallel: 3, max-per-target: 1',
+      {
+        runVerb: async ([, target = '']) => {
+          busy.add(target.slice(-1));
+          together.add([...busy].toSorted().join(''));
+          await setImmediate();
+          busy.delete(target.slice(-1));
+          return DONE;
+        },
+      },
+      { a: join(dir, 'link', 'a'), b: join(shm, 'b'), c: '/proc/c' },
+    );
+    expect(together).toContain('ac');
+    expect([...together].filter((each) => each.includes('ab'))).toEqual([]);
+  } finally {
+    await rm(shm, { recursive: true });
+  }
 });
 
 it('waits for a part of the jitter', async () => {
