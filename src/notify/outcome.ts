@@ -29,14 +29,14 @@ export function isClean({ history, vms, notBegun, problems }: RunOutcome): boole
 
 export function standingOf({ history, vms, problems, isWhole, endedAt }: RunOutcome): Standing {
   const known = presentOf(history, vms);
-  const failing = known.filter(({ failingSince }) => failingSince !== null);
+  const failing = known.filter(({ run }) => run.result === 'failed');
   const run: readonly Trouble[] =
     problems.length === 0 ? [] : [{ vm: null, since: endedAt.toISOString(), why: problems.join('; ') }];
   return {
     troubles: [...run, ...failing.map((each) => ({ vm: each.vm, since: each.failingSince ?? '', why: whyOf(each) }))],
     sound: [
       ...(run.length === 0 && isWhole ? [null] : []),
-      // One that was left out has not been backed up again.
+      // Of one that was left out, or whose check was not made again, nothing is known.
       ...known.filter((each) => each.failingSince === null && each.run.result !== 'skipped').map(({ vm }) => vm),
     ],
   };

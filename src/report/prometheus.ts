@@ -100,7 +100,7 @@ const OF_A_VM: readonly Gauge[] = [
   },
   {
     name: 'qmpbackup_last_verify_timestamp_seconds',
-    help: 'When the target was last verified by a run.',
+    help: 'When a run has last verified the target and found nothing wrong.',
     value: ({ history }) => timeOf(history?.checks.verify),
   },
   {
@@ -143,7 +143,7 @@ const OF_A_VM: readonly Gauge[] = [
   },
   {
     name: 'qmpbackup_failing_since_timestamp_seconds',
-    help: 'When the first of the runs was begun that have failed since.',
+    help: 'When the first run was begun of those that failed, until all that had failed went well again.',
     value: ({ history }) => timeOf(history?.failingSince),
   },
   {

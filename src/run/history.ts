@@ -61,9 +61,9 @@ const vmHistory = v.object({
   run: vmRun,
   /** The last backup that succeeded. */
   backup: v.nullable(point),
-  /** Since which run it has failed each time; null where the last did not. */
+  /** Since which run it fails; null where all that had failed was done again, and went well. */
   failingSince: v.nullable(time),
-  /** When a check was last made, whatever came of it. */
+  /** When a check was last passed. */
   checks: v.object({ verify: v.nullable(time), boot: v.nullable(time) }),
 });
 

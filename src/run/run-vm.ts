@@ -73,6 +73,8 @@ class VmRun {
   #backup: VmHistory['backup'];
   #folder: string | null;
   #checks: VmHistory['checks'];
+  /** Whether a check that is due has not been made, or not to its end. */
+  #isUnchecked = false;
 
   constructor(vm: Vm, before: VmHistory | undefined, settings: RunSettings, context: VmContext) {
     this.#vm = vm;
@@ -157,14 +159,20 @@ class VmRun {
     if (every !== null && this.#isDue(verify, every)) {
       const share = within === null ? [] : [`--read-data=${within}/${everyText ?? '1d'}`];
       const step = await this.#step('verify', withoutBoot(verbArguments(this.#vm, 'verify', { more: share })));
-      if (step.answered) this.#checks = { ...this.#checks, verify: step.at };
+      this.#checked('verify', step);
     }
     if (bootEvery !== null && this.#isDue(boot, bootEvery)) {
       const given = this.#vm.values.get('verify.qemu-arguments')?.given ?? [];
       const words = typeof given === 'string' ? [given] : Array.isArray(given) ? (given as readonly string[]) : [];
       const step = await this.#step('boot', this.#bootArguments(words));
-      if (step.answered) this.#checks = { ...this.#checks, boot: step.at };
+      this.#checked('boot', step);
     }
+  }
+
+  /** One that has found something is made again by the next run: until it is passed, nobody can say that all is well again. */
+  #checked(check: 'verify' | 'boot', { at, result, answered }: DoneStep): void {
+    if (answered && result !== 'failed') this.#checks = { ...this.#checks, [check]: at };
+    else this.#isUnchecked = true;
   }
 
   /** One target is started, which is that of a month with `--monthly`. */
@@ -176,8 +184,10 @@ class VmRun {
   }
 
   #isDue(last: string | null, everyDays: number): boolean {
-    if (this.#context.isLate() || this.#context.signal.aborted) return false;
-    return isDue(last === null ? null : Date.parse(last), everyDays, this.#context.now().getTime());
+    if (!isDue(last === null ? null : Date.parse(last), everyDays, this.#context.now().getTime())) return false;
+    if (!this.#context.isLate() && !this.#context.signal.aborted) return true;
+    this.#isUnchecked = true;
+    return false;
   }
 
   async #step(verb: StepVerb, asked: readonly string[], retries = 0): Promise<DoneStep> {
@@ -188,7 +198,7 @@ class VmRun {
     report({ kind: 'begun', vm, verb, args });
     if (dryRun && !isDryRunOf(verb)) {
       this.#leaveOut(verb, 'ok', null, 'it is due, and would be made');
-      return { at, durationMs: 0, point: null, answered: false };
+      return { at, durationMs: 0, point: null, result: 'ok', answered: false };
     }
     const listener = { signal, progress: (percent: number) => report({ kind: 'progress', vm, verb, percent }) };
     let end = await runVerb(args, listener);
@@ -201,7 +211,7 @@ class VmRun {
     const durationMs = performance.now() - begun;
     const record: StepRecord = { verb, at, durationMs, exitCode: end.exitCode, ...judged(verb, end) };
     this.#add(record);
-    return { at, durationMs, point: end.point, answered: end.error === null };
+    return { at, durationMs, point: end.point, result: record.result, answered: end.error === null };
   }
 
   #leaveOut(verb: StepVerb, result: VmResult, why: string | null, summary: string | null = null): void {
@@ -217,11 +227,13 @@ class VmRun {
   end(): VmHistory {
     const endedAt = this.#context.now().toISOString();
     const result = worst(this.#steps);
+    const since = this.#before?.failingSince ?? null;
     return {
       ...{ vm: this.#vm.name, target: targetOf(this.#vm), folder: this.#folder },
       run: { at: this.#at, endedAt, result, steps: this.#steps },
       backup: this.#backup,
-      failingSince: result === 'failed' ? (this.#before?.failingSince ?? this.#at) : null,
+      failingSince:
+        result === 'failed' ? (since ?? this.#at) : result === 'skipped' || this.#isUnchecked ? since : null,
       checks: this.#checks,
     };
   }
@@ -236,6 +248,7 @@ interface DoneStep {
   readonly at: string;
   readonly durationMs: number;
   readonly point: StepEnd['point'];
+  readonly result: VmResult;
   readonly answered: boolean;
 }
 

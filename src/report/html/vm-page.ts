@@ -86,7 +86,7 @@ function reasons({ reasons: found, history }: VmStatus): Html {
   return html`<ul class="reasons">
       ${found.map(({ level, text }) => html`<li class="${level}">${text}</li>`)}
     </ul>
-    ${since != null && html`<p class="muted">Each run has failed since ${timeData(since)}.</p>`}`;
+    ${since != null && html`<p class="muted">It fails since ${timeData(since)}.</p>`}`;
 }
 
 function lastBackup({ backup }: VmHistory): Html {

@@ -161,11 +161,28 @@ it.each([
   expect(history.run.result).toBe(result);
 });
 
-it('a check that found damage was made, and one that could not be made is due again', async () => {
-  const damaged = await run({ settings: ALL, ends: { verify: [{ ...DONE, exitCode: 4, findings: ['x'] }] } });
-  expect(damaged.history.checks.verify).not.toBeNull();
-  const locked = await run({ settings: ALL, ends: { verify: [failed('locked', 11)] } });
-  expect(locked.history.checks.verify).toBeNull();
+it('a check that found something, or could not be made, is made again until it is passed', async () => {
+  const damaged = { ...DONE, exitCode: 4, findings: ['x'] };
+  const { history: first } = await run({ settings: ALL, ends: { boot: [damaged] } });
+  expect(first.checks.boot).toBeNull();
+  const next = { settings: ALL, now: 100.5 * DAY_MS };
+  const again = await run({ ...next, before: first, ends: { boot: [damaged] } });
+  expect(again.calls.map((each) => each.split(' ')[0])).toEqual(['backup', 'prune', 'boot']);
+  expect(again.history.failingSince).toBe(first.failingSince);
+  // What was not made, or not to its end, says nothing.
+  const late = await run({ ...next, before: again.history, late: true });
+  expect(late.history).toMatchObject({ run: { result: 'ok' }, failingSince: first.failingSince });
+  const locked = await run({ ...next, before: late.history, ends: { boot: [failed('locked', 11)] } });
+  expect(locked.history).toMatchObject({ run: { result: 'warnings' }, failingSince: first.failingSince });
+  const passed = await run({ ...next, before: locked.history });
+  expect(passed.history).toMatchObject({ run: { result: 'ok' }, failingSince: null });
+  expect(passed.history.checks.boot).not.toBeNull();
+});
+
+it('a VM that was left out fails for as long as before', async () => {
+  const { history } = await run({ ends: { backup: [failed('failed', 1)] } });
+  const skipped = await run({ before: history, power: 'off', settings: ', if-off: skip' });
+  expect(skipped.history).toMatchObject({ run: { result: 'skipped' }, failingSince: history.failingSince });
 });
 
 it('a dry run asks backup and prune what they would do, and makes no check', async () => {

@@ -93,7 +93,9 @@ export const runDocumentSchema = document(
             pointMadeSchema,
             v.description('Its last backup that succeeded, as far as is remembered; null: none'),
           ),
-          failingSince: textOrNull('Since when each run of it has failed, ISO 8601; null where this one did not'),
+          failingSince: textOrNull(
+            'Since when it fails, ISO 8601; null where all that had failed was done again, and went well',
+          ),
         },
         'A VM',
       ),

@@ -56,14 +56,16 @@ const vm = object(
     chainPoints: countOrNull('Points of the newest chain'),
     allocated: countOrNull('Bytes that all files take'),
     oldestProofAt: textOrNull('When the file that was not read for the longest was read, or written, ISO 8601'),
-    verifiedAt: textOrNull('When a run has last verified it, ISO 8601'),
+    verifiedAt: textOrNull('When a run has last verified it and found nothing wrong, ISO 8601'),
     booted: v.pipe(
       v.nullable(boot),
       v.description('What came of the last start of a point; null where none was started'),
     ),
     run: v.pipe(v.nullable(vmRunSchema), v.description('The last run; null where none is known')),
     backup: v.pipe(pointMadeSchema, v.description('The last backup that a run has made; null where none is known')),
-    failingSince: textOrNull('Since when each run has failed, ISO 8601; null where the last did not'),
+    failingSince: textOrNull(
+      'Since when it fails, ISO 8601; null where all that had failed was done again, and went well',
+    ),
   },
   'A VM',
 );
