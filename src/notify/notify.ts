@@ -13,7 +13,7 @@ import { sendBySendmail, sendBySmtp } from './deliver/mail.js';
 import { type PingKind, pingRequest, pingUrl } from './deliver/ping.js';
 import { webhookRequest } from './deliver/webhook.js';
 import { messageFor, type NotifyMessage, testMessage } from './message.js';
-import { type NotifierMemory, readNotified, writeNotified } from './notified-file.js';
+import { type Notified, type NotifierMemory, readNotified, writeNotified } from './notified-file.js';
 import { isClean, type RunOutcome, standingOf } from './outcome.js';
 import { NOTHING_REMEMBERED, type Occasion, whatIsTold } from './what-is-told.js';
 
@@ -74,28 +74,34 @@ export async function notifyOfEnd(
   if (config.notify.length === 0) return [];
   // A dead-man switch waits for a run of all.
   const notifiers = config.notify.filter(({ kind }) => kind !== 'ping' || outcome.isWhole);
-  return withMemory(config.file, context, async (known) => {
-    const pingKind = isClean(outcome) ? 'success' : 'fail';
-    const told = await withPatience(context, (patience) =>
-      Promise.all(
-        notifiers.map((notifier) => tell(notifier, outcome, known, { patience, pingKind, now: context.now() })),
-      ),
-    );
-    return {
-      // What a notifier was told that is no longer there, or not yet again, is kept.
-      notified: {
-        notifiers: [
-          ...known.notifiers.filter(({ name }) => !told.some(({ memory }) => memory.name === name)),
-          ...told.map(({ memory }) => memory),
-        ],
-        lockedOutSince: null,
-      },
-      told: told.flatMap(({ notification }) => notification ?? []),
-    };
+  return withMemory(config.file, context, async (memory) => {
+    await memory.keep({ lockedOutSince: null });
+    return tellAll(notifiers, outcome, memory, context);
   });
 }
 
-type Known = Awaited<ReturnType<typeof readNotified>>['notified'];
+/** Each at once, and each remembered as soon as it was told: who is killed while one hangs does not tell the others again. */
+async function tellAll(
+  notifiers: readonly Notifier[],
+  outcome: RunOutcome,
+  memory: Memory,
+  context: NotifyContext,
+): Promise<readonly Notification[]> {
+  const pingKind = isClean(outcome) ? 'success' : 'fail';
+  const told = await withPatience(context, (patience) =>
+    Promise.all(
+      notifiers.map(async (notifier) => {
+        const before = memory.of(notifier.name);
+        const { latest, notification } = await tell(notifier, outcome, before, {
+          ...{ patience, pingKind, now: context.now() },
+        });
+        await memory.keep({ notifier: latest });
+        return notification ?? [];
+      }),
+    ),
+  );
+  return told.flat();
+}
 
 /** A run that found another one at work: that is nothing to tell, unless it lasts. */
 export async function notifyOfLockedOut(
@@ -104,21 +110,16 @@ export async function notifyOfLockedOut(
   context: NotifyContext,
 ): Promise<readonly Notification[]> {
   if (config.notify.length === 0) return [];
-  return withMemory(config.file, context, async (known) => {
-    const now = context.now();
-    const lockedOutSince = known.lockedOutSince ?? now.toISOString();
-    if (now.getTime() - Date.parse(lockedOutSince) < LOCKED_OUT_MS)
-      return { notified: { ...known, lockedOutSince }, told: [] };
+  return withMemory(config.file, context, async (memory) => {
+    const now = context.now().getTime();
+    const known = Date.parse(memory.lockedOutSince ?? '');
+    // A clock that went back would else take until then to say it.
+    const since = known <= now ? known : now;
+    await memory.keep({ lockedOutSince: new Date(since).toISOString() });
+    if (now - since < LOCKED_OUT_MS) return [];
     // The run that is at work has its own word for the dead-man switches.
     const messengers = config.notify.filter((each) => each.kind !== 'ping');
-    const told = await withPatience(context, (patience) =>
-      Promise.all(messengers.map((notifier) => tell(notifier, outcome, known, { patience, pingKind: 'fail', now }))),
-    );
-    const notifiers = [
-      ...known.notifiers.filter(({ name }) => !told.some(({ memory }) => memory.name === name)),
-      ...told.map(({ memory }) => memory),
-    ];
-    return { notified: { notifiers, lockedOutSince }, told: told.flatMap(({ notification }) => notification ?? []) };
+    return tellAll(messengers, outcome, memory, context);
   });
 }
 
@@ -145,7 +146,7 @@ export async function notifyTest(
 }
 
 interface Told {
-  readonly memory: NotifierMemory;
+  readonly latest: NotifierMemory;
   /** Null where there was nothing to tell. */
   readonly notification: Notification | null;
 }
@@ -153,25 +154,24 @@ interface Told {
 async function tell(
   notifier: Notifier,
   outcome: RunOutcome,
-  { notifiers }: Known,
+  before: NotifierMemory | undefined,
   { patience, pingKind, now }: { readonly patience: Patience; readonly pingKind: PingKind; readonly now: Date },
 ): Promise<Told> {
   const { name, kind } = notifier;
-  const before = notifiers.find((each) => each.name === name);
   const remembered = before ?? NOTHING_REMEMBERED;
   const broken = before?.broken ?? null;
   const brokenBy = (failed: string | null): NotifierMemory['broken'] =>
     failed === null ? null : { since: broken?.since ?? now.toISOString(), why: failed };
   if (notifier.kind === 'ping') {
     const notification = await ping(notifier, pingKind, patience);
-    return { memory: { name, ...remembered, broken: brokenBy(notification?.failed ?? null) }, notification };
+    return { latest: { name, ...remembered, broken: brokenBy(notification?.failed ?? null) }, notification };
   }
   const telling = whatIsTold(notifier.rules, remembered, standingOf(outcome), now);
-  if (telling.occasions.length === 0) return { memory: { name, ...telling.ifTold, broken }, notification: null };
+  if (telling.occasions.length === 0) return { latest: { name, ...telling.ifTold, broken }, notification: null };
   const message = messageFor(outcome, telling, { notifier: name, host: hostname() });
   const failed = await deliver(notifier, message, patience);
   return {
-    memory: { name, ...(failed === null ? telling.ifTold : telling.ifNot), broken: brokenBy(failed) },
+    latest: { name, ...(failed === null ? telling.ifTold : telling.ifNot), broken: brokenBy(failed) },
     notification: { notifier: name, kind, what: telling.occasions, failed },
   };
 }
@@ -240,7 +240,7 @@ async function withSecrets(
       return signal.aborted ? failedNow('it does not answer in time') : refused(messageOf(error));
     }
   }, patience);
-  return failed === null ? null : without([...secrets.values()], failed);
+  return failed === null ? null : cut(without([...secrets.values()], failed));
 }
 
 function proved(key: string, secret: Secret, text: string): string {
@@ -251,20 +251,43 @@ function proved(key: string, secret: Secret, text: string): string {
   throw new QmpBackupError('usage', `${key}, from ${secretOrigin(secret)}, ${wrong}`);
 }
 
-/** A receiver may repeat what it was sent, or a part of the address. */
+/** A receiver may repeat what it was sent, or a part of it, and in a page of HTML. */
 function without(secrets: readonly string[], text: string): string {
-  const parts = secrets.flatMap((secret) => {
-    if (!URL.canParse(secret)) return [secret];
-    const { pathname, search } = new URL(secret);
-    return [secret, `${pathname}${search}`, search.slice(1), ...pathname.split('/')].filter(
-      (part) => part.length >= SHORTEST,
-    );
-  });
+  const parts = secrets.flatMap(partsOf).flatMap((part) => [part, part.replaceAll('&', '&amp;')]);
   return parts.toSorted((a, b) => b.length - a.length).reduce((all, part) => all.replaceAll(part, '***'), text);
 }
 
-/** Characters: a shorter part of an address is no secret. */
+function partsOf(secret: string): readonly string[] {
+  if (!URL.canParse(secret)) return [secret, ...secret.split(' ').filter(isLongEnough)];
+  const { pathname, search, searchParams } = new URL(secret);
+  const names = pathname.split('/');
+  const parts = [`${pathname}${search}`, search.slice(1), ...names, ...searchParams.values()];
+  return [secret, ...parts, ...names.map(decoded)].filter(isLongEnough);
+}
+
+/** Of an address that is none: as it is. */
+function decoded(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch (error) {
+    if (error instanceof URIError) return name;
+    throw error;
+  }
+}
+
+/** Characters: a shorter part is no secret. */
 const SHORTEST = 5;
+
+function isLongEnough(part: string): boolean {
+  return part.length >= SHORTEST;
+}
+
+/** Characters of a reason, counted when no secret is in it any more: half of one would be told else. */
+const MOST_WHY = 300;
+
+function cut(text: string): string {
+  return text.length > MOST_WHY ? `${text.slice(0, MOST_WHY)} ...` : text;
+}
 
 /** With a deadline that a signal to the program brings near. */
 async function withPatience<T>({ signal, times }: NotifyContext, step: (patience: Patience) => Promise<T>): Promise<T> {
@@ -282,16 +305,22 @@ async function withPatience<T>({ signal, times }: NotifyContext, step: (patience
   }
 }
 
-interface Remembering {
-  readonly notified: Known;
-  readonly told: readonly Notification[];
+/** What was told before, and is from now on. */
+interface Memory {
+  readonly lockedOutSince: string | null;
+  readonly of: (notifier: string) => NotifierMemory | undefined;
+  /** Durably. What cannot be kept is warned of. */
+  readonly keep: (latest: {
+    readonly notifier?: NotifierMemory;
+    readonly lockedOutSince?: string | null;
+  }) => Promise<void>;
 }
 
 /** One process at a time, also beside a run that is at work: a message must not be told twice. */
 async function withMemory(
   config: string,
   context: NotifyContext,
-  step: (known: Known) => Promise<Remembering>,
+  step: (memory: Memory) => Promise<readonly Notification[]>,
 ): Promise<readonly Notification[]> {
   let lock: Lock;
   try {
@@ -304,14 +333,32 @@ async function withMemory(
   try {
     const { notified, lost } = await readNotified(config);
     if (lost !== null) context.warn(`what was told before is not known: ${lost}`);
-    const { notified: latest, told } = await step(notified);
-    await writeNotified(config, latest).catch((error: unknown) =>
-      context.warn(`what was told is not remembered, and is told again: ${messageOf(error)}`),
-    );
-    return told;
+    return await step(memoryOf(config, notified, context));
   } finally {
     await lock.release();
   }
+}
+
+function memoryOf(config: string, notified: Notified, { warn }: NotifyContext): Memory {
+  let known = notified;
+  let kept = Promise.resolve();
+  let warned = false;
+  const lost = (error: unknown): void => {
+    if (!warned) warn(`what was told is not remembered, and is told again: ${messageOf(error)}`);
+    warned = true;
+  };
+  return {
+    lockedOutSince: notified.lockedOutSince,
+    of: (notifier) => notified.notifiers.find(({ name }) => name === notifier),
+    keep: ({ notifier, lockedOutSince = known.lockedOutSince }) => {
+      // Of one that is no longer there, or not yet again, it is kept, too.
+      const others = known.notifiers.filter(({ name }) => name !== notifier?.name);
+      known = { notifiers: notifier ? [...others, notifier] : others, lockedOutSince };
+      // One at a time, each with all that is known by then.
+      kept = kept.then(() => writeNotified(config, known)).catch(lost);
+      return kept;
+    },
+  };
 }
 
 const TURN_MS = 200;

@@ -48,7 +48,7 @@ export async function runHook(asked: HookAsked): Promise<HookEnd | null> {
   const [program, args] = wordsOf(command);
   const running = await startProgram(program, args, {
     ...{
-      env: { ...process.env, ...environment(hook, facts) },
+      env: { ...process.env, ...environment({ hook, ...facts }) },
       stdin: { text: `${JSON.stringify({ schema: 1, hook, ...facts, ...Object(input) })}\n` },
     },
     ...{ ownGroup: true, termMs: TERM_MS, onStdout: output.take, onStderr: output.take },
@@ -58,7 +58,8 @@ export async function runHook(asked: HookAsked): Promise<HookEnd | null> {
     stopped.why ||= reason;
     stopped.ending ??= running.kill();
   };
-  const timers = [setTimeout(() => end(`it did not end within ${hooks.timeoutMs / 1000} s`), hooks.timeoutMs)];
+  const late = `it did not end within ${hooks.timeoutMs / 1000} s, or something that it has started holds its output`;
+  const timers = [setTimeout(() => end(late), hooks.timeoutMs)];
   const onAbort = (): void => {
     // What `before` begins is of no use any more; what the others tidy up is.
     if (hook === 'before') end('the run was ended');
@@ -72,7 +73,10 @@ export async function runHook(asked: HookAsked): Promise<HookEnd | null> {
   await stopped.ending;
   output.end();
   if (stopped.why !== '') return { kind: 'failed', why: stopped.why, exitCode: 1 };
-  if (failure) return { kind: 'failed', why: `${program} could not be started: ${messageOf(failure)}`, exitCode: 1 };
+  if (failure) {
+    const words = by === null ? 'could not be started' : 'was ended';
+    return { kind: 'failed', why: `${program} ${words}: ${messageOf(failure)}`, exitCode: 1 };
+  }
   if (exitCode === 0) return { kind: 'done', exitCode };
   const last = output.last();
   if (hook === 'before' && exitCode === SKIP) return { kind: 'skip', why: last || 'the hook said so', exitCode };
@@ -91,16 +95,25 @@ export function hookText(command: HookCommand): string {
   return typeof command === 'string' ? command : command.join(' ');
 }
 
-function environment(hook: HookName, facts: HookFacts): Readonly<Record<string, string>> {
-  const named = Object.entries({ hook, ...facts }).map(([key, value]) => [
+/** Characters of a value there; Linux starts no program with one of more than 128 KiB. All of it is on its stdin. */
+const LONGEST_VALUE = 8_000;
+
+function environment(facts: HookFacts & { readonly hook: HookName }): Readonly<Record<string, string>> {
+  const named = Object.entries<string | null>({ ...facts }).map(([key, value]) => [
     `QMPBACKUP_${key.toUpperCase()}`,
-    value ?? '',
+    valueOf(value ?? ''),
   ]);
   return Object.fromEntries(named) as Record<string, string>;
 }
 
-/** Characters of a line that are told. */
-const LONGEST_LINE = 2_000;
+/** What a program has said may have anything in it. */
+function valueOf(text: string): string {
+  const whole = text.replaceAll('\0', '?');
+  return whole.length > LONGEST_VALUE ? `${whole.slice(0, LONGEST_VALUE)} ...` : whole;
+}
+
+/** Characters of a line that are told, and lines. */
+const [LONGEST_LINE, MOST_LINES] = [2_000, 1_000];
 
 interface Lines {
   readonly take: (text: string) => void;
@@ -110,12 +123,14 @@ interface Lines {
 }
 
 function lines(onLine: (text: string) => void): Lines {
-  let [rest, last] = ['', ''];
+  let [rest, last, count] = ['', '', 0];
   const tell = (line: string): void => {
     const text = line.trimEnd().slice(0, LONGEST_LINE);
     if (text === '') return;
     last = text;
-    onLine(text);
+    count += 1;
+    if (count <= MOST_LINES) onLine(text);
+    else if (count === MOST_LINES + 1) onLine(`it prints more than ${MOST_LINES} lines: the others are not told`);
   };
   return {
     take: (text) => {

@@ -65,7 +65,7 @@ async function betweenHooks(config: Config, vms: readonly Vm[], context: EachCon
   const { hooks } = config.run;
   let problem: string | null = null;
   let isLeftOut = false;
-  let result: RunResult = { ended: [], notBegun: [] };
+  const result: Begun = { ended: [], notBegun: [] };
   const run = async (hook: HookName): Promise<HookEnd | null> => {
     const onLine = (text: string): void => report({ kind: 'hook-line', vm: null, hook, text });
     const command = hooks[hook];
@@ -92,9 +92,14 @@ async function betweenHooks(config: Config, vms: readonly Vm[], context: EachCon
     }
     if (before?.kind === 'skip') {
       isLeftOut = true;
-      for (const { name: vm } of vms) report({ kind: 'not-begun', vm, why: before.why });
-      result = { ended: [], notBegun: vms.map(({ name }) => name) };
-    } else result = await runEach(config, vms, context);
+      for (const { name: vm } of vms) {
+        result.notBegun.push(vm);
+        report({ kind: 'not-begun', vm, why: before.why });
+      }
+      return result;
+    }
+    await runEach(config, vms, context, result);
+    signal.throwIfAborted();
     return result;
   } catch (error) {
     problem = messageOf(error);
@@ -113,13 +118,22 @@ function resultOf({ ended, notBegun }: RunResult, problem: string | null): VmRes
 
 type EachContext = RunContext & Pick<VmContext, 'isLate'>;
 
-async function runEach({ file, run: settings }: Config, vms: readonly Vm[], context: EachContext): Promise<RunResult> {
+/** What has come of a run by now. */
+interface Begun {
+  readonly ended: VmHistory[];
+  readonly notBegun: string[];
+}
+
+async function runEach(
+  { file, run: settings }: Config,
+  vms: readonly Vm[],
+  context: EachContext,
+  { ended, notBegun }: Begun,
+): Promise<void> {
   const { signal, isLate, report } = context;
   const known = await readHistory(file);
   if (known.lost !== null) report({ kind: 'lost', why: known.lost });
   let history = known.history;
-  const ended: VmHistory[] = [];
-  const notBegun: string[] = [];
   let kept = Promise.resolve();
   const keep = async (): Promise<void> => {
     if (context.dryRun) return;
@@ -141,8 +155,6 @@ async function runEach({ file, run: settings }: Config, vms: readonly Vm[], cont
     history = withVm(history, latest);
     await keep();
   });
-  signal.throwIfAborted();
-  return { ended, notBegun };
 }
 
 async function waitJitter(

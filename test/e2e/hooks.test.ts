@@ -54,6 +54,27 @@ async function processesWith(word: string): Promise<readonly string[]> {
 }
 
 describe('hooks', () => {
+  it('may print and hear what they like', async () => {
+    const lab = await fleet(['web1']);
+    const configure = (hooks: string): Promise<void> =>
+      lab.configure(`
+defaults: { target: "${lab.backups}/{vm}", hooks: ${hooks} }
+${vmsSection(lab)}
+`);
+    // More than is logged, and bytes that are no text.
+    await configure(`{ before: "yes line | head -n 5000; echo last >&2; exec <&-; exit 3" }`);
+    const many = await lab.cli(1, 'run');
+    expect(many.stderr).toMatch(/before-hook: it prints more than 1000 lines: the others are not told/);
+    expect(many.stderr.split('\n').length).toBeLessThan(1_100);
+    expect(many.stderr).toMatch(/before-hook failed: exit code 3: (last|line)/);
+
+    await configure(`{ before: "head -c 150000 /dev/urandom; printf '\\\\033[31mred\\\\000'" }`);
+    const odd = await lab.cli(0, 'run');
+    // eslint-disable-next-line no-control-regex -- these are what must not be there
+    expect(/[\u0000-\u0008\u000b-\u001f\u007f]/.test(odd.stderr)).toBe(false);
+    expect(/before-hook: .*\?\[31mred\?/.test(odd.stderr)).toBe(true);
+  });
+
   it('are told what there is to know, and decide whether a VM is backed up', async () => {
     const lab = await fleet(['web1', 'web2', 'web3']);
     const hook = await recorder(lab);
@@ -120,7 +141,9 @@ ${vmsSection(lab)}
     const stubborn = `"trap '' TERM; sleep ${mark} & echo begun; sleep ${mark}"`;
     await configure(`{ before: ${stubborn}, timeout: 1s }`);
     const late = (await lab.cli(1, 'run', '--json')).json<Answer>();
-    expect(late.vms[0]!.run.steps.map(({ why }) => why)).toEqual(['it did not end within 1 s']);
+    expect(late.vms[0]!.run.steps.map(({ why }) => why)).toEqual([
+      'it did not end within 1 s, or something that it has started holds its output',
+    ]);
     expect(await processesWith(mark)).toEqual([]);
 
     await configure(`{ before: ${stubborn}, after: "touch ${lab.dir}/tidied" }`);
@@ -131,6 +154,22 @@ ${vmsSection(lab)}
     expect((await ended).exitCode).toBe(143);
     expect(await processesWith(mark)).toEqual([]);
     expect(await readdir(lab.dir)).toContain('tidied');
+
+    // What a run was told before it was ended is told to its own hooks.
+    const json = join(lab.dir, 'after.json');
+    await lab.configure(`
+defaults: { target: "${lab.backups}/{vm}", hooks: { before: 'sleep ${mark}' } }
+${vmsSection(lab)}
+run: { hooks: { after: 'cat >${json}' } }
+`);
+    const again = startCli(['run', '--config', lab.config], { env: lab.env });
+    await expect.poll(() => processesWith(mark)).not.toHaveLength(0);
+    process.kill(again.pid!, 'SIGTERM');
+    expect((await again).exitCode).toBe(143);
+    expect(JSON.parse(await readFile(json, 'utf8'))).toMatchObject({
+      ...{ result: 'failed', why: 'interrupted by SIGTERM' },
+      vms: [{ vm: 'web1', run: { result: 'failed' } }],
+    });
 
     await configure(`{ before: [${lab.dir}/none] }`);
     expect((await lab.cli(1, 'run')).stderr).toMatch(/web1: before-hook failed: .*\/none could not be started/);

@@ -144,6 +144,26 @@ describe('notifications', () => {
     expect(unsafe.stderr).toMatch(/always could not be told \(always\): everybody may read or change the secret/);
   });
 
+  it('remembers who was told where another one hangs and the run is killed', async () => {
+    const lab = await fleet(['web1', 'web2']);
+    const other = await httpReceiver();
+    afterTest(() => other.close());
+    await configure(lab, { well: false, more: `  - { name: other, webhook: "${other.url}/other" }` });
+    other.answer('hang');
+    const killed = startCli(['run', '--config', lab.config], { env: lab.env });
+    await expect.poll(() => [receiver.got.length, other.got.length]).toEqual([1, 1]);
+    const remembered = async (): Promise<string> => {
+      const [folder = ''] = await readdir(join(lab.dir, 'state'));
+      return readFile(join(lab.dir, 'state', folder, 'notified.json'), 'utf8');
+    };
+    await expect.poll(remembered).toContain('"hook"');
+    killed.kill('SIGKILL');
+    await killed;
+    other.answer(200);
+    await lab.cli(3, 'run');
+    expect([told().length, other.got.length]).toEqual([1, 2]);
+  });
+
   it('tells what a run that was killed did not, with the same id, and of a run that was ended', async () => {
     const lab = await fleet(['web1', 'web2']);
     await configure(lab, { well: false, more: `  - { name: dead-man, ping: "${receiver.url}/ping" }` });

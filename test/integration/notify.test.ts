@@ -128,6 +128,20 @@ describe('a webhook', () => {
     expect(await notifyOfEnd(configOf(hook), outcome(FAILED), context())).toEqual([]);
   });
 
+  it.each([
+    ['far inside of a page', `${'x'.repeat(180)} Cannot POST /${SECRET}/${SECRET}`],
+    ['across the end of what is read', `${'x '.repeat(1_992)}Cannot POST /${SECRET}`],
+    ['without an end', SECRET.repeat(1_000)],
+    ['as HTML', `<pre>key=${SECRET.slice(0, 4)}&amp;${SECRET.slice(4)}</pre>`],
+    ['decoded', `no topic tö${SECRET}`],
+  ])('tells no part of a secret that its answer repeats: %s', async (_, body) => {
+    web.answer(404, body);
+    const url = `${web.url}/t%C3%B6${SECRET}/${SECRET}?key=${SECRET.slice(0, 4)}&${SECRET.slice(4)}`;
+    const { failed } = await told(`  - { webhook: "${url}", token: ${SECRET} }`);
+    expect(failed).toMatch(/answers 404/);
+    for (let at = 0; at + 4 <= SECRET.length; at += 1) expect(failed).not.toContain(SECRET.slice(at, at + 4));
+  });
+
   it('says who cannot be reached', async () => {
     const url = web.url;
     await web.close();
@@ -254,6 +268,16 @@ it('tells of a run that finds another one at work only when that lasts', async (
   ).toEqual(['/p', '/x']);
   await notifyOfLockedOut(config, locked, after(16));
   expect(web.take()).toEqual([]);
+});
+
+it('does not wait for a clock that went back to say that another run lasts', async () => {
+  const config = configOf(`  - { webhook: "${web.url}/x" }`);
+  const locked = outcome([], ['it is locked']);
+  const after = (hours: number): NotifyContext => context({}, new Date(NOW.getTime() + hours * 3_600_000));
+  await notifyOfLockedOut(config, locked, after(10_000));
+  await notifyOfLockedOut(config, locked, after(0));
+  await notifyOfLockedOut(config, locked, after(13));
+  expect(web.take()).toHaveLength(1);
 });
 
 it('says where it is not remembered what was told', async () => {

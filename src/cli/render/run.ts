@@ -12,7 +12,10 @@ export function renderRun({ ended, notBegun }: RunResult): string {
     return many === 0 ? [] : [`${many} ${result}`];
   });
   const all = [...counts, ...(notBegun.length === 0 ? [] : [`${notBegun.length} not begun`])];
-  return [table([['VM', 'RESULT', 'TOOK', 'WHAT'], ...rows]), `${rows.length} VMs: ${all.join(', ')}`].join('\n');
+  return [
+    table([['VM', 'RESULT', 'TOOK', 'WHAT'], ...rows]),
+    `${rows.length === 1 ? '1 VM' : `${rows.length} VMs`}: ${all.join(', ')}`,
+  ].join('\n');
 }
 
 function rowOf({ vm, run }: VmHistory): readonly string[] {

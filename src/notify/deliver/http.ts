@@ -50,17 +50,20 @@ function askedWait({ headers }: Response): number | null {
   return asked !== null && /^\d{1,5}$/.test(asked) ? Number(asked) * 1000 : null;
 }
 
-/** Characters of an answer that are told. */
-const MOST_WORDS = 200;
+/** Characters of an answer that are read: more than is told, for that is cut when no secret is in it any more. */
+const MOST_WORDS = 4_000;
 
-/** The beginning of what a receiver says: it may say it without end. */
+/** The beginning of what a receiver says: it may say it without end. The word at the end, of which the rest is missing, is left out. */
 async function beginningOf({ body }: Response): Promise<string> {
   let text = '';
   if (!body) return text;
   const decoder = new TextDecoder();
   for await (const piece of body as AsyncIterable<Uint8Array>) {
     text += decoder.decode(piece, { stream: true });
-    if (text.length > MOST_WORDS) break;
+    if (text.length > MOST_WORDS) {
+      text = text.slice(0, MOST_WORDS).replace(/\S*$/, '');
+      break;
+    }
   }
-  return text.slice(0, MOST_WORDS).replace(/\s+/g, ' ').trim();
+  return text.replace(/\s+/g, ' ').trim();
 }
