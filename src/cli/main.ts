@@ -76,7 +76,7 @@ function reportUsage({ exitCode, message }: CommanderError): number {
 /** Says what failed and what to do next; returns the exit code. */
 function report(error: unknown): number {
   const exitCode = opened[0]?.exitCode() ?? exitCodeOf(error, interrupt.signal.aborted ? caught : undefined);
-  const told = ofFileSystem(error);
+  const told: unknown = isAbort(error) ? interrupt.signal.reason : ofFileSystem(error);
   const known = told instanceof QmpBackupError;
   const lines = [
     messageOf(told),
@@ -94,6 +94,11 @@ function report(error: unknown): number {
     hint,
   });
   return exitCode;
+}
+
+/** What Node itself says where a signal has ended what it waited for: the signal is the reason. */
+function isAbort(error: unknown): boolean {
+  return interrupt.signal.aborted && codeOf(error) === 'ABORT_ERR';
 }
 
 /** What nobody expected of a file, in words; anything else as it is. */

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { formatBytes } from '../core/bytes.js';
 import { countsWhereStrict } from '../core/warning.js';
-import type { ErrorCode } from '../errors.js';
+import { type ErrorCode, messageOf } from '../errors.js';
 import type { PointMade, RunVerb, StepEnd } from '../run/step.js';
 import type { BackupDocument } from './documents/schemas/backup.js';
 import type { ErrorDocument } from './documents/schemas/error.js';
@@ -44,13 +44,17 @@ export function createRunVerb(): RunVerb {
       else stderr = `${stderr}${text}\n`;
     });
     try {
-      const exitCode = await new Promise<number>((resolve, reject) => {
+      const [code, by] = await new Promise<readonly [number | null, NodeJS.Signals | null]>((resolve, reject) => {
         child.once('error', reject);
-        child.once('close', (code, by) => resolve(code ?? (by === 'SIGINT' ? 130 : 143)));
+        child.once('close', (...ended) => resolve(ended));
       });
-      return endOf(heard, exitCode, stderr);
+      const exitCode = code ?? (by === 'SIGINT' ? 130 : 143);
+      // It may not have come to the point from which it tells that itself.
+      if (signal.aborted) return endOf(heard, exitCode, messageOf(signal.reason));
+      const words = stderr.trim() || 'it said nothing';
+      return endOf(heard, exitCode, `the program ended with ${by ?? code} and no answer: ${words}`);
     } catch (error) {
-      return endOf(heard, 1, `it could not be started: ${String(error)}`);
+      return endOf(heard, 1, `the program could not be started: ${messageOf(error)}`);
     } finally {
       signal.removeEventListener('abort', end);
     }
@@ -103,12 +107,12 @@ function hear(heard: Heard, line: LineDocument, progress: (percent: number) => v
 
 const NO_ANSWER: ErrorCode = 'failed';
 
-function endOf({ warnings, answer, error }: Heard, exitCode: number, stderr: string): StepEnd {
+/** `silent`: why it has said nothing, where that is so. */
+function endOf({ warnings, answer, error }: Heard, exitCode: number, silent: string): StepEnd {
   const none = { exitCode, warnings, findings: [], summary: null, point: null };
   if (error) return { ...none, error };
   if (answer) return { ...none, ...toldBy(answer), error: null };
-  const message = `the program ended with ${exitCode} and no answer: ${stderr.trim() || 'it said nothing'}`;
-  return { ...none, error: { code: NO_ANSWER, message, hint: null } };
+  return { ...none, error: { code: NO_ANSWER, message: silent, hint: null } };
 }
 
 function toldBy(answer: Answer): Pick<StepEnd, 'findings' | 'summary' | 'point'> {

@@ -1,5 +1,6 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { startCli } from '../support/cli.js';
 import { fleet, vmsSection } from '../support/fleet.js';
@@ -63,6 +64,51 @@ describe.each([
       ['web1', 'ok'],
       ['web2', 'ok'],
     ]);
+    await lab.cli(0, 'status');
+  });
+});
+
+describe.each([
+  { step: 'prune', line: /qmpbackup prune /, signals: ['SIGTERM'], exitCode: 143 },
+  { step: 'verify', line: /qmpbackup verify .*--read-data/, signals: ['SIGTERM', 'SIGINT'], exitCode: 143 },
+  { step: 'boot test', line: /qmpbackup verify .*--boot/, signals: ['SIGINT', 'SIGINT'], exitCode: 130 },
+  { step: 'boot test', line: /qmpbackup verify .*--boot/, signals: ['SIGKILL'], exitCode: undefined },
+  { step: 'prune', line: /qmpbackup prune /, signals: ['SIGKILL'], exitCode: undefined },
+] as const)('$signals once the $step is begun', ({ line, signals, exitCode }) => {
+  it('leaves nothing behind, is remembered, and the next run goes on', async () => {
+    const lab = await fleet(['web1']);
+    const TMPDIR = join(lab.dir, 't');
+    await mkdir(TMPDIR);
+    const configure = (verify: string): Promise<void> =>
+      lab.configure(`
+defaults:
+  target: "${lab.backups}/{vm}"
+  keep: { last: 1, consolidate: true }
+  verify: { ${verify} }
+${vmsSection(lab)}
+`);
+    await configure('');
+    await lab.writeAll();
+    await lab.cli(0, 'run');
+    await lab.writeAll();
+    // It boots nothing, so that the run ends by the signal at the latest in its last step.
+    await configure('read-data-within: 1d, boot-every: 1d, expect: "serial:never", timeout: 3600');
+    const tool = startCli(['run', '--verbose', '--config', lab.config], { env: { ...lab.env, TMPDIR } });
+    let said = '';
+    tool.stderr.on('data', (text: Buffer) => (said += text.toString()));
+    await expect.poll(() => said).toMatch(line);
+    await sleep(Math.random() * 1_000);
+    for (const signal of signals) process.kill(tool.pid!, signal);
+    expect((await tool).exitCode).toBe(exitCode);
+
+    const left = async (): Promise<string> =>
+      (await run('pgrep', ['-af', `${lab.backups}|${TMPDIR}`], { allowed: [0, 1] })).stdout;
+    await expect.poll(left).toBe('');
+    await expect.poll(() => readdir(TMPDIR)).toEqual([]);
+    expect(straysOf(await readdir(lab.backups, { recursive: true }))).toEqual([]);
+    if (exitCode !== undefined) expect((await lab.cli(2, 'status')).stdout).toMatch(/interrupted by SIG/);
+    await configure('read-data-within: 1d');
+    await lab.cli(0, 'run');
     await lab.cli(0, 'status');
   });
 });

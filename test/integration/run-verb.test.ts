@@ -79,6 +79,14 @@ it('hears how far it has got, and what prune has done', async () => {
   expect(end.findings).toEqual([expect.stringMatching(/1.0 KiB less is free/)]);
 });
 
+it('tells by which signal it was ended, and what of it is that of the run', async () => {
+  const killed = await runs('process.kill(process.pid, "SIGKILL");');
+  expect(killed.error?.message).toBe('the program ended with SIGKILL and no answer: it said nothing');
+  const signal = AbortSignal.abort(new Error('interrupted by SIGTERM'));
+  const ended = await runs('setInterval(() => undefined, 1000);', { signal });
+  expect(ended).toMatchObject({ exitCode: 143, error: { message: 'interrupted by SIGTERM' } });
+});
+
 it('ends it where the run is ended', async () => {
   const end = new AbortController();
   const program = `${say({ type: 'progress', unit: 'bytes', parts: [] })}setInterval(() => undefined, 1000);`;
