@@ -1,5 +1,5 @@
 import { isAbsolute } from 'node:path';
-import { LineCounter, type Node, parseDocument, visit } from 'yaml';
+import { LineCounter, type Node, parseDocument, visit, type YAMLError } from 'yaml';
 import type { OptionRule, OptionRules } from '../core/option-rules.js';
 import { folderName } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
@@ -18,13 +18,10 @@ import { isNothing, YamlReader } from './yaml-reader.js';
 export function readConfig(text: string, file: string): Config {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, stringKeys: true });
-  const reader = new YamlReader(file, lines);
+  const reader = new YamlReader(file, lines, HOMES);
   // What follows the first is mostly for its sake.
-  for (const { pos, code, message } of [...document.errors, ...document.warnings].slice(0, 1)) {
-    // Its own words go on with the place and a picture of it.
-    const words = message.split(' at line ')[0]?.replace(/\.$/, '') ?? message;
-    reader.complainAt(pos[0], code === 'MULTIPLE_DOCS' ? 'a second document begins here, and a file has one' : words);
-  }
+  for (const error of [...document.errors, ...document.warnings].slice(0, 1))
+    reader.complainAt(error.pos[0], wordsOf(error, text));
   reader.end();
   // Each value stands where it is in force, with its line: merges and references would be one more way to say the same.
   visit(document, {
@@ -38,6 +35,18 @@ export function readConfig(text: string, file: string): Config {
   const config = readAll(reader, document.contents, file);
   reader.end();
   return config;
+}
+
+/** What is no YAML, in words, and what was probably meant. */
+function wordsOf({ pos: [at], code, message }: YAMLError, text: string): string {
+  if (code === 'MULTIPLE_DOCS') return 'a second document begins here, and a file has one';
+  if (code === 'DUPLICATE_KEY')
+    return `the key ${/^[\w.-]*/.exec(text.slice(at))?.[0]} is there twice: map keys must be unique`;
+  // Its own words go on with the place and a picture of it.
+  const words = message.split(' at line ')[0]?.replace(/\.$/, '') ?? message;
+  if (text.slice(Math.max(0, at - 4), at + 5).includes('{vm}'))
+    return `${words}: between { } and [ ] a text with {vm} in it needs quotes, "/backup/{vm}"`;
+  return code === 'BAD_ALIAS' ? `${words}: a text that begins with * needs quotes, "*"` : words;
 }
 
 const TOP = ['defaults', 'vms', 'discover', 'run', 'notify', 'report'] as const;
@@ -58,6 +67,16 @@ function readAll(reader: YamlReader, root: Node | null, file: string): Config {
 
 /** What names one VM is no default. */
 const OF_ONE_VM = ['socket', 'domain', 'agent-socket', 'offline'];
+
+/** The sections that keys belong into. */
+const HOMES: ReadonlyMap<string, string> = new Map([
+  ...Object.keys(RUN_RULES).map((key) => [key, 'run'] as const),
+  ...[...SETTINGS.keys()].map((path) => {
+    const [section = '', key] = path.split('.');
+    if (key !== undefined) return [key, section] as const;
+    return [section, OF_ONE_VM.includes(section) ? 'a VM of vms' : 'defaults, or a VM of vms'] as const;
+  }),
+]);
 
 function settingsIn(reader: YamlReader, node: Node | null, path: string, without: readonly string[] = []): Settings {
   const found = new Map<string, Setting>();
@@ -144,6 +163,8 @@ function discoverIn(reader: YamlReader, node: Node | null, index: number): Disco
     return { kind: 'domains', place, exclude, pattern: domains ?? '', connect: word('connect') };
   }
   if (given.has('connect')) reader.complain(place, `${path}.connect`, 'goes with domains');
+  if (!/[*?]/.test(sockets))
+    reader.complain(place, `${path}.sockets`, 'has no *, which stands for the names: what is one VM belongs into vms');
   return { kind: 'sockets', place, exclude, pattern: sockets, agentSocket: word('agent-socket') };
 }
 

@@ -15,11 +15,14 @@ export interface Entry {
 export class YamlReader {
   readonly #file: string;
   readonly #lines: LineCounter;
+  readonly #homes: ReadonlyMap<string, string>;
   readonly #problems: { readonly place: Place; readonly text: string }[] = [];
 
-  constructor(file: string, lines: LineCounter) {
+  /** `homes`: where keys belong, for those that stand elsewhere. */
+  constructor(file: string, lines: LineCounter, homes: ReadonlyMap<string, string>) {
     this.#file = file;
     this.#lines = lines;
+    this.#homes = homes;
   }
 
   placeOf(node: Node | null): Place {
@@ -63,9 +66,10 @@ export class YamlReader {
     const [key, place] = [String(node.value), this.placeOf(node)];
     const whole = path === '' ? key : `${path}.${key}`;
     if (known === null || known.includes(key)) return [{ key, value, place }];
-    const near = nearestName(key, known);
-    const instead = near === undefined ? `; there are: ${known.join(', ')}` : `; is ${near} meant?`;
-    this.complain(place, whole, `is no key of the configuration${instead}`);
+    const [near, home] = [nearestName(key, known), this.#homes.get(key)];
+    const others = home === undefined ? `there are: ${known.join(', ')}` : `${key} belongs into ${home}`;
+    const instead = near === undefined ? others : `is ${near} meant?`;
+    this.complain(place, whole, `is no key of the configuration; ${instead}`);
     return [];
   }
 

@@ -47,6 +47,7 @@ export const WARNING_CODES = {
   'vm-warned': '`run` was warned of something when it backed up, pruned or checked a VM',
   'vm-not-begun': '`run` did not begin with a VM, as it was too late',
   'not-discovered': 'VMs could not be looked for: there may be more of them',
+  'no-vms': 'a configuration names no VM, and none is found by it',
   'report-failed': '`run` could not write the report that is configured',
   'history-lost': 'how runs went is not known, or not remembered',
   'hook-failed': 'a command that is run after a run failed',

@@ -158,6 +158,15 @@ ${vmsSection(lab)}
     await expectPointEqualsDisk(lab, 'web1');
   });
 
+  it('says where there is no VM at all, which is well and may be a pattern that fits nothing', async () => {
+    const lab = await fleet([]);
+    await lab.configure(`discover: [{ sockets: "${lab.dir}/*.no-such" }]`);
+    for (const command of [['run'], ['config', 'check']]) {
+      const { warnings } = (await lab.cli(0, ...command, '--json')).json<Answer>();
+      expect(warnings.map(({ code }) => code)).toEqual(['no-vms']);
+    }
+  });
+
   it('says what it would do, and changes nothing', async () => {
     const lab = await fleet(['web1']);
     await lab.configure(`
