@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { loadConfig } from '../config/config-file.js';
 import { vmsOf } from '../config/discover.js';
-import { refuseWrongVms, targetOf } from '../config/vm.js';
+import { refuseWrongVms, settingAt, targetOf } from '../config/vm.js';
 import { type OptionRules, words } from '../core/option-rules.js';
 import { timeSpan } from '../core/time-span.js';
 import { type Warning, warning } from '../core/warning.js';
@@ -40,6 +40,8 @@ export interface AskedVms {
   /** Absolute path; null where targets were named. */
   readonly config: string | null;
   readonly targets: readonly string[];
+  /** Where pictures of boot tests are kept, as far as the configuration says it. */
+  readonly evidence: readonly string[];
   /** Why there may be more VMs. */
   readonly failures: readonly string[];
   readonly warnings: readonly Warning[];
@@ -53,10 +55,11 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
   }
   const maxAgeMs = maxAge === undefined ? null : maxAge * DAY_MS;
   if (target !== undefined) {
-    const targets = target.map((each) => resolve(each));
+    const targets = [...new Set(target.map((each) => resolve(each)))];
     return {
       config: null,
       targets,
+      evidence: [],
       failures: [],
       warnings: [],
       sources: (now) => sourcesOfTargets(targets, { now, maxAgeMs }),
@@ -75,6 +78,7 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
   return {
     config: config.file,
     targets: [...vms.map(targetOf), ...history.vms.map((each) => each.target)],
+    evidence: vms.flatMap((vm) => settingAt(vm, 'verify.evidence') ?? []),
     failures,
     warnings,
     sources: (now) => Promise.resolve(sourcesOfConfig(vms, history, { now, maxAgeMs, isAll: failures.length === 0 })),

@@ -4,11 +4,13 @@ import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { formatBytes } from '../../src/core/bytes.js';
 import { bytesOfPoint } from '../../src/core/point-space.js';
-import type { Catalog } from '../../src/core/catalog.js';
+import { evidenceName } from '../../src/core/boot-proof.js';
+import { type Catalog, catalogText } from '../../src/core/catalog.js';
 import { accessFaults, overflow, read, show } from '../support/browser.js';
 import { isThere } from '../../src/host/is-there.js';
 import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { fleet, vmsSection } from '../support/fleet.js';
+import { onePixel } from '../support/one-pixel.js';
 import { makeUpSame, makeUpTarget } from '../support/made-up-targets.js';
 import { mountHanging, mountSmall } from '../support/mounts.js';
 import { labDir } from '../support/scenario.js';
@@ -31,7 +33,7 @@ interface Row {
 }
 
 /** Rows of points, newest first within each chain. */
-const ROWS = `[...document.querySelectorAll('table.points tbody tr:not(.chain)')].map((row) => ({
+const ROWS = `[...document.querySelectorAll('table.points tbody tr:has(th.first)')].map((row) => ({
   name: row.querySelector('th').textContent,
   at: row.querySelector('time').getAttribute('datetime'),
   size: Number(row.querySelector('data').value),
@@ -287,6 +289,69 @@ describe('the report', () => {
     const attention = await read<string>(page, `document.querySelector('.reasons').textContent`);
     expect(attention).toMatch(/lost\s+.* does not answer/);
     expect(await read(page, `document.querySelectorAll('tbody tr').length`)).toBe(2);
+    await page.close();
+  });
+
+  it('shows pictures of boot tests, and says why where one cannot be shown', async () => {
+    const dir = await labDir();
+    const target = join(dir, 'web1');
+    const { points } = makeUpTarget({ dir: target, name: 'web1', points: 4, newest: NEWEST, bootEvery: 1 });
+    const proofs = join(dir, 'proofs');
+    const server = await mountHanging(proofs);
+    const keep = (at: number, bytes: Buffer): Promise<void> =>
+      writeFile(join(proofs, `${evidenceName(points[at]!)}.png`), bytes);
+    await keep(3, onePixel());
+    await keep(2, Buffer.concat([onePixel(), Buffer.alloc(3 * MB)]));
+    await keep(1, Buffer.from('<svg onload="alert(1)">'));
+    const output = join(dir, 'report');
+    const shown = `[...document.querySelectorAll('.pictures figure')].map((each) => each.querySelector('img')?.naturalWidth ?? each.querySelector('p').textContent)`;
+    const look = async (): Promise<readonly (string | number)[]> => {
+      await expectCli(0, ['report', '--target', target, '--evidence', proofs, '--output', output]);
+      const { page, said } = await show(join(output, 'vm-web1.html'), LOOKS[3]);
+      expect([await overflow(page), said]).toEqual([0, []]);
+      const found = await read<readonly (string | number)[]>(page, shown);
+      await page.close();
+      return found;
+    };
+    expect(await look()).toEqual([
+      1,
+      'the picture takes 2.9 MiB, for which this page has no room',
+      'the picture is no PNG',
+    ]);
+    server.hang();
+    expect(await look()).toEqual([expect.stringMatching(/does not answer/)]);
+    server.answer();
+  });
+
+  it('shows points of every kind: lost, suspect, pinned, of no time that is one, and files without a size', async () => {
+    const dir = await labDir();
+    const target = join(dir, 'web1');
+    makeUpTarget({ dir: target, name: 'web1', points: 12, newest: NEWEST });
+    const path = join(target, 'catalog.json');
+    const made = JSON.parse(await readFile(path, 'utf8')) as Catalog;
+    const points = made.points.map((each, at): Catalog['points'][number] => ({
+      ...each,
+      ...(at === 3 && { createdAt: 'yesterday' }),
+      ...(at === 5 && { pinned: true, note: '<b>kept</b> for the audit '.repeat(20) }),
+      disks: each.disks.map((file) => ({ ...file, allocated: 0, ...(at === 11 && { suspect: 'it was imported' }) })),
+    }));
+    await writeFile(path, catalogText({ ...made, points }));
+    await rm(join(target, 'vda', points[8]!.disks[0]!.file));
+    const output = join(dir, 'report');
+    await expectCli(0, ['report', '--target', target, '--output', output]);
+    const file = join(output, 'vm-web1.html');
+    await expectSound(file);
+    const { page } = await show(file, LOOKS[3]);
+    const rows = `[...document.querySelectorAll('table.points tbody tr')].map((row) => row.textContent.replace(/\\s+/g, ' '))`;
+    const told = (await read<readonly string[]>(page, rows)).join('\n');
+    expect(told.match(/cannot be restored: /g)).toHaveLength(4);
+    expect(told).toMatch(/cannot be restored: vda\/INC-\d+\.qcow2: it is missing/);
+    expect(told).toMatch(/vda is suspect: it was importedvdb is suspect/);
+    expect(told).toMatch(/pinnednote: <b>kept<\/b> for the audit <b>kept/);
+    expect(told).toMatch(/:3 yesterday INC/);
+    const files = `[...document.querySelectorAll('table.disks tbody tr td:last-child')].map((each) => each.textContent)`;
+    expect(await read(page, files)).toEqual(['11', '11']);
+    expect(await accessFaults(page)).toEqual([]);
     await page.close();
   });
 

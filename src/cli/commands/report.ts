@@ -58,12 +58,13 @@ async function runReport(flags: Flags, context: CommandContext): Promise<void> {
   const { signal } = context;
   const asked = await askedVms(flags);
   const output = resolve(flags.output);
-  const apart = [output, ...asked.targets].find((path) => !isLocal(path));
+  const evidence = flags.evidence === undefined ? null : resolve(flags.evidence);
+  const touched = [output, ...asked.targets, ...asked.evidence, ...(evidence === null ? [] : [evidence])];
+  const apart = touched.find((path) => !isLocal(path));
   if (apart !== undefined && (await hasRunAsChild(apart))) return;
   asked.warnings.forEach(context.warn);
   const now = context.now();
   const sources = await asked.sources(now);
-  const evidence = flags.evidence === undefined ? null : resolve(flags.evidence);
   const head = {
     ...{ host: hostname(), now, config: asked.config, targets: asked.targets },
     warnings: asked.warnings.map(({ text }) => text),

@@ -14,11 +14,10 @@ const [BARS, BASE] = [CELL - 6, CELL - 5];
 const HEIGHTS = { full: 12, copy: 12, diff: 8, inc: 5 } as const;
 const MONTH_NAMES = new Intl.DateTimeFormat('en', { month: 'short', year: 'numeric' });
 
-/** The newest month first, as the points are; without months in which there is no point. */
+/** The newest month first, without months in which there is no point. `points`: oldest first. */
 export function calendar(points: readonly PointView[]): Html {
   const months = new Map<string, Map<number, PointView[]>>();
-  for (const point of points.toSorted((a, b) => a.atMs - b.atMs)) {
-    if (Number.isNaN(point.atMs)) continue;
+  for (const point of points) {
     const date = new Date(point.atMs);
     const key = `${date.getFullYear()}-${date.getMonth()}`;
     const days = months.get(key) ?? new Map<number, PointView[]>();

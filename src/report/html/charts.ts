@@ -20,6 +20,7 @@ interface Series {
   readonly total: number;
   /** Of each point, in the order of the points; 0 where it has no file. */
   readonly sizes: readonly number[];
+  readonly files: number;
 }
 
 /** How the space that is taken now came together, and what each point took, by disk. `points`: oldest first. */
@@ -27,11 +28,11 @@ export function sizeCharts(points: readonly PointView[]): Html {
   const series = seriesOf(points);
   const times = timeScale(points[0]?.atMs ?? 0, points.at(-1)?.atMs ?? 1);
   const rows = series.map(
-    ({ name, total, sizes }, index) =>
+    ({ name, total, files }, index) =>
       html`<tr>
         <th scope="row"><i class="swatch s${index}"></i>${name}</th>
         <td class="number">${bytesData(total)}</td>
-        <td class="number">${sizes.filter((each) => each > 0).length}</td>
+        <td class="number">${files}</td>
       </tr>`,
   );
   return html`<div class="charts">
@@ -62,21 +63,25 @@ export function sizeCharts(points: readonly PointView[]): Html {
 }
 
 function seriesOf(points: readonly PointView[]): readonly Series[] {
-  const sizes = new Map<string, number[]>();
+  const found = new Map<string, { readonly sizes: number[]; files: number }>();
   for (const [index, { listed }] of points.entries()) {
     for (const { disk, allocated, state } of listed.point.disks) {
       if (state === 'merged') continue;
-      const known = sizes.get(disk) ?? new Array<number>(points.length).fill(0);
-      sizes.set(disk, known);
-      known[index] = allocated;
+      const known = found.get(disk) ?? { sizes: new Array<number>(points.length).fill(0), files: 0 };
+      found.set(disk, known);
+      known.sizes[index] = allocated;
+      known.files += 1;
     }
   }
-  const all = [...sizes].map(([name, each]): Series => ({ name, sizes: each, total: sum(each) }));
+  const all = [...found].map(([name, each]): Series => ({ name, ...each, total: sum(each.sizes) }));
   const inOrder = all.toSorted((a, b) => b.total - a.total);
   if (inOrder.length <= MOST_SERIES) return inOrder;
   const others = inOrder.slice(MOST_SERIES - 1);
   const together = points.map((_, index) => sum(others.map((each) => each.sizes[index] ?? 0)));
-  const rest = { name: `${others.length} other disks`, sizes: together, total: sum(together) };
+  const rest = {
+    ...{ name: `${others.length} other disks`, sizes: together, total: sum(together) },
+    files: sum(others.map(({ files }) => files)),
+  };
   return [...inOrder.slice(0, MOST_SERIES - 1), rest];
 }
 

@@ -71,7 +71,7 @@ export function overview(rows: readonly OverviewRow[], head: ReportHead): Html {
         <span class="state ${level}">${level}</span>
       </div>
       <p>
-        ${wrong.length === 0 ? `All is well with ${plural(rows.length, 'VM')}.` : `${wrong.length} of ${plural(rows.length, 'VM')} ${wrong.length === 1 ? 'needs' : 'need'} attention.`}
+        ${rows.length === 0 ? 'There is no VM.' : wrong.length === 0 ? `All is well with ${plural(rows.length, 'VM')}.` : `${wrong.length} of ${plural(rows.length, 'VM')} ${wrong.length === 1 ? 'needs' : 'need'} attention.`}
       </p>
       <p class="muted">As of ${timeData(head.now.toISOString())}, by ${head.config ?? head.targets.join(', ')}</p>
     </header>

@@ -39,7 +39,6 @@ const COLUMNS: readonly (readonly [string, string])[] = [
   ['Verified', ''],
   ['Booted', ''],
   ['Disks', ''],
-  ['Note', ''],
 ];
 
 function chainRow({ target, chain, points }: ChainView, several: boolean): Html {
@@ -55,23 +54,43 @@ function chainRow({ target, chain, points }: ChainView, several: boolean): Html 
 
 function pointRow(view: PointView): Html {
   const { listed, name, size, tookMs, needs, provedAt } = view;
-  const { point, files, freed, booted, notWhole } = listed;
+  const { point, files, freed, booted } = listed;
   return html`<tr class="${view.state}">
-    <th scope="row" class="first">${name}</th>
-    <td><time datetime="${point.createdAt}">${view.at}</time></td>
-    <td><span class="level ${point.level}">${point.level.toUpperCase()}</span></td>
-    <td><i class="dot ${view.state}"></i>${point.consistency}</td>
-    <td class="number">${bytesData(size)}</td>
-    <td>${files === 1 ? 'itself' : html`${files} files <small>${needs}</small>`}</td>
-    <td class="number">${freed.neededBy.length === 0 ? bytesData(freed.bytes) : DASH}</td>
-    <td class="number">${formatDuration(tookMs)}</td>
-    <td>${timeData(provedAt)}</td>
-    <td>
-      ${booted === null ? DASH : html`${timeData(booted.at)} ${booted.afterMs === null ? html`<b class="bad">failed</b>` : html`<small>in ${formatDuration(booted.afterMs)}</small>`}`}
-    </td>
-    <td>${disksOf(view)}</td>
-    <td class="note">
-      ${notWhole !== null && html`<b class="bad">cannot be restored</b>: ${notWhole}. `}${booted?.why != null && html`Does not boot: ${booted.why}. `}${point.pinned === true && html`<b>pinned</b> `}${point.note ?? null}
+      <th scope="row" class="first">${name}</th>
+      <td><time datetime="${point.createdAt}">${view.at}</time></td>
+      <td><span class="level ${point.level}">${point.level.toUpperCase()}</span></td>
+      <td><i class="dot ${view.state}"></i>${point.consistency}</td>
+      <td class="number">${bytesData(size)}</td>
+      <td>${files === 1 ? 'itself' : files === 0 ? DASH : html`${files} files <small>${needs}</small>`}</td>
+      <td class="number">${freed.neededBy.length === 0 ? bytesData(freed.bytes) : DASH}</td>
+      <td class="number">${formatDuration(tookMs)}</td>
+      <td>${timeData(provedAt)}</td>
+      <td>
+        ${booted === null ? DASH : html`${timeData(booted.at)} ${booted.afterMs === null ? html`<b class="bad">failed</b>` : html`<small>in ${formatDuration(booted.afterMs)}</small>`}`}
+      </td>
+      <td class="parts">${disksOf(view)}</td>
+    </tr>
+    ${remarksRow(view)}`;
+}
+
+/** In a row of its own: in a column it would be out of sight on a phone, and make the row as high as it is long. */
+function remarksRow({ name, state, listed: { point, booted, notWhole, suspect } }: PointView): Html | null {
+  const remarks = [
+    ...(notWhole === null ? [] : [html`<b class="bad">cannot be restored</b>: ${notWhole}`]),
+    ...(booted?.why == null ? [] : [html`<b class="bad">does not boot</b>: ${booted.why}`]),
+    ...suspect.map(({ disk, why }) => html`<b class="bad">${disk} is suspect</b>: ${why}`),
+    ...(point.lacks ?? []).flatMap(({ disk, reason, kind }) =>
+      kind === 'failed' ? html`without ${disk}: ${reason}` : [],
+    ),
+    ...(point.pinned === true ? [html`<b>pinned</b>`] : []),
+    ...(point.note === undefined ? [] : [html`note: ${point.note}`]),
+  ];
+  if (remarks.length === 0) return null;
+  return html`<tr class="remarks ${state}">
+    <td colspan="${COLUMNS.length}">
+      <ul aria-label="Of ${name}">
+        ${remarks.map((each) => html`<li>${each}</li>`)}
+      </ul>
     </td>
   </tr> `;
 }

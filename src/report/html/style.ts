@@ -55,9 +55,10 @@ table.plain th,table.plain td{overflow-wrap:anywhere}
 table.plain.disks{max-width:28rem;margin-top:.75rem}
 .scroll{overflow-x:auto;margin:0 -1.15rem -1.15rem;padding:0 1.15rem 1.15rem}
 table.points{font-size:13px}
-table.points td{white-space:nowrap}
-table.points td.note{white-space:normal;min-width:12rem;max-width:28rem;overflow-wrap:anywhere}
-table.points td.note:empty{min-width:0}
+table.points td{white-space:nowrap}table.points td.parts{white-space:normal;min-width:16rem}
+table.points tr:has(+.remarks)>*{border-bottom:0}
+table.points .remarks td{white-space:normal;padding-top:0}
+.remarks ul{list-style:none;margin:0;padding:0;position:sticky;left:.6rem;width:min(70rem,100vw - 6rem);color:var(--muted);overflow-wrap:anywhere}
 table.points .first{position:sticky;left:-1.15rem;background:var(--card);font-weight:500;white-space:nowrap}
 table.points tbody tr:hover>*{background:var(--soft)}
 table.points tr.chain>th{background:var(--soft);color:var(--text);font-size:13px}
@@ -91,6 +92,7 @@ ${[0, 1, 2, 3, 4, 5, 6, 7].map((at) => `.area.s${at}{fill:var(--s${at})}.dots.s$
 .dots.d-full{stroke:var(--s2)}.swatch.d-full{background:var(--s2)}.dots.d-inc{stroke:var(--s0)}.swatch.d-inc{background:var(--s0)}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,16rem),1fr));gap:1rem}
 .pictures img{display:block;width:100%;height:auto;border:1px solid var(--line);border-radius:6px;background:#000}
+.unseen{display:flex;align-items:center;justify-content:center;min-height:8rem;margin:0;padding:1rem;border:1px dashed var(--line);border-radius:6px;color:var(--muted);overflow-wrap:anywhere}
 .pictures figcaption{font-size:12px;color:var(--muted);margin-top:.35rem}
 .strip{display:block;width:119px;height:14px}
 .strip .day{fill:var(--line)}
@@ -100,7 +102,7 @@ table.overview tbody th{font-weight:600;white-space:normal;overflow-wrap:anywher
 .share{display:block;width:100%;height:6px;border-radius:3px;overflow:hidden;margin:.75rem 0 .25rem}
 .share .ok{fill:var(--ok)}.share .warning{fill:var(--booted)}.share .critical{fill:var(--lost)}
 .scroll table.overview{min-width:100%}
-@media (max-width:46rem){
+@media screen and (max-width:46rem){
 main,header.top,footer{padding-left:.75rem;padding-right:.75rem}
 section.card{padding:.85rem .85rem 1rem}
 .facts{grid-template-columns:1fr 1fr}.facts>div{padding:.55rem .75rem}
@@ -123,7 +125,10 @@ table.stack td,table.stack tbody th{border:0;padding:.1rem 0;text-align:left}
 @media print{
 :root{--bg:#fff;--card:#fff}
 body{font-size:10pt}section.card,.facts{border-color:#bbb}section.card,.month,figure{break-inside:avoid}section.card.long{break-inside:auto}
-.scroll{overflow:visible}table.points{font-size:7.5pt}table.points td,table.points .first{white-space:normal;position:static;padding:.15rem .3rem}tr{break-inside:avoid}
+.scroll{overflow:visible;margin:0;padding:0}tr{break-inside:avoid}
+table.points{font-size:6.5pt}table.points small,table.points .level,table.points thead th{font-size:6pt}table.overview{font-size:7.5pt}table.overview thead th,table.overview .state{font-size:6.5pt}
+table.points td,table.points .first,table.overview td,table.overview thead th{white-space:normal;position:static}table.points :is(th,td),table.overview :is(th,td){padding:.15rem .25rem}
+table.points .number,table.points td:first-of-type,table.overview .number{white-space:nowrap}table.points .remarks td{white-space:normal}table.points .dot{margin-right:.2em}table.points td.parts{min-width:7rem}table.overview tbody th{min-width:5rem}.strip{width:80px}.meter{width:3rem}.remarks ul{position:static;width:auto}
 nav{display:none}a{color:inherit}.day,.area,.dots,.dot,.swatch,.state,.reasons li,.share,.meter,.strip{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 article.vm{break-before:page}
 }

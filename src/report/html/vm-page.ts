@@ -20,7 +20,10 @@ export interface VmView {
 /** `heading`: level of its heading; those of its parts are below. */
 export function vmArticle({ status, chains, pictures }: VmView, heading: 1 | 2): Html {
   const { vm, target, level, history } = status;
-  const points = chains.flatMap((each) => each.points).toSorted((a, b) => a.atMs - b.atMs);
+  // One whose time was edited and is none stands in the table alone.
+  const points = pointsOf({ chains })
+    .filter(({ atMs }) => !Number.isNaN(atMs))
+    .toSorted((a, b) => a.atMs - b.atMs);
   const title = html`<div class="title">${headed(heading, vm)}<span class="state ${level}">${level}</span></div>`;
   const part = (words: string, body: Html, more = ''): Html =>
     html`<section class="card ${more}">${headed(heading === 1 ? 2 : 3, words)}${body}</section> `;
@@ -31,7 +34,7 @@ export function vmArticle({ status, chains, pictures }: VmView, heading: 1 | 2):
     ${points.length > 0 && part('Size over time', sizeCharts(points))}
     ${points.length > 0 && part('Durations', html`${durationChart(points)}${history && lastBackup(history)}`)}
     ${pictures.length > 0 && part('Boot tests', bootFigures(pictures))} ${history && part('Last run', lastRun(history))}
-    ${points.length > 0 && part('Chains and points', pointsTable(chains, vm), 'long')}`;
+    ${chains.length > 0 && part('Chains and points', pointsTable(chains, vm), 'long')}`;
 }
 
 function headed(level: 1 | 2 | 3, words: string): Html {
@@ -135,11 +138,15 @@ function stepRow({ verb, result, durationMs, why, hint, warnings, summary }: Ste
 }
 
 function bootFigures(pictures: readonly BootPicture[]): Html {
-  const figures = pictures.map(({ view, source }) => {
+  const figures = pictures.map(({ view, shown }) => {
     const { booted } = view.listed;
     const words = booted ? bootWords(booted) : null;
     return html`<figure>
-      <img src="${source}" alt="Screen of the VM when ${view.name} was started" />
+      ${
+        'source' in shown
+          ? html`<img src="${shown.source}" alt="Screen of the VM when ${view.name} was started" />`
+          : html`<p class="unseen">${shown.why}</p>`
+      }
       <figcaption>${view.name}, started ${timeData(booted?.at)}, ${words}</figcaption>
     </figure>`;
   });
