@@ -1,4 +1,4 @@
-import { type ErrorCode, QmpBackupError } from '../errors.js';
+import { type ErrorCode, messageOf, QmpBackupError } from '../errors.js';
 
 /** The one place that maps an error to an exit code. 130 and 143 follow from the signal, but where damage was found. */
 const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
@@ -13,6 +13,16 @@ const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   unsafe: 13,
   interrupted: 130,
 };
+
+/** Why a command failed that has exit codes of its own. */
+export class FailedWith extends Error {
+  constructor(
+    readonly exitCode: number,
+    error: unknown,
+  ) {
+    super(messageOf(error), { cause: error });
+  }
+}
 
 export function exitCodeFor(code: ErrorCode): number {
   return EXIT_CODES[code];

@@ -7,7 +7,7 @@ import { endWithStarter, hearNoStarter, isInBackground } from './background.js';
 import { endWithParent, isChildRun, tellEnding } from './child-run.js';
 import { errorDocument } from './documents/error.js';
 import type { ErrorDocument } from './documents/schemas/error.js';
-import { exitCodeFor, exitCodeOf } from './exit-codes.js';
+import { exitCodeFor, exitCodeOf, FailedWith } from './exit-codes.js';
 import { jsonFormOf, withJsonForm } from './json-form.js';
 import { createJsonLines } from './json-lines.js';
 import { isReaderStuck, lostAnswer, put, putAnswer } from './output.js';
@@ -74,8 +74,10 @@ function reportUsage({ exitCode, message }: CommanderError): number {
 }
 
 /** Says what failed and what to do next; returns the exit code. */
-function report(error: unknown): number {
-  const exitCode = opened[0]?.exitCode() ?? exitCodeOf(error, interrupt.signal.aborted ? caught : undefined);
+function report(thrown: unknown): number {
+  const isOwn = thrown instanceof FailedWith;
+  const error = isOwn ? thrown.cause : thrown;
+  const exitCode = isOwn ? thrown.exitCode : exitCodeOf(error, interrupt.signal.aborted ? caught : undefined);
   const told: unknown = isAbort(error) ? interrupt.signal.reason : ofFileSystem(error);
   const known = told instanceof QmpBackupError;
   const lines = [

@@ -48,7 +48,7 @@ export interface CommandContext {
   readonly stdoutIsData: (flag: string) => void;
   /** The exit code of a run that answered and yet is not simply done. */
   readonly endWith: (code: ErrorCode) => void;
-  /** An exit code that is none of the others', whether the command answers or fails. */
+  /** An exit code that is none of the others', of a command that has answered; one that fails throws `FailedWith`. */
   readonly exitWith: (exitCode: number) => void;
   /** What `exitWith` was told. */
   readonly exitCode: () => number | undefined;

@@ -22,11 +22,7 @@ export function chosenVms(
       },
     );
   }
-  if (vms.length === 0) {
-    throw new QmpBackupError('usage', 'the configuration has no VM', {
-      hint: 'Name them below vms, or have them found by discover.',
-    });
-  }
+  if (vms.length === 0) throw hasNoVm();
   for (const name of unknown) {
     const near = nearestName(
       name,
@@ -37,4 +33,10 @@ export function chosenVms(
     });
   }
   return names.length === 0 ? vms : vms.filter(({ name }) => names.includes(name));
+}
+
+export function hasNoVm(): QmpBackupError {
+  return new QmpBackupError('usage', 'the configuration has no VM', {
+    hint: 'Name them below vms, or have them found by discover.',
+  });
 }

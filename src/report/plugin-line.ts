@@ -1,3 +1,4 @@
+import { printable } from '../core/printable.js';
 import type { StatusLevel } from '../core/status.js';
 import type { Status, VmStatus } from './status.js';
 
@@ -31,7 +32,7 @@ export function unknownLine(why: string): string {
 
 function lineOf(level: StatusLevel | 'unknown', words: string): string {
   // What follows `|` are figures, and the second line is for people who ask for more.
-  return `QMPBACKUP ${level.toUpperCase()} - ${words.replace(/\s+/g, ' ').replaceAll('|', '/')}`;
+  return `QMPBACKUP ${level.toUpperCase()} - ${printable(words.replace(/\s+/g, ' ')).replaceAll('|', '/')}`;
 }
 
 function countOf(count: number): string {

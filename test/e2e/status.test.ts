@@ -145,14 +145,22 @@ ${vms}
     const dir = await labDir();
     const config = join(dir, 'config.yaml');
     await writeFile(config, 'vmz: 1');
+    const empty = join(dir, 'empty.yaml');
+    await writeFile(empty, '');
     for (const args of [
       ['--bogus'],
       ['--config', config],
       ['--config', join(dir, 'none')],
       ['--max-age', 'x'],
       ['--config', config, '--target', dir],
+      ['--prometheus', ''],
+      ['--logfile', join(dir, 'none/log')],
+      ['--config', empty],
     ]) {
-      expect((await qmpbackup(['status', ...args])).exitCode).toBe(3);
+      expect((await qmpbackup(['status', ...args])).exitCode, args.join(' ')).toBe(3);
+      const line = await qmpbackup(['status', '--plugin', ...args]);
+      expect(line.stdout, args.join(' ')).toMatch(/^QMPBACKUP UNKNOWN - [^\n|]+$/);
+      expect(line.exitCode).toBe(3);
     }
     expect((await qmpbackup(['status', '--plugin', '--config', config])).stdout).toMatch(
       /^QMPBACKUP UNKNOWN - .*vmz is no key/,

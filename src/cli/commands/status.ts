@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
-import { CommanderError } from 'commander';
+import { type Command, CommanderError } from 'commander';
+import { hasNoVm } from '../../config/chosen-vms.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
 import { replaceFile } from '../../host/durable.js';
 import { isLocal } from '../../host/mounts.js';
@@ -8,6 +9,7 @@ import { prometheusText } from '../../report/prometheus.js';
 import { statusOf } from '../../report/status.js';
 import { type AskedVmsFlags, askedVms, MAX_AGE_OPTION, TARGETS_OPTION } from '../asked-vms.js';
 import { hasRunAsChild } from '../child-run.js';
+import { FailedWith } from '../exit-codes.js';
 import { statusDocument } from '../documents/status.js';
 import { putAnswer } from '../output.js';
 import type { Register } from '../register.js';
@@ -30,11 +32,26 @@ export const statusCommand: Register = (program, run) => {
     .option('--plugin', 'print one line with figures, as monitoring plugins do')
     .option('--prometheus <file>', 'write metrics for the textfile collector of Prometheus; - for stdout')
     .exitOverride((error) => {
-      throw error.exitCode === 0 ? error : new CommanderError(STATUS_EXIT.unknown, error.code, error.message);
+      if (error.exitCode === 0) throw error;
+      // Options that are wrong may not have been read by now.
+      if (process.argv.includes('--plugin')) putUnknown(error.message.replace(/^error: /, ''));
+      throw new CommanderError(STATUS_EXIT.unknown, error.code, error.message);
     })
     .addHelpText('after', EXAMPLES)
-    .action(run<Flags>(runStatus));
+    .action(async (flags: Flags, command: Command) => {
+      try {
+        await run<Flags>(runStatus)(flags, command);
+      } catch (error) {
+        if (error instanceof QmpBackupError && error.code === 'interrupted') throw error;
+        if (flags.plugin) putUnknown(messageOf(error));
+        throw new FailedWith(STATUS_EXIT.unknown, error);
+      }
+    });
 };
+
+function putUnknown(why: string): void {
+  putAnswer(`${unknownLine(why)}\n`);
+}
 
 const EXAMPLES = `
 Exit codes of its own, as monitoring plugins have them: 0 ok, 1 warning (the newest good point is too old, the last run warned, points are
@@ -49,30 +66,25 @@ Examples:
 
 async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
   const { plugin = false, prometheus } = flags;
-  try {
-    refuseContradictions(flags, context);
-    const asked = await askedVms(flags);
-    const apart = asked.targets.find((target) => !isLocal(target));
-    if (apart !== undefined && (await hasRunAsChild(apart))) return;
-    asked.warnings.forEach(context.warn);
-    const now = context.now();
-    const status = await statusOf(await asked.sources(now), asked.failures.length === 0);
-    if (prometheus === '-') putAnswer(prometheusText(status, now));
-    else if (prometheus !== undefined)
-      await replaceFile(resolve(prometheus), prometheusText(status, now), { mode: 0o644 });
-    if (prometheus !== '-') {
-      context.answer(
-        (warnings) => statusDocument(status, { config: asked.config, at: now }, warnings),
-        () => (plugin ? pluginLine(status, asked.failures) : renderStatus(status)),
-      );
-    }
-    context.exitWith(STATUS_EXIT[status.level]);
-  } catch (error) {
-    if (error instanceof QmpBackupError && error.code === 'interrupted') throw error;
-    context.exitWith(STATUS_EXIT.unknown);
-    if (plugin) putAnswer(`${unknownLine(messageOf(error))}\n`);
-    throw error;
+  refuseContradictions(flags, context);
+  const asked = await askedVms(flags);
+  const apart = asked.targets.find((target) => !isLocal(target));
+  if (apart !== undefined && (await hasRunAsChild(apart))) return;
+  asked.warnings.forEach(context.warn);
+  const now = context.now();
+  const status = await statusOf(await asked.sources(now), asked.failures.length === 0);
+  // A file that was emptied by mistake says of nothing that it is well.
+  if (status.vms.length === 0 && asked.failures.length === 0) throw hasNoVm();
+  if (prometheus === '-') putAnswer(prometheusText(status, now));
+  else if (prometheus !== undefined)
+    await replaceFile(resolve(prometheus), prometheusText(status, now), { mode: 0o644 });
+  if (prometheus !== '-') {
+    context.answer(
+      (warnings) => statusDocument(status, { config: asked.config, at: now }, warnings),
+      () => (plugin ? pluginLine(status, asked.failures) : renderStatus(status)),
+    );
   }
+  context.exitWith(STATUS_EXIT[status.level]);
 }
 
 function refuseContradictions({ plugin, prometheus }: Flags, { globals }: CommandContext): void {
