@@ -221,8 +221,6 @@ function withoutBitmap(input: PlanInput, chain: string | undefined, disk: KnownS
   const { request, catalog } = input;
   const newest = catalog && chain !== undefined ? latestFile(catalog, disk.id, chain) : undefined;
   if (request.level !== 'auto' || request.fullInstead || !catalog || !newest) return full(why);
-  // An overlay that begins to track has a still image below it, which is copied.
-  if (disk.source.tracking === 'overlay') return full(why);
   const obstacle = whyNotCompared(input, catalog, disk, newest);
   if (obstacle !== undefined) return full(why === obstacle ? why : `${why}; ${obstacle}`);
   const reason = `${why}: compared with ${newest.file}`;
@@ -276,6 +274,9 @@ function whyNoParent(input: PlanInput, { source }: KnownSource, parent: PointDis
   if (!bitmap) return `the bitmap of ${parent.file} is gone${likelyCause(source, parent)}`;
   if (bitmap.inconsistent && bitmap.unsure) {
     return `the bitmap of ${parent.file} is missing or inconsistent: QEMU was killed, or the image was replaced or rolled back`;
+  }
+  if (bitmap.unreadable !== undefined && byOverlay) {
+    return `what the overlay above ${parent.file} holds is not all that has changed since: ${bitmap.unreadable}`;
   }
   if (bitmap.unreadable !== undefined) return `the bitmap of ${parent.file} cannot be used: ${bitmap.unreadable}`;
   if (bitmap.inconsistent) {

@@ -3,8 +3,10 @@
  * and backing chains, of one that is off it does not.
  */
 import type { LeftOut } from '../core/disk.js';
+import type { OverlayRecord } from '../core/overlay-record.js';
 import { LibvirtAnswerError } from './errors.js';
 import { passedThroughIn, unlistedIn } from './guest-devices.js';
+import { overlayRecordsIn } from './overlay-records.js';
 import { attribute, find, findAll, parseXml, textAt, type XmlElement } from './xml.js';
 
 export interface DomainDefinition {
@@ -32,6 +34,7 @@ export interface DomainDefinition {
   readonly iothreads: number;
   /** Whom the QEMU of a running domain runs as, where libvirt says it. */
   readonly owner: { readonly uid: number; readonly gid: number } | null;
+  readonly overlayRecords: readonly OverlayRecord[];
 }
 
 /**
@@ -124,6 +127,7 @@ export function parseDomain(xml: string): DomainDefinition {
     cpus: numberOf(textAt(domain, 'vcpu')),
     iothreads: numberOf(textAt(domain, 'iothreads')) ?? 0,
     owner: ownerOf(domain),
+    overlayRecords: overlayRecordsIn(domain),
   };
 }
 

@@ -16,6 +16,7 @@ import { dumpDefinition } from './domain.js';
 import { parseDomain } from './domain-xml.js';
 import { VirshError } from './errors.js';
 import { type ImageLayers, imagesOf } from './image-layers.js';
+import { announceChange, settleRecords } from './still-images.js';
 import type { Virsh } from './virsh.js';
 
 /** Overlays above the disks of a domain, and how they go again: by a commit into what is below them, while the guest runs. */
@@ -129,6 +130,7 @@ async function finishCommit(session: MergingDomain, target: string): Promise<voi
   await limitBlockJob(virsh, uuid, target, 0);
   await untilCommitted(session, target, { active: job.type === ACTIVE_COMMIT });
   await removeMerged(session, target, before);
+  await settleRecords(session, [target]);
 }
 
 interface Commit {
@@ -149,6 +151,7 @@ async function commit(
   const { rate = 0 } = options;
   const before = await layersNow(session, target);
   const active = top.depth === 0;
+  await announceChange(session, [target], { images: [base] });
   try {
     if (active) await startActiveCommit(virsh, uuid, target, { base, rate });
     else await startCommit(virsh, uuid, target, { top: top.path, base, rate });
@@ -160,6 +163,7 @@ async function commit(
   }
   await untilCommitted(session, target, { ...options, active });
   const left = await removeMerged(session, target, before);
+  await settleRecords(session, [target]);
   if (left.some(({ path }) => path === top.path)) throw notMerged(session, target, top.path);
 }
 

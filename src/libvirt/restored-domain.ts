@@ -3,6 +3,7 @@
  * is not about these places, or about being another domain, stays as it was.
  */
 import { sharedThings } from './shared-things.js';
+import { OVERLAY_RECORDS } from './overlay-records.js';
 import { aboveExport, type DiskExport } from './disk-above.js';
 import {
   append,
@@ -65,6 +66,8 @@ export function restoredDomain(recorded: RecordedDomain, restored: RestoredDomai
   domain = editAt(domain, ['name'], (name) => withText(name, restored.name));
   // A generation id tells the guest that it was put back: libvirt makes a new one of an empty one.
   domain = editAt(domain, ['genid'], (genid) => withText(genid, ''));
+  // The overlays were those of the disks that it had.
+  domain = editAt(domain, ['metadata', OVERLAY_RECORDS], () => null);
   domain = editAt(domain, ['devices'], (devices) => withDisks(devices, recorded, restored, notes));
   domain = withNvram(domain, restored, notes);
   if (restored.newUuid !== null) domain = asAnotherDomain(domain, restored.newUuid, notes);

@@ -30,6 +30,8 @@ export interface OverlaidDomain extends DomainScenario {
   chainOf(disk: string): Promise<readonly string[]>;
   /** Fails unless the newest point (or another), restored, equals the disks as they are. */
   expectRestored(point?: string): Promise<void>;
+  /** The same of the newest point in another target. */
+  expectEqual(target: string): Promise<void>;
   /** Fails unless each disk is on its own image, with so many overlays above it, and no other file is left. */
   expectLayers(overlays: number): Promise<void>;
 }
@@ -78,17 +80,8 @@ export async function overlaidDomain(lab: LibvirtLab, more: Partial<DomainOption
         return [...own.matchAll(/<source (?:file|dev)='([^']+)'/g)].map(([, path = '']) => path);
       }
     },
-    expectRestored: async (point) => {
-      const output = join(lab.dir, `restored-${Math.random().toString(36).slice(2)}`);
-      const which = point === undefined ? [] : ['--point', point];
-      await expectCli(0, ['restore', '--target', target, '--output', output, ...which]);
-      for (const disk of OVERLAID) {
-        if ((await domain.state()) !== 'shut off') await flush(domain, disk);
-        const [top = ''] = await self.chainOf(disk);
-        const format = top === imageOf(disk) && disk !== 'vda' ? 'raw' : 'qcow2';
-        await run('qemu-img', ['compare', '-U', '-f', 'qcow2', '-F', format, join(output, `${disk}.qcow2`), top]);
-      }
-    },
+    expectRestored: (point) => expectEqual(target, point),
+    expectEqual: (from) => expectEqual(from),
     expectLayers: async (count) => {
       for (const disk of OVERLAID) {
         const chain = await self.chainOf(disk);
@@ -103,4 +96,16 @@ export async function overlaidDomain(lab: LibvirtLab, more: Partial<DomainOption
     },
   };
   return self;
+
+  async function expectEqual(from: string, point?: string): Promise<void> {
+    const output = join(lab.dir, `restored-${Math.random().toString(36).slice(2)}`);
+    const which = point === undefined ? [] : ['--point', point];
+    await expectCli(0, ['restore', '--target', from, '--output', output, ...which]);
+    for (const disk of OVERLAID) {
+      if ((await domain.state()) !== 'shut off') await flush(domain, disk);
+      const [top = ''] = await self.chainOf(disk);
+      const format = top === imageOf(disk) && disk !== 'vda' ? 'raw' : 'qcow2';
+      await run('qemu-img', ['compare', '-U', '-f', 'qcow2', '-F', format, join(output, `${disk}.qcow2`), top]);
+    }
+  }
 }

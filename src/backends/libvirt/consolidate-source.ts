@@ -2,7 +2,7 @@ import { isAbsolute } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ImageLayer, layersOf, type ConsolidatedDisk } from '../../core/overlay-layers.js';
 import { isOverlay } from '../../core/overlay-names.js';
-import { reconcileVm, type RepairAction } from '../../core/reconcile.js';
+import type { RepairAction } from '../../core/reconcile.js';
 import { type Warning, warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
@@ -14,7 +14,7 @@ import { imagesOf } from '../../libvirt/image-layers.js';
 import { layersNow, mergeAllOverlays, mergeChain, refuseSnapshotsIn } from '../../libvirt/merge-overlays.js';
 import { snapshotNames } from '../../libvirt/snapshot.js';
 import type { AskedVm } from '../address.js';
-import { repairDomainAlone } from './repair.js';
+import { repairDomainAlone, repairsAlone } from './repair.js';
 import { type DomainSession, openDomain, refuseDomainState } from './session.js';
 
 /** `commit`: into the image at the bottom; `pull`: into the one that the guest writes to. */
@@ -44,7 +44,7 @@ export async function consolidateDomain(access: Access, unwind: Unwind): Promise
   const session = await openDomain({ ...access, purpose: 'consolidate-source' }, unwind);
   refuseDomainState(session.domain);
   // What a run that died has left above an image is consolidated with the rest; its backup job is in the way.
-  const found = reconcileVm(session.state).filter(({ kind }) => kind !== 'merge-overlay');
+  const found = repairsAlone(session, session.state).filter(({ kind }) => kind !== 'merge-overlay');
   const plans = session.domain.disks.flatMap((disk) => planOf(disk, access.adopt) ?? []);
   if (plans.length > 0) await refuseUnsafe(session, plans, access.adopt);
   if (access.dryRun) return { disks: plans, repairs: found, warnings: [] };

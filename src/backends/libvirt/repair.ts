@@ -11,7 +11,9 @@ import { deleteCheckpoint, endBackup, redefineCheckpoint, thaw } from '../../lib
 import { inspectDomain, listCheckpoints } from '../../libvirt/domain.js';
 import { isOutcomeUnknown, thawDomainByHand, VirshError } from '../../libvirt/errors.js';
 import { resumeStalled } from '../../libvirt/lifecycle.js';
+import { imagesOf } from '../../libvirt/image-layers.js';
 import { mergeOverlay, type CommitPace } from '../../libvirt/merge-overlays.js';
+import { announceChange, forgetOverlay, settleRecords } from '../../libvirt/still-images.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';
@@ -38,11 +40,22 @@ export async function observeDomainRepairs(
   // The guest goes on first, and the journal goes last.
   const first = actions.findIndex(({ kind }) => !GUEST_FIRST.includes(kind));
   const before = first < 0 ? actions.length : first;
+  const strays = strayOverlays(domain).filter(
+    ({ path }) => !actions.some((each) => 'path' in each && each.path === path),
+  );
   return [
-    ...[...actions.slice(0, before), ...orphans, ...actions.slice(before)],
+    ...[...actions.slice(0, before), ...orphans, ...strays, ...actions.slice(before)],
     ...lost.filter(({ checkpoint }) => !gone.has(checkpoint)),
   ];
 }
+
+/** Overlays that tracked, and are in the chain of no disk any more: who has merged them ended before their files were removed. */
+export function strayOverlays({ disks, overlayRecords }: DomainSession['domain']): readonly DeleteOverlay[] {
+  const chained = new Set(disks.flatMap((disk) => imagesOf(disk).map(({ path }) => path)));
+  return overlayRecords.flatMap(({ overlay: path }) => (chained.has(path) ? [] : [{ kind: 'delete-overlay', path }]));
+}
+
+type DeleteOverlay = Extract<RepairAction, { readonly kind: 'delete-overlay' }>;
 
 const GUEST_FIRST: readonly RepairAction['kind'][] = ['continue', 'thaw', 'end-job', 'delete-scratch'];
 
@@ -69,12 +82,16 @@ export async function repairDomain(
   return carriedOut(session, target, vm, await observeDomainRepairs(session, target, vm));
 }
 
-/** Ends the job of a dead run, where no target is known. */
+/** What dead runs left in the domain, where no target is known. */
 export async function repairDomainAlone(
   session: DomainSession,
   vm: VmState,
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
-  return carriedOut(session, { target: '', journal: undefined }, vm, reconcileVm(vm));
+  return carriedOut(session, { target: '', journal: undefined }, vm, repairsAlone(session, vm));
+}
+
+export function repairsAlone({ domain }: DomainSession, vm: VmState): readonly RepairAction[] {
+  return [...reconcileVm(vm), ...strayOverlays(domain)];
 }
 
 /**
@@ -136,6 +153,7 @@ async function carriedOut(
       case 'delete-overlay': {
         // Of a domain that is off nobody tells all that its disks build on.
         const why = session.domain.active ? await removeStrayOverlay(session, action.path) : undefined;
+        if (why !== undefined) await forgetOverlay(session, action.path);
         if (why === null) break;
         if (why === undefined) waiting.add(action.path);
         else warnings.push(warning('left-behind', why));
@@ -275,6 +293,14 @@ async function dropOrWarn(session: DomainSession, name: string, warnings: Warnin
  * first.
  */
 export async function dropCheckpoint(session: DomainSession, name: string): Promise<void> {
+  // libvirt takes its bitmaps out of the images below an overlay, too.
+  const targets = session.domain.overlayRecords.length > 0 ? session.domain.disks.map(({ target }) => target) : [];
+  if (targets.length > 0) await announceChange(session, targets);
+  await dropBitmapsOf(session, name);
+  if (targets.length > 0) await settleRecords(session, targets);
+}
+
+async function dropBitmapsOf(session: DomainSession, name: string): Promise<void> {
   const { virsh, uuid, domain } = session;
   try {
     if (!domain.active) await removeFromImages(domain, name);

@@ -31,7 +31,7 @@ import { createVirsh, openVirsh, type Virsh } from '../../libvirt/virsh.js';
 import { lockVm } from '../../repository/lock.js';
 import { seeDomain, withNetworkSizes } from './inspect.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
-import { withOverlaySizes } from './overlay-sizes.js';
+import { withOverlayFacts } from './overlay-facts.js';
 import { withInnocentDisks } from './unmeasured.js';
 
 /** A libvirt domain that this run has to itself: its lock is held, and it has been looked at once. */
@@ -136,7 +136,10 @@ export async function stateOf(virsh: Virsh, domain: DomainState): Promise<VmStat
   const state = vmStateOf(await withInnocentDisks(virsh, domain));
   const disks = await Promise.all(
     state.disks.map(async (disk) =>
-      withOverlaySizes(disk.format === 'qcow2' ? { ...disk, compat: await compatOf(disk.file) } : disk),
+      withOverlayFacts(
+        disk.format === 'qcow2' ? { ...disk, compat: await compatOf(disk.file) } : disk,
+        domain.overlayRecords,
+      ),
     ),
   );
   return { ...state, disks };

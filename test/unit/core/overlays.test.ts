@@ -70,7 +70,7 @@ describe('a plan that is tracked by overlays', () => {
     expect(plan.warnings).toEqual([]);
   });
 
-  it('is a FULL where that overlay is gone, or what changed is recorded otherwise, and says so', () => {
+  it('goes by no overlay that is gone, or holds not all, or where what changed is recorded otherwise, and says so', () => {
     const reasonOf = (disk: SourceDisk, before = chain): string | undefined =>
       planBackup(planInput('auto', [disk], before)).disks[0]?.reason;
     expect(reasonOf(overlaid([NEW]))).toMatch(/the overlay above FULL-1.qcow2 is gone/);
@@ -79,6 +79,10 @@ describe('a plan that is tracked by overlays', () => {
     expect(reasonOf(both, catalog([point(0, [byBitmap])]))).toMatch(/recorded by a bitmap/);
     const pulled = source('vda', { bitmaps: [bitmap(OLD)] });
     expect(reasonOf(pulled)).toMatch(/recorded by an overlay/);
+    const written = overlaid([OLD], { bitmaps: [{ ...bitmap(OLD), unreadable: '/i/a is not as it was' }] });
+    expect(reasonOf(written)).toMatch(
+      /the overlay above FULL-1.qcow2 holds is not all that .*: \/i\/a is not as it was/,
+    );
   });
 
   it('needs the newest overlay alone: no DIFF is made of that of the FULL', () => {

@@ -83,6 +83,7 @@ describe('parseDomain', () => {
       cpus: 2,
       iothreads: 3,
       owner: { uid: 64055, gid: 106 },
+      overlayRecords: [],
       agent: 'connected',
       disks: [
         {

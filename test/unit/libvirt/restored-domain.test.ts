@@ -22,6 +22,9 @@ lines &amp; more</description>
     <libosinfo:libosinfo xmlns:libosinfo="http://libosinfo.org/xmlns/libvirt/domain/1.0">
       <libosinfo:os id="http://debian.org/debian/12"/>
     </libosinfo:libosinfo>
+    <qmpbackup:overlays xmlns:qmpbackup='urn:qmpbackup:overlays:1'>
+      <qmpbackup:overlay path='/o/a'/>
+    </qmpbackup:overlays>
   </metadata>
   <memory unit='KiB'>65536</memory>
   <currentMemory unit='KiB'>65536</currentMemory>
@@ -163,6 +166,9 @@ describe('the original put back', () => {
       '<name>web &amp; &lt;db&gt; &apos;1&apos;</name>',
       '<genid>43dc0cf8-809b-4adb-9bea-a9abb5f3d90e</genid>',
       '<title>A &quot;title&quot;</title>',
+      "<qmpbackup:overlays xmlns:qmpbackup='urn:qmpbackup:overlays:1'>",
+      "<qmpbackup:overlay path='/o/a'/>",
+      '</qmpbackup:overlays>',
       "<nvram template='/usr/share/OVMF/OVMF_VARS.fd'>/var/lib/libvirt/qemu/nvram/web_VARS.fd</nvram>",
       "<driver name='qemu' type='raw' cache='none' io='native' discard='unmap'/>",
       "<source file='/images/o&apos;brien &amp; co.img'>",

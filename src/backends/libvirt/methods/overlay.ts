@@ -21,6 +21,7 @@ import {
   type CommitPace,
   refuseSnapshotsIn,
 } from '../../../libvirt/merge-overlays.js';
+import { recordOverlays } from '../../../libvirt/still-images.js';
 import { takeSnapshot } from '../../../libvirt/snapshot.js';
 import { OWN_CLUSTERS } from '../../../nbd/meta-contexts.js';
 import { imageFile } from '../../../qemu-tools/image-file.js';
@@ -32,6 +33,7 @@ import { allOf } from '../../../flow/all-of.js';
 import type { BackupOptions } from '../../backup-options.js';
 import type { Planned } from '../../backup-run.js';
 import type { StagedImage } from '../../copy-method.js';
+import { chainBelow } from '../../methods/chain-below.js';
 import { compareWithInstant } from '../../methods/compare-with-instant.js';
 import { pullDisks } from '../../methods/pull-disks.js';
 import type { PulledDisk } from '../../methods/pulled-disk.js';
@@ -171,7 +173,8 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
       await requireAbove(run, disk);
       const since = recordOf(disk);
       const source = since ? await serve(ownLayers(since), true) : await serve(await wholeOf(disk), false);
-      opened.push({ ...image, source, bitmap: since ? OWN_CLUSTERS : null, below: null });
+      const below = chainBelow(run.target, planned, image.planned);
+      opened.push({ ...image, source, bitmap: since ? OWN_CLUSTERS : null, below });
     }
     return opened;
   };
@@ -199,6 +202,11 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
         ? 'The folder of the overlays (--overlay-dir) must be there, and QEMU must be able to write there.'
         : null,
     finish: async (staged) => {
+      if (tracks)
+        await recordOverlays(
+          run.session,
+          disks.map(({ path }) => path),
+        );
       opening = openAll(staged);
       const copies = await pullDisks(run, await opening, folder);
       for (const disk of disks) await requireAbove(run, disk);

@@ -1,0 +1,49 @@
+/**
+ * How the images below overlays that track were when they were seen last, kept in the `<metadata>` of the domain: it goes where the domain
+ * goes, over a restart, a migration and a libvirtd that was killed, as the overlays themselves do.
+ */
+import type { ImageState, OverlayRecord } from '../core/overlay-record.js';
+import type { Virsh } from './virsh.js';
+import { append, element, writeXml } from './xml-edit.js';
+import { attribute, find, findAll, type XmlElement } from './xml.js';
+
+const NAMESPACE = 'urn:qmpbackup:overlays:1';
+const PREFIX = 'qmpbackup';
+/** The element below `<metadata>`. */
+export const OVERLAY_RECORDS = `${PREFIX}:overlays`;
+
+/** Of a `<domain>`. */
+export function overlayRecordsIn(domain: XmlElement): readonly OverlayRecord[] {
+  return findAll(find(domain, 'metadata', OVERLAY_RECORDS), `${PREFIX}:overlay`).map((each) => ({
+    overlay: attribute(each, 'path') ?? '',
+    below: findAll(each, `${PREFIX}:below`).map(stateIn),
+    changing: attribute(each, 'changing') === 'yes',
+  }));
+}
+
+function stateIn(below: XmlElement): ImageState {
+  const [bytes, modified] = [attribute(below, 'bytes'), attribute(below, 'modified')];
+  const file = bytes !== null && modified !== null && /^-?\d+$/.test(modified) ? { bytes, modified } : null;
+  return { image: attribute(below, 'path') ?? '', file };
+}
+
+/** Instead of all that were there. Of a domain that runs also for its next start. */
+export async function keepOverlayRecords(
+  virsh: Virsh,
+  { uuid, active }: { readonly uuid: string; readonly active: boolean },
+  records: readonly OverlayRecord[],
+): Promise<void> {
+  const what = records.length === 0 ? ['--remove'] : ['--key', PREFIX, '--set', xmlOf(records)];
+  await virsh('metadata', ['--uri', NAMESPACE, '--config', ...(active ? ['--live'] : []), ...what], { domain: uuid });
+}
+
+function xmlOf(records: readonly OverlayRecord[]): string {
+  const overlays = records.map(({ overlay, below, changing }) => {
+    const attributes = { path: overlay, ...(changing && { changing: 'yes' }) };
+    return append(
+      element('overlay', attributes),
+      below.map(({ image, file }) => element('below', { path: image, ...file })),
+    );
+  });
+  return writeXml(append(element('overlays', {}), overlays));
+}
