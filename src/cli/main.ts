@@ -76,9 +76,9 @@ function reportUsage({ exitCode, message }: CommanderError): number {
 /** Says what failed and what to do next; returns the exit code. */
 function report(thrown: unknown): number {
   const isOwn = thrown instanceof FailedWith;
-  const error = isOwn ? thrown.cause : thrown;
+  const error = reasonOf(isOwn ? thrown.cause : thrown);
   const exitCode = isOwn ? thrown.exitCode : exitCodeOf(error, interrupt.signal.aborted ? caught : undefined);
-  const told: unknown = isAbort(error) ? interrupt.signal.reason : ofFileSystem(error);
+  const told = ofFileSystem(error);
   const known = told instanceof QmpBackupError;
   const lines = [
     messageOf(told),
@@ -98,9 +98,9 @@ function report(thrown: unknown): number {
   return exitCode;
 }
 
-/** What Node itself says where a signal has ended what it waited for: the signal is the reason. */
-function isAbort(error: unknown): boolean {
-  return interrupt.signal.aborted && codeOf(error) === 'ABORT_ERR';
+/** Where a signal has ended what Node itself waited for, the signal is the reason. */
+function reasonOf(error: unknown): unknown {
+  return interrupt.signal.aborted && codeOf(error) === 'ABORT_ERR' ? interrupt.signal.reason : error;
 }
 
 /** What nobody expected of a file, in words; anything else as it is. */
