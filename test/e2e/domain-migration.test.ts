@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../support/builders.js';
@@ -7,7 +7,9 @@ import { domainScenario } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
 import { write } from '../support/lab/guest-writes.js';
 import { type LibvirtLab, startLibvirt } from '../support/lab/libvirt.js';
+import { overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
 import { patient } from '../support/patience.js';
+import type { BackupAnswer } from '../support/scenario.js';
 
 let here: LibvirtLab;
 let there: LibvirtLab;
@@ -56,6 +58,40 @@ describe('a domain that was migrated to another libvirt', () => {
     await expectCli(0, ['restore', ...at, '--output', output]);
     for (const disk of ['vda', 'vdb']) await compareImages(join(output, `${disk}.qcow2`), lab.fileOf(disk));
   });
+
+  for (const leaving of [[], ['--undefinesource']]) {
+    it(`goes on incrementally by the overlays that track it (${leaving.join() || 'its definition stays'})`, async () => {
+      const vm = await overlaidDomain(here);
+      const { name, uuid } = vm.domain;
+      await vm.writeAll(1, 0x31);
+      await vm.track('auto');
+      await vm.writeAll(2, 0x32);
+      await vm.track('inc');
+      await vm.writeAll(3, 0x33);
+      const socket = `unix://${join(here.dir, 'migration')}`;
+      const persistent = ['migrate', '--live', '--unsafe', '--persistent', ...leaving];
+      await here.virsh([...persistent, uuid, there.uri, '--migrateuri', socket]);
+
+      const before = (await there.virsh(['dumpxml', uuid])).stdout;
+      expect((await there.virsh(['dumpxml', '--inactive', uuid])).stdout).toMatch(/-vdb-[0-9a-f]{12}\.overlay/);
+      const away = ['--connect', there.uri, '--domain', name];
+      const asked = ['backup', '--target', vm.target, '--method', 'overlay', '--track', 'overlay'];
+      const inc = [...away, ...asked, '--level', 'inc', '--overlay-dir', vm.overlays];
+      const { point, warnings } = (await expectCli(0, ['--json', ...inc])).json<BackupAnswer>();
+      expect(point).toMatchObject({ level: 'inc', number: 2 });
+      for (const { changed } of point.disks) expect(changed).toBe(MiB);
+      expect(warnings).toEqual([]);
+      expect((await there.virsh(['dumpxml', uuid])).stdout).not.toBe(before);
+
+      await expectCli(0, [...away, 'consolidate-source']);
+      expect(await readdir(vm.overlays)).toEqual([]);
+      await there.virsh(['destroy', uuid]);
+      const output = join(here.dir, `restored-${name}`);
+      await expectCli(0, ['restore', '--target', vm.target, '--output', output]);
+      for (const disk of OVERLAID) await compareImages(join(output, `${disk}.qcow2`), vm.imageOf(disk));
+      await there.virsh(['undefine', uuid]);
+    });
+  }
 
   it('is held while it is backed up: libvirt refuses the migration, and the guest goes on', async () => {
     const lab = await domainScenario(here);

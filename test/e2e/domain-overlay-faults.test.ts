@@ -1,3 +1,4 @@
+import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
@@ -94,6 +95,44 @@ describe('SIGKILL at a step', () => {
       }
     }
   });
+});
+
+describe('consolidate-source that is killed', () => {
+  for (const by of ['consolidate-source', 'recover', 'a run'] as const) {
+    it(`is finished by ${by}: the guest is on its images, no write is lost, nothing is left`, async () => {
+      const vm = await overlaidDomain(lab);
+      await vm.writeAll(0, 0x0f);
+      for (const [index, { name, ...step }] of [...MERGING, ...PIVOTS].entries()) {
+        try {
+          await vm.track('auto');
+          await vm.writeAll(index, 0x90 + index);
+          await crashCli(step, [...vm.vm, 'consolidate-source']);
+          await vm.writeAll(31, 0x90 + index);
+          if (by === 'recover') {
+            // What tracks stays; what was being merged is merged, and its file goes.
+            await expectCli(0, [...vm.vm, 'recover', '--target', vm.target]);
+            const there = await readdir(vm.overlays);
+            const chains = await Promise.all(OVERLAID.map((disk) => vm.chainOf(disk)));
+            expect(there.length).toBe(chains.flat().length - OVERLAID.length);
+          }
+          if (by === 'a run') {
+            await vm.track('auto');
+            await vm.expectLayers(1);
+            await vm.expectRestored();
+          }
+          await expectCli(0, [...vm.vm, 'consolidate-source']);
+          await vm.expectLayers(0);
+          expect((await lab.virsh(['dumpxml', vm.domain.uuid])).stdout).not.toContain('qmpbackup');
+          for (const disk of OVERLAID) {
+            await expectPattern(vm.domain, disk, { offset: index * MiB, length: MiB, pattern: 0x90 + index });
+            await expectPattern(vm.domain, disk, { offset: 31 * MiB, length: MiB, pattern: 0x90 + index });
+          }
+        } catch (error) {
+          throw new Error(`killed ${name}: ${(error as Error).message}`, { cause: error });
+        }
+      }
+    });
+  }
 });
 
 /** A run that lasts until something is done to it, some bytes in. */

@@ -14,6 +14,7 @@ import { allOf } from '../../flow/all-of.js';
 import { collectFailure } from '../../flow/collect-failure.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { firstBytes } from '../../host/first-bytes.js';
+import { ACTIVE_COMMIT } from '../../libvirt/block-commit.js';
 import type { DomainState } from '../../libvirt/domain-state.js';
 import type { DomainDisk } from '../../libvirt/domain-xml.js';
 import {
@@ -176,7 +177,7 @@ export function vmStateOf(domain: DomainState): VmState {
     iothread: null,
     passedThrough: domain.passedThrough,
     jobs: jobsOf(domain),
-    ownNodes: passingOverlaysOf(domain),
+    ownNodes: leftOverlaysOf(domain),
     ownExports: [],
   };
 }
@@ -289,12 +290,17 @@ export function sourceOf(disk: DomainDisk, domain: DomainState): SourceDisk {
   };
 }
 
-/** What a run that died has left above the images of the disks, whichever target it served. */
-function passingOverlaysOf({ disks }: DomainState): OwnNode[] {
+/**
+ * What a run that died has left above the images of the disks, whichever target it served, or a `consolidate-source` while it merged
+ * the overlay that the guest writes to: its job goes on until somebody ends it.
+ */
+function leftOverlaysOf({ disks, blockJobs, overlayRecords }: DomainState): OwnNode[] {
+  const announced = new Set(overlayRecords.flatMap(({ overlay, changing }) => (changing ? [overlay] : [])));
   return disks.flatMap((disk) => {
     const { overlays, image } = layersOf(imagesOf(disk));
+    const merging = blockJobs.get(disk.target) === ACTIVE_COMMIT;
     return overlays
-      .filter(({ name }) => isPassingOverlay(name))
+      .filter(({ name, path, depth }) => isPassingOverlay(name) || (merging && depth === 0 && announced.has(path)))
       .map(({ name, path }): OwnNode => {
         return { node: name, role: 'overlay', below: image.path, qdev: disk.target, file: path };
       });
