@@ -1,5 +1,6 @@
 import type { VmState } from '../core/disk.js';
 import type { Failure } from '../core/failure.js';
+import type { OverlaySpace } from '../core/overlay-space.js';
 import type { Connect } from '../core/virsh-hint.js';
 
 /** What `doctor` sees of a libvirt domain. Sizes are bytes. */
@@ -27,6 +28,8 @@ export interface DomainFacts {
   readonly snapshots: { readonly internal: readonly string[]; readonly external: readonly string[] };
   readonly agent: DomainAgentFacts;
   readonly scratch: readonly ScratchFacts[];
+  /** Folders of overlays that track. */
+  readonly overlays: readonly OverlaySpace[] | Failure;
 }
 
 export interface DomainAgentFacts {

@@ -6,6 +6,7 @@ import { isFailure } from '../core/failure.js';
 import type { Finding } from '../core/finding.js';
 import { listNames } from '../core/listed-names.js';
 import { isOurBitmap, isOurJob } from '../core/names.js';
+import { isTight, overlaySpaceInWords, WHEN_TIGHT } from '../core/overlay-space.js';
 import { domainCommand, virshCommand } from '../core/virsh-hint.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
 import { failure } from './facts.js';
@@ -24,6 +25,7 @@ export function judgeDomain(facts: DomainFacts): readonly Finding[] {
     ...onPassedThrough(state.passedThrough).map((what) => info('VM', `in no backup of it: ${what}`)),
     ...judgeAgent(facts),
     ...facts.scratch.flatMap(judgeScratch),
+    ...judgeOverlays(facts),
   ];
 }
 
@@ -180,6 +182,18 @@ function judgeScratch({ folder, need, space, write, barred }: ScratchFacts): Fin
   if (free >= need) return [...found, info(subject, room)];
   const what = `${room}, which libvirt does not bound: when it is full, the guest is paused until the backup has ended`;
   return [...found, { level: 'warning', subject, what, todo: elsewhere }];
+}
+
+function judgeOverlays({ overlays, connect, state }: DomainFacts): Finding[] {
+  const subject = 'overlays';
+  if (isFailure(overlays)) return [failure(subject, overlays)];
+  const merge = domainCommand(connect, state.machine.name ?? 'NAME', 'consolidate-source');
+  return overlays.map((space): Finding => {
+    const held = overlaySpaceInWords(space);
+    if (!isTight(space)) return info(subject, held);
+    const todo = `Run the backup now, or more often, make space there, or take the tracking out: ${merge}`;
+    return { level: 'warning', subject, what: `${held}: ${WHEN_TIGHT}`, todo };
+  });
 }
 
 function info(subject: string, what: string): Finding {

@@ -1,13 +1,15 @@
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
+import { flush } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type OverlaidDomain, overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
 import type { BackupAnswer } from '../support/scenario.js';
-import { useLibvirt } from '../support/use-libvirt.js';
+import { useLibvirt, useSmallFolder } from '../support/use-libvirt.js';
 
 /** An overlay holds what has changed only for as long as nothing but we writes to the image below it. */
 const MiB = 1024 * 1024;
+const small = useSmallFolder('72m');
 const lab = useLibvirt();
 
 async function tracked(): Promise<OverlaidDomain> {
@@ -131,5 +133,27 @@ describe('what is no harm', () => {
     for (const disk of OVERLAID) expect(await vm.chainOf(disk)).toEqual([vm.imageOf(disk)]);
     const { stdout } = await lab.virsh(['dumpxml', '--inactive', vm.domain.uuid]);
     expect(stdout).not.toContain('qmpbackup');
+  });
+});
+
+describe('the folder of the overlays', () => {
+  it('is warned of by doctor and by the run where what was written once more does not fit', async () => {
+    const vm = await overlaidDomain(lab);
+    const there = ['--overlay-dir', small(), '--reserve', '0'];
+    const spaceOf = async (): Promise<string> => {
+      const { stdout } = await expectCli(0, [...vm.vm, 'doctor', '--target', vm.target]);
+      return stdout.split('\n').find((line) => line.includes(small())) ?? '';
+    };
+    await vm.writeAll(1, 0x71);
+    expect((await vm.track('auto', ...there)).warnings).toEqual([]);
+    expect(await spaceOf()).toMatch(/^info +overlays: .* since the last run/);
+    for (let at = 2; at < 16; at += 1) await vm.writeAll(at, 0x70 + at);
+    for (const disk of OVERLAID) await flush(vm.domain, disk);
+    expect(await spaceOf()).toMatch(/^warning +overlays: .*stands still/);
+    const { point, warnings } = await vm.track('inc', ...there);
+    expect(point.level).toBe('inc');
+    expect(warnings).toEqual([expect.objectContaining({ code: 'space-short' })]);
+    await vm.expectRestored();
+    await expectCli(0, [...vm.vm, 'consolidate-source']);
   });
 });

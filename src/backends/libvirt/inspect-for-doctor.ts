@@ -18,6 +18,7 @@ import { scratchPlace, TEMPORARY } from '../../repository/scratch-place.js';
 import { chooseMethod } from './choose-method.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
 import { inspectOfflineDomain } from './offline-domain.js';
+import { overlaySpaces } from './overlay-space.js';
 import { type DomainAccess, type DomainSession, openDomain } from './session.js';
 
 /** Milliseconds. */
@@ -45,12 +46,13 @@ export async function inspectDomainForDoctor(
   const session = await openDomain(address, unwind);
   const { domain, uuid } = session;
   const state = domain.active ? session.state : await whileOff(session);
-  const [snapshots, agent, scratch, missing, method] = await Promise.all([
+  const [snapshots, agent, scratch, missing, method, overlays] = await Promise.all([
     listSnapshots(virsh, uuid),
     inspectAgent(virsh, domain),
     domain.active ? inspectScratch(domain, state, fleeceDir) : [],
     missingPrograms(PULL_PROGRAMS),
     chooseMethod(session, { method: 'auto', track: 'none' }),
+    collectFailure(overlaySpaces(session.state.disks)),
   ]);
   return {
     session: { ...session, state },
@@ -68,6 +70,7 @@ export async function inspectDomainForDoctor(
       snapshots,
       agent,
       scratch,
+      overlays,
     },
   };
 }

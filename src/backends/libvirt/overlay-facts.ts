@@ -41,7 +41,7 @@ async function whyNotAll(
 }
 
 /** Bytes; null where this user cannot tell. */
-async function takenBy(path: string): Promise<number | null> {
+export async function takenBy(path: string): Promise<number | null> {
   try {
     return (await stat(path)).blocks * 512;
   } catch (error) {

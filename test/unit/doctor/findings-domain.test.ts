@@ -24,6 +24,7 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
     scratch: [
       { folder: '/images', need: 64 * MiB, space: { free: 128 * MiB, network: false }, write: null, barred: null },
     ],
+    overlays: [],
     ...more,
   };
 }
@@ -166,5 +167,21 @@ describe('the place for scratch images', () => {
 
   it('that is only for the socket needs no room', () => {
     expect(found({ scratch: [{ ...place, need: 0, space: { free: 0, network: false } }] })).toEqual([]);
+  });
+});
+
+describe('the folder of overlays that track', () => {
+  const [held, free] = [3 * MiB, 4 * MiB];
+
+  it('is told of, and warned of where as much again does not fit', () => {
+    expect(found({ overlays: [{ folder: '/o', held, free }] })).toEqual([
+      'info overlays: the overlays in /o hold 3.0 MiB since the last run, and 4.0 MiB are free there -> null',
+    ]);
+    expect(found({ overlays: [{ folder: '/o', held, free: held - 1 }] })).toEqual([
+      expect.stringMatching(/^warning overlays: .*stands still -> Run the backup now.* consolidate-source$/),
+    ]);
+    expect(found({ overlays: { failed: 'it hangs', hint: null } })).toEqual([
+      expect.stringMatching(/ overlays: it hangs/),
+    ]);
   });
 });

@@ -4,6 +4,7 @@ import type { SourceDisk, VmState } from '../../../core/disk.js';
 import type { NbdSource } from '../../../core/nbd-address.js';
 import { layersOf } from '../../../core/overlay-layers.js';
 import { isTrackingOverlay, passingOverlay } from '../../../core/overlay-names.js';
+import { isTight, overlaySpaceInWords, WHEN_TIGHT } from '../../../core/overlay-space.js';
 import type { PlannedDisk } from '../../../core/plan.js';
 import { virshCommand } from '../../../core/virsh-hint.js';
 import { warning } from '../../../core/warning.js';
@@ -38,6 +39,7 @@ import { compareWithInstant } from '../../methods/compare-with-instant.js';
 import { pullDisks } from '../../methods/pull-disks.js';
 import type { PulledDisk } from '../../methods/pulled-disk.js';
 import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
+import { overlaySpaces } from '../overlay-space.js';
 
 /**
  * The guest writes to overlays, taken of all disks at one instant, and what is below them stands still and is copied. Then each
@@ -189,6 +191,7 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
     // After the repairs, which may have merged what a run that died has left.
     ready: async () => {
       for (const disk of disks) disk.still = await layersNow(run.session, disk.target);
+      if (tracks) await warnWhereTight(run, planned);
     },
     begin: () =>
       takeSnapshot(virsh, uuid, {
@@ -244,6 +247,12 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
       }
     },
   };
+}
+
+async function warnWhereTight({ warn }: DomainRun, { plan }: Planned): Promise<void> {
+  for (const space of await overlaySpaces(plan.disks.map(({ source }) => source))) {
+    if (isTight(space)) warn(warning('space-short', `${overlaySpaceInWords(space)}: ${WHEN_TIGHT}`));
+  }
 }
 
 function leftInWords({ session: { domain } }: DomainRun, error: unknown): string {
