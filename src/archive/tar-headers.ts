@@ -54,13 +54,20 @@ function blockOf({ path, mode, uid, gid, size, mtime, type, target = '' }: TarEn
   octal(mode & 0o7777, 100, 7);
   octal(Math.min(uid, MOST), 108, 7);
   octal(Math.min(gid, MOST), 116, 7);
-  octal(Math.min(size, MOST_SIZE), 124, 11);
+  if (size <= MOST_SIZE) octal(size, 124, 11);
+  else writeBinary(block, size, 124);
   octal(Math.min(Math.max(0, Math.floor(mtime)), MOST_SIZE), 136, 11);
   block.write(type, 156, 'latin1');
   block.write(target, 157, 100);
   block.write('ustar\x0000', 257, 'latin1');
   block.write(`${sumOf(block).toString(8).padStart(6, '0')}\0 `, SUM_AT, 'latin1');
   return block;
+}
+
+/** As GNU tar writes a number that eleven octal digits do not hold; most readers of pax know that, too. */
+function writeBinary(block: Buffer, value: number, at: number): void {
+  block.writeUInt8(0x80, at);
+  block.writeBigUInt64BE(BigInt(value), at + 4);
 }
 
 function paxOf(fields: Readonly<Record<string, string>>): Buffer {
@@ -102,8 +109,8 @@ export function sparseHeader({ path, size, spans, ...entry }: SparseEntry): Buff
     'GNU.sparse.minor': '0',
     'GNU.sparse.name': path,
     'GNU.sparse.realsize': `${size}`,
-    // As GNU tar writes it: with a size of pax that is not needed, Python's tarfile looks for the next member in the wrong place.
-    ...(whole <= MOST_SIZE ? { size: '' } : {}),
+    // The header of old alone tells it: with a size of pax, Python's tarfile (3.11) looks for the next member in the wrong place.
+    size: '',
   };
   const header = tarHeader({ ...entry, path: `GNUSparseFile.0/${path}`, size: whole, type: '0', records });
   return Buffer.concat([header, text, tarPadding(text.length)]);
