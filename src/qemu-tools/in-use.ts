@@ -1,6 +1,8 @@
 import { basename } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type BlockNodeSpec, nameOfNode } from '../core/block-node.js';
 import { messageOf, QmpBackupError } from '../errors.js';
+import { isThere } from '../host/is-there.js';
 import { runProgram } from '../host/program.js';
 import { readHeader } from './examine.js';
 import { viewOf } from './image-view.js';
@@ -24,6 +26,22 @@ export async function isBeingWritten(path: string): Promise<boolean> {
     if (/Failed to get .*lock/.test(messageOf(error))) return true;
     throw error;
   }
+}
+
+/** Milliseconds that a process which is ending may take to let go of its images. */
+const CLOSING_MS = 5_000;
+
+/** Whether no QEMU has any of these qcow2 images open for writing, or soon none has. */
+export async function haveBeenClosed(paths: readonly string[]): Promise<boolean> {
+  for (const until = performance.now() + CLOSING_MS; ; await sleep(100)) {
+    if (!(await anyIsBeingWritten(paths))) return true;
+    if (performance.now() > until) return false;
+  }
+}
+
+async function anyIsBeingWritten(paths: readonly string[]): Promise<boolean> {
+  for (const path of paths) if ((await isThere(path)) && (await isBeingWritten(path))) return true;
+  return false;
 }
 
 const OPEN_MS = 60_000;

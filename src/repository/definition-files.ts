@@ -6,6 +6,7 @@ import { DEFINITION_FOLDER, isComponent } from '../core/names.js';
 import type { DefinitionFile } from '../core/point.js';
 import { QmpBackupError } from '../errors.js';
 import { codeOf, fileError } from '../host/file-errors.js';
+import { writeWithHoles } from '../host/write-all.js';
 import { diskFolder, filePath } from './layout.js';
 import type { Staging } from './staging.js';
 
@@ -105,15 +106,12 @@ export async function writeNew(path: string, bytes: Buffer): Promise<void> {
   await filled(path, 'wx', bytes);
 }
 
-/** Zeros are not written: UEFI variables of 64 MiB are hardly anything else. */
+/** With holes: UEFI variables of 64 MiB are hardly anything else. */
 async function filled(path: string, flags: 'r+' | 'wx', bytes: Buffer): Promise<void> {
   try {
     const handle = await open(path, flags, 0o600);
     try {
-      for (let at = 0; at < bytes.length; at += BLOCK) {
-        const block = bytes.subarray(at, at + BLOCK);
-        if (!ZEROS.subarray(0, block.length).equals(block)) await handle.write(block, 0, block.length, at);
-      }
+      await writeWithHoles(handle, bytes, 0);
       await handle.truncate(bytes.length);
       await handle.sync();
     } finally {
@@ -123,9 +121,6 @@ async function filled(path: string, flags: 'r+' | 'wx', bytes: Buffer): Promise<
     throw fileError('write', path, error);
   }
 }
-
-const BLOCK = 64 * 1024;
-const ZEROS = Buffer.alloc(BLOCK);
 
 async function opened<T>(
   path: string,

@@ -1,6 +1,6 @@
 import { execa } from 'execa';
 import { once } from 'node:events';
-import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -11,9 +11,10 @@ import { crashCli } from '../support/crash-point.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush, write, writeZeroes } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
-import { mountSmall } from '../support/mounts.js';
+import { mountHanging, mountSmall } from '../support/mounts.js';
 import { patient } from '../support/patience.js';
-import { type Scenario, scenario } from '../support/scenario.js';
+import { startRun } from '../support/running-backup.js';
+import { labDir, type Scenario, scenario } from '../support/scenario.js';
 
 /** The disks of a VM as one tar on stdout, at one instant, while the guest goes on; nothing is stored here. */
 beforeAll(ensureBuilt, patient(180_000));
@@ -143,6 +144,72 @@ describe('a copy as raw images', () => {
       await expectCli(2, [...base, ...more]);
     }
     expect(await readdir(lab.dir)).not.toContain('raw');
+  });
+});
+
+describe('a copy as raw images on a file system that hangs', () => {
+  const copyInto = (lab: Scenario, folder: string, ...more: readonly string[]): string[] => [
+    ...['--socket', lab.vm.socket, 'backup', '--level', 'copy', '--format', 'raw', '--output', folder],
+    ...['--stall-timeout', '2', ...more],
+  ];
+
+  it(
+    'ends when it hangs in the middle, the guest unharmed, and is made anew later',
+    async () => {
+      const lab = await filled();
+      const mount = join(await labDir(), 'share');
+      const share = await mountHanging(mount);
+      const folder = join(mount, 'raw');
+      for (const end of ['by itself', 'SIGTERM'] as const) {
+        const run = startRun(copyInto(lab, folder, '--speed-limit', '1M'));
+        const names = (): Promise<readonly string[]> => readdir(`${folder}.partial`).catch(() => []);
+        await expect.poll(names, { timeout: patient(60_000) }).toContain('d1.raw');
+        share.hang();
+        if (end === 'SIGTERM') process.kill(run.pid, 'SIGTERM');
+        await write(lab.vm, 'd1', { offset: 100_000, length: MiB, pattern: 0xee });
+        const { exitCode, stderr } = await run.ended;
+        if (end === 'SIGTERM') expect(exitCode).toBe(143);
+        else {
+          expect(exitCode).toBe(1);
+          expect(stderr).toMatch(/the target \S+\/raw hangs: its file system has not answered for 2 s/);
+        }
+        await expectNothing(lab);
+        share.answer();
+        const copies = await freezeCopies(lab);
+        await expectCli(0, copyInto(lab, folder));
+        for (const { id } of THREE) await compareImages(join(folder, `${id}.raw`), copies[id] ?? '');
+        expect(await readdir(mount)).toEqual(['raw']);
+        await rm(folder, { recursive: true });
+      }
+    },
+    patient(180_000),
+  );
+
+  it(
+    'is refused before anything is changed where it hangs from the beginning',
+    async () => {
+      const lab = await filled();
+      const mount = join(await labDir(), 'share');
+      const share = await mountHanging(mount);
+      share.hang();
+      const { stderr } = await expectCli(1, copyInto(lab, join(mount, 'raw')));
+      expect(stderr).toMatch(/does not answer: its file system said nothing for 2 s[^]*Nothing was changed/);
+      await expectNothing(lab);
+      share.answer();
+      expect(await readdir(mount)).toEqual([]);
+    },
+    patient(120_000),
+  );
+
+  it('that is mounted at the folder itself is refused', async () => {
+    const lab = await scenario([{ id: 'd1' }]);
+    const mount = join(lab.dir, 'stick');
+    await mountSmall(mount, 100 * MiB);
+    const { stderr } = await expectCli(13, copyInto(lab, mount));
+    expect(stderr).toMatch(/is where a file system is mounted[^]*stick\/copy/);
+    expect(await readdir(mount)).toEqual([]);
+    await expectCli(0, copyInto(lab, join(mount, 'copy'), '--reserve', '0'));
+    expect(await readdir(lab.dir)).not.toContain('stick.partial');
   });
 });
 

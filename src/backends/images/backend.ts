@@ -5,7 +5,7 @@ import { QmpBackupError } from '../../errors.js';
 import type { Backend, ReadyVm } from '../backend.js';
 import { unfrozen } from '../methods/unfrozen.js';
 import { offlineCopy } from './methods/offline-copy.js';
-import { observeOfflineRepairs, repairOffline } from './repair.js';
+import { observeOfflineRepairs, repairOffline } from '../repair-offline.js';
 import type { OfflineVm } from './vm.js';
 
 /**

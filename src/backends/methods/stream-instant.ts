@@ -1,5 +1,6 @@
 import { rangesOfFull, totalLength } from '../../core/extents.js';
 import { IMAGE_CLUSTER } from '../../core/image-cluster.js';
+import { unlessAborted } from '../../flow/aborted.js';
 import { NbdClient } from '../../nbd/client.js';
 import { ALLOCATION } from '../../nbd/meta-contexts.js';
 import { paceOf } from '../../nbd/pace.js';
@@ -53,16 +54,21 @@ async function streamDisk(
     const zero = await zerosOf(client, { overwritten });
     const spans = rangesOfFull(zero, { size, clusterSize: IMAGE_CLUSTER });
     const copied = totalLength(spans);
-    const raw = await sink.disk(disk, { size, spans });
+    // Whoever takes it may hang, or take nothing.
+    const raw = await unlessAborted(signal, sink.disk(disk, { size, spans }));
     let done = 0;
     const pace = paceOf(options.speedLimit);
     for await (const { offset, bytes } of readInOrder(readers, spans, { overwritten })) {
       await pace(bytes.length, signal);
-      await raw.write(offset, bytes);
+      await unlessAborted(signal, raw.write(offset, bytes));
       onProgress((done += bytes.length), copied);
     }
-    await raw.end();
+    await unlessAborted(signal, raw.end());
     return { job, copied, durationMs: performance.now() - begun };
+  } catch (error) {
+    // Not that the connection was given up, but why.
+    signal.throwIfAborted();
+    throw error;
   } finally {
     for (const client of clients) await client.close();
   }

@@ -198,7 +198,8 @@ function refuseForeignOptions(flags: Readonly<Record<string, unknown>>): void {
 
 async function runBackup(flags: Flags, context: CommandContext): Promise<void> {
   refuseForeignOptions(flags as unknown as Record<string, unknown>);
-  if (flags.target !== undefined && (await hasRunAsChild(flags.target))) return;
+  const written = flags.target ?? (flags.output === '-' ? undefined : flags.output);
+  if (written !== undefined && (await hasRunAsChild(written))) return;
   const { globals, log, signal, now, trace } = context;
   if (flags.output === '-') context.stdoutIsData('--output -');
   const progress = createProgress(log, flags.progressInterval * 1000, globals.quiet ?? false);

@@ -1,14 +1,14 @@
-import { resolve } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
 import { openOfflineBackend } from '../../backends/offline/backend.js';
 import { openQmpBackend } from '../../backends/qmp/backend.js';
 import { type BackupOptions, backupOptions, type BackupRequest } from '../../backends/backup-options.js';
-import type { BackupContext, BackupResult, StageContext } from '../../backends/backup-run.js';
+import type { BackupContext, BackupResult } from '../../backends/backup-run.js';
 import { contextOf } from '../../backends/verb-context.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { freeSpace } from '../../host/free-space.js';
 import { backUp } from './run.js';
-import { endRaw, rawSink, streamFolder } from './stream.js';
+import { storedIn } from './check-space.js';
+import { streamFolder } from './stream.js';
 
 /**
  * One backup, as data flows: lock, catalog and VM state, reconcile, plan, journal and staged targets, [freeze]
@@ -18,16 +18,10 @@ export function backup(request: BackupRequest, given: Partial<BackupContext> = {
   return unwinding(async (unwind) => {
     const asked = backupOptions(request);
     const options = asked.output === null ? asked : { ...asked, target: await streamFolder(unwind) };
-    const outside = { ...contextOf(given), archive: given.archive };
-    const raw = await rawSink(options, outside, unwind);
-    const context: StageContext = { ...outside, raw };
+    const context = { ...contextOf(given), archive: given.archive };
     // First of all, and before anything is changed: whatever touches a target that hangs would hang too.
-    await freeSpace(resolve(options.target), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
-    const backend = await openBackend(options, context, unwind);
-    const result = await backUp(options, context, backend, unwind);
-    if (!raw || asked.output === null) return result;
-    await endRaw(result, raw);
-    return { ...result, target: asked.output };
+    await freeSpace(storedIn(options), { timeoutMs: options.stallTimeoutMs, signal: context.signal });
+    return backUp(options, context, await openBackend(options, context, unwind), unwind);
   });
 }
 

@@ -1,3 +1,5 @@
+import { resolve } from 'node:path';
+import type { BackupOptions } from '../../backends/backup-options.js';
 import type { BackupRun } from '../../backends/backup-run.js';
 import type { BackupPlan } from '../../core/plan.js';
 import { defaultReserve, type SpaceNeed, spaceNeeded, tooLittleSpace } from '../../core/space.js';
@@ -25,11 +27,15 @@ export async function measureSpace(
   plan: BackupPlan,
 ): Promise<SpaceNeed & { readonly network: boolean }> {
   const { reserve, stallTimeoutMs, output } = options;
-  const place = output === null || output === '-' ? target : output;
-  const { free, total, network } = await freeSpace(place, { timeoutMs: stallTimeoutMs, signal });
+  const { free, total, network } = await freeSpace(storedIn({ output, target }), { timeoutMs: stallTimeoutMs, signal });
   // Nothing of a stream is stored here.
   if (output === '-') return { need: 0, free, reserve: 0, network };
   return { need: spaceNeeded(plan.disks), free, reserve: reserve ?? defaultReserve({ total }), network };
+}
+
+/** Where the bytes of the disks go that are kept here. */
+export function storedIn({ output, target }: Pick<BackupOptions, 'output' | 'target'>): string {
+  return output === null || output === '-' ? resolve(target) : output;
 }
 
 export function targetInWords(target: string): string {

@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { RawSink } from '../../backends/raw-sink.js';
 import { DEFINITION_FOLDER, MACHINE_FILE, PARTIAL_SUFFIX, rawFileName } from '../../core/names.js';
@@ -6,7 +6,7 @@ import { QmpBackupError } from '../../errors.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { syncFolder } from '../../host/durable.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
-import { writeAll } from '../../host/write-all.js';
+import { writeAll, writeWithHoles } from '../../host/write-all.js';
 import { LOCK_NAME } from '../../repository/layout.js';
 import { lockFolder } from '../../repository/lock.js';
 import { makeFolder } from '../../repository/make-folder.js';
@@ -15,14 +15,14 @@ import { makeFolder } from '../../repository/make-folder.js';
  * Raw images in a folder, which has its name when all of it is there: until then it is `<folder>.partial`. What a run that was killed has left of
  * that is made anew.
  *
- * @throws QmpBackupError `unsafe` where something is in the folder; `locked` where another run is at it
+ * @throws QmpBackupError `unsafe` where something is in the folder, or a file system mounted; `locked` where another run is at it
  */
 export async function rawFolder(
   folder: string,
   { breakLock }: { readonly breakLock: boolean },
   unwind: Unwind,
 ): Promise<RawSink> {
-  await refuseFilled(folder);
+  await refuseUnusable(folder);
   const partial = `${folder}${PARTIAL_SUFFIX}`;
   await makeFolder(dirname(folder), unwind);
   await mkdir(partial, 0o700).catch((error: unknown) => {
@@ -41,17 +41,18 @@ export async function rawFolder(
       const handle = await open(path, 'wx', 0o600).catch((error: unknown) => {
         throw fileError('create', path, error);
       });
+      unwind.defer(() => handle.close());
       const step = async (body: () => Promise<void>): Promise<void> => {
         try {
           await body();
         } catch (error) {
-          await handle.close();
           throw fileError('write', path, error);
         }
       };
       await step(() => handle.truncate(size));
       return {
-        write: (offset, bytes) => step(() => writeAll(handle, bytes, offset)),
+        // A block device tells of no holes.
+        write: (offset, bytes) => step(() => writeWithHoles(handle, bytes, offset)),
         end: async () => {
           await step(() => handle.sync());
           await handle.close();
@@ -91,26 +92,39 @@ async function writeSmall(partial: string, path: string, bytes: Buffer): Promise
   }
 }
 
-async function refuseFilled(folder: string): Promise<void> {
+/** Where the images could not become it by one rename. */
+async function refuseUnusable(folder: string): Promise<void> {
   const names = await namesIn(folder);
-  if (names.length === 0) return;
-  throw new QmpBackupError('unsafe', `--output: ${folder} is not empty`, {
-    hint: 'Nothing was changed. Name a folder that is not there yet, or is empty.',
-  });
+  if (names === undefined) return;
+  if (names.length > 0) {
+    throw new QmpBackupError('unsafe', `--output: ${folder} is not empty`, {
+      hint: 'Nothing was changed. Name a folder that is not there yet, or is empty.',
+    });
+  }
+  // The images are made beside it.
+  if ((await stat(folder)).dev === (await stat(dirname(folder))).dev) return;
+  throw new QmpBackupError(
+    'unsafe',
+    `--output: ${folder} is where a file system is mounted, which nothing can replace`,
+    {
+      hint: `Nothing was changed. Name a folder in it, as ${join(folder, 'copy')}.`,
+    },
+  );
 }
 
-async function namesIn(folder: string): Promise<readonly string[]> {
+/** Undefined where it is not there. */
+async function namesIn(folder: string): Promise<readonly string[] | undefined> {
   try {
     return await readdir(folder);
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return [];
+    if (codeOf(error) === 'ENOENT') return undefined;
     throw fileError('read the folder', folder, error);
   }
 }
 
 /** Only what such a run makes: the folder may be somebody's own. */
 async function removeRemains(partial: string): Promise<void> {
-  const names = (await namesIn(partial)).filter((name) => !name.startsWith(LOCK_NAME));
+  const names = ((await namesIn(partial)) ?? []).filter((name) => !name.startsWith(LOCK_NAME));
   const other = names.find((name) => !REMAINS.test(name));
   if (other !== undefined) {
     throw new QmpBackupError('unsafe', `${partial} has something else in it: ${other}`, {

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { Backend } from '../../backends/backend.js';
 import type { BackupOptions } from '../../backends/backup-options.js';
-import type { BackupResult, BackupRun, StageContext } from '../../backends/backup-run.js';
+import type { BackupContext, BackupResult, BackupRun, StageContext } from '../../backends/backup-run.js';
 import { deadStreams, type SweptVm, sweepStreams } from '../../backends/dead-streams.js';
 import { TargetWatch } from '../../backends/target-watch.js';
 import { identityOf } from '../../core/identity.js';
@@ -23,20 +23,23 @@ import { Staging } from '../../repository/staging.js';
 import { removeRetiredFiles } from '../../repository/retired-files.js';
 import { readTarget, refuseOtherVm, targetFolder, type TargetState } from '../../repository/target.js';
 import { attemptPoint } from './attempt.js';
-import { targetInWords } from './check-space.js';
+import { storedIn, targetInWords } from './check-space.js';
 import { planRun } from './plan.js';
 import { repairOtherMonths } from './repair-months.js';
+import { endRaw, rawSink } from './stream.js';
 
 /** All of a backup once the VM is locked and has been looked at. */
 export async function backUp(
   options: BackupOptions,
-  context: StageContext,
+  outside: BackupContext,
   backend: Backend,
   unwind: Unwind,
 ): Promise<BackupResult> {
-  const watch = startWatch(options, AbortSignal.any([context.signal, backend.signal]));
+  const watch = startWatch(options, AbortSignal.any([outside.signal, backend.signal]));
   unwind.defer(() => Promise.resolve(watch.close()));
   unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
+  const raw = await watch.whileAnswering(rawSink(options, outside, unwind));
+  const context: StageContext = { ...outside, raw };
   const identity = identityOf(backend.state.machine, options.label);
   const target = await watch.whileAnswering(
     targetFolder(resolve(options.target), options.monthly, identity, context.now()),
@@ -61,18 +64,20 @@ export async function backUp(
   };
   await watch.whileAnswering(refuseDiskFolder(resolve(options.target)));
   const result = await (options.dryRun ? watch.whileAnswering(dryRun(run, backend)) : perform(run, backend, unwind));
+  if (raw && result.point) await watch.whileAnswering(endRaw({ target, point: result.point }, raw));
   const standing = result.plan.remarks.flatMap(({ kind, code, text }) => (kind === 'standing' ? [{ code, text }] : []));
-  return { ...result, warnings, standing };
+  return { ...result, target: options.output ?? target, warnings, standing };
 }
 
 /** Milliseconds for each step of the clean-up after a run was given up. */
 const LAST_STEP_MS = 1_000;
 
-function startWatch({ target, stallTimeoutMs, speedLimit }: BackupOptions, signal: AbortSignal): TargetWatch {
+function startWatch(options: BackupOptions, signal: AbortSignal): TargetWatch {
+  const { target, output, stallTimeoutMs, speedLimit } = options;
   const watch = new TargetWatch({ stallMs: stallTimeoutMs, speedLimit, ask: askFileSystem });
   watch.endBy(signal);
   // How much must stay free is known when the run is planned.
-  watch.watch({ path: resolve(target), what: targetInWords(target), floor: 0, tight: false });
+  watch.watch({ path: storedIn(options), what: targetInWords(output ?? target), floor: 0, tight: false });
   return watch;
 }
 
@@ -168,7 +173,13 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
 
   const ready = await backend.makeReady(locked, repaired, unwind);
   const { vm, space, method } = await planRun(locked, ready, state);
-  watch.watch({ path: target, what: targetInWords(target), floor: floorOf(space), tight: isTight(space) });
+  const { output } = options;
+  watch.watch({
+    path: storedIn({ output, target }),
+    what: targetInWords(output ?? target),
+    floor: floorOf(space),
+    tight: isTight(space),
+  });
   const done = await attemptPoint(locked, method, staging, vm);
   staging.keep();
   const { catalog, plan, begun } = done;

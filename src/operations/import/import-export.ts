@@ -24,7 +24,7 @@ import { syncFile } from '../../host/durable.js';
 import { fileError } from '../../host/file-errors.js';
 import { isThere } from '../../host/is-there.js';
 import { warnOfSpace } from '../../host/warn-of-space.js';
-import { writeAll } from '../../host/write-all.js';
+import { writeWithHoles } from '../../host/write-all.js';
 import { checkHeader } from '../../repository/check-file.js';
 import { digestOfExported, FileProof } from '../../repository/file-proof.js';
 import { fileState } from '../../repository/file-state.js';
@@ -220,10 +220,6 @@ function damaged(file: string): QmpBackupError {
 
 // --- the files -------------------------------------------------------------------------------------------------------
 
-/** Runs of zeros become holes. Bytes. */
-const HOLE = 64 * 1024;
-const ZEROS = Buffer.alloc(HOLE);
-
 /** `entered` gets what the catalog is to say of the file as it is here. */
 async function takeInto(
   staging: Staging,
@@ -237,11 +233,8 @@ async function takeInto(
   let at = 0;
   return {
     write: async (bytes) => {
-      for (let from = 0; from < bytes.length; from += HOLE) {
-        const part = bytes.subarray(from, from + HOLE);
-        if (!ZEROS.subarray(0, part.length).equals(part)) await writing(path, () => writeAll(handle, part, at));
-        at += part.length;
-      }
+      await writing(path, () => writeWithHoles(handle, bytes, at));
+      at += bytes.length;
     },
     end: async ({ digest }) => {
       await writing(path, () => handle.truncate(size));

@@ -26,7 +26,7 @@ import { removeFilesOfFailed } from '../../methods/failed-disks.js';
 import { type LeftByDeadRun, leftByDeadRun, retiring } from '../../methods/left-by-dead-run.js';
 import { pullDisks } from '../../methods/pull-disks.js';
 import type { PulledDisk } from '../../methods/pulled-disk.js';
-import { repairOffline } from '../repair.js';
+import { repairOffline } from '../../repair-offline.js';
 import type { DefinitionToTake, OfflineVm } from '../vm.js';
 
 /** The images are served read-only, by which no QEMU can open them for writing, and read by our own hands. */

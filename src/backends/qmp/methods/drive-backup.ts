@@ -9,6 +9,7 @@ import { afterTransaction } from '../../../core/plan.js';
 import { type Warning, warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import type { SocketOwner } from '../../../host/socket-owner.js';
+import { NbdConnectionLost } from '../../../nbd/errors.js';
 import { answersByCluster } from '../../../qemu/fleece.js';
 import { inspectVm } from '../../../qemu/inspect.js';
 import { readHardware } from '../../../qemu/read-hardware.js';
@@ -16,6 +17,7 @@ import { type JobErrors, listenForJobErrors } from '../../../qemu/job-errors.js'
 import { dismissJob, setSpeed, TRICKLE } from '../../../qemu/job-watch.js';
 import { mayGo } from '../../../qemu/stay-here.js';
 import { startFleecedJobs, type TransactionDisk, type TransactionOptions } from '../../../qemu/transaction.js';
+import { haveBeenClosed } from '../../../qemu-tools/in-use.js';
 import { QmpConnectionLost } from '../../../qmp/errors.js';
 import type { Staging } from '../../../repository/staging.js';
 import type { TargetState } from '../../../repository/target.js';
@@ -30,6 +32,7 @@ import type {
   GivenUp,
   StagedImage,
 } from '../../copy-method.js';
+import { ENDED_VM, repairOffline } from '../../repair-offline.js';
 import { type LeftByDeadRun, leftByDeadRun, retiring } from '../../methods/left-by-dead-run.js';
 import { newJournal } from '../../methods/attempt-journal.js';
 import { wholeCopies } from '../../methods/whole-copies.js';
@@ -113,6 +116,8 @@ class DriveBackup implements CopyAttempt {
   /** Asked while the images are made, which takes longer. */
   readonly #hardware: Promise<Hardware | null>;
   #disks: readonly TransactionDisk[] = [];
+  /** QEMU has ended meanwhile, by itself or killed. */
+  #ended = false;
 
   constructor(run: QmpRun, planned: QmpPlan, parts: Parts) {
     const { fleecing } = planned;
@@ -200,7 +205,10 @@ class DriveBackup implements CopyAttempt {
         overwritten: byCluster ? await exportPart(this.#run, disk, 'scratch', index) : null,
       });
     }
-    const copies = await pullDisks(this.#run, disks, dirname(first.fleece.scratch));
+    const lost = new AbortController();
+    void this.#run.session.client.lost.then((error) => error && lost.abort(error));
+    const signal = AbortSignal.any([this.#run.signal, lost.signal]);
+    const copies = await pullDisks({ ...this.#run, signal }, disks, dirname(first.fleece.scratch));
     this.#parts.errors.close();
     return copies;
   }
@@ -238,13 +246,24 @@ class DriveBackup implements CopyAttempt {
 
   async undo(target: TargetState): Promise<readonly Warning[]> {
     const { client } = this.#run.session;
-    await refuseMoved(client);
-    const { report } = await repair(client, target, await inspectVm(client));
-    return report.warnings;
+    try {
+      await refuseMoved(client);
+      const { report } = await repair(client, target, await inspectVm(client));
+      return report.warnings;
+    } catch (error) {
+      if (!(error instanceof QmpConnectionLost) || !(await haveBeenClosed(this.#written()))) throw error;
+      this.#ended = true;
+      return (await repairOffline(target, ENDED_VM)).warnings;
+    }
+  }
+
+  /** What QEMU has open for writing as long as it lives. */
+  #written(): readonly string[] {
+    return this.#disks.flatMap(({ path, fleece }) => (fleece ? [path, fleece.scratch] : [path]));
   }
 
   explain(failure: unknown): unknown {
-    return inWords(failure);
+    return this.#ended && isConnectionLost(failure) ? vmEnded(failure) : inWords(failure);
   }
 
   #serving(): Journal {
@@ -300,6 +319,17 @@ function atStake({ agent }: BackupRun['options'], { freeze, pause }: Guards): Co
     freezes: freeze && agent ? { kind: 'agent', endpoint: journalledEndpoint(agent) } : null,
     stops: pause !== null,
   };
+}
+
+function isConnectionLost(failure: unknown): boolean {
+  return failure instanceof QmpConnectionLost || failure instanceof NbdConnectionLost;
+}
+
+function vmEnded(cause: unknown): QmpBackupError {
+  return new QmpBackupError('failed', `QEMU has ended during the backup: ${messageOf(cause)}`, {
+    cause,
+    hint: 'No point was made and no change is lost. Run it again when the VM is up.',
+  });
 }
 
 function inWords(failure: unknown): unknown {
