@@ -61,9 +61,24 @@ export async function requireCatalog(target: string): Promise<Catalog> {
   const catalog = await readCatalog(target);
   if (catalog) return catalog;
   throw new QmpBackupError('no-catalog', `there is no backup in ${target}: it has no catalog.json`, {
-    hint: 'Check the path; a target made with --monthly is the folder of one month, <target>/<vm name>/<YYYY-MM>.',
+    hint: await whereElse(target),
   });
 }
+
+/** A folder above targets is easily given for one: with `--monthly` it is what a backup is given. */
+async function whereElse(target: string): Promise<string> {
+  // Few runs look.
+  const { targetsIn } = await import('./targets-below.js');
+  const { targets } = await targetsIn(target);
+  const months = 'a target made with --monthly is the folder of one month, <target>/<vm name>/<YYYY-MM>';
+  if (targets.length === 0) return `Check the path; ${months}.`;
+  const names = targets.slice(-MOST_NAMED).join(', ');
+  const more = targets.length > MOST_NAMED ? `, and ${targets.length - MOST_NAMED} more` : '';
+  return `Name one of the targets below it: ${names}${more}. With --monthly each month is one.`;
+}
+
+/** The last ones: of months the newest. */
+const MOST_NAMED = 3;
 
 /**
  * Replaces the catalog; the rename in it is the commit point of a backup. After an error, what counts is what

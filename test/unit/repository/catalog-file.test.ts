@@ -38,6 +38,19 @@ describe('the catalog file', () => {
     });
   });
 
+  it('that is looked for above targets names them, the newest months first of all', async () => {
+    const root = await scratch();
+    const months = ['2026-07', '2026-08', '2026-09', '2026-10'].map((month) => join(root, 'web1', month));
+    for (const month of months) {
+      await mkdir(month, { recursive: true });
+      await writeCatalog(month, whole);
+    }
+    await expect(requireCatalog(root)).rejects.toMatchObject({
+      code: 'no-catalog',
+      hint: `Name one of the targets below it: ${months.slice(1).join(', ')}, and 1 more. With --monthly each month is one.`,
+    });
+  });
+
   it.each([
     ['text that is no JSON', '{"schema":1,', 'is damaged'],
     ['an empty file', '', 'is damaged'],
