@@ -37,6 +37,8 @@ export async function crashCli(point: CrashPoint, args: readonly string[]): Prom
   const child = execa(process.execPath, [...crashArguments(point), PROGRAM, ...args], {
     reject: false,
     detached: true,
+    // It may be a whole disk.
+    stdout: 'ignore',
     timeout: patient(120_000),
     env: { NO_COLOR: '1' },
   });

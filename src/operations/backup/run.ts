@@ -77,7 +77,8 @@ function startWatch(options: BackupOptions, signal: AbortSignal): TargetWatch {
   const watch = new TargetWatch({ stallMs: stallTimeoutMs, speedLimit, ask: askFileSystem });
   watch.endBy(signal);
   // How much must stay free is known when the run is planned.
-  watch.watch({ path: storedIn(options), what: targetInWords(output ?? target), floor: 0, tight: false });
+  const path = storedIn(options);
+  watch.watch({ path, what: targetInWords(output === null ? target : path), floor: 0, tight: false });
   return watch;
 }
 
@@ -173,13 +174,8 @@ async function makePoint(run: BackupRun, backend: Backend, unwind: Unwind): Prom
 
   const ready = await backend.makeReady(locked, repaired, unwind);
   const { vm, space, method } = await planRun(locked, ready, state);
-  const { output } = options;
-  watch.watch({
-    path: storedIn({ output, target }),
-    what: targetInWords(output ?? target),
-    floor: floorOf(space),
-    tight: isTight(space),
-  });
+  const path = storedIn({ output: options.output, target });
+  watch.watch({ path, what: targetInWords(path), floor: floorOf(space), tight: isTight(space) });
   const done = await attemptPoint(locked, method, staging, vm);
   staging.keep();
   const { catalog, plan, begun } = done;
