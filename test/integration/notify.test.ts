@@ -100,6 +100,19 @@ describe('a webhook', () => {
     expect(() => JSON.parse(got!.body) as unknown).not.toThrow();
   });
 
+  it.each([
+    ['matrix', 65_000],
+    ['slack', 65_000],
+    ['ntfy', 8_000],
+  ])('is taken as %s by its size also where hundreds of VMs fail', async (shape, most) => {
+    const failed = Array.from({ length: 300 }, (_, number) => vm(`${'\u{20ac}"'.repeat(20)}${number}`, 'failed'));
+    const notify = `  - { webhook: "${web.url}/a/b", shape: ${shape} }`;
+    await notifyOfEnd(configOf(notify), outcome(failed), context());
+    const [got] = web.take();
+    expect(Buffer.byteLength(got!.body)).toBeLessThan(most);
+    expect(got!.body).toContain('300 VMs fail');
+  });
+
   it('is tried again where that may help, and is not where it does not', async () => {
     const hook = `  - { name: w, webhook: "${web.url}/${SECRET}" }`;
     for (const [status, requests] of [

@@ -33,12 +33,12 @@ export function webhookRequest(shape: WebhookShape, access: WebhookAccess, messa
       });
     }
     case 'slack':
-      return json(url, { text: slackText(`*${subject}*\n${text}`) });
+      return json(url, { text: slackText(`*${subject}*\n${cut(text, CHAT_MOST)}`) });
     case 'matrix': {
       // Sent again by the same id it is one message.
       const to = new URL(url);
       to.pathname = `${to.pathname.replace(/\/$/, '')}/${id}`;
-      return { ...json(to.href, { msgtype: 'm.text', body: `${subject}\n\n${text}` }), method: 'PUT' };
+      return { ...json(to.href, { msgtype: 'm.text', body: `${subject}\n\n${cut(text, CHAT_MOST)}` }), method: 'PUT' };
     }
     case 'gotify':
       return json(
@@ -51,6 +51,8 @@ export function webhookRequest(shape: WebhookShape, access: WebhookAccess, messa
 
 /** ntfy takes 4096 bytes, and makes a file of what is longer. Characters. */
 const NTFY_MOST = 1_300;
+/** Matrix refuses events of more than 64 KiB for good, and Slack cuts what is longer than 40,000 characters. Characters, of up to 3 bytes. */
+const CHAT_MOST = 12_000;
 const NTFY_PRIORITY = { failure: 4, recovery: 3, info: 2 } as const;
 const GOTIFY_PRIORITY = { failure: 8, recovery: 5, info: 2 } as const;
 
