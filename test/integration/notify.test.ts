@@ -105,7 +105,7 @@ describe('a webhook', () => {
     ['slack', 65_000],
     ['ntfy', 8_000],
   ])('is taken as %s by its size also where hundreds of VMs fail', async (shape, most) => {
-    const failed = Array.from({ length: 300 }, (_, number) => vm(`${'\u{20ac}"'.repeat(20)}${number}`, 'failed'));
+    const failed = Array.from({ length: 300 }, (_, number) => vm(`${'\u{20ac}"'.repeat(60)}${number}`, 'failed'));
     const notify = `  - { webhook: "${web.url}/a/b", shape: ${shape} }`;
     await notifyOfEnd(configOf(notify), outcome(failed), context());
     const [got] = web.take();
