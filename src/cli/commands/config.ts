@@ -11,7 +11,7 @@ import { configCheckDocument, configExampleDocument, configShowDocument } from '
 import type { Register } from '../register.js';
 import { renderChecked, renderShown } from '../render/config.js';
 import type { CommandContext } from '../wiring.js';
-import { CONFIG_OPTION, warnOfNoVms } from './run.js';
+import { CONFIG_OPTION } from './run.js';
 
 interface Flags {
   readonly config?: string;
@@ -65,7 +65,7 @@ async function runCheck({ config: named }: Flags, context: CommandContext): Prom
   const { vms, failures } = await vmsOf(config);
   refuseWrongVms(config, vms);
   for (const why of failures) context.warn(warning('not-discovered', why));
-  warnOfNoVms(config, vms, context);
+  if (vms.length === 0) context.warn(warning('no-vms', `${config.file} names no VM, and none is found by it now`));
   const bare = await bareSecrets(config);
   if (bare !== null) context.warn(warning('bare-secret', bare));
   context.answer(

@@ -4,7 +4,7 @@ import type { Config } from '../../config/config.js';
 import { loadConfig } from '../../config/config-file.js';
 import { chosenVms } from '../../config/chosen-vms.js';
 import { RUN_RULES } from '../../config/run-settings.js';
-import { refuseWrongVms, type Vm } from '../../config/vm.js';
+import { refuseWrongVms } from '../../config/vm.js';
 import { asShellWord } from '../../core/shell-word.js';
 import { warning } from '../../core/warning.js';
 import type { Notification } from '../../notify/notify.js';
@@ -105,7 +105,6 @@ async function runVms(
   const { vms, failures } = await vmsOf(config);
   refuseWrongVms(config, vms);
   for (const why of failures) context.warn(warning('not-discovered', why));
-  warnOfNoVms(config, vms, context);
   const progress = createRunProgress(log);
   const runVerb = createRunVerb();
   const result = await runAll(config, chosenVms(vms, names, failures), {
@@ -115,11 +114,6 @@ async function runVms(
   progress.end();
   await makeReport(config, runVerb, context, dryRun);
   return { ...result, config, dryRun, failures, vms: vms.map(({ name }) => name) };
-}
-
-/** All is well with none, and a pattern that fits nothing would never be noticed. */
-export function warnOfNoVms({ file }: Config, vms: readonly Vm[], { warn }: CommandContext): void {
-  if (vms.length === 0) warn(warning('no-vms', `${file} names no VM, and none is found by it: nothing is backed up`));
 }
 
 function answer(ran: Ran, notifications: readonly Notification[], context: CommandContext): void {
