@@ -144,6 +144,27 @@ describe('notifications', () => {
     expect(unsafe.stderr).toMatch(/always could not be told \(always\): everybody may read or change the secret/);
   });
 
+  it('is told of no recovery until the boot test that failed is passed, however seldom it is made', async () => {
+    const lab = await fleet(['web1']);
+    const bootBy = (expected: string): Promise<void> =>
+      lab.configure(`
+defaults:
+  target: "${lab.backups}/{vm}"
+  verify: { boot-every: 30d, timeout: 2, expect: "${expected}", qemu-arguments: [-accel, tcg] }
+vms: { web1: { socket: ${lab.vms.get('web1')!.socket} } }
+notify: [{ name: hook, webhook: "${receiver.url}/${SECRET}" }]
+`);
+    await bootBy('serial:never');
+    await lab.cli(1, 'run');
+    expect(told().map(({ occasions }) => occasions)).toEqual([['failure']]);
+    await lab.cli(1, 'run');
+    expect(told()).toEqual([]);
+    await bootBy('running:1');
+    await lab.cli(0, 'run');
+    expect(told().map(({ occasions }) => occasions)).toEqual([['recovery']]);
+    await lab.cli(0, 'status');
+  });
+
   it('remembers who was told where another one hangs and the run is killed', async () => {
     const lab = await fleet(['web1', 'web2']);
     const other = await httpReceiver();

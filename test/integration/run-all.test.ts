@@ -74,6 +74,28 @@ it('begins nothing after the time that not-after names, which may be that of tom
   expect((await run('', hours(24))).notBegun).toEqual([]);
 });
 
+it.each([
+  // In the night in which clocks go forward at 2:00, there and back, and at a time that it has not.
+  ['2027-03-27T22:00:00Z', '06:00', '2027-03-28T04:00:00Z'],
+  ['2026-10-24T21:00:00Z', '06:00', '2026-10-25T05:00:00Z'],
+  ['2027-03-27T22:00:00Z', '02:30', '2027-03-28T01:30:00Z'],
+  ['2027-07-01T22:30:00Z', '00:30', '2027-07-02T22:30:00Z'],
+])('begun in Berlin at %s with not-after %s nothing is begun after %s', async (begun, notAfter, deadline) => {
+  vi.stubEnv('TZ', 'Europe/Berlin');
+  let now = new Date(begun);
+  const at = async (ms: number): Promise<readonly string[]> => {
+    now = new Date(begun);
+    const settings = `not-after: "${notAfter}"`;
+    const runVerb = (): Promise<StepEnd> => {
+      now = new Date(ms);
+      return Promise.resolve(DONE);
+    };
+    return (await run(settings, { now: () => now, runVerb })).notBegun;
+  };
+  expect(await at(Date.parse(deadline))).toEqual([]);
+  expect(await at(Date.parse(deadline) + 1)).toEqual(['b', 'c']);
+});
+
 it('keeps what was done by then, also of a run that is ended', async () => {
   const end = new AbortController();
   const ending = run('parallel: 1', {
