@@ -15,10 +15,15 @@ export interface Discovering {
   readonly virshAt: (uri: string | null) => Virsh;
 }
 
-export const DISCOVERING: Discovering = { virshAt: (uri) => createVirsh(uri ?? undefined, DEADLINE_MS) };
-
 /** A libvirt that does not answer shall not hold up the VMs of others. */
 const DEADLINE_MS = 30_000;
+
+/** Of a libvirt that does not answer in this time, in milliseconds, it is a failure. */
+export function discoveringWithin(ms: number): Discovering {
+  return { virshAt: (uri) => createVirsh(uri ?? undefined, ms) };
+}
+
+export const DISCOVERING = discoveringWithin(DEADLINE_MS);
 
 export interface Discovered {
   /** Those that the file names, then those that were found, without those that it names already. */

@@ -20,8 +20,8 @@ export interface TypedSoFar {
   readonly connect: string | null;
 }
 
-/** Of a libvirt that does not answer at once there are none: somebody waits for the keyboard. */
-const LIMIT_MS = 2_000;
+/** Of what does not answer in this time, in milliseconds, there is nothing: somebody waits for the keyboard. */
+export const COMPLETION_MS = 2_000;
 
 /**
  * Newest first; none where no target was typed yet.
@@ -30,7 +30,7 @@ const LIMIT_MS = 2_000;
  */
 export async function possibleWords(kind: AskedKind, typed: TypedSoFar): Promise<readonly PossibleWord[]> {
   if (kind === 'domains') {
-    const domains = await listDomains(createVirsh(typed.connect ?? undefined, LIMIT_MS));
+    const domains = await listDomains(createVirsh(typed.connect ?? undefined, COMPLETION_MS));
     return domains.map(({ name, uuid }) => ({ word: name, about: uuid }));
   }
   if (typed.target === null) return [];

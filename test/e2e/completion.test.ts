@@ -5,12 +5,16 @@ import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { labIn, makeDisk, pointsOf, record } from '../support/chains.js';
 import { expectCli, PROGRAM } from '../support/cli.js';
+import { mountHanging } from '../support/mounts.js';
 import { patient } from '../support/patience.js';
+import { labDir } from '../support/scenario.js';
 
 // Completions in the shells themselves, and the manual as the tools that read it take it.
 
 let dir: string;
 let target: string;
+/** The same by a name with blanks. */
+const SPACED = 'two words/and $more';
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'qmpshell-'));
@@ -25,6 +29,12 @@ beforeAll(async () => {
   ]);
   await record(lab, pointsOf(entries));
   target = lab.target;
+  await mkdir(join(dir, 'two words'));
+  await symlink(target, join(dir, SPACED));
+  await writeFile(
+    join(dir, 'config.yaml'),
+    'defaults: { target: "/backup/{vm}" }\nvms: { web1: { socket: /run/a }, "web two": { socket: /run/b } }\n',
+  );
 });
 
 afterAll(() => rm(dir, { recursive: true }));
@@ -74,6 +84,11 @@ it.each([
     ['qmpbackup list --target ./ma\t', /--target \.\/man\//],
     [`qmpbackup restore -t ${target} --disk \t`, /--disk d1/],
     [`qmpbackup pin --target=${target} \t\t`, /\b1\b[^]*\b0\b|\b0\b[^]*\b1\b/],
+    [`qmpbackup restore -t ./two\\ words/and\\ \\$more --disk \t`, /--disk d1/],
+    [`qmpbackup restore -t './${SPACED}' --disk \t`, /--disk d1/],
+    [`qmpbackup restore -t "./two words/and \\$more" --disk \t`, /--disk d1/],
+    ['qmpbackup run --config config.yaml web\\ \t', /web\\ two/],
+    ['qmpbackup config show --config config.yaml web1\t', /web1 $/],
   ]);
 });
 
@@ -96,6 +111,9 @@ describe('fish', () => {
     expect(await offers('qmpbackup list --target ./ma')).toEqual(['./man/']);
     expect(await offers(`qmpbackup restore -t ${target} --disk `)).toEqual(['d1']);
     expect(await offers(`qmpbackup pin --target=${target} `)).toEqual(['0', '1']);
+    expect(await offers(`qmpbackup restore -t './${SPACED}' --disk `)).toEqual(['d1']);
+    expect(await offers(`qmpbackup restore -t ./two\\ words/and\\ \\$more --disk `)).toEqual(['d1']);
+    expect(await offers('qmpbackup run --config config.yaml ')).toEqual(['web two', 'web1']);
   });
 });
 
@@ -103,6 +121,15 @@ describe('complete-words', () => {
   it('says nothing where it cannot know, and so do the shells', async () => {
     expect((await expectCli(0, ['complete-words', 'points', '--', 'restore', '-t'])).stdout).toBe('');
     await expectCli(10, ['complete-words', 'points', '--', 'restore', '-t', join(dir, 'bin')]);
+    await expectCli(2, ['complete-words', 'configured', '--', 'run', '--config', join(dir, 'none')]);
+  });
+
+  it('says nothing of a target that hangs, and ends', async () => {
+    const hung = join(await labDir(), 'hung');
+    const server = await mountHanging(hung);
+    server.hang();
+    expect((await expectCli(0, ['complete-words', 'points', '--', 'pin', '-t', hung])).stdout).toBe('');
+    server.answer();
   });
 });
 

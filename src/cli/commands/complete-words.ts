@@ -1,9 +1,15 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { Argument, type Command } from 'commander';
+import { loadConfig } from '../../config/config-file.js';
+import { discoveringWithin, vmsOf } from '../../config/discover.js';
 import { printableLines } from '../../core/printable.js';
-import { type AskedKind, possibleWords, type TypedSoFar } from '../../operations/complete.js';
-import { ASKED_KINDS } from '../generate/command-words.js';
+import { fromShellWord } from '../../core/shell-word.js';
+import { isLocal } from '../../host/mounts.js';
+import { within } from '../../host/within.js';
+import { COMPLETION_MS, type PossibleWord, possibleWords, type TypedSoFar } from '../../operations/complete.js';
+import { hasRunAsChild } from '../child-run.js';
+import { type CompletedKind, COMPLETED_KINDS } from '../generate/command-words.js';
 import { putAnswer } from '../output.js';
 import type { Register } from '../register.js';
 
@@ -11,26 +17,42 @@ import type { Register } from '../register.js';
 export const completeWordsCommand: Register = (program, run) => {
   program
     .command('complete-words', { hidden: true })
-    .addArgument(new Argument('<kind>').choices(ASKED_KINDS))
+    .addArgument(new Argument('<kind>').choices(COMPLETED_KINDS))
     .argument('[typed...]')
-    .action((kind: AskedKind, typed: readonly string[], flags: object, command: Command) =>
+    .action((kind: CompletedKind, typed: readonly string[], flags: object, command: Command) =>
       run<object>(async () => {
-        const words = await possibleWords(kind, readTyped(typed));
+        const { config, ...known } = readTyped(typed);
+        const { target } = known;
+        if (target !== null && !isLocal(target) && (await hasRunAsChild(target))) return;
+        const asked = kind === 'configured' ? configuredVms(config) : possibleWords(kind, known);
+        const words = (await within(COMPLETION_MS, asked)) ?? [];
         putAnswer(words.map(({ word, about }) => `${printableLines(word)}\t${printableLines(about)}\n`).join(''));
       })(flags, command),
     );
 };
 
+async function configuredVms(named: string | null): Promise<readonly PossibleWord[]> {
+  const config = await loadConfig(named ?? undefined);
+  const { vms } = await vmsOf(config, discoveringWithin(COMPLETION_MS));
+  return vms.map(({ name }) => ({ word: name, about: '' }));
+}
+
 /** A line that is not finished yet: what the program itself would refuse may stand in it. */
-function readTyped(typed: readonly string[]): TypedSoFar {
+function readTyped(typed: readonly string[]): TypedSoFar & { readonly config: string | null } {
+  const words = typed.map(fromShellWord);
   const valueOf = (...names: readonly string[]): string | null => {
-    const found = typed.findLastIndex((word) => names.some((name) => word === name || word.startsWith(`${name}=`)));
-    const word = typed[found];
+    const found = words.findLastIndex((word) => names.some((name) => word === name || word.startsWith(`${name}=`)));
+    const word = words[found];
     if (word === undefined) return null;
-    const value = names.includes(word) ? typed[found + 1] : word.slice(word.indexOf('=') + 1);
+    const value = names.includes(word) ? words[found + 1] : word.slice(word.indexOf('=') + 1);
     return value ? withHome(value) : null;
   };
-  return { target: valueOf('-t', '--target'), vmName: valueOf('--vm-name'), connect: valueOf('--connect') };
+  return {
+    target: valueOf('-t', '--target'),
+    vmName: valueOf('--vm-name'),
+    connect: valueOf('--connect'),
+    config: valueOf('--config'),
+  };
 }
 
 /** Shells hand over words as they were typed. */

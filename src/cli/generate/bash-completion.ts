@@ -38,7 +38,7 @@ ${table('arguments', args)}
 
 # Puts into COMPREPLY what begins like $1, of the kind and words in $2.
 _${name}_offer() {
-  local cur=$1 kind=\${2%% *} words=\${2#* } line
+  local cur=$1 kind=\${2%% *} words=\${2#* } line quoted
   COMPREPLY=()
   case $kind in
     words) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur") ;;
@@ -47,7 +47,8 @@ _${name}_offer() {
     text) ;;
     *)
       while IFS=$'\\t' read -r line _; do
-        [[ $line == "$cur"* ]] && COMPREPLY+=("$(printf %q "$line")")
+        printf -v quoted %q "$line"
+        [[ $line == "$cur"* || $quoted == "$cur"* ]] && COMPREPLY+=("$quoted")
       done < <("$_${name}_program" complete-words "$kind" -- "\${_${name}_typed[@]}" 2>/dev/null </dev/null)
       ;;
   esac

@@ -39,13 +39,16 @@ export interface OptionWords {
   readonly valueIsOptional: boolean;
 }
 
-/** What can be put in for a value: words that are known, files, or what only a target or a libvirt knows. */
+/** What only a target, a libvirt or the configuration (`configured`: its VMs) knows. */
+export type CompletedKind = AskedKind | 'configured';
+
+/** What can be put in for a value: words that are known, files, or what has to be asked for. */
 export type ValueKind =
   | { readonly kind: 'words'; readonly words: readonly string[] }
   | { readonly kind: 'files' | 'folders' | 'text' }
-  | { readonly kind: AskedKind };
+  | { readonly kind: CompletedKind };
 
-export const ASKED_KINDS: readonly AskedKind[] = ['points', 'disks', 'vms', 'domains'];
+export const COMPLETED_KINDS: readonly CompletedKind[] = ['points', 'disks', 'vms', 'domains', 'configured'];
 
 /** The program with all its commands. */
 export function wordsOf(program: Command): CommandWords {
@@ -105,6 +108,7 @@ const KIND_OF_PLACEHOLDER: Readonly<Record<string, ValueKind>> = {
   disks: { kind: 'disks' },
   ids: { kind: 'disks' },
   id: { kind: 'disks' },
+  vm: { kind: 'configured' },
 };
 
 function kindOf(placeholder: string, choices: readonly string[] | undefined): ValueKind {

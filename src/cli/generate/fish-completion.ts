@@ -35,7 +35,7 @@ export function fishCompletion(program: CommandWords): string {
 
 function __${name}_ask
     set -l typed (commandline -opc)
-    command $typed[1] complete-words $argv[1] -- $typed[2..] 2>/dev/null </dev/null
+    command $typed[1] complete-words $argv[1] -- (string escape --no-quoted -- $typed[2..]) 2>/dev/null </dev/null
 end
 
 complete -c ${name} -f
@@ -77,6 +77,7 @@ function valueFlags(name: string, value: ValueKind, is: 'required' | 'optional' 
     case 'disks':
     case 'vms':
     case 'domains':
+    case 'configured':
       return `${needed}-a '(__${name}_ask ${value.kind})'`;
   }
 }

@@ -96,6 +96,7 @@ function action(name: string, value: ValueKind): string {
     case 'disks':
     case 'vms':
     case 'domains':
+    case 'configured':
       // The space keeps _arguments from adding options of its own.
       return ` _${name}_ask ${value.kind}`;
   }
