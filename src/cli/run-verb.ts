@@ -164,9 +164,14 @@ function copiedBytes({ disks }: NonNullable<BackupDocument['point']>): number {
   return disks.reduce((sum, { changed }) => sum + changed, 0);
 }
 
+function pointsText(count: number): string {
+  return count === 1 ? '1 point' : `${count} points`;
+}
+
 function ofPrune({ histories, dryRun }: PruneDocument): Told {
   const points = histories.flatMap((each) => each.points);
   const gone = points.filter(({ kept }) => !kept).length;
+  const stay = points.length - gone;
   const freed = histories.reduce((sum, each) => sum + each.freed, 0);
   return {
     findings: histories.flatMap(({ missing, failed }) => [
@@ -174,8 +179,8 @@ function ofPrune({ histories, dryRun }: PruneDocument): Told {
       ...(missing === null ? [] : [`${formatBytes(missing)} less is free than keep.free asks for`]),
     ]),
     summary: dryRun
-      ? `would keep ${points.length - gone} points and drop ${gone}, ${formatBytes(freed)} would be free`
-      : `${points.length - gone} points kept, ${gone} gone, ${formatBytes(freed)} freed`,
+      ? `would keep ${pointsText(stay)} and drop ${gone}, ${formatBytes(freed)} would be free`
+      : `${pointsText(stay)} kept, ${gone} gone, ${formatBytes(freed)} freed`,
   };
 }
 

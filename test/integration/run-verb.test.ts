@@ -75,7 +75,7 @@ it('hears how far it has got, and what prune has done', async () => {
     { progress: (percent) => seen.push(percent) },
   );
   expect(seen).toEqual([25]);
-  expect(end).toMatchObject({ exitCode: 3, error: null, summary: '1 points kept, 1 gone, 2.0 KiB freed' });
+  expect(end).toMatchObject({ exitCode: 3, error: null, summary: '1 point kept, 1 gone, 2.0 KiB freed' });
   expect(end.findings).toEqual([expect.stringMatching(/1.0 KiB less is free/)]);
 });
 
