@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { isComponent, PARTIAL_SUFFIX } from '../core/names.js';
 import { QmpBackupError } from '../errors.js';
-import { codeOf, fileError } from '../host/file-errors.js';
+import { codeOf, fileError, isCausedBy } from '../host/file-errors.js';
 import { isThere } from '../host/is-there.js';
 
 /** Every path rule of a target folder. No name of a disk or file that is given here can lead outside the target. */
@@ -95,13 +95,33 @@ export async function monthsIn(vmFolder: string): Promise<readonly string[]> {
   return months.toSorted().map((name) => join(vmFolder, name));
 }
 
-/** The targets that `--monthly` made below `root`: folders with a catalog, one or two levels down, in order of name. */
+/**
+ * The targets that `--monthly` made below `root`: folders with a catalog, one or two levels down, in order of name. One that this user
+ * may not look into is among them: it hides no other, and whoever reads it hears why it cannot be read.
+ */
 export async function catalogsBelow(root: string): Promise<readonly string[]> {
   const children = (await foldersIn(root)).map((name) => join(root, name));
-  const grandchildren = await Promise.all(
-    children.map(async (child) => (await foldersIn(child)).map((name) => join(child, name))),
+  const found = await Promise.all(
+    children.map(async (child) => {
+      const names = await orForbidden(foldersIn(child));
+      if (names === FORBIDDEN) return [child];
+      const folders = [child, ...names.map((name) => join(child, name))];
+      const are = await Promise.all(folders.map((folder) => orForbidden(isThere(catalogPath(folder)))));
+      return folders.filter((_, at) => are[at] !== false);
+    }),
   );
-  return withCatalog([...children, ...grandchildren.flat()]);
+  return found.flat().toSorted();
+}
+
+const FORBIDDEN = 'forbidden';
+
+async function orForbidden<T>(looking: Promise<T>): Promise<T | typeof FORBIDDEN> {
+  try {
+    return await looking;
+  } catch (error) {
+    if (isCausedBy(error, ['EACCES'])) return FORBIDDEN;
+    throw error;
+  }
 }
 
 /** Whether it is the name of a folder that `--monthly` has made. */

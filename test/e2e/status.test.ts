@@ -1,10 +1,12 @@
-import { readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { expectCli, qmpbackup } from '../support/cli.js';
 import { fleet, type Fleet, vmsSection } from '../support/fleet.js';
 import { imagesIn } from '../support/target-files.js';
+import { makeUpTarget } from '../support/made-up-targets.js';
+import { asNobody, openTo } from '../support/nobody.js';
 import { mountHanging } from '../support/mounts.js';
 import { labDir } from '../support/scenario.js';
 
@@ -139,6 +141,27 @@ ${vms}
     expect(found['web2']?.reasons[0]?.text).toMatch(/does not answer/);
     target.answer();
     await statusOf(lab, 0);
+  });
+
+  it('of a folder of targets names those that it may not look into, and judges the others', async () => {
+    const dir = await labDir();
+    const all = join(dir, 'backups');
+    for (const name of ['web1', 'web2']) {
+      makeUpTarget({ dir: join(all, name), name, points: 3, newest: new Date().toISOString() });
+    }
+    await mkdir(join(all, 'web2/2026-11'));
+    await openTo(dir);
+    await mkdir(join(all, 'secret'), { mode: 0o700 });
+    await chown(join(all, 'web2/2026-11'), 0, 0);
+    await chmod(join(all, 'web2/2026-11'), 0o700);
+    const asked = await asNobody({})(['status', '--json', '--target', all]);
+    expect(asked.exitCode).toBe(2);
+    const { vms } = JSON.parse(asked.stdout) as Answer;
+    expect(vms.map(({ vm, level, reasons }) => [vm, level, reasons[0]?.text ?? ''])).toEqual([
+      ['secret', 'critical', expect.stringMatching(/secret.*permission denied for user nobody/)],
+      ['web1', 'ok', ''],
+      ['web2', 'ok', ''],
+    ]);
   });
 
   it('ends with 3 where it cannot be asked', async () => {
