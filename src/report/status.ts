@@ -110,10 +110,10 @@ export function sourcesOfConfig(
   return [...known, ...gone];
 }
 
-/** Of all VMs in folders, of which no run is known. */
+/** Of all VMs in folders, of which no run is known; each once, though folders lie in one another. */
 export async function sourcesOfTargets(targets: readonly string[], asking: Asking): Promise<readonly VmSource[]> {
   const found = await Promise.all(
-    targets.map(async (target): Promise<readonly VmSource[]> => {
+    targets.map(async (target): Promise<readonly (OfFolder | OfUnread)[]> => {
       const folders = await collectFailure(summarizedFolders(target));
       if (!('failed' in folders)) {
         return folders.map((folder) => ({ of: 'folder', evidence: null, target: folder, asking }));
@@ -122,7 +122,8 @@ export async function sourcesOfTargets(targets: readonly string[], asking: Askin
       return [{ of: 'unread', evidence: null, asked, why: folders.failed }];
     }),
   );
-  return found.flat();
+  const places = new Map(found.flat().map((each) => [each.of === 'folder' ? each.target : each.asked.target, each]));
+  return [...places.values()];
 }
 
 /** None of a VM that is gone together with its target. */

@@ -108,6 +108,9 @@ ${vms}
     expect((await expectCli(0, ask)).stdout).toMatch(/web1 +ok/);
     await expectCli(1, [...ask, '--max-age', '0.0001h']);
     await expectCli(2, [...ask, '--target', join(lab.dir, 'nothing-here')]);
+    // One below the other is no VM of its own.
+    const twice = await expectCli(0, [...ask, '--target', join(lab.backups, 'web1'), '--json']);
+    expect(twice.json<{ vms: readonly unknown[] }>().vms).toHaveLength(1);
   });
 
   it('writes metrics that promtool takes, whole and readable by the collector', async () => {
