@@ -6,6 +6,7 @@ import { isFailure } from '../core/failure.js';
 import type { Finding } from '../core/finding.js';
 import { listNames } from '../core/listed-names.js';
 import { isOurBitmap, isOurJob } from '../core/names.js';
+import { isTrackingOverlay } from '../core/overlay-names.js';
 import { isTight, overlaySpaceInWords, WHEN_TIGHT } from '../core/overlay-space.js';
 import { domainCommand, virshCommand } from '../core/virsh-hint.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
@@ -101,7 +102,8 @@ function judgeDisk(id: string, source: SourceDisk, facts: DomainFacts): Finding[
   const say = (level: Finding['level'], what: string, todo: string | null): void => {
     found.push({ level, subject: id, what, todo });
   };
-  if (source.cannotTrack !== null) {
+  const tracked = source.overlays?.some(({ name }) => isTrackingOverlay(name)) ?? false;
+  if (source.cannotTrack !== null && !tracked) {
     say(
       'warning',
       source.cannotTrack,

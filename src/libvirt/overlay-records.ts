@@ -5,16 +5,18 @@
 import type { ImageState, OverlayRecord } from '../core/overlay-record.js';
 import type { Virsh } from './virsh.js';
 import { append, element, writeXml } from './xml-edit.js';
-import { attribute, find, findAll, type XmlElement } from './xml.js';
+import { attribute, find, findAll, textAt, type XmlElement } from './xml.js';
 
 const NAMESPACE = 'urn:qmpbackup:overlays:1';
 const PREFIX = 'qmpbackup';
 /** The element below `<metadata>`. */
 export const OVERLAY_RECORDS = `${PREFIX}:overlays`;
 
-/** Of a `<domain>`. */
+/** Of a `<domain>`. A clone has those of the domain that its definition was copied from, whose overlays are not its own. */
 export function overlayRecordsIn(domain: XmlElement): readonly OverlayRecord[] {
-  return findAll(find(domain, 'metadata', OVERLAY_RECORDS), `${PREFIX}:overlay`).map((each) => ({
+  const records = find(domain, 'metadata', OVERLAY_RECORDS);
+  if (attribute(records, 'domain') !== textAt(domain, 'uuid')?.toLowerCase()) return [];
+  return findAll(records, `${PREFIX}:overlay`).map((each) => ({
     overlay: attribute(each, 'path') ?? '',
     below: findAll(each, `${PREFIX}:below`).map(stateIn),
     changing: attribute(each, 'changing') === 'yes',
@@ -33,11 +35,11 @@ export async function keepOverlayRecords(
   { uuid, active }: { readonly uuid: string; readonly active: boolean },
   records: readonly OverlayRecord[],
 ): Promise<void> {
-  const what = records.length === 0 ? ['--remove'] : ['--key', PREFIX, '--set', xmlOf(records)];
+  const what = records.length === 0 ? ['--remove'] : ['--key', PREFIX, '--set', xmlOf(uuid, records)];
   await virsh('metadata', ['--uri', NAMESPACE, '--config', ...(active ? ['--live'] : []), ...what], { domain: uuid });
 }
 
-function xmlOf(records: readonly OverlayRecord[]): string {
+function xmlOf(uuid: string, records: readonly OverlayRecord[]): string {
   const overlays = records.map(({ overlay, below, changing }) => {
     const attributes = { path: overlay, ...(changing && { changing: 'yes' }) };
     return append(
@@ -45,5 +47,5 @@ function xmlOf(records: readonly OverlayRecord[]): string {
       below.map(({ image, file }) => element('below', { path: image, ...file })),
     );
   });
-  return writeXml(append(element('overlays', {}), overlays));
+  return writeXml(append(element('overlays', { domain: uuid }), overlays));
 }

@@ -184,4 +184,12 @@ describe('the folder of overlays that track', () => {
       expect.stringMatching(/ overlays: it hangs/),
     ]);
   });
+
+  it('of a disk that they track nothing is said of what libvirt could not track', () => {
+    const cannotTrack = 'a raw disk';
+    const name = `qmpbackup-${TARGET_ID}-vda-0123456789ab.overlay`;
+    const overlays = [{ name, path: `/o/${name}`, depth: 0 }];
+    expect(found({ state: vmState([disk({ cannotTrack })]) }).join()).toContain(cannotTrack);
+    expect(found({ state: vmState([disk({ cannotTrack, overlays })]) }).join()).not.toContain(cannotTrack);
+  });
 });

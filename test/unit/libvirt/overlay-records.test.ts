@@ -30,8 +30,10 @@ describe('what is recorded of overlays in the domain', () => {
   it('comes back as it went in, with the prefix that libvirt puts before each name', async () => {
     const xml = (await said(true, RECORDS)).at(-1) ?? '';
     const prefixed = xml.replace(/<(\/?)(overlays|overlay|below)\b/g, '<$1qmpbackup:$2');
-    const domain = parseXml(`<domain><metadata>${prefixed}</metadata></domain>`, 'domain');
+    const domain = parseXml(`<domain><uuid>U</uuid><metadata>${prefixed}</metadata></domain>`, 'domain');
     expect(overlayRecordsIn(domain)).toEqual(RECORDS);
+    const clone = parseXml(`<domain><uuid>V</uuid><metadata>${prefixed}</metadata></domain>`, 'domain');
+    expect(overlayRecordsIn(clone)).toEqual([]);
   });
 
   it('is kept for the next start, too, and goes when there is none', async () => {
@@ -46,6 +48,6 @@ describe('what is recorded of overlays in the domain', () => {
       '<metadata/>',
       '<metadata><other:overlays><other:overlay/></other:overlays></metadata>',
     ])
-      expect(overlayRecordsIn(parseXml(`<domain>${metadata}</domain>`, 'domain'))).toEqual([]);
+      expect(overlayRecordsIn(parseXml(`<domain><uuid>u</uuid>${metadata}</domain>`, 'domain'))).toEqual([]);
   });
 });
