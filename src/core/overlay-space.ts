@@ -13,7 +13,7 @@ export function overlaySpaceInWords({ folder, held, free }: OverlaySpace): strin
 }
 
 /** A guest that writes as much again, as until a run that comes after one that failed, fills the folder; then it stands still. */
-export function isTight({ held, free }: OverlaySpace): boolean {
+export function overlaysAreTight({ held, free }: OverlaySpace): boolean {
   return free < held;
 }
 

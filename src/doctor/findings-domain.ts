@@ -7,7 +7,7 @@ import type { Finding } from '../core/finding.js';
 import { listNames } from '../core/listed-names.js';
 import { isOurBitmap, isOurJob } from '../core/names.js';
 import { isTrackingOverlay } from '../core/overlay-names.js';
-import { isTight, overlaySpaceInWords, WHEN_TIGHT } from '../core/overlay-space.js';
+import { overlaysAreTight, overlaySpaceInWords, WHEN_TIGHT } from '../core/overlay-space.js';
 import { domainCommand, virshCommand } from '../core/virsh-hint.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
 import { failure } from './facts.js';
@@ -192,7 +192,7 @@ function judgeOverlays({ overlays, connect, state }: DomainFacts): Finding[] {
   const merge = domainCommand(connect, state.machine.name ?? 'NAME', 'consolidate-source');
   return overlays.map((space): Finding => {
     const held = overlaySpaceInWords(space);
-    if (!isTight(space)) return info(subject, held);
+    if (!overlaysAreTight(space)) return info(subject, held);
     const todo = `Run the backup now, or more often, make space there, or take the tracking out: ${merge}`;
     return { level: 'warning', subject, what: `${held}: ${WHEN_TIGHT}`, todo };
   });

@@ -4,7 +4,7 @@ import type { SourceDisk, VmState } from '../../../core/disk.js';
 import type { NbdSource } from '../../../core/nbd-address.js';
 import { layersOf } from '../../../core/overlay-layers.js';
 import { isTrackingOverlay, passingOverlay } from '../../../core/overlay-names.js';
-import { isTight, overlaySpaceInWords, WHEN_TIGHT } from '../../../core/overlay-space.js';
+import { overlaysAreTight, overlaySpaceInWords, WHEN_TIGHT } from '../../../core/overlay-space.js';
 import type { PlannedDisk } from '../../../core/plan.js';
 import { virshCommand } from '../../../core/virsh-hint.js';
 import { warning } from '../../../core/warning.js';
@@ -251,7 +251,7 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
 
 async function warnWhereTight({ warn }: DomainRun, { plan }: Planned): Promise<void> {
   for (const space of await overlaySpaces(plan.disks.map(({ source }) => source))) {
-    if (isTight(space)) warn(warning('space-short', `${overlaySpaceInWords(space)}: ${WHEN_TIGHT}`));
+    if (overlaysAreTight(space)) warn(warning('space-short', `${overlaySpaceInWords(space)}: ${WHEN_TIGHT}`));
   }
 }
 
