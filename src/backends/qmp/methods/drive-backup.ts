@@ -116,8 +116,8 @@ class DriveBackup implements CopyAttempt {
   /** Asked while the images are made, which takes longer. */
   readonly #hardware: Promise<Hardware | null>;
   #disks: readonly TransactionDisk[] = [];
-  /** QEMU has ended meanwhile, by itself or killed. */
-  #ended = false;
+  /** The monitor: QEMU has ended, or nobody can reach it. */
+  #isLost = false;
 
   constructor(run: QmpRun, planned: QmpPlan, parts: Parts) {
     const { fleecing } = planned;
@@ -251,8 +251,9 @@ class DriveBackup implements CopyAttempt {
       const { report } = await repair(client, target, await inspectVm(client));
       return report.warnings;
     } catch (error) {
-      if (!(error instanceof QmpConnectionLost) || !(await haveBeenClosed(this.#written()))) throw error;
-      this.#ended = true;
+      this.#isLost = error instanceof QmpConnectionLost;
+      // Where QEMU has ended, or had nothing of this run open yet.
+      if (!this.#isLost || !(await haveBeenClosed(this.#written()))) throw error;
       return (await repairOffline(target, ENDED_VM)).warnings;
     }
   }
@@ -263,7 +264,7 @@ class DriveBackup implements CopyAttempt {
   }
 
   explain(failure: unknown): unknown {
-    return this.#ended && isConnectionLost(failure) ? vmEnded(failure) : inWords(failure);
+    return this.#isLost && failure instanceof NbdConnectionLost ? monitorLost(failure) : inWords(failure);
   }
 
   #serving(): Journal {
@@ -321,23 +322,13 @@ function atStake({ agent }: BackupRun['options'], { freeze, pause }: Guards): Co
   };
 }
 
-function isConnectionLost(failure: unknown): boolean {
-  return failure instanceof QmpConnectionLost || failure instanceof NbdConnectionLost;
+function inWords(failure: unknown): unknown {
+  return failure instanceof QmpConnectionLost ? monitorLost(failure) : failure;
 }
 
-function vmEnded(cause: unknown): QmpBackupError {
-  return new QmpBackupError('failed', `QEMU has ended during the backup: ${messageOf(cause)}`, {
+function monitorLost(cause: QmpBackupError): QmpBackupError {
+  return new QmpBackupError('failed', `the VM's monitor was lost during the backup: ${cause.message}`, {
     cause,
     hint: 'No point was made and no change is lost. Run it again when the VM is up.',
   });
-}
-
-function inWords(failure: unknown): unknown {
-  if (failure instanceof QmpConnectionLost) {
-    return new QmpBackupError('failed', `the VM's monitor was lost during the backup: ${failure.message}`, {
-      cause: failure,
-      hint: 'No point was made and no change is lost. Run it again when the VM is up.',
-    });
-  }
-  return failure;
 }
