@@ -1,4 +1,3 @@
-import { formatTime } from '../../host/local-time.js';
 import { Html, html } from './html.js';
 import type { PointView } from './point-view.js';
 import { plural } from './units.js';
@@ -84,11 +83,11 @@ class Marks {
   add(points: readonly PointView[], x: number, y: number): void {
     const width = Math.min(4, BARS / points.length);
     const bar = Math.max(0.5, width - (width > 2 ? 1 : 0));
-    for (const [index, { state, listed, provedAt }] of points.entries()) {
+    for (const [index, { state, listed, proved }] of points.entries()) {
       const left = (x + 3 + index * width).toFixed(1);
       const height = HEIGHTS[listed.point.level];
       this.#draw(state, `M${left} ${y + BASE}v-${height}h${bar.toFixed(1)}v${height}z`);
-      if (provedAt !== null) this.#draw('proved', `M${left} ${y + BASE + 1}h${bar.toFixed(1)}v1.6h-${bar.toFixed(1)}z`);
+      if (proved !== null) this.#draw('proved', `M${left} ${y + BASE + 1}h${bar.toFixed(1)}v1.6h-${bar.toFixed(1)}z`);
       if (listed.booted) {
         const middle = (x + 3 + index * width + bar / 2).toFixed(1);
         this.#draw(listed.booted.why === null ? 'booted' : 'lost', `M${middle} ${y + BASE - height - 5}l2 3.4h-4z`);
@@ -107,11 +106,11 @@ class Marks {
 
 function titleOf(points: readonly PointView[]): string {
   return points
-    .map(({ at, name, state, listed: { point, booted }, provedAt }) => {
+    .map(({ taken, name, state, listed: { point, booted }, proved }) => {
       const how = state === 'lost' ? 'cannot be restored' : state;
-      const proved = provedAt === null ? '' : `, verified ${formatTime(provedAt)}`;
+      const verified = proved === null ? '' : `, verified ${proved.text}`;
       const boot = booted === null ? '' : booted.why === null ? ', booted' : ', does not boot';
-      return `${at}  ${name} ${point.level.toUpperCase()}, ${how}${proved}${boot}`;
+      return `${taken.text}  ${name} ${point.level.toUpperCase()}, ${how}${verified}${boot}`;
     })
     .join('\n');
 }

@@ -36,7 +36,7 @@ function textOf(part: HtmlPart): string {
   return text;
 }
 
-const PLAIN = /^[\w .,:;+/@=()-]*$/;
+const PLAIN = /^[\w .,:;+/@=()\n-]*$/;
 
 function escaped(text: string): string {
   return PLAIN.test(text) ? text : printableLines(text).replace(SPECIAL, reference);

@@ -1,13 +1,15 @@
 import { parentPort } from 'node:worker_threads';
-import { makePages, type PageTask } from './made-page.js';
+import { makePages } from './made-page.js';
+import type { FromPageThread, ToPageThread } from './page-threads.js';
 
-/** What each thread of `withPageThreads` runs: the pages of one source after the other. */
-parentPort?.on('message', (task: PageTask) => void answer(task));
+/** What each thread of `withPageThreads` runs. */
+parentPort?.on('message', (asked: ToPageThread) => void answer(asked));
 
-async function answer(task: PageTask): Promise<void> {
+async function answer({ id, task }: ToPageThread): Promise<void> {
   const pages = await makePages(task);
+  const told: FromPageThread = { id, pages };
   parentPort?.postMessage(
-    pages,
+    told,
     pages.map(({ bytes }) => bytes.buffer),
   );
 }

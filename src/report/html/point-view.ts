@@ -1,9 +1,9 @@
 import { needsOf } from '../../core/point-needs.js';
 import type { Consistency } from '../../core/point.js';
-import { formatTime } from '../../host/local-time.js';
 import type { ListedPoint } from '../../operations/list.js';
 import type { TargetSummary } from '../target-summary.js';
 import { type Html, html } from './html.js';
+import { type ShownTime, shownTime } from './units.js';
 
 /** A point as the pages show it: what `list` tells of it, and what it stands on. */
 export interface PointView {
@@ -12,16 +12,15 @@ export interface PointView {
   readonly name: string;
   /** Milliseconds. */
   readonly atMs: number;
-  /** The same in local time, as pages show it. */
-  readonly at: string;
+  readonly taken: ShownTime;
   /** Bytes. */
   readonly size: number;
   /** Milliseconds that its slowest disk took. */
   readonly tookMs: number;
   /** `CHAIN:0–36`, itself included. */
   readonly needs: Html;
-  /** Since when all bytes that it needs were read and found right, ISO 8601; null where some never were. */
-  readonly provedAt: string | null;
+  /** Since when all bytes that it needs were read and found right; null where some never were. */
+  readonly proved: ShownTime | null;
   /** How its guest was; lost: it cannot be restored as a whole. */
   readonly state: Consistency | 'lost';
 }
@@ -42,6 +41,13 @@ export function chainsOf({ folders }: Pick<TargetSummary, 'folders'>): readonly 
     const needs = needsOf(all, readAt);
     const names = points.map(nameOf);
     const found = new Map<string | null, PointView[]>();
+    const proofs = new Map<string, ShownTime>();
+    const proved = (iso: string | null): ShownTime | null => {
+      if (iso === null) return null;
+      const known = proofs.get(iso) ?? shownTime(iso);
+      proofs.set(iso, known);
+      return known;
+    };
     for (const [index, listed] of points.entries()) {
       const { chain } = listed.point;
       const ranges = (needs[index]?.ranges ?? []).map(
@@ -51,7 +57,7 @@ export function chainsOf({ folders }: Pick<TargetSummary, 'folders'>): readonly 
       const view = viewOf(listed, {
         name: names[index] ?? '',
         needs: html`${ranges}`,
-        provedAt: needs[index]?.provedAt ?? null,
+        proved: proved(needs[index]?.provedAt ?? null),
       });
       const known = found.get(chain);
       if (known) known.push(view);
@@ -70,10 +76,7 @@ function nameOf({ point }: ListedPoint): string {
   return point.chain === null ? point.id : `${point.chain}:${point.number}`;
 }
 
-function viewOf(
-  listed: ListedPoint,
-  { name, needs, provedAt }: Pick<PointView, 'name' | 'needs' | 'provedAt'>,
-): PointView {
+function viewOf(listed: ListedPoint, { name, needs, proved }: Pick<PointView, 'name' | 'needs' | 'proved'>): PointView {
   const { point, notWhole } = listed;
   let [size, tookMs] = [0, 0];
   for (const { allocated, state, durationMs } of point.disks) {
@@ -84,11 +87,11 @@ function viewOf(
     listed,
     name,
     atMs: Date.parse(point.createdAt),
-    at: formatTime(point.createdAt),
+    taken: shownTime(point.createdAt),
     size,
     tookMs,
     needs,
-    provedAt,
+    proved,
     state: notWhole === null ? point.consistency : 'lost',
   };
 }

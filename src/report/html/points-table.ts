@@ -53,18 +53,18 @@ function chainRow({ target, chain, points }: ChainView, several: boolean): Html 
 }
 
 function pointRow(view: PointView): Html {
-  const { listed, name, size, tookMs, needs, provedAt } = view;
+  const { listed, name, size, tookMs, needs, taken, proved } = view;
   const { point, files, freed, booted } = listed;
   return html`<tr class="${view.state}">
       <th scope="row" class="first">${name}</th>
-      <td><time datetime="${point.createdAt}">${view.at}</time></td>
+      <td>${taken.html}</td>
       <td><span class="level ${point.level}">${point.level.toUpperCase()}</span></td>
       <td><i class="dot ${view.state}"></i>${point.consistency}</td>
       <td class="number">${bytesData(size)}</td>
       <td>${files === 1 ? 'itself' : files === 0 ? DASH : html`${files} files <small>${needs}</small>`}</td>
       <td class="number">${freed.neededBy.length === 0 ? bytesData(freed.bytes) : DASH}</td>
       <td class="number">${formatDuration(tookMs)}</td>
-      <td>${timeData(provedAt)}</td>
+      <td>${proved === null ? DASH : proved.html}</td>
       <td>
         ${booted === null ? DASH : html`${timeData(booted.at)} ${booted.afterMs === null ? html`<b class="bad">failed</b>` : html`<small>in ${formatDuration(booted.afterMs)}</small>`}`}
       </td>

@@ -10,7 +10,19 @@ export function bytesData(bytes: number): Html {
 /** Null is a dash. */
 export function timeData(iso: string | null | undefined): Html {
   if (iso === null || iso === undefined) return DASH;
-  return html`<time datetime="${iso}">${formatTime(iso)}</time>`;
+  return shownTime(iso).html;
+}
+
+/** A time that a page shows more than once. */
+export interface ShownTime {
+  /** In local time. */
+  readonly text: string;
+  readonly html: Html;
+}
+
+export function shownTime(iso: string): ShownTime {
+  const text = formatTime(iso);
+  return { text, html: html`<time datetime="${iso}">${text}</time>` };
 }
 
 export const DASH = html`<span class="none">&ndash;</span>`;
