@@ -225,9 +225,12 @@ const PAGES: Readonly<Record<string, () => Promise<void>>> = {
 
   'docs/guide/copies.md': async () => {
     const web1 = await machine();
+    await web1.lab.backup('auto', '--monthly', '--target', join(web1.dir, 'backup/monthly'));
     await web1.backup();
     await web1.backup();
     await runPage('docs/guide/copies.md', { names: web1.names });
+    const [month] = await readdir(join(web1.dir, 'backup/monthly/web1'));
+    await expectCli(0, ['list', '--target', join(web1.dir, 'backup/copy/monthly/web1', month ?? 'none')]);
     await expectNewestEquals(
       join(web1.dir, 'backup/web1'),
       { disk1: web1.image('disk1'), disk2: web1.image('disk2') },
