@@ -3,7 +3,7 @@ import type { Catalog } from './catalog.js';
 import { filesThere, parentFileIn } from './chain.js';
 import { DEFINITION_FOLDER } from './names.js';
 import { pointNamed } from './point-name.js';
-import { parentsIn } from './point-space.js';
+import { linksIn } from './point-space.js';
 import type { Point, PointDisk } from './point.js';
 import { withoutPoints } from './retire-points.js';
 
@@ -69,7 +69,7 @@ function pointsSince(points: readonly Point[], since: string | null): ReadonlySe
 
 /** It and all whose files its own build on. */
 function neededFor(points: readonly Point[], asked: Point): readonly Point[] {
-  const links = parentsIn(points.map((point) => ({ target: '', point })));
+  const links = linksIn(points);
   const needed = new Set([points.indexOf(asked)]);
   // A set is walked in the order in which it grows.
   for (const index of needed) for (const { parent } of links[index] ?? []) needed.add(parent);

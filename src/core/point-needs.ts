@@ -1,5 +1,5 @@
 import type { Point } from './point.js';
-import { parentsIn, type PointLink } from './point-space.js';
+import { linksIn, type PointLink, type PointLinks } from './point-space.js';
 
 /** Points that follow one another in their chain; both are indexes among all points. */
 export interface NeededRange {
@@ -22,12 +22,12 @@ export interface PointNeeds {
 export function needsOf(
   points: readonly Point[],
   readAt: (file: Point['disks'][number]) => string | null,
+  links: PointLinks = linksIn(points),
 ): readonly PointNeeds[] {
   const order = chainOrder(points);
   const ranks: number[] = [];
   for (const [rank, index] of order.entries()) ranks[index] = rank;
   const at = (rank: number): number => order[rank] ?? 0;
-  const links = parentsIn(points.map((point) => ({ target: '', point })));
   const needs: PointNeeds[] = [];
   // By ranks until all are known. A file builds on one that was sealed before it: what that needs is known.
   for (const [index, { disks }] of points.entries()) {

@@ -14,23 +14,34 @@ export interface FreedAlone {
   readonly neededBy: readonly string[];
 }
 
-/** For each of the points of a target: the links between them are looked at once, when it is first asked. */
-export function freedAlone(points: readonly Point[]): (point: Point) => FreedAlone {
+/** For each of the points of a target. `links` are asked for when it is first asked. */
+export function freedAlone(
+  points: readonly Point[],
+  links: () => PointLinks = () => linksIn(points),
+): (point: Point) => FreedAlone {
   let children: ReadonlyMap<string, ReadonlySet<string>> | undefined;
   return (point) => {
-    children ??= childrenIn(points);
+    children ??= childrenIn(points, links());
     const neededBy = [...(children.get(point.id) ?? [])];
     return { bytes: neededBy.length > 0 ? 0 : bytesOfPoint(point), neededBy };
   };
 }
 
 /** Of each point, by its id, those whose files build on its own. */
-function childrenIn(points: readonly Point[]): ReadonlyMap<string, ReadonlySet<string>> {
+function childrenIn(points: readonly Point[], links: PointLinks): ReadonlyMap<string, ReadonlySet<string>> {
   const children = new Map(points.map(({ id }) => [id, new Set<string>()]));
-  for (const [index, links] of parentsIn(points.map((point) => ({ target: '', point }))).entries()) {
-    for (const { parent } of links) children.get(points[parent]?.id ?? '')?.add(points[index]?.id ?? '');
+  for (const [index, own] of links.entries()) {
+    for (const { parent } of own) children.get(points[parent]?.id ?? '')?.add(points[index]?.id ?? '');
   }
   return children;
+}
+
+/** Of each point, by its index, what its files build on. */
+export type PointLinks = readonly (readonly PointLink[])[];
+
+/** `parentsIn` of the points of one target. */
+export function linksIn(points: readonly Point[]): PointLinks {
+  return parentsIn(points.map((point) => ({ target: '', point })));
 }
 
 export interface PointLink {
@@ -41,9 +52,7 @@ export interface PointLink {
 }
 
 /** Of each point the points that its files build on, in the same target. */
-export function parentsIn(
-  history: readonly { readonly target: string; readonly point: Point }[],
-): readonly (readonly PointLink[])[] {
+export function parentsIn(history: readonly { readonly target: string; readonly point: Point }[]): PointLinks {
   const owners = new Owners();
   for (const [index, { target, point }] of history.entries()) {
     for (const { disk, file, state } of point.disks) if (state !== 'merged') owners.set(target, disk, file, index);

@@ -5,7 +5,7 @@ import { type Damage, damageInWords } from '../core/damage.js';
 import { valuesOf } from '../core/option-rules.js';
 import type { Point, PointDisk } from '../core/point.js';
 import { isFileFinding, type PointFinding } from '../core/point-findings.js';
-import { type FreedAlone, freedAlone } from '../core/point-space.js';
+import { type FreedAlone, freedAlone, linksIn, type PointLinks } from '../core/point-space.js';
 import { fileKey } from '../core/verified.js';
 import type { Warning } from '../core/warning.js';
 import type { QmpBackupError } from '../errors.js';
@@ -71,6 +71,8 @@ export async function list(request: ListRequest): Promise<ListResult> {
 export interface ProvedTarget extends ListedTarget {
   /** When a file was last read to its end and found right, ISO 8601; null where it never was. */
   readonly readAt: (file: PointDisk) => string | null;
+  /** Which points build on which, by index. */
+  readonly links: () => PointLinks;
 }
 
 /** As `list`. */
@@ -85,7 +87,9 @@ export async function listWithProofs(
 async function listed(target: string, catalog: Catalog): Promise<ProvedTarget> {
   const memory = await readMemory(target, catalog);
   const { warnings, boots, known } = memory;
-  const freed = freedAlone(catalog.points);
+  let knownLinks: PointLinks | undefined;
+  const links = (): PointLinks => (knownLinks ??= linksIn(catalog.points));
+  const freed = freedAlone(catalog.points, links);
   const proofs = new Map(boots.map((each) => [each.point, each]));
   const states = await openEveryPoint(target, catalog, memory);
   const points = states.map((each) => new ReadPoint(each, proofs, freed));
@@ -93,7 +97,7 @@ async function listed(target: string, catalog: Catalog): Promise<ProvedTarget> {
     points.flatMap(({ point, damaged }) => (damaged.length > 0 ? [[point, damaged] as const] : [])),
   );
   return {
-    ...{ target, vm: catalog.vm, targetId: catalog.targetId, points },
+    ...{ target, vm: catalog.vm, targetId: catalog.targetId, points, links },
     readAt: (file) => known.get(fileKey(file))?.readAt ?? null,
     warnings: [...warnings, ...damageInWords(catalog, damage)],
   };

@@ -22,7 +22,7 @@ export interface TargetSummary {
   readonly space: Pick<FreeSpace, 'free' | 'total'> | null;
 }
 
-export type SummarizedFolder = Pick<ProvedTarget, 'target' | 'points' | 'readAt'>;
+export type SummarizedFolder = Pick<ProvedTarget, 'target' | 'points' | 'readAt' | 'links'>;
 
 export interface TargetSummaries {
   readonly summaries: readonly TargetSummary[];

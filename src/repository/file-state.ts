@@ -71,16 +71,14 @@ export async function isUntouched(target: string, files: readonly PointDisk[]): 
   const folder = diskFolder(target, first.disk);
   if (!(await isFolder(folder))) return false;
   if (!files.every(({ parent }, index) => parent === (files[index - 1]?.file ?? null))) return false;
-  const found = await lookAtAll(
-    target,
-    files.map(({ file }) => pathIn(folder, file)),
-  );
+  const found = await lookIn(target)(files.map(({ file }) => pathIn(folder, file)));
   return files.every((entry, index) => isAsRecorded(found[index] ?? MISSING, entry));
 }
 
 /** What is at each path of a target. */
-async function lookAtAll(target: string, paths: readonly string[]): Promise<readonly (Stats | FileFault)[]> {
-  return isLocal(target) ? paths.map(lookNow) : Promise.all(paths.map(lookLater));
+function lookIn(target: string): (paths: readonly string[]) => Promise<readonly (Stats | FileFault)[]> {
+  const isHere = isLocal(target);
+  return async (paths) => (isHere ? paths.map(lookNow) : Promise.all(paths.map(lookLater)));
 }
 
 function isAsRecorded(found: Stats | FileFault, entry: PointDisk): boolean {
@@ -119,20 +117,15 @@ export async function filesAmiss(
 ): Promise<ReadonlyMap<string, FileFault>> {
   const asked = files.filter((each) => !known.has(fileKey(each)));
   const disks = [...new Set(asked.map(({ disk }) => disk))];
-  const above = await lookAtAll(
-    target,
-    disks.map((disk) => diskFolder(target, disk)),
-  );
+  const look = lookIn(target);
+  const above = await look(disks.map((disk) => diskFolder(target, disk)));
   const folders = new Map<string, string>();
   for (const [index, disk] of disks.entries()) {
     const found = above[index];
     if (found && !isFault(found) && found.isDirectory()) folders.set(disk, diskFolder(target, disk));
   }
   const inFolder = asked.filter(({ disk }) => folders.has(disk));
-  const seen = await lookAtAll(
-    target,
-    inFolder.map(({ disk, file }) => pathIn(folders.get(disk) ?? '', file)),
-  );
+  const seen = await look(inFolder.map(({ disk, file }) => pathIn(folders.get(disk) ?? '', file)));
   const amiss = new Map<string, FileFault>();
   for (const each of asked) if (!folders.has(each.disk)) amiss.set(fileKey(each), NO_FOLDER);
   for (const [index, each] of inFolder.entries()) {

@@ -61,6 +61,7 @@ export async function healedStates(
   amiss: ReadonlyMap<string, FileFault>,
 ): Promise<Healed> {
   const healed = new Map<string, Set<string>>();
+  if (amiss.size === 0) return healed;
   const there = filesThere(catalog);
   const childrenOf = childrenIn(catalog);
   const placeOf = ({ disk, file }: PointDisk): string => pathIn(diskFolder(target, disk), file);

@@ -116,10 +116,17 @@ function areaBetween(
 ): string {
   const x = (index: number): string => place(times.at(points[index]?.atMs ?? 0) * WIDTH);
   const y = (value: number): string => place((1 - scale.at(value)) * HEIGHT);
-  let path = `M0 ${y(above[0] ?? 0)}`;
-  for (let at = 1; at < points.length; at += 1) path += `H${x(at)}V${y(above[at] ?? 0)}`;
-  path += `H${WIDTH}V${y(below.at(-1) ?? 0)}`;
-  for (let at = points.length - 1; at > 0; at -= 1) path += `H${x(at)}V${y(below[at - 1] ?? 0)}`;
+  let last = y(above[0] ?? 0);
+  let path = `M0 ${last}`;
+  // Along a line that stays level nothing is drawn: the lowest area ends with one.
+  const stepTo = (index: number, height: string): void => {
+    if (height !== last) path += `H${x(index)}V${height}`;
+    last = height;
+  };
+  for (let at = 1; at < points.length; at += 1) stepTo(at, y(above[at] ?? 0));
+  last = y(below.at(-1) ?? 0);
+  path += `H${WIDTH}V${last}`;
+  for (let at = points.length - 1; at > 0; at -= 1) stepTo(at, y(below[at - 1] ?? 0));
   return `${path}H0Z`;
 }
 

@@ -36,9 +36,9 @@ export interface ChainView {
 
 /** The newest chain first, in the newest target. */
 export function chainsOf({ folders }: Pick<TargetSummary, 'folders'>): readonly ChainView[] {
-  const chains = folders.flatMap(({ target, points, readAt }) => {
+  const chains = folders.flatMap(({ target, points, readAt, links }) => {
     const all = points.map(({ point }) => point);
-    const needs = needsOf(all, readAt);
+    const needs = needsOf(all, readAt, links());
     const names = points.map(nameOf);
     const found = new Map<string | null, PointView[]>();
     const proofs = new Map<string, ShownTime>();
