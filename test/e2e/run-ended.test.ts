@@ -70,7 +70,7 @@ describe.each([
 
 describe.each([
   { step: 'prune', line: /qmpbackup prune /, signals: ['SIGTERM'], exitCode: 143 },
-  { step: 'verify', line: /qmpbackup verify .*--read-data/, signals: ['SIGTERM', 'SIGINT'], exitCode: 143 },
+  { step: 'verify', line: /qmpbackup verify .*--read-data/, signals: ['SIGTERM', 'SIGTERM'], exitCode: 143 },
   { step: 'boot test', line: /qmpbackup verify .*--boot/, signals: ['SIGINT', 'SIGINT'], exitCode: 130 },
   { step: 'boot test', line: /qmpbackup verify .*--boot/, signals: ['SIGKILL'], exitCode: undefined },
   { step: 'prune', line: /qmpbackup prune /, signals: ['SIGKILL'], exitCode: undefined },

@@ -7,12 +7,12 @@ import { type MadePage, makePages, type PageTask } from './made-page.js';
 
 const THREAD_PROGRAM = new URL('./page-thread-main.js', import.meta.url);
 
-/** Each takes some 150 MB and a processor from the guests. */
+/** Each takes some 200 MB and a processor from the guests. */
 const MOST_THREADS = 4;
 const THREADS = Math.min(availableParallelism(), MOST_THREADS);
 
-/** MB of V8's young heap, twice what it is else: a VM of 720 points takes 30, and what is in use is copied each time that it is full. */
-const YOUNG_MB = 96;
+/** MB of V8's young heap, four times what it is else: a VM of 720 points takes 30, and what is in use is copied each time that it is full. */
+const YOUNG_MB = 192;
 
 /** While a file is read for one page, a thread goes on with the other. */
 const PAGES_EACH = 2;
