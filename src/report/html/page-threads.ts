@@ -23,7 +23,7 @@ export const LANES = THREADS * PAGES_EACH;
 /** Fewer are made before threads have started. */
 const WORTH_THREADS = 8;
 
-export type MakePages = (task: PageTask) => Promise<readonly MadePage[]>;
+type MakePages = (task: PageTask) => Promise<readonly MadePage[]>;
 
 /** What a thread is told, and what it answers; each has the number of its task. */
 export interface ToPageThread {

@@ -16,7 +16,7 @@ import { type MadePage, readViews, type UnplacedRow } from './made-page.js';
 import { INDEX, refuseOtherFile, refuseOtherFolder, removeOtherPages } from './output-folder.js';
 import { overview, type OverviewRow, type ReportHead } from './overview.js';
 import { page } from './page.js';
-import { LANES, type MakePages, withPageThreads } from './page-threads.js';
+import { LANES, withPageThreads } from './page-threads.js';
 import { vmArticle } from './vm-page.js';
 
 /** A report: pages of a folder, or one page with all. */
@@ -69,7 +69,7 @@ async function writeFolder(request: ReportRequest, unwind: Unwind): Promise<Repo
   const made = new Unwind();
   await makeFolder(request.output, made, { mode: FOLDER_MODE });
   try {
-    return await withPageThreads(request.sources.length, request.signal, (make) => writePages(request, make, unwind));
+    return await writePages(request, unwind);
   } catch (error) {
     // Where pages were written it stays, with what they tell.
     await made.run().catch(() => undefined);
@@ -77,8 +77,8 @@ async function writeFolder(request: ReportRequest, unwind: Unwind): Promise<Repo
   }
 }
 
-async function writePages(request: ReportRequest, make: MakePages, unwind: Unwind): Promise<ReportResult> {
-  const { output, head } = request;
+async function writePages(request: ReportRequest, unwind: Unwind): Promise<ReportResult> {
+  const { output, sources, head, signal } = request;
   const folder = await lockedPlace(output, unwind);
   await refuseOtherFolder(folder);
   const names = new Names();
@@ -87,11 +87,13 @@ async function writePages(request: ReportRequest, make: MakePages, unwind: Unwin
     await replaceFile(join(folder, name), bytes, { mode: FILE_MODE });
     return { name, row: { ...row, href: encodeURIComponent(name) } };
   };
-  const placed = await eachSource(request, async (source) => {
-    const pages: PlacedPage[] = [];
-    for (const each of await make({ source, head })) pages.push(await place(each));
-    return pages;
-  });
+  const placed = await withPageThreads(sources.length, signal, (make) =>
+    eachSource(request, async (source) => {
+      const pages: PlacedPage[] = [];
+      for (const each of await make({ source, head })) pages.push(await place(each));
+      return pages;
+    }),
+  );
   const rows = placed.map(({ row }) => row);
   const index = page({ title: `Backups on ${head.host}`, body: overview(rows, head) });
   await replaceFile(join(folder, INDEX), index, { mode: FILE_MODE });
