@@ -9,7 +9,7 @@ import type { DomainAgentFacts, DomainFacts, ScratchFacts } from '../../doctor/d
 import { collectFailure } from '../../flow/collect-failure.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { codeOf, fileError } from '../../host/file-errors.js';
-import { freeSpace } from '../../host/free-space.js';
+import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
 import { askAgent, askConnection, listSnapshots } from '../../libvirt/connection.js';
 import type { DomainState } from '../../libvirt/domain-state.js';
 import { createVirsh, type Virsh } from '../../libvirt/virsh.js';
@@ -23,7 +23,6 @@ import { type DomainAccess, type DomainSession, openDomain } from './session.js'
 
 /** Milliseconds. */
 const AGENT_MS = 8_000;
-const FILE_SYSTEM_MS = 10_000;
 
 export interface SeenDomain {
   readonly session: DomainSession;
@@ -120,7 +119,7 @@ async function inspectScratch(
   }
   return Promise.all(
     [...needs].map(async ([folder, need]): Promise<ScratchFacts> => {
-      const space = await collectFailure(freeSpace(folder, { timeoutMs: FILE_SYSTEM_MS }));
+      const space = await collectFailure(freeSpace(folder, { timeoutMs: ANSWER_MS }));
       // Whatever else touches a file system that hangs would hang, too.
       if (isFailure(space)) return { folder, need, space, write: null, barred: null };
       const write = await collectFailure(requireWritable(folder));

@@ -3,11 +3,8 @@ import type { SourceDisk } from '../../core/disk.js';
 import { isTrackingOverlay } from '../../core/overlay-names.js';
 import type { OverlaySpace } from '../../core/overlay-space.js';
 import { allOf } from '../../flow/all-of.js';
-import { freeSpace } from '../../host/free-space.js';
+import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
 import { takenBy } from './overlay-facts.js';
-
-/** Milliseconds. */
-const FILE_SYSTEM_MS = 10_000;
 
 /**
  * What the overlays that track these disks hold, by their folders.
@@ -22,7 +19,7 @@ export async function overlaySpaces(disks: readonly SourceDisk[]): Promise<reado
   const folders = [...new Set(paths.map((path) => dirname(path)))];
   return allOf(
     folders.map(async (folder): Promise<OverlaySpace> => {
-      const { free } = await freeSpace(folder, { timeoutMs: FILE_SYSTEM_MS });
+      const { free } = await freeSpace(folder, { timeoutMs: ANSWER_MS });
       const sizes = await allOf(paths.filter((path) => dirname(path) === folder).map(takenBy));
       return { folder, free, held: sizes.reduce<number>((sum, each) => sum + (each ?? 0), 0) };
     }),

@@ -8,7 +8,7 @@ import { fleeceNodeName, scratchFolderName } from '../../core/names.js';
 import type { BackupPlan, PlannedDisk } from '../../core/plan.js';
 import { defaultReserve } from '../../core/space.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
-import { freeSpace } from '../../host/free-space.js';
+import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
 import { type QemuFeatures, readFeatures } from '../../qemu/features.js';
 import type { FleecedDisk } from '../../qemu/fleece.js';
 import { scratchImage } from '../../repository/scratch.js';
@@ -85,8 +85,6 @@ function fleecingObstacle(features: QemuFeatures | null, disks: readonly Planned
 
 /** Bytes below which a scratch image is of no use. */
 const LEAST_SCRATCH = 4 * 1024 * 1024;
-/** Milliseconds that the scratch folder's file system may take to answer. */
-const ANSWER_MS = 10_000;
 
 /** Each scratch image gets an equal share of what its file system can spare. */
 async function placeScratch(run: QmpRun, plan: BackupPlan): Promise<ReadonlyMap<string, FleecedDisk>> {
