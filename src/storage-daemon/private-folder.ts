@@ -14,6 +14,8 @@ import { clearMount } from './mount-record.js';
 const PREFIX = 'qmpbackup-open-';
 const RECORD = 'owner.json';
 const RECORD_LIMIT = 64 * 1024;
+/** With the process that made it, which may have no record yet. */
+const NAME = /^qmpbackup-open-(\d+)-[A-Za-z0-9]{6}$/;
 /** Between the making of a folder and that of its record there is no wait. */
 const WITHOUT_RECORD_MS = 60_000;
 
@@ -21,7 +23,7 @@ const WITHOUT_RECORD_MS = 60_000;
 export async function makePrivateFolder(owner: LockOwner): Promise<string> {
   await sweepPrivateFolders();
   try {
-    const folder = await mkdtemp(join(tmpdir(), PREFIX));
+    const folder = await mkdtemp(join(tmpdir(), `${PREFIX}${process.pid}-`));
     try {
       await writeFile(join(folder, RECORD), `${JSON.stringify(owner)}\n`, { flag: 'wx', mode: 0o600 });
       return folder;
@@ -87,11 +89,17 @@ async function readOne(folder: string): Promise<PrivateFolder | null> {
     const owner = text === undefined ? undefined : parseOwner(text);
     const left = owner
       ? judgeOwner(owner, thisProcess('look'), inspectProcess) === 'dead'
-      : Date.now() - stats.mtimeMs > WITHOUT_RECORD_MS;
+      : Date.now() - stats.mtimeMs > WITHOUT_RECORD_MS && !makerLives(folder);
     return { folder, owner, left };
   } catch (error) {
     // Somebody else has just removed it.
     if (codeOf(error) === 'ENOENT') return null;
     throw error;
   }
+}
+
+/** Clocks jump: its age alone does not tell that nobody is about to write its record. */
+function makerLives(folder: string): boolean {
+  const pid = NAME.exec(basename(folder))?.[1];
+  return pid !== undefined && inspectProcess(Number(pid)) !== 'gone';
 }

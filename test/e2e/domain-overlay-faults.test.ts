@@ -135,20 +135,24 @@ describe('consolidate-source that is killed', () => {
   }
 });
 
-/** A run that lasts until something is done to it, some bytes in. */
+/** A run that lasts long enough for something to be done to it, while all its disks are copied. */
 async function slowly(vm: OverlaidDomain, ...more: string[]): Promise<ReturnType<typeof startRun>> {
+  for (let at = 16; at < 24; at += 1) await vm.writeAll(at, at);
   const args = [...vm.vm, 'backup', '--target', vm.target, '--method', 'overlay', '--overlay-dir', vm.overlays];
   const running = startRun([...args, '--speed-limit', '1M', ...more]);
-  while (!/\.overlay$/m.test((await lab.virsh(['domblklist', vm.domain.uuid])).stdout) || !(await isServed())) {
+  while (!/\.overlay$/m.test((await lab.virsh(['domblklist', vm.domain.uuid])).stdout) || !(await isServed(vm))) {
     if (!running.running()) throw new Error(`it has ended: ${(await running.ended).stderr}`);
     await sleep(50);
   }
   return running;
 }
 
-async function isServed(): Promise<boolean> {
-  const { exitCode } = await run('pgrep', ['-f', 'qemu-nbd .*--read-only'], { allowed: [0, 1] });
-  return exitCode === 0;
+/** The images of all its disks; other runs of this host have servers, too. */
+async function isServed({ overlays, imageOf }: OverlaidDomain): Promise<boolean> {
+  const { stdout } = await run('pgrep', ['-af', 'qemu-nbd .*--read-only'], { allowed: [0, 1] });
+  const images = [`${overlays}/`, ...OVERLAID.map(imageOf)];
+  const own = stdout.split('\n').filter((line) => images.some((image) => line.includes(image)));
+  return own.length >= OVERLAID.length;
 }
 
 describe('while a run by overlay is under way', () => {

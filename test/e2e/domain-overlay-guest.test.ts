@@ -138,7 +138,7 @@ describe('the folder of the overlays gets full', () => {
     const vm = await writingDomain('full');
     const { domain } = vm;
     await domain.guest.pauseWorkload();
-    const slow = ['--overlay-dir', small(), '--speed-limit', '64K', '--no-digest'];
+    const slow = ['--overlay-dir', small(), '--speed-limit', '4K', '--no-digest'];
     for (const reserve of ['16M', '0']) {
       const args = ['--connect', lab.uri, '--domain', 'full', 'backup', '--target', vm.target, '--level', 'full'];
       const tool = startCli([...args, '--method', 'overlay', ...slow, '--reserve', reserve]);

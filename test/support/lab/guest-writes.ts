@@ -114,7 +114,9 @@ function transfer(vm: WritableVm, disk: string, command: string, verb: string, r
 }
 
 function outcome(text: string, verb: string, range: Range): 'done' | 'failed' | undefined {
-  if (text.includes(`${verb} ${range.length}/${range.length} bytes at offset ${range.offset}\n`)) return 'done';
+  const [, then] = text.split(`${verb} ${range.length}/${range.length} bytes at offset ${range.offset}\n`);
+  // The line behind it may come later, and would be taken for the answer to the next command.
+  if (then !== undefined) return then.includes('\n') ? 'done' : undefined;
   // Usage and argument errors have no fixed wording; a full line that is no report of success is one.
   const complaint = text
     .split('\n')
