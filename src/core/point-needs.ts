@@ -78,6 +78,8 @@ function chainOrder(points: readonly Point[]): readonly number[] {
 function united(ranges: readonly NeededRange[]): readonly NeededRange[] {
   const [first, second] = ranges;
   if (first === undefined || second === undefined) return ranges;
+  // An increment, on the one that was made before it.
+  if (ranges.length === 2 && second.last + 1 === first.first) return [{ first: second.first, last: first.last }];
   const joined: NeededRange[] = [];
   for (const range of ranges.toSorted((a, b) => a.first - b.first)) {
     const before = joined.at(-1);

@@ -77,9 +77,13 @@ export function knownOf(
   const known = new Map<string, VerifiedFile>();
   if (!memory || memory.files.length === 0) return known;
   const byKey = new Map(memory.files.map((each) => [fileKey(each), each]));
-  for (const entry of catalog.points.flatMap(({ disks }) => disks)) {
-    const found = entry.state === 'whole' ? byKey.get(fileKey(entry)) : undefined;
-    if (found?.of === sealedAs(entry)) known.set(fileKey(entry), found);
+  for (const { disks } of catalog.points) {
+    for (const entry of disks) {
+      if (entry.state !== 'whole') continue;
+      const key = fileKey(entry);
+      const found = byKey.get(key);
+      if (found?.of === sealedAs(entry)) known.set(key, found);
+    }
   }
   return known;
 }

@@ -80,6 +80,16 @@ export function chainsIn<Found = never>(
   const parentOf = parentFileIn(catalog);
   const known = new Map<PointDisk, Walked<Found>>();
   const walk = (entry: PointDisk): Walked<Found> | undefined => {
+    const before = known.get(entry);
+    if (before) return before;
+    const parent = parentOf(entry);
+    const under = parent && known.get(parent);
+    // Almost always, as files are asked for in their order.
+    if (entry.parent === null || under) {
+      const walked = withOwn(entry, under, own(entry));
+      known.set(entry, walked);
+      return walked;
+    }
     const way: PointDisk[] = [];
     const met = new Set<PointDisk>();
     let at: PointDisk | undefined = entry;

@@ -115,7 +115,7 @@ export async function filesAmiss(
   files: readonly RecordedFile[],
   known: ReadonlySet<string> = new Set(),
 ): Promise<ReadonlyMap<string, FileFault>> {
-  const asked = files.filter((each) => !known.has(fileKey(each)));
+  const asked = known.size === 0 ? files : files.filter((each) => !known.has(fileKey(each)));
   const disks = [...new Set(asked.map(({ disk }) => disk))];
   const look = lookIn(target);
   const above = await look(disks.map((disk) => diskFolder(target, disk)));

@@ -211,12 +211,13 @@ function withFindings(opened: OpenDisk, more: readonly PointFinding[]): OpenDisk
 }
 
 function amissFindings({ disk, file }: PointDisk, amiss: ReadonlyMap<string, FileFault>): PointFinding[] {
-  const fault = amiss.get(`${disk}/${file}`);
+  const fault = amiss.size > 0 && amiss.get(`${disk}/${file}`);
   return fault ? [fileFinding(disk, file, fault)] : [];
 }
 
 /** The disks can be restored without it, so it is a warning; who wants the definition reads it by its digests. */
 function definitionFindings(point: Point, amiss: ReadonlyMap<string, FileFault>): PointFinding[] {
+  if (amiss.size === 0) return [];
   return definitionFilesOf(point).flatMap(({ disk, file }): PointFinding[] => {
     const fault = amiss.get(`${DEFINITION_FOLDER}/${file}`);
     return fault ? [{ ...fileFinding(disk, file, fault), level: 'warning' }] : [];

@@ -83,11 +83,12 @@ class Marks {
   add(points: readonly PointView[], x: number, y: number): void {
     const width = Math.min(4, BARS / points.length);
     const bar = Math.max(0.5, width - (width > 2 ? 1 : 0));
+    const across = bar.toFixed(1);
     for (const [index, { state, listed, proved }] of points.entries()) {
       const left = (x + 3 + index * width).toFixed(1);
       const height = HEIGHTS[listed.point.level];
-      this.#draw(state, `M${left} ${y + BASE}v-${height}h${bar.toFixed(1)}v${height}z`);
-      if (proved !== null) this.#draw('proved', `M${left} ${y + BASE + 1}h${bar.toFixed(1)}v1.6h-${bar.toFixed(1)}z`);
+      this.#draw(state, `M${left} ${y + BASE}v-${height}h${across}v${height}z`);
+      if (proved !== null) this.#draw('proved', `M${left} ${y + BASE + 1}h${across}v1.6h-${across}z`);
       if (listed.booted) {
         const middle = (x + 3 + index * width + bar / 2).toFixed(1);
         this.#draw(listed.booted.why === null ? 'booted' : 'lost', `M${middle} ${y + BASE - height - 5}l2 3.4h-4z`);

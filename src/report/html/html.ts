@@ -19,11 +19,25 @@ export class Html {
 
 export type HtmlPart = Html | string | number | null | false | readonly HtmlPart[];
 
-/** A template, of ASCII: what is put in is text, in elements and in quoted attributes alike. Null and false are nothing. */
-export function html(words: TemplateStringsArray, ...parts: readonly HtmlPart[]): Html {
+/**
+ * A template, of ASCII: what is put in is text, in elements and in quoted attributes alike. Null and false are nothing. Lines of the
+ * template are not indented in the page.
+ */
+export function html(template: TemplateStringsArray, ...parts: readonly HtmlPart[]): Html {
+  const words = withoutIndents(template);
   let text = words[0] ?? '';
   for (let at = 0; at < parts.length; at += 1) text += textOf(parts[at] ?? null) + (words[at + 1] ?? '');
   return Html.of(text);
+}
+
+/** By template, each of which is one object however often it is filled. */
+const shortened = new WeakMap<TemplateStringsArray, readonly string[]>();
+
+/** They were a seventh of a page. */
+function withoutIndents(template: TemplateStringsArray): readonly string[] {
+  const known = shortened.get(template) ?? template.map((words) => words.replace(/\n +/g, '\n'));
+  shortened.set(template, known);
+  return known;
 }
 
 function textOf(part: HtmlPart): string {
