@@ -5,6 +5,7 @@ import { expectCli } from '../support/cli.js';
 import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { expectPattern, flush } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
+import { shareOf } from '../support/moments.js';
 import { mountSmall } from '../support/mounts.js';
 import { type OverlaidDomain, overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
 import { startRun } from '../support/running-backup.js';
@@ -45,7 +46,7 @@ describe('SIGKILL at a step', () => {
   it('of a copy: the guest is on its own images again, and nothing is lost', async () => {
     const vm = await overlaidDomain(lab);
     const args = [...vm.vm, 'backup', '--level', 'copy', '--method', 'overlay', '--overlay-dir', vm.overlays];
-    for (const [index, { name, ...step }] of [...STEPS, ...MERGING, ...PIVOTS].entries()) {
+    for (const [index, { name, ...step }] of shareOf([...STEPS, ...MERGING, ...PIVOTS], 0, 2).entries()) {
       try {
         await vm.writeAll(index, 0x10 + index);
         await crashCli(step, [...args, '--target', vm.target]);
@@ -75,7 +76,7 @@ describe('SIGKILL at a step', () => {
     const args = [...vm.vm, 'backup', '--level', 'inc', '--method', 'overlay', '--track', 'overlay'];
     const merging = MERGING.map((step) => ({ ...step, sealed: true }));
     let number = 1;
-    for (const [index, { name, sealed = false, ...step }] of [...STEPS, ...merging].entries()) {
+    for (const [index, { name, sealed = false, ...step }] of shareOf([...STEPS, ...merging], 1, 2).entries()) {
       try {
         await vm.writeAll(index, 0x40 + index);
         await crashCli(step, [...args, '--overlay-dir', vm.overlays, '--target', vm.target]);
@@ -98,11 +99,11 @@ describe('SIGKILL at a step', () => {
 });
 
 describe('consolidate-source that is killed', () => {
-  for (const by of ['consolidate-source', 'recover', 'a run'] as const) {
+  for (const [test, by] of (['consolidate-source', 'recover', 'a run'] as const).entries()) {
     it(`is finished by ${by}: the guest is on its images, no write is lost, nothing is left`, async () => {
       const vm = await overlaidDomain(lab);
       await vm.writeAll(0, 0x0f);
-      for (const [index, { name, ...step }] of [...MERGING, ...PIVOTS].entries()) {
+      for (const [index, { name, ...step }] of shareOf([...MERGING, ...PIVOTS], test, 3).entries()) {
         try {
           await vm.track('auto');
           await vm.writeAll(index, 0x90 + index);

@@ -12,7 +12,7 @@ import { guardsOf } from '../support/domain-scenario.js';
 import { compareImages } from '../support/lab/compare.js';
 import { flush } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
-import { IS_LONG } from '../support/moments.js';
+import { shareOf } from '../support/moments.js';
 import { OVERLAID, type OverlaidDomain, overlaidDomain } from '../support/overlaid-domain.js';
 import { patient } from '../support/patience.js';
 import { useLibvirt } from '../support/use-libvirt.js';
@@ -164,11 +164,6 @@ const STEPS: readonly (CrashPoint & { readonly name: string })[] = [
   { name: 'before the journal goes', when: 'before', call: 'rm', matches: /run\.json$/ },
 ];
 
-/** Each step once, and all of them each time where there is time for it. */
-function stepsOf(third: number): typeof STEPS {
-  return IS_LONG ? STEPS : STEPS.filter((_, index) => index % 3 === third);
-}
-
 describe('SIGKILL at any step is put right by the next run of the domain', () => {
   it.each([
     ['act', 'a stream', STREAM, 0],
@@ -187,7 +182,7 @@ describe('SIGKILL at any step is put right by the next run of the domain', () =>
         () => expectCli(0, command, { stdout: 'ignore' }),
       ];
       await scenario.backup('full');
-      for (const [index, { name, ...step }] of stepsOf(third).entries()) {
+      for (const [index, { name, ...step }] of shareOf(STEPS, third, 3).entries()) {
         try {
           await crashCli({ ...step, guards }, command);
           await nextRuns[index % nextRuns.length]?.();

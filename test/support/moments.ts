@@ -3,3 +3,8 @@ export const IS_LONG = process.env.QMPBACKUP_TEST_LONG === '1';
 
 /** How often that is killed what takes seconds to run. */
 export const MOMENTS_OF_LONG = IS_LONG ? 20 : 5;
+
+/** What each of several tests could go through: its share, so that together they go through all; all of it where there is time. */
+export function shareOf<T>(steps: readonly T[], test: number, tests: number): readonly T[] {
+  return IS_LONG ? steps : steps.filter((_, index) => index % tests === test);
+}
