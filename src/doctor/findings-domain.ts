@@ -27,6 +27,7 @@ export function judgeDomain(facts: DomainFacts): readonly Finding[] {
     ...judgeAgent(facts),
     ...facts.scratch.flatMap(judgeScratch),
     ...judgeOverlays(facts),
+    ...judgeOverlayObstacles(facts),
   ];
 }
 
@@ -195,6 +196,14 @@ function judgeOverlays({ overlays, connect, state }: DomainFacts): Finding[] {
     if (!overlaysAreTight(space)) return info(subject, held);
     const todo = `Run the backup now, or more often, make space there, or take the tracking out: ${merge}`;
     return { level: 'warning', subject, what: `${held}: ${WHEN_TIGHT}`, todo };
+  });
+}
+
+function judgeOverlayObstacles({ overlayObstacles: found }: DomainFacts): Finding[] {
+  if (isFailure(found)) return [failure('overlays', found)];
+  return found.map(({ disk, what, todo }): Finding => {
+    const refused = `the next backup by --method overlay is refused: ${what}`;
+    return { level: 'warning', subject: disk ?? 'overlays', what: refused, todo: todo === '' ? null : todo };
   });
 }
 

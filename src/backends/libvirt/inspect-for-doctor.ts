@@ -5,6 +5,7 @@ import type { DirtyBitmap, SourceDisk } from '../../core/disk.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
 import { matchDisks } from '../../core/match-disks.js';
 import { isOurBitmap } from '../../core/names.js';
+import { isTrackingOverlay } from '../../core/overlay-names.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from '../../doctor/domain-facts.js';
 import { collectFailure } from '../../flow/collect-failure.js';
 import type { Unwind } from '../../flow/unwind.js';
@@ -18,6 +19,7 @@ import { scratchPlace, TEMPORARY } from '../../repository/scratch-place.js';
 import { chooseMethod } from './choose-method.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
 import { inspectOfflineDomain } from './offline-domain.js';
+import { overlayObstacles } from './overlay-obstacles.js';
 import { overlaySpaces } from './overlay-space.js';
 import { type DomainAccess, type DomainSession, openDomain } from './session.js';
 
@@ -45,13 +47,18 @@ export async function inspectDomainForDoctor(
   const session = await openDomain(address, unwind);
   const { domain, uuid } = session;
   const state = domain.active ? session.state : await whileOff(session);
-  const [snapshots, agent, scratch, missing, method, overlays] = await Promise.all([
+  const disks = matchDisks(undefined, state.disks);
+  const tracked = disks.flatMap(({ id, source }) =>
+    source.overlays?.some(({ name }) => isTrackingOverlay(name)) ? { disk: id, source } : [],
+  );
+  const [snapshots, agent, scratch, missing, method, overlays, obstacles] = await Promise.all([
     listSnapshots(virsh, uuid),
     inspectAgent(virsh, domain),
     domain.active ? inspectScratch(domain, state, fleeceDir) : [],
     missingPrograms(PULL_PROGRAMS),
     chooseMethod(session, { method: 'auto', track: 'none' }),
     collectFailure(overlaySpaces(session.state.disks)),
+    domain.active && tracked.length > 0 ? collectFailure(overlayObstacles(session, tracked)) : [],
   ]);
   return {
     session: { ...session, state },
@@ -59,7 +66,7 @@ export async function inspectDomainForDoctor(
     facts: {
       ...connection,
       state,
-      disks: matchDisks(undefined, state.disks).map(({ id, source }) => ({ id, node: source.address })),
+      disks: disks.map(({ id, source }) => ({ id, node: source.address })),
       active: domain.active,
       stateReason: domain.stateReason,
       connect: domain.connect,
@@ -70,6 +77,7 @@ export async function inspectDomainForDoctor(
       agent,
       scratch,
       overlays,
+      overlayObstacles: obstacles,
     },
   };
 }

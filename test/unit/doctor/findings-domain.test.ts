@@ -25,6 +25,7 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
       { folder: '/images', need: 64 * MiB, space: { free: 128 * MiB, network: false }, write: null, barred: null },
     ],
     overlays: [],
+    overlayObstacles: [],
     ...more,
   };
 }

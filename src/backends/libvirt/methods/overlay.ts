@@ -11,17 +11,8 @@ import { warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
 import type { CopyGuard } from '../../../guards/copy-guard.js';
 import { startOverlayGuard } from '../../../guards/overlay-guard.js';
-import { dumpDefinition } from '../../../libvirt/domain.js';
-import { parseDomain } from '../../../libvirt/domain-xml.js';
-import { type ImageLayers, imagesOf } from '../../../libvirt/image-layers.js';
-import { isPersistent } from '../../../libvirt/lifecycle.js';
-import {
-  layersNow,
-  mergeAllOverlays,
-  mergeOverlay,
-  type CommitPace,
-  refuseSnapshotsIn,
-} from '../../../libvirt/merge-overlays.js';
+import type { ImageLayers } from '../../../libvirt/image-layers.js';
+import { layersNow, mergeAllOverlays, mergeOverlay, type CommitPace } from '../../../libvirt/merge-overlays.js';
 import { recordOverlays } from '../../../libvirt/still-images.js';
 import { takeSnapshot } from '../../../libvirt/snapshot.js';
 import { OWN_CLUSTERS } from '../../../nbd/meta-contexts.js';
@@ -30,7 +21,6 @@ import { readInFull } from '../../../qemu-tools/image-view.js';
 import { offlineNode } from '../../../qemu-tools/offline-image.js';
 import { type QemuNbd, startQemuNbd } from '../../../qemu-tools/qemu-nbd.js';
 import { scratchPlace, TEMPORARY, temporaryFolder } from '../../../repository/scratch-place.js';
-import { allOf } from '../../../flow/all-of.js';
 import type { BackupOptions } from '../../backup-options.js';
 import type { Planned } from '../../backup-run.js';
 import type { StagedImage } from '../../copy-method.js';
@@ -39,6 +29,7 @@ import { compareWithInstant } from '../../methods/compare-with-instant.js';
 import { pullDisks } from '../../methods/pull-disks.js';
 import type { PulledDisk } from '../../methods/pulled-disk.js';
 import type { DomainCopy, DomainMethod, DomainRun } from '../domain-method.js';
+import { overlayObstacles } from '../overlay-obstacles.js';
 import { overlaySpaces } from '../overlay-space.js';
 
 /**
@@ -67,40 +58,20 @@ export function plannedByOverlay(vm: VmState, tracks: DomainMethod['tracks']): V
 const NOT_TRACKED = 'by --method overlay nothing begins to track changes (--track overlay does)';
 
 async function refuseDomain({ session, options }: DomainRun, { plan }: Planned): Promise<void> {
-  const { virsh, uuid, domain } = session;
-  const refuse = (words: string, hint: string): never => {
-    throw new QmpBackupError('unsafe', `--method overlay: ${words}`, { hint: `Nothing was changed. ${hint}` });
+  const refuse = (words: string, ...hint: readonly string[]): never => {
+    throw new QmpBackupError('unsafe', `--method overlay: ${words}`, {
+      hint: ['Nothing was changed.', ...hint].filter((each) => each !== '').join(' '),
+    });
   };
-  if (!(await isPersistent(virsh, uuid))) {
-    const why =
-      'after its end it would be started with the images alone, without what the guest has written to the overlays';
-    refuse(`the domain ${domain.name} is transient: ${why}`, 'Define it (virsh define), or leave --method out.');
+  const without = (disk: string): string => `Leave the disk out with --exclude ${disk}.`;
+  const [obstacle] = await overlayObstacles(session, plan.disks);
+  if (obstacle) {
+    const { disk, what, todo } = obstacle;
+    refuse(what, todo, disk === null ? '' : without(disk));
   }
-  const [live, next] = await allOf([virsh('dumpxml', [], { domain: uuid }), dumpDefinition(virsh, uuid)]);
   for (const { disk, source } of plan.disks) {
-    const layers = imagesIn(live, source);
-    const { overlays, above, image } = layersOf(layers);
-    for (const { path } of overlays) await refuseSnapshotsIn(session, disk, path);
-    const without = `Leave the disk out with --exclude ${disk}.`;
-    const [top] = above;
-    if (top) {
-      refuse(
-        `${disk} has ${top.description} of somebody else above an overlay of ours`,
-        `Delete or commit that snapshot first. ${without}`,
-      );
-    }
-    if (image.path === null)
-      refuse(`${disk} (${image.description}) is no file and no block device of this host`, without);
     if (source.encrypted)
-      refuse(`${disk} is encrypted, and only the VM has its key`, `--method pull can read it. ${without}`);
-    const later = parseDomain(next).disks.find(({ target }) => target === source.address);
-    if (!later || imagesOf(later)[0].description !== layers[0].description) {
-      const has = later ? imagesOf(later)[0].description : 'no such disk';
-      refuse(
-        `${disk} is on ${layers[0].description}, and the definition for the next start has ${has}: that start would lose what is in an overlay`,
-        `Make them one (virsh edit, or virsh attach-disk --config). ${without}`,
-      );
-    }
+      refuse(`${disk} is encrypted, and only the VM has its key`, '--method pull can read it.', without(disk));
     if (options.track === 'overlay' && options.overlayDir === null && placeOf(options, source) === TEMPORARY) {
       refuse(
         `${disk} is a device, and its overlay would lie in ${TEMPORARY}`,
@@ -108,13 +79,6 @@ async function refuseDomain({ session, options }: DomainRun, { plan }: Planned):
       );
     }
   }
-}
-
-/** The images of a disk, the uppermost first. */
-function imagesIn(xml: string, { address }: Pick<SourceDisk, 'address'>): ImageLayers {
-  const disk = parseDomain(xml).disks.find(({ target }) => target === address);
-  if (disk) return imagesOf(disk);
-  throw new QmpBackupError('failed', `the domain has no disk ${address} any more`);
 }
 
 function placeOf({ overlayDir }: Pick<BackupOptions, 'overlayDir'>, source: SourceDisk): string {
