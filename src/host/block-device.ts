@@ -35,6 +35,16 @@ export async function claimDevice(named: string): Promise<ClaimedDevice> {
   }
 }
 
+/** Bytes; null for what is no block device. @throws QmpBackupError */
+export async function deviceSize(path: string): Promise<number | null> {
+  try {
+    if (!(await stat(path)).isBlockDevice()) return null;
+    return Number(await readFile(`${await inKernel(path)}/size`, 'utf8')) * SECTOR;
+  } catch (error) {
+    throw fileError('look at', path, error);
+  }
+}
+
 /** Whether two block devices are one, by whatever names, or one is a partition of the other. */
 export async function shareBytes(a: string, b: string): Promise<boolean> {
   const [first, second] = [`${await inKernel(a)}/`, `${await inKernel(b)}/`];

@@ -1,11 +1,13 @@
 import { rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { formatBytes } from '../core/bytes.js';
 import { type ImageLayer, layersOf, type OverlayLayer } from '../core/overlay-layers.js';
 import { isOverlay } from '../core/overlay-names.js';
 import { parseQcow2Header, QCOW2_HEADER_BYTES } from '../core/qcow2-header.js';
 import { type Connect, virshCommand } from '../core/virsh-hint.js';
 import { QmpBackupError } from '../errors.js';
+import { deviceSize } from '../host/block-device.js';
 import { syncFolder } from '../host/durable.js';
 import { codeOf, fileError } from '../host/file-errors.js';
 import { firstBytes } from '../host/first-bytes.js';
@@ -164,7 +166,9 @@ async function commit(
   await untilCommitted(session, target, { ...options, active });
   const left = await removeMerged(session, target, before);
   await settleRecords(session, [target]);
-  if (left.some(({ path }) => path === top.path)) throw notMerged(session, target, top.path);
+  if (!left.some(({ path }) => path === top.path)) return;
+  if (goes.includes(top.path)) await refuseSmaller(target, top.path, base);
+  throw notMerged(session, target, top.path);
 }
 
 /**
@@ -256,6 +260,18 @@ function underOthers(target: string, { path }: OverlayLayer, above: readonly Ima
   const others = above.map(({ description }) => description).join(', ');
   return new QmpBackupError('unsafe', `${target}: somebody has put ${others} above ${path}, which needs it as it is`, {
     hint: 'Delete or commit that snapshot first (virsh snapshot-delete, virsh blockcommit).',
+  });
+}
+
+/** A file grows with a commit. @throws QmpBackupError `failed` where the base is a device that is smaller than the disk has become */
+async function refuseSmaller(target: string, overlay: string, base: string): Promise<void> {
+  const size = await deviceSize(base);
+  const { virtualSize } = parseQcow2Header(await firstBytes(overlay, QCOW2_HEADER_BYTES));
+  if (size === null || size >= virtualSize) return;
+  const sizes = `the disk was grown to ${formatBytes(virtualSize)}, and ${base} has ${formatBytes(size)}`;
+  const words = `${target}: ${overlay} could not be merged: ${sizes}; extend that device (as by lvextend)`;
+  throw new QmpBackupError('failed', words, {
+    hint: 'No data is at risk: the guest goes on with the overlay. Run this again when the device is as large as the disk.',
   });
 }
 
