@@ -6,6 +6,8 @@ export interface OverlaySpace {
   /** What the overlays there have grown to since the last run. */
   readonly held: number;
   readonly free: number;
+  /** It is on a file system that is gone when the host restarts. */
+  readonly inMemory: boolean;
 }
 
 export function overlaySpaceInWords({ folder, held, free }: OverlaySpace): string {
@@ -15,6 +17,10 @@ export function overlaySpaceInWords({ folder, held, free }: OverlaySpace): strin
 /** A guest that writes as much again, as until a run that comes after one that failed, fills the folder; then it stands still. */
 export function overlaysAreTight({ held, free }: OverlaySpace): boolean {
   return free < held;
+}
+
+export function inMemoryInWords(folder: string): string {
+  return `overlays that stay are in memory in ${folder}: when the host restarts they are gone, with all that the guest wrote since the last run`;
 }
 
 export const WHEN_TIGHT = 'a guest that writes as much again before they are merged stands still';

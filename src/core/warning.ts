@@ -20,6 +20,7 @@ export const WARNING_CODES = {
   'foreign-job-ended': "`--kill-job` ended somebody else's job",
   'bitmap-stuck': 'a bitmap that is to go cannot be removed now',
   'overlay-left': 'an overlay above a disk of a domain cannot be merged into it now',
+  'overlay-in-memory': 'overlays that stay are gone when the host restarts, with what the guest wrote to them',
   'left-behind': 'something of a run is left behind, which takes space or waits for the next run',
   'not-booted': '`verify --boot` started no point',
   'not-remembered': 'what came of `verify --boot` is not kept',

@@ -7,7 +7,7 @@ import type { Finding } from '../core/finding.js';
 import { listNames } from '../core/listed-names.js';
 import { isOurBitmap, isOurJob } from '../core/names.js';
 import { isTrackingOverlay } from '../core/overlay-names.js';
-import { overlaysAreTight, overlaySpaceInWords, WHEN_TIGHT } from '../core/overlay-space.js';
+import { inMemoryInWords, overlaysAreTight, overlaySpaceInWords, WHEN_TIGHT } from '../core/overlay-space.js';
 import { domainCommand, virshCommand } from '../core/virsh-hint.js';
 import type { DomainAgentFacts, DomainFacts, ScratchFacts } from './domain-facts.js';
 import { failure } from './facts.js';
@@ -191,12 +191,18 @@ function judgeOverlays({ overlays, connect, state }: DomainFacts): Finding[] {
   const subject = 'overlays';
   if (isFailure(overlays)) return [failure(subject, overlays)];
   const merge = domainCommand(connect, state.machine.name ?? 'NAME', 'consolidate-source');
-  return overlays.map((space): Finding => {
+  return overlays.flatMap((space): Finding[] => {
+    const found = space.inMemory ? [inMemory(space.folder)] : [];
     const held = overlaySpaceInWords(space);
-    if (!overlaysAreTight(space)) return info(subject, held);
+    if (!overlaysAreTight(space)) return [...found, info(subject, held)];
     const todo = `Run the backup now, or more often, make space there, or take the tracking out: ${merge}`;
-    return { level: 'warning', subject, what: `${held}: ${WHEN_TIGHT}`, todo };
+    return [...found, { level: 'warning', subject, what: `${held}: ${WHEN_TIGHT}`, todo }];
   });
+
+  function inMemory(folder: string): Finding {
+    const todo = `Run the next backup with another --overlay-dir, or take the tracking out: ${merge}`;
+    return { level: 'warning', subject, what: inMemoryInWords(folder), todo };
+  }
 }
 
 function judgeOverlayObstacles({ overlayObstacles: found }: DomainFacts): Finding[] {

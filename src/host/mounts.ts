@@ -23,6 +23,13 @@ export function mountedDevice(path: string): string | undefined {
   return table === undefined ? undefined : mountBehind(parseMounts(table), resolve(path), linkAt)?.device;
 }
 
+/** Whether what lies in a folder is gone when the host restarts, its links followed. Nothing is touched that may hang, as by `isLocal`. */
+export function isInMemory(folder: string): boolean {
+  const table = mountTable();
+  const type = table === undefined ? undefined : mountBehind(parseMounts(table), resolve(folder), linkAt)?.type;
+  return type === 'tmpfs' || type === 'ramfs';
+}
+
 export interface Mount {
   readonly point: string;
   readonly type: string;

@@ -81,7 +81,8 @@ it('above a device that was not extended: points are right, why nothing is merge
   for (const pattern of [0x31, 0x32]) {
     await vm.writeAll(2, pattern);
     const { warnings } = await vm.track('inc');
-    expect(warnings).toEqual([expect.objectContaining({ code: 'overlay-left', text: expect.stringContaining(why) })]);
+    const left = warnings.filter(({ code }) => code === 'overlay-left');
+    expect(left.map(({ text }) => text.includes(why))).toEqual([true]);
     // However many runs: those above the one that cannot go down go into it.
     expect(await vm.chainOf('vdc')).toHaveLength(3);
     await expectSizes(vm, 40);
@@ -91,7 +92,7 @@ it('above a device that was not extended: points are right, why nothing is merge
   expect(stderr).toContain(why);
   expect(stderr).toMatch(/No data is at risk: the guest goes on with the overlay/);
   await growDevice(vm, 40);
-  expect((await vm.track('auto')).warnings).toEqual([]);
+  expect((await vm.track('auto')).warnings.map(({ code }) => code)).not.toContain('overlay-left');
   await vm.expectRestored();
   await expectCli(0, [...vm.vm, 'consolidate-source']);
   await vm.expectLayers(0);

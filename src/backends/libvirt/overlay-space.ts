@@ -4,6 +4,7 @@ import { isTrackingOverlay } from '../../core/overlay-names.js';
 import type { OverlaySpace } from '../../core/overlay-space.js';
 import { allOf } from '../../flow/all-of.js';
 import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
+import { isInMemory } from '../../host/mounts.js';
 import { takenBy } from './overlay-facts.js';
 
 /**
@@ -21,7 +22,8 @@ export async function overlaySpaces(disks: readonly SourceDisk[]): Promise<reado
     folders.map(async (folder): Promise<OverlaySpace> => {
       const { free } = await freeSpace(folder, { timeoutMs: ANSWER_MS });
       const sizes = await allOf(paths.filter((path) => dirname(path) === folder).map(takenBy));
-      return { folder, free, held: sizes.reduce<number>((sum, each) => sum + (each ?? 0), 0) };
+      const inMemory = isInMemory(folder);
+      return { folder, free, inMemory, held: sizes.reduce<number>((sum, each) => sum + (each ?? 0), 0) };
     }),
   );
 }

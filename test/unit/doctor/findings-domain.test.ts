@@ -172,13 +172,20 @@ describe('the place for scratch images', () => {
 });
 
 describe('the folder of overlays that track', () => {
-  const [held, free] = [3 * MiB, 4 * MiB];
+  const space = { folder: '/o', held: 3 * MiB, free: 4 * MiB, inMemory: false };
+
+  it('is warned of where it is in memory', () => {
+    expect(found({ overlays: [{ ...space, inMemory: true }] })).toEqual([
+      expect.stringMatching(/^warning overlays: .*in memory in \/o: when the host restarts.* consolidate-source$/),
+      expect.stringMatching(/^info overlays: /),
+    ]);
+  });
 
   it('is told of, and warned of where as much again does not fit', () => {
-    expect(found({ overlays: [{ folder: '/o', held, free }] })).toEqual([
+    expect(found({ overlays: [space] })).toEqual([
       'info overlays: the overlays in /o hold 3.0 MiB since the last run, and 4.0 MiB are free there -> null',
     ]);
-    expect(found({ overlays: [{ folder: '/o', held, free: held - 1 }] })).toEqual([
+    expect(found({ overlays: [{ ...space, free: space.held - 1 }] })).toEqual([
       expect.stringMatching(/^warning overlays: .*stands still -> Run the backup now.* consolidate-source$/),
     ]);
     expect(found({ overlays: { failed: 'it hangs', hint: null } })).toEqual([

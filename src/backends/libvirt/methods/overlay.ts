@@ -4,11 +4,12 @@ import type { SourceDisk, VmState } from '../../../core/disk.js';
 import type { NbdSource } from '../../../core/nbd-address.js';
 import { layersOf } from '../../../core/overlay-layers.js';
 import { isTrackingOverlay, passingOverlay } from '../../../core/overlay-names.js';
-import { overlaysAreTight, overlaySpaceInWords, WHEN_TIGHT } from '../../../core/overlay-space.js';
+import { inMemoryInWords, overlaysAreTight, overlaySpaceInWords, WHEN_TIGHT } from '../../../core/overlay-space.js';
 import type { PlannedDisk } from '../../../core/plan.js';
 import { virshCommand } from '../../../core/virsh-hint.js';
 import { warning } from '../../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../../errors.js';
+import { isInMemory } from '../../../host/mounts.js';
 import type { CopyGuard } from '../../../guards/copy-guard.js';
 import { startOverlayGuard } from '../../../guards/overlay-guard.js';
 import type { ImageLayers } from '../../../libvirt/image-layers.js';
@@ -107,6 +108,7 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
     const still: ImageLayers = [{ path: source.file, description: source.file, format: source.format }];
     return { planned: disk, target: source.address, name, path, still };
   });
+  const places = [...new Set(disks.map(({ path }) => dirname(path)))];
   const of = ({ planned: { disk } }: StagedImage): Overlaid => {
     const found = disks.find((each) => each.planned.disk === disk);
     if (found) return found;
@@ -150,12 +152,14 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
   };
   return {
     folders: [folder],
-    places: [...new Set(disks.map(({ path }) => dirname(path)))],
+    places,
     overlays: disks.map(({ target, path }) => ({ target, path })),
     // After the repairs, which may have merged what a run that died has left.
     ready: async () => {
       for (const disk of disks) disk.still = await layersNow(run.session, disk.target);
-      if (tracks) await warnWhereTight(run, planned);
+      if (!tracks) return;
+      await warnWhereTight(run, planned);
+      for (const folder of places.filter(isInMemory)) run.warn(warning('overlay-in-memory', inMemoryInWords(folder)));
     },
     begin: () =>
       takeSnapshot(virsh, uuid, {
@@ -165,7 +169,7 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
           .filter((each) => !disks.some(({ target }) => target === each)),
       }),
     adviceFor: (words) =>
-      /No such file or directory|Permission denied|Read-only/.test(words)
+      /No such file or directory|Not a directory|Permission denied|Read-only/.test(words)
         ? 'The folder of the overlays (--overlay-dir) must be there, and QEMU must be able to write there.'
         : null,
     finish: async (staged) => {
