@@ -239,7 +239,7 @@ function ownedBy(vm: Vm): readonly (readonly [string, string])[] {
 }
 
 /** Where its backups are and no others: of `monthly` those of all months. */
-function folderOf(vm: Vm): string {
+export function folderOf(vm: Vm): string {
   const folder = vm.values.get('monthly')?.given === true ? settingAt(vm, 'vm-name') : null;
   return resolve(targetOf(vm), folder ?? '');
 }

@@ -6,8 +6,10 @@ export interface StatusFacts {
   readonly unread: string | null;
   /** It was backed up, and nothing knows it any more. */
   readonly isGone: boolean;
-  /** Age of the newest point that can be restored as a whole; null where there is none. */
+  /** Age of the newest point that can be restored as a whole, never below 0; null where there is none. */
   readonly ageMs: number | null;
+  /** How far in the future the point is dated that is the newest by its date; 0 where none is. */
+  readonly aheadMs: number;
   /** How old it may be; null is not judged. */
   readonly maxAgeMs: number | null;
   /** Points that cannot be restored as a whole. */
@@ -55,16 +57,20 @@ function criticalIn({ unread, isGone, ageMs, run }: StatusFacts): readonly Reaso
 /** A clock that went back by less is not worth a word. */
 const FUTURE_MS = 86_400_000;
 
-function warningsIn({ ageMs, maxAgeMs, damaged, notBooted, run }: StatusFacts): readonly Reason[] {
+/** Whether a date says nothing of an age: until its time has come, the point would hide that there is no newer one. */
+export function isMisdated(at: number, now: number): boolean {
+  return at - now > FUTURE_MS;
+}
+
+function warningsIn({ ageMs, aheadMs, maxAgeMs, damaged, notBooted, run }: StatusFacts): readonly Reason[] {
   const found: string[] = [];
   // One that is off, and is left out for that, does not change: its last point stays as good as it was.
   const isJudged = run?.result !== 'skipped';
   if (isJudged && ageMs !== null && maxAgeMs !== null && ageMs > maxAgeMs) {
     found.push(`the newest good point is ${spanText(ageMs)} old, ${spanText(maxAgeMs)} are allowed`);
   }
-  // Until its time has come it would hide that there is no newer one.
-  if (ageMs !== null && ageMs < -FUTURE_MS) {
-    found.push(`the newest good point is ${spanText(-ageMs)} in the future: a clock is wrong, or was when it was made`);
+  if (isMisdated(aheadMs, 0)) {
+    found.push(`a good point is dated ${spanText(aheadMs)} in the future: a clock is wrong, or was when it was made`);
   }
   if (damaged > 0) found.push(damaged === 1 ? '1 point cannot be restored' : `${damaged} points cannot be restored`);
   if (notBooted !== null) found.push(notBooted);

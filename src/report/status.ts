@@ -1,7 +1,7 @@
-import { basename } from 'node:path';
-import { settingAt, targetOf, type Vm } from '../config/vm.js';
+import { basename, dirname } from 'node:path';
+import { folderOf, settingAt, targetOf, type Vm } from '../config/vm.js';
 import type { Judgement, RunFacts, StatusLevel } from '../core/status.js';
-import { judgeStatus, worstLevel } from '../core/status.js';
+import { isMisdated, judgeStatus, worstLevel } from '../core/status.js';
 import { daysIn } from '../core/time-span.js';
 import { collectFailure } from '../flow/collect-failure.js';
 import { ANSWER_MS } from '../host/free-space.js';
@@ -18,7 +18,7 @@ export interface VmStatus extends Judgement {
   readonly target: string;
   /** Null where the target could not be read. */
   readonly facts: TargetSummary | null;
-  /** The newest point that can be restored as a whole. */
+  /** The newest point that can be restored as a whole. One that is dated in the future is none, unless all are. */
   readonly lastGood: ListedPoint | null;
   readonly ageMs: number | null;
   readonly maxAgeMs: number | null;
@@ -102,7 +102,11 @@ export function sourcesOfConfig(
     };
     return { of: 'vm', evidence: settingAt(vm, 'verify.evidence'), asked, whileThere: null };
   });
-  const left = history.vms.filter((each) => !vms.some(({ name }) => name === each.vm));
+  const folders = new Set(vms.map(folderOf));
+  // A target that a VM of another name has now is of one that was renamed: it belongs to one VM.
+  const isRenamed = ({ target, folder }: VmHistory): boolean =>
+    folders.has(target) || (folder !== null && folders.has(dirname(folder)));
+  const left = history.vms.filter((each) => !vms.some(({ name }) => name === each.vm) && !isRenamed(each));
   const gone = left.map((each): VmSource => {
     const asked = { vm: each.vm, target: each.folder ?? each.target, label: null, ...asking, isGone: isAll };
     return { of: 'vm', evidence: null, asked: { ...asked, history: each }, whileThere: each.target };
@@ -188,11 +192,16 @@ function judged(asked: Asked, facts: TargetSummary | null, unread: string | null
   const { vm, target, isGone, now, maxAgeMs, history } = asked;
   const points = facts?.points ?? [];
   const good = points.filter(({ notWhole }) => notWhole === null);
-  const lastGood = newestOf(good);
-  const ageMs = lastGood && now.getTime() - timeOf(lastGood);
+  const newest = newestOf(good);
+  const lastGood = newestOf(good.filter((each) => !isMisdated(timeOf(each), now.getTime()))) ?? newest;
+  const ageMs = lastGood && Math.max(0, now.getTime() - timeOf(lastGood));
+  const aheadMs = newest === null ? 0 : Math.max(0, timeOf(newest) - now.getTime());
   const damaged = points.length - good.length;
   const run = history && runFacts(history);
-  const judgement = judgeStatus({ unread, isGone, ageMs, maxAgeMs, damaged, notBooted: notBooted(points), run });
+  const judgement = judgeStatus({
+    ...{ unread, isGone, ageMs, aheadMs, maxAgeMs, damaged, run },
+    notBooted: notBooted(points),
+  });
   return {
     ...judgement,
     vm,

@@ -26,6 +26,9 @@ interface Answer {
   }[];
 }
 
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
+
 async function statusOf(
   lab: Fleet,
   exitCode: number,
@@ -98,6 +101,53 @@ ${vms}
     expect((await statusOf(lab, 2))['db']?.reasons[0]?.text).toMatch(/no longer found/);
     await rm(join(lab.backups, 'db'), { recursive: true });
     expect(Object.keys(await statusOf(lab, 1))).toEqual(['web1']);
+  });
+
+  it('judges a target that goes on under another name as that of the VM that has it now', async () => {
+    const lab = await fleet(['web1']);
+    const { socket } = lab.vms.get('web1')!;
+    const named = (name: string, target: string): string =>
+      `vms: { ${name}: { socket: ${socket}, target: ${target} } }`;
+    await lab.configure(named('web1', join(lab.backups, 'web1')));
+    await lab.cli(0, 'run');
+    await lab.configure(named('www', join(lab.backups, 'web1')));
+    expect(Object.keys(await statusOf(lab, 0))).toEqual(['www']);
+    await lab.cli(0, 'run');
+    expect(await statusOf(lab, 0)).toMatchObject({ www: { points: 2, reasons: [] } });
+    // Another target: that of the old name is backed up by nothing.
+    await lab.configure(named('www', join(lab.backups, 'www')));
+    await lab.cli(0, 'run');
+    expect(Object.keys(await statusOf(lab, 2))).toEqual(['www', 'web1']);
+    // With monthly the folder is called as the VM.
+    const monthly = (name: string): string =>
+      `vms: { ${name}: { socket: ${socket}, target: ${lab.dir}/months, monthly: true, vm-name: web1 } }`;
+    await lab.configure(monthly('m1'));
+    await rm(join(lab.backups), { recursive: true });
+    await lab.cli(0, 'run');
+    await lab.configure(monthly('m2'));
+    expect(Object.keys(await statusOf(lab, 0))).toEqual(['m2']);
+  });
+
+  it('judges the age by points of this time, whatever the clock was when another was made', async () => {
+    const lab = await fleet(['web1']);
+    await lab.configure(`defaults: { target: "${lab.backups}/{vm}", max-age: 26h }\n${vmsSection(lab)}`);
+    const now = Date.now();
+    await lab.at(now).cli(0, 'run');
+    // A year too late, and right again.
+    await lab.at(now + 365 * DAY_MS).cli(0, 'run');
+    await lab.at(now + HOUR_MS).cli(0, 'run');
+    const { stdout } = await lab.at(now + 40 * HOUR_MS).cli(1, 'status', '--json');
+    const [web1] = (JSON.parse(stdout) as Answer).vms;
+    expect(web1).toMatchObject({ points: 3, lastGood: { number: 2 } });
+    expect(web1!.reasons.map(({ text }) => text)).toEqual([
+      'the newest good point is 38 h old, 26 h are allowed',
+      expect.stringMatching(/^a good point is dated 36[34] d in the future/),
+    ]);
+    // Before all of them, and an hour before the last.
+    for (const at of [now - 365 * DAY_MS, now]) {
+      const metrics = (await lab.at(at).cli(1, 'status', '--prometheus', '-')).stdout;
+      expect(metrics).toMatch(/^qmpbackup_last_good_point_age_seconds\{.*\} 0$/m);
+    }
   });
 
   it('of targets judges their age where it was told how old is too old', async () => {

@@ -3,7 +3,7 @@ import { judgeStatus, spanText, type StatusFacts, worstLevel } from '../../../sr
 
 const HOUR_MS = 3_600_000;
 const WELL: StatusFacts = {
-  ...{ unread: null, isGone: false, ageMs: HOUR_MS, maxAgeMs: 26 * HOUR_MS, damaged: 0, notBooted: null },
+  ...{ unread: null, isGone: false, ageMs: HOUR_MS, aheadMs: 0, maxAgeMs: 26 * HOUR_MS, damaged: 0, notBooted: null },
   run: { result: 'ok', failures: [], warnings: [] },
 };
 
@@ -14,8 +14,8 @@ describe('whether all is well with a VM', () => {
     ['its point is as old as it may be', { ageMs: 26 * HOUR_MS }, 'ok', null],
     ['its point is too old', { ageMs: 30 * HOUR_MS }, 'warning', /30 h old, 26 h are allowed/],
     ['nobody said how old it may be', { ageMs: 9_000 * HOUR_MS, maxAgeMs: null }, 'ok', null],
-    ['a clock went back', { ageMs: -HOUR_MS }, 'ok', null],
-    ['a clock was wrong', { ageMs: -900 * HOUR_MS }, 'warning', /37 d in the future: a clock is wrong/],
+    ['a clock went back', { ageMs: 0, aheadMs: HOUR_MS }, 'ok', null],
+    ['a clock was wrong', { aheadMs: 900 * HOUR_MS }, 'warning', /dated 37 d in the future: a clock is wrong/],
     ['there is no good point', { ageMs: null }, 'critical', /no good point/],
     ['its target cannot be read', { ageMs: null, unread: 'cannot read it' }, 'critical', /^cannot read it$/],
     ['it is gone', { isGone: true }, 'critical', /no longer found/],
