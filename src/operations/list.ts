@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { BootProof } from '../core/boot-proof.js';
 import type { Catalog } from '../core/catalog.js';
 import { type Damage, damageInWords } from '../core/damage.js';
@@ -9,6 +10,8 @@ import { type FreedAlone, freedAlone, linksIn, type PointLinks } from '../core/p
 import { fileKey } from '../core/verified.js';
 import type { Warning } from '../core/warning.js';
 import type { QmpBackupError } from '../errors.js';
+import { collectFailure } from '../flow/collect-failure.js';
+import { requireCatalog } from '../repository/catalog-file.js';
 import { readTargets } from '../repository/histories.js';
 import { openEveryPoint, type PointState } from '../repository/open-point.js';
 import { readMemory } from '../repository/verified-file.js';
@@ -84,7 +87,19 @@ export async function listWithProofs(
   return { targets: await Promise.all(targets.map(({ target, catalog }) => listed(target, catalog))), unread };
 }
 
-async function listed(target: string, catalog: Catalog): Promise<ProvedTarget> {
+/** How often a target is looked at again that changes under the look. */
+const MOST_LOOKS = 5;
+
+/** Nobody is held up by it, nor it by anybody: what a run beside it drops or merges after `catalog` was read is no damage. */
+export async function listed(target: string, catalog: Catalog, looks = MOST_LOOKS): Promise<ProvedTarget> {
+  const found = await listedAsOf(target, catalog);
+  if (looks === 1 || found.points.every(({ notWhole }) => notWhole === null)) return found;
+  const latest = await collectFailure(requireCatalog(target));
+  if ('failed' in latest || isDeepStrictEqual(latest, catalog)) return found;
+  return listed(target, latest, looks - 1);
+}
+
+async function listedAsOf(target: string, catalog: Catalog): Promise<ProvedTarget> {
   const memory = await readMemory(target, catalog);
   const { warnings, boots, known } = memory;
   let knownLinks: PointLinks | undefined;

@@ -1,9 +1,10 @@
-import { cp, readdir, readFile } from 'node:fs/promises';
+import { cp, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
 import { consolidate } from '../../src/operations/consolidate/consolidate.js';
+import { listed } from '../../src/operations/list.js';
 import { prune } from '../../src/operations/prune/prune.js';
 import { verify } from '../../src/operations/verify/verify.js';
 import { requireCatalog } from '../../src/repository/catalog-file.js';
@@ -324,4 +325,24 @@ describe('a target that hangs in the middle: what the catalog names is whole whe
     const again = (target: string) => consolidate({ target, keep: 2 });
     await cutAtEach(cuts, ['consolidate', '--keep', '2'], again, [2, 3]);
   });
+});
+
+it('is no damage to who lists the target meanwhile, and had read what it was before', async () => {
+  const lab = await makeChain({ pin: false });
+  const before = await requireCatalog(lab.target);
+  expect((await listed(lab.target, before)).points).toHaveLength(4);
+  await expectCli(0, ['consolidate', '-t', lab.target, '--keep', '2']);
+  const { points, warnings } = await listed(lab.target, before);
+  expect(points.map(({ point, notWhole }) => [point.number, notWhole])).toEqual([
+    [2, null],
+    [3, null],
+  ]);
+  expect(warnings).toEqual([]);
+  // What nobody has dropped is damage all the same.
+  await rm(join(lab.folder('d1'), 'INC-13.qcow2'));
+  expect((await listed(lab.target, before)).points.map(({ notWhole }) => notWhole)).toEqual([
+    null,
+    expect.stringMatching(/^d1\/INC-13\.qcow2: /),
+  ]);
+  await lab.remove();
 });
