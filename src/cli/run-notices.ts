@@ -25,6 +25,7 @@ export interface RunNotices {
 export interface EndedRun {
   readonly ended: readonly VmHistory[];
   readonly notBegun: readonly string[];
+  readonly notKept: string | null;
   readonly vms: readonly string[];
   readonly failures: readonly string[];
 }
@@ -72,9 +73,10 @@ export function createRunNotices(
       // What comes of it is told at the end.
       starting.catch(() => undefined);
     },
-    ended: async ({ ended, notBegun, vms, failures }) => {
+    ended: async ({ ended, notBegun, notKept, vms, failures }) => {
       const late = notBegun.length === 0 ? [] : [`${notBegun.join(', ')}: not begun`];
-      return end(notifyOfEnd, await outcomeOf({ vms, notBegun, problems: [...failures, ...late] }, ended));
+      const lost = notKept === null ? [] : [`what came of this run is not remembered: ${notKept}`];
+      return end(notifyOfEnd, await outcomeOf({ vms, notBegun, problems: [...failures, ...late, ...lost] }, ended));
     },
     failed: async (error) => {
       // A name that was mistyped is for who has typed it.

@@ -7,7 +7,7 @@ import { headerText, webUrl } from '../config/read-notify.js';
 import { readSecret, type Secret, secretOrigin } from '../config/secret.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { type Lock, lockConfig } from '../repository/lock.js';
-import { type Attempt, failedNow, type Patience, refused, tryAgain } from './deliver/attempts.js';
+import { type Attempt, type Delivered, failedNow, type Patience, refused, tryAgain } from './deliver/attempts.js';
 import { request } from './deliver/http.js';
 import { sendBySendmail, sendBySmtp } from './deliver/mail.js';
 import { type PingKind, pingRequest, pingUrl } from './deliver/ping.js';
@@ -48,7 +48,7 @@ export interface Notification {
   readonly notifier: string;
   readonly kind: Notifier['kind'];
   readonly what: readonly (Occasion | PingKind | 'test')[];
-  /** Why it was not; null where it was. */
+  /** Why it was not, or not all that it names; null where it was. */
   readonly failed: string | null;
 }
 
@@ -139,7 +139,7 @@ export async function notifyTest(
           return told ?? { notifier: name, kind, what: ['test'], failed: null };
         }
         const message = testMessage({ config: config.file, host: hostname(), notifier: name, at: context.now() });
-        return { notifier: name, kind, what: ['test'], failed: await deliver(notifier, message, patience) };
+        return { notifier: name, kind, what: ['test'], failed: (await deliver(notifier, message, patience)).failed };
       }),
     ),
   );
@@ -169,9 +169,9 @@ async function tell(
   const telling = whatIsTold(notifier.rules, remembered, standingOf(outcome), now);
   if (telling.occasions.length === 0) return { latest: { name, ...telling.ifTold, broken }, notification: null };
   const message = messageFor(outcome, telling, { notifier: name, host: hostname() });
-  const failed = await deliver(notifier, message, patience);
+  const { told, failed } = await deliver(notifier, message, patience);
   return {
-    latest: { name, ...(failed === null ? telling.ifTold : telling.ifNot), broken: brokenBy(failed) },
+    latest: { name, ...(told ? telling.ifTold : telling.ifNot), broken: brokenBy(failed) },
     notification: { notifier: name, kind, what: telling.occasions, failed },
   };
 }
@@ -181,7 +181,7 @@ async function ping(notifier: PingNotifier, kind: PingKind, patience: Patience):
   const { name, urls } = notifier;
   const secret = urls.kind === 'one' ? urls.url : urls[kind];
   if (secret === null) return null;
-  const failed = await withSecrets(notifier, patience, (secrets, signal) => {
+  const { failed } = await withSecrets(notifier, patience, (secrets, signal) => {
     const url = secrets.get(secret) ?? '';
     return request(pingRequest(urls.kind === 'one' ? pingUrl(url, kind) : url), signal);
   });
@@ -192,7 +192,7 @@ function deliver(
   notifier: MailNotifier | WebhookNotifier,
   message: NotifyMessage,
   patience: Patience,
-): Promise<string | null> {
+): Promise<Delivered> {
   return withSecrets(notifier, patience, (secrets, signal) => {
     if (notifier.kind === 'mail')
       return sendMail(notifier, message, secrets, { signal, attemptMs: patience.attemptMs });
@@ -224,23 +224,23 @@ async function withSecrets(
   notifier: Notifier,
   patience: Patience,
   step: (secrets: Secrets, signal: AbortSignal) => Promise<Attempt>,
-): Promise<string | null> {
+): Promise<Delivered> {
   const secrets = new Map<Secret, string>();
   try {
     for (const { key, secret } of secretsOf(notifier))
       secrets.set(secret, proved(key, secret, await readSecret(secret)));
   } catch (error) {
     if (!(error instanceof QmpBackupError)) throw error;
-    return `${error.message}${error.hint === undefined ? '' : ` (${error.hint})`}`;
+    return { told: false, failed: `${error.message}${error.hint === undefined ? '' : ` (${error.hint})`}` };
   }
-  const failed = await tryAgain(async (signal) => {
+  const { told, failed } = await tryAgain(async (signal) => {
     try {
       return await step(secrets, signal);
     } catch (error) {
       return signal.aborted ? failedNow('it does not answer in time') : refused(messageOf(error));
     }
   }, patience);
-  return failed === null ? null : cut(without([...secrets.values()], failed));
+  return { told, failed: failed === null ? null : cut(without([...secrets.values()], failed)) };
 }
 
 function proved(key: string, secret: Secret, text: string): string {

@@ -36,6 +36,8 @@ export interface RunResult {
   readonly ended: readonly VmHistory[];
   /** Names of those that were not begun, as it was too late or the run was ended. */
   readonly notBegun: readonly string[];
+  /** Why it is not remembered how it went, so that `status` cannot tell; null where it is. */
+  readonly notKept: string | null;
 }
 
 /**
@@ -65,7 +67,7 @@ async function betweenHooks(config: Config, vms: readonly Vm[], context: EachCon
   const { hooks } = config.run;
   let problem: string | null = null;
   let isLeftOut = false;
-  const result: Begun = { ended: [], notBegun: [] };
+  const result: Begun = { ended: [], notBegun: [], notKept: null };
   const run = async (hook: HookName): Promise<HookEnd | null> => {
     const onLine = (text: string): void => report({ kind: 'hook-line', vm: null, hook, text });
     const command = hooks[hook];
@@ -110,7 +112,7 @@ async function betweenHooks(config: Config, vms: readonly Vm[], context: EachCon
   }
 }
 
-function resultOf({ ended, notBegun }: RunResult, problem: string | null): VmResult {
+function resultOf({ ended, notBegun }: Pick<RunResult, 'ended' | 'notBegun'>, problem: string | null): VmResult {
   const results = ended.map(({ run }) => run.result);
   if (problem !== null || notBegun.length > 0 || results.includes('failed')) return 'failed';
   return results.includes('warnings') ? 'warnings' : 'ok';
@@ -122,15 +124,17 @@ type EachContext = RunContext & Pick<VmContext, 'isLate'>;
 interface Begun {
   readonly ended: VmHistory[];
   readonly notBegun: string[];
+  notKept: string | null;
 }
 
 async function runEach(
   { file, run: settings }: Config,
   vms: readonly Vm[],
   context: EachContext,
-  { ended, notBegun }: Begun,
+  result: Begun,
 ): Promise<void> {
   const { signal, isLate, report } = context;
+  const { ended, notBegun } = result;
   const known = await readHistory(file);
   if (known.lost !== null) report({ kind: 'lost', why: known.lost });
   let history = known.history;
@@ -140,7 +144,11 @@ async function runEach(
     // One at a time, each with all that is known by then.
     kept = kept
       .then(() => writeHistory(history))
-      .catch((error: unknown) => report({ kind: 'not-kept', why: messageOf(error) }));
+      .then(
+        () => (result.notKept = null),
+        (error: unknown) => report({ kind: 'not-kept', why: (result.notKept = messageOf(error)) }),
+      )
+      .then(() => undefined);
     await kept;
   };
   const waiting = vms.map((vm) => ({ of: mountedDevice(targetOf(vm)) ?? '', vm }));

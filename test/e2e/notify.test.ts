@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { startCli } from '../support/cli.js';
@@ -142,6 +142,28 @@ describe('notifications', () => {
     );
     const unsafe = await lab.cli(0, 'run', '--strict');
     expect(unsafe.stderr).toMatch(/always could not be told \(always\): everybody may read or change the secret/);
+  });
+
+  it('tells that a run cannot be remembered, for status would go on telling of an earlier one', async () => {
+    const lab = await fleet(['web1']);
+    await lab.configure(`
+defaults: { target: "${lab.backups}/{vm}" }
+vms: { web1: { socket: ${lab.vms.get('web1')!.socket} } }
+notify:
+  - { name: hook, webhook: { file: ${await secretFile(lab)} } }
+`);
+    await lab.cli(0, 'run');
+    expect(told()).toEqual([]);
+    const state = join(lab.dir, 'state');
+    await rename(state, `${state}.kept`);
+    await writeFile(state, 'takes nothing');
+    expect((await lab.cli(3, 'run')).stdout).toMatch(/web1 +ok/);
+    expect(told().map(({ failures }) => failures)).toMatchObject([
+      [{ vm: null, why: expect.stringMatching(/^what came of this run is not remembered: .*state/) as string }],
+    ]);
+    await rm(state);
+    await rename(`${state}.kept`, state);
+    await lab.cli(0, 'run');
   });
 
   it('is told of no recovery until the boot test that failed is passed, however seldom it is made', async () => {

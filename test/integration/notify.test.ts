@@ -1,3 +1,5 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +13,7 @@ import {
   notifyTest,
   type NotifyContext,
 } from '../../src/notify/notify.js';
+import { brokenNotifiers, readNotified } from '../../src/notify/notified-file.js';
 import type { RunOutcome } from '../../src/notify/outcome.js';
 import type { VmHistory } from '../../src/run/history.js';
 import { httpReceiver, type HttpReceiver, smtpReceiver } from '../support/receivers.js';
@@ -155,6 +158,26 @@ describe('a webhook', () => {
     for (let at = 0; at + 4 <= SECRET.length; at += 1) expect(failed).not.toContain(SECRET.slice(at, at + 4));
   });
 
+  it('is told once by a receiver that takes it and then answers without an end', async () => {
+    const endless = createServer((asked, answer) => {
+      asked.resume();
+      answer.writeHead(200).write('taken');
+      asked.on('end', () => (taken += 1));
+    });
+    let taken = 0;
+    await new Promise<void>((resolve) => endless.listen(0, '127.0.0.1', resolve));
+    try {
+      const { port } = endless.address() as AddressInfo;
+      const hook = `  - { name: w, webhook: "http://127.0.0.1:${port}/" }`;
+      expect((await told(hook, { attemptMs: 500 })).failed).toBeNull();
+      expect(await notifyOfEnd(configOf(hook), outcome(FAILED), context())).toEqual([]);
+      expect(taken).toBe(1);
+    } finally {
+      endless.closeAllConnections();
+      await new Promise((resolve) => endless.close(resolve));
+    }
+  });
+
   it('says who cannot be reached', async () => {
     const url = web.url;
     await web.close();
@@ -194,6 +217,30 @@ describe('an e-mail', () => {
       smtp.refusals.push(550);
       const refused = await notifyOfEnd(configOf(right), outcome([...FAILED, vm('more', 'failed')]), context());
       expect(refused[0]!.failed).toMatch(/550/);
+    } finally {
+      await smtp.close();
+    }
+  });
+
+  it('that a server takes for some only is not sent again, and says for whom it was refused', async () => {
+    const smtp = await smtpReceiver(dir, { implicit: true, user: 'u', password: SECRET });
+    try {
+      const notify = `  - { name: m, smtp: { host: 127.0.0.1, port: ${smtp.port}, tls: implicit, user: u, password: ${SECRET}, ca: ${smtp.ca} }, from: b@example.org, to: [a@example.org, c@example.org] }`;
+      smtp.strangers.add('c@example.org');
+      expect((await told(notify)).failed).toMatch(
+        /c@example\.org was refused: 550 no such user; the others were told$/,
+      );
+      const { notified } = await readNotified(join(dir, 'config.yaml'));
+      expect(brokenNotifiers(notified, [{ name: 'm' }]).join()).toMatch(/c@example\.org was refused/);
+      expect(await notifyOfEnd(configOf(notify), outcome(FAILED), context())).toEqual([]);
+      expect(smtp.got.map(({ to }) => to)).toEqual([['a@example.org']]);
+      smtp.strangers.add('a@example.org');
+      const none = await notifyOfEnd(configOf(notify), outcome([...FAILED, vm('more', 'failed')]), context());
+      expect(none[0]!.failed).toMatch(/all recipients were rejected: 550/);
+      smtp.strangers.clear();
+      expect(await notifyOfEnd(configOf(notify), outcome([...FAILED, vm('more', 'failed')]), context())).toMatchObject([
+        { what: ['failure'], failed: null },
+      ]);
     } finally {
       await smtp.close();
     }

@@ -130,9 +130,12 @@ it('is one at a time, and a dry run is held up by none and keeps nothing', async
 
 it('goes on where the history cannot be kept, and says so', async () => {
   await writeFile(join(dir, 'state'), 'no folder');
-  const { ended, events } = await run('');
+  const { ended, events, notKept } = await run('');
   expect(ended).toHaveLength(3);
   expect(events.filter(({ kind }) => kind === 'not-kept')).toHaveLength(3);
+  expect(notKept).toMatch(/state/);
+  await rm(join(dir, 'state'));
+  expect((await run('')).notKept).toBeNull();
 });
 
 it('knows the storage of a target also behind links', async () => {

@@ -68,6 +68,8 @@ export interface SmtpReceiver {
   /** Certificate of the authority that has signed its own. */
   readonly ca: string;
   readonly got: readonly ReceivedMail[];
+  /** Addresses that it takes no mail for. */
+  readonly strangers: Set<string>;
   /** Codes that it answers the next messages with instead of taking them. */
   readonly refusals: number[];
   close(): Promise<void>;
@@ -88,6 +90,7 @@ export async function smtpReceiver(
 ): Promise<SmtpReceiver> {
   const got: ReceivedMail[] = [];
   const refusals: number[] = [];
+  const strangers = new Set<string>();
   const [key, cert] = [join(dir, 'smtp.key'), join(dir, 'smtp.pem')];
   await promisify(execFile)('openssl', [
     ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
@@ -101,6 +104,8 @@ export async function smtpReceiver(
       if (isRight) done(null, { user });
       else done(Object.assign(new Error(`wrong login ${auth.password}`), { responseCode: 535 }));
     },
+    onRcptTo: ({ address }, _, done) =>
+      done(strangers.has(address) ? Object.assign(new Error('no such user'), { responseCode: 550 }) : null),
     onData: (stream, session, done) => {
       const pieces: Buffer[] = [];
       stream.on('data', (piece: Buffer) => pieces.push(piece));
@@ -130,6 +135,7 @@ export async function smtpReceiver(
     ca: cert,
     got,
     refusals,
+    strangers,
     close: () => new Promise((resolve) => smtp.close(resolve)),
   };
 }

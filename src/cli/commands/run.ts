@@ -57,8 +57,8 @@ export const runCommand: Register = (program, run) => {
 
 const EXAMPLES = `
 Of each VM: its backup, then prune (also where the backup failed, so that a full target gets space again), then the checks that
-are due. One that fails stops no other. Ends with 0 where all went well, 3 where some VMs failed or were not begun, 1 where all did, 11
-where a run of the same configuration is at work.
+are due. One that fails stops no other. Ends with 0 where all went well, 3 where some VMs failed or were not begun, or where it cannot be
+remembered how they went, 1 where all failed, 11 where a run of the same configuration is at work.
 
 Examples:
   qmpbackup run
@@ -117,7 +117,7 @@ async function runVms(
 }
 
 function answer(ran: Ran, notifications: readonly Notification[], context: CommandContext): void {
-  const { ended, notBegun, failures, config, dryRun } = ran;
+  const { ended, notBegun, notKept, failures, config, dryRun } = ran;
   context.done(
     (warnings) => runDocument(ran, { config: config.file, dryRun, notifications }, warnings),
     () => renderRun(ran),
@@ -125,7 +125,7 @@ function answer(ran: Ran, notifications: readonly Notification[], context: Comma
   );
   const failed = ended.filter((each) => each.run.result === 'failed').length;
   if (failed > 0 && failed === ended.length && notBegun.length === 0) context.endWith('failed');
-  else if (failed + notBegun.length + failures.length > 0) context.endWith('partial');
+  else if (failed + notBegun.length + failures.length > 0 || notKept !== null) context.endWith('partial');
 }
 
 /** In a process of its own, too: what it reads may not answer, and a report that fails is no backup that did. */

@@ -2,7 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /** What came of one attempt to deliver something. */
 export type Attempt =
-  | { readonly delivered: true }
+  | {
+      readonly delivered: true;
+      /** Which of several receivers have not got it, and why; null: each has. */
+      readonly missed: string | null;
+    }
   | {
       readonly delivered: false;
       readonly why: string;
@@ -12,7 +16,12 @@ export type Attempt =
       readonly waitMs: number | null;
     };
 
-export const DELIVERED: Attempt = { delivered: true };
+export const DELIVERED: Attempt = { delivered: true, missed: null };
+
+/** Some have got it, so that it is not sent again. */
+export function deliveredBut(missed: string): Attempt {
+  return { delivered: true, missed };
+}
 
 /** It was refused for good. */
 export function refused(why: string): Attempt {
@@ -33,17 +42,24 @@ export interface Patience {
   readonly attemptMs: number;
 }
 
-/** Tries again what may pass. Null once it is delivered, else why it was not. `step` never rejects. */
+export interface Delivered {
+  /** Whether anybody has got it. */
+  readonly told: boolean;
+  /** Why not, or not all; null where each has. */
+  readonly failed: string | null;
+}
+
+/** Tries again what may pass. `step` never rejects. */
 export async function tryAgain(
   step: (signal: AbortSignal) => Promise<Attempt>,
   { signal, waitsMs, attemptMs }: Patience,
-): Promise<string | null> {
+): Promise<Delivered> {
   for (let tried = 0; ; tried += 1) {
     const attempt = await step(AbortSignal.any([signal, AbortSignal.timeout(attemptMs)]));
-    if (attempt.delivered) return null;
+    if (attempt.delivered) return { told: true, failed: attempt.missed };
     const planned = waitsMs[tried];
-    if (!attempt.mayPass || planned === undefined || signal.aborted) return attempt.why;
+    if (!attempt.mayPass || planned === undefined || signal.aborted) return { told: false, failed: attempt.why };
     const waited = await sleep(Math.max(planned, attempt.waitMs ?? 0), true, { signal }).catch(() => false);
-    if (!waited) return attempt.why;
+    if (!waited) return { told: false, failed: attempt.why };
   }
 }

@@ -22,8 +22,12 @@ export async function request({ url, method, headers, body }: HttpRequest, signa
       ...(body === null ? {} : { body }),
       ...{ redirect: 'manual', signal },
     });
+    if (answer.ok) {
+      // It was taken, whatever is said of that, and for how long.
+      await answer.body?.cancel();
+      return DELIVERED;
+    }
     const words = await beginningOf(answer);
-    if (answer.ok) return DELIVERED;
     const status = `${new URL(url).host} answers ${answer.status}${words === '' ? '' : `: ${words}`}`;
     if (answer.status >= 300 && answer.status < 400)
       return refused(`${status} (it has moved: give the address that it redirects to)`);

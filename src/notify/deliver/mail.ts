@@ -6,7 +6,7 @@ import { messageOf } from '../../errors.js';
 import { codeOf } from '../../host/file-errors.js';
 import { runProgram } from '../../host/program.js';
 import type { NotifyMessage } from '../message.js';
-import { type Attempt, DELIVERED, failedNow, refused } from './attempts.js';
+import { type Attempt, DELIVERED, deliveredBut, failedNow, refused } from './attempts.js';
 
 export interface Mail {
   /** Null is for the sendmail program to say. */
@@ -55,11 +55,12 @@ export async function sendBySmtp(
   const end = (): void => transport.close();
   signal.addEventListener('abort', end, { once: true });
   try {
-    await Promise.race([
+    const { rejectedErrors = [] } = await Promise.race([
       transport.sendMail({ ...contentOf(mail.message), from: mail.from ?? '', to: [...mail.to] }),
       rejectedBy(signal),
     ]);
-    return DELIVERED;
+    if (rejectedErrors.length === 0) return DELIVERED;
+    return deliveredBut(`${host}:${port}: ${rejectedErrors.map(refusalOf).join('; ')}; the others were told`);
   } catch (error) {
     const why = `${host}:${port}: ${signal.aborted ? 'it does not answer in time' : messageOf(error)}`;
     return isForGood(error) ? refused(why) : failedNow(why);
@@ -67,6 +68,11 @@ export async function sendBySmtp(
     signal.removeEventListener('abort', end);
     transport.close();
   }
+}
+
+/** A server may take a mail for some receivers and refuse it for others. */
+function refusalOf({ recipient, response, message }: Nodemailer.NodemailerError): string {
+  return `${recipient ?? 'a receiver'} was refused: ${response ?? message}`;
 }
 
 function rejectedBy(signal: AbortSignal): Promise<never> {

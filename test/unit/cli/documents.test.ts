@@ -255,7 +255,7 @@ const DOCUMENTS = {
     [],
   ),
   run: runDocument(
-    { ended: [HISTORY], notBegun: ['db'] },
+    { ended: [HISTORY], notBegun: ['db'], notKept: null },
     { config: '/c.yaml', dryRun: false, notifications: [TOLD] },
     [{ code: 'vm-failed', text: 'w' }],
   ),
