@@ -98,7 +98,8 @@ class VmRun {
       return;
     }
     const read: Power = isOff ? 'off' : 'running';
-    const retries = isOff ? 0 : this.#settings.retries;
+    // Who looks what would be done does not wait for that.
+    const retries = isOff || this.#context.dryRun ? 0 : this.#settings.retries;
     const { point, durationMs, at } = await this.#step('backup', verbArguments(vm, 'backup', { power: read }), retries);
     if (!point) return;
     const { target, ...made } = point;

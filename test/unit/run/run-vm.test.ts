@@ -133,6 +133,7 @@ it('is well where a second attempt is', async () => {
 
 it('does not try again where nobody listens', async () => {
   expect((await run({ power: 'off', ends: { backup: [failed('unreachable', 12)] } })).calls).toHaveLength(1);
+  expect((await run({ dryRun: true, ends: { backup: [failed('unreachable', 12)] } })).calls).toHaveLength(1);
 });
 
 it.each([
