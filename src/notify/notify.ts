@@ -188,11 +188,15 @@ async function ping(notifier: PingNotifier, kind: PingKind, patience: Patience):
   return { notifier: name, kind: 'ping', what: [kind], failed };
 }
 
+/** Servers let those wait whom they do not know before they greet them, longer than one who asks by HTTP should. */
+const MAIL_PATIENCE = 3;
+
 function deliver(
   notifier: MailNotifier | WebhookNotifier,
   message: NotifyMessage,
-  patience: Patience,
+  given: Patience,
 ): Promise<Delivered> {
+  const patience = notifier.kind === 'mail' ? { ...given, attemptMs: given.attemptMs * MAIL_PATIENCE } : given;
   return withSecrets(notifier, patience, (secrets, signal) => {
     if (notifier.kind === 'mail')
       return sendMail(notifier, message, secrets, { signal, attemptMs: patience.attemptMs });

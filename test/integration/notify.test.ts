@@ -214,6 +214,14 @@ describe('an e-mail', () => {
       expect(mail!.text).toMatch(/^Subject: .*1_VM_fails/m);
       expect(mail!.text).toMatch(/^Message-ID: <[0-9a-f]{32}@/m);
       expect(mail!.text).toMatch(/backup failed: the =\r\ndisk is full/);
+      smtp.greetAfter(1_500);
+      const slow = await notifyOfEnd(
+        configOf(right),
+        outcome([...FAILED, vm('slow', 'failed')]),
+        context({ attemptMs: 1_000, waitsMs: [] }),
+      );
+      expect(slow[0]!.failed).toBeNull();
+      smtp.greetAfter(0);
       smtp.refusals.push(550);
       const refused = await notifyOfEnd(configOf(right), outcome([...FAILED, vm('more', 'failed')]), context());
       expect(refused[0]!.failed).toMatch(/550/);

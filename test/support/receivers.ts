@@ -68,6 +68,8 @@ export interface SmtpReceiver {
   /** Certificate of the authority that has signed its own. */
   readonly ca: string;
   readonly got: readonly ReceivedMail[];
+  /** Lets all who connect wait so long before it greets them. Milliseconds. */
+  greetAfter(ms: number): void;
   /** Addresses that it takes no mail for. */
   readonly strangers: Set<string>;
   /** Codes that it answers the next messages with instead of taking them. */
@@ -91,6 +93,7 @@ export async function smtpReceiver(
   const got: ReceivedMail[] = [];
   const refusals: number[] = [];
   const strangers = new Set<string>();
+  let greetAfterMs = 0;
   const [key, cert] = [join(dir, 'smtp.key'), join(dir, 'smtp.pem')];
   await promisify(execFile)('openssl', [
     ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
@@ -104,6 +107,7 @@ export async function smtpReceiver(
       if (isRight) done(null, { user });
       else done(Object.assign(new Error(`wrong login ${auth.password}`), { responseCode: 535 }));
     },
+    onConnect: (_, done) => void setTimeout(done, greetAfterMs),
     onRcptTo: ({ address }, _, done) =>
       done(strangers.has(address) ? Object.assign(new Error('no such user'), { responseCode: 550 }) : null),
     onData: (stream, session, done) => {
@@ -136,6 +140,9 @@ export async function smtpReceiver(
     got,
     refusals,
     strangers,
+    greetAfter: (ms) => {
+      greetAfterMs = ms;
+    },
     close: () => new Promise((resolve) => smtp.close(resolve)),
   };
 }
