@@ -182,7 +182,9 @@ describe('two ext4 disks and a guest that writes all the time', () => {
 
     await expectChainEqualsDisks('points');
     const [median, longest] = [frozenMs.sort((a, b) => a - b)[INCREMENTS / 2]!, frozenMs[INCREMENTS]!];
-    process.stdout.write(`frozen for ${median.toFixed(1)} ms (median of ${INCREMENTS + 1}), at most ${longest.toFixed(1)} ms\n`);
+    process.stdout.write(
+      `frozen for ${median.toFixed(1)} ms (median of ${INCREMENTS + 1}), at most ${longest.toFixed(1)} ms\n`,
+    );
   });
 
   it('a restored point boots, and the guest in it has its files', async () => {
