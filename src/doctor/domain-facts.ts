@@ -32,7 +32,7 @@ export interface DomainFacts {
   readonly overlays: readonly OverlaySpace[] | Failure;
   /** Why a run by overlay would be refused, where overlays track disks: of one, or (null) of the domain. */
   readonly overlayObstacles:
-    readonly { readonly disk: string | null; readonly what: string; readonly todo: string }[] | Failure;
+    readonly { readonly disk: string | null; readonly what: string; readonly todo: string | null }[] | Failure;
 }
 
 export interface DomainAgentFacts {

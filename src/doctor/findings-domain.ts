@@ -209,7 +209,7 @@ function judgeOverlayObstacles({ overlayObstacles: found }: DomainFacts): Findin
   if (isFailure(found)) return [failure('overlays', found)];
   return found.map(({ disk, what, todo }): Finding => {
     const refused = `the next backup by --method overlay is refused: ${what}`;
-    return { level: 'warning', subject: disk ?? 'overlays', what: refused, todo: todo === '' ? null : todo };
+    return { level: 'warning', subject: disk ?? 'overlays', what: refused, todo };
   });
 }
 

@@ -19,12 +19,11 @@ export async function claimDevice(named: string): Promise<ClaimedDevice> {
   try {
     const path = await realpath(named);
     const sysfs = await inKernel(path);
-    const told = async (name: string): Promise<number> => Number(await readFile(`${sysfs}/${name}`, 'utf8'));
     // Linux opens some for writing that it then refuses to write to.
-    if ((await told('ro')) !== 0) throw refused(path, 'it is read-only', 'Choose another device.');
+    if ((await attribute(sysfs, 'ro')) !== 0) throw refused(path, 'it is read-only', 'Choose another device.');
     // What is mounted, or held by LVM, RAID, swap …, was opened so before; what is opened so cannot be mounted.
     const handle = await open(path, constants.O_RDWR | constants.O_EXCL | constants.O_NOFOLLOW);
-    return { path, size: (await told('size')) * SECTOR, release: () => handle.close() };
+    return { path, size: await sizeIn(sysfs), release: () => handle.close() };
   } catch (error) {
     if (codeOf(error) !== 'EBUSY') throw fileError('write to', named, error);
     throw refused(
@@ -39,7 +38,7 @@ export async function claimDevice(named: string): Promise<ClaimedDevice> {
 export async function deviceSize(path: string): Promise<number | null> {
   try {
     if (!(await stat(path)).isBlockDevice()) return null;
-    return Number(await readFile(`${await inKernel(path)}/size`, 'utf8')) * SECTOR;
+    return await sizeIn(await inKernel(path));
   } catch (error) {
     throw fileError('look at', path, error);
   }
@@ -54,6 +53,14 @@ export async function shareBytes(a: string, b: string): Promise<boolean> {
 /** Where the kernel keeps it: a partition is below its disk. */
 async function inKernel(path: string): Promise<string> {
   return realpath(`/sys/dev/block/${numberOf(await stat(path))}`);
+}
+
+async function sizeIn(sysfs: string): Promise<number> {
+  return (await attribute(sysfs, 'size')) * SECTOR;
+}
+
+async function attribute(sysfs: string, name: string): Promise<number> {
+  return Number(await readFile(`${sysfs}/${name}`, 'utf8'));
 }
 
 /** As the kernel writes it, `253:0`. */

@@ -19,15 +19,19 @@ export function mountedType(path: string): string | undefined {
 
 /** `major:minor` of the file system that a path leads to, its links followed. Nothing is touched that may hang, as by `isLocal`. */
 export function mountedDevice(path: string): string | undefined {
-  const table = mountTable();
-  return table === undefined ? undefined : mountBehind(parseMounts(table), resolve(path), linkAt)?.device;
+  return mountLedTo(path)?.device;
 }
 
 /** Whether what lies in a folder is gone when the host restarts, its links followed. Nothing is touched that may hang, as by `isLocal`. */
 export function isInMemory(folder: string): boolean {
-  const table = mountTable();
-  const type = table === undefined ? undefined : mountBehind(parseMounts(table), resolve(folder), linkAt)?.type;
+  const type = mountLedTo(folder)?.type;
   return type === 'tmpfs' || type === 'ramfs';
+}
+
+/** `mountBehind` by the table of this host; undefined where there is none. */
+function mountLedTo(path: string): Mount | undefined {
+  const table = mountTable();
+  return table === undefined ? undefined : mountBehind(parseMounts(table), resolve(path), linkAt);
 }
 
 export interface Mount {

@@ -140,16 +140,13 @@ async function runEach(
   let history = known.history;
   let kept = Promise.resolve();
   const keep = async (): Promise<void> => {
-    if (context.dryRun) return;
-    // One at a time, each with all that is known by then.
-    kept = kept
-      .then(() => writeHistory(history))
-      .then(
-        () => (result.notKept = null),
-        (error: unknown) => report({ kind: 'not-kept', why: (result.notKept = messageOf(error)) }),
-      )
-      .then(() => undefined);
-    await kept;
+    try {
+      await writeHistory(history);
+      result.notKept = null;
+    } catch (error) {
+      result.notKept = messageOf(error);
+      report({ kind: 'not-kept', why: result.notKept });
+    }
   };
   const waiting = vms.map((vm) => ({ of: mountedDevice(targetOf(vm)) ?? '', vm }));
   await inTurns(waiting, { most: settings.parallel, mostOfOne: settings.maxPerTarget }, async ({ vm }) => {
@@ -161,7 +158,10 @@ async function runEach(
     const latest = await runVm(vm, historyOf(history, vm.name), settings, { ...context, config: file });
     ended.push(latest);
     history = withVm(history, latest);
-    await keep();
+    if (context.dryRun) return;
+    // One at a time, each with all that is known by then.
+    kept = kept.then(keep);
+    await kept;
   });
 }
 

@@ -1,14 +1,11 @@
 import { readdir } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { crashCli, type CrashPoint } from '../support/crash-point.js';
 import { expectPattern, flush } from '../support/lab/guest-writes.js';
-import { run } from '../support/lab/programs.js';
 import { shareOf } from '../support/moments.js';
 import { mountSmall } from '../support/mounts.js';
-import { type OverlaidDomain, overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
-import { startRun } from '../support/running-backup.js';
+import { overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 
 /** What becomes of backups by overlay when something dies, ends or gets full: no write of the guest is lost. */
@@ -136,32 +133,12 @@ describe('consolidate-source that is killed', () => {
   }
 });
 
-/** A run that lasts long enough for something to be done to it, while all its disks are copied. */
-async function slowly(vm: OverlaidDomain, ...more: string[]): Promise<ReturnType<typeof startRun>> {
-  for (let at = 16; at < 24; at += 1) await vm.writeAll(at, at);
-  const args = [...vm.vm, 'backup', '--target', vm.target, '--method', 'overlay', '--overlay-dir', vm.overlays];
-  const running = startRun([...args, '--speed-limit', '1M', ...more]);
-  while (!/\.overlay$/m.test((await lab.virsh(['domblklist', vm.domain.uuid])).stdout) || !(await isServed(vm))) {
-    if (!running.running()) throw new Error(`it has ended: ${(await running.ended).stderr}`);
-    await sleep(50);
-  }
-  return running;
-}
-
-/** The images of all its disks; other runs of this host have servers, too. */
-async function isServed({ overlays, imageOf }: OverlaidDomain): Promise<boolean> {
-  const { stdout } = await run('pgrep', ['-af', 'qemu-nbd .*--read-only'], { allowed: [0, 1] });
-  const images = [`${overlays}/`, ...OVERLAID.map(imageOf)];
-  const own = stdout.split('\n').filter((line) => images.some((image) => line.includes(image)));
-  return own.length >= OVERLAID.length;
-}
-
 describe('while a run by overlay is under way', () => {
   it('libvirtd is killed and started again: the run ends with its point or none, and the domain is as it was', async () => {
     const vm = await overlaidDomain(lab);
     await vm.writeAll(1, 0x51);
     await vm.writeAll(2, 0x52);
-    const running = await slowly(vm, '--level', 'full');
+    const running = await vm.slowly('--level', 'full');
     await vm.writeAll(3, 0x53);
     await lab.stopDaemon('kill');
     await lab.startDaemon();
@@ -181,7 +158,7 @@ describe('while a run by overlay is under way', () => {
     await vm.track('auto');
     await vm.writeAll(2, 0x62);
     await vm.writeAll(6, 0x66);
-    const running = await slowly(vm, '--level', 'inc', '--track', 'overlay');
+    const running = await vm.slowly('--level', 'inc', '--track', 'overlay');
     await vm.writeAll(3, 0x63);
     for (const disk of OVERLAID) await flush(vm.domain, disk);
     await vm.domain.kill();
@@ -203,7 +180,7 @@ describe('while a run by overlay is under way', () => {
     const vm = await overlaidDomain(lab);
     await vm.writeAll(1, 0x71);
     await vm.writeAll(5, 0x75);
-    const running = await slowly(vm, '--level', 'full', '--track', 'overlay');
+    const running = await vm.slowly('--level', 'full', '--track', 'overlay');
     await vm.writeAll(2, 0x72);
     running.kill('SIGTERM');
     expect((await running.ended).exitCode).toBe(143);
@@ -218,7 +195,7 @@ describe('while a run by overlay is under way', () => {
   it('somebody merges the overlay: no point is made of images that move', async () => {
     const vm = await overlaidDomain(lab);
     await vm.writeAll(1, 0x79);
-    const running = await slowly(vm, '--level', 'full');
+    const running = await vm.slowly('--level', 'full');
     await vm.writeAll(2, 0x7a);
     // QEMU refuses it, since whoever reads the image below has its lock.
     const { stderr } = await lab.virsh(

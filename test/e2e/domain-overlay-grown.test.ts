@@ -1,11 +1,9 @@
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type OverlaidDomain, overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
-import { startRun } from '../support/running-backup.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 
 /** Disks that are grown while overlays are above their images, which are then smaller than the disk. */
@@ -56,14 +54,7 @@ it('between two runs: the increment has the new size, and the images grow with t
 
 it('while a run copies: its point has the old size, the next one the new', async () => {
   const vm = await tracked();
-  for (let at = 8; at < 16; at += 1) await vm.writeAll(at, at);
-  const args = ['--method', 'overlay', '--track', 'overlay', '--overlay-dir', vm.overlays, '--speed-limit', '1M'];
-  const before = (await lab.virsh(['domblklist', vm.domain.uuid])).stdout;
-  const running = startRun([...vm.vm, 'backup', '--target', vm.target, '--level', 'inc', ...args]);
-  while (before === (await lab.virsh(['domblklist', vm.domain.uuid])).stdout) {
-    if (!running.running()) throw new Error(`it has ended: ${(await running.ended).stderr}`);
-    await sleep(50);
-  }
+  const running = await vm.slowly('--level', 'inc', '--track', 'overlay');
   await growDevice(vm, 48);
   for (const disk of OVERLAID) await grow(vm, disk, 48);
   expect((await running.ended).exitCode).toBe(0);

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expectCli } from './cli.js';
 import { type DomainScenario, domainScenario } from './domain-scenario.js';
 import { createImage } from './lab/disk-images.js';
@@ -8,6 +9,7 @@ import { flush, write } from './lab/guest-writes.js';
 import type { DomainOptions } from './lab/libvirt-domain.js';
 import type { LibvirtLab } from './lab/libvirt.js';
 import { run } from './lab/programs.js';
+import { type RunningBackup, startRun } from './running-backup.js';
 import type { BackupAnswer } from './scenario.js';
 
 const MiB = 1024 * 1024;
@@ -25,6 +27,8 @@ export interface OverlaidDomain extends DomainScenario {
   /** With --method overlay --overlay-dir. */
   overlay(level: string, ...more: string[]): Promise<BackupAnswer>;
   track(level: string, ...more: string[]): Promise<BackupAnswer>;
+  /** A run with `--overlay-dir` that lasts long enough for something to be done to it, while all its disks are copied. */
+  slowly(...more: string[]): Promise<RunningBackup>;
   writeAll(offset: number, pattern: number): Promise<void>;
   /** The images of a disk, the uppermost first, as the domain runs and as it will be started; fails where they differ. */
   chainOf(disk: string): Promise<readonly string[]>;
@@ -65,6 +69,16 @@ export async function overlaidDomain(lab: LibvirtLab, more: Partial<DomainOption
     overlays,
     overlay,
     track: (level, ...options) => overlay(level, '--track', 'overlay', ...options),
+    slowly: async (...options) => {
+      for (let at = 16; at < 24; at += 1) await self.writeAll(at, at);
+      const args = ['backup', '--target', target, '--method', 'overlay', '--overlay-dir', overlays, ...options];
+      const running = startRun([...scenario.vm, ...args, '--speed-limit', '1M']);
+      while (!(await isServed())) {
+        if (!running.running()) throw new Error(`it has ended: ${(await running.ended).stderr}`);
+        await sleep(50);
+      }
+      return running;
+    },
     writeAll: async (offset, pattern) => {
       for (const disk of OVERLAID) await write(domain, disk, { offset: offset * MiB, length: MiB, pattern });
     },
@@ -96,6 +110,14 @@ export async function overlaidDomain(lab: LibvirtLab, more: Partial<DomainOption
     },
   };
   return self;
+
+  /** The images of all its disks; other runs of this host have servers, too. */
+  async function isServed(): Promise<boolean> {
+    const { stdout } = await run('pgrep', ['-af', 'qemu-nbd .*--read-only'], { allowed: [0, 1] });
+    const own = [`${overlays}/`, ...OVERLAID.map(imageOf)];
+    const servers = stdout.split('\n').filter((line) => own.some((image) => line.includes(image)));
+    return servers.length >= OVERLAID.length;
+  }
 
   async function expectEqual(from: string, point?: string): Promise<void> {
     const output = join(lab.dir, `restored-${Math.random().toString(36).slice(2)}`);

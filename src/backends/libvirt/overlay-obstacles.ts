@@ -14,7 +14,7 @@ export interface OverlayObstacle {
   /** Id; null of the domain as a whole. */
   readonly disk: string | null;
   readonly what: string;
-  readonly todo: string;
+  readonly todo: string | null;
 }
 
 /** What stands in the way of a run, and is told by `doctor` before it. */
@@ -47,7 +47,7 @@ async function obstacleOf(
   const { overlays, above, image } = layersOf(layers);
   for (const { path } of overlays) {
     const held = await collectFailure(refuseSnapshotsIn(session, disk, path));
-    if (held) return { disk, what: held.failed, todo: held.hint ?? '' };
+    if (held) return { disk, what: held.failed, todo: held.hint };
   }
   const [top] = above;
   if (top) {
@@ -55,7 +55,7 @@ async function obstacleOf(
     return { disk, what, todo: 'Delete or commit that snapshot first.' };
   }
   if (image.path === null) {
-    return { disk, what: `${disk} (${image.description}) is no file and no block device of this host`, todo: '' };
+    return { disk, what: `${disk} (${image.description}) is no file and no block device of this host`, todo: null };
   }
   const later = next.disks.find(({ target }) => target === address);
   if (later && imagesOf(later)[0].description === layers[0].description) return null;

@@ -59,16 +59,16 @@ export function plannedByOverlay(vm: VmState, tracks: DomainMethod['tracks']): V
 const NOT_TRACKED = 'by --method overlay nothing begins to track changes (--track overlay does)';
 
 async function refuseDomain({ session, options }: DomainRun, { plan }: Planned): Promise<void> {
-  const refuse = (words: string, ...hint: readonly string[]): never => {
+  const refuse = (words: string, ...hint: readonly (string | null)[]): never => {
     throw new QmpBackupError('unsafe', `--method overlay: ${words}`, {
-      hint: ['Nothing was changed.', ...hint].filter((each) => each !== '').join(' '),
+      hint: ['Nothing was changed.', ...hint].filter((each) => each !== null).join(' '),
     });
   };
   const without = (disk: string): string => `Leave the disk out with --exclude ${disk}.`;
   const [obstacle] = await overlayObstacles(session, plan.disks);
   if (obstacle) {
     const { disk, what, todo } = obstacle;
-    refuse(what, todo, disk === null ? '' : without(disk));
+    refuse(what, todo, disk === null ? null : without(disk));
   }
   for (const { disk, source } of plan.disks) {
     if (source.encrypted)
