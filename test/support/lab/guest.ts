@@ -155,7 +155,7 @@ export class Guest {
   /** Resolves when the workload `writer` has written to the file system since. */
   async untilWritten(mount: string): Promise<void> {
     await this.run(`n=$(wc -l <${mount}/written/manifest)
-      until [ "$(wc -l <${mount}/written/manifest)" -gt "$n" ]; do usleep 20000; done`);
+      until [ "$(wc -l <${mount}/written/manifest)" -gt "$n" ]; do usleep 100000; done`);
   }
 
   /** The sha256 of every regular file below a folder of the guest, by path relative to it, sorted. */
@@ -188,7 +188,7 @@ export class Guest {
       for file in /run/lab/*.pid; do
         [ -e "$file" ] || continue
         name=\${file%.pid}
-        until [ -e "$name.paused" ] || ! kill -0 "$(cat "$file")" 2>/dev/null; do usleep 20000; done
+        until [ -e "$name.paused" ] || ! kill -0 "$(cat "$file")" 2>/dev/null; do usleep 100000; done
       done
       sync`);
   }
