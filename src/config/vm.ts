@@ -1,6 +1,7 @@
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { backupOptions } from '../backends/backup-options.js';
 import type { OptionRule } from '../core/option-rules.js';
+import { whyNotApart } from '../core/within-folder.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { pruneOptions, type PruneRequest } from '../operations/prune/options.js';
 import { verifyOptions, type VerifyRequest } from '../operations/verify/options.js';
@@ -207,7 +208,12 @@ export function refuseWrongVms({ file }: Pick<Config, 'file'>, vms: readonly Vm[
       complain(vm, error);
     }
   }
+  const targets = vms.flatMap((vm) => settingAt(vm, 'target') ?? []);
   for (const vm of wrong.length === 0 ? vms : []) {
+    const overlays = settingAt(vm, 'overlay-dir');
+    const why =
+      overlays === null ? null : targets.flatMap((each) => whyNotApart(resolve(overlays), resolve(each)) ?? []).at(0);
+    if (why) complain(vm, usage(why, 'Choose an overlay-dir outside of every target and not above one.'));
     const folder = folderOf(vm);
     const above = foldersAbove(folder).find((each) => owners.has(targetKey(each)));
     if (above === undefined) continue;

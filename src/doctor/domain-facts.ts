@@ -30,6 +30,8 @@ export interface DomainFacts {
   readonly scratch: readonly ScratchFacts[];
   /** Folders of overlays that track. */
   readonly overlays: readonly OverlaySpace[] | Failure;
+  /** Why some of these may not lie where they do: a target is there. */
+  readonly overlaysInTarget: readonly Failure[];
   /** Why a run by overlay would be refused, where overlays track disks: of one, or (null) of the domain. */
   readonly overlayObstacles:
     readonly { readonly disk: string | null; readonly what: string; readonly todo: string | null }[] | Failure;

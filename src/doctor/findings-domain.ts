@@ -187,22 +187,20 @@ function judgeScratch({ folder, need, space, write, barred }: ScratchFacts): Fin
   return [...found, { level: 'warning', subject, what, todo: elsewhere }];
 }
 
-function judgeOverlays({ overlays, connect, state }: DomainFacts): Finding[] {
+function judgeOverlays({ overlays, overlaysInTarget, connect, state }: DomainFacts): Finding[] {
   const subject = 'overlays';
   if (isFailure(overlays)) return [failure(subject, overlays)];
   const merge = domainCommand(connect, state.machine.name ?? 'NAME', 'consolidate-source');
-  return overlays.flatMap((space): Finding[] => {
-    const found = space.inMemory ? [inMemory(space.folder)] : [];
+  const elsewhere = `Run the next backup with another --overlay-dir, or take the tracking out: ${merge}`;
+  const warn = (what: string): Finding => ({ level: 'warning', subject, what, todo: elsewhere });
+  const perFolder = overlays.flatMap((space): Finding[] => {
+    const found = space.inMemory ? [warn(inMemoryInWords(space.folder))] : [];
     const held = overlaySpaceInWords(space);
     if (!overlaysAreTight(space)) return [...found, info(subject, held)];
     const todo = `Run the backup now, or more often, make space there, or take the tracking out: ${merge}`;
     return [...found, { level: 'warning', subject, what: `${held}: ${WHEN_TIGHT}`, todo }];
   });
-
-  function inMemory(folder: string): Finding {
-    const todo = `Run the next backup with another --overlay-dir, or take the tracking out: ${merge}`;
-    return { level: 'warning', subject, what: inMemoryInWords(folder), todo };
-  }
+  return [...overlaysInTarget.map(({ failed }) => warn(failed)), ...perFolder];
 }
 
 function judgeOverlayObstacles({ overlayObstacles: found }: DomainFacts): Finding[] {

@@ -1,5 +1,6 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { isWithinFolder } from '../core/within-folder.js';
 import { codeOf } from './file-errors.js';
 
 /**
@@ -85,7 +86,7 @@ function mountBehind(
 
 /** A later mount at the same place hides an earlier one. */
 function mountOf(mounts: readonly Mount[], path: string): Mount | undefined {
-  const above = mounts.filter(({ point }) => point === '/' || path === point || path.startsWith(`${point}/`));
+  const above = mounts.filter(({ point }) => isWithinFolder(path, point));
   const longest = Math.max(...above.map(({ point }) => point.length));
   return above.findLast(({ point }) => point.length === longest);
 }

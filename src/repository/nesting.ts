@@ -1,7 +1,8 @@
-import { realpath } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { readlink, realpath } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { Catalog } from '../core/catalog.js';
 import { DEFINITION_FOLDER } from '../core/names.js';
+import { whyNotApart } from '../core/within-folder.js';
 import { messageOf, QmpBackupError } from '../errors.js';
 import { codeOf } from '../host/file-errors.js';
 import { readCatalog } from './catalog-file.js';
@@ -37,14 +38,49 @@ export async function refuseBackupFolder(folder: string): Promise<void> {
   });
 }
 
+/**
+ * What a guest writes to lies apart from backups, from these and from those of any other target. Both are folders, and need not be
+ * there.
+ *
+ * @throws QmpBackupError `unsafe`
+ */
+export async function refuseOverlaysInTarget(overlays: string, target: string | null): Promise<null> {
+  const folder = await realPathOf(resolve(overlays));
+  const why = target === null ? null : whyNotApart(folder, await realPathOf(resolve(target)));
+  if (why !== null) throw overlaysInTarget(why);
+  for (let each = folder; ; each = dirname(each)) {
+    if ((await catalogIn(each)) !== undefined) throw overlaysInTarget(whyNotApart(folder, each) ?? '');
+    if (each === dirname(each)) return null;
+  }
+}
+
+function overlaysInTarget(why: string): QmpBackupError {
+  return new QmpBackupError('unsafe', `${why}: a guest would write into a folder of backups`, {
+    hint: 'Choose another --overlay-dir, outside of every target and not above one, on storage that stays with the VM.',
+  });
+}
+
 async function realPathOf(folder: string): Promise<string> {
   try {
     return await realpath(folder);
   } catch (error) {
-    // What is not there yet is below what is.
-    if (codeOf(error) === 'ENOENT' && dirname(folder) !== folder)
+    if (codeOf(error) === 'ENOENT' && dirname(folder) !== folder) {
+      const to = await linkAt(folder);
+      if (to !== null) return realPathOf(resolve(dirname(folder), to));
+      // What is not there yet is below what is.
       return join(await realPathOf(dirname(folder)), basename(folder));
+    }
     throw new QmpBackupError('unsafe', `${folder} cannot be looked at: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** Where a link leads to that leads to nothing yet; null where there is none. */
+async function linkAt(path: string): Promise<string | null> {
+  try {
+    return await readlink(path);
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error;
+    return null;
   }
 }
 

@@ -1,5 +1,6 @@
+import { mkdir, readdir, rename, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
 import { type OverlaidDomain, overlaidDomain } from '../support/overlaid-domain.js';
 import { useLibvirt } from '../support/use-libvirt.js';
@@ -64,4 +65,49 @@ it('a domain that was made transient', async () => {
   const vm = await tracked();
   await lab.virsh(['undefine', vm.domain.uuid]);
   await expectRefused(vm, 'is transient');
+});
+
+describe('overlays and backups in one folder', () => {
+  const asked = (vm: OverlaidDomain, overlays: string): string[] => [
+    ...[...vm.vm, 'backup', '--target', vm.target, '--method', 'overlay', '--track', 'overlay'],
+    ...['--overlay-dir', overlays],
+  ];
+
+  it('are refused, whichever is inside of the other, also through links, and nothing is changed', async () => {
+    const vm = await overlaidDomain(lab);
+    const { overlays } = vm;
+    await vm.writeAll(1, 0x11);
+    const inside = join(vm.target, 'overlays');
+    const link = join(lab.dir, `${vm.domain.name}-link`);
+    await symlink(vm.target, link);
+    for (const folder of [vm.target, inside, join(link, 'overlays')]) {
+      for (const more of [[], ['--dry-run']]) {
+        const { stderr } = await expectCli(13, [...asked(vm, folder), ...more]);
+        expect(stderr).toMatch(/the folder of the overlays, .*, is inside of the target .*another --overlay-dir/s);
+      }
+    }
+    expect((await expectCli(13, asked(vm, lab.dir))).stderr).toMatch(/the target .* is inside of the folder of the/);
+    await vm.expectLayers(0);
+    expect(await readdir(lab.dir)).not.toContain(vm.target.split('/').pop());
+
+    // Of another VM, which is known by its catalog.
+    await vm.track('auto');
+    const elsewhere = join(lab.dir, `${vm.domain.name}-elsewhere`);
+    const other = [...vm.vm, 'backup', '--target', elsewhere, '--level', 'copy', '--method', 'overlay'];
+    const { stderr } = await expectCli(13, [...other, '--overlay-dir', inside]);
+    expect(stderr).toContain(`the folder of the overlays, ${inside}, is inside of the target ${vm.target}`);
+    expect(await readdir(overlays)).toHaveLength(3);
+  });
+
+  it('are told of by doctor, where the target came to lie there later', async () => {
+    const vm = await tracked();
+    const target = join(vm.overlays, 'target');
+    await rename(vm.target, target);
+    const { stdout } = await expectCli(0, [...vm.vm, 'doctor', '--target', target]);
+    expect(stdout).toMatch(/^warning .*the target .* is inside of the folder of the overlays.*consolidate-source/m);
+    const elsewhere = join(lab.dir, `${vm.domain.name}-overlays`);
+    await mkdir(elsewhere);
+    await expectCli(0, [...vm.vm, 'backup', '--target', target, ...asked(vm, elsewhere).slice(-6)]);
+    expect((await expectCli(0, [...vm.vm, 'doctor', '--target', target])).stdout).not.toMatch(/is inside of/);
+  });
 });

@@ -77,6 +77,7 @@ export async function inspectDomainForDoctor(
       agent,
       scratch,
       overlays,
+      overlaysInTarget: [],
       overlayObstacles: obstacles,
     },
   };

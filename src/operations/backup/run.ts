@@ -18,7 +18,7 @@ import { askFileSystem } from '../../host/free-space.js';
 import { keepCatalogCopy } from '../../repository/catalog-file.js';
 import { readJournal, removeJournal } from '../../repository/journal-file.js';
 import { lockTarget } from '../../repository/lock.js';
-import { refuseDiskFolder } from '../../repository/nesting.js';
+import { refuseDiskFolder, refuseOverlaysInTarget } from '../../repository/nesting.js';
 import { Staging } from '../../repository/staging.js';
 import { removeRetiredFiles } from '../../repository/retired-files.js';
 import { readTarget, refuseOtherVm, targetFolder, type TargetState } from '../../repository/target.js';
@@ -38,6 +38,8 @@ export async function backUp(
   const watch = startWatch(options, AbortSignal.any([outside.signal, backend.signal]));
   unwind.defer(() => Promise.resolve(watch.close()));
   unwind.waitWithin((step) => watch.whileAnswering(step, LAST_STEP_MS));
+  const stored = options.output === '-' ? null : storedIn(options);
+  if (options.overlayDir !== null) await watch.whileAnswering(refuseOverlaysInTarget(options.overlayDir, stored));
   const raw = await watch.whileAnswering(rawSink(options, outside, unwind));
   const context: StageContext = { ...outside, raw };
   const identity = identityOf(backend.state.machine, options.label);

@@ -15,6 +15,7 @@ import { matchDisks } from '../../core/match-disks.js';
 import type { DomainFacts } from '../../doctor/domain-facts.js';
 import type { DoctorFacts, VmFacts } from '../../doctor/facts.js';
 import { judge } from '../../doctor/findings.js';
+import { allOf } from '../../flow/all-of.js';
 import { collectFailure } from '../../flow/collect-failure.js';
 import { type Unwind, unwinding } from '../../flow/unwind.js';
 import { canFreeze, GuestAgent } from '../../guest-agent/client.js';
@@ -27,7 +28,7 @@ import { readTpms } from '../../qemu/tpms.js';
 import { run } from '../../qmp/commands.js';
 import type { Endpoint } from '../../qmp/endpoint.js';
 import { QmpCommandError } from '../../qmp/errors.js';
-import { refuseDiskFolder } from '../../repository/nesting.js';
+import { refuseDiskFolder, refuseOverlaysInTarget } from '../../repository/nesting.js';
 import { targetFolder } from '../../repository/target.js';
 import { type DomainWay, inspectTarget, type Probed } from './inspect-target.js';
 import { type DoctorOptions, doctorOptions, type DoctorRequest } from './options.js';
@@ -168,12 +169,16 @@ async function inspectDomain(
   );
   const identity = identityOf(facts.state.machine, options.label);
   const folder = await folderOf(identity);
+  // What hangs, or cannot be told, is no folder here.
+  const target = folder === null ? null : options.target;
+  const folders = isFailure(facts.overlays) ? [] : facts.overlays.map((space) => space.folder);
+  const inTarget = await allOf(folders.map((each) => collectFailure(refuseOverlaysInTarget(each, target))));
   return {
     identity,
     deadStreams: await streamsOf({ uuid: facts.state.machine.uuid, monitor: null }),
     features: null,
     vm: undefined,
-    domain: facts,
+    domain: { ...facts, overlaysInTarget: inTarget.filter((each) => each !== null) },
     agent: undefined,
     probed: folder === null ? null : await probe(folder, undefined),
     way: {

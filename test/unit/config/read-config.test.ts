@@ -175,6 +175,18 @@ describe('a configuration', () => {
       'vms: { a: { socket: /s, target: /b, monthly: true }, b: { socket: /t, target: /b/a } }',
       'b and a have the same target',
     ],
+    [
+      'vms: { a: { domain: d, target: /b, method: overlay, track: overlay, overlay-dir: /b/o } }',
+      'a: the folder of the overlays, /b/o, is inside of the target /b',
+    ],
+    [
+      'vms: { a: { domain: d, target: /b/x, method: overlay, track: overlay, overlay-dir: /x/../b } }',
+      'a: the target /b/x is inside of the folder of the overlays, /b (',
+    ],
+    [
+      'vms: { a: { domain: d, target: /b, method: overlay, track: overlay, overlay-dir: /c/o }, b: { domain: e, target: /c } }',
+      'a: the folder of the overlays, /c/o, is inside of the target /c',
+    ],
     ['vms: { a: { socket: /s, target: b } }', 'target of a is not an absolute path: b'],
     ['vms: { a: { socket: s.qmp, target: /b } }', 'socket of a is not an absolute path: s.qmp'],
     ['vms: { a: { offline: { disk1: d.qcow2 }, target: /b } }', 'offline of a is not an absolute path: d.qcow2'],

@@ -25,6 +25,7 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
       { folder: '/images', need: 64 * MiB, space: { free: 128 * MiB, network: false }, write: null, barred: null },
     ],
     overlays: [],
+    overlaysInTarget: [],
     overlayObstacles: [],
     ...more,
   };
@@ -177,6 +178,14 @@ describe('the folder of overlays that track', () => {
   it('is warned of where it is in memory', () => {
     expect(found({ overlays: [{ ...space, inMemory: true }] })).toEqual([
       expect.stringMatching(/^warning overlays: .*in memory in \/o: when the host restarts.* consolidate-source$/),
+      expect.stringMatching(/^info overlays: /),
+    ]);
+  });
+
+  it('is warned of where backups are', () => {
+    const overlaysInTarget = [{ failed: 'the folder of the overlays, /o, is inside of the target /', hint: null }];
+    expect(found({ overlays: [space], overlaysInTarget })).toEqual([
+      expect.stringMatching(/^warning overlays: .*inside of the target .* another --overlay-dir.* consolidate-source$/),
       expect.stringMatching(/^info overlays: /),
     ]);
   });
