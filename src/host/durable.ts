@@ -1,10 +1,15 @@
 import { constants } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { codeOf, fileError } from './file-errors.js';
 import { type Owner, setOwnership } from './ownership.js';
 
-/** Writing that survives a power cut: what these functions have returned from is on the disk, whole. */
+/** Writing that survives a power cut: what these functions but `replaceUnflushed` have returned from is on the disk, whole. */
+
+interface NewFile {
+  readonly mode: number;
+  readonly owner?: Owner | undefined;
+}
 
 /**
  * Replaces `path` by a file that holds `content`: temporary file, fsync, rename, fsync of the folder. Whoever reads
@@ -12,10 +17,24 @@ import { type Owner, setOwnership } from './ownership.js';
  *
  * @throws QmpBackupError `unsafe` or `failed`. An error of the last fsync comes after the rename: read `path` again.
  */
-export async function replaceFile(
+export async function replaceFile(path: string, content: string | Uint8Array, file: NewFile): Promise<void> {
+  await replaceBy(path, content, file, (handle) => handle.sync());
+  await syncFolder(dirname(path));
+}
+
+/**
+ * As `replaceFile`, for one of many that can be made again: whoever reads `path` finds the old content or the new one,
+ * but after a power cut that may be cut short, or zeros.
+ */
+export function replaceUnflushed(path: string, content: string | Uint8Array, file: NewFile): Promise<void> {
+  return replaceBy(path, content, file, () => Promise.resolve());
+}
+
+async function replaceBy(
   path: string,
   content: string | Uint8Array,
-  { mode, owner }: { readonly mode: number; readonly owner?: Owner | undefined },
+  { mode, owner }: NewFile,
+  flush: (handle: FileHandle) => Promise<void>,
 ): Promise<void> {
   const temporary = temporaryOf(path);
   try {
@@ -25,7 +44,7 @@ export async function replaceFile(
     try {
       await setOwnership(handle, mode, owner);
       await handle.writeFile(content);
-      await handle.sync();
+      await flush(handle);
     } finally {
       await handle.close();
     }
@@ -34,7 +53,6 @@ export async function replaceFile(
     await rm(temporary, { force: true }).catch(() => undefined); // The first error is the one to tell.
     throw fileError('write', path, error);
   }
-  await syncFolder(dirname(path));
 }
 
 /** Removes what a run that died while it replaced `path` left beside it. Only for who holds the lock on that place. */

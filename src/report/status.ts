@@ -145,11 +145,18 @@ async function statusesIn(target: string, asking: Asking): Promise<readonly VmSt
   const asked = { ...asking, target, isGone: false, history: null };
   if ('failed' in read) return [judged({ ...asked, vm: basename(target) }, null, read.failed)];
   return [
-    ...read.summaries.map((facts) => judged({ ...asked, vm: facts.vm ?? basename(target) }, facts, null)),
+    ...read.summaries.map((facts) => judged({ ...asked, ...nameIn(target, facts) }, facts, null)),
     ...read.unread.map((each) =>
       judged({ ...asked, vm: basename(each.target), target: each.target }, null, each.error.message),
     ),
   ];
+}
+
+/** One that has no name is called after its own folder, of which there may be several. */
+function nameIn(target: string, { vm, folders }: TargetSummary): Pick<Asked, 'vm' | 'target'> {
+  if (vm !== null) return { vm, target };
+  const own = folders[0]?.target ?? target;
+  return { vm: basename(own), target: own };
 }
 
 /** All at once: one that does not answer holds up no other. `isAll`: as of `sourcesOfConfig`; of VMs that nobody knows nothing can be well. */

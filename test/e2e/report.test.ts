@@ -8,6 +8,7 @@ import { evidenceName } from '../../src/core/boot-proof.js';
 import { type Catalog, catalogText } from '../../src/core/catalog.js';
 import { accessFaults, overflow, read, show } from '../support/browser.js';
 import { isThere } from '../../src/host/is-there.js';
+import { pageName } from '../../src/report/html/page-name.js';
 import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { fleet, vmsSection } from '../support/fleet.js';
 import { onePixel } from '../support/one-pixel.js';
@@ -58,6 +59,11 @@ async function expectSound(path: string, looks: readonly (typeof LOOKS)[number][
     expect([await overflow(page), said, asked], `${path} at ${JSON.stringify(look)}`).toEqual([0, [], []]);
     await page.close();
   }
+}
+
+/** Name of the page of a VM in a report of targets. */
+function pageOf(vm: string, target: string): string {
+  return `${pageName(vm, target)}.html`;
 }
 
 async function pagesIn(folder: string): Promise<readonly string[]> {
@@ -131,7 +137,7 @@ describe('the report', () => {
     expect(answer.pages.map((each) => each.slice(output.length + 1)).toSorted()).toEqual(
       (await readdir(output)).toSorted(),
     );
-    for (const name of ['index.html', 'vm-vm3.html']) {
+    for (const name of ['index.html', pageOf('vm3', join(dir, 'targets/vm3'))]) {
       await expectSound(join(output, name));
       for (const theme of ['light', 'dark'] as const) {
         const { page } = await show(join(output, name), { width: 1280, theme });
@@ -213,11 +219,11 @@ describe('the report', () => {
     }
     await expectCli(0, ask);
     const names = await readdir(output);
-    expect(names.filter((name) => !/^(index|vm-vm\d+)\.html$/.test(name))).toEqual([]);
+    expect(names.filter((name) => !/^(index|vm-vm\d+~[0-9a-f]{12})\.html$/.test(name))).toEqual([]);
     expect(names).toHaveLength(301);
     for (const name of names) expect((await stat(join(output, name))).size, name).toBeLessThan(3 * MB);
     await expectSound(join(output, 'index.html'), [LOOKS[0], LOOKS[3]]);
-    await expectSound(join(output, 'vm-vm299.html'), [LOOKS[1], LOOKS[2]]);
+    await expectSound(join(output, pageOf('vm299', join(dir, 'targets/vm299'))), [LOOKS[1], LOOKS[2]]);
     const { page } = await show(join(output, 'index.html'), LOOKS[0]);
     expect(await read(page, `document.querySelectorAll('tbody tr').length`)).toBe(300);
     expect(await read(page, `document.querySelector('dl').textContent`)).toContain('216000');
@@ -258,21 +264,70 @@ describe('the report', () => {
     expect(await readdir(web)).toEqual(['photo.jpg']);
 
     const own = join(dir, 'own');
+    const [web1, db] = [pageOf('web1', join(targets, 'web1')), pageOf('db', join(targets, 'db'))];
     await expectCli(0, to(own));
     // What somebody puts beside them stays, also under the name of a page; what a run left that died goes, as do pages of VMs that are gone.
     await writeFile(join(own, 'logo.png'), 'mine');
-    await writeFile(join(own, 'vm-db.html.tmp'), '<!doctype html>\n<html');
+    await writeFile(join(own, `${db}.tmp`), '<!doctype html>\n<html');
     await rm(join(targets, 'db'), { recursive: true });
     const again = (await expectCli(0, [...to(own), '--json'])).json<{ removed: readonly string[] }>();
-    expect([...again.removed].toSorted()).toEqual(['vm-db.html', 'vm-db.html.tmp']);
-    expect((await readdir(own)).toSorted()).toEqual(['index.html', 'logo.png', 'vm-web1.html']);
+    expect([...again.removed].toSorted()).toEqual([db, `${db}.tmp`]);
+    expect((await readdir(own)).toSorted()).toEqual(['index.html', 'logo.png', web1]);
     await writeFile(join(own, 'vm-old.html'), 'mine');
     await expectCli(13, to(own));
     await rm(join(own, 'vm-old.html'));
-    await rm(join(own, 'vm-web1.html'));
-    await symlink(join(web, 'photo.jpg'), join(own, 'vm-web1.html'));
+    await rm(join(own, web1));
+    await symlink(join(web, 'photo.jpg'), join(own, web1));
     await expectCli(13, to(own));
     expect(await readFile(join(web, 'photo.jpg'), 'utf8')).toBe('mine');
+  });
+
+  it('has each VM at an address of its own, whichever others are in it and whatever is read first', async () => {
+    const dir = await labDir();
+    // Two of one name, and some whose names leave the same for that of a file.
+    const vms = ['web1', 'web1', 'a b', 'a_b', 'a/b'].map((name, index) => ({ name, dir: join(dir, `t${index}`) }));
+    for (const each of vms) makeUpTarget({ ...each, points: 2, newest: NEWEST });
+    const addresses = async (asked: typeof vms, output: string): Promise<readonly string[]> => {
+      const of = asked.flatMap((each) => ['--target', each.dir]);
+      await expectCli(0, ['report', ...of, '--output', join(dir, output)]);
+      const index = await readFile(join(dir, output, 'index.html'), 'latin1');
+      const rows = [...index.matchAll(/<th role="rowheader" scope="row"><a href="([^"]+)"/g)];
+      const pages = rows.map(([, href]) => decodeURIComponent(href ?? ''));
+      expect([...pages, 'index.html'].toSorted()).toEqual((await readdir(join(dir, output))).toSorted());
+      for (const page of pages) expect(asked.map((each) => pageOf(each.name, each.dir))).toContain(page);
+      return pages;
+    };
+    const all = await addresses(vms, 'all');
+    expect(new Set(all).size).toBe(vms.length);
+    expect(new Set(await addresses(vms.toReversed(), 'reversed'))).toEqual(new Set(all));
+    for (const left of vms) {
+      const others = await addresses(
+        vms.filter((each) => each !== left),
+        'all',
+      );
+      expect(others).toHaveLength(vms.length - 1);
+      expect(all).toEqual(expect.arrayContaining([...others]));
+    }
+  });
+
+  it('takes pages that a power cut has torn for its own, and nothing else', async () => {
+    const dir = await labDir();
+    makeUpTarget({ dir: join(dir, 'web1'), name: 'web1', points: 3, newest: NEWEST });
+    const output = join(dir, 'report');
+    const ask = ['report', '--target', join(dir, 'web1'), '--output', output];
+    await expectCli(0, ask);
+    const page = pageOf('web1', join(dir, 'web1'));
+    const whole = await readFile(join(output, page));
+    for (const torn of [Buffer.alloc(0), Buffer.alloc(whole.length), whole.subarray(0, 40), whole.subarray(0, 5000)]) {
+      for (const name of [page, 'vm-gone.html', `${page}.tmp`, 'index.html.tmp'])
+        await writeFile(join(output, name), torn);
+      await expectCli(0, ask);
+      expect((await readdir(output)).toSorted()).toEqual(['index.html', page]);
+      expect((await readFile(join(output, page))).length).toBe(whole.length);
+    }
+    // The overview is flushed: an empty one is of somebody who hides a folder.
+    await writeFile(join(output, 'index.html'), '');
+    await expectCli(13, ask);
   });
 
   it('tells of a target that hangs, and shows the others', async () => {
@@ -307,7 +362,7 @@ describe('the report', () => {
     const shown = `[...document.querySelectorAll('.pictures figure')].map((each) => each.querySelector('img')?.naturalWidth ?? each.querySelector('p').textContent)`;
     const look = async (): Promise<readonly (string | number)[]> => {
       await expectCli(0, ['report', '--target', target, '--evidence', proofs, '--output', output]);
-      const { page, said } = await show(join(output, 'vm-web1.html'), LOOKS[3]);
+      const { page, said } = await show(join(output, pageOf('web1', join(dir, 'web1'))), LOOKS[3]);
       expect([await overflow(page), said]).toEqual([0, []]);
       const found = await read<readonly (string | number)[]>(page, shown);
       await page.close();
@@ -339,7 +394,7 @@ describe('the report', () => {
     await rm(join(target, 'vda', points[8]!.disks[0]!.file));
     const output = join(dir, 'report');
     await expectCli(0, ['report', '--target', target, '--output', output]);
-    const file = join(output, 'vm-web1.html');
+    const file = join(output, pageOf('web1', join(dir, 'web1')));
     await expectSound(file);
     const { page } = await show(file, LOOKS[3]);
     const rows = `[...document.querySelectorAll('table.points tbody tr')].map((row) => row.textContent.replace(/\\s+/g, ' '))`;
@@ -362,12 +417,12 @@ describe('the report', () => {
     const disk = await mountSmall(small, 2 * MB);
     const output = join(small, 'report');
     await expectCli(0, ['report', '--target', join(dir, 'web1'), '--output', output]);
-    const before = await readFile(join(output, 'vm-web1.html'), 'utf8');
+    const before = await readFile(join(output, pageOf('web1', join(dir, 'web1'))), 'utf8');
     await disk.fillBut(100_000);
     const failed = await expectCli(1, ['report', '--target', join(dir, 'web1'), '--output', output]);
     expect(failed.stderr).toMatch(/no space left/i);
-    expect(await readFile(join(output, 'vm-web1.html'), 'utf8')).toBe(before);
-    expect(await readdir(output)).toEqual(['index.html', 'vm-web1.html']);
+    expect(await readFile(join(output, pageOf('web1', join(dir, 'web1'))), 'utf8')).toBe(before);
+    expect(await readdir(output)).toEqual(['index.html', pageOf('web1', join(dir, 'web1'))]);
     const fresh = join(small, 'fresh');
     await disk.fill();
     await expectCli(1, ['report', '--target', join(dir, 'web1'), '--output', fresh]);

@@ -1,21 +1,20 @@
-import { createHash } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { folderName } from '../../core/names.js';
 import { type StatusLevel, worstLevel } from '../../core/status.js';
 import { QmpBackupError } from '../../errors.js';
 import { inLanes } from '../../flow/lanes.js';
 import { Unwind, unwinding } from '../../flow/unwind.js';
-import { replaceFile } from '../../host/durable.js';
+import { replaceFile, replaceUnflushed } from '../../host/durable.js';
 import { fileError } from '../../host/file-errors.js';
 import { lockReport } from '../../repository/lock.js';
 import { makeFolder } from '../../repository/make-folder.js';
-import type { VmSource, VmStatus } from '../status.js';
+import type { VmSource } from '../status.js';
 import { type Html, html } from './html.js';
 import { type MadePage, readViews, type UnplacedRow } from './made-page.js';
 import { INDEX, refuseOtherFile, refuseOtherFolder, removeOtherPages } from './output-folder.js';
 import { overview, type OverviewRow, type ReportHead } from './overview.js';
 import { page } from './page.js';
+import { pageName } from './page-name.js';
 import { LANES, withPageThreads } from './page-threads.js';
 import { vmArticle } from './vm-page.js';
 
@@ -81,10 +80,9 @@ async function writePages(request: ReportRequest, unwind: Unwind): Promise<Repor
   const { output, sources, head, signal } = request;
   const folder = await lockedPlace(output, unwind);
   await refuseOtherFolder(folder);
-  const names = new Names();
   const place = async ({ row, bytes }: MadePage): Promise<PlacedPage> => {
-    const name = `${names.of(row)}.html`;
-    await replaceFile(join(folder, name), bytes, { mode: FILE_MODE });
+    const name = `${nameOf(row, head)}.html`;
+    await replaceUnflushed(join(folder, name), bytes, { mode: FILE_MODE });
     return { name, row: { ...row, href: encodeURIComponent(name) } };
   };
   const placed = await withPageThreads(sources.length, signal, (make) =>
@@ -112,11 +110,10 @@ async function writeOnePage(request: ReportRequest, unwind: Unwind): Promise<Rep
   const folder = await lockedPlace(output, unwind);
   const path = join(folder, basename(output));
   await refuseOtherFile(path);
-  const names = new Names();
   const found = await eachSource(request, async (source) => {
     const views = await readViews(source, head);
     return views.map(({ view, row }): { readonly row: OverviewRow; readonly part: Html } => {
-      const name = names.of(row);
+      const name = nameOf(row, head);
       const part = html`<article class="vm" id="${name}">${vmArticle(view, 2)}</article>`;
       return { row: { ...row, href: `#${encodeURIComponent(name)}` }, part };
     });
@@ -158,22 +155,10 @@ async function eachSource<T>(
   return found.flat();
 }
 
-function judged(rows: readonly UnplacedRow[]): Pick<ReportResult, 'level' | 'vms'> {
-  return { level: worstLevel(rows.map(({ level }) => level)), vms: rows.length };
+function nameOf({ vm, target }: UnplacedRow, { config }: ReportHead): string {
+  return pageName(vm, config === null ? target : null);
 }
 
-/** Longer ones are cut; what was made of two names and is the same is told apart by their targets. */
-const LONGEST = 120;
-
-class Names {
-  readonly #taken = new Set<string>();
-
-  of({ vm, target }: Pick<VmStatus, 'vm' | 'target'>): string {
-    const plain = `vm-${folderName(vm, LONGEST).replaceAll(' ', '_')}`;
-    const name = this.#taken.has(plain)
-      ? `${plain}-${createHash('sha256').update(target).digest('hex').slice(0, 12)}`
-      : plain;
-    this.#taken.add(name);
-    return name;
-  }
+function judged(rows: readonly UnplacedRow[]): Pick<ReportResult, 'level' | 'vms'> {
+  return { level: worstLevel(rows.map(({ level }) => level)), vms: rows.length };
 }
