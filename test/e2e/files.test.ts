@@ -9,6 +9,7 @@ import { expectCli, PROGRAM, startCli } from '../support/cli.js';
 import { changeFiles, ext4Of, NAMES, sumOf, writePartition, writeTable } from '../support/guest-disk.js';
 import { writeFile as writeRange } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
+import { MOMENTS } from '../support/moments.js';
 import { daemonsOf, killDaemonsOf, mountsBelow } from '../support/mounting.js';
 import { asNobody, openTo } from '../support/nobody.js';
 import { type BackupAnswer, labDir, scenario, type Scenario } from '../support/scenario.js';
@@ -353,7 +354,7 @@ describe('files', () => {
     await writePartition(lab, 'd1', 1, image);
     await lab.backup('full');
     const before = await photograph(lab.target);
-    for (let round = 0; round < 20; round += 1) {
+    for (let round = 0; round < MOMENTS; round += 1) {
       const child = startCli(['files', 'ls', ...args, '/data'], { env });
       await sleep(100 + Math.random() * 900);
       if (round % 4 === 3) await killDaemonsOf(env.TMPDIR);

@@ -13,13 +13,12 @@ import { write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { mountsBelow } from '../support/mounting.js';
 import { labDir, scenario, type Scenario } from '../support/scenario.js';
-import { MOMENTS_OF_LONG } from '../support/moments.js';
+import { MOMENTS, MOMENTS_OF_LONG } from '../support/moments.js';
 import { patient } from '../support/patience.js';
 import { startServe } from '../support/serving.js';
 import { straysOf } from '../support/target-files.js';
 
 /** What reads a backup, killed at random moments of a run: never a byte of the backup changes, and the next run clears the rest. */
-const MOMENTS = 20;
 const FILES = ['FULL-100.qcow2', 'INC-101.qcow2', 'INC-102.qcow2'] as const;
 
 async function chain(): Promise<Lab> {

@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { photograph, rot } from '../support/chains.js';
 import { expectCli, PROGRAM, qmpbackup, startCli } from '../support/cli.js';
 import { run } from '../support/lab/programs.js';
+import { MOMENTS } from '../support/moments.js';
 import { daemonsOf, killDaemonsOf, type MountAnswer, mountsBelow, startMount } from '../support/mounting.js';
 import { asNobody, openTo, runAsNobody } from '../support/nobody.js';
 import { afterTest, labDir, type Scenario, withFull, writeBoth } from '../support/scenario.js';
@@ -180,7 +181,7 @@ describe('mount', () => {
       // Nothing may be left for it to clear.
       () => qmpbackup(['umount', at], { env }),
     ];
-    for (let round = 0; round < 20; round += 1) {
+    for (let round = 0; round < MOMENTS; round += 1) {
       const child = startCli(['mount', '--target', lab.target, at], { env });
       await sleep(200 + Math.random() * 1500);
       if (round % 3 === 2) await killDaemonsOf(env.TMPDIR);
