@@ -9,6 +9,8 @@ export interface OverlayRecord {
   readonly below: readonly ImageState[];
   /** A commit of ours, or a deletion of a bitmap, was about to write to them, and nobody has seen them since. */
   readonly changing: boolean;
+  /** A run has told that the disk is attached no more. */
+  readonly told?: true;
 }
 
 export interface ImageState {

@@ -1,3 +1,4 @@
+import type { DetachedOverlay } from '../core/detached-overlay.js';
 import type { VmState } from '../core/disk.js';
 import type { Failure } from '../core/failure.js';
 import type { OverlaySpace } from '../core/overlay-space.js';
@@ -32,6 +33,8 @@ export interface DomainFacts {
   readonly overlays: readonly OverlaySpace[] | Failure;
   /** Why some of these may not lie where they do: a target is there. */
   readonly overlaysInTarget: readonly Failure[];
+  /** Overlays whose disks are attached no more. */
+  readonly detachedOverlays: readonly DetachedOverlay[] | Failure;
   /** Why a run by overlay would be refused, where overlays track disks: of one, or (null) of the domain. */
   readonly overlayObstacles:
     readonly { readonly disk: string | null; readonly what: string; readonly todo: string | null }[] | Failure;

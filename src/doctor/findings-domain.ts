@@ -1,5 +1,6 @@
 import { onPassedThrough } from '../core/beside-disks.js';
 import { formatBytes } from '../core/bytes.js';
+import { detachedInWords, detachedTodo } from '../core/detached-overlay.js';
 import type { SourceDisk } from '../core/disk.js';
 import { meaningOfDomain } from '../core/domain-states.js';
 import { isFailure } from '../core/failure.js';
@@ -28,6 +29,7 @@ export function judgeDomain(facts: DomainFacts): readonly Finding[] {
     ...facts.scratch.flatMap(judgeScratch),
     ...judgeOverlays(facts),
     ...judgeOverlayObstacles(facts),
+    ...judgeDetachedOverlays(facts),
   ];
 }
 
@@ -208,6 +210,15 @@ function judgeOverlayObstacles({ overlayObstacles: found }: DomainFacts): Findin
   return found.map(({ disk, what, todo }): Finding => {
     const refused = `the next backup by --method overlay is refused: ${what}`;
     return { level: 'warning', subject: disk ?? 'overlays', what: refused, todo };
+  });
+}
+
+function judgeDetachedOverlays({ detachedOverlays, connect, state }: DomainFacts): Finding[] {
+  if (isFailure(detachedOverlays)) return [failure('overlays', detachedOverlays)];
+  const attach = virshCommand(connect, 'attach-disk', state.machine.name ?? 'NAME');
+  return detachedOverlays.map((each): Finding => {
+    const level = each.atNextStart ? 'info' : 'warning';
+    return { level, subject: 'overlays', what: detachedInWords(each), todo: detachedTodo(each, attach) };
   });
 }
 

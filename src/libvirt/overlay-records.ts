@@ -20,6 +20,7 @@ export function overlayRecordsIn(domain: XmlElement): readonly OverlayRecord[] {
     overlay: attribute(each, 'path') ?? '',
     below: findAll(each, `${PREFIX}:below`).map(stateIn),
     changing: attribute(each, 'changing') === 'yes',
+    ...(attribute(each, 'told') === 'yes' && { told: true as const }),
   }));
 }
 
@@ -40,8 +41,8 @@ export async function keepOverlayRecords(
 }
 
 function xmlOf(uuid: string, records: readonly OverlayRecord[]): string {
-  const overlays = records.map(({ overlay, below, changing }) => {
-    const attributes = { path: overlay, ...(changing && { changing: 'yes' }) };
+  const overlays = records.map(({ overlay, below, changing, told }) => {
+    const attributes = { path: overlay, ...(changing && { changing: 'yes' }), ...(told && { told: 'yes' }) };
     return append(
       element('overlay', attributes),
       below.map(({ image, file }) => element('below', { path: image, ...file })),

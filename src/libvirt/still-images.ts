@@ -57,7 +57,14 @@ export async function settleRecords(domain: RecordedDomain, targets: readonly st
   await keep(domain, seen, (await Promise.all(records)).flat());
 }
 
-/** Whatever has become of this one: it is told of once. */
+/** An overlay that is above no disk, and stays: it is told of once, and known for as long as it is there. */
+export async function markTold(domain: RecordedDomain, path: string): Promise<void> {
+  const seen = await look(domain);
+  const told = seen.records.map((each): OverlayRecord => (each.overlay === path ? { ...each, told: true } : each));
+  await keep(domain, seen, told);
+}
+
+/** Its file is gone. */
 export async function forgetOverlay(domain: RecordedDomain, path: string): Promise<void> {
   const seen = await look(domain);
   await keep(

@@ -56,7 +56,7 @@ describe('after a run was killed', () => {
     await lab.virsh(['detach-disk', vm.domain.uuid, 'vdb', '--config']);
     await vm.domain.start();
     const { stderr } = await expectCli(0, [...vm.vm, 'recover', '--target', vm.target]);
-    expect(stderr).toContain(`${overlay} is above no disk of the domain`);
+    expect(stderr).toContain(`${overlay} holds what the guest wrote to a disk that is attached no more`);
     expect(await readdir(vm.overlays)).toEqual([overlay.split('/').pop()]);
     await lab.virsh([...['attach-disk', vm.domain.uuid, overlay, 'vdb'], ...['--subdriver', 'qcow2', '--persistent']]);
     await expectCli(0, [...vm.vm, 'consolidate-source']);

@@ -1,10 +1,13 @@
 import { isAbsolute } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { detachedInWords } from '../../core/detached-overlay.js';
+import { isFailure } from '../../core/failure.js';
 import { type ImageLayer, layersOf, type ConsolidatedDisk } from '../../core/overlay-layers.js';
 import { isOverlay } from '../../core/overlay-names.js';
 import type { RepairAction } from '../../core/reconcile.js';
 import { type Warning, warning } from '../../core/warning.js';
 import { QmpBackupError } from '../../errors.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { blockJobOf, startBlockPull } from '../../libvirt/block-jobs.js';
 import { listDomains } from '../../libvirt/domain.js';
@@ -15,6 +18,7 @@ import { layersNow, mergeAllOverlays, mergeChain, refuseSnapshotsIn } from '../.
 import { snapshotNames } from '../../libvirt/snapshot.js';
 import type { AskedVm } from '../address.js';
 import { repairDomainAlone, repairsAlone } from './repair.js';
+import { detachedOverlays } from './stray-overlay.js';
 import { type DomainSession, openDomain, refuseDomainState } from './session.js';
 
 /** `commit`: into the image at the bottom; `pull`: into the one that the guest writes to. */
@@ -44,7 +48,7 @@ export async function consolidateDomain(access: Access, unwind: Unwind): Promise
   const session = await openDomain({ ...access, purpose: 'consolidate-source' }, unwind);
   refuseDomainState(session.domain);
   // What a run that died has left above an image is consolidated with the rest; its backup job is in the way.
-  const found = repairsAlone(session, session.state).filter(({ kind }) => kind !== 'merge-overlay');
+  const found = (await repairsAlone(session, session.state)).filter(({ kind }) => kind !== 'merge-overlay');
   const plans = session.domain.disks.flatMap((disk) => planOf(disk, access.adopt) ?? []);
   if (plans.length > 0) await refuseUnsafe(session, plans, access.adopt);
   if (access.dryRun) return { disks: plans, repairs: found, warnings: [] };
@@ -55,6 +59,15 @@ export async function consolidateDomain(access: Access, unwind: Unwind): Promise
   }
   const left = plans.flatMap((each) => each.left);
   const warnings = left.length > 0 ? [warning('left-behind', leftInWords(left))] : [];
+  // They cannot be merged without their disk; of those that no start attaches again the repair tells.
+  const detached = await collectFailure(detachedOverlays(session));
+  if (isFailure(detached)) warnings.push(warning('overlay-left', detached.failed));
+  else {
+    for (const each of detached.filter(({ atNextStart }) => atNextStart)) {
+      const again = 'run this again when the disk is attached';
+      warnings.push(warning('overlay-left', `${detachedInWords(each)}, and it is not merged: ${again}`));
+    }
+  }
   return { disks: plans, repairs: report.actions, warnings: [...report.warnings, ...warnings] };
 }
 

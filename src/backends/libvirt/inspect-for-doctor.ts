@@ -22,6 +22,7 @@ import { inspectOfflineDomain } from './offline-domain.js';
 import { overlayObstacles } from './overlay-obstacles.js';
 import { overlaySpaces } from './overlay-space.js';
 import { type DomainAccess, type DomainSession, openDomain } from './session.js';
+import { detachedOverlays } from './stray-overlay.js';
 
 /** Milliseconds. */
 const AGENT_MS = 8_000;
@@ -51,7 +52,7 @@ export async function inspectDomainForDoctor(
   const tracked = disks.flatMap(({ id, source }) =>
     source.overlays?.some(({ name }) => isTrackingOverlay(name)) ? { disk: id, source } : [],
   );
-  const [snapshots, agent, scratch, missing, method, overlays, obstacles] = await Promise.all([
+  const [snapshots, agent, scratch, missing, method, overlays, obstacles, detached] = await Promise.all([
     listSnapshots(virsh, uuid),
     inspectAgent(virsh, domain),
     domain.active ? inspectScratch(domain, state, fleeceDir) : [],
@@ -59,6 +60,7 @@ export async function inspectDomainForDoctor(
     chooseMethod(session, { method: 'auto', track: 'none' }),
     collectFailure(overlaySpaces(session.state.disks)),
     domain.active && tracked.length > 0 ? collectFailure(overlayObstacles(session, tracked)) : [],
+    collectFailure(detachedOverlays(session)),
   ]);
   return {
     session: { ...session, state },
@@ -79,6 +81,7 @@ export async function inspectDomainForDoctor(
       overlays,
       overlaysInTarget: [],
       overlayObstacles: obstacles,
+      detachedOverlays: detached,
     },
   };
 }

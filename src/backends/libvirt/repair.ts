@@ -13,7 +13,7 @@ import { isOutcomeUnknown, thawDomainByHand, VirshError } from '../../libvirt/er
 import { resumeStalled } from '../../libvirt/lifecycle.js';
 import { imagesOf } from '../../libvirt/image-layers.js';
 import { mergeOverlay, type CommitPace } from '../../libvirt/merge-overlays.js';
-import { announceChange, forgetOverlay, settleRecords } from '../../libvirt/still-images.js';
+import { announceChange, forgetOverlay, markTold, settleRecords } from '../../libvirt/still-images.js';
 import { writeJournal } from '../../repository/journal-file.js';
 import type { TargetState } from '../../repository/target.js';
 import { carryOutInTarget, observeRepairs, type RepairReport } from '../repair.js';
@@ -21,17 +21,18 @@ import { removeFromImages } from './offline-bitmaps.js';
 import { orphanBitmaps, redefineOrphan } from './orphan-bitmaps.js';
 import { type DomainSession, stateOf } from './session.js';
 import { endStarted } from './start-paused.js';
-import { removeStrayOverlay } from './stray-overlay.js';
+import { neededLater, removeStrayOverlay } from './stray-overlay.js';
 
 /**
  * What a dead run left, and the checkpoints that libvirt forgot. Of those that go on only a running domain can say if their bitmaps are
  * whole; those that are to go are looked for in the images of one that is off, too.
  */
 export async function observeDomainRepairs(
-  { domain }: Pick<DomainSession, 'domain'>,
+  session: Pick<DomainSession, 'virsh' | 'uuid' | 'domain'>,
   target: TargetState,
   vm: VmState,
 ): Promise<readonly RepairAction[]> {
+  const { domain } = session;
   const actions = await observeRepairs(target, vm);
   const gone = new Set(actions.flatMap((action) => (action.kind === 'remove-bitmap' ? [action.bitmap] : [])));
   const staysAsItIs = !actions.some(({ kind }) => kind === 'end-domain');
@@ -43,16 +44,34 @@ export async function observeDomainRepairs(
   const strays = strayOverlays(domain).filter(
     ({ path }) => !actions.some((each) => 'path' in each && each.path === path),
   );
-  return [
+  return withoutNeeded(session, [
     ...[...actions.slice(0, before), ...orphans, ...strays, ...actions.slice(before)],
     ...lost.filter(({ checkpoint }) => !gone.has(checkpoint)),
-  ];
+  ]);
 }
 
-/** Overlays that tracked, and are in the chain of no disk any more: who has merged them ended before their files were removed. */
-export function strayOverlays({ disks, overlayRecords }: DomainSession['domain']): readonly DeleteOverlay[] {
+/** A disk that was unplugged from the running domain alone has its overlays again when that starts. */
+async function withoutNeeded(
+  session: Pick<DomainSession, 'virsh' | 'uuid'>,
+  actions: readonly RepairAction[],
+): Promise<readonly RepairAction[]> {
+  const needed = await neededLater(session, overlaysToDelete(actions));
+  return actions.filter((each) => each.kind !== 'delete-overlay' || !needed.has(each.path));
+}
+
+function overlaysToDelete(actions: readonly RepairAction[]): readonly string[] {
+  return actions.flatMap((each) => (each.kind === 'delete-overlay' ? [each.path] : []));
+}
+
+/**
+ * Overlays that tracked, and are in the chain of no disk any more: who has merged them ended before their files were removed, or the disk
+ * was detached, which is told once.
+ */
+function strayOverlays({ disks, overlayRecords }: DomainSession['domain']): readonly DeleteOverlay[] {
   const chained = new Set(disks.flatMap((disk) => imagesOf(disk).map(({ path }) => path)));
-  return overlayRecords.flatMap(({ overlay: path }) => (chained.has(path) ? [] : [{ kind: 'delete-overlay', path }]));
+  return overlayRecords.flatMap(({ overlay: path, told }) =>
+    told || chained.has(path) ? [] : [{ kind: 'delete-overlay', path }],
+  );
 }
 
 type DeleteOverlay = Extract<RepairAction, { readonly kind: 'delete-overlay' }>;
@@ -87,11 +106,11 @@ export async function repairDomainAlone(
   session: DomainSession,
   vm: VmState,
 ): Promise<{ readonly vm: VmState; readonly report: RepairReport }> {
-  return carriedOut(session, { target: '', journal: undefined }, vm, repairsAlone(session, vm));
+  return carriedOut(session, { target: '', journal: undefined }, vm, await repairsAlone(session, vm));
 }
 
-export function repairsAlone({ domain }: DomainSession, vm: VmState): readonly RepairAction[] {
-  return [...reconcileVm(vm), ...strayOverlays(domain)];
+export function repairsAlone(session: DomainSession, vm: VmState): Promise<readonly RepairAction[]> {
+  return withoutNeeded(session, [...reconcileVm(vm), ...strayOverlays(session.domain)]);
 }
 
 /**
@@ -152,11 +171,18 @@ async function carriedOut(
         continue;
       case 'delete-overlay': {
         // Of a domain that is off nobody tells all that its disks build on.
-        const why = session.domain.active ? await removeStrayOverlay(session, action.path) : undefined;
-        if (why !== undefined) await forgetOverlay(session, action.path);
-        if (why === null) break;
-        if (why === undefined) waiting.add(action.path);
-        else warnings.push(warning('left-behind', why));
+        const others = [...overlaysToDelete(actions), ...session.domain.overlayRecords.map(({ overlay }) => overlay)];
+        const why = session.domain.active ? await removeStrayOverlay(session, action.path, others) : undefined;
+        if (why === undefined) {
+          waiting.add(action.path);
+          continue;
+        }
+        if (why === null) {
+          await forgetOverlay(session, action.path);
+          break;
+        }
+        warnings.push(warning('left-behind', why));
+        await markTold(session, action.path);
         continue;
       }
       case 'remove-bitmap':

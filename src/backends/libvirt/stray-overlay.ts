@@ -1,7 +1,9 @@
 import { basename } from 'node:path';
 import { type BlockNodeSpec, fileNode, nameOfNode, qcow2Node } from '../../core/block-node.js';
-import type { ImageLayer } from '../../core/overlay-layers.js';
+import { type DetachedOverlay, detachedInWords, detachedTodo } from '../../core/detached-overlay.js';
+import { type ImageLayer, layersOf } from '../../core/overlay-layers.js';
 import { isOverlay } from '../../core/overlay-names.js';
+import { virshCommand } from '../../core/virsh-hint.js';
 import { QmpBackupError } from '../../errors.js';
 import { isThere } from '../../host/is-there.js';
 import { dumpDefinition } from '../../libvirt/domain.js';
@@ -12,19 +14,99 @@ import { isBeingWritten } from '../../qemu-tools/in-use.js';
 import { readHeader } from '../../qemu-tools/examine.js';
 import { imageFile, placeNode } from '../../qemu-tools/image-file.js';
 import { compare } from '../../qemu-tools/steps.js';
+import type { DomainSession } from './session.js';
+
+/**
+ * Overlays of a domain whose disks are attached no more: neither a run that died has left them, nor does anything else hold what is in
+ * them. Of one whose image is attached again without it the repair tells, which compares them.
+ */
+export async function detachedOverlays({ virsh, uuid, domain }: Chained): Promise<readonly DetachedOverlay[]> {
+  const next = parseDomain(await dumpDefinition(virsh, uuid)).disks.map(imagesOf);
+  const attached = await pathsIn(domain.disks.map(imagesOf));
+  const later = next.filter(
+    ([top]) => top.path !== null && !attached.has(top.path) && layersOf([top]).overlays.length > 0,
+  );
+  const atNextStart = later.map(async ([top]): Promise<DetachedOverlay> => {
+    const overlay = top.path ?? '';
+    return { overlay, ...(await belowOf(overlay)), atNextStart: true };
+  });
+  const named = await pathsIn(next);
+  const strays = domain.overlayRecords.filter(({ overlay }) => !attached.has(overlay) && !named.has(overlay));
+  const lowest = strays.map(async ({ overlay, told }): Promise<readonly DetachedOverlay[]> => {
+    const { buildsOn, image } = await belowOf(overlay);
+    const isUsed = image === null || attached.has(image) || named.has(image);
+    if (!(await isThere(overlay)) || (isUsed && !told)) return [];
+    return [{ overlay, buildsOn, image, atNextStart: false }];
+  });
+  const found = (await Promise.all(lowest)).flat();
+  // The one that the guest wrote to last is what the disk is attached by.
+  const below = new Set(found.flatMap(({ buildsOn }) => buildsOn));
+  return [...(await Promise.all(atNextStart)), ...found.filter(({ overlay }) => !below.has(overlay))];
+}
+
+async function belowOf(overlay: string): Promise<Pick<DetachedOverlay, 'buildsOn' | 'image'>> {
+  const chain = await ownChain(overlay);
+  return { buildsOn: chain.slice(0, -1), image: chain.at(-1) ?? null };
+}
+
+/** Which of these overlays that are above no disk some disk has at the next start of the domain. */
+export async function neededLater(
+  { virsh, uuid }: Pick<Chained, 'virsh' | 'uuid'>,
+  overlays: readonly string[],
+): Promise<ReadonlySet<string>> {
+  if (overlays.length === 0) return new Set();
+  const named = await pathsIn(parseDomain(await dumpDefinition(virsh, uuid)).disks.map(imagesOf));
+  return new Set(overlays.filter((path) => named.has(path)));
+}
+
+interface Chained extends Pick<DomainSession, 'virsh' | 'uuid'> {
+  readonly domain: Pick<DomainSession['domain'], 'disks' | 'overlayRecords'>;
+}
+
+/** With those that the headers of our overlays tell, which libvirt may not name of a domain that is off. */
+async function pathsIn(chains: readonly (readonly ImageLayer[])[]): Promise<ReadonlySet<string>> {
+  const named = chains.flat().flatMap(({ path }) => path ?? []);
+  return new Set([...named, ...(await pathsBelow(named))]);
+}
+
+async function pathsBelow(paths: readonly string[]): Promise<ReadonlySet<string>> {
+  return new Set((await Promise.all(paths.map(ownChain))).flat());
+}
+
+/** What is below an overlay of ours, down to the first image that is none. */
+async function ownChain(path: string): Promise<readonly string[]> {
+  if (!isOverlay(basename(path)) || !path.startsWith('/') || !(await isThere(path))) return [];
+  const below = await backingOf(path);
+  return below === null ? [] : [below, ...(await ownChain(below))];
+}
 
 /**
  * Removes an overlay that is in no chain of a running domain, where the image below it is in one and holds what it holds: it was merged, or
  * nobody ever wrote to it. The disk of any other may have been detached, or the domain defined anew, and it is all that there is of what a
- * guest wrote. Resolves to why it is left, in words.
+ * guest wrote, with what it builds on: `others` are overlays that may build on this one. Resolves to why it is left, in words.
  */
-export async function removeStrayOverlay(session: MergingDomain, path: string): Promise<string | null> {
+export async function removeStrayOverlay(
+  session: MergingDomain,
+  path: string,
+  others: readonly string[],
+): Promise<string | null> {
   if (!isOverlay(basename(path)) || !path.startsWith('/') || !(await isThere(path))) return null;
   const { virsh, uuid } = session;
   const [live, next] = await Promise.all([virsh('dumpxml', [], { domain: uuid }), dumpDefinition(virsh, uuid)]);
   const layers = layersIn(live);
-  if ([...layers, ...layersIn(next)].some((each) => each.path === path)) return `${path} is needed by the domain`;
+  if ((await pathsIn([layers, ...parseDomain(next).disks.map(imagesOf)])).has(path))
+    return `${path} is needed by the domain`;
   if (await isBeingWritten(path)) return `${path} is open in a QEMU, and libvirt knows nothing of it`;
+  for (const other of others) {
+    if (other !== path && (await ownChain(other)).includes(path))
+      return `${other} builds on ${path}, which stays with it`;
+  }
+  const { buildsOn, image } = await belowOf(path);
+  if (image !== null && !layers.some((each) => each.path === image)) {
+    const detached: DetachedOverlay = { overlay: path, buildsOn, image, atNextStart: false };
+    const attach = virshCommand(session.domain.connect, 'attach-disk', session.domain.name);
+    return `${detachedInWords(detached)}. ${detachedTodo(detached, attach)}`;
+  }
   const why = await whyNotMerged(path, layers);
   if (why !== null) return `${path} is above no disk of the domain, and ${why}; remove it when no disk needs it`;
   await removeOverlayFile(path);

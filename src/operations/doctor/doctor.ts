@@ -182,7 +182,13 @@ async function inspectDomain(
     agent: undefined,
     probed: folder === null ? null : await probe(folder, undefined),
     way: {
-      observe: (target) => observeDomainRepairs(session, target, facts.state),
+      observe: async (target) => {
+        const known = isFailure(facts.detachedOverlays) ? [] : facts.detachedOverlays;
+        const detached = new Set(known.flatMap(({ overlay, buildsOn }) => [overlay, ...buildsOn]));
+        const repairs = await observeDomainRepairs(session, target, facts.state);
+        // No run that died has left them, and nothing repairs them.
+        return repairs.filter((each) => each.kind !== 'delete-overlay' || !detached.has(each.path));
+      },
       fleecing,
     },
   };

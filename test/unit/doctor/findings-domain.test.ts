@@ -27,6 +27,7 @@ function domainFacts(more: Partial<DomainFacts> = {}, state: Partial<DomainFacts
     overlays: [],
     overlaysInTarget: [],
     overlayObstacles: [],
+    detachedOverlays: [],
     ...more,
   };
 }
@@ -187,6 +188,18 @@ describe('the folder of overlays that track', () => {
     expect(found({ overlays: [space], overlaysInTarget })).toEqual([
       expect.stringMatching(/^warning overlays: .*inside of the target .* another --overlay-dir.* consolidate-source$/),
       expect.stringMatching(/^info overlays: /),
+    ]);
+  });
+
+  it('may hold what a disk needs that is attached no more, which nothing removes', () => {
+    const detached = { overlay: '/o/a.overlay', buildsOn: [], image: '/i/a.raw', atNextStart: false };
+    expect(found({ detachedOverlays: [detached] })).toEqual([
+      expect.stringMatching(
+        /^warning overlays: \/o\/a.overlay holds what the guest wrote to a disk that is attached no more.* \/i\/a.raw lacks -> .*virsh attach-disk \S+ \/o\/a.overlay TARGET .*Nothing removes it/,
+      ),
+    ]);
+    expect(found({ detachedOverlays: [{ ...detached, atNextStart: true }] })).toEqual([
+      expect.stringMatching(/^info overlays: .*the next start of the domain attaches it again -> Keep it/),
     ]);
   });
 

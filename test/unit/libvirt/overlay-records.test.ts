@@ -12,7 +12,7 @@ const RECORDS: readonly OverlayRecord[] = [
     ],
     changing: true,
   },
-  { overlay: '/o/b', below: [], changing: false },
+  { overlay: '/o/b', below: [], changing: false, told: true },
 ];
 
 async function said(active: boolean, records: readonly OverlayRecord[]): Promise<readonly string[]> {

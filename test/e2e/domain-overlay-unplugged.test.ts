@@ -1,0 +1,146 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { expectCli } from '../support/cli.js';
+import { createImage } from '../support/lab/disk-images.js';
+import { expectPattern, flush, write } from '../support/lab/guest-writes.js';
+import { run } from '../support/lab/programs.js';
+import { type OverlaidDomain, overlaidDomain } from '../support/overlaid-domain.js';
+import { patient } from '../support/patience.js';
+import { startRun } from '../support/running-backup.js';
+import { useLibvirt } from '../support/use-libvirt.js';
+
+/** Disks that are unplugged and plugged in while overlays are above their images: no write is lost, and backups go on. */
+const MiB = 1024 * 1024;
+const lab = useLibvirt();
+
+/** With a guest, which has to let go of a disk. */
+const withGuest = (): Promise<OverlaidDomain> => overlaidDomain(lab, { guest: true });
+
+async function unplug(vm: OverlaidDomain, disk: string, ...how: string[]): Promise<void> {
+  await flush(vm.domain, disk);
+  await lab.virsh(['detach-disk', vm.domain.uuid, disk, '--live', ...how]);
+  const attached = async (): Promise<string> => (await lab.virsh(['domblklist', vm.domain.uuid])).stdout;
+  await expect.poll(attached, { timeout: patient(60_000), interval: 200 }).not.toMatch(new RegExp(`^ ${disk} `, 'm'));
+}
+
+async function plugIn(vm: OverlaidDomain, disk: string, file: string, ...how: string[]): Promise<void> {
+  const asQcow2 = ['--subdriver', 'qcow2', '--targetbus', 'virtio'];
+  await lab.virsh(['attach-disk', vm.domain.uuid, file, disk, ...asQcow2, ...how]);
+}
+
+/** Also where the definition for the next start has another. */
+async function topOf(vm: OverlaidDomain, disk: string, ...which: string[]): Promise<string> {
+  const { stdout } = await lab.virsh(['domblklist', vm.domain.uuid, ...which]);
+  return new RegExp(`^ ${disk} +(\\S+)`, 'm').exec(stdout)?.[1] ?? '';
+}
+
+const doctor = async (vm: OverlaidDomain): Promise<string> =>
+  (await expectCli(0, [...vm.vm, 'doctor', '--target', vm.target])).stdout;
+
+const levelsOf = ({ point }: { readonly point: { readonly disks: readonly { disk: string; level: string }[] } }) =>
+  point.disks.map(({ disk, level }) => `${disk} ${level}`);
+
+const reasonsOf = async (vm: OverlaidDomain, ...more: string[]): Promise<string> => {
+  const asked = ['backup', '--target', vm.target, '--method', 'overlay', '--track', 'overlay', '--level', 'inc'];
+  return (await expectCli(0, [...vm.vm, ...asked, '--overlay-dir', vm.overlays, ...more])).stderr;
+};
+
+describe('between two runs', () => {
+  it('a disk that is unplugged from the running domain keeps its overlay, and goes on with it', async () => {
+    const vm = await withGuest();
+    await vm.writeAll(1, 0x11);
+    await vm.track('auto');
+    await vm.writeAll(2, 0x12);
+    const overlay = await topOf(vm, 'vdb');
+    await unplug(vm, 'vdb');
+    const told = await doctor(vm);
+    expect(told).not.toContain('a run that died');
+    expect(told).toContain(`${overlay} holds what the guest wrote to a disk that is attached no more`);
+    expect(told).toMatch(/^info .*the next start of the domain attaches it again/m);
+    const without = await reasonsOf(vm);
+    expect(without).toMatch(/^vda: INC, changes since/m);
+    expect(without).not.toMatch(/^warning/m);
+    const merged = await expectCli(0, [...vm.vm, 'consolidate-source']);
+    expect(merged.stderr).toMatch(/warning: .*attached no more.*run this again when the disk is attached/);
+    expect(await topOf(vm, 'vda')).toBe(vm.imageOf('vda'));
+
+    await plugIn(vm, 'vdb', overlay);
+    await expectPattern(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x12 });
+    await vm.writeAll(3, 0x13);
+    const fresh = join(lab.dir, 'images', `${vm.domain.name}-vdd`);
+    await createImage({ file: fresh, format: 'qcow2', size: 4 * MiB });
+    await plugIn(vm, 'vdd', fresh, '--persistent');
+    await write(vm.domain, 'vdd', { offset: 0, length: MiB, pattern: 0x14 });
+    const reasons = await reasonsOf(vm, '--level', 'auto');
+    // What is below it stood still all the time.
+    expect(reasons).toMatch(/^vdb: INC, changes since FULL/m);
+    expect(reasons).toMatch(/^vdd: FULL/m);
+    await vm.expectRestored();
+    expect(levelsOf(await vm.track('inc'))).toEqual(['vda inc', 'vdb inc', 'vdc inc', 'vdd inc']);
+    await expectCli(0, [...vm.vm, 'consolidate-source']);
+    await vm.expectLayers(0);
+    expect(await topOf(vm, 'vdd')).toBe(fresh);
+  });
+
+  it('of one that is unplugged for good doctor tells what its overlay is, for as long as it is there', async () => {
+    const vm = await withGuest();
+    await vm.writeAll(1, 0x21);
+    await vm.track('auto');
+    await vm.writeAll(2, 0x22);
+    const overlay = await topOf(vm, 'vdb');
+    await unplug(vm, 'vdb', '--config');
+    const expectTold = async (): Promise<void> => {
+      const told = await doctor(vm);
+      expect(told).not.toContain('a run that died');
+      expect(told).toMatch(/^warning .*holds what the guest wrote to a disk that is attached no more/m);
+      expect(told).toContain(`attach-disk ${vm.domain.name} ${overlay} TARGET`);
+    };
+    await expectTold();
+    expect(await reasonsOf(vm)).toContain(`warning: ${overlay} holds what the guest wrote`);
+    // A run tells it once.
+    expect(await reasonsOf(vm)).not.toContain(overlay);
+    await expectTold();
+    await vm.domain.destroy();
+    await expectTold();
+    await vm.domain.start();
+    await expectTold();
+
+    await plugIn(vm, 'vdb', overlay, '--persistent');
+    expect(await doctor(vm)).not.toContain('attached no more');
+    expect(await reasonsOf(vm)).toMatch(/^vdb: INC, changes since FULL/m);
+    await expectCli(0, [...vm.vm, 'consolidate-source']);
+    await vm.expectLayers(0);
+    await vm.expectRestored();
+    await vm.domain.destroy();
+    await vm.domain.start();
+    await expectPattern(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x22 });
+  });
+});
+
+it('an empty overlay stays while another one builds on it, whose disk is on its image alone', async () => {
+  const vm = await overlaidDomain(lab);
+  for (let at = 1; at < 5; at += 1) await vm.writeAll(at, at);
+  await vm.track('auto');
+  for (const disk of ['vda', 'vdc']) await write(vm.domain, disk, { offset: 8 * MiB, length: 8 * MiB, pattern: 0x41 });
+  const lower = await topOf(vm, 'vdb');
+  const asked = ['backup', '--target', vm.target, '--method', 'overlay', '--track', 'overlay', '--level', 'inc'];
+  const running = startRun([...vm.vm, ...asked, '--overlay-dir', vm.overlays, '--speed-limit', '1M']);
+  await expect.poll(() => topOf(vm, 'vdb'), { timeout: patient(60_000), interval: 50 }).not.toBe(lower);
+  running.kill('SIGKILL');
+  await running.ended;
+  await write(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x42 });
+  await flush(vm.domain, 'vdb');
+  const upper = await topOf(vm, 'vdb');
+  await vm.domain.destroy();
+  await lab.virsh(['detach-disk', vm.domain.uuid, 'vdb', '--config']);
+  const image = [vm.imageOf('vdb'), 'vdb', '--subdriver', 'raw', '--targetbus', 'virtio', '--config'];
+  await lab.virsh(['attach-disk', vm.domain.uuid, ...image]);
+  await vm.domain.start();
+  const { stderr } = await expectCli(0, [...vm.vm, 'recover', '--target', vm.target]);
+  expect(stderr).toContain(`${upper} builds on ${lower}`);
+  expect([upper, lower].map(existsSync)).toEqual([true, true]);
+  await vm.domain.destroy();
+  const pattern = ['-f', 'qcow2', '-c', `read -P 0x42 ${2 * MiB} ${MiB}`, upper];
+  expect((await run('qemu-io', pattern)).stdout).not.toMatch(/failed/);
+});
