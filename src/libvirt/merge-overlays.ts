@@ -37,17 +37,26 @@ export interface CommitPace {
   readonly hurry?: AbortSignal;
 }
 
-/** The images of a disk at this moment, the uppermost first. */
-export async function layersNow({ virsh, uuid }: MergingDomain, target: string): Promise<ImageLayers> {
+/** The images of a disk at this moment, the uppermost first; null where it is attached no more. */
+export async function layersIfAttached(
+  { virsh, uuid }: Pick<MergingDomain, 'virsh' | 'uuid'>,
+  target: string,
+): Promise<ImageLayers | null> {
   const { disks } = parseDomain(await virsh('dumpxml', [], { domain: uuid }));
   const disk = disks.find((each) => each.target === target);
-  if (disk) return imagesOf(disk);
+  return disk ? imagesOf(disk) : null;
+}
+
+/** As `layersIfAttached`. @throws QmpBackupError `failed` where it is attached no more */
+export async function layersNow(session: MergingDomain, target: string): Promise<ImageLayers> {
+  const layers = await layersIfAttached(session, target);
+  if (layers) return layers;
   throw new QmpBackupError('failed', `the domain has no disk ${target} any more`);
 }
 
 /**
- * Commits one overlay of ours into the image below it, and removes its file. One that is in no chain any more needs nothing. What a
- * run that died has begun of that is finished first.
+ * Commits one overlay of ours into the image below it, and removes its file. One that is in no chain any more needs nothing, nor does
+ * a disk that is attached no more: its overlays stay as they are. What a run that died has begun of that is finished first.
  *
  * @throws QmpBackupError `unsafe` where the domain is off, or somebody else has put something above it, or a snapshot into it; `failed`
  * where the commit failed
@@ -58,6 +67,7 @@ export async function mergeOverlay(
   name: string,
   options: CommitPace = {},
 ): Promise<void> {
+  if ((await layersIfAttached(session, target)) === null) return;
   await finishCommit(session, target);
   const layers = await layersNow(session, target);
   const { overlays, above } = layersOf(layers);
@@ -92,6 +102,7 @@ export async function mergeAllOverlays(
   target: string,
   options: CommitPace = {},
 ): Promise<readonly string[]> {
+  if ((await layersIfAttached(session, target)) === null) return [];
   await finishCommit(session, target);
   const { overlays, above, image } = layersOf(await layersNow(session, target));
   const [top] = overlays;

@@ -5,7 +5,7 @@ import { expectCli } from '../support/cli.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { expectPattern, flush, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
-import { type OverlaidDomain, overlaidDomain } from '../support/overlaid-domain.js';
+import { type OverlaidDomain, overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
 import { patient } from '../support/patience.js';
 import { startRun } from '../support/running-backup.js';
 import { useLibvirt } from '../support/use-libvirt.js';
@@ -115,6 +115,43 @@ describe('between two runs', () => {
     await vm.domain.destroy();
     await vm.domain.start();
     await expectPattern(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x22 });
+  });
+});
+
+describe('while a run copies', () => {
+  it.each([
+    ['a copy', ['--level', 'copy'], 0],
+    ['a FULL that tracks', ['--track', 'overlay', '--level', 'full'], 1],
+    ['an INC', ['--track', 'overlay', '--level', 'inc'], 1],
+  ] as const)('%s of a disk that is unplugged ends, and the others are as they were', async (_, how, before) => {
+    const vm = await withGuest();
+    await vm.writeAll(1, 0x31);
+    if (before === 1) await vm.track('auto');
+    const running = await vm.slowly(...how);
+    await vm.writeAll(2, 0x32);
+    await unplug(vm, 'vdb');
+    const overlay = await topOf(vm, 'vdb', '--inactive');
+    const { exitCode, stdout, stderr } = await running.ended;
+    expect(exitCode).toBe(1);
+    expect(stdout).toMatch(/vdb was detached while it was copied/);
+    expect(stdout).toContain(overlay);
+    expect(stderr).not.toMatch(/^warning/m);
+    for (const disk of ['vda', 'vdc']) expect(await vm.chainOf(disk)).toHaveLength(1 + before);
+    expect(await doctor(vm)).not.toContain('a run that died');
+
+    const reasons = await reasonsOf(vm, '--level', 'auto');
+    if (before === 1) expect(reasons).toMatch(/^vda: INC, changes since FULL[^]*^vdc: INC, changes since FULL/m);
+    await plugIn(vm, 'vdb', overlay);
+    await expectPattern(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x32 });
+    await vm.writeAll(3, 0x33);
+    await vm.track('auto');
+    await vm.expectRestored();
+    await vm.expectLayers(1);
+    await expectCli(0, [...vm.vm, 'consolidate-source']);
+    await vm.expectLayers(0);
+    for (const disk of OVERLAID) {
+      await expectPattern(vm.domain, disk, { offset: 2 * MiB, length: MiB, pattern: 0x32 });
+    }
   });
 });
 

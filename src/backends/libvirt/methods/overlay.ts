@@ -12,8 +12,15 @@ import { messageOf, QmpBackupError } from '../../../errors.js';
 import { isInMemory } from '../../../host/mounts.js';
 import type { CopyGuard } from '../../../guards/copy-guard.js';
 import { startOverlayGuard } from '../../../guards/overlay-guard.js';
+import { parseDomain } from '../../../libvirt/domain-xml.js';
 import type { ImageLayers } from '../../../libvirt/image-layers.js';
-import { layersNow, mergeAllOverlays, mergeOverlay, type CommitPace } from '../../../libvirt/merge-overlays.js';
+import {
+  layersIfAttached,
+  layersNow,
+  mergeAllOverlays,
+  mergeOverlay,
+  type CommitPace,
+} from '../../../libvirt/merge-overlays.js';
 import { recordOverlays } from '../../../libvirt/still-images.js';
 import { takeSnapshot } from '../../../libvirt/snapshot.js';
 import { OWN_CLUSTERS } from '../../../nbd/meta-contexts.js';
@@ -114,6 +121,8 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
     if (found) return found;
     throw new QmpBackupError('failed', `${disk} is not in the plan`);
   };
+  // Also those that were plugged in since the domain was looked at, to which libvirt would give overlays of its own choice.
+  let attached: readonly string[] = domain.disks.map(({ target }) => target);
   const servers: QemuNbd[] = [];
   const serve = async (node: BlockNodeSpec, ownClusters: boolean): Promise<NbdSource> => {
     const server = await startQemuNbd({
@@ -157,6 +166,7 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
     // After the repairs, which may have merged what a run that died has left.
     ready: async () => {
       for (const disk of disks) disk.still = await layersNow(run.session, disk.target);
+      attached = parseDomain(await virsh('dumpxml', [], { domain: uuid })).disks.map(({ target }) => target);
       if (!tracks) return;
       await warnWhereTight(run, planned);
       for (const folder of places.filter(isInMemory)) run.warn(warning('overlay-in-memory', inMemoryInWords(folder)));
@@ -164,9 +174,7 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
     begin: () =>
       takeSnapshot(virsh, uuid, {
         disks: disks.map(({ target, path }) => ({ target, overlay: path })),
-        without: domain.disks
-          .map(({ target }) => target)
-          .filter((each) => !disks.some(({ target }) => target === each)),
+        without: attached.filter((each) => !disks.some(({ target }) => target === each)),
       }),
     adviceFor: (words) =>
       /No such file or directory|Not a directory|Permission denied|Read-only/.test(words)
@@ -256,7 +264,12 @@ async function wholeOf({ still: [top] }: Overlaid): Promise<BlockNodeSpec> {
 
 /** Somebody else may commit an overlay, by which what is below it moves. */
 async function requireAbove({ session }: DomainRun, { target, path, still }: Overlaid): Promise<void> {
-  const now = await layersNow(session, target);
+  const now = await layersIfAttached(session, target);
+  if (now === null) {
+    throw new QmpBackupError('failed', `${target} was detached while it was copied`, {
+      hint: `No point was made, and the other disks are as they were; the next run goes on with them. What the guest wrote to ${target} last is in ${path}: attach the disk by that file, never by the image below it alone.`,
+    });
+  }
   if (now[0].path === path && now[1]?.path === still[0].path) return;
   throw new QmpBackupError('failed', `somebody has changed the images of ${target} while they were copied`, {
     hint: `No point was made. See what it runs on: ${virshCommand(session.domain.connect, 'domblklist', session.domain.name)}`,
