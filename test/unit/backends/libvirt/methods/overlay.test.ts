@@ -3,6 +3,7 @@ import type { DomainRun } from '../../../../../src/backends/libvirt/domain-metho
 import { overlayMethod } from '../../../../../src/backends/libvirt/methods/overlay.js';
 import type { Planned } from '../../../../../src/backends/backup-run.js';
 import { parseDomain } from '../../../../../src/libvirt/domain-xml.js';
+import type { Virsh } from '../../../../../src/libvirt/virsh.js';
 import { source } from '../../../../support/builders.js';
 
 function domainXml(...targets: readonly string[]): string {
@@ -15,12 +16,8 @@ function domainXml(...targets: readonly string[]): string {
 
 it('a disk that was plugged in since the domain was looked at is in no snapshot, and one that was unplugged is not named', async () => {
   const documents: string[] = [];
-  const virsh = (
-    command: string,
-    _args: readonly string[] = [],
-    call: { readonly documents?: Readonly<Record<string, string>> } = {},
-  ): Promise<string> => {
-    if (command === 'snapshot-create') documents.push(...Object.values(call.documents ?? {}));
+  const virsh: Virsh = (command, ...more) => {
+    if (command === 'snapshot-create') documents.push(...Object.values(more[1]?.documents ?? {}));
     return Promise.resolve(command === 'dumpxml' ? domainXml('vda', 'vdd') : '');
   };
   const run = {
