@@ -111,3 +111,28 @@ describe('overlays and backups in one folder', () => {
     expect((await expectCli(0, [...vm.vm, 'doctor', '--target', target])).stdout).not.toMatch(/is inside of/);
   });
 });
+
+it('a folder of overlays that is not there while the domain is off: it has what the guest wrote since the last run', async () => {
+  const vm = await tracked();
+  await vm.writeAll(2, 0x22);
+  await vm.domain.destroy();
+  const elsewhere = `${vm.overlays}-elsewhere`;
+  await rename(vm.overlays, elsewhere);
+  const asked = [...vm.vm, 'backup', '--target', vm.target];
+  const tracking = ['--method', 'overlay', '--track', 'overlay', '--overlay-dir', vm.overlays];
+  for (const more of [[], ['--dry-run'], tracking]) {
+    const { stderr } = await expectCli(13, [...asked, ...more]);
+    expect(stderr).toMatch(/vda is on the overlay .*not there: it holds all that the guest wrote since the last run/);
+    expect(stderr).toContain(`Mount ${vm.overlays} again`);
+    expect(stderr).toContain('Do not start the domain on the image below the overlay');
+  }
+  const { stdout } = await expectCli(1, [...vm.vm, 'doctor', '--target', vm.target]);
+  const lines = stdout.split('\n').filter((line) => /^error +vd[abc]: /.test(line));
+  expect(lines).toHaveLength(3);
+  for (const line of lines)
+    expect(line).toMatch(/all that the guest wrote since the last run .*Mount .* again, .*Do not start the domain/);
+  await rename(elsewhere, vm.overlays);
+  await vm.domain.start();
+  await vm.track('inc');
+  await vm.expectRestored();
+});

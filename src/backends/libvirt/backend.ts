@@ -19,6 +19,7 @@ import { endForeignJob } from './foreign-job.js';
 import { checkDomainFreeze } from './freeze-domain.js';
 import { seeDomain } from './inspect.js';
 import { plannedByOverlay } from './methods/overlay.js';
+import { missingOverlay } from './missing-overlay.js';
 import { PULL } from './methods/pull.js';
 import { offlineDomain } from './offline-domain.js';
 import { withOrphanBitmaps } from './orphan-bitmaps.js';
@@ -57,13 +58,17 @@ export async function openDomainBackend(
   const way: Way = { method, startPaused, include, exclude, signal };
   if (session.domain.active) refuseForeignJob(session, { mayEndBackups: killJob });
   refuseDomainState(session.domain);
-  if (!session.domain.active && track === 'overlay') refuseTracking(session);
+  if (!session.domain.active && track === 'overlay') await refuseTracking(session);
   if (!session.domain.active) return offlineDomainBackend(session, way);
   return runningDomainBackend(session, way);
 }
 
 /** libvirt takes snapshots of all disks at one instant while a domain runs. */
-function refuseTracking({ domain }: BackupSession): never {
+async function refuseTracking({ domain }: BackupSession): Promise<never> {
+  for (const disk of domain.disks) {
+    const missing = await missingOverlay(disk);
+    if (missing) throw new QmpBackupError('unsafe', missing.why, { hint: missing.todo });
+  }
   const start = virshCommand(domain.connect, 'start', domain.name);
   throw new QmpBackupError('unsafe', `--track overlay: the domain ${domain.name} is off (${domain.state})`, {
     hint: `Nothing was changed. Start it (${start}), or leave --track out: its images are then read as they lie.`,

@@ -12,6 +12,7 @@ import type { BackupOptions } from '../backup-options.js';
 import { offlineSource } from '../images/source.js';
 import type { OfflineVm } from '../images/vm.js';
 import { definitionOf } from './definition.js';
+import { missingOverlay } from './missing-overlay.js';
 import { domainImage, isImage } from './offline-image.js';
 import { type BackupSession, type DomainSession, sourceOf, vmStateOf } from './session.js';
 
@@ -68,7 +69,17 @@ export async function inspectOfflineDomain(
     if (choice.startPaused) return disk;
     return { ...disk, bitmaps: [], unreadable: { why: seen.failed, todo: seen.hint ?? '' } };
   });
-  return { state: { ...state, disks }, saved, instead };
+  return {
+    state: { ...state, disks: await eachDisk(disks, (disk) => withMissingOverlay(session, disk)) },
+    saved,
+    instead,
+  };
+}
+
+async function withMissingOverlay({ domain }: DomainSession, disk: SourceDisk): Promise<SourceDisk> {
+  const defined = disk.unreadable && domain.disks.find(({ target }) => target === disk.address);
+  const missing = defined && (await missingOverlay(defined));
+  return missing ? { ...disk, unreadable: missing } : disk;
 }
 
 type Choice = Pick<BackupOptions, 'include' | 'exclude' | 'startPaused'>;
