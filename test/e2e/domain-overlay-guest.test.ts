@@ -1,13 +1,14 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { expectCli, startCli } from '../support/cli.js';
+import { expectCli } from '../support/cli.js';
 import { checkFs, checkWrittenFiles } from '../support/lab/compare.js';
 import { makeExt4 } from '../support/lab/disk-images.js';
 import { flush } from '../support/lab/guest-writes.js';
 import type { DomainDisk, LabDomain } from '../support/lab/libvirt-domain.js';
 import { run } from '../support/lab/programs.js';
 import { patient } from '../support/patience.js';
+import { startRun } from '../support/running-backup.js';
 import { type BackupAnswer, textsOf } from '../support/scenario.js';
 import { useLibvirt, useSmallFolder } from '../support/use-libvirt.js';
 
@@ -141,19 +142,21 @@ describe('the folder of the overlays gets full', () => {
     const slow = ['--overlay-dir', small(), '--speed-limit', '4K', '--no-digest'];
     for (const reserve of ['16M', '0']) {
       const args = ['--connect', lab.uri, '--domain', 'full', 'backup', '--target', vm.target, '--level', 'full'];
-      const tool = startCli([...args, '--method', 'overlay', ...slow, '--reserve', reserve]);
+      const tool = startRun([...args, '--method', 'overlay', ...slow, '--reserve', reserve]);
       await expect
         .poll(async () => (await vm.layersOf('vdb')).length, { timeout: patient(60_000), interval: 200 })
         .toBe(2);
       const written = domain.guest.run(big, { deadlineMs: patient(200_000) });
+      // Where the test fails before it is waited for, its guest is ended, and the cause is what failed.
+      written.catch(() => undefined);
       if (reserve === '0') {
         const state = async (): Promise<string> => (await lab.virsh(['domstate', domain.uuid, '--reason'])).stdout;
         await expect.poll(state, { timeout: patient(60_000) }).toMatch(/paused \(I\/O error\)/);
         tool.kill('SIGTERM');
-        expect((await tool).exitCode).toBe(143);
+        expect((await tool.ended).exitCode).toBe(143);
       } else {
-        const { exitCode, stderr } = await tool;
-        expect(`${exitCode} ${String(stderr)}`).toMatch(/^1 [^]*the space on the scratch space .* runs out/);
+        const { exitCode, stderr } = await tool.ended;
+        expect(`${exitCode} ${stderr}`).toMatch(/^1 [^]*the space on the scratch space .* runs out/);
       }
       await written;
       expect(await domain.state()).toBe('running');
