@@ -179,8 +179,19 @@ async function waitJitter(
 /** The next moment at which the clock shows that time, counted from the start of the run. */
 function deadlineOf({ notAfter }: RunSettings, begun: Date): Date | null {
   if (notAfter === null) return null;
-  const deadline = new Date(begun);
-  deadline.setHours(Math.floor(notAfter / 60), notAfter % 60, 0, 0);
-  if (deadline <= begun) deadline.setDate(deadline.getDate() + 1);
-  return deadline;
+  const today = new Date(begun);
+  today.setHours(Math.floor(notAfter / 60), notAfter % 60, 0, 0);
+  const tomorrow = new Date(today);
+  tomorrow.setDate(tomorrow.getDate() + 1);
+  return [today, shownAgain(today)].find((moment) => moment > begun) ?? tomorrow;
+}
+
+const DAY_MS = 86_400_000;
+
+/** When a clock that is put back shows that time once more; `moment` itself where it does not. */
+function shownAgain(moment: Date): Date {
+  const tomorrow = new Date(moment.getTime() + DAY_MS);
+  const again = new Date(moment.getTime() + (tomorrow.getTimezoneOffset() - moment.getTimezoneOffset()) * 60_000);
+  const isSame = again.getHours() === moment.getHours() && again.getMinutes() === moment.getMinutes();
+  return isSame ? again : moment;
 }

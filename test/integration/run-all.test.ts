@@ -79,6 +79,11 @@ it.each([
   ['2027-03-27T22:00:00Z', '06:00', '2027-03-28T04:00:00Z'],
   ['2026-10-24T21:00:00Z', '06:00', '2026-10-25T05:00:00Z'],
   ['2027-03-27T22:00:00Z', '02:30', '2027-03-28T01:30:00Z'],
+  // In the hour that the clock shows twice: before and after 2:45 of the first, and in the second.
+  ['2026-10-25T00:30:00Z', '02:45', '2026-10-25T00:45:00Z'],
+  ['2026-10-25T00:50:00Z', '02:45', '2026-10-25T01:45:00Z'],
+  ['2026-10-25T01:30:00Z', '02:45', '2026-10-25T01:45:00Z'],
+  ['2026-10-25T01:50:00Z', '02:45', '2026-10-26T01:45:00Z'],
   ['2027-07-01T22:30:00Z', '00:30', '2027-07-02T22:30:00Z'],
 ])('begun in Berlin at %s with not-after %s nothing is begun after %s', async (begun, notAfter, deadline) => {
   vi.stubEnv('TZ', 'Europe/Berlin');
