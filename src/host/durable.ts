@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -9,6 +10,8 @@ import { type Owner, setOwnership } from './ownership.js';
 interface NewFile {
   readonly mode: number;
   readonly owner?: Owner | undefined;
+  /** No lock keeps others from replacing it at the same time; what a crash leaves is then replaced by none. */
+  readonly isContended?: boolean;
 }
 
 /**
@@ -33,10 +36,10 @@ export function replaceUnflushed(path: string, content: string | Uint8Array, fil
 async function replaceBy(
   path: string,
   content: string | Uint8Array,
-  { mode, owner }: NewFile,
+  { mode, owner, isContended = false }: NewFile,
   flush: (handle: FileHandle) => Promise<void>,
 ): Promise<void> {
-  const temporary = temporaryOf(path);
+  const temporary = temporaryOf(isContended ? `${path}.${randomUUID()}` : path);
   try {
     await rm(temporary, { force: true });
     // Exclusive: never through a link that somebody put there.

@@ -77,7 +77,7 @@ async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
   if (status.vms.length === 0 && asked.failures.length === 0) throw hasNoVm();
   if (prometheus === '-') putAnswer(prometheusText(status, now));
   else if (prometheus !== undefined)
-    await replaceFile(resolve(prometheus), prometheusText(status, now), { mode: 0o644 });
+    await replaceFile(resolve(prometheus), prometheusText(status, now), { mode: 0o644, isContended: true });
   if (prometheus !== '-') {
     context.answer(
       (warnings) => statusDocument(status, { config: asked.config, at: now }, warnings),

@@ -31,6 +31,15 @@ describe('replaceFile', () => {
     expect(await readdir(folder)).toEqual(['a']);
   });
 
+  it('lets many replace a file at once where no lock keeps them from it', async () => {
+    const folder = await scratch();
+    const path = join(folder, 'a');
+    const texts = Array.from({ length: 20 }, (_, number) => `${number}`.repeat(100_000));
+    await Promise.all(texts.map((text) => replaceFile(path, text, { mode: 0o600, isContended: true })));
+    expect(texts).toContain(await readFile(path, 'utf8'));
+    expect(await readdir(folder)).toEqual(['a']);
+  });
+
   it('does not write through a link in the temporary place', async () => {
     const folder = await scratch();
     const victim = join(folder, 'victim');
