@@ -1,3 +1,4 @@
+import { counted } from '../core/counted.js';
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
@@ -164,10 +165,6 @@ function copiedBytes({ disks }: NonNullable<BackupDocument['point']>): number {
   return disks.reduce((sum, { changed }) => sum + changed, 0);
 }
 
-function pointsText(count: number): string {
-  return count === 1 ? '1 point' : `${count} points`;
-}
-
 function ofPrune({ histories, dryRun }: PruneDocument): Told {
   const points = histories.flatMap((each) => each.points);
   const gone = points.filter(({ kept }) => !kept).length;
@@ -179,8 +176,8 @@ function ofPrune({ histories, dryRun }: PruneDocument): Told {
       ...(missing === null ? [] : [`${formatBytes(missing)} less is free than keep.free asks for`]),
     ]),
     summary: dryRun
-      ? `would keep ${pointsText(stay)} and drop ${gone}, ${formatBytes(freed)} would be free`
-      : `${pointsText(stay)} kept, ${gone} gone, ${formatBytes(freed)} freed`,
+      ? `would keep ${counted(stay, 'point')} and drop ${gone}, ${formatBytes(freed)} would be free`
+      : `${counted(stay, 'point')} kept, ${gone} gone, ${formatBytes(freed)} freed`,
   };
 }
 
@@ -192,7 +189,7 @@ function ofVerify({ targets }: VerifyDocument): Told {
   return {
     findings: errors.map(({ what }) => what),
     summary: [
-      `${points} points looked at`,
+      `${counted(points, 'point')} looked at`,
       ...(bytes > 0 ? [`${formatBytes(bytes)} read`] : []),
       ...booted.map(
         ({ point, afterMs }) => `${point} has booted${afterMs === null ? '' : ` in ${formatDuration(afterMs)}`}`,

@@ -1,3 +1,4 @@
+import { counted } from './counted.js';
 import type { Catalog } from './catalog.js';
 
 /**
@@ -19,5 +20,5 @@ function isRetired({ retiredFiles = [] }: Catalog, disk: string, file: string): 
 /** `of 3 points, the newest of 2026-11-21T12:00:00.000Z` */
 export function describeCatalog({ points }: Catalog): string {
   const newest = points.at(-1);
-  return newest ? `of ${points.length} points, the newest of ${newest.createdAt}` : 'without a point';
+  return newest ? `of ${counted(points.length, 'point')}, the newest of ${newest.createdAt}` : 'without a point';
 }

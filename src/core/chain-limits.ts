@@ -1,3 +1,4 @@
+import { counted } from './counted.js';
 import { parseISO } from 'date-fns/parseISO';
 import { QmpBackupError } from '../errors.js';
 import type { Catalog } from './catalog.js';
@@ -97,8 +98,4 @@ const DAY_MS = 24 * HOUR_MS;
 
 function inWords(age: number): string {
   return age < 2 * DAY_MS ? counted(Math.floor(age / HOUR_MS), 'hour') : counted(Math.floor(age / DAY_MS), 'day');
-}
-
-function counted(count: number, unit: string): string {
-  return `${count} ${unit}${count === 1 ? '' : 's'}`;
 }

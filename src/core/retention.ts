@@ -1,3 +1,4 @@
+import { counted } from './counted.js';
 import { getISOWeek } from 'date-fns/getISOWeek';
 import { getISOWeekYear } from 'date-fns/getISOWeekYear';
 import { parseISO } from 'date-fns/parseISO';
@@ -187,7 +188,7 @@ function keptWithin([newest, ...others]: readonly Timed[], { within }: Retention
 }
 
 function spanInWords(days: number): string {
-  return Number.isInteger(days) ? `${days} ${days === 1 ? 'day' : 'days'}` : `${Math.round(days * 24)} hours`;
+  return Number.isInteger(days) ? counted(days, 'day') : counted(Math.round(days * 24), 'hour');
 }
 
 /** Keeps what kept points build on, and says for which of them. */

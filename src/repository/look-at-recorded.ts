@@ -1,3 +1,4 @@
+import { counted } from '../core/counted.js';
 import { isFault, type FileFault } from '../core/file-record.js';
 import { hasDigest, pieceCount } from '../core/pieces.js';
 import { linkOf, type PointDisk } from '../core/point.js';
@@ -60,7 +61,8 @@ async function checkClusters(
   try {
     const { corruptions, checkErrors, leaks } = await check(path, { signal });
     if (corruptions + checkErrors === 0) return { fault: undefined, leaks };
-    const what = corruptions > 0 ? `${corruptions} errors` : `${checkErrors} places that cannot be checked`;
+    const what =
+      corruptions > 0 ? counted(corruptions, 'error') : `${counted(checkErrors, 'place')} that cannot be checked`;
     return { fault: { code: 'corrupt', why: `qemu-img check finds ${what} in it` }, leaks };
   } catch (error) {
     signal.throwIfAborted();

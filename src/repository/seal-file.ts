@@ -1,3 +1,4 @@
+import { agreeing, counted } from '../core/counted.js';
 import { stat } from 'node:fs/promises';
 import type { Catalog } from '../core/catalog.js';
 import type { EmptyQcow2 } from '../core/empty-qcow2.js';
@@ -98,10 +99,11 @@ async function damageIn(
  * could not write its tables when it closed the image, and did not tell.
  */
 function damageOf({ corruptions, checkErrors, leaks, imageEnd }: CheckReport, size: number): string | null {
-  if (corruptions > 0) return `${corruptions} errors`;
-  if (checkErrors > 0) return `${checkErrors} places could not be checked`;
-  if (leaks > 0) return `${leaks} clusters belong to nothing`;
-  if (imageEnd !== null && size > imageEnd) return `${size - imageEnd} bytes at its end belong to nothing`;
+  if (corruptions > 0) return counted(corruptions, 'error');
+  if (checkErrors > 0) return `${counted(checkErrors, 'place')} could not be checked`;
+  if (leaks > 0) return `${counted(leaks, 'cluster')} ${agreeing(leaks, 'belongs', 'belong')} to nothing`;
+  if (imageEnd !== null && size > imageEnd)
+    return `${counted(size - imageEnd, 'byte')} at its end ${agreeing(size - imageEnd, 'belongs', 'belong')} to nothing`;
   return null;
 }
 

@@ -93,3 +93,11 @@ it('ends it where the run is ended', async () => {
   const ended = await runs(program, { signal: end.signal, progress: () => end.abort(new Error('ended')) });
   expect(ended.exitCode).toBe(143);
 });
+
+it('says how many points verify has looked at, also of one', async () => {
+  const target = { points: 1, findings: [], read: { files: 0, bytes: 0 }, booted: null };
+  const summaryOf = async (targets: readonly object[]): Promise<string | null> =>
+    (await runs(say({ type: 'answer', answer: { command: 'verify', targets } }))).summary;
+  expect(await summaryOf([target])).toBe('1 point looked at');
+  expect(await summaryOf([target, target])).toBe('2 points looked at');
+});

@@ -1,3 +1,4 @@
+import { counted } from '../../core/counted.js';
 import { basename, dirname } from 'node:path';
 import { type BlockNodeSpec, nameOfNode, windowOf } from '../../core/block-node.js';
 import { backingChainOf } from '../../core/chain.js';
@@ -46,5 +47,5 @@ function filesBelow({ catalog }: Planned, { parent, file }: PlannedDisk): readon
 function shareText(windows: readonly Window[] | null): string {
   if (windows === null) return 'all of it';
   const bytes = windows.reduce((sum, { length }) => sum + length, 0);
-  return `${windows.length} parts of it (${Math.ceil(bytes / 1024 / 1024)} MiB)`;
+  return `${counted(windows.length, 'part')} of it (${Math.ceil(bytes / 1024 / 1024)} MiB)`;
 }

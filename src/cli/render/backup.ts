@@ -1,3 +1,4 @@
+import { counted } from '../../core/counted.js';
 import type { BackupResult } from '../../backends/backup-run.js';
 import { rawFileName } from '../../core/names.js';
 import { table } from './table.js';
@@ -34,7 +35,9 @@ function renderPlan({ target, plan, repairs, fleecing, space }: BackupResult): s
   const rows = plan.disks.map(({ disk, level, file, reason }) => [`  ${disk}`, level.toUpperCase(), file, reason]);
   const out = plan.leftOut.map(({ name, reason }) => `  ${name}: left out, ${reason}`);
   const first =
-    repairs.length > 0 ? [`would first repair what an earlier run left behind (${repairs.length} steps)`] : [];
+    repairs.length > 0
+      ? [`would first repair what an earlier run left behind (${counted(repairs.length, 'step')})`]
+      : [];
   const heading = `would take point ${plan.number} (${plan.level}) in ${target}`;
   const room = `  it can need ${formatBytes(space.need)}; ${formatBytes(space.free)} are free there, ${formatBytes(space.reserve)} of them in reserve`;
   return [...first, heading, table(rows), ...out, `  ${fleecingText(fleecing)}`, room].join('\n');

@@ -1,3 +1,4 @@
+import { counted } from '../../core/counted.js';
 import type { Finding } from '../../core/finding.js';
 import { printable } from '../../core/printable.js';
 
@@ -21,9 +22,4 @@ function summary(findings: readonly Finding[]): string {
 
 export function countOf(findings: readonly Finding[], level: Finding['level']): number {
   return findings.filter((each) => each.level === level).length;
-}
-
-/** `1 point`, `2 points` */
-export function counted(number: number, word: string): string {
-  return `${number} ${word}${number === 1 ? '' : 's'}`;
 }

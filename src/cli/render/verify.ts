@@ -1,5 +1,6 @@
 import type { VerifiedTarget, VerifyResult } from '../../operations/verify/request.js';
-import { counted, countOf, findingLines } from './findings.js';
+import { counted } from '../../core/counted.js';
+import { countOf, findingLines } from './findings.js';
 import { formatBytes, formatDuration } from './units.js';
 
 /** A line for each finding, and one for each target with what was looked at. */

@@ -1,3 +1,4 @@
+import { agreeing, counted } from '../../core/counted.js';
 import type { Catalog } from '../../core/catalog.js';
 import { type FileFault, NO_FOLDER } from '../../core/file-record.js';
 import { hasDigest } from '../../core/pieces.js';
@@ -134,7 +135,7 @@ async function lookAtEach(run: VerifyRun, task: Task, entries: readonly PointDis
 function remarksOn({ disk, file }: PointDisk, { leaks }: RecordedLook, list: string | undefined): TargetFinding[] {
   const found: TargetFinding[] = [];
   if (leaks > 0) {
-    const why = `${leaks} clusters in it belong to nothing, which wastes space`;
+    const why = `${counted(leaks, 'cluster')} in it ${agreeing(leaks, 'belongs', 'belong')} to nothing, which wastes space`;
     found.push(targetFinding({ level: 'warning', subject: disk, code: 'leaked', file, why, todo: null }));
   }
   if (list !== undefined) {

@@ -1,3 +1,4 @@
+import { agreeing, counted } from '../../core/counted.js';
 import type { Catalog } from '../../core/catalog.js';
 import { backingChainOf } from '../../core/chain.js';
 import type { Finding } from '../../core/finding.js';
@@ -95,7 +96,10 @@ async function withoutCatalog(target: string, { journal, findings }: ToldByTarge
   // A first run that died before its point was sealed has lost no catalog.
   const lost = isMissing && (journal === undefined || strays.strays.some(({ kind }) => kind === 'stray'));
   const seen = strays.strays.filter(({ kind }) => kind === 'stray' || kind === 'partial');
-  const files = seen.length === 0 ? '' : ` (${seen.length} files lie here that may be of points)`;
+  const files =
+    seen.length === 0
+      ? ''
+      : ` (${counted(seen.length, 'file')} ${agreeing(seen.length, 'lies', 'lie')} here that may be of points)`;
   const catalog = lost ? [noCatalogFinding()] : [];
   const all = [...findings, ...catalog].map((each) =>
     each.file === CATALOG_NAME ? { ...each, what: `${each.what}${files}` } : each,
@@ -147,7 +151,7 @@ function inCatalog(catalog: Catalog, points: readonly Point[]): TargetFinding[] 
 function unprovable(entries: readonly PointDisk[]): TargetFinding[] {
   const without = entries.filter((each) => !hasDigest(each));
   if (without.length === 0) return [];
-  const why = `${without.length} files were backed up without a digest (--no-digest): nothing proves their bytes`;
+  const why = `${counted(without.length, 'file')} ${agreeing(without.length, 'was', 'were')} backed up without a digest (--no-digest): nothing proves ${agreeing(without.length, 'its', 'their')} bytes`;
   return [targetFinding({ level: 'info', subject: 'target', code: 'no-digest', why, todo: null })];
 }
 
