@@ -258,7 +258,17 @@ function proved(key: string, secret: Secret, text: string): string {
 /** A receiver may repeat what it was sent, or a part of it, and in a page of HTML. */
 function without(secrets: readonly string[], text: string): string {
   const parts = secrets.flatMap(partsOf).flatMap((part) => [part, part.replaceAll('&', '&amp;')]);
-  return parts.toSorted((a, b) => b.length - a.length).reduce((all, part) => all.replaceAll(part, '***'), text);
+  const longestFirst = parts.filter((part) => part !== '').toSorted((a, b) => b.length - a.length);
+  return longestFirst.reduce((all, part) => all.replaceAll(whereItStands(part), '***'), text);
+}
+
+/** A short part, or one that is a word of a language, is meant only where it stands by itself: it may begin a word of ours. */
+function whereItStands(part: string): RegExp {
+  const literal = part.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
+  if (part.length >= SHORTEST && !/^\/?\p{L}{1,11}$/u.test(part)) return new RegExp(literal, 'gu');
+  const begin = /^[\p{L}\p{N}]/u.test(part) ? '(?<![\\p{L}\\p{N}])' : '';
+  const end = /[\p{L}\p{N}]$/u.test(part) ? '(?![\\p{L}\\p{N}])' : '';
+  return new RegExp(`${begin}${literal}${end}`, 'gu');
 }
 
 function partsOf(secret: string): readonly string[] {

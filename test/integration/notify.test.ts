@@ -158,6 +158,17 @@ describe('a webhook', () => {
     for (let at = 0; at + 4 <= SECRET.length; at += 1) expect(failed).not.toContain(SECRET.slice(at, at + 4));
   });
 
+  it.each([
+    ['/redir', {}, 'no /redir here, nor redir', 'no *** here, nor ***'],
+    ['/p', {}, 'not /p', 'not /p'],
+    ['/hook', { 'X-A': 'e' }, 'wrong e', 'wrong ***'],
+  ])('masks of the address %s no part of another word', async (path, headers, answer, masked) => {
+    web.answer(302, answer);
+    const { failed } = await told(`  - { webhook: "${web.url}${path}", headers: ${JSON.stringify(headers)} }`);
+    const host = web.url.replace('http://', '');
+    expect(failed).toBe(`${host} answers 302: ${masked} (it has moved: give the address that it redirects to)`);
+  });
+
   it('is told once by a receiver that takes it and then answers without an end', async () => {
     const endless = createServer((asked, answer) => {
       asked.resume();
