@@ -177,14 +177,23 @@ function two(number: number): string {
 
 const DAY_MS = 86_400_000;
 
-/** Counted back from the newest, never from the clock: a host that was off for a year drops nothing for that. */
-function keptWithin([newest, ...others]: readonly Timed[], { within }: RetentionRules): readonly Keeping[] {
+/**
+ * Counted back from the newest, never from the clock: a host that was off for a year drops nothing for that. Nor does a run
+ * under a clock that is a year ahead: the newest gap that is longer than the span and a day counts as nothing.
+ */
+function keptWithin(points: readonly Timed[], { within }: RetentionRules): readonly Keeping[] {
+  const [newest] = points;
   if (!newest || within === null) return [];
   const whole = Math.floor(within);
   const from = subDays(newest.ms, whole).getTime() - (within - whole) * DAY_MS;
-  return [newest, ...others]
-    .filter(({ ms }) => ms >= from)
-    .map(({ index }) => ({ index, reason: { code: 'within', text: `within ${spanInWords(within)} of the newest` } }));
+  const gapBefore = (index: number): number => (points[index]?.ms ?? 0) - (points[index + 1]?.ms ?? Infinity);
+  const last = points.findIndex((_, index) => gapBefore(index) > newest.ms - from + DAY_MS);
+  return points.flatMap(({ index, ms }, place) => {
+    const gap = last === -1 || place <= last ? 0 : gapBefore(last);
+    if (ms + gap < from) return [];
+    const text = `within ${spanInWords(within)} of the newest`;
+    return [{ index, reason: { code: 'within', text: gap === 0 ? text : `${text}, without the gap after it` } }];
+  });
 }
 
 function spanInWords(days: number): string {

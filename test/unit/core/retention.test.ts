@@ -134,6 +134,32 @@ describe('a rule', () => {
     ]);
   });
 
+  it('drops nothing for one run under a clock that is a year ahead, and lets the old go as the new take up the span', () => {
+    const old = days('2026-01-01T10:00:00Z', '2026-01-20T10:00:00Z', '2026-01-30T10:00:00Z');
+    const within = rulesOf({ within: 25 });
+    const gap = ', without the gap after it';
+    expect(table(retained(historyOf([...old, ...days('2027-01-31T10:00:00Z')]), within))).toEqual([
+      '0: -',
+      `1: within 25 days of the newest${gap}`,
+      `2: within 25 days of the newest${gap}`,
+      '3: within 25 days of the newest',
+    ]);
+    const later = days('2027-01-31T10:00:00Z', '2027-02-18T10:00:00Z');
+    expect(table(retained(historyOf([...old, ...later]), within)).slice(0, 3)).toEqual([
+      '0: -',
+      '1: -',
+      `2: within 25 days of the newest${gap}`,
+    ]);
+    const full = days('2027-01-31T10:00:00Z', '2027-02-18T10:00:00Z', '2027-02-26T10:00:00Z');
+    expect(table(retained(historyOf([...old, ...full]), within)).slice(0, 3)).toEqual(['0: -', '1: -', '2: -']);
+  });
+
+  it('lets one gap alone not count: points further apart than within are not kept for ever', () => {
+    const weeks = days('2026-01-01T10:00:00Z', '2026-01-08T10:00:00Z', '2026-01-15T10:00:00Z', '2026-01-22T10:00:00Z');
+    const kept = retained(historyOf(weeks), rulesOf({ within: 3 })).map(({ reasons }) => reasons.length > 0);
+    expect(kept).toEqual([false, false, true, true]);
+  });
+
   it('keeps what one of several keeps', () => {
     const specs = days('2026-01-01T10:00:00Z', '2026-01-02T09:00:00Z', '2026-01-02T10:00:00Z');
     expect(table(retained(historyOf(specs), rulesOf({ last: 1, daily: 2 })))).toEqual([
