@@ -38,6 +38,8 @@ export type HookEnd =
 const SKIP = 75;
 /** How long a hook that tidies up may take after the program was told to end, and one that was told to end itself. Milliseconds. */
 const [LAST_MS, TERM_MS] = [30_000, 5_000];
+/** How long after its deadline a hook is ended by `timeout` of coreutils, should we not be there any more to do so. Milliseconds. */
+const GUARD_MS = 10_000;
 
 /** Null where there is none. Never rejects. */
 export async function runHook(asked: HookAsked): Promise<HookEnd | null> {
@@ -46,7 +48,7 @@ export async function runHook(asked: HookAsked): Promise<HookEnd | null> {
   if (command === null) return null;
   const output = lines(onLine);
   const [program, args] = wordsOf(command);
-  const running = await startProgram(program, args, {
+  const running = await startProgram('timeout', [...guardWords(hooks), program, ...args], {
     ...{
       env: { ...process.env, ...environment({ hook, ...facts }) },
       stdin: { text: `${JSON.stringify({ schema: 1, hook, ...facts, ...Object(input) })}\n` },
@@ -79,10 +81,21 @@ export async function runHook(asked: HookAsked): Promise<HookEnd | null> {
   }
   if (exitCode === 0) return { kind: 'done', exitCode };
   const last = output.last();
+  if (NOT_STARTED.includes(exitCode ?? 0) && last.startsWith('timeout: ')) {
+    return { kind: 'failed', why: `${program} could not be started: ${last.slice('timeout: '.length)}`, exitCode: 1 };
+  }
   if (hook === 'before' && exitCode === SKIP) return { kind: 'skip', why: last || 'the hook said so', exitCode };
   const words = `exit code ${exitCode ?? by}${last === '' ? '' : `: ${last}`}`;
   return { kind: 'failed', why: words, exitCode: exitCode ?? 1 };
 }
+
+/** Of `timeout`, which ends as what it runs ends, in the group of the hook. */
+function guardWords({ timeoutMs }: Hooks): readonly string[] {
+  return [`--kill-after=${TERM_MS / 1000}`, `${(timeoutMs + GUARD_MS) / 1000}`];
+}
+
+/** Exit codes by which `timeout` says that it could not start a program. */
+const NOT_STARTED = [125, 126, 127];
 
 function wordsOf(command: HookCommand): readonly [string, readonly string[]] {
   if (typeof command === 'string') return ['/bin/sh', ['-c', command]];

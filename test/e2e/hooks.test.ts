@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { startCli } from '../support/cli.js';
 import { type Fleet, fleet, vmsSection } from '../support/fleet.js';
+import { patient } from '../support/patience.js';
 
 // Commands before and after a VM and a run: what they are told, what their end means, and that nothing of them is left.
 
@@ -127,6 +128,21 @@ run: { hooks: { before: [${hook}], after: [${hook}], on-error: [${hook}] } }
     await writeFile(join(lab.dir, 'exit-before-run'), '9');
     expect((await lab.cli(1, 'run')).stderr).toMatch(/the hook before of the run failed: exit code 9: said by before/);
     expect(await told(lab)).toEqual(['before run  ', 'on-error run failed ', 'after run failed ']);
+  });
+
+  it('are ended soon after their deadline also where the run was killed', async () => {
+    const lab = await fleet(['web1']);
+    const mark = `6${String(process.pid).padStart(7, '0')}`;
+    await lab.configure(`
+defaults: { target: "${lab.backups}/{vm}", hooks: { before: "sleep ${mark} & sleep ${mark}", timeout: 1s } }
+${vmsSection(lab)}
+`);
+    const killed = startCli(['run', '--config', lab.config], { env: lab.env });
+    await expect.poll(() => processesWith(mark), { timeout: patient(10_000) }).not.toHaveLength(0);
+    process.kill(killed.pid!, 'SIGKILL');
+    await killed;
+    expect(await processesWith(mark)).not.toHaveLength(0);
+    await expect.poll(() => processesWith(mark), { timeout: patient(30_000) }).toHaveLength(0);
   });
 
   it('are ended with all that they have started, at their deadline and with the run', async () => {
