@@ -8,7 +8,7 @@ import { type Warning, warning } from '../core/warning.js';
 import { QmpBackupError } from '../errors.js';
 import { brokenNotifiers, readNotified } from '../notify/notified-file.js';
 import { sourcesOfConfig, sourcesOfTargets, type VmSource } from '../report/status.js';
-import { readHistory } from '../run/history.js';
+import { historyFolderToRead, readHistory } from '../run/history.js';
 import { optionOf } from './options.js';
 
 /** Which VMs `status` and `report` are about: those of a configuration, or of folders. */
@@ -44,6 +44,8 @@ export interface AskedVms {
   readonly evidence: readonly string[];
   /** Why there may be more VMs. */
   readonly failures: readonly string[];
+  /** Why not all is known of them, those among them. */
+  readonly unknown: readonly string[];
   readonly warnings: readonly Warning[];
   readonly sources: (now: Date) => Promise<readonly VmSource[]>;
 }
@@ -61,6 +63,7 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
       targets,
       evidence: [],
       failures: [],
+      unknown: [],
       warnings: [],
       sources: (now) => sourcesOfTargets(targets, { now, maxAgeMs }),
     };
@@ -68,18 +71,21 @@ export async function askedVms({ config: named, target, maxAge }: AskedVmsFlags)
   const config = await loadConfig(named);
   const { vms, failures } = await vmsOf(config);
   refuseWrongVms(config, vms);
-  const { history, lost } = await readHistory(config.file);
-  const broken = brokenNotifiers((await readNotified(config.file)).notified, config.notify);
+  const folder = await historyFolderToRead(config.file);
+  const { history, lost } = await readHistory(config.file, folder);
+  const broken = brokenNotifiers((await readNotified(config.file, folder)).notified, config.notify);
+  const notKnown = lost === null ? [] : [`how earlier runs went is not known: ${lost}`];
   const warnings = [
     ...broken.map((why) => warning('not-notified', why)),
     ...failures.map((why) => warning('not-discovered', why)),
-    ...(lost === null ? [] : [warning('history-lost', `how earlier runs went is not known: ${lost}`)]),
+    ...notKnown.map((why) => warning('history-lost', why)),
   ];
   return {
     config: config.file,
     targets: [...vms.map(targetOf), ...history.vms.map((each) => each.target)],
     evidence: vms.flatMap((vm) => settingAt(vm, 'verify.evidence') ?? []),
     failures,
+    unknown: [...failures, ...notKnown],
     warnings,
     sources: (now) => Promise.resolve(sourcesOfConfig(vms, history, { now, maxAgeMs, isAll: failures.length === 0 })),
   };

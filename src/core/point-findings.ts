@@ -67,14 +67,14 @@ const IS_OF_FILE: Readonly<Record<PointFindingCode, boolean>> = {
 
 /**
  * The one place where findings become a refusal: the first of level `error` is thrown, with its words. `hint` takes the
- * place of what it says is to be done.
+ * place of what it says is to be done, unless that is a matter of rights.
  *
  * @throws QmpBackupError `damaged` where the bytes of a file are others than those that were backed up, else `unsafe`
  */
 export function refuseFindings(findings: readonly PointFinding[], { hint }: { readonly hint?: string } = {}): void {
   const first = findings.find(({ level }) => level === 'error');
   if (!first) return;
-  const told = hint ?? first.todo;
+  const told = first.code === 'unreadable' ? first.todo : (hint ?? first.todo);
   throw new QmpBackupError(refusedAs(first), first.what, told === null ? {} : { hint: told });
 }
 

@@ -14,6 +14,10 @@ export interface StatusFacts {
   readonly maxAgeMs: number | null;
   /** Points that cannot be restored as a whole. */
   readonly damaged: number;
+  /** Why the newest of them cannot; null where there is none. */
+  readonly whyDamaged: string | null;
+  /** What is not known of the target, in words. */
+  readonly unknown: readonly string[];
   /** Of the newest point that was started: why it has not booted. */
   readonly notBooted: string | null;
   /** The last run; null where none is known. */
@@ -43,11 +47,11 @@ export function judgeStatus(facts: StatusFacts): Judgement {
   return { level: reasons[0]?.level ?? 'ok', reasons };
 }
 
-function criticalIn({ unread, isGone, ageMs, run }: StatusFacts): readonly Reason[] {
+function criticalIn({ unread, isGone, ageMs, whyDamaged, run }: StatusFacts): readonly Reason[] {
   const found: string[] = [];
   if (isGone) found.push('it was backed up before, and is no longer found');
   if (unread !== null) found.push(unread);
-  else if (ageMs === null) found.push('there is no good point');
+  else if (ageMs === null) found.push(because('there is no good point', whyDamaged));
   if (run?.result === 'failed') {
     found.push(...(run.failures.length === 0 ? ['the last run failed'] : run.failures));
   }
@@ -62,7 +66,8 @@ export function isMisdated(at: number, now: number): boolean {
   return at - now > FUTURE_MS;
 }
 
-function warningsIn({ ageMs, aheadMs, maxAgeMs, damaged, notBooted, run }: StatusFacts): readonly Reason[] {
+function warningsIn(facts: StatusFacts): readonly Reason[] {
+  const { ageMs, aheadMs, maxAgeMs, damaged, whyDamaged, unknown, notBooted, run } = facts;
   const found: string[] = [];
   // One that is off, and is left out for that, does not change: its last point stays as good as it was.
   const isJudged = run?.result !== 'skipped';
@@ -72,10 +77,19 @@ function warningsIn({ ageMs, aheadMs, maxAgeMs, damaged, notBooted, run }: Statu
   if (isMisdated(aheadMs, 0)) {
     found.push(`a good point is dated ${spanText(aheadMs)} in the future: a clock is wrong, or was when it was made`);
   }
-  if (damaged > 0) found.push(damaged === 1 ? '1 point cannot be restored' : `${damaged} points cannot be restored`);
+  if (damaged > 0) {
+    // Where none is good it is told already.
+    const why = ageMs === null ? null : whyDamaged;
+    found.push(because(damaged === 1 ? '1 point cannot be restored' : `${damaged} points cannot be restored`, why));
+  }
+  found.push(...unknown);
   if (notBooted !== null) found.push(notBooted);
   if (run && run.result !== 'failed') found.push(...run.warnings);
   return found.map((text) => ({ level: 'warning', text }));
+}
+
+function because(what: string, why: string | null): string {
+  return why === null ? what : `${what}: ${why}`;
 }
 
 const LEVELS: readonly StatusLevel[] = ['critical', 'warning', 'ok'];

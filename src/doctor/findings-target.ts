@@ -34,9 +34,14 @@ export function judgeTarget(target: TargetFacts, now: string): readonly Finding[
       say('warning', `a run that died left something behind: ${steps} of repair`, todo);
     }
     for (const { file, why } of content.broken) {
-      say('warning', `${file} cannot be built on or restored from: ${why}`, 'Put the file back as it was backed up.');
+      say(
+        'warning',
+        `${file} cannot be built on or restored from: ${why}`,
+        'Put the file back as it was backed up, or give this user the right to read it.',
+      );
     }
-    for (const lost of content.damage) say('warning', lost, 'Put the files back as they were backed up.');
+    for (const lost of content.damage)
+      say('warning', lost, 'Put the files back as they were backed up, or give this user the right to read them.');
     if (content.lastPointAt !== null && content.lastPointAt > now) {
       const what = `it is ${now} by the clock here, earlier than the last point (${content.lastPointAt})`;
       say('warning', what, 'Set the clock: points would seem to be in the wrong order.');

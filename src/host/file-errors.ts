@@ -26,7 +26,7 @@ export const NO_ROOM: readonly string[] = ['ENOSPC', 'EDQUOT'];
  */
 export function fileError(action: string, path: string, error: unknown): QmpBackupError {
   if (error instanceof QmpBackupError) return error;
-  const { code, why, hint } = explain(error);
+  const { code, why, hint } = explain(action, error);
   return new QmpBackupError(code, `cannot ${action} ${path}: ${why}`, { hint, cause: error });
 }
 
@@ -36,7 +36,10 @@ interface Explanation {
   readonly hint: string;
 }
 
-function explain(error: unknown): Explanation {
+/** Actions that need no right to write. */
+const READS = /^(?:read|look)\b/;
+
+function explain(action: string, error: unknown): Explanation {
   const words = messageOf(error);
   switch (codeOf(error)) {
     case 'EACCES':
@@ -44,7 +47,7 @@ function explain(error: unknown): Explanation {
       return {
         code: 'unsafe',
         why: `${words} for ${currentUser()}`,
-        hint: 'Give this user read and write access to that path, or run as a user who has it.',
+        hint: `Give this user ${READS.test(action) ? 'read' : 'read and write'} access to that path, or run as a user who has it.`,
       };
     case 'EROFS':
       return { code: 'unsafe', why: words, hint: 'Mount that file system writable, or choose another folder.' };

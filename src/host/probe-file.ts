@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { open, stat, unlink } from 'node:fs/promises';
+import { access, constants, open, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { codeOf, fileError } from './file-errors.js';
 import { type Owner, setOwnership } from './ownership.js';
@@ -27,6 +27,20 @@ export async function makeProbeFile(folder: string, owner: Owner | undefined): P
     }
   } catch (error) {
     throw fileError('create a file in', dirname(path), error);
+  }
+}
+
+/**
+ * As far as it can be told without making anything.
+ *
+ * @throws QmpBackupError where no file can be made in `folder`, or in the nearest folder above that is there
+ */
+export async function refuseUnwritable(folder: string): Promise<void> {
+  const nearest = await nearestFolder(folder);
+  try {
+    await access(nearest, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw fileError('write into', nearest, error);
   }
 }
 

@@ -32,8 +32,8 @@ export type Notified = Omit<v.InferOutput<typeof notified>, 'schema'>;
 
 const NOTHING: Notified = { notifiers: [], lockedOutSince: null };
 
-function notifiedPath(config: string): string {
-  return join(historyFolder(config), 'notified.json');
+function notifiedPath(folder: string): string {
+  return join(folder, 'notified.json');
 }
 
 export interface KnownNotified {
@@ -42,15 +42,15 @@ export interface KnownNotified {
   readonly lost: string | null;
 }
 
-export async function readNotified(config: string): Promise<KnownNotified> {
-  const { value, lost } = await readRemembered(notifiedPath(config), notified);
+export async function readNotified(config: string, folder: string = historyFolder(config)): Promise<KnownNotified> {
+  const { value, lost } = await readRemembered(notifiedPath(folder), notified);
   return { notified: value ?? NOTHING, lost };
 }
 
 /** Durably. For who holds the lock on it. */
 export async function writeNotified(config: string, { notifiers, lockedOutSince }: Notified): Promise<void> {
   const text = `${JSON.stringify({ schema: NOTIFIED_SCHEMA, notifiers, lockedOutSince }, null, 1)}\n`;
-  await writeRemembered(notifiedPath(config), text);
+  await writeRemembered(notifiedPath(historyFolder(config)), text);
 }
 
 /** Of those that there are: who could not be told, since when and why. */

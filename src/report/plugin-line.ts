@@ -10,12 +10,12 @@ export const STATUS_EXIT: Readonly<Record<StatusLevel | 'unknown', number>> = {
   unknown: 3,
 };
 
-/** The one line of a monitoring plugin, with its figures: `QMPBACKUP OK - 3 VMs | …`. `failures`: why there may be more VMs. */
-export function pluginLine({ level, vms }: Status, failures: readonly string[] = []): string {
+/** The one line of a monitoring plugin, with its figures: `QMPBACKUP OK - 3 VMs | …`. `unknown`: why not all is known. */
+export function pluginLine({ level, vms }: Status, unknown: readonly string[] = []): string {
   const bad = vms.filter((each) => each.level !== 'ok');
   const told = bad.map(({ vm, reasons }) => `${vm}: ${reasons.map(({ text }) => text).join(', ')}`);
   const words = bad.length === 0 ? countOf(vms.length) : `${bad.length} of ${countOf(vms.length)}: ${told.join('; ')}`;
-  const all = [words, ...failures].join('; ');
+  const all = [words, ...unknown].join('; ');
   const figures = [
     `vms=${vms.length}`,
     ...LEVELS.map((each) => `${each}=${vms.filter((vm) => vm.level === each).length}`),

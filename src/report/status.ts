@@ -159,7 +159,7 @@ function nameIn(target: string, { vm, folders }: TargetSummary): Pick<Asked, 'vm
   return { vm: basename(own), target: own };
 }
 
-/** All at once: one that does not answer holds up no other. `isAll`: as of `sourcesOfConfig`; of VMs that nobody knows nothing can be well. */
+/** All at once: one that does not answer holds up no other. `isAll`: all is known that there is to know of them; of what nobody knows nothing can be well. */
 export async function statusOf(sources: readonly VmSource[], isAll: boolean): Promise<Status> {
   const vms = (await Promise.all(sources.map(readStatuses))).flat();
   const levels = vms.map(({ level }) => level);
@@ -184,11 +184,12 @@ async function factsAt(target: string, label: string | null): Promise<TargetSumm
   if (unread[0]) throw unread[0].error;
   const [first, ...others] = found;
   if (!first || others.length === 0) {
-    return first ?? { vm: null, points: [], allocated: 0, oldestProofAt: null, folders: [], space: null };
+    return first ?? { vm: null, points: [], unknown: [], allocated: 0, oldestProofAt: null, folders: [], space: null };
   }
   return {
     ...first,
     points: found.flatMap(({ points }) => points),
+    unknown: found.flatMap(({ unknown }) => unknown),
     folders: found.flatMap(({ folders }) => folders),
     allocated: found.reduce((sum, each) => sum + each.allocated, 0),
     oldestProofAt: found.flatMap(({ oldestProofAt }) => oldestProofAt ?? []).toSorted()[0] ?? null,
@@ -203,10 +204,12 @@ function judged(asked: Asked, facts: TargetSummary | null, unread: string | null
   const lastGood = newestOf(good.filter((each) => !isMisdated(timeOf(each), now.getTime()))) ?? newest;
   const ageMs = lastGood && Math.max(0, now.getTime() - timeOf(lastGood));
   const aheadMs = newest === null ? 0 : Math.max(0, timeOf(newest) - now.getTime());
+  const notWhole = newestOf(points.filter((each) => each.notWhole !== null))?.notWhole ?? null;
   const damaged = points.length - good.length;
   const run = history && runFacts(history);
   const judgement = judgeStatus({
     ...{ unread, isGone, ageMs, aheadMs, maxAgeMs, damaged, run },
+    ...{ whyDamaged: notWhole, unknown: facts?.unknown ?? [] },
     notBooted: notBooted(points),
   });
   return {

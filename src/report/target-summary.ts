@@ -12,6 +12,8 @@ export interface TargetSummary {
   readonly vm: string | null;
   /** In the order in which they were made. */
   readonly points: readonly ListedPoint[];
+  /** What is not known of them: that of their files is told by themselves. */
+  readonly unknown: readonly string[];
   /** Bytes that its files take. */
   readonly allocated: number;
   /** When the file that was not read for the longest was, or was written; null where nothing can be proved. ISO 8601. */
@@ -77,6 +79,9 @@ async function factsOf(targets: readonly ProvedTarget[]): Promise<TargetSummary>
   return {
     vm: first ? displayName(first.vm) : null,
     points,
+    unknown: targets.flatMap(({ warnings }) =>
+      warnings.flatMap(({ code, text }) => (code === 'memory-lost' ? [text] : [])),
+    ),
     allocated: files.reduce((sum, { state, allocated }) => sum + (state === 'merged' ? 0 : allocated), 0),
     oldestProofAt: targets.flatMap((each) => oldestProof(each) ?? []).toSorted()[0] ?? null,
     folders: targets,

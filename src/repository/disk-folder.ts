@@ -4,7 +4,7 @@ import { isComponent } from '../core/names.js';
 import { type OptionRules, word, type ValuesOf } from '../core/option-rules.js';
 import { type Warn, type Warning, warning } from '../core/warning.js';
 import { messageOf, QmpBackupError } from '../errors.js';
-import { isCausedBy, NO_ROOM } from '../host/file-errors.js';
+import { fileError, isCausedBy, NO_ROOM } from '../host/file-errors.js';
 import type { Lock, LockOptions } from './lock.js';
 
 /** The folder of one disk inside its target, as `--dir` names it. */
@@ -51,6 +51,7 @@ export async function locateDisk(dir: string): Promise<DiskFolder> {
     return { dir: real, target: dirname(real), disk: basename(real) };
   } catch (error) {
     if (error instanceof QmpBackupError) throw error;
+    if (isCausedBy(error, ['EACCES', 'EPERM'])) throw fileError('look at', dir, error);
     throw new QmpBackupError('no-catalog', `${dir} cannot be opened: ${messageOf(error)}`, { hint, cause: error });
   }
 }

@@ -5,6 +5,7 @@ import type { ExportedFile } from '../core/export-part.js';
 import type { FileFault } from '../core/file-record.js';
 import { methodOfPieces, type RecordedDigest } from '../core/pieces.js';
 import { fileFinding, refuseFindings } from '../core/point-findings.js';
+import { messageOf } from '../errors.js';
 import { codeOf } from '../host/file-errors.js';
 import { chunksIn, type DigestByPieces, PieceHasher } from './digest.js';
 import { filePath } from './layout.js';
@@ -73,7 +74,7 @@ export async function* readProved(target: string, exported: ExportedFile): Async
     if (code === undefined || !('syscall' in (error as object))) throw error;
     refuse({
       code: code === 'ENOENT' ? 'missing' : 'unreadable',
-      why: `it cannot be read: ${(error as Error).message}`,
+      why: `it cannot be read: ${messageOf(error)}`,
     });
   }
   if (proof.size !== size) refuse({ code: 'other-size', why: `it has ${proof.size} bytes, the catalog says ${size}` });

@@ -1,7 +1,11 @@
 import { createHash } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, isAbsolute, join } from 'node:path';
 import * as v from 'valibot';
+import { collectFailure } from '../flow/collect-failure.js';
+import { fileError } from '../host/file-errors.js';
+import { isThere } from '../host/is-there.js';
 import { readRemembered, writeRemembered } from './remembered.js';
 
 /**
@@ -79,14 +83,35 @@ export type RunHistory = v.InferOutput<typeof history>;
 
 /** Where the history of a configuration is kept. `env`: `STATE_DIRECTORY` is what systemd gives a unit. */
 export function historyFolder(config: string, env: NodeJS.ProcessEnv = process.env): string {
-  const digest = createHash('sha256').update(config).digest('hex').slice(0, 12);
-  return join(stateFolder(env), `${basename(config).replace(/[^\w.-]/g, '_')}-${digest}`);
+  return folderIn(stateFolder(env), config);
 }
+
+/**
+ * Where to read it: who has never run a configuration of root's, as a monitoring user, asks for the runs of root.
+ *
+ * @throws QmpBackupError where the configuration cannot be looked at
+ */
+export async function historyFolderToRead(config: string): Promise<string> {
+  const own = historyFolder(config);
+  if (process.getuid?.() === 0 || process.env['STATE_DIRECTORY']) return own;
+  const { uid } = await stat(config).catch((error: unknown) => {
+    throw fileError('look at', config, error);
+  });
+  if (uid !== 0 || (await collectFailure(isThere(own))) === true) return own;
+  return folderIn(STATE_OF_ROOT, config);
+}
+
+function folderIn(state: string, config: string): string {
+  const digest = createHash('sha256').update(config).digest('hex').slice(0, 12);
+  return join(state, `${basename(config).replace(/[^\w.-]/g, '_')}-${digest}`);
+}
+
+const STATE_OF_ROOT = '/var/lib/qmpbackup';
 
 function stateFolder(env: NodeJS.ProcessEnv): string {
   const ofUnit = env['STATE_DIRECTORY']?.split(':')[0];
   if (ofUnit) return ofUnit;
-  if (process.getuid?.() === 0) return '/var/lib/qmpbackup';
+  if (process.getuid?.() === 0) return STATE_OF_ROOT;
   const ofUser = env['XDG_STATE_HOME'];
   return join(ofUser !== undefined && isAbsolute(ofUser) ? ofUser : join(homedir(), '.local', 'state'), 'qmpbackup');
 }
@@ -102,8 +127,8 @@ export interface KnownHistory {
 }
 
 /** What is remembered. A file that cannot be used holds up no run: it is begun anew. */
-export async function readHistory(config: string): Promise<KnownHistory> {
-  const { value, lost } = await readRemembered(historyPath(historyFolder(config)), history);
+export async function readHistory(config: string, folder: string = historyFolder(config)): Promise<KnownHistory> {
+  const { value, lost } = await readRemembered(historyPath(folder), history);
   return { history: value ?? { schema: HISTORY_SCHEMA, config, vms: [] }, lost };
 }
 

@@ -2,7 +2,7 @@ import { chmod, chown, mkdir, readFile, rm, truncate, writeFile } from 'node:fs/
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { describe, expect, it } from 'vitest';
-import { expectCli, qmpbackup } from '../support/cli.js';
+import { expectCli, PROGRAM, qmpbackup } from '../support/cli.js';
 import { fleet, type Fleet, vmsSection } from '../support/fleet.js';
 import { imagesIn } from '../support/target-files.js';
 import { makeUpTarget } from '../support/made-up-targets.js';
@@ -93,7 +93,7 @@ ${vms}
     await truncate(join(lab.backups, 'web1/d1', newest!), 1024);
     expect((await statusOf(lab, 2))['web1']).toMatchObject({
       level: 'warning',
-      reasons: [{ text: '1 point cannot be restored' }],
+      reasons: [{ text: expect.stringMatching(/^1 point cannot be restored: d1\/INC.* 1024 bytes/) as string }],
       lastGood: { number: 1 },
     });
 
@@ -215,6 +215,41 @@ ${vms}
       ['web1', 'ok', ''],
       ['web2', 'ok', ''],
     ]);
+  });
+
+  it('of a configuration of root asks for the runs of root, whoever asks, and says where it may not', async () => {
+    const dir = await labDir();
+    const target = join(dir, 'web1');
+    makeUpTarget({ dir: target, name: 'web1', points: 3, newest: new Date().toISOString() });
+    const config = join(dir, 'config.yaml');
+    await writeFile(
+      config,
+      `vms: { web1: { socket: ${join(dir, 'none')}, target: ${target} } }\nrun: { retries: 0 }\n`,
+    );
+    await openTo(target);
+    await chmod(dir, 0o755);
+    // The folder where root's runs are remembered, of this test alone.
+    const ask = async (between: string) => {
+      const steps = `mount -t tmpfs -o mode=0755 qmplab /var/lib; ${between}; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`;
+      const status = [process.execPath, PROGRAM, 'status', '--plugin', '--config', config];
+      const env = { NODE: process.execPath, PROGRAM, CONFIG: config, HOME: '/nonexistent', NO_COLOR: '1' };
+      const { exitCode, stdout } = await execa('unshare', ['--mount', 'sh', '-c', steps, 'sh', ...status], {
+        ...{ reject: false, env },
+      });
+      return { exitCode, stdout };
+    };
+    expect((await ask(':')).exitCode).toBe(0);
+    const failing = '"$NODE" "$PROGRAM" run --config "$CONFIG" >/dev/null 2>&1';
+    expect(await ask(failing)).toEqual({
+      exitCode: 1,
+      stdout: expect.stringMatching(
+        /^QMPBACKUP WARNING - 1 VM; how earlier runs went is not known: .*\/var\/lib\/qmpbackup\/.*permission denied for user nobody/,
+      ) as string,
+    });
+    expect(await ask(`${failing}; chmod -R a+rX /var/lib/qmpbackup`)).toEqual({
+      exitCode: 2,
+      stdout: expect.stringMatching(/^QMPBACKUP CRITICAL - 1 of 1 VM: web1: backup failed: cannot connect/) as string,
+    });
   });
 
   it('ends with 3 where it cannot be asked', async () => {

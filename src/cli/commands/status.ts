@@ -72,7 +72,7 @@ async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
   if (apart !== undefined && (await hasRunAsChild(apart))) return;
   asked.warnings.forEach(context.warn);
   const now = context.now();
-  const status = await statusOf(await asked.sources(now), asked.failures.length === 0);
+  const status = await statusOf(await asked.sources(now), asked.unknown.length === 0);
   // A file that was emptied by mistake says of nothing that it is well.
   if (status.vms.length === 0 && asked.failures.length === 0) throw hasNoVm();
   if (prometheus === '-') putAnswer(prometheusText(status, now));
@@ -81,7 +81,7 @@ async function runStatus(flags: Flags, context: CommandContext): Promise<void> {
   if (prometheus !== '-') {
     context.answer(
       (warnings) => statusDocument(status, { config: asked.config, at: now }, warnings),
-      () => (plugin ? pluginLine(status, asked.failures) : renderStatus(status)),
+      () => (plugin ? pluginLine(status, asked.unknown) : renderStatus(status)),
     );
   }
   context.exitWith(STATUS_EXIT[status.level]);

@@ -15,6 +15,7 @@ import { messageOf } from '../../errors.js';
 import { allOf, eachDisk } from '../../flow/all-of.js';
 import type { Unwind } from '../../flow/unwind.js';
 import { askFileSystem } from '../../host/free-space.js';
+import { refuseUnwritable } from '../../host/probe-file.js';
 import { keepCatalogCopy } from '../../repository/catalog-file.js';
 import { readJournal, removeJournal } from '../../repository/journal-file.js';
 import { lockTarget } from '../../repository/lock.js';
@@ -96,6 +97,7 @@ async function openTarget({ target, options, identity, warn }: BackupRun, backen
 
 /** `--dry-run`: everything that is decided, nothing that is done. */
 async function dryRun(run: BackupRun, backend: Backend): Promise<Outcome> {
+  await refuseUnwritable(run.target);
   const state = await readTarget(run.target, run.options.monthly);
   state.warnings.forEach(run.warn);
   refuseOtherVm(state, run.identity, backend.state.disks);

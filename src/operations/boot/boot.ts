@@ -43,17 +43,24 @@ export function boot(request: BootRequest, given: Partial<BootContext> = {}): Pr
     const folder = resolve(options.to);
     await refuseBackupFolder(folder);
     await refuseForeignFolder(folder);
-    // It stays, as what is in it.
-    await makeFolder(folder, new Unwind());
+    const made = new Unwind();
+    await makeFolder(folder, made);
+    let isStarted = false;
+    // It stays, as what is in it; where nothing is, it was made in vain.
+    unwind.defer(async () => {
+      if (!isStarted) await made.run();
+    });
     const { breakLock } = options;
     const lock = await lockFolder(folder, { breakLock, purpose: `boot into ${folder}` });
     unwind.defer(() => lock.release());
     const signal = AbortSignal.any([context.signal, lock.signal]);
     const run = { ...{ target, folder, options, warn, unwind, begun }, context: { ...context, signal } };
     const domain = await readDomainRecord(folder);
-    if (domain || (await isOfDomain(run))) return bootDomain(run, domain);
-    refuseDomainOptions(run);
-    return bootMachine(run);
+    const isDomain = domain || (await isOfDomain(run));
+    if (!isDomain) refuseDomainOptions(run);
+    const started = await (isDomain ? bootDomain(run, domain) : bootMachine(run));
+    isStarted = true;
+    return started;
   });
 }
 

@@ -11,6 +11,7 @@ import { bitmapName } from '../../core/names.js';
 import type { PlanRequest } from '../../core/plan.js';
 import { afterRepairs, type RepairAction } from '../../core/reconcile.js';
 import { defaultReserve, isShort, spaceNeeded } from '../../core/space.js';
+import type { Warning } from '../../core/warning.js';
 import type { PlanFacts, SpaceFacts, TargetContent, TargetFacts } from '../../doctor/facts.js';
 import { QmpBackupError } from '../../errors.js';
 import { ANSWER_MS, freeSpace } from '../../host/free-space.js';
@@ -82,6 +83,8 @@ async function contentOf(
 ): Promise<TargetContent> {
   const { catalog } = state;
   const otherVm = (vm && whyOtherVm(state, identity, vm.disks)) ?? null;
+  const damage = catalog ? await damageIn(state.target, catalog, parents) : [];
+  const isUnknown = ({ code }: Warning): boolean => code === 'memory-lost';
   const idle: RepairableVm = { disks: [], jobs: [], status: 'unknown', ownNodes: [], ownExports: [] };
   return {
     targetId: catalog?.targetId ?? null,
@@ -89,9 +92,9 @@ async function contentOf(
     lastPointAt: catalog?.points.at(-1)?.createdAt ?? null,
     otherVm,
     repairs: otherVm === null ? await (domain ? domain.observe(state) : observeRepairs(state, vm ?? idle)) : [],
-    damage: catalog ? (await damageIn(state.target, catalog, parents)).map(({ text }) => text) : [],
+    damage: damage.filter((each) => !isUnknown(each)).map(({ text }) => text),
     broken: [...parents.brokenChains].map(([file, why]) => ({ file, why })),
-    warnings: state.warnings,
+    warnings: [...state.warnings, ...damage.filter(isUnknown)],
   };
 }
 

@@ -1,7 +1,7 @@
 import { targetFinding } from '../../core/target-finding.js';
 import { warning } from '../../core/warning.js';
 import { messageOf, QmpBackupError } from '../../errors.js';
-import { lockForReading } from '../../repository/disk-folder.js';
+import { takesNothing } from '../../repository/disk-folder.js';
 import { requireCatalog } from '../../repository/catalog-file.js';
 import { lockTarget } from '../../repository/lock.js';
 import { rememberBoot } from '../../repository/verified-file.js';
@@ -42,13 +42,11 @@ async function unlessDamaged(
 
 async function remember(target: string, { proof }: BootedPoint, { options, warn }: VerifyRun): Promise<void> {
   const { breakLock } = options;
-  const lock = await lockForReading(lockTarget, target, { breakLock, purpose: 'verify --boot' }, warn).catch(
-    (error: unknown) => {
-      // A backup has begun meanwhile.
-      if (!(error instanceof QmpBackupError) || error.code !== 'locked') throw error;
-      warn(warning('not-remembered', `what came of it is not kept: ${messageOf(error)}`));
-    },
-  );
+  const lock = await lockTarget(target, { breakLock, purpose: 'verify --boot' }).catch((error: unknown) => {
+    // A backup has begun meanwhile, or this user may only read.
+    if (!takesNothing(error) && !(error instanceof QmpBackupError && error.code === 'locked')) throw error;
+    warn(warning('not-remembered', `what came of it is not kept: ${messageOf(error)}`));
+  });
   if (!lock) return;
   try {
     await rememberBoot(target, await requireCatalog(target), proof);

@@ -20,13 +20,21 @@ import { verifyTarget } from './verify-target.js';
  */
 export async function verify(request: VerifyRequest, given: Partial<VerifyContext> = {}): Promise<VerifyResult> {
   const [options, context] = [verifyOptions(request), contextOf(given)];
-  const warn: Warn = (said) => context.report({ kind: 'warning', ...said });
+  const told = new Set<string>();
+  const warn: Warn = (said) => {
+    // A point that is started is opened again, and what is warned of then may have been said before.
+    if (!told.has(said.text)) context.report({ kind: 'warning', ...said });
+    told.add(said.text);
+  };
   const { signal, now, report } = context;
   const run: VerifyRun = { options, signal, now, report, warn };
   signal.throwIfAborted();
   const root = await rootOf(options);
   const { targets, unreadable } = await targetsIn(root);
   if (targets.length + unreadable.length === 0) await requireCatalog(root);
+  const isOfOne = options.trial !== null || options.point !== null;
+  const [unread] = unreadable;
+  if (isOfOne && targets.length === 0 && unread) throw unread.error;
   const [only] = targets.length === 1 && unreadable.length === 0 ? targets : [];
   if (options.trial && only === undefined) {
     throw new QmpBackupError('usage', `--boot is of one target, and ${root} has ${targets.length}`, {

@@ -96,7 +96,15 @@ const LISTED: ListedPoint = {
 const STATUS: VmStatus = {
   ...{ vm: 'web1', target: '/b', level: 'critical', reasons: [{ level: 'critical', text: 'r' }], history: HISTORY },
   ...{ lastGood: LISTED, ageMs: 1, maxAgeMs: 2, chainPoints: 1, damaged: 0 },
-  facts: { vm: 'web1', points: [LISTED], allocated: 5, oldestProofAt: 'o', folders: [], space: { free: 1, total: 2 } },
+  facts: {
+    vm: 'web1',
+    points: [LISTED],
+    unknown: [],
+    allocated: 5,
+    oldestProofAt: 'o',
+    folders: [],
+    space: { free: 1, total: 2 },
+  },
 };
 
 const DOCUMENTS = {

@@ -4,6 +4,7 @@ import { judgeStatus, spanText, type StatusFacts, worstLevel } from '../../../sr
 const HOUR_MS = 3_600_000;
 const WELL: StatusFacts = {
   ...{ unread: null, isGone: false, ageMs: HOUR_MS, aheadMs: 0, maxAgeMs: 26 * HOUR_MS, damaged: 0, notBooted: null },
+  ...{ whyDamaged: null, unknown: [] },
   run: { result: 'ok', failures: [], warnings: [] },
 };
 
@@ -17,9 +18,32 @@ describe('whether all is well with a VM', () => {
     ['a clock went back', { ageMs: 0, aheadMs: HOUR_MS }, 'ok', null],
     ['a clock was wrong', { aheadMs: 900 * HOUR_MS }, 'warning', /dated 37 d in the future: a clock is wrong/],
     ['there is no good point', { ageMs: null }, 'critical', /no good point/],
+    [
+      'none can be restored',
+      { ageMs: null, damaged: 2, whyDamaged: 'd1/I: it is missing' },
+      'critical',
+      /^there is no good point: d1\/I: it is missing$/,
+    ],
     ['its target cannot be read', { ageMs: null, unread: 'cannot read it' }, 'critical', /^cannot read it$/],
     ['it is gone', { isGone: true }, 'critical', /no longer found/],
-    ['points are damaged', { damaged: 2 }, 'warning', /2 points cannot be restored/],
+    [
+      'a point is damaged',
+      { damaged: 1, whyDamaged: 'd1/I: it is missing' },
+      'warning',
+      /^1 point cannot be restored: d1\/I: it is missing$/,
+    ],
+    [
+      'points are damaged',
+      { damaged: 2, whyDamaged: 'd1/I: it is missing' },
+      'warning',
+      /^2 points cannot be restored: d1\/I: it is missing$/,
+    ],
+    [
+      'something is not known',
+      { unknown: ['what was damaged is not known'] },
+      'warning',
+      /^what was damaged is not known$/,
+    ],
     ['a point does not boot', { notBooted: 'it does not boot' }, 'warning', /does not boot/],
     [
       'it failed',
