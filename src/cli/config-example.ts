@@ -102,6 +102,7 @@ const SAMPLES: Readonly<Record<string, string>> = {
   'keep.free': '200G',
   'verify.rate-limit': '100M',
   'verify.expect': '"serial:login:"',
+  'verify.timeout': '5m',
   'verify.evidence': '"/var/lib/qmpbackup/proofs/{vm}"',
   'verify.every': '1d',
   'verify.read-data-within': '30d',

@@ -184,16 +184,18 @@ function isRecord(given: unknown): given is object {
 
 /** A timer of Node's takes no more than 24 days, and nothing here is waited for that long. */
 const LONGEST_SECONDS = 86_400;
+const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600 };
 
-/** A number of seconds, also as text. */
+/** Seconds: a plain number, also as text, or text with s, m or h. */
 export function seconds(flag: string, fallback: number): OptionRule<number | string, number> {
   return { flag, fallback, read: readSeconds };
 }
 
 function readSeconds(given: number | string): number {
-  const found = isNumberOrText(given) && String(given).trim() !== '' ? Number(given) : NaN;
+  const [, count = '', unit = 's'] = /^(.*?)([smh])?$/s.exec(String(given).trim()) ?? [];
+  const found = isNumberOrText(given) && count !== '' ? Number(count) * (SECONDS[unit] ?? NaN) : NaN;
   if (found > 0 && found <= LONGEST_SECONDS) return found;
-  throw usage('give a number of seconds greater than 0, at most a day.');
+  throw usage('give a number of seconds greater than 0, at most a day, or a time such as 90s, 10m or 2h.');
 }
 
 /** How many; a whole number of at least 1, also as text. */

@@ -1,5 +1,5 @@
 import { QmpBackupError } from '../errors.js';
-import type { OptionRule } from './option-rules.js';
+import { type OptionRule, seconds } from './option-rules.js';
 
 /** A span of time in days, also as text: `30d`, `12h`, `2w`. */
 export function timeSpan(flag: string): OptionRule<number | string, number | null> {
@@ -30,21 +30,11 @@ function isSpan(days: number): boolean {
   return days > 0 && days < MOST_DAYS;
 }
 
-const UNIT_MS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000 };
-
-/** Milliseconds, of text such as `90s`, `10m` or `2h`. */
-export function duration(flag: string, fallback: number): OptionRule<string, number> {
-  return {
-    flag,
-    fallback,
-    read: (given) => {
-      const [, count, unit] = /^(\d{1,5})([smh])$/.exec(given) ?? [];
-      const ms = Number(count) * (UNIT_MS[unit ?? ''] ?? NaN);
-      // A timer of Node's takes no more than 24 days.
-      if (ms <= 24 * 3_600_000) return ms;
-      throw new QmpBackupError('usage', 'give a time of at most a day, such as 90s, 10m or 2h.');
-    },
-  };
+/** Milliseconds, of what `seconds` takes: `90s`, `10m`, `2h`, or a plain number of seconds; it may be 0. */
+export function duration(flag: string, fallback: number): OptionRule<number | string, number> {
+  const { read } = seconds(flag, fallback);
+  const isNone = (given: number | string): boolean => /^0[smh]?$/.test(String(given));
+  return { flag, fallback, read: (given) => (isNone(given) ? 0 : read(given) * 1_000) };
 }
 
 /** Minutes after midnight, of text such as `06:00`. */

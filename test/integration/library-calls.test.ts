@@ -49,7 +49,10 @@ describe('a call that was aborted', () => {
 it.each([
   [{ offline: ['disk1=/x'] }, '--offline: give files by disk id.'],
   [{ offline: 5 }, '--offline: give files by disk id.'],
-  [{ freezeTimeout: true }, '--freeze-timeout: give a number of seconds greater than 0, at most a day.'],
+  [
+    { freezeTimeout: true },
+    '--freeze-timeout: give a number of seconds greater than 0, at most a day, or a time such as 90s, 10m or 2h.',
+  ],
   [{ speedLimit: [20] }, '--speed-limit: give bytes, such as 1048576, 512K, 20M or 1G.'],
   [{ speedLimit: '99999999999999999T' }, '--speed-limit: give bytes, such as 1048576, 512K, 20M or 1G.'],
 ])('refuses %j in words', async (wrong, message) => {

@@ -152,7 +152,7 @@ describe('a configuration', () => {
     ['report: { output: www }', 'report.output cannot be "www"'],
     ['report: { ouput: /www }', 'report.ouput is no key of the configuration; is output meant?'],
     ['report: {}', 'report needs an output'],
-    ['run: { jitter: 5 }', 'give a time of at most a day'],
+    ['run: { jitter: 5d }', 'or a time such as 90s, 10m or 2h'],
     ['vms: { a: { socket: /s } }', `${FILE}:1:8: a has no target`],
     ['vms: { a: { target: /b } }', 'nothing says how a is reached'],
     ['vms: { a: { socket: /s, domain: d, target: /b } }', '--socket and --domain name a VM each'],
