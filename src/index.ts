@@ -33,6 +33,7 @@ export type { DoctorContext, DoctorResult } from './operations/doctor/doctor.js'
 export type { DoctorRequest } from './operations/doctor/options.js';
 export type { Failure } from './core/failure.js';
 export type { Finding } from './core/finding.js';
+export type { DetachedOverlay } from './core/detached-overlay.js';
 export type { OverlaySpace } from './core/overlay-space.js';
 export type { Connect } from './core/virsh-hint.js';
 export type { DomainAgentFacts, DomainFacts, ScratchFacts } from './doctor/domain-facts.js';

@@ -100,7 +100,7 @@ export const backupCommand: Register = (program, run) => {
       }),
     )
     .addOption(new Option('--quisce [require]').hideHelp())
-    .addOption(optionOf(freezeTimeout, 'how long the agent may take to freeze', seconds))
+    .addOption(optionOf(freezeTimeout, 'how long the agent may take to freeze; also 2m', seconds))
     .addOption(optionOf(freezeLimit, 'the guest is thawed after this long, whatever happens', seconds))
     .addOption(
       optionOf(fleece, 'keep what the guest overwrites in a local scratch image, so that a bad target cannot harm it', {
@@ -127,7 +127,7 @@ export const backupCommand: Register = (program, run) => {
     .addOption(optionOf(speedLimit, 'bytes per second for each disk; also 20M', bytes))
     .addOption(optionOf(reserve, 'what stays free on the target (default: the larger of 256M and 1 %)', bytes))
     .addOption(optionOf(force, 'begin although the space may be too little; the run ends before it is used up'))
-    .addOption(optionOf(stallTimeout, 'end the run when the target hangs for so long', seconds))
+    .addOption(optionOf(stallTimeout, 'end the run when the target hangs for so long; also 2m', seconds))
     .addOption(optionOf(progressInterval, 'time between two progress lines', seconds))
     .addOption(optionOf(breakLock, 'take a lock that another host holds'))
 

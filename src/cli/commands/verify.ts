@@ -56,7 +56,7 @@ export const verifyCommand: Register = (program, run) => {
         value: '<what>',
       }),
     )
-    .addOption(optionOf(timeout, 'seconds that it may take to boot', { value: '<seconds>' }))
+    .addOption(optionOf(timeout, 'how long it may take to boot; also 2m', { value: '<seconds>' }))
     .addOption(optionOf(agent, 'with --boot: a channel for the guest agent although the VM had none'))
     .addOption(
       optionOf(evidence, 'with --boot: folder for a picture of its screen and for its serial log', { value: '<dir>' }),
