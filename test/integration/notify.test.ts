@@ -16,7 +16,7 @@ import {
 import { brokenNotifiers, readNotified } from '../../src/notify/notified-file.js';
 import type { RunOutcome } from '../../src/notify/outcome.js';
 import type { VmHistory } from '../../src/run/history.js';
-import { httpReceiver, type HttpReceiver, smtpReceiver } from '../support/receivers.js';
+import { certificate, httpReceiver, type HttpReceiver, smtpReceiver, tlsReceiver } from '../support/receivers.js';
 
 // Messages to real receivers on loopback: what arrives, what is tried again, and what of a secret is said.
 
@@ -277,6 +277,44 @@ describe('an e-mail', () => {
     await writeFile(program, '#!/bin/sh\ncat >/dev/null\necho no room >&2\nexit 75\n', { mode: 0o755 });
     expect((await told(`  - { sendmail: ${program}, to: root }`)).failed).toBe(`${program} ended with 75: no room`);
     expect((await told(`  - { sendmail: ${dir}/none, to: root }`)).failed).toMatch(/could not be started/);
+  });
+});
+
+describe('a certificate that is not trusted is said, with what to do, and nothing is tried again:', () => {
+  it.each([
+    ['of nobody', {}, /its certificate is not trusted: self-signed certificate \(.* by NODE_EXTRA_CA_CERTS=FILE\)$/],
+    ['that has expired', { days: -1 }, /its certificate is not trusted: certificate has expired$/],
+  ])('of a webhook, %s', async (_, asked, words) => {
+    const server = await tlsReceiver(await certificate(dir, asked));
+    try {
+      expect((await told(`  - { webhook: "${server.url}/${SECRET}" }`)).failed).toMatch(words);
+      expect(server.connections()).toBe(1);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it.each([
+    ['of nobody', true, {}, false, /its certificate is not trusted: self-signed certificate \(.* by ca: FILE\)$/],
+    ['of nobody, by STARTTLS', false, {}, false, /not trusted: self-signed certificate \(.* by ca: FILE\)$/],
+    ['that has expired', true, { days: -1 }, true, /its certificate is not trusted: certificate has expired$/],
+    ['of another host', true, { ip: '192.0.2.1' }, true, /not trusted: .*does not match .* 127\.0\.0\.1 is not in/],
+  ])('of a mail server, %s', async (_, implicit, asked, isKnown, words) => {
+    const smtp = await smtpReceiver(dir, {
+      implicit,
+      user: 'u',
+      password: SECRET,
+      used: await certificate(dir, asked),
+    });
+    try {
+      const server = `host: 127.0.0.1, port: ${smtp.port}, tls: ${implicit ? 'implicit' : 'starttls'}, user: u, password: ${SECRET}`;
+      const known = isKnown ? `, ca: ${smtp.ca}` : '';
+      const { failed } = await told(`  - { smtp: { ${server}${known} }, from: b@example.org, to: [a@example.org] }`);
+      expect(failed).toMatch(words);
+      expect([failed, smtp.got]).toEqual([expect.not.stringContaining(SECRET), []]);
+    } finally {
+      await smtp.close();
+    }
   });
 });
 

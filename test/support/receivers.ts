@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -77,6 +78,13 @@ export interface SmtpReceiver {
   close(): Promise<void>;
 }
 
+export interface SmtpOptions {
+  readonly implicit: boolean;
+  readonly user: string;
+  readonly password: string;
+  readonly used?: Certificate;
+}
+
 export interface ReceivedMail {
   readonly from: string;
   readonly to: readonly string[];
@@ -85,22 +93,63 @@ export interface ReceivedMail {
   readonly text: string;
 }
 
-/** With a certificate for 127.0.0.1 in `dir`, TLS from the start or by STARTTLS, and a login. */
+export interface Certificate {
+  readonly key: Buffer;
+  readonly cert: Buffer;
+  /** File of `cert`, which has signed itself. */
+  readonly path: string;
+}
+
+/** In `dir`. Default: of 127.0.0.1, for two days from now. */
+export async function certificate(
+  dir: string,
+  { ip = '127.0.0.1', days = 2 }: { readonly ip?: string; readonly days?: number } = {},
+): Promise<Certificate> {
+  const [key, asked, names, path] = ['key', 'csr', 'names', 'pem'].map((end) => join(dir, `tls.${end}`)) as [
+    string,
+    string,
+    string,
+    string,
+  ];
+  const openssl = (args: readonly string[]) => promisify(execFile)('openssl', args);
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
+  await openssl(['req', ...kind, '-keyout', key, '-out', asked, '-subj', `/CN=${ip}`]);
+  await writeFile(names, `subjectAltName=IP:${ip}\n`);
+  const signed = ['-req', '-in', asked, '-signkey', key, '-extfile', names, '-days', `${days}`, '-out', path];
+  await openssl(['x509', ...signed]);
+  return { key: await readFile(key), cert: await readFile(path), path };
+}
+
+/** An HTTPS server that counts who connects. */
+export async function tlsReceiver(
+  used: Certificate,
+): Promise<{ readonly url: string; readonly connections: () => number; readonly close: () => Promise<void> }> {
+  let connections = 0;
+  const server = createTlsServer({ key: used.key, cert: used.cert }, (_, answer) => answer.end('ok'));
+  server.on('connection', () => (connections += 1));
+  await listening(server);
+  return {
+    url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    connections: () => connections,
+    close: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+/** With a certificate for 127.0.0.1 in `dir`, unless there is another one, TLS from the start or by STARTTLS, and a login. */
 export async function smtpReceiver(
   dir: string,
-  { implicit, user, password }: { readonly implicit: boolean; readonly user: string; readonly password: string },
+  { implicit, user, password, used }: SmtpOptions,
 ): Promise<SmtpReceiver> {
   const got: ReceivedMail[] = [];
   const refusals: number[] = [];
   const strangers = new Set<string>();
   let greetAfterMs = 0;
-  const [key, cert] = [join(dir, 'smtp.key'), join(dir, 'smtp.pem')];
-  await promisify(execFile)('openssl', [
-    ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
-    ...['-keyout', key, '-out', cert, '-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1'],
-  ]);
+  const { key, cert, path } = used ?? (await certificate(dir));
   const smtp = new SMTPServer({
-    ...{ secure: implicit, key: await readFile(key), cert: await readFile(cert) },
+    ...{ secure: implicit, key, cert },
     authMethods: ['PLAIN', 'LOGIN'],
     onAuth: (auth, _, done) => {
       const isRight = auth.username === user && auth.password === password;
@@ -136,7 +185,7 @@ export async function smtpReceiver(
   await listening(smtp.server);
   return {
     port: (smtp.server.address() as AddressInfo).port,
-    ca: cert,
+    ca: path,
     got,
     refusals,
     strangers,

@@ -1,6 +1,7 @@
 import { messageOf } from '../../errors.js';
 import { packageVersion } from '../../host/package-version.js';
 import { type Attempt, DELIVERED, failedNow, refused } from './attempts.js';
+import { whyNotTrusted } from './certificate.js';
 
 export interface HttpRequest {
   /** A secret, often. */
@@ -35,7 +36,10 @@ export async function request({ url, method, headers, body }: HttpRequest, signa
     const mayPass = answer.status >= 500 || [408, 425, 429].includes(answer.status);
     return mayPass ? failedNow(status, askedWait(answer)) : refused(status);
   } catch (error) {
-    return failedNow(`${new URL(url).host} cannot be reached: ${reasonOf(error, signal)}`);
+    const { host } = new URL(url);
+    const untrusted = whyNotTrusted(error, 'name the one who has signed it by NODE_EXTRA_CA_CERTS=FILE');
+    if (untrusted !== null) return refused(`${host}: ${untrusted}`);
+    return failedNow(`${host} cannot be reached: ${reasonOf(error, signal)}`);
   }
 }
 

@@ -3,10 +3,10 @@ import { hostname } from 'node:os';
 import type * as Nodemailer from 'nodemailer';
 import type { SmtpServer } from '../../config/notifiers.js';
 import { messageOf } from '../../errors.js';
-import { codeOf } from '../../host/file-errors.js';
 import { runProgram } from '../../host/program.js';
 import type { NotifyMessage } from '../message.js';
 import { type Attempt, DELIVERED, deliveredBut, failedNow, refused } from './attempts.js';
+import { whyNotTrusted } from './certificate.js';
 
 export interface Mail {
   /** Null is for the sendmail program to say. */
@@ -62,6 +62,8 @@ export async function sendBySmtp(
     if (rejectedErrors.length === 0) return DELIVERED;
     return deliveredBut(`${host}:${port}: ${rejectedErrors.map(refusalOf).join('; ')}; the others were told`);
   } catch (error) {
+    const untrusted = whyNotTrusted(error, 'name the one who has signed it by ca: FILE');
+    if (untrusted !== null) return refused(`${host}:${port}: ${untrusted}`);
     const why = `${host}:${port}: ${signal.aborted ? 'it does not answer in time' : messageOf(error)}`;
     return isForGood(error) ? refused(why) : failedNow(why);
   } finally {
@@ -81,20 +83,11 @@ function rejectedBy(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** What a server refuses by 5xx it refuses again, a wrong password among it, and so does a certificate that nobody trusts. */
+/** What a server refuses by 5xx it refuses again, a wrong password among it. */
 function isForGood(error: unknown): boolean {
   const { responseCode, code } = error as { readonly responseCode?: number; readonly code?: string };
   if (typeof responseCode === 'number') return responseCode >= 500;
-  return ['EAUTH', 'ENOAUTH', 'EENVELOPE', 'ETLS'].includes(code ?? '') || isOfCertificate(error);
-}
-
-function isOfCertificate(error: unknown): boolean {
-  const code = codeOf(error) ?? '';
-  const inner = error instanceof Error ? (codeOf(error.cause) ?? '') : '';
-  return (
-    [code, inner].some((each) => /CERT|SELF_SIGNED|UNABLE_TO_VERIFY/.test(each)) ||
-    /certificate/i.test(messageOf(error))
-  );
+  return ['EAUTH', 'ENOAUTH', 'EENVELOPE', 'ETLS'].includes(code ?? '');
 }
 
 /** By the sendmail program, which takes the mail on its stdin: its arguments name nobody. */
