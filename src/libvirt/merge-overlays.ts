@@ -55,8 +55,8 @@ export async function layersNow(session: MergingDomain, target: string): Promise
 }
 
 /**
- * Commits one overlay of ours into the image below it, and removes its file. One that is in no chain any more needs nothing, nor does
- * a disk that is attached no more: its overlays stay as they are. What a run that died has begun of that is finished first.
+ * Commits one overlay of ours into the image below it, and removes its file. One that is in no chain any more needs nothing. What a run
+ * that died has begun of that is finished first. Resolves to false, and does nothing, where the disk is attached no more.
  *
  * @throws QmpBackupError `unsafe` where the domain is off, or somebody else has put something above it, or a snapshot into it; `failed`
  * where the commit failed
@@ -66,18 +66,19 @@ export async function mergeOverlay(
   target: string,
   name: string,
   options: CommitPace = {},
-): Promise<void> {
-  if ((await layersIfAttached(session, target)) === null) return;
+): Promise<boolean> {
+  if ((await layersIfAttached(session, target)) === null) return false;
   await finishCommit(session, target);
   const layers = await layersNow(session, target);
   const { overlays, above } = layersOf(layers);
   const overlay = overlays.find((each) => each.name === name);
-  if (!overlay) return;
+  if (!overlay) return true;
   if (!session.domain.active) throw whileOff(session, target, overlay);
   if (above.length > 0) throw underOthers(target, overlay, above);
   const base = layers[overlay.depth + 1]?.path ?? null;
   if (base === null) throw new QmpBackupError('unsafe', `${overlay.path}: what is below it is no file of this host`);
   await commit(session, target, { top: overlay, base, goes: [overlay.path] }, options);
+  return true;
 }
 
 /**
@@ -92,27 +93,29 @@ export async function mergeUppermost(
   const disk = disks.find((each) => each.target === target);
   const top = disk && layersOf(imagesOf(disk)).overlays.find(({ depth }) => depth === 0);
   if (top?.name !== overlay) return false;
-  await mergeOverlay({ virsh, uuid, domain: { active, connect, name } }, target, overlay);
-  return true;
+  return mergeOverlay({ virsh, uuid, domain: { active, connect, name } }, target, overlay);
 }
 
-/** Commits all overlays of ours above the disk's own image into it, and removes their files. Resolves to their paths. */
+/**
+ * Commits all overlays of ours above the disk's own image into it, and removes their files. Resolves to false, and does nothing, where the
+ * disk is attached no more.
+ */
 export async function mergeAllOverlays(
   session: MergingDomain,
   target: string,
   options: CommitPace = {},
-): Promise<readonly string[]> {
-  if ((await layersIfAttached(session, target)) === null) return [];
+): Promise<boolean> {
+  if ((await layersIfAttached(session, target)) === null) return false;
   await finishCommit(session, target);
   const { overlays, above, image } = layersOf(await layersNow(session, target));
   const [top] = overlays;
-  if (!top) return [];
+  if (!top) return true;
   if (!session.domain.active) throw whileOff(session, target, top);
   if (above.length > 0) throw underOthers(target, top, above);
   if (image.path === null) throw new QmpBackupError('unsafe', `${target}: its image is no file of this host`);
   const goes = overlays.map(({ path }) => path);
   await commit(session, target, { top, base: image.path, goes }, options);
-  return goes;
+  return true;
 }
 
 /** Commits all that is above `base` into it. Only files of overlays of ours are removed. */

@@ -76,6 +76,9 @@ export async function forgetOverlay(domain: RecordedDomain, path: string): Promi
 
 interface Seen {
   readonly active: boolean;
+  /** As they are kept. */
+  readonly kept: readonly OverlayRecord[];
+  /** As they are now: what was told of an overlay is over when a disk is on it again. */
   readonly records: readonly OverlayRecord[];
   readonly chains: readonly Chain[];
 }
@@ -97,7 +100,11 @@ async function look({ virsh, uuid }: RecordedDomain): Promise<Seen> {
       return isTrackingOverlay(name) ? [{ target: disk.target, overlay: path, below }] : [];
     });
   });
-  return { active, records: overlayRecords, chains };
+  const records = overlayRecords.map(({ told, ...record }): OverlayRecord => {
+    const isAttached = chains.some(({ overlay }) => overlay === record.overlay);
+    return told && !isAttached ? { ...record, told } : record;
+  });
+  return { active, kept: overlayRecords, records, chains };
 }
 
 async function asItIs({ overlay, below }: Chain): Promise<OverlayRecord> {
@@ -106,6 +113,6 @@ async function asItIs({ overlay, below }: Chain): Promise<OverlayRecord> {
 }
 
 async function keep({ virsh, uuid }: RecordedDomain, seen: Seen, records: readonly OverlayRecord[]): Promise<void> {
-  if (JSON.stringify(records) === JSON.stringify(seen.records)) return;
+  if (JSON.stringify(records) === JSON.stringify(seen.kept)) return;
   await keepOverlayRecords(virsh, { uuid, active: seen.active }, records);
 }

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -92,6 +93,50 @@ describe('after a run was killed', () => {
     const { stderr } = await expectCli(0, [...vm.vm, 'recover', '--target', vm.target]);
     expect(stderr).toMatch(/holds what .*-vdb does not hold/);
     expect(await readdir(vm.overlays)).toContain(overlay.split('/').pop());
+  });
+});
+
+describe('what a merge left that was killed before it removed the files', () => {
+  it('is told of as what it is where the guest has written since, and by no advice to attach it', async () => {
+    const vm = await overlaidDomain(lab);
+    await vm.writeAll(1, 0x35);
+    await vm.track('auto');
+    await vm.writeAll(2, 0x36);
+    const overlay = await topOf(vm, 'vda');
+    const killed = { when: 'before', call: 'rm', matches: /\.overlay$/, guards: 'die' } as const;
+    await crashCli(killed, [...vm.vm, 'consolidate-source']);
+    expect(await topOf(vm, 'vda')).toBe(vm.imageOf('vda'));
+    await write(vm.domain, 'vda', { offset: 2 * MiB, length: MiB, pattern: 0x37 });
+    await flush(vm.domain, 'vda');
+    const { stderr } = await expectCli(0, [...vm.vm, 'recover', '--target', vm.target]);
+    expect(stderr).toContain(overlay);
+    const { stdout } = await expectCli(0, [...vm.vm, 'doctor', '--target', vm.target]);
+    expect(stdout).toContain(`${overlay} is above no disk, and ${vm.imageOf('vda')} is in use without it`);
+    expect(stdout).not.toContain('attach-disk');
+  });
+
+  it('goes with the next run, also where overlays were merged that lay above one another', async () => {
+    const vm = await overlaidDomain(lab);
+    await vm.writeAll(1, 0x38);
+    await vm.track('auto');
+    const lower = await topOf(vm, 'vda');
+    await vm.writeAll(2, 0x39);
+    const running = await vm.slowly('--track', 'overlay', '--level', 'inc');
+    running.kill('SIGKILL');
+    await running.ended;
+    await vm.writeAll(3, 0x3a);
+    const upper = await topOf(vm, 'vda');
+    expect(upper).not.toBe(lower);
+    expect(await vm.chainOf('vda')).toEqual([upper, lower, vm.imageOf('vda')]);
+    const killed = { when: 'before', call: 'rm', matches: /\.overlay$/, guards: 'die' } as const;
+    await crashCli(killed, [...vm.vm, 'consolidate-source']);
+    expect(await vm.chainOf('vda')).toEqual([vm.imageOf('vda')]);
+    expect([upper, lower].map(existsSync)).toEqual([true, true]);
+    await expectCli(0, [...vm.vm, 'recover', '--target', vm.target]);
+    expect([upper, lower].map(existsSync)).toEqual([false, false]);
+    await expectCli(0, [...vm.vm, 'consolidate-source']);
+    await vm.expectLayers(0);
+    await expectPattern(vm.domain, 'vda', { offset: 3 * MiB, length: MiB, pattern: 0x3a });
   });
 });
 

@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { expectCli } from '../support/cli.js';
+import { expectCli, startCli } from '../support/cli.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { expectPattern, flush, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
@@ -152,6 +153,63 @@ describe('while a run copies', () => {
     for (const disk of OVERLAID) {
       await expectPattern(vm.domain, disk, { offset: 2 * MiB, length: MiB, pattern: 0x32 });
     }
+  });
+});
+
+describe('while overlays are merged', () => {
+  const jobOf = async (vm: OverlaidDomain, disk: string): Promise<string> =>
+    (await lab.virsh(['blockjob', vm.domain.uuid, disk, '--info', '--raw'])).stdout;
+
+  it('a disk that is unplugged keeps what the guest wrote, which the run tells, and plugged in again it is merged', async () => {
+    const vm = await withGuest();
+    await vm.writeAll(1, 0x51);
+    const running = await vm.slowly('--level', 'copy');
+    for (let at = 8; at < 16; at += 1) await write(vm.domain, 'vda', { offset: at * MiB, length: MiB, pattern: at });
+    await write(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x52 });
+    const overlay = await topOf(vm, 'vdb');
+    await expect
+      .poll(() => jobOf(vm, 'vda'), { timeout: patient(120_000), interval: 50 })
+      .toMatch(/Active Block Commit/);
+    await unplug(vm, 'vdb', '--config');
+    const { exitCode, stderr } = await running.ended;
+    expect(exitCode).toBe(0);
+    expect(stderr).toContain(`What the guest wrote to vdb last is in ${overlay}: attach the disk by that file`);
+    expect(existsSync(overlay)).toBe(true);
+    for (const disk of ['vda', 'vdc']) expect(await vm.chainOf(disk)).toEqual([vm.imageOf(disk)]);
+
+    await plugIn(vm, 'vdb', overlay, '--persistent');
+    await expectCli(0, [...vm.vm, 'consolidate-source']);
+    await vm.expectLayers(0);
+    await expectPattern(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x52 });
+  });
+
+  it('by consolidate-source, a disk that is unplugged is told of, and not taken for one on its image', async () => {
+    const vm = await withGuest();
+    await vm.writeAll(1, 0x61);
+    await vm.track('auto');
+    await vm.writeAll(2, 0x62);
+    const overlay = await topOf(vm, 'vdb');
+    const dir = join(lab.dir, `${vm.domain.name}-bin`);
+    await mkdir(dir);
+    const [waits, goesOn] = [join(dir, 'waits'), join(dir, 'goes-on')];
+    const virsh = (await run('which', ['virsh'])).stdout.trim();
+    const hold = `touch ${waits}; while [ ! -e ${goesOn} ]; do sleep 0.05; done`;
+    const script = `#!/bin/sh\ncase "$*" in *blockcommit*vda*) ${hold};; esac\nexec ${virsh} "$@"\n`;
+    await writeFile(join(dir, 'virsh'), script, { mode: 0o755 });
+    const env = { PATH: `${dir}:${process.env['PATH'] ?? ''}` };
+    const running = startCli([...vm.vm, 'consolidate-source'], { env });
+    await expect.poll(() => existsSync(waits), { timeout: patient(60_000), interval: 50 }).toBe(true);
+    await unplug(vm, 'vdb', '--config');
+    await writeFile(goesOn, '');
+    const { exitCode, stdout, stderr } = await running;
+    expect(exitCode).toBe(0);
+    expect(stdout).not.toContain('vdb');
+    expect(stderr).toContain(`${overlay} holds what the guest wrote to a disk that is attached no more`);
+    for (const disk of ['vda', 'vdc']) expect(await vm.chainOf(disk)).toEqual([vm.imageOf(disk)]);
+    await plugIn(vm, 'vdb', overlay, '--persistent');
+    await expectCli(0, [...vm.vm, 'consolidate-source']);
+    await vm.expectLayers(0);
+    await expectPattern(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x62 });
   });
 });
 

@@ -1,6 +1,6 @@
 import { isAbsolute } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { detachedInWords } from '../../core/detached-overlay.js';
+import { type DetachedOverlay, detachedInWords } from '../../core/detached-overlay.js';
 import { isFailure } from '../../core/failure.js';
 import { type ImageLayer, layersOf, type ConsolidatedDisk } from '../../core/overlay-layers.js';
 import { isOverlay } from '../../core/overlay-names.js';
@@ -53,25 +53,35 @@ export async function consolidateDomain(access: Access, unwind: Unwind): Promise
   if (plans.length > 0) await refuseUnsafe(session, plans, access.adopt);
   if (access.dryRun) return { disks: plans, repairs: found, warnings: [] };
   const { report } = found.length > 0 ? await repairDomainAlone(session, session.state) : { report: NOTHING };
+  const done: ConsolidatedDisk[] = [];
+  const meanwhile: DetachedOverlay[] = [];
   for (const plan of plans) {
     access.signal.throwIfAborted();
-    await carryOut(session, plan);
+    const [overlay, ...buildsOn] = plan.removed;
+    if ((await carryOut(session, plan)) || overlay === undefined) done.push(plan);
+    else meanwhile.push({ overlay, buildsOn, image: plan.image, atNextStart: false, imageInUse: false });
   }
-  const left = plans.flatMap((each) => each.left);
-  const warnings = left.length > 0 ? [warning('left-behind', leftInWords(left))] : [];
-  // They cannot be merged without their disk; of those that no start attaches again the repair tells.
-  const detached = await collectFailure(detachedOverlays(session));
-  if (isFailure(detached)) warnings.push(warning('overlay-left', detached.failed));
-  else {
-    for (const each of detached.filter(({ atNextStart }) => atNextStart)) {
-      const again = 'run this again when the disk is attached';
-      warnings.push(warning('overlay-left', `${detachedInWords(each)}, and it is not merged: ${again}`));
-    }
-  }
-  return { disks: plans, repairs: report.actions, warnings: [...report.warnings, ...warnings] };
+  const left = done.flatMap((each) => each.left);
+  const warnings = [
+    ...(left.length > 0 ? [warning('left-behind', leftInWords(left))] : []),
+    ...(await detachedInWarnings(session, meanwhile)),
+  ];
+  return { disks: done, repairs: report.actions, warnings: [...report.warnings, ...warnings] };
 }
 
 const NOTHING = { actions: [], warnings: [] } as const;
+
+/** They cannot be merged without their disk. `meanwhile`: known to be so; of others that no start attaches again the repair has told. */
+async function detachedInWarnings(
+  session: DomainSession,
+  meanwhile: readonly DetachedOverlay[],
+): Promise<readonly Warning[]> {
+  const before = await collectFailure(detachedOverlays(session));
+  if (isFailure(before)) return [warning('overlay-left', before.failed)];
+  return [...before.filter(({ atNextStart }) => atNextStart), ...meanwhile].map((each) =>
+    warning('overlay-left', `${detachedInWords(each)}, and it is not merged: run this again when the disk is attached`),
+  );
+}
 
 function planOf(disk: DomainDisk, adopt: Adoption): ConsolidatedDisk | undefined {
   const layers = imagesOf(disk);
@@ -157,10 +167,11 @@ async function disksOf(virsh: DomainSession['virsh'], uuid: string): Promise<rea
   }
 }
 
-async function carryOut(session: DomainSession, { target, image, by, left }: ConsolidatedDisk): Promise<void> {
-  if (by === 'pull') return pullChain(session, target);
-  if (left.length === 0) await mergeAllOverlays(session, target);
-  else await mergeChain(session, target, image);
+/** Resolves to false, and does nothing, where the disk is attached no more. */
+async function carryOut(session: DomainSession, { target, image, by, left }: ConsolidatedDisk): Promise<boolean> {
+  if (by === 'commit' && left.length === 0) return mergeAllOverlays(session, target);
+  await (by === 'pull' ? pullChain(session, target) : mergeChain(session, target, image));
+  return true;
 }
 
 async function pullChain(session: DomainSession, target: string): Promise<void> {

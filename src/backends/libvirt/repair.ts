@@ -21,7 +21,7 @@ import { removeFromImages } from './offline-bitmaps.js';
 import { orphanBitmaps, redefineOrphan } from './orphan-bitmaps.js';
 import { type DomainSession, stateOf } from './session.js';
 import { endStarted } from './start-paused.js';
-import { neededLater, removeStrayOverlay } from './stray-overlay.js';
+import { neededLater, removeStrayOverlay, uppermostFirst } from './stray-overlay.js';
 
 /**
  * What a dead run left, and the checkpoints that libvirt forgot. Of those that go on only a running domain can say if their bitmaps are
@@ -50,17 +50,23 @@ export async function observeDomainRepairs(
   ]);
 }
 
-/** A disk that was unplugged from the running domain alone has its overlays again when that starts. */
+/** A disk that was unplugged from the running domain alone has its overlays again when that starts. Of those that go, each goes before what it builds on. */
 async function withoutNeeded(
   session: Pick<DomainSession, 'virsh' | 'uuid'>,
   actions: readonly RepairAction[],
 ): Promise<readonly RepairAction[]> {
-  const needed = await neededLater(session, overlaysToDelete(actions));
-  return actions.filter((each) => each.kind !== 'delete-overlay' || !needed.has(each.path));
+  const first = actions.findIndex(isDeleteOverlay);
+  if (first < 0) return actions;
+  const deleted = overlaysToDelete(actions);
+  const needed = await neededLater(session, deleted);
+  const ordered = (await uppermostFirst(deleted))
+    .filter((path) => !needed.has(path))
+    .map((path): DeleteOverlay => ({ kind: 'delete-overlay', path }));
+  return [...actions.slice(0, first), ...ordered, ...actions.slice(first).filter((each) => !isDeleteOverlay(each))];
 }
 
 function overlaysToDelete(actions: readonly RepairAction[]): readonly string[] {
-  return actions.flatMap((each) => (each.kind === 'delete-overlay' ? [each.path] : []));
+  return actions.filter(isDeleteOverlay).map(({ path }) => path);
 }
 
 /**
@@ -75,6 +81,10 @@ function strayOverlays({ disks, overlayRecords }: DomainSession['domain']): read
 }
 
 type DeleteOverlay = Extract<RepairAction, { readonly kind: 'delete-overlay' }>;
+
+function isDeleteOverlay(action: RepairAction): action is DeleteOverlay {
+  return action.kind === 'delete-overlay';
+}
 
 const GUEST_FIRST: readonly RepairAction['kind'][] = ['continue', 'thaw', 'end-job', 'delete-scratch'];
 
@@ -172,17 +182,18 @@ async function carriedOut(
       case 'delete-overlay': {
         // Of a domain that is off nobody tells all that its disks build on.
         const others = [...overlaysToDelete(actions), ...session.domain.overlayRecords.map(({ overlay }) => overlay)];
-        const why = session.domain.active ? await removeStrayOverlay(session, action.path, others) : undefined;
-        if (why === undefined) {
+        const left = session.domain.active ? await removeStrayOverlay(session, action.path, others) : undefined;
+        if (left === undefined) {
           waiting.add(action.path);
           continue;
         }
-        if (why === null) {
+        if (left === null) {
           await forgetOverlay(session, action.path);
           break;
         }
-        warnings.push(warning('left-behind', why));
-        await markTold(session, action.path);
+        warnings.push(warning('left-behind', left.why));
+        if (left.lasts) await markTold(session, action.path);
+        else waiting.add(action.path);
         continue;
       }
       case 'remove-bitmap':
@@ -285,13 +296,16 @@ async function mergeOrWarn(
   warnings: Warning[],
   merging?: CommitPace,
 ): Promise<boolean> {
+  const stays = (why: string): false => {
+    warnings.push(warning('overlay-left', `an overlay of an earlier run stays for now: ${why}`));
+    return false;
+  };
   try {
-    await mergeOverlay(session, target, overlay, merging);
-    return true;
+    if (await mergeOverlay(session, target, overlay, merging)) return true;
+    return stays(`${target} is attached no more, and ${overlay} holds what the guest wrote to it`);
   } catch (error) {
     if (!(error instanceof QmpBackupError) || isOutcomeUnknown(error)) throw error;
-    warnings.push(warning('overlay-left', `an overlay of an earlier run stays for now: ${messageOf(error)}`));
-    return false;
+    return stays(messageOf(error));
   }
 }
 

@@ -18,7 +18,7 @@ import type { DomainSession } from './session.js';
 
 /**
  * Overlays of a domain whose disks are attached no more: neither a run that died has left them, nor does anything else hold what is in
- * them. Of one whose image is attached again without it the repair tells, which compares them.
+ * them. One whose image is in use without it is compared by the repair, and is here when that has told of it.
  */
 export async function detachedOverlays({ virsh, uuid, domain }: Chained): Promise<readonly DetachedOverlay[]> {
   const next = parseDomain(await dumpDefinition(virsh, uuid)).disks.map(imagesOf);
@@ -28,15 +28,15 @@ export async function detachedOverlays({ virsh, uuid, domain }: Chained): Promis
   );
   const atNextStart = later.map(async ([top]): Promise<DetachedOverlay> => {
     const overlay = top.path ?? '';
-    return { overlay, ...(await belowOf(overlay)), atNextStart: true };
+    return { overlay, ...(await belowOf(overlay)), atNextStart: true, imageInUse: false };
   });
   const named = await pathsIn(next);
   const strays = domain.overlayRecords.filter(({ overlay }) => !attached.has(overlay) && !named.has(overlay));
   const lowest = strays.map(async ({ overlay, told }): Promise<readonly DetachedOverlay[]> => {
     const { buildsOn, image } = await belowOf(overlay);
-    const isUsed = image === null || attached.has(image) || named.has(image);
-    if (!(await isThere(overlay)) || (isUsed && !told)) return [];
-    return [{ overlay, buildsOn, image, atNextStart: false }];
+    const imageInUse = image === null || attached.has(image) || named.has(image);
+    if (!(await isThere(overlay)) || (imageInUse && !told)) return [];
+    return [{ overlay, buildsOn, image, atNextStart: false, imageInUse }];
   });
   const found = (await Promise.all(lowest)).flat();
   // The one that the guest wrote to last is what the disk is attached by.
@@ -44,7 +44,8 @@ export async function detachedOverlays({ virsh, uuid, domain }: Chained): Promis
   return [...(await Promise.all(atNextStart)), ...found.filter(({ overlay }) => !below.has(overlay))];
 }
 
-async function belowOf(overlay: string): Promise<Pick<DetachedOverlay, 'buildsOn' | 'image'>> {
+/** As the headers tell, also of a domain that is off. */
+export async function belowOf(overlay: string): Promise<Pick<DetachedOverlay, 'buildsOn' | 'image'>> {
   const chain = await ownChain(overlay);
   return { buildsOn: chain.slice(0, -1), image: chain.at(-1) ?? null };
 }
@@ -83,34 +84,49 @@ async function ownChain(path: string): Promise<readonly string[]> {
 /**
  * Removes an overlay that is in no chain of a running domain, where the image below it is in one and holds what it holds: it was merged, or
  * nobody ever wrote to it. The disk of any other may have been detached, or the domain defined anew, and it is all that there is of what a
- * guest wrote, with what it builds on: `others` are overlays that may build on this one. Resolves to why it is left, in words.
+ * guest wrote, with what it builds on: `others` are overlays that may build on this one. Resolves to why it is left; null where it is gone.
  */
 export async function removeStrayOverlay(
   session: MergingDomain,
   path: string,
   others: readonly string[],
-): Promise<string | null> {
+): Promise<LeftOverlay | null> {
   if (!isOverlay(basename(path)) || !path.startsWith('/') || !(await isThere(path))) return null;
   const { virsh, uuid } = session;
   const [live, next] = await Promise.all([virsh('dumpxml', [], { domain: uuid }), dumpDefinition(virsh, uuid)]);
   const layers = layersIn(live);
   if ((await pathsIn([layers, ...parseDomain(next).disks.map(imagesOf)])).has(path))
-    return `${path} is needed by the domain`;
-  if (await isBeingWritten(path)) return `${path} is open in a QEMU, and libvirt knows nothing of it`;
+    return { why: `${path} is needed by the domain`, lasts: false };
+  if (await isBeingWritten(path))
+    return { why: `${path} is open in a QEMU, and libvirt knows nothing of it`, lasts: false };
   for (const other of others) {
     if (other !== path && (await ownChain(other)).includes(path))
-      return `${other} builds on ${path}, which stays with it`;
+      return { why: `${other} builds on ${path}, which stays with it`, lasts: true };
   }
   const { buildsOn, image } = await belowOf(path);
   if (image !== null && !layers.some((each) => each.path === image)) {
-    const detached: DetachedOverlay = { overlay: path, buildsOn, image, atNextStart: false };
+    const detached: DetachedOverlay = { overlay: path, buildsOn, image, atNextStart: false, imageInUse: false };
     const attach = virshCommand(session.domain.connect, 'attach-disk', session.domain.name);
-    return `${detachedInWords(detached)}. ${detachedTodo(detached, attach)}`;
+    return { why: `${detachedInWords(detached)}. ${detachedTodo(detached, attach)}`, lasts: true };
   }
   const why = await whyNotMerged(path, layers);
-  if (why !== null) return `${path} is above no disk of the domain, and ${why}; remove it when no disk needs it`;
+  if (why !== null)
+    return { why: `${path} is above no disk of the domain, and ${why}; remove it when no disk needs it`, lasts: true };
   await removeOverlayFile(path);
   return null;
+}
+
+interface LeftOverlay {
+  /** In words. */
+  readonly why: string;
+  /** It is so until a person does something. */
+  readonly lasts: boolean;
+}
+
+/** One that builds on others goes before them. */
+export async function uppermostFirst(overlays: readonly string[]): Promise<readonly string[]> {
+  const depths = await Promise.all(overlays.map(async (path) => ({ path, depth: (await ownChain(path)).length })));
+  return depths.toSorted((a, b) => b.depth - a.depth).map(({ path }) => path);
 }
 
 function layersIn(xml: string): readonly ImageLayer[] {
@@ -118,12 +134,18 @@ function layersIn(xml: string): readonly ImageLayer[] {
 }
 
 async function whyNotMerged(path: string, layers: readonly ImageLayer[]): Promise<string | null> {
-  const backing = await backingOf(path);
-  const below = layers.find((layer) => layer.path !== null && layer.path === backing);
-  if (below?.path == null) return `nor is what is below it (${backing ?? 'nothing that it tells of'})`;
+  const chain = await ownChain(path);
+  const depth = chain.findIndex((each) => layers.some((layer) => layer.path === each));
+  const below = layers.find((layer) => layer.path !== null && layer.path === chain[depth]);
+  if (below?.path == null) return `nor is what is below it (${chain[0] ?? 'nothing that it tells of'})`;
   const image = await nodeOf(below.path, below.format);
+  // Where several were merged at once, with those between.
+  const overlaid = [path, ...chain.slice(0, depth)].reduceRight(
+    (node: BlockNodeSpec, overlay) => qcow2Node(fileNode(overlay), node),
+    image,
+  );
   // The guest writes to the image: a difference may be of that, and equal bytes cannot.
-  const same = await compare(nameOfNode(qcow2Node(fileNode(path), image)), nameOfNode(image), {
+  const same = await compare(nameOfNode(overlaid), nameOfNode(image), {
     cwd: '/',
     forceShare: true,
   });

@@ -192,7 +192,13 @@ describe('the folder of overlays that track', () => {
   });
 
   it('may hold what a disk needs that is attached no more, which nothing removes', () => {
-    const detached = { overlay: '/o/a.overlay', buildsOn: [], image: '/i/a.raw', atNextStart: false };
+    const detached = {
+      overlay: '/o/a.overlay',
+      buildsOn: [],
+      image: '/i/a.raw',
+      atNextStart: false,
+      imageInUse: false,
+    };
     expect(found({ detachedOverlays: [detached] })).toEqual([
       expect.stringMatching(
         /^warning overlays: \/o\/a.overlay holds what the guest wrote to a disk that is attached no more.* \/i\/a.raw lacks -> .*virsh attach-disk \S+ \/o\/a.overlay TARGET .*Nothing removes it/,
@@ -200,6 +206,11 @@ describe('the folder of overlays that track', () => {
     ]);
     expect(found({ detachedOverlays: [{ ...detached, atNextStart: true }] })).toEqual([
       expect.stringMatching(/^info overlays: .*the next start of the domain attaches it again -> Keep it/),
+    ]);
+    expect(found({ detachedOverlays: [{ ...detached, imageInUse: true }] })).toEqual([
+      expect.stringMatching(
+        /^warning overlays: \/o\/a.overlay is above no disk, and \/i\/a.raw is in use without it.* -> Attach no disk by it/,
+      ),
     ]);
   });
 

@@ -155,9 +155,13 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
     }
     return opened;
   };
-  /** The guest is on what was there before this run. */
-  const takeBack = async (options?: CommitPace): Promise<void> => {
-    for (const { target, name } of disks) await mergeOverlay(run.session, target, name, options);
+  /** The guest is on what was there before this run. Resolves to the disks that are attached no more, whose overlays stay. */
+  const takeBack = async (options?: CommitPace): Promise<readonly Overlaid[]> => {
+    const detached: Overlaid[] = [];
+    for (const disk of disks) {
+      if (!(await mergeOverlay(run.session, disk.target, disk.name, options))) detached.push(disk);
+    }
+    return detached;
   };
   return {
     folders: [folder],
@@ -202,7 +206,14 @@ function overlayCopy(run: DomainRun, planned: Planned): DomainCopy {
       if (tracks) return;
       // The point is right whatever becomes of this.
       const slowly = { rate: run.options.speedLimit, hurry: run.signal };
-      await takeBack(slowly).catch((error: unknown) => run.warn(warning('overlay-left', leftInWords(run, error))));
+      try {
+        for (const disk of await takeBack(slowly)) {
+          const words = `${disk.target} was detached before its overlay was merged`;
+          run.warn(warning('overlay-left', `${words}. ${attachByOverlay(disk)}`));
+        }
+      } catch (error) {
+        run.warn(warning('overlay-left', leftInWords(run, error)));
+      }
     },
     // One that tracks has overlays that stay, as after any run.
     ...(tracks ? {} : { guard: (resumes) => guardOf(run, disks, resumes) }),
@@ -262,12 +273,17 @@ async function wholeOf({ still: [top] }: Overlaid): Promise<BlockNodeSpec> {
   return offlineNode(await imageFile({ path: top.path ?? top.description, format: top.format }));
 }
 
+function attachByOverlay({ target, path }: Overlaid): string {
+  return `What the guest wrote to ${target} last is in ${path}: attach the disk by that file, never by the image below it alone.`;
+}
+
 /** Somebody else may commit an overlay, by which what is below it moves. */
-async function requireAbove({ session }: DomainRun, { target, path, still }: Overlaid): Promise<void> {
+async function requireAbove({ session }: DomainRun, disk: Overlaid): Promise<void> {
+  const { target, path, still } = disk;
   const now = await layersIfAttached(session, target);
   if (now === null) {
     throw new QmpBackupError('failed', `${target} was detached while it was copied`, {
-      hint: `No point was made, and the other disks are as they were; the next run goes on with them. What the guest wrote to ${target} last is in ${path}: attach the disk by that file, never by the image below it alone.`,
+      hint: `No point was made, and the other disks are as they were; the next run goes on with them. ${attachByOverlay(disk)}`,
     });
   }
   if (now[0].path === path && now[1]?.path === still[0].path) return;
