@@ -55,7 +55,7 @@ export async function refuseOverlaysInTarget(overlays: string, target: string | 
 }
 
 function overlaysInTarget(why: string): QmpBackupError {
-  return new QmpBackupError('unsafe', `${why}: a guest would write into a folder of backups`, {
+  return new QmpBackupError('unsafe', `${why}: who tidies up or unmounts the one would meet the other`, {
     hint: 'Choose another --overlay-dir, outside of every target and not above one, on storage that stays with the VM.',
   });
 }

@@ -1,7 +1,8 @@
-import { mkdir, readdir, rename, symlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, rename, rm, symlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { expectCli } from '../support/cli.js';
+import { domainScenario } from '../support/domain-scenario.js';
 import { type OverlaidDomain, overlaidDomain } from '../support/overlaid-domain.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 
@@ -110,6 +111,15 @@ describe('overlays and backups in one folder', () => {
     await expectCli(0, [...vm.vm, 'backup', '--target', target, ...asked(vm, elsewhere).slice(-6)]);
     expect((await expectCli(0, [...vm.vm, 'doctor', '--target', target])).stdout).not.toMatch(/is inside of/);
   });
+
+  it('are not told of where the overlays lie beside their images, as where no folder is named', async () => {
+    const { vm, fileOf, ...scenario } = await domainScenario(lab);
+    const target = join(dirname(fileOf('vda')), 'backup');
+    await scenario.backup('auto', '--target', target, '--method', 'overlay', '--track', 'overlay');
+    const { stdout } = await expectCli(0, [...vm, 'doctor', '--target', target]);
+    expect(stdout).toMatch(/^info .*the overlays in .* hold/m);
+    expect(stdout).not.toMatch(/is inside of/);
+  });
 });
 
 it('a folder of overlays that is not there while the domain is off: it has what the guest wrote since the last run', async () => {
@@ -131,6 +141,14 @@ it('a folder of overlays that is not there while the domain is off: it has what 
   expect(lines).toHaveLength(3);
   for (const line of lines)
     expect(line).toMatch(/all that the guest wrote since the last run .*Mount .* again, .*Do not start the domain/);
+  // As a mount that is dead: there is something, and nobody can look at it.
+  await symlink(vm.overlays, vm.overlays);
+  const { stderr } = await expectCli(13, asked);
+  expect(stderr).toMatch(
+    /vda is on the overlay .*, which cannot be looked at \(cannot look at .*\): it holds all that the guest/,
+  );
+  expect((await expectCli(1, [...vm.vm, 'doctor', '--target', vm.target])).stdout).toMatch(/^error +vda: .*cannot be/m);
+  await rm(vm.overlays);
   await rename(elsewhere, vm.overlays);
   await vm.domain.start();
   await vm.track('inc');

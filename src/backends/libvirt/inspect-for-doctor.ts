@@ -1,6 +1,6 @@
 import { access, constants, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { isFailure } from '../../core/failure.js';
+import { type Failure, isFailure } from '../../core/failure.js';
 import type { DirtyBitmap, SourceDisk } from '../../core/disk.js';
 import type { FleeceChoice } from '../../core/fleece-choice.js';
 import { matchDisks } from '../../core/match-disks.js';
@@ -20,7 +20,7 @@ import { chooseMethod } from './choose-method.js';
 import { withImageBitmaps } from './offline-bitmaps.js';
 import { inspectOfflineDomain } from './offline-domain.js';
 import { overlayObstacles } from './overlay-obstacles.js';
-import { overlaySpaces } from './overlay-space.js';
+import { namedFolders, overlaySpaces } from './overlay-space.js';
 import { type DomainAccess, type DomainSession, openDomain } from './session.js';
 import { detachedOverlays } from './stray-overlay.js';
 
@@ -30,6 +30,8 @@ const AGENT_MS = 8_000;
 export interface SeenDomain {
   readonly session: DomainSession;
   readonly facts: DomainFacts;
+  /** Where overlays lie that were not put beside their images. */
+  readonly overlayFolders: readonly string[] | Failure;
   /** How the next backup keeps the instant. */
   readonly fleecing: FleeceChoice;
 }
@@ -52,19 +54,21 @@ export async function inspectDomainForDoctor(
   const tracked = disks.flatMap(({ id, source }) =>
     source.overlays?.some(({ name }) => isTrackingOverlay(name)) ? { disk: id, source } : [],
   );
-  const [snapshots, agent, scratch, missing, method, overlays, obstacles, detached] = await Promise.all([
+  const [snapshots, agent, scratch, missing, method, overlays, folders, obstacles, detached] = await Promise.all([
     listSnapshots(virsh, uuid),
     inspectAgent(virsh, domain),
     domain.active ? inspectScratch(domain, state, fleeceDir) : [],
     missingPrograms(PULL_PROGRAMS),
     chooseMethod(session, { method: 'auto', track: 'none' }),
     collectFailure(overlaySpaces(session.state.disks)),
+    collectFailure(namedFolders(session.state.disks)),
     domain.active && tracked.length > 0 ? collectFailure(overlayObstacles(session, tracked)) : [],
     collectFailure(detachedOverlays(session)),
   ]);
   return {
     session: { ...session, state },
     fleecing: domain.active ? method.fleecing : STILL,
+    overlayFolders: folders,
     facts: {
       ...connection,
       state,

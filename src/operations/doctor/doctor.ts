@@ -163,7 +163,7 @@ async function inspectDomain(
   folderOf: FolderOf,
   unwind: Unwind,
 ): Promise<SeenVm> {
-  const { session, facts, fleecing } = await inspectDomainForDoctor(
+  const { session, facts, fleecing, overlayFolders } = await inspectDomainForDoctor(
     { ...options, ...address, purpose: 'doctor' },
     unwind,
   );
@@ -171,7 +171,7 @@ async function inspectDomain(
   const folder = await folderOf(identity);
   // What hangs, or cannot be told, is no folder here.
   const target = folder === null ? null : options.target;
-  const folders = isFailure(facts.overlays) ? [] : facts.overlays.map((space) => space.folder);
+  const folders = isFailure(overlayFolders) ? [] : overlayFolders;
   const inTarget = await allOf(folders.map((each) => collectFailure(refuseOverlaysInTarget(each, target))));
   return {
     identity,
