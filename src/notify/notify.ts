@@ -257,26 +257,37 @@ function proved(key: string, secret: Secret, text: string): string {
 
 /** A receiver may repeat what it was sent, or a part of it, and in a page of HTML. */
 function without(secrets: readonly string[], text: string): string {
-  const parts = secrets.flatMap(partsOf).flatMap((part) => [part, part.replaceAll('&', '&amp;')]);
-  const longestFirst = parts.filter((part) => part !== '').toSorted((a, b) => b.length - a.length);
+  const parts = secrets
+    .flatMap(partsOf)
+    .flatMap((part) => [part, { ...part, text: part.text.replaceAll('&', '&amp;') }]);
+  const longestFirst = parts.filter((part) => part.text !== '').toSorted((a, b) => b.text.length - a.text.length);
   return longestFirst.reduce((all, part) => all.replaceAll(whereItStands(part), '***'), text);
 }
 
-/** A short part, or one that is a word of a language, is meant only where it stands by itself: it may begin a word of ours. */
-function whereItStands(part: string): RegExp {
-  const literal = part.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
-  if (part.length >= SHORTEST && !/^\/?\p{L}{1,11}$/u.test(part)) return new RegExp(literal, 'gu');
-  const begin = /^[\p{L}\p{N}]/u.test(part) ? '(?<![\\p{L}\\p{N}])' : '';
-  const end = /[\p{L}\p{N}]$/u.test(part) ? '(?![\\p{L}\\p{N}])' : '';
+interface SecretPart {
+  readonly text: string;
+  /** A name that an address has: it may be a word that is no secret at all. */
+  readonly isName: boolean;
+}
+
+/** A short part, or a name that is a word of a language, is meant only where it stands by itself: it may begin a word of ours. */
+function whereItStands({ text, isName }: SecretPart): RegExp {
+  const literal = text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&');
+  const isWord = isName && /^\/?\p{L}{1,11}$/u.test(text);
+  if (text.length >= SHORTEST && !isWord) return new RegExp(literal, 'gu');
+  const begin = /^[\p{L}\p{N}]/u.test(text) ? '(?<![\\p{L}\\p{N}])' : '';
+  const end = /[\p{L}\p{N}]$/u.test(text) ? '(?![\\p{L}\\p{N}])' : '';
   return new RegExp(`${begin}${literal}${end}`, 'gu');
 }
 
-function partsOf(secret: string): readonly string[] {
-  if (!URL.canParse(secret)) return [secret, ...secret.split(' ').filter(isLongEnough)];
+function partsOf(secret: string): readonly SecretPart[] {
+  const asPart = (isName: boolean) => (text: string) => ({ text, isName });
+  if (!URL.canParse(secret)) return [secret, ...secret.split(' ').filter(isLongEnough)].map(asPart(false));
   const { pathname, search, searchParams } = new URL(secret);
   const names = pathname.split('/');
-  const parts = [`${pathname}${search}`, search.slice(1), ...names, ...searchParams.values()];
-  return [secret, ...parts, ...names.map(decoded)].filter(isLongEnough);
+  const values = [secret, search.slice(1), ...searchParams.values()].filter(isLongEnough);
+  const ofPath = [`${pathname}${search}`, ...names, ...names.map(decoded)].filter(isLongEnough);
+  return [...values.map(asPart(false)), ...ofPath.map(asPart(true))];
 }
 
 /** Of an address that is none: as it is. */

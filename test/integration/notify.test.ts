@@ -162,6 +162,7 @@ describe('a webhook', () => {
     ['/redir', {}, 'no /redir here, nor redir', 'no *** here, nor ***'],
     ['/p', {}, 'not /p', 'not /p'],
     ['/hook', { 'X-A': 'e' }, 'wrong e', 'wrong ***'],
+    ['/hook', { 'X-A': 'Geheimwort' }, 'token%3DGeheimwort', 'token%3D***'],
   ])('masks of the address %s no part of another word', async (path, headers, answer, masked) => {
     web.answer(302, answer);
     const { failed } = await told(`  - { webhook: "${web.url}${path}", headers: ${JSON.stringify(headers)} }`);

@@ -17,7 +17,8 @@ export function whyNotTrusted(error: unknown, trust: string): string | null {
   for (let each = error; each instanceof Error; each = each.cause) {
     // nodemailer has codes of its own, and keeps those of Node here.
     const { code = '', originalCode = code } = each as { readonly code?: string; readonly originalCode?: string };
-    if (!/CERT|UNABLE_TO_VERIFY/.test(originalCode)) continue;
+    // What begins so is of the connection, as where the server wants a certificate of ours.
+    if (!/CERT|UNABLE_TO_VERIFY/.test(originalCode) || originalCode.startsWith('ERR_SSL_')) continue;
     const todo = OF_NOBODY.includes(originalCode) ? ` (if it is the right one: ${trust})` : '';
     return `its certificate is not trusted: ${messageOf(each)}${todo}`;
   }
