@@ -3,12 +3,12 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { expectCli, startCli } from '../support/cli.js';
+import { crashCli } from '../support/crash-point.js';
 import { createImage } from '../support/lab/disk-images.js';
 import { expectPattern, flush, write } from '../support/lab/guest-writes.js';
 import { run } from '../support/lab/programs.js';
 import { type OverlaidDomain, overlaidDomain, OVERLAID } from '../support/overlaid-domain.js';
 import { patient } from '../support/patience.js';
-import { startRun } from '../support/running-backup.js';
 import { useLibvirt } from '../support/use-libvirt.js';
 
 /** Disks that are unplugged and plugged in while overlays are above their images: no write is lost, and backups go on. */
@@ -213,29 +213,35 @@ describe('while overlays are merged', () => {
   });
 });
 
-it('an empty overlay stays while another one builds on it, whose disk is on its image alone', async () => {
-  const vm = await overlaidDomain(lab);
-  for (let at = 1; at < 5; at += 1) await vm.writeAll(at, at);
-  await vm.track('auto');
-  for (const disk of ['vda', 'vdc']) await write(vm.domain, disk, { offset: 8 * MiB, length: 8 * MiB, pattern: 0x41 });
-  const lower = await topOf(vm, 'vdb');
-  const asked = ['backup', '--target', vm.target, '--method', 'overlay', '--track', 'overlay', '--level', 'inc'];
-  const running = startRun([...vm.vm, ...asked, '--overlay-dir', vm.overlays, '--speed-limit', '1M']);
-  await expect.poll(() => topOf(vm, 'vdb'), { timeout: patient(60_000), interval: 50 }).not.toBe(lower);
-  running.kill('SIGKILL');
-  await running.ended;
-  await write(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x42 });
-  await flush(vm.domain, 'vdb');
-  const upper = await topOf(vm, 'vdb');
-  await vm.domain.destroy();
-  await lab.virsh(['detach-disk', vm.domain.uuid, 'vdb', '--config']);
-  const image = [vm.imageOf('vdb'), 'vdb', '--subdriver', 'raw', '--targetbus', 'virtio', '--config'];
-  await lab.virsh(['attach-disk', vm.domain.uuid, ...image]);
-  await vm.domain.start();
-  const { stderr } = await expectCli(0, [...vm.vm, 'recover', '--target', vm.target]);
-  expect(stderr).toContain(`${upper} builds on ${lower}`);
-  expect([upper, lower].map(existsSync)).toEqual([true, true]);
-  await vm.domain.destroy();
-  const pattern = ['-f', 'qcow2', '-c', `read -P 0x42 ${2 * MiB} ${MiB}`, upper];
-  expect((await run('qemu-io', pattern)).stdout).not.toMatch(/failed/);
-});
+it.each([
+  ['was recorded', 'after'],
+  ['nobody has recorded', 'before'],
+] as const)(
+  'an empty overlay stays while one that %s builds on it, whose disk is on its image alone',
+  async (_, when) => {
+    const vm = await overlaidDomain(lab);
+    for (let at = 1; at < 5; at += 1) await vm.writeAll(at, at);
+    await vm.track('auto');
+    for (const disk of ['vda', 'vdc'])
+      await write(vm.domain, disk, { offset: 8 * MiB, length: 8 * MiB, pattern: 0x41 });
+    const lower = await topOf(vm, 'vdb');
+    const asked = ['backup', '--target', vm.target, '--method', 'overlay', '--track', 'overlay', '--level', 'inc'];
+    const died = { when, call: 'spawn', matches: /virsh .*metadata .*--set/ } as const;
+    await crashCli(died, [...vm.vm, ...asked, '--overlay-dir', vm.overlays]);
+    expect(await topOf(vm, 'vdb')).not.toBe(lower);
+    await write(vm.domain, 'vdb', { offset: 2 * MiB, length: MiB, pattern: 0x42 });
+    await flush(vm.domain, 'vdb');
+    const upper = await topOf(vm, 'vdb');
+    await vm.domain.destroy();
+    await lab.virsh(['detach-disk', vm.domain.uuid, 'vdb', '--config']);
+    const image = [vm.imageOf('vdb'), 'vdb', '--subdriver', 'raw', '--targetbus', 'virtio', '--config'];
+    await lab.virsh(['attach-disk', vm.domain.uuid, ...image]);
+    await vm.domain.start();
+    const { stderr } = await expectCli(0, [...vm.vm, 'recover', '--target', vm.target]);
+    expect(stderr).toContain(`${upper} builds on ${lower}`);
+    expect([upper, lower].map(existsSync)).toEqual([true, true]);
+    await vm.domain.destroy();
+    const pattern = ['-f', 'qcow2', '-c', `read -P 0x42 ${2 * MiB} ${MiB}`, upper];
+    expect((await run('qemu-io', pattern)).stdout).not.toMatch(/failed/);
+  },
+);

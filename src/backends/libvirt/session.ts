@@ -91,6 +91,11 @@ export async function openDomain(access: DomainAccess, unwind: Unwind): Promise<
 }
 
 /** As `openDomain`. */
+/** What was done meanwhile may have changed what the domain has, and what is kept of its overlays. */
+export async function lookAgain(session: DomainSession): Promise<DomainSession> {
+  return { ...session, domain: await inspectDomain(session.virsh, session.uuid) };
+}
+
 export async function openDomainForBackup(access: DomainAccess, unwind: Unwind): Promise<BackupSession> {
   const locked = await lockDomain(access, unwind);
   const { virsh, uuid, guess } = locked;

@@ -1,10 +1,13 @@
-import { basename } from 'node:path';
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { type BlockNodeSpec, fileNode, nameOfNode, qcow2Node } from '../../core/block-node.js';
 import { type DetachedOverlay, detachedInWords, detachedTodo } from '../../core/detached-overlay.js';
+import { isFailure } from '../../core/failure.js';
 import { type ImageLayer, layersOf } from '../../core/overlay-layers.js';
 import { isOverlay } from '../../core/overlay-names.js';
 import { virshCommand } from '../../core/virsh-hint.js';
 import { QmpBackupError } from '../../errors.js';
+import { collectFailure } from '../../flow/collect-failure.js';
 import { isThere } from '../../host/is-there.js';
 import { dumpDefinition } from '../../libvirt/domain.js';
 import { parseDomain } from '../../libvirt/domain-xml.js';
@@ -99,9 +102,16 @@ export async function removeStrayOverlay(
     return { why: `${path} is needed by the domain`, lasts: false };
   if (await isBeingWritten(path))
     return { why: `${path} is open in a QEMU, and libvirt knows nothing of it`, lasts: false };
-  for (const other of others) {
-    if (other !== path && (await ownChain(other)).includes(path))
-      return { why: `${other} builds on ${path}, which stays with it`, lasts: true };
+  // Also one of a run that died before anything told of it.
+  for (const other of new Set([...others, ...(await overlaysBeside(path))])) {
+    if (other === path) continue;
+    const chain = await collectFailure(ownChain(other));
+    if (isFailure(chain)) {
+      // Of another domain, whose run has just removed it.
+      if (!(await isThere(other))) continue;
+      return { why: `${path} stays while it cannot be told what ${other} builds on: ${chain.failed}`, lasts: false };
+    }
+    if (chain.includes(path)) return { why: `${other} builds on ${path}, which stays with it`, lasts: true };
   }
   const { buildsOn, image } = await belowOf(path);
   if (image !== null && !layers.some((each) => each.path === image)) {
@@ -114,6 +124,11 @@ export async function removeStrayOverlay(
     return { why: `${path} is above no disk of the domain, and ${why}; remove it when no disk needs it`, lasts: true };
   await removeOverlayFile(path);
   return null;
+}
+
+async function overlaysBeside(path: string): Promise<readonly string[]> {
+  const folder = dirname(path);
+  return (await readdir(folder)).filter(isOverlay).map((name) => join(folder, name));
 }
 
 interface LeftOverlay {

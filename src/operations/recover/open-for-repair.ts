@@ -1,7 +1,7 @@
 import type { AskedVm } from '../../backends/address.js';
 import type { Repaired } from '../../backends/backend.js';
 import { observeDomainRepairs, repairDomain, repairDomainAlone } from '../../backends/libvirt/repair.js';
-import { openDomain, refuseDomainState } from '../../backends/libvirt/session.js';
+import { lookAgain, openDomain, refuseDomainState } from '../../backends/libvirt/session.js';
 import { journalledEndpoint } from '../../backends/qmp/journalled-endpoint.js';
 import { refuseRunState } from '../../backends/qmp/hold-vm.js';
 import { repair, repairVm } from '../../backends/qmp/repair.js';
@@ -39,8 +39,8 @@ export async function openForRepair(vm: AskedVm, access: RepairAccess, unwind: U
       monitor: null,
       signal: session.signal,
       observe: (target, seen) => observeDomainRepairs(session, target, seen),
-      repair: (target, seen) => repairDomain(session, target, seen),
-      repairAlone: (seen) => repairDomainAlone(session, seen),
+      repair: async (target, seen) => repairDomain(await lookAgain(session), target, seen),
+      repairAlone: async (seen) => repairDomainAlone(await lookAgain(session), seen),
     };
   }
   const endDeadJobsMs = access.dryRun ? null : ENDING_MS;
