@@ -97,13 +97,14 @@ describe('after a run was killed', () => {
 });
 
 describe('what a merge left that was killed before it removed the files', () => {
+  const killed = { when: 'before', call: 'rm', matches: /\.overlay$/, guards: 'die' } as const;
+
   it('is told of as what it is where the guest has written since, and by no advice to attach it', async () => {
     const vm = await overlaidDomain(lab);
     await vm.writeAll(1, 0x35);
     await vm.track('auto');
     await vm.writeAll(2, 0x36);
     const overlay = await topOf(vm, 'vda');
-    const killed = { when: 'before', call: 'rm', matches: /\.overlay$/, guards: 'die' } as const;
     await crashCli(killed, [...vm.vm, 'consolidate-source']);
     expect(await topOf(vm, 'vda')).toBe(vm.imageOf('vda'));
     await write(vm.domain, 'vda', { offset: 2 * MiB, length: MiB, pattern: 0x37 });
@@ -128,7 +129,6 @@ describe('what a merge left that was killed before it removed the files', () => 
     const upper = await topOf(vm, 'vda');
     expect(upper).not.toBe(lower);
     expect(await vm.chainOf('vda')).toEqual([upper, lower, vm.imageOf('vda')]);
-    const killed = { when: 'before', call: 'rm', matches: /\.overlay$/, guards: 'die' } as const;
     await crashCli(killed, [...vm.vm, 'consolidate-source']);
     expect(await vm.chainOf('vda')).toEqual([vm.imageOf('vda')]);
     expect([upper, lower].map(existsSync)).toEqual([true, true]);

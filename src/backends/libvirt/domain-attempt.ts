@@ -12,7 +12,6 @@ import { allOf } from '../../flow/all-of.js';
 import type { DomainFreezeGuard } from '../../guards/domain-freeze-guard.js';
 import { heldByBlockJob } from '../../libvirt/block-jobs.js';
 import type { NewCheckpoint } from '../../libvirt/checkpoint-xml.js';
-import { inspectDomain } from '../../libvirt/domain.js';
 import { DomainNotFound, isOutcomeUnknown, VirshError } from '../../libvirt/errors.js';
 import { makeScratch } from '../../repository/scratch.js';
 import type { Staging } from '../../repository/staging.js';
@@ -36,7 +35,7 @@ import {
 import type { DomainCopy, DomainMethod, DomainRun } from './domain-method.js';
 import { consistencyOfStarted, startFreezeGuard } from './freeze-domain.js';
 import { repairDomain, resumeAfterIoError } from './repair.js';
-import { type BackupSession, blockJobCommand, vmStateOf } from './session.js';
+import { type BackupSession, blockJobCommand, lookAgain, vmStateOf } from './session.js';
 
 /** A checkpoint and a backup in one call of libvirt; who writes the images is the method's. */
 export function domainCopy(session: BackupSession, found: Planned, method: DomainMethod): CopyMethod {
@@ -157,11 +156,10 @@ class DomainAttempt implements CopyAttempt {
   }
 
   async undo(target: TargetState): Promise<readonly Warning[]> {
-    const { session } = this.#run;
-    const domain = await inspectDomain(session.virsh, session.uuid);
-    const { report } = await repairDomain({ ...session, domain }, target, vmStateOf(domain));
+    const session = await lookAgain(this.#run.session);
+    const { report } = await repairDomain(session, target, vmStateOf(session.domain));
     // Also where somebody else has ended the job.
-    const resumed = this.#ranBefore && domain.active ? await resumeAfterIoError(session) : [];
+    const resumed = this.#ranBefore && session.domain.active ? await resumeAfterIoError(session) : [];
     return [...report.warnings, ...resumed];
   }
 

@@ -50,7 +50,10 @@ export async function observeDomainRepairs(
   ]);
 }
 
-/** A disk that was unplugged from the running domain alone has its overlays again when that starts. Of those that go, each goes before what it builds on. */
+/**
+ * A disk that was unplugged from the running domain alone has its overlays again when that starts. Of those that go, each goes before what
+ * it builds on.
+ */
 async function withoutNeeded(
   session: Pick<DomainSession, 'virsh' | 'uuid'>,
   actions: readonly RepairAction[],

@@ -90,12 +90,12 @@ export async function openDomain(access: DomainAccess, unwind: Unwind): Promise<
   return sessionOf(access, locked, await seeDomain(locked.virsh, locked.uuid, { guess: locked.guess }));
 }
 
-/** As `openDomain`. */
 /** What was done meanwhile may have changed what the domain has, and what is kept of its overlays. */
 export async function lookAgain(session: DomainSession): Promise<DomainSession> {
   return { ...session, domain: await inspectDomain(session.virsh, session.uuid) };
 }
 
+/** As `openDomain`. */
 export async function openDomainForBackup(access: DomainAccess, unwind: Unwind): Promise<BackupSession> {
   const locked = await lockDomain(access, unwind);
   const { virsh, uuid, guess } = locked;

@@ -55,7 +55,8 @@ function putUnknown(why: string): void {
 
 const EXAMPLES = `
 Exit codes of its own, as monitoring plugins have them: 0 ok, 1 warning (the newest good point is too old, the last run warned, points are
-damaged, what was verified or run before cannot be read), 2 critical (there is no good point, the last run failed, a VM is gone), 3 unknown (bad usage or configuration).
+damaged, what was verified or run before cannot be read), 2 critical (there is no good point, the last run failed, a VM is gone), 3 unknown
+(bad usage or configuration).
 Without --max-age, and without max-age in the configuration, age is not judged.
 
 Examples:
