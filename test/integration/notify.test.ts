@@ -319,6 +319,19 @@ describe('a certificate that is not trusted is said, with what to do, and nothin
   });
 });
 
+it('a mail server that wants a certificate of ours is not told as one whose own is not trusted', async () => {
+  const smtp = await smtpReceiver(dir, { implicit: true, user: 'u', password: SECRET, wantsCertificate: true });
+  try {
+    const server = `host: 127.0.0.1, port: ${smtp.port}, tls: implicit, user: u, password: ${SECRET}, ca: ${smtp.ca}`;
+    const { failed } = await told(`  - { smtp: { ${server} }, from: b@example.org, to: [a@example.org] }`);
+    expect(failed).toMatch(/certificate required/);
+    expect(failed).not.toMatch(/trusted/);
+    expect(smtp.got).toEqual([]);
+  } finally {
+    await smtp.close();
+  }
+});
+
 describe('secrets', () => {
   it('come from files and credentials, and are refused where everybody may read them', async () => {
     const path = join(dir, 'url');

@@ -83,6 +83,8 @@ export interface SmtpOptions {
   readonly user: string;
   readonly password: string;
   readonly used?: Certificate;
+  /** Of a client: it wants one that it knows, too. */
+  readonly wantsCertificate?: boolean;
 }
 
 export interface ReceivedMail {
@@ -141,7 +143,7 @@ export async function tlsReceiver(
 /** With a certificate for 127.0.0.1 in `dir`, unless there is another one, TLS from the start or by STARTTLS, and a login. */
 export async function smtpReceiver(
   dir: string,
-  { implicit, user, password, used }: SmtpOptions,
+  { implicit, user, password, used, wantsCertificate = false }: SmtpOptions,
 ): Promise<SmtpReceiver> {
   const got: ReceivedMail[] = [];
   const refusals: number[] = [];
@@ -149,7 +151,7 @@ export async function smtpReceiver(
   let greetAfterMs = 0;
   const { key, cert, path } = used ?? (await certificate(dir));
   const smtp = new SMTPServer({
-    ...{ secure: implicit, key, cert },
+    ...{ secure: implicit, key, cert, requestCert: wantsCertificate, rejectUnauthorized: wantsCertificate },
     authMethods: ['PLAIN', 'LOGIN'],
     onAuth: (auth, _, done) => {
       const isRight = auth.username === user && auth.password === password;
